@@ -1,0 +1,106 @@
+"""The recorder: what it writes, what it answers, and a disk that fills up."""
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import orjson
+import pytest
+
+from workload_generator import codec
+from workload_generator.load import frames
+from workload_generator.load.blocks import BlockWriter
+from workload_generator.load.recorder import LogFile, Recorder
+from workload_generator.records import ErrorKind, Phase, Result, Stamp
+
+SERVED = Result(
+    seq=0, phase=Phase.MEASURE, target=0, due_ns=0, start_ns=1000, status=200, dns_ns=0, connect_ns=0, tls_ns=0,
+    ttfb_ns=2_000_000, total_ns=2_100_000, bytes_read=5, cold=False, reused=True, retries=0, stamp=Stamp.USER,
+    instance="pod", event_id=None, error=None, message=None,
+)  # fmt: skip
+START = {
+    "targets": ["http://a"],
+    "expected": [[200]],
+    "start": {"wall_ns": 10**18, "mono_ns": 0},
+    "progress": "none",
+    "view": {"title": "t", "total_ns": 10**9, "timeout": "30s"},
+    "header": {"schema": codec.SCHEMA, "run_id": "r"},
+}
+
+
+def block(*results: Result) -> bytes:
+    writer = BlockWriter()
+    for result in results:
+        writer.add(result)
+    return writer.take()
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "a.log"
+
+
+def open_log(log: Path) -> int:
+    return os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+
+def test_lines_totals_and_trailer(log: Path) -> None:
+    recorder = Recorder(LogFile(open_log(log)))
+    assert recorder.handle(frames.START, orjson.dumps(START)) is None
+    dropped = SERVED._replace(seq=2, status=0, ttfb_ns=None, total_ns=None, error=ErrorKind.DROPPED, message="full")
+    unexpected = SERVED._replace(seq=1, status=503)
+    assert recorder.handle(frames.RESULTS, block(SERVED, unexpected, dropped)) is None
+    beat = {"line": {"time": "t", "started": 2}, "elapsed_ns": 1, "in_flight": 0, "phase": "measure"}
+    assert recorder.handle(frames.HEARTBEAT, orjson.dumps(beat)) is None
+    ((kind, payload),) = frames.FrameReader().feed(recorder.handle(frames.DRAIN, b"") or b"")
+    counts = orjson.loads(payload)["counts"]["measure"]
+    assert kind == frames.TOTALS
+    assert (counts["sent"], counts["ok"], counts["failed"], counts["dropped"]) == (2, 1, 1, 1)
+    assert counts["statuses"] == {"200": 1, "503": 1}
+    ttfb = orjson.loads(payload)["histograms"]["ttfb"]
+    assert (ttfb["served"], ttfb["beyond"]) == (1, 2), "a 503 and a drop are slower than any limit"
+    answer = recorder.handle(frames.FINISH, orjson.dumps({"verdict": "valid"})) or b""
+    assert [kind for kind, _ in frames.FrameReader().feed(answer)] == [frames.DONE]
+    docs = [codec.decode(line) for line in log.read_bytes().splitlines()]
+    assert [doc["event"] for doc in docs] == ["run_started", *["request"] * 3, "progress", "run_finished"]
+    assert [doc["seq"] for doc in docs if doc["event"] == "request"] == [0, 1, 2]
+
+
+def test_frames_arrive_in_any_pieces() -> None:
+    sent = [(frames.RESULTS, b"x" * 1000), (frames.DRAIN, b""), (frames.FINISH, b"{}")]
+    stream = b"".join(frames.frame(kind, payload) for kind, payload in sent)
+    reader = frames.FrameReader()
+    got = [each for at in range(0, len(stream), 7) for each in reader.feed(stream[at : at + 7])]
+    assert got == sent
+
+
+def test_a_full_disk_leaves_whole_lines_and_is_told_once(log: Path) -> None:
+    code = f"""
+import os, resource, sys
+from workload_generator.load import frames
+from workload_generator.load.recorder import LogFile, Recorder
+from tests.load.test_recorder import START, SERVED, block, open_log
+from pathlib import Path
+import orjson
+resource.setrlimit(resource.RLIMIT_FSIZE, (5000, {resource.RLIM_INFINITY}))
+recorder = Recorder(LogFile(open_log(Path(sys.argv[1]))))
+recorder.handle(frames.START, orjson.dumps(START))
+answers = [recorder.handle(frames.RESULTS, block(*[SERVED._replace(seq=n)] * 5)) for n in range(10)]
+told = [a for a in answers if a]
+assert len(told) == 1, told
+((kind, payload),) = frames.FrameReader().feed(told[0])
+assert kind == frames.FAILED
+print(payload.decode())
+"""
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(log)], capture_output=True, text=True, cwd=root, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    told = orjson.loads(done.stdout)
+    data = log.read_bytes()
+    assert data.endswith(b"\n") and 3000 < len(data) <= 5000
+    assert all(codec.decode(line) for line in data.splitlines())
+    assert (told["lines"], told["bytes"]) == (data.count(b"\n"), len(data))

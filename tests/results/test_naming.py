@@ -1,0 +1,80 @@
+"""What names tell."""
+
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workload_generator.results.naming import Names, language_of, read_file_name, read_name
+
+
+@pytest.mark.parametrize(
+    ("prefix", "names"),
+    [
+        ("serving-scenario-1_2000rps_go", Names("serving-scenario-1", "go", 2000)),
+        ("serving-scenario-2_all", Names("serving-scenario-2", "all")),
+        ("serving-scenario-1_all", Names("serving-scenario-1", "all")),
+        ("serving-scenario-3_400rps_go", Names("serving-scenario-3", "go", 400, concurrency=1)),
+        ("serving-scenario-3_400rps_go_5concurrency", Names("serving-scenario-3", "go", 400, concurrency=5)),
+        ("eventing-scenario-2_4triggers_3000rps", Names("eventing-scenario-2", None, 3000, triggers=4)),
+        ("eventing-scenario-3_10000rps_5workers", Names("eventing-scenario-3", None, 10000, workers=5)),
+        ("eventing-scenario-1_1triggers_0.5rps", Names("eventing-scenario-1", None, 0.5, triggers=1)),
+        ("serving-scenario-2-go-long", Names("serving-scenario-2", "go")),
+        ("serving-scenario-3-10rps-go", Names("serving-scenario-3", "go", 10, concurrency=1)),
+        ("serving-scenario-1-springboot", Names("serving-scenario-1", "springboot")),
+        ("serving-scenario-12_typescript", Names("serving-scenario-12", "typescript")),
+        ("workload-generator", Names()),
+        ("cloudevent-250", Names()),
+        ("mango_rpsx", Names()),
+        ("", Names()),
+    ],
+)
+def test_a_prefix_tells_the_experiment(prefix: str, names: Names) -> None:
+    assert read_name(prefix) == names
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix", "begun"),
+    [
+        ("a_b_2025-02-09_10-11-12.log", "a_b", datetime(2025, 2, 9, 10, 11, 12, tzinfo=UTC)),
+        ("a_2025-02-09_10-11-12_s3.log", "a", datetime(2025, 2, 9, 10, 11, 12, tzinfo=UTC)),
+        ("a_2025-02-31_10-11-12.log", "a_2025-02-31_10-11-12", None),
+        ("a_2025-02-09.log", "a_2025-02-09", None),
+        ("a", "a", None),
+    ],
+)
+def test_a_file_name_tells_prefix_and_time(name: str, prefix: str, begun: datetime | None) -> None:
+    assert read_file_name(name) == (prefix, begun)
+
+
+@given(st.text(), st.datetimes(datetime(1, 1, 1), datetime(9999, 1, 1)), st.none() | st.integers(0, 999))
+def test_every_prefix_reads_back_from_a_file_name(prefix: str, begun: datetime, shard: int | None) -> None:
+    begun = begun.replace(microsecond=0, tzinfo=UTC)
+    suffix = "" if shard is None else f"_s{shard}"
+    name = f"{prefix}_{begun.year:04d}-{begun:%m-%d_%H-%M-%S}{suffix}.log"
+    assert read_file_name(name) == (prefix, begun)
+
+
+@pytest.mark.parametrize(
+    ("targets", "language"),
+    [
+        (["http://empty-go-http-0.functions.svc.cluster.local"], "go"),
+        (["http://go-handler-event.functions"], "go"),
+        (["https://empty-ts-http-0:8443/path-rust", "http://sleep-ts-http"], "ts"),
+        (["http://empty-go-http-0", "http://empty-rust-http-0"], "all"),
+        (["http://empty-go-http-0", "http://other"], "all"),
+        (["http://other"], None),
+        (["http://127.0.0.1:8080"], None),
+        (["http://[not-a-url"], None),
+        ([], None),
+    ],
+)
+def test_hosts_tell_the_language(targets: list[str], language: str | None) -> None:
+    assert language_of(targets) == language
+
+
+def test_the_prefix_comes_before_the_experiment() -> None:
+    assert read_name("x_rust").otherwise(read_name("serving-scenario-3-10rps-go")) == Names(
+        "serving-scenario-3", "rust", 10, concurrency=1
+    )

@@ -1,0 +1,197 @@
+"""The database: made, opened again, migrated from the original's, and refused with a sentence."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.results.logs import rows_of
+from workload_generator.errors import BenchError
+from workload_generator.results.store import VERSION, open_store
+
+EXPERIMENT_COLUMNS = [
+    "id", "timestamp", "language", "scenario", "concurrency", "rps", "requests_per_second", "duration",
+    "max_idle_conns", "max_idle_conns_per_host", "idle_conn_timeout", "timeout", "triggers", "workers",
+]  # fmt: skip
+REQUEST_COLUMNS = [
+    "id", "experiment_id", "timestamp", "status", "ttfb", "total_time", "is_cold", "dns_time", "connect_time",
+    "tls_time", "error_message", "event_id", "target",
+]  # fmt: skip
+
+ORIGINAL = """
+CREATE TABLE experiments (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, timestamp DATETIME, language TEXT, scenario TEXT, concurrency INTEGER,
+    rps INTEGER, requests_per_second INTEGER, duration TEXT, max_idle_conns INTEGER, max_idle_conns_per_host INTEGER,
+    idle_conn_timeout TEXT, timeout TEXT, triggers INTEGER, workers INTEGER
+);
+CREATE TABLE requests (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, experiment_id INTEGER NOT NULL, timestamp DATETIME NOT NULL,
+    status INTEGER NOT NULL, ttfb INTEGER NOT NULL, total_time INTEGER, is_cold BOOLEAN, dns_time INTEGER,
+    connect_time INTEGER, tls_time INTEGER, error_message TEXT, event_id TEXT, target TEXT,
+    FOREIGN KEY (experiment_id) REFERENCES experiments (id)
+);
+CREATE TABLE node_metrics (id INTEGER PRIMARY KEY, node_name TEXT, cpu_usage TEXT, timestamp TEXT);
+CREATE INDEX requests_by_experiment ON requests (experiment_id);
+CREATE VIEW slow AS SELECT r.id, e.language FROM requests r JOIN experiments e ON e.id = r.experiment_id WHERE ttfb > 5;
+INSERT INTO experiments VALUES
+    (3, '2025-02-09 10:11:12+00:00', 'go', 'serving-scenario-1', 1, 2000, 2000, '10m0s', 100, 9, '1m30s', '30s', 0, 0),
+    (7, '2025-02-10 10:11:12+00:00', 'ts', 'serving-scenario-2', 1, 0, 0, '20m0s', 100, 100, '1m30s', '30s', 0, 0);
+INSERT INTO requests VALUES
+    (11, 3, '2025-02-09 10:11:13.5+00:00', 200, 1, 2, 0, 0, 0, 0, '', NULL, 'http://a'),
+    (12, 3, '2025-02-09 10:11:13.6+00:00', 503, 9, 9, 0, 0, 0, 0, NULL, NULL, 'http://a'),
+    (19, 7, '2025-02-10 10:11:13.6+00:00', 200, 1300, 1301, 1, 2, 1, 0, '', 'ev', 'http://b');
+INSERT INTO node_metrics VALUES (1, 'node-1', '183632734n', '2025-02-02T14:21:03.603Z');
+"""
+
+
+def make(path: Path, script: str) -> Path:
+    connection = sqlite3.connect(path)
+    connection.executescript(script)
+    connection.close()
+    return path
+
+
+def columns_of(path: Path, table: str) -> list[str]:
+    return [row["name"] for row in rows_of(path, f"PRAGMA table_info({table})")]
+
+
+def test_a_new_database_opens_with_the_originals_columns(tmp_path: Path) -> None:
+    db = tmp_path / "benchmark.db"
+    open_store(db).__exit__(None, None, None)
+    assert columns_of(db, "experiments")[: len(EXPERIMENT_COLUMNS)] == EXPERIMENT_COLUMNS
+    ours = ["seq", "phase", "lag", "error_kind", "reused", "retries", "bytes", "stamp", "instance", "shard", "ok"]
+    assert columns_of(db, "requests") == columns_of(db, "results") == [*REQUEST_COLUMNS, *ours]
+    assert rows_of(db, "PRAGMA user_version")[0]["user_version"] == VERSION
+
+
+def test_opening_again_changes_nothing(tmp_path: Path) -> None:
+    db = tmp_path / "benchmark.db"
+    open_store(db).__exit__(None, None, None)
+    before = db.read_bytes()
+    open_store(db).__exit__(None, None, None)
+    assert db.read_bytes() == before
+
+
+def test_the_originals_database_is_migrated_and_loses_nothing(tmp_path: Path) -> None:
+    db = make(tmp_path / "benchmark.db", ORIGINAL)
+    tables = ("experiments", "requests", "node_metrics", "slow")
+    connection = sqlite3.connect(db)
+    before = {table: connection.execute(f"SELECT * FROM {table} ORDER BY id").fetchall() for table in tables}
+    connection.close()
+    for table in tables:
+        after = [tuple(row.values()) for row in rows_of(db, f"SELECT * FROM {table} ORDER BY id")]
+        assert [row[: len(old)] for row, old in zip(after, before[table], strict=True)] == before[table]
+    assert [row["ok"] for row in rows_of(db, "SELECT ok FROM requests ORDER BY id")] == [1, 0, 1]
+    assert {row["phase"] for row in rows_of(db, "SELECT phase FROM results")} == {"measure"}
+    assert rows_of(db, "PRAGMA integrity_check") == [{"integrity_check": "ok"}]
+    assert not rows_of(db, "SELECT name FROM sqlite_schema WHERE name LIKE '%migrated%'")
+    assert rows_of(db, "SELECT p50 FROM ttfb_quantiles WHERE experiment_id = 7") == [{"p50": 1300.0}]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "CREATE TABLE experiments (id INTEGER PRIMARY KEY, language TEXT); INSERT INTO experiments VALUES (1, 'go');",
+        "CREATE TABLE requests (id INTEGER PRIMARY KEY, experiment_id INTEGER, ttfb INTEGER);"
+        "INSERT INTO requests VALUES (1, 1, 5);",
+        "CREATE TABLE node_metrics (id INTEGER PRIMARY KEY);",
+        "CREATE TABLE Requests (ID INTEGER PRIMARY KEY, Experiment_ID INTEGER, status INTEGER);",
+    ],
+)
+def test_a_part_of_the_originals_database_is_migrated(tmp_path: Path, script: str) -> None:
+    db = make(tmp_path / "benchmark.db", script)
+    assert columns_of(db, "requests")[: len(REQUEST_COLUMNS)] == REQUEST_COLUMNS
+    assert columns_of(db, "experiments")[: len(EXPERIMENT_COLUMNS)] == EXPERIMENT_COLUMNS
+
+
+def test_columns_that_users_added_stay(tmp_path: Path) -> None:
+    script = (
+        ORIGINAL + 'ALTER TABLE requests ADD COLUMN "my ""note" TEXT; UPDATE requests SET "my ""note" = id || \'!\';'
+    )
+    db = make(tmp_path / "benchmark.db", script)
+    assert rows_of(db, 'SELECT "my ""note" FROM requests WHERE id = 12') == [{'my "note': "12!"}]
+
+
+@pytest.mark.parametrize(
+    ("script", "complaint"),
+    [
+        ("CREATE TABLE bookmarks (id INTEGER); CREATE TABLE a (id INTEGER);", "it has the tables a, bookmarks"),
+        ("CREATE TABLE requests (name TEXT);", "its table requests has no column experiment_id, id"),
+        ("PRAGMA user_version = 99;", "schema version 99"),
+        (ORIGINAL + "CREATE TABLE results (id INTEGER);", "results already exists"),
+        (
+            "CREATE TABLE requests (id TEXT, experiment_id INTEGER); INSERT INTO requests VALUES ('a', 1);",
+            "datatype mismatch",
+        ),
+    ],
+)
+def test_what_cannot_be_migrated_is_refused_and_stays(tmp_path: Path, script: str, complaint: str) -> None:
+    db = make(tmp_path / "benchmark.db", script)
+    before = db.read_bytes()
+    with pytest.raises(BenchError, match=complaint):
+        open_store(db)
+    assert db.read_bytes() == before
+
+
+def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+    db = tmp_path / "benchmark.db"
+    db.write_text("hello, this is a text and no database at all\n" * 100)
+    with pytest.raises(BenchError, match="not a database"):
+        open_store(db)
+
+
+def test_a_folder_is_no_database(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match="it is a folder"):
+        open_store(tmp_path)
+
+
+def test_a_folder_that_does_not_exist(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match="the folder .*nowhere does not exist"):
+        open_store(tmp_path / "nowhere" / "benchmark.db")
+
+
+@pytest.fixture
+def public_folder() -> Iterator[Path]:
+    """A folder that other users can enter, unlike tmp_path."""
+    folder = Path(tempfile.mkdtemp(prefix="kn-bench-test-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_a_database_that_may_not_be_written(public_folder: Path) -> None:
+    db = make(public_folder / "benchmark.db", ORIGINAL)
+    db.chmod(0o444)
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)  # permissions do not hold for root
+    try:
+        with pytest.raises(BenchError, match="readonly"):
+            open_store(db)
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+def test_a_transaction_is_all_or_nothing(tmp_path: Path) -> None:
+    with open_store(tmp_path / "benchmark.db") as store:
+        with pytest.raises(KeyboardInterrupt), store.transaction():
+            store.insert("experiments", {"language": "go"})
+            raise KeyboardInterrupt
+        with store.transaction():
+            store.insert("experiments", {"language": "ts"})
+        assert [row["language"] for row in store.execute("SELECT language FROM experiments")] == ["ts"]
+
+
+def test_a_database_in_use_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workload_generator.results.store._BUSY_S", 0.05)
+    db = tmp_path / "benchmark.db"
+    with open_store(db) as first, first.transaction(), open_store(db) as second:
+        with pytest.raises(BenchError, match="another program"), second.transaction():
+            pass

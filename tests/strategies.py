@@ -1,0 +1,32 @@
+"""What tests draw their data from."""
+
+from hypothesis import strategies as st
+
+from workload_generator.records import ErrorKind, Phase, Result, Stamp
+
+times = st.integers(0, 10**12)
+reached = st.none() | times
+texts = st.text(st.characters(), max_size=40)  # lone surrogates included
+results = st.builds(
+    Result,
+    seq=st.integers(-5, 2**60),
+    phase=st.sampled_from(Phase),
+    target=st.just(0),
+    due_ns=times,
+    start_ns=times,
+    status=st.integers(0, 999),
+    dns_ns=reached,
+    connect_ns=reached,
+    tls_ns=reached,
+    ttfb_ns=reached,
+    total_ns=reached,
+    bytes_read=st.integers(0, 2**60),
+    cold=st.none() | st.booleans(),
+    reused=st.booleans(),
+    retries=st.integers(0, 1),
+    stamp=st.none() | st.sampled_from(Stamp),
+    instance=st.none() | texts,
+    event_id=st.none() | texts,
+    error=st.none() | st.sampled_from(ErrorKind),
+    message=texts,
+)

@@ -1,0 +1,156 @@
+"""How tests run the command and read what it wrote."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import yaml
+
+from workload_generator import codec
+
+Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nx-instance: pod-1\r\n\r\nfalse"
+
+
+@contextlib.asynccontextmanager
+async def target(answer: Answer) -> AsyncIterator[str]:
+    """A server on loopback that answers each request head as `answer` says; yields its URL."""
+    writers: set[asyncio.StreamWriter] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.add(writer)
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            while True:
+                await reader.readuntil(b"\r\n\r\n")
+                await answer(writer)
+        writers.discard(writer)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, backlog=4096)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    finally:
+        server.close()
+        for writer in writers:
+            writer.transport.abort()
+        await asyncio.sleep(0)
+
+
+async def at_once(writer: asyncio.StreamWriter) -> None:
+    writer.write(OK)
+
+
+def after(seconds: float) -> Answer:
+    async def answer(writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(seconds)
+        writer.write(OK)
+
+    return answer
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A finished run of the command: exit code, output, and the one log it wrote, decoded."""
+
+    code: int
+    stdout: str
+    stderr: str
+    lines: list[dict[str, Any]]
+
+    def requests(self, phase: str | None = None) -> list[dict[str, Any]]:
+        return [doc for doc in self.lines if doc["event"] == "request" and phase in (None, doc["phase"])]
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        summary: dict[str, Any] = orjson.loads(self.stdout)
+        return summary
+
+    @property
+    def trailer(self) -> dict[str, Any]:
+        assert self.lines[-1]["event"] == "run_finished", self.lines[-1]
+        return self.lines[-1]
+
+
+class Generator:
+    """Starts `workload-generator` with experiments and logs in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.logs = folder / "logs"
+
+    def experiment(self, urls: str | list[str], **keys: Any) -> Path:
+        """Write an experiment; `keys` are the YAML's. Lag never fails it, since machines are shared."""
+        targets = [{"url": url} for url in ([urls] if isinstance(urls, str) else urls)]
+        rate = {"requestsPerSecond": 100, "duration": "1s", "rampUp": "0s"} | keys.pop("rate", {})
+        path = self.folder / "experiment.yaml"
+        path.write_text(yaml.safe_dump({"targets": targets, "rate": rate, "limits": {"lag": "1h"}} | keys))
+        return path
+
+    async def start(self, *flags: str, **options: Any) -> asyncio.subprocess.Process:
+        command = [sys.executable, "-m", "workload_generator", f"--log-dir={self.logs}", *flags]
+        environment = {**os.environ, "TMPDIR": str(self.folder)}
+        pipes = {"stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.PIPE} | options
+        return await asyncio.create_subprocess_exec(*command, env=environment, **pipes)
+
+    async def finish(self, process: asyncio.subprocess.Process) -> Ran:
+        stdout, stderr = await process.communicate()
+        assert process.returncode is not None
+        return Ran(process.returncode, (stdout or b"").decode(), (stderr or b"").decode(), self.read_log())
+
+    async def run(self, *flags: str, **options: Any) -> Ran:
+        return await self.finish(await self.start("--output=json", "--progress=none", *flags, **options))
+
+    async def run_until_sending(self, *flags: str, requests: int = 20) -> asyncio.subprocess.Process:
+        """Start and wait until the log has some requests."""
+        process = await self.start("--output=json", "--progress=none", *flags)
+        while sum(doc["event"] == "request" for doc in self.read_log()) < requests:
+            assert process.returncode is None, await self.finish(process)
+            await asyncio.sleep(0.05)
+        return process
+
+    def read_log(self) -> list[dict[str, Any]]:
+        """The lines of the only log; every one has to be whole, but for the last of a run that goes on."""
+        files = list(self.logs.glob("*.log"))
+        assert len(files) <= 1, files
+        data = files[0].read_bytes() if files else b""
+        return [codec.decode(line) for line in data.splitlines(keepends=True) if line.endswith(b"\n")]
+
+    async def wait_for_recorder(self) -> None:
+        """After a SIGKILL: wait until the recorder has written what it was given (nobody has the log open)."""
+        (log,) = self.logs.glob("*.log")
+        while any(_has_open(Path(f"/proc/{pid}/fd"), log) for pid in os.listdir("/proc") if pid.isdigit()):
+            await asyncio.sleep(0.02)
+
+
+def one_result_each(ran: Ran) -> None:
+    """Every arrival has exactly one result, and the trailer counts them as they are."""
+    seqs = Counter(doc["seq"] for doc in ran.requests())
+    assert max(seqs.values()) == 1, seqs.most_common(3)
+    for phase in ("ping", "ramp", "measure"):
+        rows, counts = ran.requests(phase), ran.trailer["counts"][phase]
+        assert counts["planned"] == len(rows) == counts["sent"] + counts["dropped"], (phase, counts, len(rows))
+        assert counts["sent"] == counts["ok"] + counts["failed"]
+
+
+def catches(pid: int, number: signal.Signals) -> bool:
+    """Whether the process has a handler for this signal."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    (mask,) = (line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
+def _has_open(descriptors: Path, log: Path) -> bool:
+    try:
+        return any(os.readlink(each) == str(log) for each in descriptors.iterdir())
+    except OSError:
+        return False

@@ -1,0 +1,71 @@
+"""What the documents say exists, and what exists is in the documents."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from workload_generator import bench, cli
+from workload_generator.records import ErrorKind
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def flags_of(help_text: str) -> set[str]:
+    return set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", help_text)) - {"--help", "--version"}
+
+
+def help_of(command: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    main = cli.main if command[0] == "workload-generator" else bench.main
+    with pytest.raises(SystemExit) as stopped:
+        main([*command[1:], "--help"])
+    assert stopped.value.code == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [["workload-generator"], ["kn-bench", "quickstart"], ["kn-bench", "extract"]])
+def test_every_flag_is_in_the_readme(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    flags = flags_of(help_of(command, capsys))
+    assert flags
+    assert not {flag for flag in flags if flag not in README}
+
+
+def test_every_subcommand_is_in_the_readme(capsys: pytest.CaptureFixture[str]) -> None:
+    listed = re.findall(r"^    ([a-z]+) ", help_of(["kn-bench"], capsys), re.MULTILINE)
+    assert listed
+    assert not {name for name in listed if f"kn-bench {name}" not in README}
+
+
+def test_every_error_kind_is_in_the_readme() -> None:
+    assert not {kind for kind in ErrorKind if f"`{kind}`" not in README}
+
+
+def test_the_readmes_commands_parse() -> None:
+    commands = [line.strip() for line in README.splitlines() if line.startswith("    uv run workload-generator")]
+    assert commands
+    for command in commands:
+        options = cli.make_parser().parse_args(shlex.split(command)[3:])
+        assert options.config
+
+
+def test_every_just_recipe_that_is_named_exists() -> None:
+    recipes = set(re.findall(r"^@?([a-z][a-z-]*)[^:=\n]*:", (ROOT / "justfile").read_text(), re.MULTILINE))
+    documents = [
+        README,
+        (ROOT / "ARCHITECTURE.md").read_text(),
+        *(p.read_text() for p in (ROOT / "bench").glob("*.py")),
+    ]
+    named = set(re.findall(r"\bjust ([a-z][a-z-]+)", "\n".join(documents)))
+    assert named <= recipes, named - recipes
+
+
+@pytest.mark.parametrize(
+    "document", sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("docs/**/*.md")), ids=lambda p: p.name
+)
+def test_links_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
+        assert target.startswith("https://") or (document.parent / target).exists(), target

@@ -1,0 +1,50 @@
+"""Where both commands begin: signals first, since loading the rest takes half a second.
+
+While modules load nothing has begun that would have to be cleaned up, and an exception can be lost in the import
+system's own callbacks: a signal ends the process at once. Later it raises SystemExit, so that contexts are left.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+
+
+def workload_generator() -> int:
+    """`workload-generator`, and `python -m workload_generator`. A lost terminal never ends a run."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    _on_signals(_end)
+    from workload_generator.cli import main
+
+    _on_signals(_exit)
+    return main()
+
+
+def kn_bench() -> int:
+    """`kn-bench`."""
+    _on_signals(_end)
+    from workload_generator.bench import main
+
+    _on_signals(_exit)
+    return main()
+
+
+def _on_signals(handler: Callable[[int, FrameType | None], None]) -> None:
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, handler)
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    os._exit(128 + number)
+
+
+def _exit(number: int, _frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)  # what is being cleaned up now is not to be interrupted again
+    sys.exit(128 + number)
+
+
+if __name__ == "__main__":
+    sys.exit(workload_generator())

@@ -1,0 +1,106 @@
+"""Clocks and durations.
+
+A duration is the difference of two readings of one clock. Everything inside a run is measured on the monotonic clock;
+wall-clock times are derived from one pair of readings taken when the run starts (`Anchor`), so that they never jump.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from fractions import Fraction
+
+NS_PER_S = 1_000_000_000
+NS_PER_MS = 1_000_000
+NS_PER_US = 1_000
+
+_UNITS_NS = {
+    "ns": 1,
+    "us": NS_PER_US,
+    "µs": NS_PER_US,  # U+00B5, micro sign
+    "μs": NS_PER_US,  # U+03BC, Greek mu: Go accepts both
+    "ms": NS_PER_MS,
+    "s": NS_PER_S,
+    "m": 60 * NS_PER_S,
+    "h": 3600 * NS_PER_S,
+}
+_PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
+_DURATION = re.compile(rf"([+-]?)((?:{_PART.pattern})+)")
+_MAX_NS = 2**63 - 1
+
+monotonic_ns = time.monotonic_ns
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """One reading of both clocks, as close together as a process can take them."""
+
+    wall_ns: int
+    mono_ns: int
+
+    @classmethod
+    def now(cls) -> Anchor:
+        """Read the pair that lies closest together out of a few tries."""
+        best_gap, best = _MAX_NS, (0, 0)
+        for _ in range(5):
+            before, wall, after = time.monotonic_ns(), time.time_ns(), time.monotonic_ns()
+            if after - before < best_gap:
+                best_gap, best = after - before, (wall, (before + after) // 2)
+        return cls(*best)
+
+    def wall_at(self, mono_ns: int) -> int:
+        """Wall-clock nanoseconds of a monotonic reading."""
+        return self.wall_ns + mono_ns - self.mono_ns
+
+
+def rfc3339(wall_ns: int) -> str:
+    """RFC 3339 in UTC with microseconds: `2026-11-24T05:02:40.123456Z`."""
+    seconds, rest = divmod(wall_ns, NS_PER_S)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest // NS_PER_US:06d}Z"
+
+
+def parse_duration(text: str) -> int:
+    """Nanoseconds of a Go duration (`1h30m`, `90s`, `1.5h`, `250µs`), exactly as `time.ParseDuration` reads it.
+
+    Raises ValueError for anything else: a bare number has no unit, and spaces are not allowed. The one number without a
+    unit is `0`. Source: https://pkg.go.dev/time#ParseDuration
+    """
+    if text in ("0", "+0", "-0"):
+        return 0
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is not a duration: write a number with its unit, such as 90s, 1h30m or 500ms")
+    total = 0
+    for number, unit in _PART.findall(match[2]):
+        total += int(Fraction(number) * _UNITS_NS[unit])  # Go cuts each part to whole nanoseconds
+    if total > _MAX_NS:
+        raise ValueError(f"{text!r} is longer than the 292 years that a duration can hold")
+    return -total if match[1] == "-" else total
+
+
+def format_duration(ns: int) -> str:
+    """The shortest Go duration that `parse_duration` reads back as `ns`: `90s` is `1m30s`, 1_500_000 is `1.5ms`."""
+    if ns < 0:
+        return "-" + format_duration(-ns)
+    if ns == 0:
+        return "0s"
+    for unit, size in (("ns", 1), ("µs", NS_PER_US), ("ms", NS_PER_MS)):
+        if ns < size * 1000:
+            return _decimal(ns, size) + unit
+    hours, rest = divmod(ns, 3600 * NS_PER_S)
+    minutes, rest = divmod(rest, 60 * NS_PER_S)
+    parts = [
+        f"{hours}h" if hours else "",
+        f"{minutes}m" if minutes else "",
+        f"{_decimal(rest, NS_PER_S)}s" if rest else "",
+    ]
+    return "".join(parts)
+
+
+def _decimal(value: int, unit: int) -> str:
+    whole, rest = divmod(value, unit)
+    if not rest:
+        return str(whole)
+    return f"{whole}.{rest:0{len(str(unit)) - 1}d}".rstrip("0")

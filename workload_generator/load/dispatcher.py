@@ -1,0 +1,235 @@
+"""Starts arrivals when they are due: the open loop, the closed loop, cold-start rounds, and pings before them.
+
+Rules of the open loop:
+- deadlines are absolute; what is due is started in one go, never early, and never waits for responses
+- past `max_in_flight` an arrival is dropped: it gets its result, and the schedule goes on
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterator
+
+from workload_generator.arrivals import ColdStartRounds
+from workload_generator.clock import monotonic_ns
+from workload_generator.load.engine import Engine, Record
+from workload_generator.load.timer import DeadlineTimer
+from workload_generator.records import Arrival, ErrorKind, Phase, Result, unanswered
+
+_BURST = 512  # arrivals started before the loop may read responses again, when the generator has fallen behind
+_FAILED_PAUSE_S = 0.001  # a closed loop against a dead target must not become a storm of refused connections
+
+
+class Dispatcher:
+    """Starts arrivals until its time is over, and counts them.
+
+    `finished` is set when nothing will be started any more; `fault` is then the exception of ours that ended it early,
+    if one did.
+    """
+
+    def __init__(self, engine: Engine, origin_ns: int) -> None:
+        self.planned = 0
+        self.planned_measured = 0
+        self.dropped = 0
+        self.dropped_measured = 0
+        self.missed_rounds = 0
+        self.finished = asyncio.Event()
+        self.fault: BaseException | None = None
+        self._engine = engine
+        self._origin_ns = origin_ns
+
+    def start(self) -> None:
+        """Begin."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """Start nothing more; arrivals that are not due yet were never planned."""
+        raise NotImplementedError
+
+    def _now_ns(self) -> int:
+        return monotonic_ns() - self._origin_ns
+
+    def _plan(self, arrival: Arrival) -> None:
+        self.planned += 1
+        self.planned_measured += arrival.phase is Phase.MEASURE
+
+
+class OpenLoop(Dispatcher):
+    """Follows a schedule; due times count from `origin_ns` on the monotonic clock."""
+
+    def __init__(
+        self, arrivals: Iterator[Arrival], engine: Engine, record: Record, origin_ns: int, max_in_flight: int
+    ) -> None:
+        super().__init__(engine, origin_ns)
+        self._arrivals = arrivals
+        self._record = record
+        self._max_in_flight = max_in_flight
+        self._next: Arrival | None = None
+        self._timer = DeadlineTimer(engine.loop, self._on_due)
+
+    def start(self) -> None:
+        """Begin with the first arrival."""
+        self._advance()
+        self._arm()
+
+    def stop(self) -> None:
+        """Start nothing more."""
+        self._arrivals = iter(())
+        self._next = None
+        self._timer.close()
+        self.finished.set()
+
+    def _advance(self) -> None:
+        self._next = next(self._arrivals, None)
+
+    def _arm(self) -> None:
+        if self._next is None:
+            self.stop()
+        else:
+            self._timer.arm(self._origin_ns + self._next.due_ns)
+
+    def _on_due(self) -> None:
+        try:
+            self._start_due()
+        except Exception as error:  # a fault of ours: without this the timer would never be armed again
+            self.fault = error
+            self.stop()
+
+    def _start_due(self) -> None:
+        now_ns = self._now_ns()
+        for _ in range(_BURST):
+            arrival = self._next
+            if arrival is None or arrival.due_ns > now_ns:
+                break
+            self._plan(arrival)
+            if self._engine.in_flight >= self._max_in_flight:
+                self._drop(arrival)
+            else:
+                self._engine.start(arrival)
+            self._advance()
+        self._arm()
+
+    def _drop(self, arrival: Arrival) -> None:
+        self.dropped += 1
+        self.dropped_measured += arrival.phase is Phase.MEASURE
+        message = f"{self._max_in_flight} requests were in flight"
+        self._record(unanswered(arrival, self._now_ns(), ErrorKind.DROPPED, message))
+
+
+class ClosedLoop(Dispatcher):
+    """Keeps `connections` requests in flight from `first_ns` to `end_ns`; one starts when another has ended."""
+
+    def __init__(
+        self, targets: Iterator[int], engine: Engine, origin_ns: int, first_ns: int, end_ns: int, connections: int
+    ) -> None:
+        super().__init__(engine, origin_ns)
+        self._targets = targets
+        self._first_ns = first_ns
+        self._end_ns = end_ns
+        self._connections = connections
+        self._start_timer = DeadlineTimer(engine.loop, self._fill)
+        self._end_timer = DeadlineTimer(engine.loop, self.stop)
+
+    def start(self) -> None:
+        """Fill every connection when the time has come."""
+        self._start_timer.arm(self._origin_ns + self._first_ns)
+        self._end_timer.arm(self._origin_ns + self._end_ns)
+
+    def stop(self) -> None:
+        """Start nothing more."""
+        self._start_timer.close()
+        self._end_timer.close()
+        self.finished.set()
+
+    def _fill(self) -> None:
+        for _ in range(self._connections):
+            self._engine.loop.call_soon(self._start_next)
+
+    def _start_next(self) -> None:
+        now_ns = self._now_ns()
+        if self.finished.is_set() or now_ns >= self._end_ns:
+            return
+        arrival = Arrival(self.planned, Phase.MEASURE, next(self._targets), now_ns)
+        self._plan(arrival)
+        self._engine.start(arrival, self._on_done)
+
+    def _on_done(self, result: Result) -> None:
+        if result.error is None:
+            self._engine.loop.call_soon(self._start_next)
+        else:
+            self._engine.loop.call_later(_FAILED_PAUSE_S, self._start_next)
+
+
+class _OneByOne(Dispatcher):
+    """Sends requests one after the other, in a task of its own."""
+
+    _task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin with the first request."""
+        self._task = self._engine.loop.create_task(self._run())
+        self._task.add_done_callback(self._on_end)
+
+    def stop(self) -> None:
+        """Start nothing more."""
+        if self._task is None:
+            self.finished.set()
+        else:
+            self._task.cancel()
+
+    def _run(self) -> Coroutine[None, None, None]:
+        raise NotImplementedError
+
+    def _on_end(self, task: asyncio.Task[None]) -> None:
+        self.fault = None if task.cancelled() else task.exception()
+        self.finished.set()
+
+    async def _visit(self, arrival: Arrival) -> None:
+        self._plan(arrival)
+        done = asyncio.Event()
+        self._engine.start(arrival, lambda _result: done.set())
+        await done.wait()
+
+
+class Pings(_OneByOne):
+    """One request to each target, in the phase `ping`; their sequence numbers are negative."""
+
+    def __init__(self, targets: int, engine: Engine, origin_ns: int) -> None:
+        super().__init__(engine, origin_ns)
+        self._targets = targets
+
+    async def _run(self) -> None:
+        for target in range(self._targets):
+            await self._visit(Arrival(target - self._targets, Phase.PING, target, self._now_ns()))
+
+
+class ColdStarts(_OneByOne):
+    """Visits the targets in rounds, the first at `first_ns`: `gap_ns` from one's end to the next one's start."""
+
+    def __init__(self, rounds: ColdStartRounds, engine: Engine, origin_ns: int, first_ns: int, gap_ns: int) -> None:
+        super().__init__(engine, origin_ns)
+        self._rounds = rounds
+        self._first_ns = first_ns
+        self._gap_ns = gap_ns
+
+    async def _run(self) -> None:
+        start_ns: int | None = 0
+        while start_ns is not None:
+            due_ns = self._first_ns + start_ns
+            for position, target in enumerate(self._rounds.targets):
+                if position:
+                    due_ns = self._now_ns() + self._gap_ns
+                await self._sleep_until(due_ns)
+                await self._visit(Arrival(self.planned, Phase.MEASURE, target, due_ns))
+            end_ns = self._now_ns() - self._first_ns
+            start_ns, missed = self._rounds.next_start(start_ns, end_ns, self._gap_ns)
+            self.missed_rounds += missed
+
+    async def _sleep_until(self, due_ns: int) -> None:
+        due = asyncio.Event()
+        timer = DeadlineTimer(self._engine.loop, due.set)
+        try:
+            timer.arm(self._origin_ns + due_ns)
+            await due.wait()
+        finally:
+            timer.close()

@@ -1,0 +1,32 @@
+"""A target as the engine sends to it: where to connect, and the bytes of its request, encoded once."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Whom a connection leads to. Connections are shared between targets of one origin; `tls` is None for http."""
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None = field(default=None, repr=False)
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One target, ready to send. `retriable` says that the method may be sent twice (GET, HEAD)."""
+
+    origin: Origin
+    method: str
+    request: bytes
+
+    @property
+    def retriable(self) -> bool:
+        """Only GET and HEAD may be repeated on a fresh connection."""
+        return self.method in ("GET", "HEAD")

@@ -1,0 +1,178 @@
+"""The recorder: a process of its own that writes the log, keeps the totals and shows the progress.
+
+The generator hands it results in blocks and knows nothing of formatting or terminals, so neither can stall the event
+loop. When the generator is killed, the recorder still writes what it was given; it ends when its socket does.
+
+Rules:
+- every line goes to the file whole; when the disk is full, a torn line is cut off again
+- signals are the generator's business: a Ctrl-C that reaches the whole process group does not end the recorder
+- the terminal may vanish; the log does not depend on it
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import time
+from typing import Any, NoReturn
+
+import orjson
+
+from workload_generator import codec
+from workload_generator.clock import Anchor
+from workload_generator.load import frames
+from workload_generator.load.blocks import read_block
+from workload_generator.load.progress import Progress, open_progress
+from workload_generator.load.totals import Totals
+
+_SYNC_S = 1.0
+
+
+class LogFile:
+    """An append-only file of whole lines, as structlog and the request lines share it."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._size = os.fstat(fd).st_size
+        self.lines = 0
+
+    def write(self, data: bytes) -> int:
+        """Write whole lines. On OSError everything up to the last whole line stays, the rest is cut off."""
+        written = 0
+        view = memoryview(data)
+        try:
+            while written < len(data):
+                written += os.write(self._fd, view[written:])
+        except OSError:
+            whole = data.rfind(b"\n", 0, written) + 1
+            with contextlib.suppress(OSError):  # cutting off a torn line is a courtesy: readers tolerate one
+                os.ftruncate(self._fd, self._size + whole)
+            self._size += whole
+            self.lines += data.count(b"\n", 0, whole)
+            raise
+        self._size += written
+        self.lines += data.count(b"\n")
+        return written
+
+    def flush(self) -> None:
+        """Nothing is held back; structlog asks."""
+
+    def sync(self) -> None:
+        """Have the kernel put it on the disk."""
+        os.fdatasync(self._fd)
+
+    @property
+    def size(self) -> int:
+        """Bytes in the file."""
+        return self._size
+
+
+class Recorder:
+    """Takes the generator's frames one by one; `handle` returns what goes back."""
+
+    def __init__(self, file: LogFile) -> None:
+        self._file = file
+        self._lines = codec.LineLogger(file)
+        self._encoder: codec.ResultEncoder | None = None
+        self._totals = Totals([])
+        self._progress: Progress | None = None
+        self._failure: dict[str, Any] | None = None
+        self._synced = time.monotonic()
+        self.done = False
+
+    def handle(self, kind: int, payload: bytes) -> bytes | None:
+        """Act on one frame. A failing disk is answered with FAILED once; what comes after is counted, not written."""
+        failed_before = self._failure is not None
+        try:
+            answer = self._act(kind, payload)
+        except OSError as error:
+            self._failure = {
+                "message": f"{error.strerror or error}",
+                "lines": self._file.lines,
+                "bytes": self._file.size,
+            }
+            answer = None
+        if self._failure is not None and not failed_before:
+            return frames.json_frame(frames.FAILED, self._failure) + (answer or b"")
+        return answer
+
+    def close(self) -> None:
+        """End the view; the log is as complete as the frames were."""
+        if self._progress is not None:
+            self._progress.close()
+
+    def _act(self, kind: int, payload: bytes) -> bytes | None:
+        if kind == frames.RESULTS:
+            self._record(payload)
+            return None
+        if kind == frames.DRAIN:
+            return frames.json_frame(frames.TOTALS, self._totals.to_json())
+        doc = orjson.loads(payload)
+        if kind == frames.START:
+            self._start(doc)
+        elif kind == frames.HEARTBEAT:
+            if self._progress is not None:
+                self._progress.beat(doc)
+            self._write(codec.PROGRESS, doc["line"])
+        elif kind == frames.FINISH:
+            self.done = True
+            self.close()
+            self._write(codec.RUN_FINISHED, doc)
+            if self._failure is None:
+                self._file.sync()
+                return frames.json_frame(frames.DONE, {"lines": self._file.lines, "bytes": self._file.size})
+        return None
+
+    def _start(self, doc: dict[str, Any]) -> None:
+        self._totals = Totals(doc["expected"])
+        self._encoder = codec.ResultEncoder(doc["targets"], Anchor(**doc["start"]))
+        self._progress = open_progress(doc["progress"], doc["view"], doc["targets"], self._totals.is_ok)
+        self._write(codec.RUN_STARTED, doc["header"])
+
+    def _record(self, block: bytes) -> None:
+        assert self._encoder is not None and self._progress is not None, "results before START"
+        results = list(read_block(block))
+        self._totals.add(results)
+        self._progress.add(results)
+        if self._failure is None:
+            encode, is_ok = self._encoder.encode, self._totals.is_ok
+            self._file.write(b"".join([encode(result, is_ok(result)) for result in results]))
+        self._sync_sometimes()
+
+    def _write(self, event: str, fields: dict[str, Any]) -> None:
+        if self._failure is None:
+            self._lines.write(event, fields)
+            self._sync_sometimes()
+
+    def _sync_sometimes(self) -> None:
+        if self._failure is None and time.monotonic() - self._synced >= _SYNC_S:
+            self._file.sync()
+            self._synced = time.monotonic()
+
+
+def main(argv: list[str]) -> NoReturn:
+    """Serve one run: `recorder LOG_FD SOCKET_FD`."""
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
+        signal.signal(name, signal.SIG_IGN)
+    log_fd, socket_fd = map(int, argv)
+    recorder = Recorder(LogFile(log_fd))
+    reader = frames.FrameReader()
+    with socket.socket(fileno=socket_fd) as generator:
+        while not recorder.done:
+            data = generator.recv(1 << 20)
+            if not data:
+                break
+            for kind, payload in reader.feed(data):
+                answer = recorder.handle(kind, payload)
+                if answer:
+                    with contextlib.suppress(ConnectionError):  # a killed generator reads no answers; its log goes on
+                        generator.sendall(answer)
+    recorder.close()
+    os._exit(0)  # the log is synced; a view that hangs in its terminal must not hold the process
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

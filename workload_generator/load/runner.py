@@ -1,0 +1,345 @@
+"""One run, from the resolved experiment to its verdict: puts dispatcher, engine and log together.
+
+Rules:
+- nothing is sent before the log is open and the recorder is ready
+- a signal stops the schedule; what is in flight gets five seconds, a second signal ends it at once; every arrival that
+  was planned has its result in the log before the trailer
+- a lost terminal (SIGHUP) changes nothing
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import resource
+import secrets
+import signal
+import socket
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from workload_generator import __version__, codec
+from workload_generator.arrivals import TargetPicker, closed_loop_connections, cold_start_rounds, make_schedule
+from workload_generator.clock import NS_PER_MS, NS_PER_S, Anchor, format_duration, monotonic_ns, rfc3339
+from workload_generator.errors import LogError
+from workload_generator.experiment import Experiment
+from workload_generator.load import limits
+from workload_generator.load.dispatcher import ClosedLoop, ColdStarts, Dispatcher, OpenLoop, Pings
+from workload_generator.load.endpoint import Endpoint
+from workload_generator.load.engine import Engine
+from workload_generator.load.log import Log, open_log_file
+from workload_generator.load.pool import Pool
+from workload_generator.load.summary import Summary
+from workload_generator.records import Phase
+from workload_generator.stats import Histogram
+from workload_generator.verdict import Evidence, Verdict, judge, stopped_early
+
+_GRACE_S = 5.0
+_HEARTBEAT_S = 1.0
+_LEAD_NS = 50 * NS_PER_MS  # between the last preparation and the first deadline
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that one run is: the experiment with all overrides, and how to run it."""
+
+    experiment: Experiment
+    seed: int
+    cold_start: bool
+    ping: bool
+    prefix: str
+    log_dir: Path
+    progress: str
+
+    @property
+    def mode(self) -> str:
+        """`open`, `closed` or `cold-start`."""
+        if self.cold_start:
+            return "cold-start"
+        return "closed" if self.experiment.rate.closed_loop else "open"
+
+    @property
+    def expected_requests(self) -> int:
+        """How many results the log has to hold, as far as it can be known."""
+        if self.mode == "closed":
+            return 0
+        if self.mode == "cold-start":
+            rounds = cold_start_rounds(self.experiment)
+            return rounds.count * len(rounds.targets)
+        return make_schedule(self.experiment, self.seed).planned
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended. `signal` is the number of the signal that stopped it, or None."""
+
+    summary: Summary
+    signal: int | None
+
+
+class Run:
+    """State of one run. `execute` may be called once.
+
+    Offsets count from the run's origin; the schedule begins `_first_ns` after it, and measures from
+    `_measure_start_ns` to `_end_ns` of the schedule.
+    """
+
+    def __init__(self, plan: Plan, endpoints: list[Endpoint]) -> None:
+        self._plan = plan
+        self._experiment = plan.experiment
+        self._endpoints = endpoints
+        self._run_id = secrets.token_hex(8)
+        self._schedule = make_schedule(plan.experiment, plan.seed) if plan.mode == "open" else None
+        self._measure_start_ns = self._schedule.measure_start_ns if self._schedule else 0
+        self._end_ns = self._schedule.end_ns if self._schedule else plan.experiment.rate.duration_ns
+        self._max_in_flight = limits.max_in_flight(plan.experiment, limits.raise_descriptor_limit())
+        self._first_ns = 0
+        self._pings: Dispatcher | None = None
+        self._dispatcher: Dispatcher | None = None
+        self._engine: Engine | None = None
+        self._grace: asyncio.TimerHandle | None = None
+        self._signal: signal.Signals | None = None
+        self._dispatching: Dispatcher | None = None
+        self._stopped_ns: int | None = None  # when the schedule was cut short, if it was
+
+    async def execute(self) -> Outcome:
+        """Run to the end. Raises UsageError before anything was sent, LogError when the log could not be finished."""
+        loop = self._loop = asyncio.get_running_loop()
+        stamp = f"{datetime.now(UTC):%Y-%m-%d_%H-%M-%S}"
+        path, fd = open_log_file(self._plan.log_dir, self._plan.prefix, stamp, "")
+        log = self._log = Log(loop, path, fd, self._on_log_failure)
+        try:
+            for name in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(name, self._on_signal, name)
+            self._anchor = Anchor.now()
+            log.begin(self._start_frame())
+            await log.totals()  # the recorder is up: its start must not compete with the first arrivals
+            resources = await self._send()
+            return await self._conclude(resources)
+        finally:
+            log.close()
+            for name in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(name)
+
+    async def _send(self) -> dict[str, Any]:
+        """Send everything and wait for the last response; what it took."""
+        rate, log, origin_ns = self._experiment.rate, self._log, self._anchor.mono_ns
+        pool = Pool(rate.max_idle_conns, rate.max_idle_conns_per_host, rate.idle_conn_timeout_ns)
+        engine = self._engine = Engine(self._loop, self._endpoints, pool, rate.timeout_ns, origin_ns, log.record)
+        self._beats = self._loop.call_later(_HEARTBEAT_S, self._beat)
+        gc.collect()
+        gc.freeze()
+        before, before_ns = resource.getrusage(resource.RUSAGE_SELF), monotonic_ns()
+        try:
+            if self._plan.ping:
+                self._pings = Pings(len(self._endpoints), engine, origin_ns)
+                await self._dispatch(self._pings)
+            self._first_ns = self._now_ns() + _LEAD_NS
+            self._dispatcher = self._make_dispatcher(engine)
+            await self._dispatch(self._dispatcher)
+            await engine.drain()
+        finally:
+            engine.close()
+            self._beats.cancel()
+            if self._grace is not None:
+                self._grace.cancel()
+        return _resources(before, resource.getrusage(resource.RUSAGE_SELF), monotonic_ns() - before_ns)
+
+    async def _dispatch(self, dispatcher: Dispatcher) -> None:
+        if self._is_stopped():
+            dispatcher.stop()
+            return
+        dispatcher.start()
+        self._dispatching = dispatcher
+        await dispatcher.finished.wait()
+        self._dispatching = None
+        if dispatcher.fault is not None:
+            assert self._engine is not None
+            self._engine.cancel_all("the generator failed")
+            raise dispatcher.fault
+
+    def _make_dispatcher(self, engine: Engine) -> Dispatcher:
+        experiment, plan, origin_ns, first_ns = self._experiment, self._plan, self._anchor.mono_ns, self._first_ns
+        if self._schedule is not None:
+            arrivals = self._schedule.arrivals(later_ns=first_ns)
+            return OpenLoop(arrivals, engine, self._log.record, origin_ns, self._max_in_flight)
+        if plan.mode == "cold-start":
+            gap_ns = experiment.cold_start.gap_ns
+            return ColdStarts(cold_start_rounds(experiment), engine, origin_ns, first_ns, gap_ns)
+        targets = TargetPicker(experiment, plan.seed).indexes()
+        connections = closed_loop_connections(experiment)
+        return ClosedLoop(targets, engine, origin_ns, first_ns, first_ns + self._end_ns, connections)
+
+    # What happens meanwhile
+
+    def _now_ns(self) -> int:
+        return monotonic_ns() - self._anchor.mono_ns
+
+    def _is_stopped(self) -> bool:
+        return self._signal is not None or self._log.failure is not None
+
+    def _beat(self) -> None:
+        self._beats = self._loop.call_later(_HEARTBEAT_S, self._beat)
+        dispatcher, engine = self._dispatcher, self._engine
+        assert engine is not None
+        now_ns = self._now_ns()
+        since_ns = max(0, now_ns - self._first_ns) if dispatcher is not None else 0
+        if dispatcher is None:
+            phase = Phase.PING
+        else:
+            phase = Phase.RAMP if since_ns < self._measure_start_ns else Phase.MEASURE
+        line = {
+            "time": rfc3339(self._anchor.wall_ns + now_ns),
+            "planned": sum(each.planned for each in (self._pings, dispatcher) if each is not None),
+            "started": engine.started,
+            "finished": engine.finished,
+            "dropped": dispatcher.dropped if dispatcher is not None else 0,
+            "measure": {
+                "planned": dispatcher.planned_measured if dispatcher is not None else 0,
+                "started": engine.started_measured,
+                "finished": engine.finished_measured,
+                "dropped": dispatcher.dropped_measured if dispatcher is not None else 0,
+            },
+        }
+        self._log.heartbeat({"line": line, "elapsed_ns": since_ns, "in_flight": engine.in_flight, "phase": phase.label})
+
+    def _on_signal(self, name: signal.Signals) -> None:
+        first = self._signal is None
+        message = f"the run was stopped by {name.name}"
+        if first:
+            self._signal = name
+            self._stop_dispatching()
+            if self._engine is not None:
+                self._grace = self._loop.call_later(_GRACE_S, self._engine.cancel_all, message)
+        elif self._engine is not None:
+            self._engine.cancel_all(message)
+
+    def _on_log_failure(self) -> None:
+        self._stop_dispatching()
+        if self._engine is not None:
+            self._engine.cancel_all("the log cannot be written")
+
+    def _stop_dispatching(self) -> None:
+        if self._dispatching is not None:
+            self._dispatching.stop()
+        if self._dispatching is not None or self._dispatcher is None:
+            self._stopped_ns = max(0, self._now_ns() - self._first_ns) if self._dispatcher is not None else 0
+
+    # The end
+
+    async def _conclude(self, resources: dict[str, Any]) -> Outcome:
+        plan, experiment, log, dispatcher = self._plan, self._experiment, self._log, self._dispatcher
+        assert dispatcher is not None
+        stopped_by = self._signal
+        totals = await log.totals()
+        if log.failure is not None:
+            raise LogError(log.failure)
+        counts = totals["counts"]
+        counts["ping"]["planned"] = self._pings.planned if self._pings is not None else 0
+        counts["ramp"]["planned"] = dispatcher.planned - dispatcher.planned_measured
+        counts["measure"]["planned"] = dispatcher.planned_measured
+        histograms = {name: Histogram.from_json(doc) for name, doc in totals["histograms"].items()}
+        verdict = self._judge(stopped_by, counts["measure"], histograms)
+        await log.finish(
+            {
+                "time": rfc3339(self._anchor.wall_ns + self._now_ns()),
+                "counts": {**counts, "missed_rounds": dispatcher.missed_rounds},
+                "histograms": totals["histograms"],
+                "resources": resources,
+                "verdict": verdict.word,
+                "reasons": list(verdict.reasons),
+            }
+        )
+        end_ns = self._end_ns if self._stopped_ns is None else min(self._stopped_ns, self._end_ns)
+        planned_rps = None
+        if self._schedule is not None:
+            planned_rps = self._schedule.planned_measured * NS_PER_S / (self._end_ns - self._measure_start_ns)
+        summary = Summary(
+            experiment=experiment.name,
+            run_id=self._run_id,
+            seed=plan.seed,
+            log=log.path,
+            mode=plan.mode,
+            counts=counts["measure"],
+            missed_rounds=dispatcher.missed_rounds,
+            measured_ns=max(0, end_ns - self._measure_start_ns),
+            planned_rps=planned_rps,
+            timeout=format_duration(experiment.rate.timeout_ns),
+            ttfb=histograms["ttfb"],
+            corrected_ttfb=histograms["corrected_ttfb"],
+            lag=histograms["lag"],
+            verdict=verdict,
+        )
+        return Outcome(summary, stopped_by)
+
+    def _judge(
+        self, stopped_by: signal.Signals | None, counts: dict[str, Any], histograms: dict[str, Histogram]
+    ) -> Verdict:
+        stopped = None
+        if stopped_by is not None:
+            elapsed_ns = self._end_ns if self._stopped_ns is None else self._stopped_ns
+            stopped = stopped_early(stopped_by.name, elapsed_ns, self._end_ns)
+        assert self._engine is not None
+        return judge(
+            Evidence(
+                mode=self._plan.mode,
+                counts=counts,
+                lag=histograms["lag"],
+                ttfb=histograms["ttfb"],
+                lag_limit_ns=self._experiment.limits.lag_ns,
+                user_set_max_in_flight=self._experiment.rate.max_in_flight is not None,
+                max_in_flight=self._max_in_flight,
+                stopped=stopped,
+                exhausted=self._engine.exhausted,
+            )
+        )
+
+    def _start_frame(self) -> dict[str, Any]:
+        plan, experiment = self._plan, self._experiment
+        targets = experiment.targets
+        seconds = f"{experiment.rate.display_rps} rps for {format_duration(experiment.rate.duration_ns)}"
+        return {
+            "targets": [target.url for target in targets],
+            "expected": [[status for status in range(100, 1000) if target.expects(status)] for target in targets],
+            "start": {"wall_ns": self._anchor.wall_ns, "mono_ns": self._anchor.mono_ns},
+            "progress": plan.progress,
+            "view": {
+                "title": f"{experiment.name}: {seconds} ({plan.mode})",
+                "total_ns": self._end_ns,
+                "timeout": format_duration(experiment.rate.timeout_ns),
+            },
+            "header": {
+                "schema": codec.SCHEMA,
+                "run_id": self._run_id,
+                "shard": {"index": 0, "count": 1},
+                "experiment": {
+                    "name": experiment.name,
+                    "sha256": experiment.sha256,
+                    "mode": plan.mode,
+                    "config": experiment.resolved(),
+                },
+                "prefix": codec.clean(plan.prefix),
+                "seed": plan.seed,
+                "start": {"wall": rfc3339(self._anchor.wall_ns), "monotonic_ns": self._anchor.mono_ns},
+                "max_in_flight": self._max_in_flight,
+                "version": __version__,
+                "host": socket.gethostname(),
+                "python": sys.version.split()[0],
+                "platform": "kubernetes" if "KUBERNETES_SERVICE_HOST" in os.environ else "host",
+                "cpu_limit": limits.cpu_limit(),
+            },
+        }
+
+
+def _resources(before: resource.struct_rusage, after: resource.struct_rusage, elapsed_ns: int) -> dict[str, Any]:
+    user_s, system_s = after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime
+    return {
+        "cpu_user_s": round(user_s, 3),
+        "cpu_system_s": round(system_s, 3),
+        "elapsed_s": round(elapsed_ns / NS_PER_S, 3),
+        "max_rss_bytes": limits.peak_memory_bytes(),
+    }

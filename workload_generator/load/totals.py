@@ -1,0 +1,97 @@
+"""What a run adds up to: counts by phase, status and error, and the distributions of its measured part."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from workload_generator.records import ErrorKind, Phase, Result
+from workload_generator.stats import Histogram
+
+HISTOGRAMS = ("ttfb", "corrected_ttfb", "total", "lag")
+
+
+class PhaseCounts:
+    """The results of one phase, counted. `failed` has errors and unexpected statuses; `cancelled` is part of it."""
+
+    __slots__ = ("cold", "dropped", "errors", "ok", "sent", "statuses")
+
+    def __init__(self) -> None:
+        self.sent = self.ok = self.dropped = 0
+        self.statuses: Counter[int] = Counter()
+        self.errors: Counter[str] = Counter()
+        self.cold: Counter[str] = Counter()
+
+    @property
+    def failed(self) -> int:
+        """Sent, but not answered as expected."""
+        return self.sent - self.ok
+
+    def to_json(self) -> dict[str, Any]:
+        """As trailer and summary hold it."""
+        return {
+            "sent": self.sent,
+            "ok": self.ok,
+            "failed": self.failed,
+            "dropped": self.dropped,
+            "cancelled": self.errors[ErrorKind.CANCELLED.value],
+            "statuses": {str(status): count for status, count in sorted(self.statuses.items())},
+            "errors": dict(sorted(self.errors.items())),
+            "cold": {word: self.cold[word] for word in ("true", "false", "unknown")},
+        }
+
+
+class Totals:
+    """Counts every result once. `expected` holds, for each target, the statuses that are a success."""
+
+    def __init__(self, expected: Sequence[Iterable[int]]) -> None:
+        self._expected = [frozenset(statuses) for statuses in expected]
+        self.phases = {phase: PhaseCounts() for phase in Phase}
+        self.histograms = {name: Histogram() for name in HISTOGRAMS}
+
+    def is_ok(self, result: Result) -> bool:
+        """Whether the whole response came and its status was one that the experiment expects."""
+        return result.error is None and result.status in self._expected[result.target]
+
+    def add(self, results: Iterable[Result]) -> None:
+        """Count a batch of results."""
+        ttfb: list[int] = []
+        corrected: list[int] = []
+        total: list[int] = []
+        lag: list[int] = []
+        beyond = 0
+        for r in results:
+            counts = self.phases[r.phase]
+            measured = r.phase is Phase.MEASURE
+            if r.error is not None:
+                counts.errors[r.error.value] += 1
+            if r.error is ErrorKind.DROPPED:
+                counts.dropped += 1
+                beyond += measured
+                continue
+            counts.sent += 1
+            if r.status:
+                counts.statuses[r.status] += 1
+                counts.cold["unknown" if r.cold is None else "true" if r.cold else "false"] += 1
+            ok = self.is_ok(r)
+            counts.ok += ok
+            if not measured:
+                continue
+            lag.append(r.lag_ns // 1000)
+            corrected_ns = r.corrected_ttfb_ns
+            if ok and corrected_ns is not None and r.ttfb_ns is not None and r.total_ns is not None:
+                ttfb.append(r.ttfb_ns // 1000)
+                corrected.append(corrected_ns // 1000)
+                total.append(r.total_ns // 1000)
+            else:
+                beyond += 1
+        for name, values in zip(HISTOGRAMS, (ttfb, corrected, total, lag), strict=True):
+            self.histograms[name].record_all(values, 0 if name == "lag" else beyond)
+
+    def to_json(self) -> dict[str, Any]:
+        """`counts` by phase and `histograms` of the measured part."""
+        return {
+            "counts": {phase.label: counts.to_json() for phase, counts in self.phases.items()},
+            "histograms": {name: histogram.to_json() for name, histogram in self.histograms.items()},
+        }

@@ -1,0 +1,142 @@
+"""Functions as real local processes: started, waited for, and never left behind."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+from workload_generator.errors import BenchError, UsageError
+
+_READY_PATH = "/health/readiness"
+_PR_SET_PDEATHSIG = 1
+_POLL_S = 0.01
+_STOP_S = 10.0
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def die_with_parent() -> Callable[[], None]:
+    """What a child has to call first, so that it does not outlive this process, even when that is killed."""
+    parent = os.getpid()
+
+    def arrange() -> None:
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it died between the fork and the call
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return arrange
+
+
+def find_function(name: str) -> Path:
+    """The source folder of a function: in `$FUNCTIONS_DIR`, or in `functions/` of the checkout. Raises UsageError."""
+    roots = [Path(__file__).resolve().parents[2] / "functions", Path.cwd() / "functions"]
+    if os.environ.get("FUNCTIONS_DIR"):
+        roots.insert(0, Path(os.environ["FUNCTIONS_DIR"]))
+    for root in roots:
+        if (root / name / "main.py").is_file():
+            return root / name
+    raise UsageError(
+        f"no function {name} in {', '.join(map(str, roots))}: run this in a checkout, or name the functions' "
+        "folder in FUNCTIONS_DIR"
+    )
+
+
+def free_port(wanted: int | None = None, first: int = 18080, last: int = 18999) -> int:
+    """A loopback port that is free now: the wanted one, else the first of a range below the ephemeral ones."""
+    for port in [wanted] if wanted is not None else range(first, last + 1):
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                sock.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    if wanted is not None:
+        raise UsageError(f"port {wanted} on 127.0.0.1 is in use; choose another with --port")
+    raise UsageError(f"every port from {first} to {last} on 127.0.0.1 is in use")
+
+
+class FunctionProcess:
+    """One instance of a Python function. A context: it is ready inside and gone after."""
+
+    def __init__(self, name: str, port: int, ready_timeout_s: float = 30.0) -> None:
+        self._name = name
+        self._port = port
+        self._folder = find_function(name)
+        self._ready_timeout_s = ready_timeout_s
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it answers."""
+        return f"http://127.0.0.1:{self._port}"
+
+    @property
+    def pid(self) -> int | None:
+        """Its process, while it has one."""
+        return self._process.pid if self._process is not None else None
+
+    def __enter__(self) -> FunctionProcess:
+        """Start it and wait until it says that it is ready. Raises BenchError when it never does."""
+        free_port(self._port)  # else whoever has it would answer for us
+        environment = {**os.environ, "PORT": str(self._port), "BIND": "127.0.0.1", "HOSTNAME": f"{self._name}-1"}
+        self._process = subprocess.Popen(
+            [sys.executable, str(self._folder / "main.py")],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            process_group=0,  # a Ctrl-C is for the command; it ends its functions itself, when their callers are done
+            preexec_fn=die_with_parent(),
+        )
+        try:
+            self._wait_ready()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End it: politely first, then for certain."""
+        process = self._process
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        self._process = None
+
+    def _wait_ready(self) -> None:
+        assert self._process is not None
+        deadline = time.monotonic() + self._ready_timeout_s
+        while time.monotonic() < deadline:
+            code = self._process.poll()
+            if code is not None:
+                raise BenchError(f"function {self._name} ended with exit code {code} before it was ready")
+            if _answers(self._port):
+                return
+            time.sleep(_POLL_S)
+        raise BenchError(f"function {self._name} was not ready within {self._ready_timeout_s:g} s")
+
+
+def _answers(port: int) -> bool:
+    request = f"GET {_READY_PATH} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
+    try:
+        with socket.create_connection(("127.0.0.1", port), 1) as sock:
+            sock.sendall(request)
+            return sock.recv(64).startswith(b"HTTP/1.1 200")
+    except OSError:
+        return False

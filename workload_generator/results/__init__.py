@@ -1,0 +1,1 @@
+"""Log → SQLite → answers: the operator's side of the results."""

@@ -1,0 +1,89 @@
+"""What a log's name, an experiment's name and its targets' hosts say of the run.
+
+`serving-scenario-1_2000rps_go_2025-02-09_10-11-12.log` is scenario `serving-scenario-1` in go at 2000 rps, begun at
+that time (UTC); shards add `_s<i>`. Words stand between `_` or `-`, in any order.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from urllib.parse import urlsplit
+
+LANGUAGES = frozenset({"go", "python", "rust", "typescript", "ts", "node", "quarkus", "springboot", "all"})
+_ALL = "all"
+
+_FILE = re.compile(r"(.*)_([0-9]{4}-[0-9]{2}-[0-9]{2})_([0-9]{2}-[0-9]{2}-[0-9]{2})(?:_s[0-9]+)?\.log", re.DOTALL)
+_SCENARIO = re.compile(r"(?:serving|eventing)-scenario-[0-9]+(?![0-9])")
+_FIGURE = re.compile(r"([0-9]+(?:\.[0-9]+)?)(rps|triggers?|workers?|concurrency)")
+_ONE_AT_A_TIME = "serving-scenario-3"  # the scenario is containerConcurrency 1
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What names tell; None is unknown."""
+
+    scenario: str | None = None
+    language: str | None = None
+    rps: float | None = None
+    triggers: int | None = None
+    workers: int | None = None
+    concurrency: int | None = None
+
+    def otherwise(self, other: Names) -> Names:
+        """These names, with `other` where they say nothing."""
+        mine = {name: value for name, value in asdict(self).items() if value is not None}
+        return replace(other, **mine)
+
+
+def read_file_name(name: str) -> tuple[str, datetime | None]:
+    """Prefix and time of a log's name; without a time the prefix is the name without `.log`."""
+    match = _FILE.fullmatch(name)
+    if match is not None:
+        try:
+            return match[1], datetime.strptime(f"{match[2]} {match[3]}", "%Y-%m-%d %H-%M-%S").replace(tzinfo=UTC)
+        except ValueError:
+            pass
+    return name.removesuffix(".log"), None
+
+
+def read_name(name: str) -> Names:
+    """What a prefix or an experiment's name says."""
+    scenario = _SCENARIO.search(name)
+    rest = name if scenario is None else name[: scenario.start()] + name[scenario.end() :]
+    words = re.split(r"[_-]+", rest)
+    languages = [word for word in words if word in LANGUAGES]
+    figures = {match[2].rstrip("s"): float(match[1]) for match in map(_FIGURE.fullmatch, words) if match}
+    concurrency = _whole(figures.get("concurrency"))
+    if concurrency is None and scenario is not None and scenario[0] == _ONE_AT_A_TIME:
+        concurrency = 1
+    return Names(
+        scenario=scenario[0] if scenario else None,
+        language=languages[0] if languages else None,
+        rps=figures.get("rp"),
+        triggers=_whole(figures.get("trigger")),
+        workers=_whole(figures.get("worker")),
+        concurrency=concurrency,
+    )
+
+
+def language_of(targets: Iterable[str]) -> str | None:
+    """The language of the functions that the URLs name; `all` when there are several, None when none is known."""
+    languages = {_language_of_host(target) for target in targets}
+    if len(languages) == 1:
+        return languages.pop()
+    return _ALL if languages else None
+
+
+def _language_of_host(target: str) -> str | None:
+    try:
+        host = urlsplit(target).hostname or ""
+    except ValueError:
+        return None
+    return next((word for word in host.partition(".")[0].split("-") if word in LANGUAGES - {_ALL}), None)
+
+
+def _whole(number: float | None) -> int | None:
+    return None if number is None else int(number)

@@ -1,0 +1,117 @@
+"""What the database says of its runs, as tables for a terminal.
+
+Quantiles of a run whose shards all have their trailers come from the histograms there, as in the run's own summary; of
+any other run they are counted from the rows. Both rank failed and dropped arrivals slower than any limit.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from workload_generator.results.store import Store, open_store
+from workload_generator.stats import Histogram, format_us
+
+_COUNTS = ("planned", "sent", "ok", "failed", "dropped", "missing")
+_QUANTILES = {"min": 0.0, "p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
+_DEFAULT_TIMEOUT = "30s"
+_NO_VALUE = "—"
+
+
+def print_tables(db: Path, console: Console, experiments: Collection[int] | None = None) -> None:
+    """Print the runs with the ids `experiments`, or all of them. Raises BenchError."""
+    with open_store(db) as store:
+        rows = store.execute("SELECT * FROM experiments ORDER BY id")
+        rows = [row for row in rows if experiments is None or row["id"] in experiments]
+        if not rows:
+            console.print("no runs yet")
+            return
+        console.print(_runs(rows))
+        console.print(_arrivals(rows))
+        console.print(_ttfb(store, rows))
+    for row in rows:
+        for reason in orjson.loads(row["reasons"] or "[]"):
+            console.print(f"  {row['id']}: {escape(str(reason))}", soft_wrap=True)
+
+
+def ttfb_us(store: Store, experiment: int) -> dict[str, float | None]:
+    """TTFB in µs of a run's measured arrivals by the name of the quantile; `BEYOND` among those without a response."""
+    histogram = _histogram(store, experiment)
+    if histogram is not None:
+        return {name: histogram.quantile_us(q) for name, q in _QUANTILES.items()}
+    rows = store.execute("SELECT * FROM ttfb_quantiles WHERE experiment_id = ?", (experiment,))
+    if not rows:
+        return dict.fromkeys(_QUANTILES)
+    return {name: rows[0][name.replace(".", "")] * 1000 for name in _QUANTILES}
+
+
+def _runs(rows: Collection[Mapping[str, Any]]) -> Table:
+    table = _table("Runs")
+    for name in ("scenario", "language"):
+        table.add_column(name)
+    table.add_column("rps", justify="right")
+    table.add_column("verdict")
+    for row in rows:
+        table.add_row(
+            str(row["id"]),
+            escape(row["scenario"] or row["prefix"] or _NO_VALUE),
+            escape(row["language"] or _NO_VALUE),
+            _NO_VALUE if row["rps"] is None else str(row["rps"]),
+            _verdict(row),
+        )
+    return table
+
+
+def _arrivals(rows: Collection[Mapping[str, Any]]) -> Table:
+    table = _table("Measured arrivals", *_COUNTS)
+    for row in rows:
+        table.add_row(str(row["id"]), *(_count(row[name]) for name in _COUNTS))
+    return table
+
+
+def _ttfb(store: Store, rows: Collection[Mapping[str, Any]]) -> Table:
+    table = _table("TTFB", *_QUANTILES, "cold")
+    for row in rows:
+        timeout = str(row["timeout"] or _DEFAULT_TIMEOUT)
+        times = [format_us(value, timeout) for value in ttfb_us(store, row["id"]).values()]
+        table.add_row(str(row["id"]), *times, _count(row["cold"]))
+    return table
+
+
+def _table(title: str, *figures: str) -> Table:
+    """A table of runs by id that fits a terminal of 80 columns."""
+    table = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
+    for name in ("id", *figures):
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _histogram(store: Store, experiment: int) -> Histogram | None:
+    """The run's TTFB from its trailers; None unless every shard has one."""
+    shards = store.execute("SELECT histograms, complete FROM shards WHERE experiment_id = ?", (experiment,))
+    if not shards or not all(shard["complete"] and shard["histograms"] for shard in shards):
+        return None
+    whole = Histogram()
+    for shard in shards:
+        try:
+            whole.merge(Histogram.from_json(orjson.loads(shard["histograms"])["ttfb"]))
+        except (KeyError, TypeError, ValueError, zlib.error):  # not ours: the rows have the same answer
+            return None
+    return whole
+
+
+def _verdict(row: Mapping[str, Any]) -> str:
+    if row["verdict"] is None:
+        return "[yellow]incomplete[/]" if row["complete"] == 0 else _NO_VALUE
+    return "[green]valid[/]" if row["verdict"] == "valid" else f"[red]{escape(row['verdict'])}[/]"
+
+
+def _count(value: int | None) -> str:
+    return _NO_VALUE if value is None else f"{value:,}"

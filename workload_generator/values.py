@@ -1,0 +1,203 @@
+"""What stands in an experiment's file as values: each function takes a scalar and gives what it means.
+
+Each raises ValueError, whose text is what the user reads, for anything else. Numbers are exact: a rate is the fraction
+that its text says, a duration whole nanoseconds. What is no `Scalar` cannot have come from a scalar of the file.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from http import HTTPMethod
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, PlainSerializer, PlainValidator
+
+from workload_generator.clock import format_duration, parse_duration
+from workload_generator.document import Scalar, closest
+
+_HIGHEST_RPS = 10**9  # one a nanosecond: deadlines are whole nanoseconds
+_LONGEST_NUMBER = 40
+_NUMBER = re.compile(r"[-+]?([0-9][0-9_]*(\.[0-9_]*)?|\.[0-9][0-9_]*)([eE][-+]?[0-9]{1,2})?")
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.6.2
+_NO_HEADER_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # RFC 9110, section 5.5: no control character but the tab
+_NO_URL = re.compile(r"[^\x21-\x7e]")
+_HOST = re.compile(r"[0-9A-Za-z._-]+|[0-9A-Fa-f:.]+")
+_STATUS = re.compile(r"[1-5]([0-9][0-9]|xx)")
+_METHODS = tuple(method.value for method in HTTPMethod if method not in (HTTPMethod.CONNECT, HTTPMethod.TRACE))
+_FRAMING = frozenset({"content-length", "transfer-encoding"})
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, Scalar):
+        raise ValueError("must be text")
+    text = str(value)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("holds half of a character (a lone surrogate)") from None
+    return text
+
+
+def _number(value: object) -> Fraction:
+    if isinstance(value, Fraction):
+        return value
+    if not isinstance(value, Scalar):
+        raise ValueError("must be a number")
+    if value.quoted and _NUMBER.fullmatch(value):
+        raise ValueError("must be a number, not text: leave the quotes out")
+    if len(value) > _LONGEST_NUMBER or not _NUMBER.fullmatch(value):
+        raise ValueError(f"{short(value)} is not a number")
+    return Fraction(value.replace("_", ""))
+
+
+def _rps(value: object) -> Fraction:
+    number = _number(value)
+    if number < 0:
+        raise ValueError(f"{value} is negative")
+    if number > _HIGHEST_RPS:
+        raise ValueError(f"{value} is more than {_HIGHEST_RPS:,} a second")
+    return number
+
+
+def _whole(value: object) -> int:
+    number = _number(value)
+    if number.denominator != 1 or number < 0:
+        raise ValueError(f"{value} is not a whole number from 0 on")
+    if number >= 2**63:
+        raise ValueError(f"{value} is too large")
+    return int(number)
+
+
+def _positive_whole(value: object) -> int:
+    number = _whole(value)
+    if not number:
+        raise ValueError("must be at least 1")
+    return number
+
+
+def _share(value: object) -> Fraction:
+    number = _number(value)
+    if not 0 < number <= 1:
+        raise ValueError(f"{value} is not a share of requestsPerSecond: more than 0, at most 1")
+    return number
+
+
+def _factor(value: object) -> Fraction:
+    number = _number(value)
+    if not 0 < number <= _HIGHEST_RPS:
+        raise ValueError(f"{value} is not a factor above 0")
+    return number
+
+
+def _duration(value: object) -> int:
+    if not isinstance(value, Scalar):
+        raise ValueError("must be a duration, such as 90s or 1h30m")
+    duration_ns = parse_duration(value)
+    if duration_ns < 0:
+        raise ValueError(f"{value} is negative")
+    return duration_ns
+
+
+def _positive_duration(value: object) -> int:
+    duration_ns = _duration(value)
+    if not duration_ns:
+        raise ValueError("must be longer than 0")
+    return duration_ns
+
+
+def url(value: object) -> str:
+    """An absolute http or https URL, as it stands."""
+    text = _text(value)
+    bad = _NO_URL.search(text)
+    if bad is not None:
+        raise ValueError(f"{short(text)} holds {bad[0]!r}, which a URL cannot: write it percent-encoded")
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"{short(text)} is not a URL: {error}") from None
+    if parts.scheme not in ("http", "https"):
+        raise ValueError(f"{short(text)} is not a URL that begins with http:// or https://")
+    if not parts.hostname or port == 0 or not _HOST.fullmatch(parts.hostname):
+        raise ValueError(f"{short(text)} names no host that requests can go to")
+    if "@" in parts.netloc:
+        raise ValueError("a URL goes into logs, so it must not hold a user or password: use an Authorization header")
+    if "#" in text:
+        raise ValueError(f"{short(text)} holds a fragment (#…), which is never sent")
+    return text
+
+
+def _method(value: object) -> str:
+    text = _text(value)
+    if text not in _METHODS:
+        near = closest(text, _METHODS)
+        raise ValueError(
+            f"{short(text)} is none of {', '.join(_METHODS)}" + (f": did you mean {near}?" if near else "")
+        )
+    return text
+
+
+def _statuses(value: object) -> tuple[str, ...]:
+    texts = [_text(item) for item in value] if isinstance(value, list) else [_text(value)]
+    bad = [text for text in texts if not _STATUS.fullmatch(text)]
+    if bad or not texts:
+        raise ValueError(
+            f"{', '.join(map(short, bad)) or 'an empty list'} is not a status: write 200, 2xx or [200, 404]"
+        )
+    return tuple(texts)
+
+
+def _header_name(value: object) -> str:
+    name = str(value)
+    if not _TOKEN.fullmatch(name):
+        raise ValueError("is not a header's name: letters, digits and hyphens")
+    if name.lower() in _FRAMING:
+        raise ValueError("comes from the body: leave it out")
+    return name
+
+
+def _header_value(value: object) -> str:
+    text = "" if value is None else _text(value)
+    if _NO_HEADER_VALUE.search(text):
+        raise ValueError("a header's value must not hold line breaks or other control characters")
+    return text
+
+
+def _distinct(headers: dict[str, str]) -> dict[str, str]:
+    seen: dict[str, str] = {}
+    for name in headers:
+        first = seen.setdefault(name.lower(), name)
+        if first != name:
+            raise ValueError(f"{first} and {name} are the same header")
+    return headers
+
+
+def short(text: str) -> str:
+    """`text` quoted, and cut when it is long."""
+    return repr(text if len(text) <= 60 else text[:57] + "...")
+
+
+def plain(number: Fraction) -> int | float:
+    """`number` as JSON has it."""
+    return int(number) if number.denominator == 1 else float(number)
+
+
+Text = Annotated[str, PlainValidator(_text)]
+Whole = Annotated[int, PlainValidator(_whole)]
+PositiveWhole = Annotated[int, PlainValidator(_positive_whole)]
+_AsNumber = PlainSerializer(plain, when_used="json")
+Rps = Annotated[Fraction, PlainValidator(_rps), _AsNumber]
+Share = Annotated[Fraction, PlainValidator(_share), _AsNumber]
+Factor = Annotated[Fraction, PlainValidator(_factor), _AsNumber]
+_AsDuration = PlainSerializer(format_duration, when_used="json")
+Duration = Annotated[int, PlainValidator(_duration), _AsDuration]
+PositiveDuration = Annotated[int, PlainValidator(_positive_duration), _AsDuration]
+_HeaderName = Annotated[str, PlainValidator(_header_name)]
+_HeaderValue = Annotated[str, PlainValidator(_header_value)]
+Headers = Annotated[dict[_HeaderName, _HeaderValue], AfterValidator(_distinct)]
+Method = Annotated[str, PlainValidator(_method)]
+Statuses = Annotated[
+    tuple[str, ...], PlainValidator(_statuses), PlainSerializer(list, return_type=list[str], when_used="json")
+]

@@ -1,0 +1,94 @@
+"""Whether a run measured the system or the generator.
+
+A run is `valid` unless one of the reasons below holds; each reason carries its figure. The closed loop has no schedule
+to miss, so only what ended it early can make it invalid; cold-start rounds have no lag limit either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from workload_generator.clock import NS_PER_MS, format_duration
+from workload_generator.stats import BEYOND, Histogram
+
+_ACHIEVED_SHARE = 0.99
+_LEAST_LAG_LIMIT_US = 1000.0
+_LAG_SHARE_OF_TTFB = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`valid`, or `invalid` with the reasons."""
+
+    reasons: tuple[str, ...]
+
+    @property
+    def valid(self) -> bool:
+        """Whether nothing speaks against the figures."""
+        return not self.reasons
+
+    @property
+    def word(self) -> str:
+        """As log and database hold it."""
+        return "valid" if self.valid else "invalid"
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a verdict is made from: the measured phase's counts, its distributions, and how the run ended.
+
+    `lag_limit_ns` is the experiment's own limit or None for the default; `mode` is `open`, `closed` or `cold-start`;
+    `stopped` says what ended the run before its time, or is None; `exhausted` counts the connections
+    that this machine had no descriptor, port or memory for.
+    """
+
+    mode: str
+    counts: Mapping[str, Any]
+    lag: Histogram
+    ttfb: Histogram
+    lag_limit_ns: int | None
+    user_set_max_in_flight: bool
+    max_in_flight: int
+    stopped: str | None
+    exhausted: int = 0
+
+
+def judge(evidence: Evidence) -> Verdict:
+    """The verdict on one run, every reason listed."""
+    reasons: list[str] = []
+    if evidence.stopped is not None:
+        reasons.append(evidence.stopped)
+    sent, dropped, planned = (evidence.counts[word] for word in ("sent", "dropped", "planned"))
+    if not sent and not evidence.stopped:
+        reasons.append("nothing was sent in the measure phase")
+    if evidence.exhausted:
+        reasons.append(f"this machine had no descriptor, port or memory for {evidence.exhausted:,} connections")
+    if evidence.mode == "open":
+        if sent < planned * _ACHIEVED_SHARE:
+            reasons.append(f"achieved {sent / planned:.2%} of the planned arrivals ({sent:,} of {planned:,})")
+        if dropped:
+            whose = "the experiment's" if evidence.user_set_max_in_flight else "the generator's"
+            cap = evidence.max_in_flight
+            reasons.append(f"{dropped:,} arrivals were dropped at {whose} limit of {cap:,} requests in flight")
+        lag_limit_us = _lag_limit_us(evidence)
+        lag_p99 = evidence.lag.quantile_us(0.99)
+        if lag_p99 is not None and lag_p99 > lag_limit_us:
+            reasons.append(f"lag p99 {lag_p99 / 1000:.3f} ms is above the limit of {lag_limit_us / 1000:.3f} ms")
+    return Verdict(tuple(reasons))
+
+
+def _lag_limit_us(evidence: Evidence) -> float:
+    if evidence.lag_limit_ns is not None:
+        return evidence.lag_limit_ns / 1000
+    median = evidence.ttfb.quantile_us(0.5)
+    if median is None or median == BEYOND:
+        return _LEAST_LAG_LIMIT_US
+    return max(_LEAST_LAG_LIMIT_US, _LAG_SHARE_OF_TTFB * median)
+
+
+def stopped_early(signal_name: str, elapsed_ns: int, planned_ns: int) -> str:
+    """The reason of a run that a signal ended."""
+    whole = [format_duration(round(ns / NS_PER_MS) * NS_PER_MS) for ns in (elapsed_ns, planned_ns)]
+    return f"stopped by {signal_name} after {whole[0]} of {whole[1]}"

@@ -260,6 +260,16 @@ async def test_the_closed_loop_lasts_as_long_as_it_says(generator: Generator) ->
     assert ran.summary["achieved_rps"] == pytest.approx(len(times) / 0.5)
 
 
+async def test_the_achieved_rate_counts_the_time_that_it_took(generator: Generator) -> None:
+    async with target(at_once) as url:
+        rounds = {"rate": {"requestsPerSecond": 5, "duration": "200ms"}, "coldStart": {"gap": "400ms"}}
+        ran = await generator.run(f"--config={generator.experiment([url, url], **rounds)}", "--cold-start")
+    first, last = (datetime.fromisoformat(doc["time"]) for doc in ran.requests())
+    took = (last - first).total_seconds()
+    assert took >= 0.4, "the second target's turn comes after the planned end"
+    assert ran.summary["achieved_rps"] == pytest.approx(2 / took, rel=0.05)
+
+
 async def test_closed_standard_streams_do_not_mix_with_the_log(generator: Generator) -> None:
     def close_all() -> None:
         os.closerange(0, 3)

@@ -24,6 +24,7 @@ GOOD = Evidence(
     user_set_max_in_flight=False,
     max_in_flight=500,
     stopped=None,
+    length_ns=10_000_000_000,
 )
 
 
@@ -44,6 +45,10 @@ def test_a_punctual_complete_run_is_valid() -> None:
             {"counts": {"planned": 1000, "sent": 995, "dropped": 5}, "user_set_max_in_flight": True},
             "at the experiment's limit of 500",
         ),
+        (
+            {"overrun_ns": 2_500_000_000},
+            "achieved 80.00% of the planned rate (sent 1,000 of 1,000, the last 2.5s after",
+        ),
         ({"exhausted": 3}, "no descriptor, port or memory for 3 connections"),
         ({"lag": histogram(*[1500] * 100)}, "lag p99 1.500 ms is above the limit of 1.000 ms"),
         ({"lag": histogram(*[3000] * 100), "lag_limit_ns": 2_000_000}, "above the limit of 2.000 ms"),
@@ -55,6 +60,12 @@ def test_each_fault_is_named_with_its_figure(changes: dict[str, Any], reason: st
     verdict = judge(dataclasses.replace(GOOD, **changes))
     assert verdict.word == "invalid"
     assert any(reason in each for each in verdict.reasons), verdict.reasons
+
+
+def test_a_stall_at_the_end_is_left_to_the_lag() -> None:
+    short = dataclasses.replace(GOOD, length_ns=1_000_000_000)
+    assert judge(dataclasses.replace(short, overrun_ns=99_000_000)).valid
+    assert not judge(dataclasses.replace(short, overrun_ns=101_000_000)).valid
 
 
 def test_the_lag_limit_follows_a_slow_target() -> None:

@@ -14,6 +14,7 @@ from workload_generator.clock import NS_PER_MS, format_duration
 from workload_generator.stats import BEYOND, Histogram
 
 _ACHIEVED_SHARE = 0.99
+_STALL_NS = 100 * NS_PER_MS  # an overrun this short is a stall at the end, which the lag's quantiles judge
 _LEAST_LAG_LIMIT_US = 1000.0
 _LAG_SHARE_OF_TTFB = 0.05
 
@@ -41,7 +42,8 @@ class Evidence:
 
     `lag_limit_ns` is the experiment's own limit or None for the default; `mode` is `open`, `closed` or `cold-start`;
     `stopped` says what ended the run before its time, or is None; `exhausted` counts the connections
-    that this machine had no descriptor, port or memory for.
+    that this machine had no descriptor, port or memory for. `length_ns` is the planned length of the measured time,
+    `overrun_ns` how long after its end the last arrival started.
     """
 
     mode: str
@@ -52,6 +54,8 @@ class Evidence:
     user_set_max_in_flight: bool
     max_in_flight: int
     stopped: str | None
+    length_ns: int
+    overrun_ns: int = 0
     exhausted: int = 0
 
 
@@ -66,8 +70,11 @@ def judge(evidence: Evidence) -> Verdict:
     if evidence.exhausted:
         reasons.append(f"this machine had no descriptor, port or memory for {evidence.exhausted:,} connections")
     if evidence.mode == "open":
-        if sent < planned * _ACHIEVED_SHARE:
-            reasons.append(f"achieved {sent / planned:.2%} of the planned arrivals ({sent:,} of {planned:,})")
+        late_ns = evidence.overrun_ns if evidence.overrun_ns > _STALL_NS else 0
+        share = sent / planned * evidence.length_ns / (evidence.length_ns + late_ns) if planned else 1.0
+        if share < _ACHIEVED_SHARE:
+            after = f", the last {_rounded(late_ns)} after the planned end" if late_ns else ""
+            reasons.append(f"achieved {share:.2%} of the planned rate (sent {sent:,} of {planned:,}{after})")
         if dropped:
             whose = "the experiment's" if evidence.user_set_max_in_flight else "the generator's"
             cap = evidence.max_in_flight
@@ -90,5 +97,8 @@ def _lag_limit_us(evidence: Evidence) -> float:
 
 def stopped_early(signal_name: str, elapsed_ns: int, planned_ns: int) -> str:
     """The reason of a run that a signal ended."""
-    whole = [format_duration(round(ns / NS_PER_MS) * NS_PER_MS) for ns in (elapsed_ns, planned_ns)]
-    return f"stopped by {signal_name} after {whole[0]} of {whole[1]}"
+    return f"stopped by {signal_name} after {_rounded(elapsed_ns)} of {_rounded(planned_ns)}"
+
+
+def _rounded(ns: int) -> str:
+    return format_duration(round(ns / NS_PER_MS) * NS_PER_MS)

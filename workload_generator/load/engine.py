@@ -45,6 +45,7 @@ class Engine:
         self.resolver = Resolver(loop)
         self.started = 0
         self.finished = 0
+        self.last_start_ns = 0
         self.started_measured = 0
         self.finished_measured = 0
         self.exhausted = 0  # connections that this machine had no descriptor, port or memory for
@@ -65,7 +66,7 @@ class Engine:
 
     def start(self, arrival: Arrival, on_done: Callable[[Result], None] | None = None) -> None:
         """Start the request of `arrival` now; `on_done` is told its result, after the record."""
-        start_ns = monotonic_ns()
+        start_ns = self.last_start_ns = monotonic_ns()
         endpoint = self._endpoints[arrival.target]
         exchange = Exchange(arrival, endpoint, start_ns, start_ns + self._timeout_ns)
         self.started += 1

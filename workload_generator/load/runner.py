@@ -255,6 +255,7 @@ class Run:
             }
         )
         end_ns = self._end_ns if self._stopped_ns is None else min(self._stopped_ns, self._end_ns)
+        end_ns += self._overrun_ns()
         planned_rps = None
         if self._schedule is not None:
             planned_rps = self._schedule.planned_measured * NS_PER_S / (self._end_ns - self._measure_start_ns)
@@ -294,9 +295,16 @@ class Run:
                 user_set_max_in_flight=self._experiment.rate.max_in_flight is not None,
                 max_in_flight=self._max_in_flight,
                 stopped=stopped,
+                length_ns=self._end_ns - self._measure_start_ns,
+                overrun_ns=self._overrun_ns(),
                 exhausted=self._engine.exhausted,
             )
         )
+
+    def _overrun_ns(self) -> int:
+        """How long after the planned end the last arrival started."""
+        assert self._engine is not None
+        return max(0, self._engine.last_start_ns - self._anchor.mono_ns - self._first_ns - self._end_ns)
 
     def _start_frame(self) -> dict[str, Any]:
         plan, experiment = self._plan, self._experiment

@@ -20,7 +20,10 @@ _QUANTILES = (("min", 0.0), ("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9",
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The measured part of one run. `counts` is that phase of the trailer; `timeout` is a Go duration."""
+    """The measured part of one run. `counts` is that phase of the trailer; `timeout` is a Go duration.
+
+    `measured_ns` lasts until the planned end, or until the last start when that came later.
+    """
 
     experiment: str
     run_id: str

@@ -77,7 +77,7 @@ async def test_a_killed_run_is_told_from_a_whole_one(generator: Generator, slow_
     ((sent, ok, missing, complete, verdict),) = ask(db, "SELECT sent, ok, missing, complete, verdict FROM experiments")
     assert report.rows == rows == ok
     assert (complete, verdict) == (0, None)
-    assert 0 <= missing <= 20 and sent == ok + missing, "some ten requests were in flight at any time"
+    assert 0 <= missing <= 100 and sent == ok + missing, "at most the last second's, at 100 a second"
     assert report.warnings
 
 

@@ -66,6 +66,7 @@ def test_a_stall_at_the_end_is_left_to_the_lag() -> None:
     short = dataclasses.replace(GOOD, length_ns=1_000_000_000)
     assert judge(dataclasses.replace(short, overrun_ns=99_000_000)).valid
     assert not judge(dataclasses.replace(short, overrun_ns=101_000_000)).valid
+    assert judge(dataclasses.replace(short, overrun_ns=101_000_000, lag_limit_ns=200_000_000)).valid
 
 
 def test_the_lag_limit_follows_a_slow_target() -> None:

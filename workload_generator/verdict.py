@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from workload_generator.clock import NS_PER_MS, format_duration
+from workload_generator.clock import NS_PER_MS, NS_PER_US, format_duration
 from workload_generator.stats import BEYOND, Histogram
 
 _ACHIEVED_SHARE = 0.99
-_STALL_NS = 100 * NS_PER_MS  # an overrun this short is a stall at the end, which the lag's quantiles judge
+_STALL_NS = 100 * NS_PER_MS  # an overrun this short is a stall at the end, which is the lag's to judge
 _LEAST_LAG_LIMIT_US = 1000.0
 _LAG_SHARE_OF_TTFB = 0.05
 
@@ -70,7 +70,8 @@ def judge(evidence: Evidence) -> Verdict:
     if evidence.exhausted:
         reasons.append(f"this machine had no descriptor, port or memory for {evidence.exhausted:,} connections")
     if evidence.mode == "open":
-        late_ns = evidence.overrun_ns if evidence.overrun_ns > _STALL_NS else 0
+        lag_limit_us = _lag_limit_us(evidence)
+        late_ns = evidence.overrun_ns if evidence.overrun_ns > max(_STALL_NS, lag_limit_us * NS_PER_US) else 0
         share = sent / planned * evidence.length_ns / (evidence.length_ns + late_ns) if planned else 1.0
         if share < _ACHIEVED_SHARE:
             after = f", the last {_rounded(late_ns)} after the planned end" if late_ns else ""
@@ -79,7 +80,6 @@ def judge(evidence: Evidence) -> Verdict:
             whose = "the experiment's" if evidence.user_set_max_in_flight else "the generator's"
             cap = evidence.max_in_flight
             reasons.append(f"{dropped:,} arrivals were dropped at {whose} limit of {cap:,} requests in flight")
-        lag_limit_us = _lag_limit_us(evidence)
         lag_p99 = evidence.lag.quantile_us(0.99)
         if lag_p99 is not None and lag_p99 > lag_limit_us:
             reasons.append(f"lag p99 {lag_p99 / 1000:.3f} ms is above the limit of {lag_limit_us / 1000:.3f} ms")

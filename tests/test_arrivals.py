@@ -528,3 +528,9 @@ def test_arrivals_are_made_when_they_are_asked_for_and_cheaply(make: Make) -> No
         pass
     assert taken == Arrival(99_999, Phase.MEASURE, 0, 99_999 * 50_000)
     assert (time.process_time() - before) / 100_000 < 10e-6  # about 0.4 µs; the rest is for busy machines
+
+
+def test_a_rare_sine_is_as_exact_as_a_frequent_one() -> None:
+    rare = sine(Fraction(1, 1000), Fraction(1), NS_PER_S, 10_000 * NS_PER_S)
+    assert list(rare.due(0, 1, 5)) == [k * 1000 * NS_PER_S + 5 for k in range(10)]
+    assert list(rare.due(1, 3, 0)) == [k * 1000 * NS_PER_S for k in (1, 4, 7)]

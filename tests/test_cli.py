@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,6 +35,73 @@ def test_booleans_as_go_has_them(flag: str, capsys: pytest.CaptureFixture[str]) 
 def test_overrides_replace_the_files_values(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--config=serving-scenario-1-go", "--check", "--rps=50", "--duration=2m"]) == 0
     assert "6,000 arrivals" in capsys.readouterr().out
+
+
+def test_the_default_experiment_is_config_yaml(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("config.yaml").write_text("targets: [{url: http://a}]\nrate: {requestsPerSecond: 0, duration: 7s}\n")
+    assert cli.main(["--check"]) == 0
+    shown = capsys.readouterr().out
+    assert "config (closed)" in shown and "100 connections for 7s" in shown
+
+
+async def test_dev_sends_to_localhost_and_the_log_goes_where_the_file_says(tmp_path: Path) -> None:
+    generator = Generator(tmp_path)
+    async with servers.serve(servers.answers()) as server:
+        path = generator.experiment("http://a.functions.svc.cluster.local", store={"logDirPath": str(tmp_path / "own")})
+        command = [sys.executable, "-c", DEV, str(server.port), f"--config={path}", "--dev", "--progress=none"]
+        process = await asyncio.create_subprocess_exec(*command, env={**os.environ, "TMPDIR": str(tmp_path)})
+        assert await process.wait() == 0
+        assert len(server.requests) == 100
+    (log,) = (tmp_path / "own").iterdir()
+    assert log.name.startswith("workload-generator_20")
+
+
+DEV = """
+import sys
+from workload_generator import cli
+assert cli.DEV_URL == "http://localhost:8080"
+cli.DEV_URL = f"http://localhost:{sys.argv[1]}"
+sys.exit(cli.main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize("name", ["event", "processes", "shard", "start-at", "run-id", "precise", "self-test", "serve"])
+def test_what_is_not_there_yet_is_refused(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--config=serving-scenario-1-go", "--check", f"--{name}=1"]) == 2
+    assert f"--{name} is not available yet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flag", "complaint"),
+    [
+        ("--dev-url=", "not a URL"),
+        ("--dev-url=http://a/path", "more than scheme, host and port"),
+        ("--rps=1/3", "is not a number"),
+        ("--rps=1e9999999", "is not a number"),
+        ("--rps=-1", "negative"),
+    ],
+)
+def test_flags_are_read_as_strictly_as_the_file(flag: str, complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["--config=serving-scenario-1-go", "--check", flag])
+    assert stopped.value.code == 2 and complaint in capsys.readouterr().err
+
+
+def test_an_experiment_may_come_through_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    read_end, write_end = os.pipe()
+    os.write(write_end, b"targets: [{url: http://a}]\nrate: {requestsPerSecond: 1, duration: 7s}\n")
+    os.close(write_end)
+    assert cli.main([f"--config=/dev/fd/{read_end}", "--check"]) == 0
+    os.close(read_end)
+    assert "7 arrivals" in capsys.readouterr().out
+
+
+def test_a_path_that_cannot_be_looked_at_is_a_bad_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([f"--config={'a' * 300}", "--check"]) == 2
+    assert "File name too long" in capsys.readouterr().err
 
 
 def test_all_problems_of_a_file_are_shown_with_their_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,13 +24,32 @@ from workload_generator.clock import Anchor, format_duration, parse_duration, rf
         ("-1.5s", -1_500_000_000),
         ("61.911697ms", 61_911_697),
         ("0.3ns", 0),
+        ("2.3h", 8_280_000_000_000),
+        ("1.001s", 1_001_000_000),
+        ("9223372036854775807ns", 2**63 - 1),
     ],
 )
 def test_go_durations_parse_exactly(text: str, ns: int) -> None:
     assert parse_duration(text) == ns
 
 
-@pytest.mark.parametrize("text", ["10", "10 minutes", "", "s", "1 s", "1d", "1e3s", "+", "1h 30m", "9999999999h"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "10",
+        "10 minutes",
+        "",
+        "s",
+        "1 s",
+        "1d",
+        "1e3s",
+        "+",
+        "1h 30m",
+        "9999999999h",
+        "9223372036854775808ns",
+        f"1{'0' * 5000}s",
+    ],
+)
 def test_what_go_refuses_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="duration"):
         parse_duration(text)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -226,9 +227,18 @@ def test_a_byte_order_mark_and_empty_keys_change_nothing(load: Any) -> None:
 
 
 def test_a_ca_file_stands_beside_the_experiment(load: Any, tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_bytes(trustme.CA().cert_pem.bytes())
     experiment = load(SHORTEST.replace("http://a", "https://a\n    tls: {caFile: ca.pem}"))
     assert experiment.targets[0].tls.ca_file == str(tmp_path / "ca.pem")
     assert experiment.resolved()["targets"][0]["tls"] == {"caFile": "ca.pem"}
+
+
+def test_every_bad_ca_file_is_a_problem(problems: Any, tmp_path: Path) -> None:
+    (tmp_path / "empty.pem").write_text("nothing")
+    targets = [f"  - {{url: https://a, tls: {{caFile: {name}}}}}" for name in ("nowhere.pem", "empty.pem")]
+    found = problems(SHORTEST.replace("  - url: http://a", "\n".join(targets)))
+    assert [(line, key) for line, key, _ in found] == [(2, "targets[0].tls.caFile"), (3, "targets[1].tls.caFile")]
+    assert "cannot be read" in found[0][2] and "holds no certificates" in found[1][2]
 
 
 def test_events_need_no_url(load: Any, problems: Any) -> None:
@@ -335,28 +345,48 @@ def test_an_experiment_can_go_to_another_process(load: Any) -> None:
     assert pickle.loads(pickle.dumps(experiment)).sha256 == experiment.sha256
 
 
-def test_the_command_line_overrides_the_file(load: Any) -> None:
-    experiment = load(SHORTEST)
-    changed = experiment.override(rps=Fraction("0.016"), duration_ns=5 * NS_PER_S, seed=7)
+def test_the_command_line_replaces_what_the_file_says(load: Any) -> None:
+    changed = load(SHORTEST, rps=Fraction("0.016"), duration_ns=5 * NS_PER_S, seed=7)
     assert (changed.rate.requests_per_second, changed.rate.duration_ns, changed.seed) == (
         Fraction(2, 125),
         5 * NS_PER_S,
         7,
     )
-    assert changed.rate.ramp_up_ns == 0
-    assert experiment.rate.requests_per_second == 10
-    assert changed.name == "some"
-    assert experiment.override() is experiment
-    assert experiment.override(rps=0.5).rate.requests_per_second == Fraction(1, 2)
-    assert changed.override(rps="100").rate.ramp_up_ns == 15 * NS_PER_S
+    assert (changed.name, changed.rate.ramp_up_ns) == ("some", 0)
+    assert load(SHORTEST.replace("10\n", "1\n"), rps=Fraction(100)).rate.ramp_up_ns == 15 * NS_PER_S
 
 
-def test_an_override_that_does_not_fit_names_its_flag(load: Any) -> None:
+@pytest.mark.parametrize("rps", ["0", "0.016", "1"])
+def test_the_files_ramp_goes_with_the_files_rate(load: Any, rps: str) -> None:
+    assert load(SHORTEST + "  rampUp: 5s\n", rps=Fraction(rps)).rate.ramp_up_ns == 0
+    assert load(SHORTEST + "  rampUp: 5s\n", rps=Fraction(2)).rate.ramp_up_ns == 5 * NS_PER_S
+
+
+def test_what_the_file_lacks_may_come_from_the_command_line(load: Any) -> None:
+    shortest = load("targets: [{url: http://a}]\nrate: {}\n", rps=Fraction(3), duration_ns=NS_PER_S)
+    assert (shortest.rate.requests_per_second, shortest.rate.duration_ns) == (3, NS_PER_S)
+
+
+def test_a_flag_that_does_not_fit_is_named(load: Any) -> None:
     with pytest.raises(ExperimentError, match="--rps: .*has its own rates") as caught:
-        load(process_text("steps")).override(rps=5, duration_ns=NS_PER_S)
+        load(process_text("steps"), rps=Fraction(5), duration_ns=NS_PER_S)
     assert "--duration: the steps last 1m10s" in str(caught.value)
-    with pytest.raises(ExperimentError, match="rate.rampUp: a ramp leads from 1"):
-        load(SHORTEST + "  rampUp: 5s\n").override(rps=1)
+
+
+def test_secrets_in_headers_stay_out_of_what_is_logged(load: Any) -> None:
+    headers = "{Authorization: Bearer s3cret, X-API-Key: s3cret, Cookie: s3cret, Accept: text/plain}"
+    experiment = load(SHORTEST.replace("http://a", f"http://a\n    headers: {headers}"))
+    assert experiment.targets[0].headers["Authorization"] == "Bearer s3cret", "they are sent"
+    assert "s3cret" not in json.dumps(experiment.resolved())
+    assert experiment.resolved()["targets"][0]["headers"]["Accept"] == "text/plain"
+
+
+@pytest.mark.parametrize("url", ["K_SINK", "${K_SINK}", "sink", "''", "~"])
+def test_in_event_mode_any_url_may_stand_for_the_sink(load: Any, url: str) -> None:
+    text = SHORTEST.replace("http://a", url)
+    assert load(text, event=True).targets[0].method == "GET"
+    with pytest.raises(ExperimentError, match=r"targets\[0\].url"):
+        load(text)
 
 
 # What does not load
@@ -427,6 +457,10 @@ duration: 3m
     "http://[::1/",
     "http://a/#top",
     "http://{host}/",
+    "http://..",
+    "http://-/",
+    "http://a..b/",
+    "http://.a/",
     "5",
 ])  # fmt: skip
 def test_bad_urls(problems: Any, url: str) -> None:
@@ -472,6 +506,10 @@ def test_good_urls(load: Any, url: str) -> None:
         ("rate:", "seed: -3\nrate:", 3, "seed", "whole number"),
         ("rate:", f"seed: {2**63}\nrate:", 3, "seed", "too large"),
         ("rate:", "baseUrl: here\nrate:", 3, "baseUrl", "not a URL"),
+        ("rate:", "baseUrl: http://h/x\nrate:", 3, "baseUrl", "more than scheme, host and port"),
+        ("rate:", "baseUrl: http://h?x\nrate:", 3, "baseUrl", "more than scheme, host and port"),
+        ("url: http://a", "url: http://a\n    tls: {}", 3, "targets[0].tls.caFile", "is missing"),
+        ("Second: 10", "Second: 0.71428571428571428571", 4, "rate.requestsPerSecond", "more digits"),
         ("rate:", "event: {type: x}\nrate:", 3, "event", "not supported yet"),
         ("rate:", "thresholds: []\nrate:", 3, "thresholds", "not supported yet"),
         ("rate:", "coldStart: {wait: zero}\nrate:", 3, "coldStart.wait", "not supported yet"),

@@ -14,9 +14,10 @@ from pathlib import Path
 import orjson
 import uvloop
 
-from workload_generator import __version__
+from workload_generator import __version__, values
 from workload_generator.arrivals import cold_start_rounds, describe_cold_start, make_schedule
-from workload_generator.clock import parse_duration
+from workload_generator.clock import format_duration, parse_duration
+from workload_generator.document import Scalar
 from workload_generator.errors import BenchError, UsageError
 from workload_generator.experiment import Experiment, find_experiment, load_experiment
 from workload_generator.load import limits
@@ -49,8 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str]) -> int:
     options = make_parser().parse_args([_go_style(word) for word in argv])
-    experiment = load_experiment(find_experiment(options.config))
-    experiment = experiment.override(rps=options.rps, duration_ns=options.duration, seed=options.seed)
+    experiment = load_experiment(
+        find_experiment(options.config), rps=options.rps, duration_ns=options.duration, seed=options.seed
+    )
     seed = experiment.seed if experiment.seed is not None else secrets.randbits(63)
     log_dir = Path(options.log_dir or experiment.store.log_dir_path)
     plan = Plan(
@@ -92,7 +94,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_bool(parser, "--cold-start", "visit the targets one after the other, a round every 1/rps seconds")
     _add_bool(parser, "--ping", "one request to each target first, with its timings")
     _add_bool(parser, "--dev", f"send everything to {DEV_URL}, with the target's host in the Host header")
-    add("--dev-url", metavar="URL", help="as --dev, but to this address")
+    add("--dev-url", type=_server, metavar="URL", help="as --dev, but to this address")
     add("--seed", type=_seed, metavar="N", help="default: the file's, else drawn; it is in the log")
     add("--progress", choices=("auto", "rich", "plain", "none"), default="auto", help="the live view on stderr")
     add("--output", choices=("text", "json"), default="text", help="the summary on stdout")
@@ -135,12 +137,16 @@ def _go_bool(text: str) -> bool:
 
 def _rate(text: str) -> Fraction:
     try:
-        rate = Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-    if rate < 0:
-        raise argparse.ArgumentTypeError("a rate cannot be negative")
-    return rate
+        return values.rps(Scalar(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _server(text: str) -> str:
+    try:
+        return values.server_url(Scalar(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _duration(text: str) -> int:
@@ -181,7 +187,11 @@ def _check_lines(experiment: Experiment, plan: Plan) -> list[str]:
     if plan.mode == "cold-start":
         lines += describe_cold_start(experiment, cold_start_rounds(experiment))
     elif plan.mode == "closed":
-        lines.append(f"closed loop: {experiment.rate.connections} connections, as fast as the target answers")
+        rate = experiment.rate
+        lines.append(
+            f"closed loop: {rate.connections} connections for {format_duration(rate.duration_ns)}, "
+            "as fast as the target answers"
+        )
     else:
         lines += make_schedule(experiment, plan.seed).describe()
     return lines

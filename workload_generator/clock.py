@@ -29,6 +29,7 @@ _UNITS_NS = {
 _PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
 _DURATION = re.compile(rf"([+-]?)((?:{_PART.pattern})+)")
 _MAX_NS = 2**63 - 1
+_LONGEST_TEXT = 100
 
 monotonic_ns = time.monotonic_ns
 
@@ -69,9 +70,10 @@ def parse_duration(text: str) -> int:
     """
     if text in ("0", "+0", "-0"):
         return 0
-    match = _DURATION.fullmatch(text)
+    match = _DURATION.fullmatch(text) if len(text) <= _LONGEST_TEXT else None
     if match is None:
-        raise ValueError(f"{text!r} is not a duration: write a number with its unit, such as 90s, 1h30m or 500ms")
+        shown = text if len(text) <= _LONGEST_TEXT else text[: _LONGEST_TEXT - 3] + "..."
+        raise ValueError(f"{shown!r} is not a duration: write a number with its unit, such as 90s, 1h30m or 500ms")
     total = 0
     for number, unit in _PART.findall(match[2]):
         total += int(Fraction(number) * _UNITS_NS[unit])  # Go cuts each part to whole nanoseconds

@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import re
+import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -32,7 +33,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from workload_generator.clock import NS_PER_S, format_duration
-from workload_generator.document import Document, Location, Scalar, closest, read_document
+from workload_generator.document import Document, Location, Scalar, closest, key_text, read_document
 from workload_generator.errors import ExperimentError, Problem, UsageError
 from workload_generator.processes import PROCESSES, AnyProcess, Constant, Process, Step, Steps, TraceArrivals, display
 from workload_generator.sections import Section, Surroundings, around, missing
@@ -46,6 +47,9 @@ from workload_generator.values import (
     Statuses,
     Text,
     Whole,
+    any_text,
+    plain,
+    server_url,
     short,
     url,
 )
@@ -65,6 +69,18 @@ class Tls(Section):
 
     ca_file_as_written: Text = Field(alias="caFile")
     _directory: Path = PrivateAttr(default=Path())
+
+    @field_validator("ca_file_as_written")
+    @classmethod
+    def _holds_certificates(cls, value: str, info: ValidationInfo) -> str:
+        path = around(info).directory / value
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
+        except ssl.SSLError:
+            raise ValueError(f"{path} holds no certificates (PEM)") from None
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read: {error.strerror or error}") from None
+        return value
 
     @model_validator(mode="after")
     def _beside_the_experiment(self, info: ValidationInfo) -> Tls:
@@ -91,11 +107,18 @@ class Target(Section):
     @field_validator("url", mode="wrap")
     @classmethod
     def _url_unless_event(cls, value: object, _handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> str:
-        if value != "":
-            return url(value)
-        if not around(info).event:
+        if around(info).event:
+            return str(value) if value == "" else any_text(value)
+        if value == "":
             raise missing()
-        return ""
+        return url(value)
+
+    @field_validator("tls")
+    @classmethod
+    def _only_with_https(cls, value: Tls | None, info: ValidationInfo) -> Tls | None:
+        if value is not None and info.data.get("url", "").startswith("http://") and not around(info).event:
+            raise ValueError("only an https:// target has certificates to verify: leave tls out")
+        return value
 
     def expects(self, status: int) -> bool:
         """Whether a response with `status` counts as served."""
@@ -240,7 +263,7 @@ class Experiment(Section):
     @field_validator("base_url")
     @classmethod
     def _base(cls, value: str) -> str:
-        return value and url(Scalar(value))
+        return value and server_url(Scalar(value))
 
     @property
     def name(self) -> str:
@@ -253,7 +276,10 @@ class Experiment(Section):
         return self.rate.peak_rps
 
     def resolved(self) -> dict[str, Any]:
-        """The experiment as JSON values under the file's keys, defaults filled in. It loads as the same experiment."""
+        """The experiment as JSON values under the file's keys, defaults filled in.
+
+        It loads as the same experiment, but for the headers that `values.hides` keeps out of logs.
+        """
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
     @functools.cached_property
@@ -262,44 +288,57 @@ class Experiment(Section):
         canonical = json.dumps(self.resolved(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
-    def override(
-        self, *, rps: Fraction | float | str | None = None, duration_ns: int | None = None, seed: int | None = None
-    ) -> Experiment:
-        """The same experiment with what the command line says. Raises ExperimentError when that does not fit."""
-        document = self._surroundings.document
-        data = dict(document.data)
-        flags: dict[Location, str] = {}
-        rate = dict(data["rate"])
-        if rps is not None:
-            rate["requestsPerSecond"] = rps if isinstance(rps, Fraction) else Scalar(str(rps))
-            flags["rate", "requestsPerSecond"] = "--rps"
-        if duration_ns is not None:
-            rate["duration"] = Scalar(format_duration(duration_ns))
-            flags["rate", "duration"] = "--duration"
-        data["rate"] = rate
-        if seed is not None:
-            data["seed"] = Scalar(str(seed))
-            flags["seed",] = "--seed"
-        if not flags:
-            return self
-        try:
-            return _validate(replace(document, data=data), self._surroundings.name, self._surroundings.event)
-        except ExperimentError as error:
-            by_key = {".".join(map(str, location)): flag for location, flag in flags.items()}
-            raise ExperimentError(
-                [
-                    Problem(by_key[problem.key], 0, "", problem.message) if problem.key in by_key else problem
-                    for problem in error.problems
-                ]
-            ) from None
 
+def load_experiment(
+    path: Path,
+    *,
+    event: bool = False,
+    rps: Fraction | None = None,
+    duration_ns: int | None = None,
+    seed: int | None = None,
+) -> Experiment:
+    """The experiment in the YAML file at `path`, with what the command line says in place of the file's.
 
-def load_experiment(path: Path, *, event: bool = False) -> Experiment:
-    """The experiment in the YAML file at `path`. In `event` mode targets need no URL.
-
-    Raises ExperimentError with every problem of the file (and of the trace that it names), in its order.
+    In `event` mode targets need no URL: the sink takes its place. Raises ExperimentError with every problem of the file
+    (and of the trace that it names), in its order, and then of the flags.
     """
-    return _validate(read_document(path), path.stem, event)
+    document = read_document(path)
+    flags: dict[Location, tuple[str, Scalar]] = {}
+    if rps is not None:
+        flags["rate", "requestsPerSecond"] = ("--rps", Scalar(str(plain(rps))))
+    if duration_ns is not None:
+        flags["rate", "duration"] = ("--duration", Scalar(format_duration(duration_ns)))
+    if seed is not None:
+        flags["seed",] = ("--seed", Scalar(str(seed)))
+    try:
+        return _validate(_replaced(document, flags), path.stem, event)
+    except ExperimentError as error:
+        names = {key_text(location): flag for location, (flag, _) in flags.items()}
+        problems = [
+            Problem(names[problem.key], 0, "", problem.message)
+            if problem.file == document.file and problem.key in names
+            else problem
+            for problem in error.problems
+        ]
+        raise ExperimentError(sorted(problems, key=lambda problem: problem.file in names.values())) from None
+
+
+def _replaced(document: Document, flags: Mapping[Location, tuple[str, Scalar]]) -> Document:
+    """The document with the flags' values. Where it is no mapping, it stays as it is: that has its own problem."""
+    if not isinstance(document.data, dict):
+        return document
+    data = dict(document.data)
+    if isinstance(data.get("rate"), dict):
+        data["rate"] = dict(data["rate"])
+    for location, (flag, value) in flags.items():
+        *sections, key = location
+        section = data[sections[0]] if sections and sections[0] in data else data
+        if not isinstance(section, dict) or (sections and section is data):
+            continue
+        section[key] = value
+        if flag == "--rps" and Fraction(value) <= 1:
+            section.pop("rampUp", None)  # the file's leads to the file's rate; to this one there is none
+    return replace(document, data=data)
 
 
 def find_experiment(name: str) -> Path:
@@ -308,8 +347,11 @@ def find_experiment(name: str) -> Path:
     Raises UsageError, which lists the experiments that exist.
     """
     path = Path(name)
-    if path.is_file():
-        return path
+    try:
+        if name and path.exists() and not path.is_dir():  # a pipe is as good as a file
+            return path
+    except OSError as error:
+        raise UsageError(f"{short(name)}: cannot be read: {error.strerror}") from None
     bundled = bundled_experiments()
     found = bundled.get(name.removesuffix(".yaml"))
     if found is not None:

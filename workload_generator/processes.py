@@ -6,6 +6,7 @@ with, where a ramp before the measured time leads to, and the highest one, from 
 
 from __future__ import annotations
 
+import functools
 from fractions import Fraction
 from typing import Annotated, ClassVar, Literal
 
@@ -179,7 +180,7 @@ class TraceArrivals(Section):
             return len(self._trace.minute_counts) * self.minute_ns
         return (self.offsets_ns[-1] // NS_PER_S + 1) * NS_PER_S
 
-    @property
+    @functools.cached_property
     def offsets_ns(self) -> list[int]:
         """When each arrival of a trace of offsets is due here."""
         return [offset_ns * self.minute_ns // _MINUTE_NS for offset_ns in self.trace.offsets_ns or ()]

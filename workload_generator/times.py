@@ -15,7 +15,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import cycle, islice, repeat
+from itertools import islice, repeat
 from operator import floordiv
 from random import Random
 from typing import Protocol
@@ -55,27 +55,30 @@ class Curve:
     def __init__(self, pieces: Sequence[Piece], denominator: int, length_ns: int) -> None:
         self._pieces = tuple(piece for piece in pieces if piece.length_ns)
         self._unit = 2 * denominator * NS_PER_S
+        self._area = sum((piece.rate + piece.end_rate) * piece.length_ns for piece in self._pieces)
+        self._length_ns = sum(piece.length_ns for piece in self._pieces)
         self.count = math.ceil(self._area_until(length_ns) / self._unit)
 
     def due(self, first: int, step: int, start_ns: int) -> Iterator[int]:
         """As `Times` says."""
         index, area = first, 0
-        for piece in cycle(self._pieces):
-            if index >= self.count:
-                return
-            end_area = area + (piece.rate + piece.end_rate) * piece.length_ns
-            end = min(self.count, -(-end_area // self._unit))
-            if index < end:
-                indexes = range(index, end, step)
-                yield from _due_in_piece(piece, indexes, self._unit, area, start_ns)
-                index += len(indexes) * step
-            area = end_area
-            start_ns += piece.length_ns
+        while index < self.count:
+            repeats = (index * self._unit - area) // self._area  # without an arrival that is asked for
+            area += repeats * self._area
+            start_ns += repeats * self._length_ns
+            for piece in self._pieces:
+                end_area = area + (piece.rate + piece.end_rate) * piece.length_ns
+                end = min(self.count, -(-end_area // self._unit))
+                if index < end:
+                    indexes = range(index, end, step)
+                    yield from _due_in_piece(piece, indexes, self._unit, area, start_ns)
+                    index += len(indexes) * step
+                area = end_area
+                start_ns += piece.length_ns
 
     def _area_until(self, length_ns: int) -> Fraction:
-        whole = sum((piece.rate + piece.end_rate) * piece.length_ns for piece in self._pieces)
-        repeats, rest_ns = divmod(length_ns, sum(piece.length_ns for piece in self._pieces))
-        area = Fraction(repeats * whole)
+        repeats, rest_ns = divmod(length_ns, self._length_ns)
+        area = Fraction(repeats * self._area)
         for piece in self._pieces:
             part_ns = min(rest_ns, piece.length_ns)
             rise = Fraction((piece.end_rate - piece.rate) * part_ns, piece.length_ns)

@@ -14,9 +14,10 @@ import csv
 import hashlib
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import chain
 from pathlib import Path
 
 from workload_generator.document import decode_text, read_bytes
@@ -43,16 +44,19 @@ def read_trace(path: Path, row: str | None) -> Trace:
     Raises ExperimentError with every bad cell.
     """
     raw = read_bytes(path)
-    lines = list(_lines(str(path), decode_text(path, raw)))
-    if not lines:
-        raise ExperimentError([Problem(str(path), 0, "", "is empty: a trace has at least one arrival")])
     sha256 = hashlib.sha256(raw).hexdigest()
-    if len(lines[0][1]) > 1:
-        return Trace(sha256, None, _minute_counts(str(path), lines, row))
+    text = decode_text(path, raw)
+    del raw
+    lines = _lines(str(path), text)
+    first = next(lines, None)
+    if first is None:
+        raise ExperimentError([Problem(str(path), 0, "", "is empty: a trace has at least one arrival")])
+    if len(first[1]) > 1:
+        return Trace(sha256, None, _minute_counts(str(path), first, lines, row))
     if row is not None:
         message = "a trace of offsets has no rows to choose from: leave `row` out"
         raise ExperimentError([Problem(str(path), 0, "", message)])
-    return Trace(sha256, _offsets_ns(str(path), lines), None)
+    return Trace(sha256, _offsets_ns(str(path), first, lines), None)
 
 
 def _lines(file: str, text: str) -> Iterator[_Line]:
@@ -66,11 +70,11 @@ def _lines(file: str, text: str) -> Iterator[_Line]:
         raise ExperimentError([Problem(file, reader.line_num, "", f"not CSV: {error}")]) from None
 
 
-def _offsets_ns(file: str, lines: Sequence[_Line]) -> tuple[int, ...]:
+def _offsets_ns(file: str, first: _Line, others: Iterator[_Line]) -> tuple[int, ...]:
     problems: list[Problem] = []
     offsets: list[int] = []
-    heading = not _SECONDS.fullmatch(lines[0][1][0]) and lines[0][1][0][:1].isalpha()
-    for number, cells in lines[1 if heading else 0 :]:
+    heading = not _SECONDS.fullmatch(first[1][0]) and first[1][0][:1].isalpha()
+    for number, cells in others if heading else chain([first], others):
         if len(cells) == 1 and _SECONDS.fullmatch(cells[0]):
             offsets.append(int(Decimal(cells[0]).scaleb(9)))
         else:
@@ -83,8 +87,8 @@ def _offsets_ns(file: str, lines: Sequence[_Line]) -> tuple[int, ...]:
     return tuple(sorted(offsets))
 
 
-def _minute_counts(file: str, lines: Sequence[_Line], row: str | None) -> tuple[int, ...]:
-    heading_line, heading = lines[0]
+def _minute_counts(file: str, first: _Line, others: Iterator[_Line], row: str | None) -> tuple[int, ...]:
+    heading_line, heading = first
     names = next((index for index, cell in enumerate(heading) if cell == "1"), len(heading))
     minutes = heading[names:]
     if not minutes or minutes != [str(minute) for minute in range(1, len(minutes) + 1)]:
@@ -93,7 +97,7 @@ def _minute_counts(file: str, lines: Sequence[_Line], row: str | None) -> tuple[
     problems: list[Problem] = []
     sums = [0] * len(minutes)
     found = False
-    for number, cells in lines[1:]:
+    for number, cells in others:
         if len(cells) != len(heading):
             problems.append(Problem(file, number, "", f"has {len(cells)} cells; the first line has {len(heading)}"))
             continue

@@ -23,21 +23,24 @@ _NUMBER = re.compile(r"[-+]?([0-9][0-9_]*(\.[0-9_]*)?|\.[0-9][0-9_]*)([eE][-+]?[
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.6.2
 _NO_HEADER_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # RFC 9110, section 5.5: no control character but the tab
 _NO_URL = re.compile(r"[^\x21-\x7e]")
-_HOST = re.compile(r"[0-9A-Za-z._-]+|[0-9A-Fa-f:.]+")
+_LABEL = r"[0-9A-Za-z_](?:[0-9A-Za-z_-]*[0-9A-Za-z_])?"
+_HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?|[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*")
 _STATUS = re.compile(r"[1-5]([0-9][0-9]|xx)")
 _METHODS = tuple(method.value for method in HTTPMethod if method not in (HTTPMethod.CONNECT, HTTPMethod.TRACE))
+_SECRET = re.compile(r"authorization|cookie|token|secret|password|credential|api-?key", re.IGNORECASE)
+_HIDDEN = "(hidden)"
 _FRAMING = frozenset({"content-length", "transfer-encoding"})
 
 
-def _text(value: object) -> str:
+def any_text(value: object) -> str:
+    """Any text."""
     if not isinstance(value, Scalar):
         raise ValueError("must be text")
-    text = str(value)
     try:
-        text.encode()
+        value.encode()
     except UnicodeEncodeError:
         raise ValueError("holds half of a character (a lone surrogate)") from None
-    return text
+    return str(value)
 
 
 def _number(value: object) -> Fraction:
@@ -49,10 +52,14 @@ def _number(value: object) -> Fraction:
         raise ValueError("must be a number, not text: leave the quotes out")
     if len(value) > _LONGEST_NUMBER or not _NUMBER.fullmatch(value):
         raise ValueError(f"{short(value)} is not a number")
-    return Fraction(value.replace("_", ""))
+    number = Fraction(value.replace("_", ""))
+    if number.denominator != 1 and Fraction(repr(float(number))) != number:
+        raise ValueError(f"{short(value)} has more digits than the log can keep: 15 are safe")
+    return number
 
 
-def _rps(value: object) -> Fraction:
+def rps(value: object) -> Fraction:
+    """A rate in requests a second; 0 is the closed loop."""
     number = _number(value)
     if number < 0:
         raise ValueError(f"{value} is negative")
@@ -109,7 +116,7 @@ def _positive_duration(value: object) -> int:
 
 def url(value: object) -> str:
     """An absolute http or https URL, as it stands."""
-    text = _text(value)
+    text = any_text(value)
     bad = _NO_URL.search(text)
     if bad is not None:
         raise ValueError(f"{short(text)} holds {bad[0]!r}, which a URL cannot: write it percent-encoded")
@@ -129,8 +136,17 @@ def url(value: object) -> str:
     return text
 
 
+def server_url(value: object) -> str:
+    """Where connections go instead of the targets' hosts: a URL without a path, since the targets have theirs."""
+    where = url(value)
+    parts = urlsplit(where)
+    if parts.path not in ("", "/") or "?" in where:
+        raise ValueError(f"{short(where)} holds more than scheme, host and port: path and query are the targets'")
+    return where
+
+
 def _method(value: object) -> str:
-    text = _text(value)
+    text = any_text(value)
     if text not in _METHODS:
         near = closest(text, _METHODS)
         raise ValueError(
@@ -140,7 +156,7 @@ def _method(value: object) -> str:
 
 
 def _statuses(value: object) -> tuple[str, ...]:
-    texts = [_text(item) for item in value] if isinstance(value, list) else [_text(value)]
+    texts = [any_text(item) for item in value] if isinstance(value, list) else [any_text(value)]
     bad = [text for text in texts if not _STATUS.fullmatch(text)]
     if bad or not texts:
         raise ValueError(
@@ -159,7 +175,7 @@ def _header_name(value: object) -> str:
 
 
 def _header_value(value: object) -> str:
-    text = "" if value is None else _text(value)
+    text = "" if value is None else any_text(value)
     if _NO_HEADER_VALUE.search(text):
         raise ValueError("a header's value must not hold line breaks or other control characters")
     return text
@@ -174,6 +190,15 @@ def _distinct(headers: dict[str, str]) -> dict[str, str]:
     return headers
 
 
+def hides(name: str) -> bool:
+    """Whether the header of this name probably holds a secret, whose value does not belong in logs."""
+    return _SECRET.search(name) is not None
+
+
+def _without_secrets(headers: dict[str, str]) -> dict[str, str]:
+    return {name: _HIDDEN if hides(name) else value for name, value in headers.items()}
+
+
 def short(text: str) -> str:
     """`text` quoted, and cut when it is long."""
     return repr(text if len(text) <= 60 else text[:57] + "...")
@@ -184,11 +209,11 @@ def plain(number: Fraction) -> int | float:
     return int(number) if number.denominator == 1 else float(number)
 
 
-Text = Annotated[str, PlainValidator(_text)]
+Text = Annotated[str, PlainValidator(any_text)]
 Whole = Annotated[int, PlainValidator(_whole)]
 PositiveWhole = Annotated[int, PlainValidator(_positive_whole)]
 _AsNumber = PlainSerializer(plain, when_used="json")
-Rps = Annotated[Fraction, PlainValidator(_rps), _AsNumber]
+Rps = Annotated[Fraction, PlainValidator(rps), _AsNumber]
 Share = Annotated[Fraction, PlainValidator(_share), _AsNumber]
 Factor = Annotated[Fraction, PlainValidator(_factor), _AsNumber]
 _AsDuration = PlainSerializer(format_duration, when_used="json")
@@ -196,7 +221,9 @@ Duration = Annotated[int, PlainValidator(_duration), _AsDuration]
 PositiveDuration = Annotated[int, PlainValidator(_positive_duration), _AsDuration]
 _HeaderName = Annotated[str, PlainValidator(_header_name)]
 _HeaderValue = Annotated[str, PlainValidator(_header_value)]
-Headers = Annotated[dict[_HeaderName, _HeaderValue], AfterValidator(_distinct)]
+Headers = Annotated[
+    dict[_HeaderName, _HeaderValue], AfterValidator(_distinct), PlainSerializer(_without_secrets, when_used="json")
+]
 Method = Annotated[str, PlainValidator(_method)]
 Statuses = Annotated[
     tuple[str, ...], PlainValidator(_statuses), PlainSerializer(list, return_type=list[str], when_used="json")

@@ -95,3 +95,13 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     process = start(tmp_path / "file" / "data")
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 2 and "--data" in stderr
+
+
+def test_a_file_that_is_no_database_is_named_before_anything_runs(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "benchmark.db").write_text("notes, and rather long ones: " * 40)
+    process = start(data)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1 and "benchmark.db: file is not a database" in stderr
+    assert not list((data / "logs").iterdir())

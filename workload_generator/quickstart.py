@@ -11,6 +11,7 @@ from rich.console import Console
 from workload_generator.errors import BenchError, UsageError
 from workload_generator.extraction import extract_and_show
 from workload_generator.local.process import FunctionProcess, die_with_parent, free_port
+from workload_generator.results.store import open_store
 
 _FUNCTION = "empty-python-http"
 _EXPERIMENT = "quickstart-warm"
@@ -23,6 +24,7 @@ def quickstart(data: Path, port: int | None, console: Console) -> None:
     """Run it. `data` gets `logs/` and `benchmark.db`. Raises BenchError; nothing is left running."""
     logs, db = data / "logs", data / "benchmark.db"
     _prepare(logs)
+    open_store(db).close()  # what is wrong with it is better known before the run than after
     with FunctionProcess(_FUNCTION, free_port(port)) as function:
         console.print(f"{_FUNCTION} answers at {function.url} (process {function.pid})")
         _generate(function.url, logs)

@@ -18,7 +18,7 @@ from workload_generator.quickstart import quickstart
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    options = _parser().parse_args(argv)
+    options = make_parser().parse_args(argv)
     command: Callable[[argparse.Namespace], int] = options.command
     try:
         return command(options)
@@ -30,7 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """The commands and their flags."""
     parser = argparse.ArgumentParser(prog="kn-bench", description="Runs, extracts and shows benchmarks of Knative.")
     parser.add_argument("--version", action="version", version=f"kn-bench {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

@@ -26,7 +26,8 @@ from workload_generator.arrivals import (
 )
 from workload_generator.clock import NS_PER_S, format_duration
 from workload_generator.errors import ExperimentError, UsageError
-from workload_generator.experiment import Experiment, load_experiment
+from workload_generator.experiment import Experiment
+from workload_generator.loading import load_experiment
 from workload_generator.records import Arrival, Phase
 from workload_generator.times import PoissonTimes, Replay, line, poisson, sine, stairs
 from workload_generator.traces import read_trace

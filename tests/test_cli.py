@@ -12,8 +12,8 @@ import pytest
 from tests.load import servers
 from tests.support import Generator, one_result_each
 from workload_generator import cli
+from workload_generator.bundled import bundled_experiments
 from workload_generator.errors import UsageError
-from workload_generator.experiment import bundled_experiments
 from workload_generator.load.limits import check_disk
 
 

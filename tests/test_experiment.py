@@ -13,9 +13,11 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from workload_generator.bundled import bundled_experiments, find_experiment
 from workload_generator.clock import NS_PER_MS, NS_PER_S, format_duration
 from workload_generator.errors import ExperimentError, UsageError
-from workload_generator.experiment import SECTIONS, Experiment, bundled_experiments, find_experiment, load_experiment
+from workload_generator.experiment import Experiment
+from workload_generator.loading import SECTIONS, load_experiment
 from workload_generator.processes import PROCESSES, Steps
 
 ORIGINAL = """\
@@ -379,6 +381,13 @@ def test_secrets_in_headers_stay_out_of_what_is_logged(load: Any) -> None:
     assert experiment.targets[0].headers["Authorization"] == "Bearer s3cret", "they are sent"
     assert "s3cret" not in json.dumps(experiment.resolved())
     assert experiment.resolved()["targets"][0]["headers"]["Accept"] == "text/plain"
+
+
+@pytest.mark.parametrize("url", ["http://a", "HTTP://a"])
+def test_only_https_has_certificates_to_verify(problems: Any, tmp_path: Path, url: str) -> None:
+    (tmp_path / "ca.pem").write_bytes(trustme.CA().cert_pem.bytes())
+    ((line, key, message),) = problems(SHORTEST.replace("http://a", f"{url}\n    tls: {{caFile: ca.pem}}"))
+    assert (line, key) == (3, "targets[0].tls") and "only an https:// target" in message
 
 
 @pytest.mark.parametrize("url", ["K_SINK", "${K_SINK}", "sink", "''", "~"])

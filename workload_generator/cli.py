@@ -7,24 +7,28 @@ import asyncio
 import os
 import secrets
 import sys
-from collections.abc import Sequence
-from fractions import Fraction
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import orjson
 import uvloop
 
 from workload_generator import __version__, values
 from workload_generator.arrivals import cold_start_rounds, describe_cold_start, make_schedule
-from workload_generator.clock import format_duration, parse_duration
+from workload_generator.bundled import find_experiment
+from workload_generator.clock import format_duration
 from workload_generator.document import Scalar
 from workload_generator.errors import BenchError, UsageError
-from workload_generator.experiment import Experiment, find_experiment, load_experiment
+from workload_generator.experiment import Experiment
 from workload_generator.load import limits
 from workload_generator.load.lock import RunLock
 from workload_generator.load.runner import Outcome, Plan, Run
 from workload_generator.load.targets import make_endpoints
 from workload_generator.load.terminal import Terminal
+from workload_generator.loading import load_experiment
+
+T = TypeVar("T")
 
 DEV_URL = "http://localhost:8080"
 INVALID = 3
@@ -87,15 +91,30 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--config", metavar="FILE", default="config.yaml", help="a path, or the name of a bundled experiment")
-    add("--rps", type=_rate, metavar="N", help="replaces the file's requestsPerSecond; 0 is the closed loop")
-    add("--duration", type=_duration, metavar="D", help="replaces the file's duration (90s, 10m, 1h30m)")
+    add(
+        "--rps",
+        type=_as_in_a_file(values.rps),
+        metavar="N",
+        help="replaces the file's requestsPerSecond; 0 is the closed loop",
+    )
+    add(
+        "--duration",
+        type=_as_in_a_file(values.positive_duration),
+        metavar="D",
+        help="replaces the file's duration (90s, 10m, 1h30m)",
+    )
     add("--prefix", type=_prefix, metavar="P", default="workload-generator", help="prefix of the log's name")
     add("--log-dir", metavar="DIR", help="default: the file's store.logDirPath, then /logs")
     _add_bool(parser, "--cold-start", "visit the targets one after the other, a round every 1/rps seconds")
     _add_bool(parser, "--ping", "one request to each target first, with its timings")
     _add_bool(parser, "--dev", f"send everything to {DEV_URL}, with the target's host in the Host header")
-    add("--dev-url", type=_server, metavar="URL", help="as --dev, but to this address")
-    add("--seed", type=_seed, metavar="N", help="default: the file's, else drawn; it is in the log")
+    add("--dev-url", type=_as_in_a_file(values.server_url), metavar="URL", help="as --dev, but to this address")
+    add(
+        "--seed",
+        type=_as_in_a_file(values.whole),
+        metavar="N",
+        help="default: the file's, else drawn; it is in the log",
+    )
     add("--progress", choices=("auto", "rich", "plain", "none"), default="auto", help="the live view on stderr")
     add("--output", choices=("text", "json"), default="text", help="the summary on stdout")
     _add_bool(parser, "--check", "validate the experiment and print the resolved schedule; send nothing")
@@ -135,38 +154,16 @@ def _go_bool(text: str) -> bool:
     raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
 
 
-def _rate(text: str) -> Fraction:
-    try:
-        return values.rps(Scalar(text))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+def _as_in_a_file(read: Callable[[Scalar], T]) -> Callable[[str], T]:
+    """Reads a flag as an experiment's file is read."""
 
+    def read_flag(text: str) -> T:
+        try:
+            return read(Scalar(text))
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
 
-def _server(text: str) -> str:
-    try:
-        return values.server_url(Scalar(text))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _duration(text: str) -> int:
-    try:
-        duration_ns = parse_duration(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    if duration_ns <= 0:
-        raise argparse.ArgumentTypeError("a duration must be longer than 0")
-    return duration_ns
-
-
-def _seed(text: str) -> int:
-    try:
-        seed = int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
-    if not 0 <= seed < 2**63:
-        raise argparse.ArgumentTypeError("a seed lies between 0 and 2^63 - 1")
-    return seed
+    return read_flag
 
 
 def _prefix(text: str) -> str:

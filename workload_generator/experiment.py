@@ -1,8 +1,7 @@
 """Experiments: what to send where, how often and for how long. `docs/experiments.md` is the users' reference.
 
 Rules:
-- a file is checked whole: every problem is reported at once, each with its file, line and key
-- a key that is not known is a problem, one that belongs to a later version too; nothing is silently ignored
+- a section checks its own values; what a file as a whole has to be is `loading`'s
 - numbers are exact: a rate is the fraction that its text says, a duration whole nanoseconds
 - what depends on another key (the ramp, the method) is derived here, so that `resolved()` shows all of it
 """
@@ -12,11 +11,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
-import re
 import ssl
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -24,19 +19,16 @@ from typing import Any
 from pydantic import (
     Field,
     PrivateAttr,
-    ValidationError,
     ValidationInfo,
     ValidatorFunctionWrapHandler,
     field_validator,
     model_validator,
 )
-from pydantic_core import ErrorDetails
 
 from workload_generator.clock import NS_PER_S, format_duration
-from workload_generator.document import Document, Location, Scalar, closest, key_text, read_document
-from workload_generator.errors import ExperimentError, Problem, UsageError
-from workload_generator.processes import PROCESSES, AnyProcess, Constant, Process, Step, Steps, TraceArrivals, display
-from workload_generator.sections import Section, Surroundings, around, missing
+from workload_generator.document import Scalar
+from workload_generator.processes import AnyProcess, Constant, Process, Steps, TraceArrivals, display
+from workload_generator.sections import Section, around, missing
 from workload_generator.values import (
     Duration,
     Headers,
@@ -48,14 +40,9 @@ from workload_generator.values import (
     Text,
     Whole,
     any_text,
-    plain,
     server_url,
-    short,
     url,
 )
-
-EXPERIMENTS_DIR = "EXPERIMENTS_DIR"
-"""The environment variable that names a folder of experiments, searched before the installed ones."""
 
 DEFAULT_RAMP_UP_NS = 15 * NS_PER_S
 
@@ -116,7 +103,7 @@ class Target(Section):
     @field_validator("tls")
     @classmethod
     def _only_with_https(cls, value: Tls | None, info: ValidationInfo) -> Tls | None:
-        if value is not None and info.data.get("url", "").startswith("http://") and not around(info).event:
+        if value is not None and info.data.get("url", "").lower().startswith("http://") and not around(info).event:
             raise ValueError("only an https:// target has certificates to verify: leave tls out")
         return value
 
@@ -245,11 +232,11 @@ class Experiment(Section):
     cold_start: ColdStart = ColdStart()
     limits: Limits = Limits()
     seed: Whole | None = None
-    _surroundings: Surroundings = PrivateAttr()
+    _name: str = PrivateAttr()
 
     @model_validator(mode="after")
     def _remember(self, info: ValidationInfo) -> Experiment:
-        self._surroundings = around(info)
+        self._name = around(info).name
         return self
 
     @field_validator("targets")
@@ -268,7 +255,7 @@ class Experiment(Section):
     @property
     def name(self) -> str:
         """The file's name without its suffix."""
-        return self._surroundings.name
+        return self._name
 
     @property
     def peak_rps(self) -> Fraction:
@@ -287,219 +274,3 @@ class Experiment(Section):
         """Identifies what `resolved()` says, whatever the file looks like."""
         canonical = json.dumps(self.resolved(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def load_experiment(
-    path: Path,
-    *,
-    event: bool = False,
-    rps: Fraction | None = None,
-    duration_ns: int | None = None,
-    seed: int | None = None,
-) -> Experiment:
-    """The experiment in the YAML file at `path`, with what the command line says in place of the file's.
-
-    In `event` mode targets need no URL: the sink takes its place. Raises ExperimentError with every problem of the file
-    (and of the trace that it names), in its order, and then of the flags.
-    """
-    document = read_document(path)
-    flags: dict[Location, tuple[str, Scalar]] = {}
-    if rps is not None:
-        flags["rate", "requestsPerSecond"] = ("--rps", Scalar(str(plain(rps))))
-    if duration_ns is not None:
-        flags["rate", "duration"] = ("--duration", Scalar(format_duration(duration_ns)))
-    if seed is not None:
-        flags["seed",] = ("--seed", Scalar(str(seed)))
-    try:
-        return _validate(_replaced(document, flags), path.stem, event)
-    except ExperimentError as error:
-        names = {key_text(location): flag for location, (flag, _) in flags.items()}
-        problems = [
-            Problem(names[problem.key], 0, "", problem.message)
-            if problem.file == document.file and problem.key in names
-            else problem
-            for problem in error.problems
-        ]
-        raise ExperimentError(sorted(problems, key=lambda problem: problem.file in names.values())) from None
-
-
-def _replaced(document: Document, flags: Mapping[Location, tuple[str, Scalar]]) -> Document:
-    """The document with the flags' values. Where it is no mapping, it stays as it is: that has its own problem."""
-    if not isinstance(document.data, dict):
-        return document
-    data = dict(document.data)
-    if isinstance(data.get("rate"), dict):
-        data["rate"] = dict(data["rate"])
-    for location, (flag, value) in flags.items():
-        *sections, key = location
-        section = data[sections[0]] if sections and sections[0] in data else data
-        if not isinstance(section, dict) or (sections and section is data):
-            continue
-        section[key] = value
-        if flag == "--rps" and Fraction(value) <= 1:
-            section.pop("rampUp", None)  # the file's leads to the file's rate; to this one there is none
-    return replace(document, data=data)
-
-
-def find_experiment(name: str) -> Path:
-    """The file that `--config` means: a path, else a bundled experiment, with or without `.yaml`.
-
-    Raises UsageError, which lists the experiments that exist.
-    """
-    path = Path(name)
-    try:
-        if name and path.exists() and not path.is_dir():  # a pipe is as good as a file
-            return path
-    except OSError as error:
-        raise UsageError(f"{short(name)}: cannot be read: {error.strerror}") from None
-    bundled = bundled_experiments()
-    found = bundled.get(name.removesuffix(".yaml"))
-    if found is not None:
-        return found
-    near = closest(name.removesuffix(".yaml"), bundled)
-    hint = f"; did you mean {near}?" if near else "."
-    known = "\n".join(f"  {known}" for known in bundled) or "  none"
-    raise UsageError(
-        f"{name}: no such file, and no experiment of that name{hint} The bundled experiments are:\n{known}"
-    )
-
-
-def bundled_experiments() -> dict[str, Path]:
-    """Experiments by name: those in `$EXPERIMENTS_DIR`, then the installed ones."""
-    package = Path(__file__).parent
-    installed = package / "_experiments"
-    folders = [installed if installed.is_dir() else package.parent / "experiments"]
-    if os.environ.get(EXPERIMENTS_DIR):
-        folders.insert(0, Path(os.environ[EXPERIMENTS_DIR]))
-    found: dict[str, Path] = {}
-    for folder in folders:
-        for path in folder.glob("*.yaml"):
-            found.setdefault(path.stem, path)
-    return dict(sorted(found.items(), key=lambda item: _natural(item[0])))
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """A key that sorts 200 before 1000."""
-    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"([0-9]+)", name)]
-
-
-# From pydantic's errors to problems
-
-SECTIONS: Mapping[tuple[str, ...], type[Section]] = {
-    (): Experiment,
-    ("targets",): Target,
-    ("targets", "tls"): Tls,
-    ("rate",): Rate,
-    ("store",): Store,
-    ("coldStart",): ColdStart,
-    ("limits",): Limits,
-    **{("rate", "arrival", name): kind for name, kind in PROCESSES.items()},
-    ("rate", "arrival", "steps", "steps"): Step,
-}
-"""The sections of a file: keys on the way to each, with the process in the place of what it chooses."""
-
-_LATER: frozenset[tuple[str, ...]] = frozenset(
-    {
-        ("event",),
-        ("thresholds",),
-        ("rate", "preconnect"),
-        ("coldStart", "wait"),
-        ("coldStart", "settle"),
-        ("coldStart", "maxWait"),
-    }
-)
-
-
-def _validate(document: Document, name: str, event: bool) -> Experiment:
-    surroundings = Surroundings(name, document, event)
-    experiment: Experiment | None = None
-    problems = list(document.problems)
-    if document.data is None:
-        problems.append(Problem(document.file, 0, "", "is empty: an experiment has targets and a rate"))
-    else:
-        try:
-            experiment = Experiment.model_validate(document.data, context=surroundings)
-        except ValidationError as error:
-            # A factory of a default is not called when other fields are wrong; those have their own problems.
-            details = [detail for detail in error.errors() if detail["type"] != "default_factory_not_called"]
-            problems += [problem for detail in details if (problem := _problem(document, detail)) is not None]
-        problems += surroundings.problems
-        problems += _weightless(document)
-    if problems or experiment is None:
-        order = {file: index for index, file in enumerate(dict.fromkeys([document.file, *(p.file for p in problems)]))}
-        raise ExperimentError(sorted(problems, key=lambda problem: (order[problem.file], problem.line)))
-    return experiment
-
-
-def _weightless(document: Document) -> list[Problem]:
-    """All weights 0: a question to all targets, asked also when something else is wrong with one of them."""
-    targets = document.data.get("targets") if isinstance(document.data, dict) else None
-    if not isinstance(targets, list) or not targets:
-        return []
-    for target in targets:
-        weight = target.get("weight") if isinstance(target, dict) else None
-        if not isinstance(weight, Scalar) or weight.strip("0"):
-            return []
-    return [document.problem(("targets",), "every target has weight 0, so none would get a request")]
-
-
-def _problem(document: Document, error: ErrorDetails) -> Problem | None:
-    path = error["loc"]
-    names = tuple(part for part in path if isinstance(part, str))
-    location = _location(path)
-    if error["type"] != "extra_forbidden":
-        location = _with_alias(names, location)
-    match error["type"]:
-        case "extra_forbidden":
-            message = _unknown_key(names)
-        case "missing":
-            message = "has no value" if location in document.lines else "is missing"
-        case "value_error":
-            message = str(error["ctx"]["error"])
-        case "model_type" | "dict_type" | "model_attributes_type":
-            message = "must be a mapping, with lines of `key: value`" if location else "is not an experiment"
-        case "tuple_type":
-            message = "must be a list"
-        case "too_short" if error["input"]:
-            return None  # pydantic counts only the valid entries; the others have their own problems
-        case "too_short":
-            message = "must have at least one entry"
-        case "union_tag_not_found":
-            location = (*location, "process")
-            message = f"is missing: one of {', '.join(PROCESSES)}"
-        case "union_tag_invalid":
-            location = (*location, "process")
-            tag = error["ctx"]["tag"]
-            near = closest(tag, PROCESSES)
-            message = f"{short(tag)} is none of {', '.join(PROCESSES)}" + (f": did you mean {near}?" if near else "")
-        case _:
-            message = error["msg"]
-    return document.problem(location, message)
-
-
-def _location(path: Sequence[str | int]) -> Location:
-    """Where an error stands in the file: pydantic's path without the parts that are its own."""
-    if path[:2] == ("rate", "arrival"):
-        path = (*path[:2], *path[3:])  # the process, which chose the section
-    return tuple(path[:-1] if path and path[-1] == "[key]" else path)
-
-
-def _with_alias(names: tuple[str, ...], location: Location) -> Location:
-    """When a validator refuses a default, pydantic names the field; the file's word for it is its alias."""
-    section = SECTIONS.get(names[:-1])
-    if section is None or not names or names[-1] != location[-1] or names[-1] not in section.model_fields:
-        return location
-    return (*location[:-1], section.model_fields[names[-1]].alias or names[-1])
-
-
-def _unknown_key(names: tuple[str, ...]) -> str:
-    key, section = names[-1], names[:-1]
-    if names in _LATER:
-        return "is not supported yet; a later version will read it"
-    near = closest(key, SECTIONS[section].keys())
-    if near:
-        return f"unknown key; did you mean {near}?"
-    for other, kind in SECTIONS.items():
-        if key in kind.keys() and len(other) < 3:
-            return f"unknown key here; it belongs {'under ' + '.'.join(other) if other else 'at the top of the file'}"
-    return f"unknown key; known here: {', '.join(SECTIONS[section].keys())}"

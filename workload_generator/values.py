@@ -68,7 +68,8 @@ def rps(value: object) -> Fraction:
     return number
 
 
-def _whole(value: object) -> int:
+def whole(value: object) -> int:
+    """A whole number from 0 to 2^63 - 1."""
     number = _number(value)
     if number.denominator != 1 or number < 0:
         raise ValueError(f"{value} is not a whole number from 0 on")
@@ -78,7 +79,7 @@ def _whole(value: object) -> int:
 
 
 def _positive_whole(value: object) -> int:
-    number = _whole(value)
+    number = whole(value)
     if not number:
         raise ValueError("must be at least 1")
     return number
@@ -107,7 +108,8 @@ def _duration(value: object) -> int:
     return duration_ns
 
 
-def _positive_duration(value: object) -> int:
+def positive_duration(value: object) -> int:
+    """A duration above 0, in nanoseconds."""
     duration_ns = _duration(value)
     if not duration_ns:
         raise ValueError("must be longer than 0")
@@ -210,7 +212,7 @@ def plain(number: Fraction) -> int | float:
 
 
 Text = Annotated[str, PlainValidator(any_text)]
-Whole = Annotated[int, PlainValidator(_whole)]
+Whole = Annotated[int, PlainValidator(whole)]
 PositiveWhole = Annotated[int, PlainValidator(_positive_whole)]
 _AsNumber = PlainSerializer(plain, when_used="json")
 Rps = Annotated[Fraction, PlainValidator(rps), _AsNumber]
@@ -218,7 +220,7 @@ Share = Annotated[Fraction, PlainValidator(_share), _AsNumber]
 Factor = Annotated[Fraction, PlainValidator(_factor), _AsNumber]
 _AsDuration = PlainSerializer(format_duration, when_used="json")
 Duration = Annotated[int, PlainValidator(_duration), _AsDuration]
-PositiveDuration = Annotated[int, PlainValidator(_positive_duration), _AsDuration]
+PositiveDuration = Annotated[int, PlainValidator(positive_duration), _AsDuration]
 _HeaderName = Annotated[str, PlainValidator(_header_name)]
 _HeaderValue = Annotated[str, PlainValidator(_header_value)]
 Headers = Annotated[

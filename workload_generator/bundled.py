@@ -1,0 +1,56 @@
+"""Where experiments are found by name: those in `$EXPERIMENTS_DIR`, then the installed ones."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from workload_generator.document import closest
+from workload_generator.errors import UsageError
+from workload_generator.values import short
+
+EXPERIMENTS_DIR = "EXPERIMENTS_DIR"
+"""The environment variable that names a folder of experiments, searched before the installed ones."""
+
+
+def find_experiment(name: str) -> Path:
+    """The file that `--config` means: a path, else a bundled experiment, with or without `.yaml`.
+
+    Raises UsageError, which lists the experiments that exist.
+    """
+    path = Path(name)
+    try:
+        if name and path.exists() and not path.is_dir():  # a pipe is as good as a file
+            return path
+    except OSError as error:
+        raise UsageError(f"{short(name)}: cannot be read: {error.strerror}") from None
+    bundled = bundled_experiments()
+    found = bundled.get(name.removesuffix(".yaml"))
+    if found is not None:
+        return found
+    near = closest(name.removesuffix(".yaml"), bundled)
+    hint = f"; did you mean {near}?" if near else "."
+    known = "\n".join(f"  {known}" for known in bundled) or "  none"
+    raise UsageError(
+        f"{name}: no such file, and no experiment of that name{hint} The bundled experiments are:\n{known}"
+    )
+
+
+def bundled_experiments() -> dict[str, Path]:
+    """Experiments by name: those in `$EXPERIMENTS_DIR`, then the installed ones."""
+    package = Path(__file__).parent
+    installed = package / "_experiments"
+    folders = [installed if installed.is_dir() else package.parent / "experiments"]
+    if os.environ.get(EXPERIMENTS_DIR):
+        folders.insert(0, Path(os.environ[EXPERIMENTS_DIR]))
+    found: dict[str, Path] = {}
+    for folder in folders:
+        for path in folder.glob("*.yaml"):
+            found.setdefault(path.stem, path)
+    return dict(sorted(found.items(), key=lambda item: _natural(item[0])))
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """A key that sorts 200 before 1000."""
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"([0-9]+)", name)]

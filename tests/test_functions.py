@@ -12,8 +12,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from workload_generator.catalog import find_function
 from workload_generator.errors import BenchError, UsageError
-from workload_generator.local.process import FunctionProcess, find_function, free_port
+from workload_generator.local.process import FunctionProcess, free_port
 
 NAME = "empty-python-http"
 
@@ -71,6 +72,8 @@ def test_unknown_functions_and_taken_ports_are_named(function: FunctionProcess) 
 def test_a_function_that_ends_before_it_is_ready_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "main.py").write_text("raise SystemExit(7)")
+    entry = "{name: broken, language: python, framework: none, image: broken, run: '{python} main.py'}"
+    (tmp_path / "catalog.yaml").write_text(f"functions:\n  - {entry}\n")
     monkeypatch.setenv("FUNCTIONS_DIR", str(tmp_path))
     with pytest.raises(BenchError, match="exit code 7"), FunctionProcess("broken", free_port()):
         pass

@@ -7,12 +7,11 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from types import TracebackType
 
+from workload_generator.catalog import find_function
 from workload_generator.errors import BenchError, UsageError
 
 _READY_PATH = "/health/readiness"
@@ -34,20 +33,6 @@ def die_with_parent() -> Callable[[], None]:
     return arrange
 
 
-def find_function(name: str) -> Path:
-    """The source folder of a function: in `$FUNCTIONS_DIR`, or in `functions/` of the checkout. Raises UsageError."""
-    roots = [Path(__file__).resolve().parents[2] / "functions", Path.cwd() / "functions"]
-    if os.environ.get("FUNCTIONS_DIR"):
-        roots.insert(0, Path(os.environ["FUNCTIONS_DIR"]))
-    for root in roots:
-        if (root / name / "main.py").is_file():
-            return root / name
-    raise UsageError(
-        f"no function {name} in {', '.join(map(str, roots))}: run this in a checkout, or name the functions' "
-        "folder in FUNCTIONS_DIR"
-    )
-
-
 def free_port(wanted: int | None = None, first: int = 18080, last: int = 18999) -> int:
     """A loopback port that is free now: the wanted one, else the first of a range below the ephemeral ones."""
     for port in [wanted] if wanted is not None else range(first, last + 1):
@@ -64,12 +49,12 @@ def free_port(wanted: int | None = None, first: int = 18080, last: int = 18999) 
 
 
 class FunctionProcess:
-    """One instance of a Python function. A context: it is ready inside and gone after."""
+    """One instance of a function. A context: it is ready inside and gone after."""
 
     def __init__(self, name: str, port: int, ready_timeout_s: float = 30.0) -> None:
         self._name = name
         self._port = port
-        self._folder = find_function(name)
+        self._function = find_function(name)
         self._ready_timeout_s = ready_timeout_s
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -88,7 +73,8 @@ class FunctionProcess:
         free_port(self._port)  # else whoever has it would answer for us
         environment = {**os.environ, "PORT": str(self._port), "BIND": "127.0.0.1", "HOSTNAME": f"{self._name}-1"}
         self._process = subprocess.Popen(
-            [sys.executable, str(self._folder / "main.py")],
+            self._function.command,
+            cwd=self._function.folder,
             env=environment,
             stdin=subprocess.DEVNULL,
             process_group=0,  # a Ctrl-C is for the command; it ends its functions itself, when their callers are done

@@ -7,9 +7,8 @@ import asyncio
 import os
 import secrets
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import orjson
 import uvloop
@@ -18,17 +17,15 @@ from workload_generator import __version__, values
 from workload_generator.arrivals import cold_start_rounds, describe_cold_start, make_schedule
 from workload_generator.bundled import find_experiment
 from workload_generator.clock import format_duration
-from workload_generator.document import Scalar
 from workload_generator.errors import BenchError, UsageError
 from workload_generator.experiment import Experiment
+from workload_generator.flags import as_in_a_file
 from workload_generator.load import limits
 from workload_generator.load.lock import RunLock
 from workload_generator.load.runner import Outcome, Plan, Run
 from workload_generator.load.targets import make_endpoints
 from workload_generator.load.terminal import Terminal
 from workload_generator.loading import load_experiment
-
-T = TypeVar("T")
 
 DEV_URL = "http://localhost:8080"
 INVALID = 3
@@ -93,13 +90,13 @@ def make_parser() -> argparse.ArgumentParser:
     add("--config", metavar="FILE", default="config.yaml", help="a path, or the name of a bundled experiment")
     add(
         "--rps",
-        type=_as_in_a_file(values.rps),
+        type=as_in_a_file(values.rps),
         metavar="N",
         help="replaces the file's requestsPerSecond; 0 is the closed loop",
     )
     add(
         "--duration",
-        type=_as_in_a_file(values.positive_duration),
+        type=as_in_a_file(values.positive_duration),
         metavar="D",
         help="replaces the file's duration (90s, 10m, 1h30m)",
     )
@@ -108,10 +105,10 @@ def make_parser() -> argparse.ArgumentParser:
     _add_bool(parser, "--cold-start", "visit the targets one after the other, a round every 1/rps seconds")
     _add_bool(parser, "--ping", "one request to each target first, with its timings")
     _add_bool(parser, "--dev", f"send everything to {DEV_URL}, with the target's host in the Host header")
-    add("--dev-url", type=_as_in_a_file(values.server_url), metavar="URL", help="as --dev, but to this address")
+    add("--dev-url", type=as_in_a_file(values.server_url), metavar="URL", help="as --dev, but to this address")
     add(
         "--seed",
-        type=_as_in_a_file(values.whole),
+        type=as_in_a_file(values.whole),
         metavar="N",
         help="default: the file's, else drawn; it is in the log",
     )
@@ -152,18 +149,6 @@ def _go_bool(text: str) -> bool:
     if text in _FALSE:
         return False
     raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
-
-
-def _as_in_a_file(read: Callable[[Scalar], T]) -> Callable[[str], T]:
-    """Reads a flag as an experiment's file is read."""
-
-    def read_flag(text: str) -> T:
-        try:
-            return read(Scalar(text))
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-
-    return read_flag
 
 
 def _prefix(text: str) -> str:

@@ -14,21 +14,24 @@ from types import TracebackType
 from workload_generator.catalog import find_function
 from workload_generator.errors import BenchError, UsageError
 
-_READY_PATH = "/health/readiness"
+READY_PATH = "/health/readiness"
 _PR_SET_PDEATHSIG = 1
 _POLL_S = 0.01
 _STOP_S = 10.0
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def die_with_parent() -> Callable[[], None]:
-    """What a child has to call first, so that it does not outlive this process, even when that is killed."""
+def die_with_parent(by: signal.Signals = signal.SIGTERM) -> Callable[[], None]:
+    """What a child has to call first, so that it does not outlive this process, even when that is killed.
+
+    It is the thread that starts the child whose end counts: one that ends earlier takes the child with it.
+    """
     parent = os.getpid()
 
     def arrange() -> None:
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        _libc.prctl(_PR_SET_PDEATHSIG, by)
         if os.getppid() != parent:  # it died between the fork and the call
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), by)
 
     return arrange
 
@@ -119,7 +122,7 @@ class FunctionProcess:
 
 
 def _answers(port: int) -> bool:
-    request = f"GET {_READY_PATH} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
+    request = f"GET {READY_PATH} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
     try:
         with socket.create_connection(("127.0.0.1", port), 1) as sock:
             sock.sendall(request)

@@ -22,6 +22,7 @@ from workload_generator.experiment import Experiment
 from workload_generator.flags import as_in_a_file
 from workload_generator.load import limits
 from workload_generator.load.lock import RunLock
+from workload_generator.load.platforms import platform_of
 from workload_generator.load.runner import Outcome, Plan, Run
 from workload_generator.load.targets import make_endpoints
 from workload_generator.load.terminal import Terminal
@@ -56,6 +57,7 @@ def _main(argv: Sequence[str]) -> int:
     )
     seed = experiment.seed if experiment.seed is not None else secrets.randbits(63)
     log_dir = Path(options.log_dir or experiment.store.log_dir_path)
+    elsewhere = options.dev_url or (DEV_URL if options.dev else None)
     plan = Plan(
         experiment=experiment,
         seed=seed,
@@ -65,12 +67,12 @@ def _main(argv: Sequence[str]) -> int:
         log_dir=log_dir,
         progress=options.progress,
     )
-    endpoints = make_endpoints(experiment, options.dev_url or (DEV_URL if options.dev else None))
+    endpoints = make_endpoints(experiment, elsewhere)
     if options.check:
         _print_lines(_check_lines(experiment, plan))
         return 0
     limits.check_disk(log_dir, plan.expected_requests)
-    run = Run(plan, endpoints)
+    run = Run(plan, endpoints, platform_of(elsewhere or experiment.base_url or None))
     with RunLock(experiment.name), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         outcome = runner.run(run.execute())
     _print_summary(outcome, options.output)

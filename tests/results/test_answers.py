@@ -119,7 +119,7 @@ def test_views_hold_only_the_measure_phase(tmp_path: Path) -> None:
 def test_the_tables_of_a_run(tmp_path: Path) -> None:
     text = printed(database(tmp_path, [served(0, ms=1.5), *(served(n, ms=2) for n in range(1, 9)), failed(9)]))
     words = [[word for word in row.split() if word != "│"] for row in text.splitlines()]
-    assert ["1", "serving-scenario-1", "go", "2000", "valid"] in words
+    assert ["1", "serving-scenario-1", "go", "2000", "host", "valid"] in words
     assert ["1", "10", "10", "9", "1", "0", "0"] in words
     assert "1.500 ms │ 2.000 ms │ 2.000 ms │ > 30s │ > 30s │ > 30s │    1" in text
 

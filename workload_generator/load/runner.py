@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import resource
 import secrets
 import signal
@@ -88,8 +87,9 @@ class Run:
     `_measure_start_ns` to `_end_ns` of the schedule.
     """
 
-    def __init__(self, plan: Plan, endpoints: list[Endpoint]) -> None:
+    def __init__(self, plan: Plan, endpoints: list[Endpoint], platform: str) -> None:
         self._plan = plan
+        self._platform = platform
         self._experiment = plan.experiment
         self._endpoints = endpoints
         self._run_id = secrets.token_hex(8)
@@ -337,7 +337,7 @@ class Run:
                 "version": __version__,
                 "host": socket.gethostname(),
                 "python": sys.version.split()[0],
-                "platform": "kubernetes" if "KUBERNETES_SERVICE_HOST" in os.environ else "host",
+                "platform": self._platform,
                 "cpu_limit": limits.cpu_limit(),
             },
         }

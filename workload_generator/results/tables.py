@@ -57,6 +57,7 @@ def _runs(rows: Collection[Mapping[str, Any]]) -> Table:
     for name in ("scenario", "language"):
         table.add_column(name)
     table.add_column("rps", justify="right")
+    table.add_column("platform")
     table.add_column("verdict")
     for row in rows:
         table.add_row(
@@ -64,6 +65,7 @@ def _runs(rows: Collection[Mapping[str, Any]]) -> Table:
             escape(row["scenario"] or row["prefix"] or _NO_VALUE),
             escape(row["language"] or _NO_VALUE),
             _NO_VALUE if row["rps"] is None else str(row["rps"]),
+            escape(row["platform"] or _NO_VALUE),
             _verdict(row),
         )
     return table

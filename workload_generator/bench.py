@@ -40,9 +40,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"kn-bench {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    command = commands.add_parser("quickstart", help="a short run on this machine, from a function to a database")
+    command = commands.add_parser("quickstart", help="three scenarios on this machine, from functions to a database")
     command.add_argument("--data", type=Path, default=Path("data"), metavar="DIR", help="default: data")
-    command.add_argument("--port", type=int, metavar="N", help="the function's; default: a free one")
+    command.add_argument("--port", type=int, metavar="N", help="the platform's; default: a free one")
     command.set_defaults(command=_quickstart)
 
     command = commands.add_parser(

@@ -148,6 +148,7 @@ class Instance:
         if self.state in (State.STOPPING, State.GONE):
             return
         self.state = State.STOPPING
+        self.close_idle()
         if self._process is not None:
             self._signal(signal.SIGTERM)
             self._kill_timer = self._loop.call_later(_STOP_S, self._signal, signal.SIGKILL)

@@ -71,6 +71,7 @@ class Service:
         self._ready: list[Instance] = []
         self._active: dict[Exchange, None] = {}
         self._queue: OrderedDict[Exchange, None] = OrderedDict()
+        self._connecting: set[asyncio.Task[None]] = set()  # the loop itself forgets tasks
         self._up_ns = 0  # when there was an instance again, after there had been none
         self._made = 0
         self._failures = 0  # starts in a row that came to nothing
@@ -154,7 +155,7 @@ class Service:
         if instance is not None:
             self._send(exchange, instance)
             return
-        if not self._ready and (why_not := self._why_not()):
+        if not self._living and (why_not := self._why_not()):
             self._refuse(exchange, 504, why_not)
             return
         if self._ready and self._spare_capacity and self._wait_in_front(exchange):
@@ -207,7 +208,9 @@ class Service:
         if upstream is not None:
             upstream.send(exchange)
         else:
-            self._loop.create_task(self._connect(exchange, instance))
+            connecting = self._loop.create_task(self._connect(exchange, instance))
+            self._connecting.add(connecting)
+            connecting.add_done_callback(self._connecting.discard)
 
     async def _connect(self, exchange: Exchange, instance: Instance) -> None:
         try:

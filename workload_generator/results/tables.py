@@ -17,12 +17,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from workload_generator.results.store import Store, open_store
-from workload_generator.stats import Histogram, format_us
+from workload_generator.stats import BEYOND, Histogram
 
 _COUNTS = ("planned", "sent", "ok", "failed", "dropped", "missing")
 _QUANTILES = {"min": 0.0, "p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
 _DEFAULT_TIMEOUT = "30s"
 _NO_VALUE = "—"
+_US_PER_S = 1_000_000
 
 
 def print_tables(db: Path, console: Console, experiments: Collection[int] | None = None) -> None:
@@ -79,10 +80,10 @@ def _arrivals(rows: Collection[Mapping[str, Any]]) -> Table:
 
 
 def _ttfb(store: Store, rows: Collection[Mapping[str, Any]]) -> Table:
-    table = _table("TTFB", *_QUANTILES, "cold")
+    table = _table("TTFB in ms", *_QUANTILES, "cold")
     for row in rows:
         timeout = str(row["timeout"] or _DEFAULT_TIMEOUT)
-        times = [format_us(value, timeout) for value in ttfb_us(store, row["id"]).values()]
+        times = [_ms(value, timeout) for value in ttfb_us(store, row["id"]).values()]
         table.add_row(str(row["id"]), *times, _count(row["cold"]))
     return table
 
@@ -113,6 +114,15 @@ def _verdict(row: Mapping[str, Any]) -> str:
     if row["verdict"] is None:
         return "[yellow]incomplete[/]" if row["complete"] == 0 else _NO_VALUE
     return "[green]valid[/]" if row["verdict"] == "valid" else f"[red]{escape(row['verdict'])}[/]"
+
+
+def _ms(us: float | None, timeout: str) -> str:
+    """Without its unit, and from a second on with one decimal, so that the table fits a terminal."""
+    if us is None:
+        return _NO_VALUE
+    if us == BEYOND:
+        return f"> {timeout}"
+    return f"{us / 1000:.3f}" if us < _US_PER_S else f"{us / 1000:.1f}"
 
 
 def _count(value: int | None) -> str:

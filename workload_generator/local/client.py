@@ -4,7 +4,7 @@ Rules:
 - a request goes on as soon as its head is there; its body follows as it comes, and is never collected beyond what one
   read brought and `_MOST_BUFFERED`
 - what a client sends ahead (pipelining) waits for its turn, and reading with it
-- every request is answered, or the connection is ended
+- every request is answered, or the connection is ended; offers of other protocols (upgrades) are ignored
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ _MOST_BUFFERED = 65536
 _MOST_HEAD = 65536
 _RETRIABLE = (b"GET", b"HEAD")
 _TEXT = b"text/plain; charset=utf-8"
+_GONE = (7, 8)  # TCP_CLOSE, TCP_CLOSE_WAIT (include/net/tcp_states.h)
 
 
 class Router(Protocol):
@@ -75,6 +76,13 @@ class Client(asyncio.Protocol):
         if not self.busy and self._transport is not None:
             self._transport.close()
 
+    def check(self) -> None:
+        """While nothing is read, nobody tells that the client has gone: ask the kernel."""
+        if not self._reading and self._transport is not None:
+            sock = self._transport.get_extra_info("socket")
+            if sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] in _GONE:
+                self._transport.abort()
+
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -85,7 +93,7 @@ class Client(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self._refuse(501, "the platform does not switch protocols")
+            self.pause()  # the offer is ignored, as it may be: the answer to its request ends the connection
         except httptools.HttpParserError as error:
             self._refuse(400, f"not a request: {error}")
 
@@ -153,7 +161,8 @@ class Client(asyncio.Protocol):
         lines.append(b"Transfer-Encoding: chunked\r\n\r\n" if chunked else b"\r\n")
         exchange = Exchange(self, method, b"".join(lines), chunked, retriable, arrived_ns)
         self._parsing = exchange
-        self._line.append((exchange, host, self._target, parser.should_keep_alive(), http_1_1))
+        keeps_alive = parser.should_keep_alive() and not parser.should_upgrade()
+        self._line.append((exchange, host, self._target, keeps_alive, http_1_1))
         exchange.body_complete = whole
         if self._current is None:
             self._next()

@@ -19,11 +19,12 @@ import orjson
 
 from workload_generator import __version__
 from workload_generator.catalog import Function
-from workload_generator.clock import monotonic_ns
+from workload_generator.clock import NS_PER_S, monotonic_ns
 from workload_generator.errors import ExperimentError
 from workload_generator.local.client import Client
 from workload_generator.local.exchange import Exchange
 from workload_generator.local.journal import Event, Journal
+from workload_generator.local.repeat import Repeat
 from workload_generator.local.service import House, Service, faults_json
 from workload_generator.local.settings import Faults, PlatformConfig, function_of, read_fault_request
 
@@ -65,6 +66,7 @@ class Platform:
         self._by_host: dict[bytes, Service] = {}
         self._clients: set[Client] = set()
         self._started_ns = monotonic_ns()
+        self._checking = Repeat(asyncio.get_running_loop(), NS_PER_S, self._check)
 
     def begin(self) -> None:
         """Make the services that are kept warm."""
@@ -81,6 +83,10 @@ class Platform:
     def disconnected(self, client: Client) -> None:
         """A client is gone."""
         self._clients.discard(client)
+
+    def _check(self) -> None:
+        for client in list(self._clients):
+            client.check()
 
     def wants_body(self, target: bytes) -> bool:
         """The platform's own pages take theirs whole."""
@@ -218,6 +224,7 @@ class Platform:
 
     async def stop(self, grace_s: float, hurry: asyncio.Event) -> None:
         """Answer what is in flight within `grace_s`, or until `hurry`; then end every instance."""
+        self._checking.stop()
         for service in self._all:
             service.close()
         for client in list(self._clients):

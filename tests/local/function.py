@@ -54,6 +54,9 @@ async def answer(path: str, method: str, headers: dict[str, str], reader, writer
         case "/length-then-cut":
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
             return False
+        case "/chunks-then-cut":
+            writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n")
+            return False
         case "/silent-cut":
             return False
         case "/garbage":

@@ -185,6 +185,9 @@ async def test_a_broken_response_is_told_apart(platform: Local) -> None:
         answer = await platform.ask(path, method="POST", body=b"x")
         assert answer.status == 502 and answer.text.strip(), path
     assert (await platform.ask("/length-then-cut")).body == b"half", "and the end of the connection"
+    assert (await platform.ask("/chunks-then-cut")).body == b"4\r\nhalf\r\n", "without the last chunk"
+    with pytest.raises(ConnectionResetError):  # where the end of the connection would be the end of the body
+        await platform.all(b"GET /chunks-then-cut HTTP/1.0\r\n" + HOST + b"\r\n")
     assert (await platform.state())["in_flight"] == 0
 
 

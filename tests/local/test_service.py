@@ -36,7 +36,7 @@ async def abandon(tasks: list[asyncio.Task[Answer]]) -> None:
 
 
 async def test_at_zero_all_wait_for_one_start_and_one_is_first(tmp_path: Path) -> None:
-    async with local(tmp_path) as platform:
+    async with local(tmp_path, faults={"slow-start": "1s"}) as platform:  # so that all are there in time
         answers = await asyncio.gather(*(platform.ask() for _ in range(200)))
         assert Counter(answer.text for answer in answers) == {"true": 1, "false": 199}
         assert all(answer.ms[1] > 0 for answer in answers)
@@ -280,6 +280,7 @@ async def test_kills_are_no_failures_of_the_function(tmp_path: Path) -> None:
         assert (state["state"], state["failures_in_a_row"]) == ("ready", 0)
         assert {event.message for event in platform.events if event.kind == "exited"} == {"SIGKILL (killed by a fault)"}
         await fault(platform, **{"kill-every": "100ms"})
+        await fault(platform, kill=1)  # which leaves the others
         await until(lambda: platform.kinds().count("exited") >= 6)
 
 
@@ -317,9 +318,15 @@ async def test_its_own_pages(tmp_path: Path) -> None:
         head = await platform.own(method="HEAD")
         assert (head.status, head.body, head.headers["x-platform"]) == (200, b"", "local")
         for path, method, status in [
-            ("", "POST", 405), ("/faults", "PUT", 405), ("/nothing", "GET", 404), ("/services/x", "GET", 405),
-            ("/services/x", "DELETE", 404), ("/faults?service=x", "DELETE", 404),
-        ]:  # fmt: skip
+            ("", "POST", 405),
+            ("/events", "POST", 405),
+            ("/events?after=x", "GET", 400),
+            ("/faults", "PUT", 405),
+            ("/faults?service=x", "DELETE", 404),
+            ("/services/x", "GET", 405),
+            ("/services/x", "DELETE", 404),
+            ("/nothing", "GET", 404),
+        ]:
             assert (await platform.own(path, method)).status == status, (path, method)
         assert (await platform.ask("/_platformer", service="nobody")).status == 404
         chunked = (
@@ -328,3 +335,8 @@ async def test_its_own_pages(tmp_path: Path) -> None:
         body = b'{"service": "' + NAME.encode() + b'"}'
         raw = await platform.all(chunked, b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body))
         assert raw.startswith(b"HTTP/1.1 200")
+        await platform.ask()
+        events = (await platform.own("/events")).json()
+        assert [event["kind"] for event in events] == ["scale", "spawned", "listening", "ready", "first-byte"]
+        assert events == [{**event, "id": number} for number, event in enumerate(events, 1)]
+        assert (await platform.own("/events?after=3")).json() == events[3:]

@@ -74,6 +74,10 @@ services:
 max-scale: 3
 latency: 1ms
 """
+    assert problems(tmp_path, "defaults: {tick-interval: 9ms, faults: {kill-every: 0s}}") == [
+        (1, "defaults.tick-interval", "9ms is shorter than 10ms"),
+        (1, "defaults.faults.kill-every", "must be longer than 0"),
+    ]
     assert problems(tmp_path, text) == [
         (2, "defaults.stable-windw", "unknown key; did you mean stable-window?"),
         (

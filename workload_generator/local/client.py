@@ -242,9 +242,9 @@ class Client(asyncio.Protocol):
         self.send(head if exchange.method == b"HEAD" else head + body)
         self.answered()
 
-    def abort(self) -> None:
+    def cut(self) -> None:
         if self._transport is not None:
-            self._transport.abort()
+            self._transport.close()
 
     def reset(self) -> None:
         """End the connection with a TCP reset."""

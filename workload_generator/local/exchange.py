@@ -37,8 +37,8 @@ class Sink(Protocol):
     def reset(self) -> None:
         """End the connection with a TCP reset."""
 
-    def abort(self) -> None:
-        """The response cannot become whole: end the connection, so that the client sees it."""
+    def cut(self) -> None:
+        """The response cannot become whole: end the connection after what there is of it."""
 
     def pause(self) -> None:
         """Take no more of the request's body for now."""

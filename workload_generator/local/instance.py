@@ -45,6 +45,7 @@ _PROBE = f"GET {READY_PATH} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n
 _STOP_S = 10.0
 _IDLE_NS = 4 * NS_PER_S  # Node.js and uvicorn close idle connections after 5 s: never send into that
 _OUTPUT_BYTES = 4096
+_MOST_READS = 16
 _REASON_CHARACTERS = 300
 
 
@@ -234,23 +235,24 @@ class Instance:
         os.set_blocking(read_fd, False)
         self.phases.spawn_ns = monotonic_ns()
         try:
-            self._process = await self._loop.run_in_executor(spawner, self._popen, write_fd)
+            process, self._pidfd = await self._loop.run_in_executor(spawner, self._popen, write_fd)
         except BaseException:
             os.close(read_fd)
             raise
         finally:
             os.close(write_fd)
-        self.pid = self._process.pid
+        self._process = process
+        self.pid = process.pid
         self._output_fd = read_fd
-        self._pidfd = os.pidfd_open(self.pid)
         self._loop.add_reader(self._pidfd, self._on_exit)
         self._loop.add_reader(self._output_fd, self._on_output)
         self._note("spawned", f"process {self.pid}, port {self.port}", at_ns=self.phases.spawn_ns)
         if self.state is not State.STARTING:  # it was stopped before it began
             self._signal(signal.SIGKILL)
 
-    def _popen(self, output: int) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
+    def _popen(self, output: int) -> tuple[subprocess.Popen[bytes], int]:
+        """The process and its pidfd; both, or neither."""
+        process = subprocess.Popen(
             self._function.command,
             cwd=self._function.folder,
             env={**os.environ, **self._environment, "PORT": str(self.port)},
@@ -260,6 +262,12 @@ class Instance:
             process_group=0,  # a Ctrl-C is for the platform; it ends its functions itself
             preexec_fn=die_with_parent(signal.SIGKILL),
         )
+        try:
+            return process, os.pidfd_open(process.pid)
+        except OSError:
+            process.kill()
+            process.wait()
+            raise
 
     async def _until_ready(self) -> None:
         while self.state is State.STARTING and not self._exited.is_set():
@@ -284,7 +292,7 @@ class Instance:
                 return False
             except TimeoutError:
                 return False
-        return answer.startswith(b"HTTP/1.1 200")
+        return answer.startswith(b"HTTP/1.") and b"200" <= answer[9:12] < b"400"  # as the kubelet sees it
 
     def _fail(self, reason: str) -> None:
         """The start has come to nothing."""
@@ -305,8 +313,9 @@ class Instance:
         os.close(self._pidfd)
         self._signal(signal.SIGKILL)  # whatever is left of its process group, while its number is still ours
         code = self._process.wait()
-        if self._output_fd >= 0:
-            self._on_output()
+        for _ in range(_MOST_READS):
+            if self._output_fd >= 0:
+                self._on_output()
         self._close_output()
         if self.state is not State.STOPPING and not self.killed and self.failure is None:
             when = "" if self.phases.ready_ns is not None else " before it was ready"
@@ -328,10 +337,13 @@ class Instance:
         self._owner.on_gone(self)
 
     def _on_output(self) -> None:
+        """One read, so that a function that never stops talking cannot keep the loop."""
         with contextlib.suppress(BlockingIOError):  # that was all for now
-            while data := os.read(self._output_fd, 65536):
+            data = os.read(self._output_fd, 65536)
+            if data:
                 self._output = (self._output + data)[-_OUTPUT_BYTES:]
-            self._close_output()
+            else:
+                self._close_output()
 
     def _close_output(self) -> None:
         fd, self._output_fd = self._output_fd, -1

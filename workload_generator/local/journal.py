@@ -9,7 +9,7 @@ from typing import Any
 
 from workload_generator.clock import Anchor, monotonic_ns, rfc3339
 
-MOST_EVENTS = 5000
+MOST_EVENTS = 2000
 """How many are kept; what was before is only counted."""
 
 
@@ -31,7 +31,7 @@ class Journal:
 
     def __init__(self, listener: Callable[[Event], None]) -> None:
         self.anchor = Anchor.now()
-        self._events: deque[Event] = deque(maxlen=MOST_EVENTS)
+        self._events: deque[dict[str, Any]] = deque(maxlen=MOST_EVENTS)
         self._listener = listener
         self._count = 0
 
@@ -42,13 +42,13 @@ class Journal:
         at_ns = monotonic_ns() if at_ns is None else at_ns
         self._count += 1
         event = Event(self._count, self.wall(at_ns), at_ns, kind, service, instance, message)
-        self._events.append(event)
+        self._events.append(asdict(event))  # once, not each time that somebody looks
         self._listener(event)
 
     def wall(self, mono_ns: int) -> str:
         """A monotonic reading as RFC 3339."""
         return rfc3339(self.anchor.wall_at(mono_ns))
 
-    def to_json(self) -> list[dict[str, Any]]:
-        """The events that are kept."""
-        return [asdict(event) for event in self._events]
+    def to_json(self, after: int = 0) -> list[dict[str, Any]]:
+        """The events that are kept, and have a higher id than `after`."""
+        return [event for event in self._events if event["id"] > after]

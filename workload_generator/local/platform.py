@@ -144,7 +144,7 @@ class Platform:
         path, _, query = target.decode("latin-1").partition("?")
         path = path.removeprefix(OWN.decode()).rstrip("/")
         method = exchange.method.decode()
-        service = next(iter(parse_qs(query).get("service", [])), None)
+        asked = {name: values[0] for name, values in parse_qs(query).items()}
         match path.split("/"), method:
             case [""], "GET" | "HEAD":
                 self._json(exchange, self.to_json())
@@ -153,10 +153,12 @@ class Platform:
             case ["", "faults"], "POST":
                 self._set_faults(exchange)
             case ["", "faults"], "DELETE":
-                self._clear_faults(exchange, service)
+                self._clear_faults(exchange, asked.get("service"))
+            case ["", "events"], "GET" | "HEAD":
+                self._events(exchange, asked.get("after", "0"))
             case ["", "services", name], "DELETE":
                 self._forget(exchange, unquote(name))
-            case [""] | ["", "faults"] | ["", "services", _], _:
+            case [""] | ["", "faults" | "events"] | ["", "services", _], _:
                 exchange.sink.respond(exchange, 405, f"{method} is not for {OWN.decode()}{path}")
             case _:
                 exchange.sink.respond(exchange, 404, f"there is no {OWN.decode()}{path}: see docs/local.md")
@@ -168,6 +170,12 @@ class Platform:
     def _faults(self) -> dict[str, Any]:
         return {name: faults_json(service.faults) for name, service in self._services.items()}
 
+    def _events(self, exchange: Exchange, after: str) -> None:
+        if after.isdecimal():
+            self._json(exchange, self.journal.to_json(int(after)))
+        else:
+            exchange.sink.respond(exchange, 400, f"after={after}: not the id of an event")
+
     def _set_faults(self, exchange: Exchange) -> None:
         try:
             request = read_fault_request(exchange.take_body().decode("utf-8", "replace"))
@@ -178,7 +186,8 @@ class Platform:
         except _Unknown as unknown:
             exchange.sink.respond(exchange, 404, str(unknown))
             return
-        service.set_faults(request.faults)
+        if request.model_fields_set - {"service", "kill"} or not request.kill:
+            service.set_faults(request.faults)
         killed = sum(service.kill_one() for _ in range(min(request.kill, self._max_instances)))
         self._json(exchange, {"service": service.name, "faults": faults_json(service.faults), "killed": killed})
 

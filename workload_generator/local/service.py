@@ -419,7 +419,7 @@ class Service:
                 upstream.close()
                 if responding:
                     self.left(exchange)
-                    exchange.sink.abort()
+                    upstream.cut(exchange)
                     continue
             self._refuse(
                 exchange, 504, f"{self.name} has not answered within {self.settings.timeout_seconds} s (timeoutSeconds)"

@@ -21,7 +21,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import ConfigDict, Field, PlainSerializer, PlainValidator, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 
-from workload_generator.clock import NS_PER_S, format_duration
+from workload_generator.clock import NS_PER_MS, NS_PER_S, format_duration
 from workload_generator.document import Document, Location, closest, parse_document, read_document
 from workload_generator.errors import ExperimentError, Problem
 from workload_generator.sections import Section
@@ -41,6 +41,7 @@ from workload_generator.values import (
 
 _HIGHEST_STATUS = 599
 _HIGHEST_PERCENTAGE = 1000
+_SHORTEST_INTERVAL_NS = 10 * NS_PER_MS
 
 
 def _percentage(value: object) -> Fraction:
@@ -93,6 +94,13 @@ def whole_seconds(value: object) -> int:
     return duration_ns
 
 
+def _interval(value: object) -> int:
+    duration_ns = positive_duration(value)
+    if duration_ns < _SHORTEST_INTERVAL_NS:
+        raise ValueError(f"{value} is shorter than {format_duration(_SHORTEST_INTERVAL_NS)}")
+    return duration_ns
+
+
 def _environment_name(value: object) -> str:
     name = str(value)
     if not name or "=" in name or "\0" in name:
@@ -116,6 +124,9 @@ _Share = Annotated[Fraction, PlainValidator(_share), _AsNumber]
 _WholeSeconds = Annotated[
     int, PlainValidator(whole_seconds), PlainSerializer(format_duration, return_type=str, when_used="json")
 ]
+_Interval = Annotated[
+    int, PlainValidator(_interval), PlainSerializer(format_duration, return_type=str, when_used="json")
+]
 _Environment = dict[
     Annotated[str, PlainValidator(_environment_name)], Annotated[str, PlainValidator(_environment_value)]
 ]
@@ -137,7 +148,7 @@ class Faults(_Settings):
     error_status: Annotated[int, PlainValidator(_status)] = 500
     reset_rate: _Share = Fraction(0)
     slow_start_ns: Duration = 0
-    kill_every_ns: PositiveDuration | None = None
+    kill_every_ns: _Interval | None = None
 
 
 class FaultRequest(Faults):
@@ -168,7 +179,7 @@ class Settings(_Settings):
     panic_threshold_percentage: _Percentage = Fraction(200)
     max_scale_up_rate: _ChangeRate = Fraction(1000)
     max_scale_down_rate: _ChangeRate = Fraction(2)
-    tick_interval_ns: PositiveDuration = 2 * NS_PER_S
+    tick_interval_ns: _Interval = 2 * NS_PER_S
     target_burst_capacity: _Burst = Fraction(200)
     min_scale: Whole = 0
     max_scale: Whole = 0

@@ -252,9 +252,16 @@ class Upstream(asyncio.Protocol):
         self._retire()
         exchange.service.left(exchange)
         if self._responding:
-            exchange.sink.abort()
+            self.cut(exchange)
         else:
             exchange.sink.respond(exchange, 502, reason)
+
+    def cut(self, exchange: Exchange) -> None:
+        """End a response that has begun so that the client sees that it is not whole."""
+        if self._framing == b"close":
+            exchange.sink.reset()  # there the end of the connection would be the end of the body
+        else:
+            exchange.sink.cut()
 
     def _retire(self) -> None:
         if self._transport is not None:

@@ -12,6 +12,7 @@ import time
 INSTANCE = os.environ["HOSTNAME"]
 DELAY_S = int(os.environ.get("DELAY_MS", "0")) / 1000
 first, most, now, sent = True, 0, 0, 0
+server: asyncio.Server
 
 
 def response(body: bytes, extra: bytes = b"", status: bytes = b"200 OK") -> bytes:
@@ -90,6 +91,10 @@ async def answer(path: str, method: str, headers: dict[str, str], reader, writer
         case "/crash":
             sys.stderr.write("the end of the function\n")
             os._exit(7)
+        case "/deaf-from-now-on":  # the process stays, its port does not
+            server.close()
+            writer.write(response(b"bye", b"Connection: close\r\n"))
+            return False
         case "/two":
             writer.write(response(b"one") + response(b"two"))
         case "/slow":
@@ -135,6 +140,7 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 async def main() -> None:
+    global server
     if os.environ.get("CRASH"):
         sys.exit("this function cannot start")
     if os.environ.get("STUBBORN"):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.local.platforms import FUNCTION, SOON, Answer, local, until
-from workload_generator.local import service as service_module
+from workload_generator.local import fleet
 
 NAME = f"{FUNCTION}-0"
 
@@ -137,7 +137,7 @@ async def test_the_platform_has_room_for_so_many(tmp_path: Path) -> None:
 
 
 async def test_a_function_that_cannot_start_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service_module, "BACKOFF_S", (0.2, 0.2))
+    monkeypatch.setattr(fleet, "BACKOFF_S", (0.2, 0.2))
     async with local(tmp_path, {NAME: {"env": {"CRASH": "1"}}}) as platform:
         answers = await asyncio.gather(*(platform.ask() for _ in range(5)))
         assert statuses(answers) == {504: 5}
@@ -199,6 +199,15 @@ async def test_a_crash_takes_its_requests_and_is_replaced(tmp_path: Path) -> Non
         assert (await platform.ask()).text == "true"
         exited = next(event for event in platform.events if event.kind == "exited")
         assert exited.message == "ended with exit code 7: the end of the function"
+
+
+async def test_an_instance_that_takes_no_connections_is_replaced(tmp_path: Path) -> None:
+    async with local(tmp_path) as platform:
+        assert (await platform.ask("/deaf-from-now-on")).text == "bye"
+        answer = await platform.ask(method="POST", body=b"x")  # it was never sent, so that even this can be placed anew
+        assert (answer.status, answer.text) == (200, "true")
+        await until(lambda: "exited" in platform.kinds())
+        assert (await platform.state())["actual"] == 1
 
 
 async def test_a_function_that_never_answers_backs_off_too(tmp_path: Path) -> None:

@@ -23,9 +23,10 @@ from workload_generator.clock import NS_PER_S, monotonic_ns
 from workload_generator.errors import ExperimentError
 from workload_generator.local.client import Client
 from workload_generator.local.exchange import Exchange
+from workload_generator.local.fleet import House
 from workload_generator.local.journal import Event, Journal
 from workload_generator.local.repeat import Repeat
-from workload_generator.local.service import House, Service, faults_json
+from workload_generator.local.service import Service, faults_json
 from workload_generator.local.settings import Faults, PlatformConfig, function_of, read_fault_request
 
 OWN = b"/_platform"
@@ -188,7 +189,7 @@ class Platform:
             return
         if request.model_fields_set - {"service", "kill"} or not request.kill:
             service.set_faults(request.faults)
-        killed = sum(service.kill_one() for _ in range(min(request.kill, self._max_instances)))
+        killed = sum(service.fleet.kill_one() for _ in range(min(request.kill, self._max_instances)))
         self._json(exchange, {"service": service.name, "faults": faults_json(service.faults), "killed": killed})
 
     def _clear_faults(self, exchange: Exchange, name: str | None) -> None:
@@ -205,8 +206,8 @@ class Platform:
             exchange.sink.respond(exchange, 404, f"there is no service {name}")
             return
         self._by_host = {host: other for host, other in self._by_host.items() if other is not service}
-        self._leaving = [other for other in self._leaving if other.instances] + [service]
-        service.close()
+        self._leaving = [other for other in self._leaving if other.fleet.instances] + [service]
+        service.close(f"the service {name} was deleted")
         service.drain()
         self.journal.add("deleted", name)
         self._json(exchange, {"deleted": name})
@@ -235,7 +236,7 @@ class Platform:
         """Answer what is in flight within `grace_s`, or until `hurry`; then end every instance."""
         self._checking.stop()
         for service in self._all:
-            service.close()
+            service.close("the platform is stopping")
         for client in list(self._clients):
             client.close_when_idle()
         await _until(lambda: not any(service.in_flight for service in self._all), grace_s, hurry)
@@ -244,7 +245,7 @@ class Platform:
         await _until(lambda: not self._running, grace_s, hurry)
         for service in self._all:
             service.end()
-        for instance in [instance for service in self._all for instance in service.instances]:
+        for instance in [instance for service in self._all for instance in service.fleet.instances]:
             await instance.gone()
         self._spawner.shutdown()
 
@@ -254,7 +255,7 @@ class Platform:
 
     @property
     def _running(self) -> int:
-        return sum(len(service.instances) for service in self._all)
+        return sum(len(service.fleet.instances) for service in self._all)
 
     def _room(self) -> int:
         return self._max_instances - self._running

@@ -15,6 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any, Protocol
 
 from rich.console import Group
@@ -26,7 +27,7 @@ from rich.text import Text
 
 from workload_generator.clock import NS_PER_MS, NS_PER_S
 from workload_generator.load.terminal import Terminal
-from workload_generator.records import ErrorKind, Phase, Result
+from workload_generator.records import Block, ErrorKind, Phase, Result
 from workload_generator.stats import Histogram, format_us
 
 _WINDOW_NS = 5 * NS_PER_S
@@ -92,6 +93,18 @@ class Progress:
             else:
                 self._beyond += 1
                 self._failed += result.error is not ErrorKind.DROPPED
+
+    def add_served(self, block: Block, ok: Sequence[bool]) -> None:
+        """Take a block in which every request got its whole response."""
+        if self._drawer is None:
+            return
+        if min(block.phase) == Phase.PING:
+            self.add(list(block.results()))
+            return
+        self._ttfb_us += [ns // 1000 for ns in compress(block.ttfb_ns, ok)]
+        failed = len(ok) - sum(ok)
+        self._beyond += failed
+        self._failed += failed
 
     def beat(self, beat: dict[str, Any]) -> None:
         """Show the state; `beat` holds `line` (the log's heartbeat), `elapsed_ns`, `in_flight` and `phase`."""

@@ -129,7 +129,7 @@ class Run:
         """Send everything and wait for the last response; what it took."""
         rate, log, origin_ns = self._experiment.rate, self._log, self._anchor.mono_ns
         pool = Pool(rate.max_idle_conns, rate.max_idle_conns_per_host, rate.idle_conn_timeout_ns)
-        engine = self._engine = Engine(self._loop, self._endpoints, pool, rate.timeout_ns, origin_ns, log.record)
+        engine = self._engine = Engine(self._loop, self._endpoints, pool, rate.timeout_ns, origin_ns, log)
         self._beats = self._loop.call_later(_HEARTBEAT_S, self._beat)
         gc.collect()
         gc.freeze()
@@ -166,7 +166,7 @@ class Run:
         experiment, plan, origin_ns, first_ns = self._experiment, self._plan, self._anchor.mono_ns, self._first_ns
         if self._schedule is not None:
             arrivals = self._schedule.arrivals(later_ns=first_ns)
-            return OpenLoop(arrivals, engine, self._log.record, origin_ns, self._max_in_flight)
+            return OpenLoop(arrivals, engine, self._log, origin_ns, self._max_in_flight)
         if plan.mode == "cold-start":
             gap_ns = experiment.cold_start.gap_ns
             return ColdStarts(cold_start_rounds(experiment), engine, origin_ns, first_ns, gap_ns)

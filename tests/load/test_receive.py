@@ -122,12 +122,12 @@ def test_the_real_kernel_stamps_when_bytes_come_and_counts_their_segments() -> N
         arrived_ns = clock.arrived_ns(ancillary, monotonic_ns())
         assert data == b"head" and arrived_ns is not None
         assert before_ns - 10 * NS_PER_US <= arrived_ns <= sent_ns + 10 * NS_PER_MS, "long before it was read"
-        assert segments_received(sock) == 1
+        assert segments_received(sock) >= 1
         peer.sendall(b"a")
         peer.sendall(b"b")
         while len(sock.recv(2, socket.MSG_PEEK)) < 2:
             pass
-        assert sock.recv(2) == b"ab" and segments_received(sock) == 3
+        assert sock.recv(2) == b"ab" and segments_received(sock) >= 3  # more when the peer probes
 
 
 def test_where_the_kernel_cannot_stamp_nothing_fails() -> None:

@@ -13,7 +13,7 @@ from collections.abc import Coroutine, Iterator
 from workload_generator.arrivals import ColdStartRounds
 from workload_generator.clock import monotonic_ns
 from workload_generator.load.engine import Engine, Record
-from workload_generator.load.timer import DeadlineTimer
+from workload_generator.load.timer import DeadlineTimer, Spinner
 from workload_generator.records import Arrival, ErrorKind, Phase, unanswered
 
 _BURST = 512  # arrivals started before the loop may read responses again, when the generator has fallen behind
@@ -59,14 +59,20 @@ class OpenLoop(Dispatcher):
     """Follows a schedule; due times count from `origin_ns` on the monotonic clock."""
 
     def __init__(
-        self, arrivals: Iterator[Arrival], engine: Engine, record: Record, origin_ns: int, max_in_flight: int
+        self,
+        arrivals: Iterator[Arrival],
+        engine: Engine,
+        record: Record,
+        origin_ns: int,
+        max_in_flight: int,
+        spinner: Spinner | None = None,
     ) -> None:
         super().__init__(engine, origin_ns)
         self._arrivals = arrivals
         self._record = record
         self._max_in_flight = max_in_flight
         self._next: Arrival | None = None
-        self._timer = DeadlineTimer(engine.loop, self._on_due)
+        self._timer = DeadlineTimer(engine.loop, self._on_due, spinner)
 
     def start(self) -> None:
         """Begin with the first arrival."""

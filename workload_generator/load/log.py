@@ -32,9 +32,19 @@ _END_TIMEOUT_S = 60.0
 
 
 class Log:
-    """One run's log. `on_failure` is called once, when the log cannot go on; `failure` then says why."""
+    """One run's log. `on_failure` is called once, when the log cannot go on; `failure` then says why.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, path: Path, fd: int, on_failure: Callable[[], None]) -> None:
+    `inherit` are descriptors that the recorder needs besides its own.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        path: Path,
+        fd: int,
+        on_failure: Callable[[], None],
+        inherit: tuple[int, ...] = (),
+    ) -> None:
         self.path = path
         self.failure: str | None = None
         self._loop = loop
@@ -51,7 +61,7 @@ class Log:
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "workload_generator.load.recorder", str(fd), str(theirs.fileno())],
-                pass_fds=(fd, theirs.fileno()),
+                pass_fds=(fd, theirs.fileno(), *inherit),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 preexec_fn=_ignore_signals,

@@ -1,7 +1,5 @@
 """One TCP connection and the exchange that runs on it: sockets and TLS around the sans-I/O protocol.
 
-State is kept by lifetime: `Exchange` for one request, `Connection` for one socket, the engine for the run.
-
 Rules:
 - the first byte is stamped before anything else happens to it
 - reading is registered as long as the connection lives, so that an idle connection's end is seen when it comes
@@ -12,25 +10,22 @@ Rules:
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import os
 import socket
 import ssl
-from enum import Enum
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 from workload_generator.clock import monotonic_ns
-from workload_generator.load.endpoint import Endpoint, Origin
-from workload_generator.load.memo import Response, ResponseMemo, response_of
+from workload_generator.load.endpoint import Origin
+from workload_generator.load.exchange import Exchange, Failure, Opening, Owner, State
+from workload_generator.load.memo import Response, response_of
 from workload_generator.load.protocol import BodyError, ProtocolError, ResponseReader
-from workload_generator.load.receive import ANCILLARY_BYTES, Ancillary, ReceiveClock, segments_received, stamp_receipts
-from workload_generator.load.resolver import Address, Answer, Resolver
+from workload_generator.load.receive import ANCILLARY_BYTES, Ancillary, segments_received, stamp_receipts
+from workload_generator.load.resolver import Address, Answer
 from workload_generator.load.tls import TlsSession, fault_of
-from workload_generator.records import Arrival, ErrorKind, Stamp
-
-__all__ = ["Connection", "Exchange", "Failure", "Opening", "Origin", "State"]
+from workload_generator.records import ErrorKind, Stamp
 
 _FIRST_READ_BYTES = 4 * 1024  # enough for most responses, and cheap to allocate
 _READ_BYTES = 64 * 1024
@@ -46,100 +41,8 @@ _CONNECT_KINDS = {
 }
 
 
-class State(Enum):
-    """Where a connection stands."""
-
-    RESOLVING = "resolving the name"
-    CONNECTING = "connecting"
-    HANDSHAKE = "in the TLS handshake"
-    ACTIVE = "waiting for the response"
-    IDLE = "idle"
-    CLOSED = "closed"
-
-
 # On the hot path a global is cheaper than an enum's member.
 _ACTIVE, _IDLE, _KERNEL, _USER = State.ACTIVE, State.IDLE, Stamp.KERNEL, Stamp.USER
-
-
-class Failure(NamedTuple):
-    """Why there is no complete response. `ours` when this machine had no descriptor, port or memory for it.
-
-    `first_ns` (monotonic) and `stamp` tell when the response began, `response` what its head said, if they came.
-    """
-
-    kind: ErrorKind
-    message: str
-    ours: bool = False
-    heard: bool = False
-    first_ns: int | None = None
-    stamp: Stamp | None = None
-    response: Response | None = None
-
-
-class Opening:
-    """What a request paid for a fresh connection, in nanoseconds; None: not reached."""
-
-    __slots__ = ("connect_ns", "dns_ns", "retries", "tls_ns")
-
-    def __init__(self, retries: int = 0) -> None:
-        self.retries = retries
-        self.dns_ns: int | None = None
-        self.connect_ns: int | None = None
-        self.tls_ns: int | None = None
-
-
-class Exchange:
-    """One request from its start (monotonic nanoseconds) to its result. `opening` is None on a reused connection."""
-
-    __slots__ = ("arrival", "connection", "endpoint", "on_done", "opening", "start_ns")
-
-    def __init__(self, arrival: Arrival, endpoint: Endpoint, start_ns: int, on_done: OnDone | None) -> None:
-        self.arrival = arrival
-        self.endpoint = endpoint
-        self.start_ns = start_ns
-        self.on_done = on_done
-        self.connection: Connection | None = None
-        self.opening: Opening | None = None
-
-
-class OnDone(Protocol):
-    """Who wants to know that a request has its result."""
-
-    def __call__(self, error: ErrorKind | None, /) -> None:
-        """It has; `error` is None when the whole response came."""
-
-
-class Owner(Protocol):
-    """Whom a connection reports to."""
-
-    loop: asyncio.AbstractEventLoop
-    resolver: Resolver
-    clock: ReceiveClock
-    memo: ResponseMemo
-    readers: list[ResponseReader]
-    counts_segments: bool
-
-    def opened(self, connection: Connection) -> None:
-        """A connection that was opened without a request is idle."""
-
-    def completed(
-        self,
-        connection: Connection,
-        exchange: Exchange,
-        response: Response,
-        first_ns: int,
-        last_ns: int,
-        stamp: Stamp,
-        segments: int,
-    ) -> None:
-        """The whole response is here: its first and last bytes came at these monotonic times, in `segments` (0:
-        unknown)."""
-
-    def failed(self, connection: Connection, exchange: Exchange | None, failure: Failure) -> None:
-        """The exchange, or the opening without one, has failed; the connection is closed."""
-
-    def ended(self, connection: Connection) -> None:
-        """An idle connection has ended."""
 
 
 class Connection:

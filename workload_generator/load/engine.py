@@ -16,8 +16,9 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from workload_generator.clock import NS_PER_S, monotonic_ns
-from workload_generator.load.connection import Connection, Exchange, Failure, OnDone, Opening, State
+from workload_generator.load.connection import Connection
 from workload_generator.load.endpoint import Endpoint, Origin
+from workload_generator.load.exchange import Exchange, Failure, OnDone, Opening, State
 from workload_generator.load.memo import Response, ResponseMemo
 from workload_generator.load.pool import Pool, Stack
 from workload_generator.load.protocol import ResponseReader
@@ -152,7 +153,7 @@ class Engine:
     # What connections report
 
     def opened(self, connection: Connection) -> None:
-        """See `connection.Owner`."""
+        """See `exchange.Owner`."""
         self._pool.stack(connection.origin).release(connection, monotonic_ns())
         self._on_opened(None)
 
@@ -160,7 +161,7 @@ class Engine:
         self, connection: Connection, exchange: Exchange, response: Response, first_ns: int, last_ns: int,
         stamp: Stamp, segments: int,
     ) -> None:  # fmt: skip
-        """See `connection.Owner`."""
+        """See `exchange.Owner`."""
         arrival, opening, start_ns = exchange.arrival, exchange.opening, exchange.start_ns
         if opening is None:
             dns_ns = connect_ns = tls_ns = retries = 0
@@ -184,7 +185,7 @@ class Engine:
             self._drained.set()
 
     def failed(self, connection: Connection, exchange: Exchange | None, failure: Failure) -> None:
-        """See `connection.Owner`."""
+        """See `exchange.Owner`."""
         self.exhausted += failure.ours
         if exchange is None:
             self._on_opened(failure.message)
@@ -216,7 +217,7 @@ class Engine:
             self._drained.set()
 
     def ended(self, connection: Connection) -> None:
-        """See `connection.Owner`."""
+        """See `exchange.Owner`."""
         self._pool.forget(connection)
 
     # Before the run

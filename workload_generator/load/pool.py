@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from workload_generator.load.connection import Connection, Origin
+    from workload_generator.load.connection import Connection
+    from workload_generator.load.endpoint import Origin
 
 
 class Pool:

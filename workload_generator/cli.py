@@ -31,6 +31,7 @@ from workload_generator.load.crew import Crew
 from workload_generator.load.lock import RunLock
 from workload_generator.load.plan import Plan
 from workload_generator.load.runner import Outcome, Run
+from workload_generator.load.selftest import self_test
 from workload_generator.load.targets import make_endpoints
 from workload_generator.load.terminal import Terminal
 from workload_generator.loading import load_experiment
@@ -51,7 +52,7 @@ _FALSE = {"0", "f", "F", "false", "FALSE", "False"}
 _LONGEST_PREFIX_BYTES = 200
 
 # Flags of the contract that other parts of the product bring.
-_LATER = ("event", "self-test", "serve")
+_LATER = ("event", "serve")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,6 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str]) -> int:
     options = make_parser().parse_args([_go_style(word) for word in argv])
+    if options.self_test:
+        return _self_test(options.output)
     experiment = load_experiment(
         find_experiment(options.config), rps=options.rps, duration_ns=options.duration, seed=options.seed
     )
@@ -148,6 +151,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_bool(parser, "--check", "validate the experiment and print the resolved schedule; send nothing")
     for name in _LATER:
         add(f"--{name}", nargs="?", action=_NotYet, help=argparse.SUPPRESS)
+    _add_bool(parser, "--self-test", "ten seconds against a server of our own: what this machine can be trusted with")
     add("--version", action="version", version=f"workload-generator {__version__}")
     return parser
 
@@ -179,7 +183,7 @@ class _NotYet(argparse.Action):
         values: object,
         option_string: str | None = None,
     ) -> None:
-        if values in _FALSE and option_string in ("--event", "--self-test", "--serve"):
+        if values in _FALSE and option_string in ("--event", "--serve"):
             return
         raise UsageError(f"{option_string} is not available yet in version {__version__}")
 
@@ -262,6 +266,16 @@ def _prefix(text: str) -> str:
             f"{text!r} cannot begin a file name: no slash, no leading dot, 1 to {_LONGEST_PREFIX_BYTES} bytes"
         )
     return text
+
+
+def _self_test(output: str) -> int:
+    with RunLock("self-test"):
+        report = self_test()
+    if output == "json":
+        _print_lines([orjson.dumps(report.to_json(), option=orjson.OPT_INDENT_2).decode()])
+    else:
+        _print_lines(report.lines())
+    return 0
 
 
 def _check_lines(experiment: Experiment, plan: Plan) -> list[str]:

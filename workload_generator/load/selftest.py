@@ -16,7 +16,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +164,7 @@ def _errors_ns(log: list[dict[str, Any]]) -> tuple[list[int], float]:
 def _since_ns(start: str, moment: str) -> int:
     """Nanoseconds between two times of a log, of microseconds each."""
     between = datetime.fromisoformat(moment) - datetime.fromisoformat(start)
-    return int(between / timedelta(microseconds=1)) * NS_PER_US
+    return round(between.total_seconds() * 1e6) * NS_PER_US
 
 
 def _round_down(rps: float) -> int:

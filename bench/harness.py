@@ -128,8 +128,16 @@ def server(command: Sequence[str], port: int, core: int | None = 1) -> Iterator[
 
 
 def generator(config: Path, logs: Path, *flags: str) -> list[str]:
-    """The command that runs ours, with its full log."""
-    command = [sys.executable, "-m", "workload_generator", f"--config={config}", f"--log-dir={logs}"]
+    """The command that runs ours, with its full log, and with a lock of its own."""
+    command = [
+        "env",
+        f"TMPDIR={config.parent}",
+        sys.executable,
+        "-m",
+        "workload_generator",
+        f"--config={config}",
+        f"--log-dir={logs}",
+    ]
     return [*command, "--output=json", "--progress=none", *flags]
 
 

@@ -170,7 +170,8 @@ def _since_ns(start: str, moment: str) -> int:
 def _round_down(rps: float) -> int:
     """To two digits, at least 1."""
     digits = max(0, len(str(int(rps))) - 2)
-    return max(1, int(rps) // 10**digits * 10**digits)
+    unit = int(10**digits)
+    return max(1, int(rps) // unit * unit)
 
 
 @contextlib.contextmanager

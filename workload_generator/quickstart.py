@@ -24,11 +24,12 @@ from rich.console import Console
 
 from workload_generator.bundled import find_experiment, find_platform
 from workload_generator.catalog import Function, load_catalog
+from workload_generator.children import die_with_parent
 from workload_generator.errors import BenchError, UsageError
 from workload_generator.extraction import extract_and_show
 from workload_generator.load.platforms import LOCAL, platform_of
 from workload_generator.loading import load_experiment
-from workload_generator.local.process import die_with_parent, free_port
+from workload_generator.local.process import free_port
 from workload_generator.results.store import open_store
 
 _DOMAIN = "functions.svc.cluster.local"

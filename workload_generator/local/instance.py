@@ -26,12 +26,13 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from workload_generator.catalog import Function
+from workload_generator.children import die_with_parent
 from workload_generator.clock import NS_PER_MS, NS_PER_S, monotonic_ns
 from workload_generator.codec import text_of
 from workload_generator.errors import BenchError
 from workload_generator.local.journal import Journal
 from workload_generator.local.ports import Port, reserve_port
-from workload_generator.local.process import READY_PATH, die_with_parent
+from workload_generator.local.process import READY_PATH
 
 if TYPE_CHECKING:
     from workload_generator.local.exchange import Exchange

@@ -6,6 +6,11 @@
 quickstart *ARGS:
     uv run --locked kn-bench quickstart {{ARGS}}
 
+# The functions of all languages whose toolchain is here: built and tested
+functions *ARGS:
+    uv run --locked kn-bench functions build {{ARGS}}
+    uv run --locked kn-bench functions test {{ARGS}}
+
 # All tests
 test *ARGS:
     uv run --locked pytest {{ARGS}}
@@ -23,7 +28,7 @@ fix:
     uv run --locked ruff check --fix .
 
 # Every measurement
-bench: bench-load bench-extract
+bench: bench-load bench-extract bench-functions
 
 # The closed loop beside wrk and hey, against nginx on loopback
 bench-load *ARGS:
@@ -32,3 +37,7 @@ bench-load *ARGS:
 # Extraction beside sqlite3's own .import
 bench-extract *ARGS:
     uv run --locked python bench/extract.py {{ARGS}}
+
+# Cold start and warm TTFB of the functions; writes the table of functions/README.md
+bench-functions *ARGS:
+    uv run --locked python bench/functions.py {{ARGS}}

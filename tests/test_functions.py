@@ -25,6 +25,7 @@ ECHO = "echo-go-http"
 FIRST = [name for name in HTTP if name != ECHO]
 EVENT = "go-handler-event"
 SLEEP_MS = 300
+PORTS = range(20_000 + os.getpid() % 8_000, 28_999)  # not where another run of these tests begins to look
 MUST_ALL_BE_BUILT = "BENCH_ALL_FUNCTIONS"
 CLEAN_ENDS = {0, -signal.SIGTERM, 128 + signal.SIGTERM}  # the JVM ends with the last one
 
@@ -43,7 +44,8 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
 
         def started(name: str) -> FunctionProcess:
             need_built(name)
-            return stack.enter_context(FunctionProcess(name, free_port()))
+            port = free_port(first=PORTS.start, last=PORTS.stop)
+            return stack.enter_context(FunctionProcess(name, port))
 
         yield started
 
@@ -125,7 +127,10 @@ async def test_a_connection_is_kept_through_a_large_post(name: str, start: Start
 
 @pytest.mark.parametrize("name", ALL)
 async def test_sigterm_under_load_answers_what_is_in_flight(name: str, start: Start) -> None:
-    """Requests that the function has begun to read when SIGTERM comes are answered; no answer is torn."""
+    """Requests that the function has begun to read when SIGTERM comes are answered; no answer is torn.
+
+    What is sent later may be refused, in any way, and what is sent at that moment may still lie unread.
+    """
     function = start(name)
     busy = Load(function, sample(name))
     head, body = sample(name, method=b"POST").split(b"\r\n\r\n")
@@ -146,8 +151,7 @@ async def test_sigterm_under_load_answers_what_is_in_flight(name: str, start: St
         assert Counter(answer.status for answer in answers) == {200: 10}
     assert await asyncio.to_thread(ended, function.pid) in CLEAN_ENDS
     assert busy.answered >= 8 and not busy.torn
-    assert set(busy.statuses) == {200}
-    assert all(sent > killed - 0.05 for sent in busy.unanswered), [sent - killed for sent in busy.unanswered]
+    assert all(sent > killed - 0.05 for sent in busy.refused), [sent - killed for sent in busy.refused]
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -246,13 +250,9 @@ class Load:
 
     function: FunctionProcess
     request: bytes
-    statuses: Counter[int] = field(default_factory=Counter)
-    unanswered: list[float] = field(default_factory=list)  # when each was sent
+    answered: int = 0
+    refused: list[float] = field(default_factory=list)  # when each was sent
     torn: list[bytes] = field(default_factory=list)
-
-    @property
-    def answered(self) -> int:
-        return self.statuses.total()
 
     async def client(self) -> None:
         with contextlib.suppress(ConnectionError):  # refused: it is gone
@@ -266,15 +266,18 @@ class Load:
             try:
                 answer = await connection.exchange(self.request)
             except ConnectionError:
-                self.unanswered.append(sent)
+                self.refused.append(sent)
                 return
             except asyncio.IncompleteReadError as error:
                 if error.partial:
                     self.torn.append(error.partial)
                 else:
-                    self.unanswered.append(sent)
+                    self.refused.append(sent)
                 return
-            self.statuses[answer.status] += 1
+            if answer.status != 200:
+                self.refused.append(sent)
+                return
+            self.answered += 1
             if answer.headers.get("connection", "").lower() == "close":
                 return
 

@@ -27,7 +27,7 @@ FUNCTIONS_DIR = "FUNCTIONS_DIR"
 _FILE = "catalog.yaml"
 
 
-Need = Annotated[str, Field(pattern=r"^[a-z]+( \d+(\.\d+)*)?$")]
+Need = Annotated[str, Field(pattern=r"^[a-z][-a-z0-9]*( \d+(\.\d+)*)?$")]
 """A program that builds need, and the oldest version that will do: `go 1.24`."""
 
 

@@ -10,11 +10,13 @@ Rules:
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -125,6 +127,7 @@ def _run(function: Function, command: str, output: IO[bytes]) -> str:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
+            process_group=0,  # what it starts ends with it
             preexec_fn=die_with_parent(),
         )
     except OSError as error:
@@ -132,12 +135,12 @@ def _run(function: Function, command: str, output: IO[bytes]) -> str:
     try:
         code = process.wait()
     except BaseException:
-        process.terminate()
-        try:
+        os.killpg(process.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
         raise
     return f"ended with exit code {code}" if code else ""
 

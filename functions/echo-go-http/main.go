@@ -46,12 +46,5 @@ func newHandler(instance string) http.Handler {
 		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 		_, _ = w.Write(body)
 	}
-	health := func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") }
-
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /{$}", echo) // HEAD included
-	mux.HandleFunc("POST /{$}", echo)
-	mux.HandleFunc("GET /health/liveness", health)
-	mux.HandleFunc("GET /health/readiness", health)
-	return mux
+	return routes(echo, http.MethodGet, http.MethodPost)
 }

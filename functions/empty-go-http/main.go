@@ -29,12 +29,5 @@ func newHandler(instance string) http.Handler {
 		w.Header().Set("X-Instance", instance)
 		_, _ = io.WriteString(w, text)
 	}
-	health := func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") }
-
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /{$}", answer) // HEAD included
-	mux.HandleFunc("POST /{$}", answer)
-	mux.HandleFunc("GET /health/liveness", health)
-	mux.HandleFunc("GET /health/readiness", health)
-	return mux
+	return routes(answer, http.MethodGet, http.MethodPost)
 }

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from server import Message, Receive, Send, instance_name, read_to_the_end, respond, serve
-
-_HEALTH = ("/health/liveness", "/health/readiness")
+from server import Message, Receive, Send, instance_name, is_for_function, respond, serve
 
 
 class Function:
@@ -15,15 +13,7 @@ class Function:
         self._first = True
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        if not await read_to_the_end(receive):
-            return
-        if scope["path"] in _HEALTH:
-            await respond(send, 200, "ok")
-        elif scope["path"] != "/":
-            await respond(send, 404, "not found\n")
-        elif scope["method"] not in ("GET", "HEAD", "POST"):
-            await respond(send, 405, "method not allowed\n", (b"allow", b"GET, HEAD, POST"))
-        else:
+        if await is_for_function(scope, receive, send):
             first, self._first = self._first, False
             await respond(send, 200, "true" if first else "false", self._instance)
 

@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log"
 	"math"
 	"net/http"
@@ -46,13 +45,7 @@ func newHandler(instance string) http.Handler {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 		}
 	}
-	health := func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") }
-
-	mux := http.NewServeMux()
-	mux.HandleFunc("POST /{$}", handle)
-	mux.HandleFunc("GET /health/liveness", health)
-	mux.HandleFunc("GET /health/readiness", health)
-	return mux
+	return routes(handle, http.MethodPost)
 }
 
 // handleEvent reads the request's event and makes the answer to it; the error says what is wrong with the event.

@@ -4,6 +4,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -18,6 +19,18 @@ const (
 	// keepAlive is longer than callers keep idle connections: it is they who close them.
 	keepAlive = 2 * time.Minute
 )
+
+// routes sends requests for / with these methods to answer (GET includes HEAD), and answers health checks itself.
+func routes(answer http.HandlerFunc, methods ...string) http.Handler {
+	mux := http.NewServeMux()
+	for _, method := range methods {
+		mux.HandleFunc(method+" /{$}", answer)
+	}
+	health := func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") }
+	mux.HandleFunc("GET /health/liveness", health)
+	mux.HandleFunc("GET /health/readiness", health)
+	return mux
+}
 
 // serve runs until SIGTERM or SIGINT; requests in flight are answered first.
 func serve(address string, handler http.Handler) error {

@@ -39,14 +39,7 @@ func newHandler(instance string, pause time.Duration) http.Handler {
 		w.Header().Set("X-Instance", instance)
 		_, _ = io.WriteString(w, text)
 	}
-	health := func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") }
-
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /{$}", answer) // HEAD included
-	mux.HandleFunc("POST /{$}", answer)
-	mux.HandleFunc("GET /health/liveness", health)
-	mux.HandleFunc("GET /health/readiness", health)
-	return mux
+	return routes(answer, http.MethodGet, http.MethodPost)
 }
 
 // readPause is the time that text in milliseconds means; none is a second.

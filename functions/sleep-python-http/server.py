@@ -15,6 +15,8 @@ Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
+_HEALTH = ("/health/liveness", "/health/readiness")
+_METHODS = ("GET", "HEAD", "POST")
 _GRACE_S = 10  # what requests in flight at SIGTERM get
 _KEEP_ALIVE_S = 120  # longer than callers keep idle connections: it is they who close them
 
@@ -42,14 +44,23 @@ def instance_name() -> str:
     return os.environ.get("HOSTNAME") or socket.gethostname()
 
 
-async def read_to_the_end(receive: Receive) -> bool:
-    """Read the request's body and forget it; False when the client went away."""
+async def is_for_function(scope: Message, receive: Receive, send: Send) -> bool:
+    """Read the request to its end; whether the function is to answer it. Health checks and errors are answered here."""
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             return False
         if not message.get("more_body"):
-            return True
+            break
+    if scope["path"] in _HEALTH:
+        await respond(send, 200, "ok")
+    elif scope["path"] != "/":
+        await respond(send, 404, "not found\n")
+    elif scope["method"] not in _METHODS:
+        await respond(send, 405, "method not allowed\n", (b"allow", ", ".join(_METHODS).encode()))
+    else:
+        return True
+    return False
 
 
 async def respond(send: Send, status: int, text: str, *headers: tuple[bytes, bytes]) -> None:

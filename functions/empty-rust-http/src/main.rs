@@ -24,7 +24,7 @@ struct Instance {
 
 #[actix_web::main]
 async fn main() -> io::Result<()> {
-    let address = listen_address(env::var("BIND").ok(), env::var("PORT").ok())?;
+    let address = listen_address(variable("BIND"), variable("PORT"))?;
     let instance = Data::new(Instance::new(instance_name()));
     HttpServer::new(move || App::new().configure(|app| routes(app, instance.clone())))
         .keep_alive(KEEP_ALIVE)
@@ -85,11 +85,14 @@ fn listen_address(bind: Option<String>, port: Option<String>) -> io::Result<(Str
 
 /// The pod's name in a cluster, and the host's elsewhere.
 fn instance_name() -> String {
-    env::var("HOSTNAME")
-        .ok()
-        .filter(|name| !name.is_empty())
+    variable("HOSTNAME")
         .or_else(|| hostname::get().ok()?.into_string().ok())
         .unwrap_or_else(|| "unknown".into())
+}
+
+/// An environment variable that is set, and not to nothing.
+fn variable(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 #[cfg(test)]

@@ -68,12 +68,12 @@ def program(folder: Path, name: str, text: str) -> None:
         ("echo v20.20.2", "tool 20", None),
         ("printf '\\033[1mApache Tool 3.8.7\\033[m\\nHome: /usr'", "tool 3.8", None),
         ("echo 'tool 17.0.15' >&2", "tool 17", None),
-        ("echo tool 1.9.2", "tool 1.24", "needs tool 1.24 or newer; this machine has 1.9.2"),
-        ("echo hello", "tool 2", "needs tool 2 or newer; this machine has one that does not tell its version"),
-        ("echo 3.0; exit 1", "tool 2", "needs tool 2 or newer; this machine has one that does not tell its version"),
+        ("echo tool 1.9.2", "tool 1.24", "tool 1.24 or newer (here: 1.9.2)"),
+        ("echo hello", "tool 2", "tool 2 or newer (here: it does not tell its version)"),
+        ("echo 3.0; exit 1", "tool 2", "tool 2 or newer (here: it does not tell its version)"),
         ("exit 1", "tool", None),
-        (None, "tool", "needs tool, which is not on the PATH"),
-        (None, "tool 2", "needs tool 2 or newer, which is not on the PATH"),
+        (None, "tool", "tool (not on the PATH)"),
+        (None, "tool 2", "tool 2 or newer (not on the PATH)"),
     ],
 )
 def test_what_is_missing_is_named(tools: Path, said: str | None, need: str, complaint: str | None) -> None:
@@ -124,7 +124,7 @@ def test_a_skip_is_a_failure_only_for_what_had_to_be_done(
     ended, shown = run(entries, "build", *arguments)
     assert ended == code
     assert "1 built, 0 failed" in shown
-    assert ("needs no-such-tool 2 or newer, which is not on the PATH" in shown) == (arguments != ("good",))
+    assert ("needs no-such-tool 2 or newer (not on the PATH)" in shown) == (arguments != ("good",))
 
 
 def test_unknown_names_list_those_that_exist(tools: Path, run: Run) -> None:

@@ -65,7 +65,7 @@ def carry_out(action: Action, function: Function) -> Outcome:
     """Build or test one function."""
     missing = missing_needs(function.entry.needs)
     if missing:
-        return Outcome(function, Status.SKIPPED, reason="; ".join(missing))
+        return Outcome(function, Status.SKIPPED, reason=f"needs {', '.join(missing)}")
     start = time.monotonic()
     commands = list(function.entry.build) if action is Action.BUILD or not function.built else []
     for command in [*commands, *filter(None, [function.entry.test if action is Action.TEST else ""])]:
@@ -82,16 +82,16 @@ def carry_out(action: Action, function: Function) -> Outcome:
 
 
 def missing_needs(needs: Iterable[str]) -> list[str]:
-    """What this machine lacks of `needs`, as a sentence each."""
+    """What this machine lacks of `needs`, and what it has instead."""
     missing = []
     for need in needs:
         program, _, oldest = need.partition(" ")
         version = program_version(program)
         wanted = f"{program} {oldest} or newer" if oldest else program
         if version is None:
-            missing.append(f"needs {wanted}, which is not on the PATH")
+            missing.append(f"{wanted} (not on the PATH)")
         elif _numbers(version) < _numbers(oldest):
-            missing.append(f"needs {wanted}; this machine has {version or 'one that does not tell its version'}")
+            missing.append(f"{wanted} (here: {version or 'it does not tell its version'})")
     return missing
 
 

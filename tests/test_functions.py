@@ -95,14 +95,19 @@ async def test_only_the_first_request_is_the_first(name: str, start: Start, sess
 
 @pytest.mark.parametrize("name", FIRST)
 async def test_one_of_fifty_first_requests_is_the_first(name: str, start: Start) -> None:
-    """All connections stand and lack only their last byte, so that the fifty come as close together as they can."""
+    """They arrive while the process is stopped: when it goes on, all fifty are there."""
     function = start(name)
+    assert function.pid is not None
     async with contextlib.AsyncExitStack() as stack:
         waiting = [await stack.enter_async_context(connected(function)) for _ in range(50)]
         for connection in waiting:
             connection.writer.write(GET[:-1])
-        await asyncio.sleep(0.1)
-        answers = await asyncio.gather(*(connection.exchange(GET[-1:]) for connection in waiting))
+        await asyncio.sleep(0.1)  # until it has accepted them, and waits for the last byte
+        os.kill(function.pid, signal.SIGSTOP)
+        asking = [asyncio.create_task(connection.exchange(GET[-1:])) for connection in waiting]
+        await asyncio.sleep(0.05)
+        os.kill(function.pid, signal.SIGCONT)
+        answers = await asyncio.gather(*asking)
     assert Counter((answer.status, answer.body) for answer in answers) == {(200, b"true"): 1, (200, b"false"): 49}
 
 
@@ -153,7 +158,7 @@ async def test_sigterm_under_load_answers_what_is_in_flight(name: str, start: St
             await asyncio.sleep(0.2)
             answers = await asyncio.gather(*(connection.exchange(body[1:]) for connection in waiting))
         assert Counter(answer.status for answer in answers) == {200: 10}
-    assert await asyncio.to_thread(ended, function.pid) in CLEAN_ENDS
+        assert await asyncio.to_thread(ended, function.pid) in CLEAN_ENDS  # it closes the connections, nobody else
     assert busy.answered >= 8 and not busy.torn
     assert all(sent > killed - 0.05 for sent in busy.refused), [sent - killed for sent in busy.refused]
 

@@ -27,12 +27,28 @@ fix:
     uv run --locked ruff format .
     uv run --locked ruff check --fix .
 
-# Every measurement
-bench: bench-load bench-extract bench-functions
+# Every measurement; each writes its section of bench/RESULTS.md, the functions' their own table
+bench: bench-load bench-open bench-truth bench-processes bench-memory bench-extract bench-functions
 
-# The closed loop beside wrk and hey, against nginx on loopback
+# The closed loop beside its peers: wrk, hey, h2load, ab, a Go client, Locust, and what else there is
 bench-load *ARGS:
-    uv run --locked python bench/load.py {{ARGS}}
+    uv run --locked --group bench python bench/load.py {{ARGS}}
+
+# The open loop: lag beside a Go client and the loop's own timers, and what it costs
+bench-open *ARGS:
+    uv run --locked --group bench python bench/open.py {{ARGS}}
+
+# TTFB as logged against the wire
+bench-truth *ARGS:
+    uv run --locked --group bench python bench/truth.py {{ARGS}}
+
+# Two processes against one, https against http
+bench-processes *ARGS:
+    uv run --locked --group bench python bench/processes.py {{ARGS}}
+
+# Memory after ten million results, and of a connection
+bench-memory *ARGS:
+    uv run --locked --group bench python bench/memory.py {{ARGS}}
 
 # Extraction beside sqlite3's own .import
 bench-extract *ARGS:

@@ -94,7 +94,6 @@ _LATER: frozenset[tuple[str, ...]] = frozenset(
     {
         ("event",),
         ("thresholds",),
-        ("rate", "preconnect"),
         ("coldStart", "wait"),
         ("coldStart", "settle"),
         ("coldStart", "maxWait"),

@@ -26,7 +26,7 @@ from enum import StrEnum
 from typing import IO
 
 from workload_generator.catalog import Function
-from workload_generator.local.process import die_with_parent
+from workload_generator.children import die_with_parent
 
 _VERSION_FLAGS = {"go": "version", "javac": "-version"}
 _COLOUR = re.compile(r"\x1b\[[\d;]*m")

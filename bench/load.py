@@ -3,7 +3,8 @@
 Every client is pinned to core 0 and sends over 100 connections to nginx (one worker, 5-byte body, no log) on core 1.
 Ours writes its full log meanwhile, with kernel stamps and every field; its CPU includes the recorder process. The Go
 client (bench/peers/goclient) logs as much. Peers that this machine does not have are left out: nginx and wrk have to
-be there; hey, h2load and ab are Debian packages, Locust is in the group `bench`.
+be there; hey, h2load and ab are Debian packages, Locust is in the group `bench`, vegeta, k6 and oha come from Go and
+cargo.
 """
 
 from __future__ import annotations
@@ -62,6 +63,17 @@ def clients(folder: Path, url: str, seconds: int) -> dict[str, tuple[list[str], 
         ),
         "hey": (["hey", "-cpus", "1", "-c", n, "-z", f"{seconds}s", url], number(r"\[200\]\s+(\d+)")),
     }
+    if shutil.which("vegeta"):
+        attack = f"vegeta -cpus 1 attack -rate 0 -max-workers {n} -duration {seconds}s"
+        command = ["sh", "-c", f"echo GET {url} | {attack} | vegeta report -type json"]
+        found["vegeta"] = (command, lambda text, given: (json.loads(text)["status_codes"]["200"], given))
+    if shutil.which("k6"):
+        command = ["env", "GOMAXPROCS=1", f"TARGET={url}", "k6", "run", "--quiet", "--no-usage-report"]
+        command += ["--vus", n, "--duration", f"{seconds}s", str(HERE / "peers" / "k6.js")]
+        found["k6"] = (command, lambda text, given: (json.loads(text)["count"], given))
+    if shutil.which("oha"):
+        command = ["oha", "-z", f"{seconds}s", "-c", n, "--no-tui", "--output-format", "json", url]
+        found["oha"] = (command, lambda text, given: (json.loads(text)["statusCodeDistribution"]["200"], given))
     found = {name: client for name, client in found.items() if shutil.which(client[0][0])}
     go = harness.go_client(folder)
     if go is not None:

@@ -14,8 +14,10 @@ from workload_generator import __version__
 from workload_generator.errors import BenchError
 from workload_generator.extraction import extract_and_show
 from workload_generator.flags import as_in_a_file
+from workload_generator.functions import build_or_test
 from workload_generator.local.gateway import DEFAULT_MAX_INSTANCES, DEFAULT_PORT, Lines, Options, run_platform
 from workload_generator.local.settings import whole_seconds
+from workload_generator.local.toolchain import Action
 from workload_generator.quickstart import quickstart
 from workload_generator.values import duration, positive_whole, whole
 
@@ -82,6 +84,14 @@ def make_parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(command=_local)
 
+    command = commands.add_parser("functions", help="build or test the benchmark's functions")
+    actions = command.add_subparsers(required=True, metavar="build|test")
+    for action in Action:
+        command = actions.add_parser(action, help=f"{action} those whose toolchain is on this machine")
+        command.add_argument("names", nargs="*", metavar="NAME", help="default: every function of the catalog")
+        command.add_argument("--all", action="store_true", help="a function that is skipped is a failure")
+        command.set_defaults(command=_functions, action=action)
+
     command = commands.add_parser("extract", help="logs into a SQLite database")
     command.add_argument("--logs", type=Path, required=True, metavar="DIR", help="the folder of the logs")
     command.add_argument("--db", type=Path, required=True, metavar="FILE", help="the database; made when absent")
@@ -104,6 +114,10 @@ def _local(options: argparse.Namespace) -> int:
     return run_platform(
         Options(options.bind, options.port, options.config, options.seed, options.max_instances, flags), Lines().write
     )
+
+
+def _functions(options: argparse.Namespace) -> int:
+    return 0 if build_or_test(options.action, options.names, options.all, Console(highlight=False)) else 1
 
 
 def _extract(options: argparse.Namespace) -> int:

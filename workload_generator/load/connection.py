@@ -244,11 +244,12 @@ class Connection:
     # Responses
 
     def _on_readable(self) -> None:
-        if self._sock is not None and not self._read(_FIRST_READ_BYTES):
-            for _ in range(_MOST_READS):
-                if self._sock is None or self._read(_READ_BYTES):
-                    return
-            self._owner.loop.call_soon(self._on_readable)
+        if self._sock is None or self._read(_FIRST_READ_BYTES):
+            return
+        for _ in range(_MOST_READS):
+            if self._sock is None or self._read(_READ_BYTES):
+                return
+        self._owner.loop.call_soon(self._on_readable)
 
     def _read(self, size: int) -> bool:
         """Read once. Whether there is nothing more to read for now."""

@@ -13,10 +13,11 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 from rich.console import Console
 
 from tests.support import catches
-from workload_generator.catalog import load_catalog
+from workload_generator.catalog import find_catalog, load_catalog
 from workload_generator.errors import UsageError
 from workload_generator.loading import load_experiment
 from workload_generator.quickstart import narrowed, plan
@@ -56,11 +57,25 @@ def start(data: Path, *flags: str) -> subprocess.Popen[str]:
         path = experiments / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
+    functions = python_functions(folder / "functions")
     command = [sys.executable, "-c", KN_BENCH, "quickstart", f"--data={data}", *flags]
-    environment = {**os.environ, "TMPDIR": str(folder), "EXPERIMENTS_DIR": str(experiments)}
+    folders = {"TMPDIR": str(folder), "EXPERIMENTS_DIR": str(experiments), "FUNCTIONS_DIR": str(functions)}
+    environment = {**os.environ, **folders}
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
     )
+
+
+def python_functions(folder: Path) -> Path:
+    """The Python functions alone, whatever else is built in this checkout."""
+    if not folder.exists():
+        folder.mkdir()
+        entries = yaml.safe_load((find_catalog() / "catalog.yaml").read_text())["functions"]
+        kept = [entry for entry in entries if entry["name"] in ("empty-python-http", "sleep-python-http")]
+        (folder / "catalog.yaml").write_text(yaml.safe_dump({"functions": kept}))
+        for entry in kept:
+            (folder / entry["name"]).symlink_to(find_catalog() / entry["name"])
+    return folder
 
 
 def descendants(pid: int) -> set[int]:

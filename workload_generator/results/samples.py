@@ -1,0 +1,237 @@
+"""What one run measured: quantiles by language and temperature, and how the run went over time.
+
+Rules:
+- every measured arrival is in exactly one temperature. One without an answer has none of its own: it counts as what the
+  run was for, cold in a cold-start run, else as what most answers of its language were
+- `all` ranks what failed or was dropped slower than any limit; `answered` leaves it out; both are always there
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workload_generator.results.intervals import Interval, Values, quantile_intervals, quantiles
+from workload_generator.results.runs import COLD_START, Run
+from workload_generator.results.scan import COLD, DROPPED, OK, RAMP, UNKNOWN_LAG, WARM, Columns, Outcome
+
+COLD_WORD, WARM_WORD, UNKNOWN_WORD, WHOLE = "cold", "warm", "unknown", "all"
+
+TABLE_SHARES = {
+    "min": 0.0, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p90": 0.9, "p99": 0.99, "p99.9": 0.999, "max": 1.0,
+}  # fmt: skip
+"""The quantiles of the tables."""
+
+CURVE_SHARES = tuple(
+    sorted({0.0, 0.001, 0.01, *(n / 40 for n in range(1, 40)), *(1 - 10 ** (-n / 8) for n in range(8, 33)), 0.999})
+)
+"""The quantiles of the curves, dense towards the slow end: to p99.99."""
+
+_US_PER_MS = 1000.0
+_PICKED = 4000
+_BINS = 120
+_STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
+_HEAT_PER_DECADE = 8
+HEAT_EDGES_MS = 10 ** np.arange(-2, 5 + 1 / _HEAT_PER_DECADE, 1 / _HEAT_PER_DECADE)
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """Quantiles in ms at `TABLE_SHARES`, of all arrivals and of the answered ones; NaN when there is none to rank."""
+
+    all: dict[str, float]
+    answered: dict[str, float]
+    mean: float
+    std: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One run's measured arrivals of one language and one temperature (or `all`). Times in ms.
+
+    `curve` is of all arrivals at `CURVE_SHARES`, `low` and `high` what the run alone can say of it; `within` the same
+    at `TABLE_SHARES`; `picked` are at most some thousand answered times, evenly by rank.
+    """
+
+    run: Run
+    language: str
+    temperature: str
+    arrivals: int
+    served: int
+    ttfb: Readings
+    corrected: Readings | None
+    within: dict[str, Interval]
+    curve: Values
+    low: Values
+    high: Values
+    picked: Values
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """A run's arrivals of one language by the time of their start, `width_s` a bin.
+
+    `start_s` of each bin counts from the start of the measure phase, and is negative in the ramp. `heat[i, j]` counts
+    the answers of bin i that lie in the j-th of `HEAT_EDGES_MS`.
+    """
+
+    run: Run
+    language: str
+    width_s: float
+    start_s: Values
+    ok: NDArray[np.int64]
+    failed: NDArray[np.int64]
+    dropped: NDArray[np.int64]
+    cold: NDArray[np.int64]
+    p50: Values
+    p99: Values
+    heat: NDArray[np.int64]
+    cold_at_s: Values
+    cold_ms: Values
+
+
+@dataclass(frozen=True, slots=True)
+class RunData:
+    """All of one run. `start_ms` is the measure phase's, since 1970; `length_s` how long arrivals came."""
+
+    run: Run
+    start_ms: int | None
+    length_s: float
+    samples: list[Sample]
+    timelines: list[Timeline]
+    outcomes: dict[str, Counter[Outcome]]
+    whole_ms: bool
+
+
+def analyse(run: Run, columns: Columns, bins: int = _BINS) -> RunData:
+    """Everything that is kept of a run whose rows were read."""
+    measured = columns.flags & RAMP == 0
+    samples: list[Sample] = []
+    for number, language in enumerate(columns.languages):
+        mine = measured & (columns.language == number)
+        if mine.any():
+            samples += _samples(run, language, columns, mine)
+    at = columns.at_ms[measured]
+    placed = at[at > np.iinfo(np.int32).min]
+    times = columns.ttfb_us[columns.ttfb_us >= 0]
+    return RunData(
+        run=run,
+        start_ms=columns.start_ms,
+        length_s=float(placed.max()) / 1000 if len(placed) else 0.0,
+        samples=samples,
+        timelines=[_timeline(run, name, columns, index, bins) for index, name in enumerate(columns.languages)]
+        if columns.start_ms is not None
+        else [],
+        outcomes=columns.outcomes,
+        whole_ms=bool(len(times)) and bool((times % 1000 == 0).all()),
+    )
+
+
+def _samples(run: Run, language: str, columns: Columns, mine: NDArray[np.bool_]) -> list[Sample]:
+    flags, ok = columns.flags, columns.flags & OK != 0
+    words = {COLD_WORD: flags & COLD != 0, WARM_WORD: flags & WARM != 0}
+    words[UNKNOWN_WORD] = ~(words[COLD_WORD] | words[WARM_WORD])
+    answered = {word: int((mine & ok & which).sum()) for word, which in words.items()}
+    home = COLD_WORD if run.mode == COLD_START else max(answered, key=answered.__getitem__)
+    beyond = int((mine & ~ok).sum())
+    samples = [_sample(run, language, WHOLE, columns, mine & ok, beyond)]
+    for word, which in words.items():
+        lost = beyond if word == home else 0
+        if answered[word] or lost:
+            samples.append(_sample(run, language, word, columns, mine & ok & which, lost))
+    return samples
+
+
+def _sample(run: Run, language: str, temperature: str, columns: Columns, ok: NDArray[np.bool_], beyond: int) -> Sample:
+    ttfb = np.sort(columns.ttfb_us[ok])
+    lag = columns.lag_us[ok]
+    corrected = None
+    if (lag != UNKNOWN_LAG).all():
+        corrected = np.sort(columns.ttfb_us[ok].astype(np.int64) + lag)
+    within = quantile_intervals(ttfb, beyond, tuple(TABLE_SHARES.values()))
+    around = quantile_intervals(ttfb, beyond, CURVE_SHARES)
+    ranks = np.unique(np.linspace(0, max(0, len(ttfb) - 1), _PICKED).astype(np.int64))
+    return Sample(
+        run=run,
+        language=language,
+        temperature=temperature,
+        arrivals=len(ttfb) + beyond,
+        served=len(ttfb),
+        ttfb=_readings(ttfb, beyond),
+        corrected=None if corrected is None else _readings(corrected, beyond),
+        within={
+            name: Interval(each.low / _US_PER_MS, each.high / _US_PER_MS, each.confidence)
+            for name, each in zip(TABLE_SHARES, within, strict=True)
+        },
+        curve=quantiles(ttfb, beyond, CURVE_SHARES) / _US_PER_MS,
+        low=np.array([each.low for each in around]) / _US_PER_MS,
+        high=np.array([each.high for each in around]) / _US_PER_MS,
+        picked=ttfb[ranks] / _US_PER_MS if len(ttfb) else np.zeros(0),
+    )
+
+
+def _readings(ranked: NDArray[np.signedinteger], beyond: int) -> Readings:
+    shares = tuple(TABLE_SHARES.values())
+    return Readings(
+        all=dict(zip(TABLE_SHARES, (quantiles(ranked, beyond, shares) / _US_PER_MS).tolist(), strict=True)),
+        answered=dict(zip(TABLE_SHARES, (quantiles(ranked, 0, shares) / _US_PER_MS).tolist(), strict=True)),
+        mean=float(ranked.mean()) / _US_PER_MS if len(ranked) else math.nan,
+        std=float(ranked.std(ddof=1)) / _US_PER_MS if len(ranked) > 1 else math.nan,
+    )
+
+
+def bin_width_s(length_s: float, bins: int = _BINS) -> float:
+    """The smallest round width of which at most `bins` cover the length."""
+    for step in _STEPS_S:
+        if length_s <= step * bins:
+            return float(step)
+    return float(math.ceil(length_s / bins / 3600) * 3600)
+
+
+def _timeline(run: Run, language: str, columns: Columns, number: int, most: int) -> Timeline:
+    mine = (columns.language == number) & (columns.at_ms > np.iinfo(np.int32).min)
+    at, flags = columns.at_ms[mine].astype(np.int64), columns.flags[mine]
+    us = columns.ttfb_us[mine].astype(np.int64)
+    first, last = (int(at.min()), int(at.max())) if len(at) else (0, 0)
+    width_s = bin_width_s((last - first) / 1000, most)
+    width = int(width_s * 1000)
+    low = first // width
+    bins = (last // width) - low + 1
+    index = at // width - low
+    ok, dropped = flags & OK != 0, flags & DROPPED != 0
+    failed = ~ok & ~dropped
+    cold = (flags & COLD != 0) & ok
+    key = np.sort((index[ok] << 32) + us[ok])
+    edges = np.searchsorted(key, np.arange(bins + 1, dtype=np.int64) << 32)
+    p50, p99 = np.full(bins, np.nan), np.full(bins, np.nan)
+    for each in range(bins):
+        part = key[edges[each] : edges[each + 1]]
+        if len(part):
+            p50[each], p99[each] = (
+                float(part[rank - 1] & 0xFFFFFFFF) / _US_PER_MS
+                for rank in (max(1, math.ceil(len(part) * 0.5)), max(1, math.ceil(len(part) * 0.99 - 1e-9)))
+            )
+    rows = len(HEAT_EDGES_MS) - 1
+    with np.errstate(divide="ignore"):
+        level = np.floor((np.log10(us[ok] / _US_PER_MS) + 2) * _HEAT_PER_DECADE + 1e-9)
+    level = np.clip(np.nan_to_num(level, neginf=0), 0, rows - 1).astype(np.int64)
+    heat = np.bincount(index[ok] * rows + level, minlength=bins * rows).reshape(bins, rows)
+    return Timeline(
+        run=run,
+        language=language,
+        width_s=width_s,
+        start_s=(np.arange(bins) + low).astype(np.float64) * width_s,
+        ok=np.bincount(index[ok], minlength=bins),
+        failed=np.bincount(index[failed], minlength=bins),
+        dropped=np.bincount(index[dropped], minlength=bins),
+        cold=np.bincount(index[cold], minlength=bins),
+        p50=p50,
+        p99=p99,
+        heat=heat,
+        cold_at_s=at[cold][:_PICKED] / 1000.0,
+        cold_ms=us[cold][:_PICKED] / _US_PER_MS,
+    )

@@ -4,22 +4,29 @@ Rules:
 - a cell is a condition, a language and a temperature; each of its runs gives one number for a quantile
 - the figure of a cell is the median over its runs; its interval is over runs, from two runs on (`intervals.over_runs`)
 - a run alone has only its own interval, which says nothing about another run: nothing is ranked by it
-- a difference is shown when its p, adjusted for all the pairs that are looked at together, is at most 5 %
+- languages are ranked only as far as a stepwise test over runs allows (`intervals.pairs_that_differ`): the chance that
+  any pair of a condition is called different and is not is 5 %
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from workload_generator.results.intervals import CONFIDENCE, Difference, Interval, difference, holm, median, over_runs
+from workload_generator.results.intervals import (
+    Difference,
+    Interval,
+    difference,
+    median,
+    over_runs,
+    pair_level,
+    pairs_that_differ,
+)
 from workload_generator.results.runs import Condition
 from workload_generator.results.samples import WHOLE, Sample
-
-LEVEL = round(1 - CONFIDENCE, 9)
 
 BETTER, WORSE, NONE_SHOWN = "better", "worse", "no difference shown"
 
@@ -40,6 +47,11 @@ class Cell:
     language: str
     temperature: str
     samples: tuple[Sample, ...]
+
+    @property
+    def home(self) -> bool:
+        """Whether this temperature is what most of its runs were for: the cold starts of a warm run are by the way."""
+        return 2 * sum(sample.home for sample in self.samples) > len(self.samples)
 
     @property
     def arrivals(self) -> int:
@@ -83,50 +95,24 @@ def make_cells(samples: Iterable[Sample]) -> list[Cell]:
         if sample.temperature != WHOLE:
             groups.setdefault((sample.run.condition, sample.language, sample.temperature), []).append(sample)
     cells = [Cell(*key, tuple(group)) for key, group in groups.items()]
-    return sorted(cells, key=_order)
-
-
-def _order(cell: Cell) -> tuple[object, ...]:
-    condition = cell.condition
-    rate = -1.0 if condition.rate is None else condition.rate
-    return (condition.scenario, rate, condition.variant, condition.platform, cell.temperature, cell.language)
+    return sorted(cells, key=lambda cell: (cell.condition.order, cell.temperature, cell.language))
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """B against A in one figure. `p` is adjusted for all pairs that were looked at together."""
+    """B against A in one figure, of which less is better; `shown` says whether a difference is shown."""
 
     a: Cell
     b: Cell
     difference: Difference
-    p: float
-    least_p: float
-
-    @property
-    def shown(self) -> bool:
-        """Whether a difference is shown."""
-        return self.p <= LEVEL
+    shown: bool
 
     @property
     def verdict(self) -> str:
-        """Of B, for a figure of which less is better."""
+        """Of B."""
         if not self.shown:
             return NONE_SHOWN
         return WORSE if self.difference.superiority > 0.5 else BETTER
-
-    @property
-    def could_show(self) -> bool:
-        """Whether so many runs could have shown any difference at all."""
-        return self.least_p <= LEVEL
-
-
-def judge_pairs(pairs: Sequence[tuple[Cell, Cell]], values: Callable[[Cell], list[float]]) -> list[Pair]:
-    """All pairs of which both have values, looked at together."""
-    known = [(a, b) for a, b in pairs if values(a) and values(b)]
-    differences = [difference(values(a), values(b)) for a, b in known]
-    adjusted = holm([each.p for each in differences])
-    # The least that a pair can reach is its own least p at the most favourable place in Holm's order: the last.
-    return [Pair(a, b, each, p, each.least_p) for (a, b), each, p in zip(known, differences, adjusted, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,26 +125,39 @@ class Ranking:
     cells: tuple[Cell, ...]
     pairs: tuple[Pair, ...]
 
+    @property
     def runs_needed(self) -> int:
-        """How many runs of each could show a difference, with so many pairs."""
-        runs = 2
-        while min(1.0, 2 / math.comb(2 * runs, runs)) * max(1, len(self.pairs)) > LEVEL:
-            runs += 1
-        return runs
+        """How many runs of each are the least that can show a difference among so many languages."""
+        return runs_needed(pair_level(len(self.cells)))
 
     @property
     def enough(self) -> bool:
         """Whether every language has as many."""
-        return all(len(cell.samples) >= self.runs_needed() for cell in self.cells)
+        return all(len(cell.samples) >= self.runs_needed for cell in self.cells)
+
+
+def runs_needed(level: float) -> int:
+    """How many runs on each side could show a difference at this level: when all of one are above all of the other."""
+    runs = 2
+    while 2 / math.comb(2 * runs, runs) > level:
+        runs += 1
+    return runs
 
 
 def rank(cells: Sequence[Cell], quantile: str) -> list[Ranking]:
-    """A ranking for each condition and temperature with at least two languages."""
+    """A ranking for each condition and temperature with at least two languages, of what the runs were for."""
     rankings = []
-    for (condition, temperature), group in itertools.groupby(cells, key=lambda c: (c.condition, c.temperature)):
+    homes = [cell for cell in cells if cell.home]
+    for (condition, temperature), group in itertools.groupby(homes, key=lambda c: (c.condition, c.temperature)):
         known = [(estimate.value, cell) for cell in group if (estimate := cell.estimate(quantile)) is not None]
         ordered = [cell for _, cell in sorted(known, key=lambda each: (each[0], each[1].language))]
         if len(ordered) > 1:
-            pairs = judge_pairs(list(itertools.combinations(ordered, 2)), lambda cell: cell.values(quantile))
+            values = [cell.values(quantile) for cell in ordered]
+            different = pairs_that_differ(values)
+            confidence = 1 - pair_level(len(ordered))
+            pairs = [
+                Pair(ordered[i], ordered[j], difference(values[i], values[j], confidence), (i, j) in different)
+                for i, j in itertools.combinations(range(len(ordered)), 2)
+            ]
             rankings.append(Ranking(condition, temperature, quantile, tuple(ordered), tuple(pairs)))
     return rankings

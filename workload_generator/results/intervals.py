@@ -9,13 +9,15 @@ Rules:
 Sources: J.-Y. Le Boudec, Performance Evaluation of Computer and Communication Systems (EPFL Press, 2010), theorem 2.1
 (intervals of quantiles from order statistics); H. B. Mann, D. R. Whitney, Ann. Math. Stat. 18 (1947) 50 (the test and
 its exact distribution); J. L. Hodges, E. L. Lehmann, Ann. Math. Stat. 34 (1963) 598 (the shift and its interval);
-S. Holm, Scand. J. Stat. 6 (1979) 65 (several tests at once); A. Vargha, H. D. Delaney, J. Educ. Behav. Stat. 25 (2000)
-101 (the effect size A).
+W. H. Kruskal, W. A. Wallis, J. Am. Stat. Assoc. 47 (1952) 583 (several groups); G. Campbell, J. H. Skillings, J. Am.
+Stat. Assoc. 80 (1985) 998 (all pairs of several groups, step by step); Y. Benjamini, Y. Hochberg, J. R. Stat. Soc. B 57
+(1995) 289 (many cells at once); A. Vargha, H. D. Delaney, J. Educ. Behav. Stat. 25 (2000) 101 (the effect size A).
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -133,8 +135,11 @@ class Difference:
         return min(1.0, 2 / math.comb(sum(self.runs), self.runs[0]))
 
 
-def difference(a: Sequence[float], b: Sequence[float]) -> Difference:
-    """B against A. Values are times or shares of at least 0; two infinite ones are equal."""
+def difference(a: Sequence[float], b: Sequence[float], confidence: float = CONFIDENCE) -> Difference:
+    """B against A. Values are times or shares of at least 0; two infinite ones are equal.
+
+    The interval has at least the given confidence when there are runs enough, else what can be had.
+    """
     m, n = len(a), len(b)
     if not m or not n:
         raise ValueError("both sides need at least one run")
@@ -144,7 +149,7 @@ def difference(a: Sequence[float], b: Sequence[float]) -> Difference:
     cdf = _mann_whitney(m, n)
     u = min(wins, m * n - wins - ties) + ties // 2 + ties % 2  # ties against a difference
     p = min(1.0, 2 * cdf[min(u, m * n)])
-    c = int(np.searchsorted(np.array(cdf), (1 - CONFIDENCE) / 2, side="right"))
+    c = int(np.searchsorted(np.array(cdf), (1 - confidence) / 2 + 1e-12, side="right"))
     depth = max(c, 1)
     interval = Interval(_exp(logs[depth - 1]), _exp(logs[m * n - depth]), 1 - 2 * cdf[depth - 1])
     middle = (logs[(m * n - 1) // 2], logs[m * n // 2])
@@ -152,15 +157,83 @@ def difference(a: Sequence[float], b: Sequence[float]) -> Difference:
     return Difference((m, n), estimate, interval, (wins + ties / 2) / (m * n), p)
 
 
-def holm(ps: Sequence[float]) -> list[float]:
-    """The p of each of several tests, adjusted so that all of them together err with the level of one."""
-    order = sorted(range(len(ps)), key=ps.__getitem__)
-    adjusted = [0.0] * len(ps)
-    highest = 0.0
+def false_discovery(ps: Sequence[float]) -> list[float]:
+    """The p of each of several tests, adjusted (Benjamini–Hochberg).
+
+    Of all that are then called different at 5 %, at most 5 % are expected not to be; when nothing differs, the chance
+    to call anything different is 5 %.
+    """
+    order = sorted(range(len(ps)), key=ps.__getitem__, reverse=True)
+    adjusted = [1.0] * len(ps)
+    lowest = 1.0
     for position, index in enumerate(order):
-        highest = max(highest, min(1.0, (len(ps) - position) * ps[index]))
-        adjusted[index] = highest
+        lowest = min(lowest, ps[index] * len(ps) / (len(ps) - position))
+        adjusted[index] = lowest
     return adjusted
+
+
+def pair_level(groups: int) -> float:
+    """The level at which a pair of so many groups is tested, so that all pairs together keep 5 %.
+
+    It is the one of Ryan, Einot, Gabriel and Welsch, which Campbell and Skillings use.
+    """
+    return _subset_level(2, groups)
+
+
+def pairs_that_differ(groups: Sequence[Sequence[float]]) -> set[tuple[int, int]]:
+    """The pairs i < j that differ, with a chance of 5 % that any one of them is wrong.
+
+    A pair differs when every set of groups that has both does: sets of two by the Mann–Whitney test, larger ones by
+    Kruskal and Wallis'. That asks less of a pair than testing each at 5 % divided by their number.
+    """
+    count = len(groups)
+    alike: set[tuple[int, int]] = set()
+    for size in range(count, 1, -1):
+        level = _subset_level(size, count)
+        for subset in itertools.combinations(range(count), size):
+            pairs = set(itertools.combinations(subset, 2))
+            if pairs <= alike:
+                continue
+            members = [groups[index] for index in subset]
+            p = difference(members[0], members[1]).p if size == 2 else kruskal_wallis(members)
+            if p > level:
+                alike |= pairs
+    return set(itertools.combinations(range(count), 2)) - alike
+
+
+def _subset_level(size: int, groups: int) -> float:
+    level = 1 - CONFIDENCE
+    return level if size >= groups - 1 else float(1 - CONFIDENCE ** (size / groups))
+
+
+def kruskal_wallis(groups: Sequence[Sequence[float]]) -> float:
+    """The p of all groups being alike, by the χ² approximation; ties have their mean rank."""
+    values = sorted(value for group in groups for value in group)
+    n = len(values)
+    places: dict[float, float] = {}
+    ties = 0
+    for value, same in itertools.groupby(values):
+        count = len(list(same))
+        first = len([None for other in values if other < value])
+        places[value] = first + (count + 1) / 2
+        ties += count**3 - count
+    if n < 2 or ties == n**3 - n:
+        return 1.0
+    between = sum(sum(places[value] for value in group) ** 2 / len(group) for group in groups)
+    statistic = (12 / (n * (n + 1)) * between - 3 * (n + 1)) / (1 - ties / (n**3 - n))
+    return _chi2_above(statistic, len(groups) - 1)
+
+
+def _chi2_above(x: float, degrees: int) -> float:
+    """The upper tail of χ², by the finite sums for whole degrees of freedom (Abramowitz, Stegun, 26.4.4 and 26.4.5)."""
+    if x <= 0:
+        return 1.0
+    half = x / 2
+    if degrees % 2 == 0:
+        terms = [half**i / math.factorial(i) for i in range(degrees // 2)]
+        return math.exp(-half) * sum(terms)
+    terms = [half ** (i - 0.5) / math.gamma(i + 0.5) for i in range(1, (degrees + 1) // 2)]
+    return math.erfc(math.sqrt(half)) + math.exp(-half) * sum(terms)
 
 
 def _log_ratio(x: float, y: float) -> float:

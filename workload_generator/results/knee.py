@@ -55,7 +55,8 @@ def find_knees(cells: Sequence[Cell]) -> list[Knee]:
         condition = cell.condition
         return (condition.scenario, condition.variant, condition.platform, cell.language, cell.temperature)
 
-    for _, group in itertools.groupby(sorted(cells, key=alike), key=alike):
+    homes = [cell for cell in cells if cell.home]
+    for _, group in itertools.groupby(sorted(homes, key=alike), key=alike):
         curve = sorted((cell for cell in group if cell.condition.rate), key=lambda cell: cell.condition.rate or 0)
         if len(curve) >= LEAST_RATES:
             knees += _knee(curve)

@@ -113,7 +113,7 @@ def lines_of(data: RunData, nodes: Usage | None, pods: Usage | None) -> list[Lin
             continue
         at_s = (usage.at_ms - data.start_ms) / 1000
         inside = np.flatnonzero((at_s >= first) & (at_s <= last))
-        if len(inside):
+        if ((at_s >= 0) & (at_s <= data.length_s)).any():
             lines += _lines(usage, inside, at_s[inside], of, subject)
     return lines
 

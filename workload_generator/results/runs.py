@@ -27,7 +27,7 @@ _DEFAULT_TIMEOUT_MS = 30_000.0
 
 
 class Condition(NamedTuple):
-    """What has to be the same for figures of two languages to be comparable."""
+    """What has to be the same for two languages to be compared; `platform` is empty when all runs share it."""
 
     scenario: str
     rate: float | None
@@ -44,8 +44,18 @@ class Condition(NamedTuple):
     @property
     def label(self) -> str:
         """For people: `serving-scenario-1, 2,000 rps`."""
-        parts = [self.scenario, self.rate_label, self.variant, "" if self.platform == UNKNOWN else self.platform]
-        return ", ".join(part for part in parts if part)
+        return _joined(self.scenario, self.rate_label, self.variant, self.platform)
+
+    @property
+    def order(self) -> tuple[object, ...]:
+        """By which conditions are listed: serving first, then by rate."""
+        rate = -1.0 if self.rate is None else self.rate
+        return (not self.scenario.startswith("serving"), self.scenario, self.variant, self.platform, rate)
+
+    @property
+    def without_rate(self) -> str:
+        """The same for what has several rates."""
+        return _joined(self.scenario, self.variant, self.platform)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +108,12 @@ def read_runs(store: Store, ids: Iterable[int] | None = None) -> list[Run]:
     """The runs with the ids `ids`, or all, in their order."""
     wanted = None if ids is None else set(ids)
     rows = [dict(row) for row in store.execute("SELECT * FROM experiments ORDER BY id")]
-    return [_run(row) for row in rows if wanted is None or row["id"] in wanted]
+    rows = [row for row in rows if wanted is None or row["id"] in wanted]
+    several = len({row["platform"] for row in rows}) > 1
+    return [_run(row, f"on {row['platform'] or UNKNOWN}" if several else "") for row in rows]
 
 
-def _run(row: dict[str, Any]) -> Run:
+def _run(row: dict[str, Any], platform: str) -> Run:
     config = _json(row.get("config"), {})
     language = row["language"]
     rate = row["rps"] if row["rps"] is not None else row["requests_per_second"]
@@ -109,7 +121,7 @@ def _run(row: dict[str, Any]) -> Run:
         scenario=row["scenario"] or row["name"] or row["prefix"] or "unnamed",
         rate=float(rate) if isinstance(rate, int | float) else None,
         variant=_variant(row, config),
-        platform=row["platform"] or UNKNOWN,
+        platform=platform,
     )
     return Run(
         id=row["id"],
@@ -153,6 +165,10 @@ def arrival_process(config: Mapping[str, Any]) -> str:
     """The process that made the schedule, by the name it has in the experiment."""
     arrival = (config.get("rate") or {}).get("arrival") or {}
     return str(arrival.get("process", "constant")) if isinstance(arrival, dict) else "constant"
+
+
+def _joined(*parts: str) -> str:
+    return ", ".join(part for part in parts if part)
 
 
 def _json(text: str | None, default: Any) -> Any:

@@ -35,8 +35,8 @@ _US_PER_MS = 1000.0
 _PICKED = 4000
 _BINS = 120
 _STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
-_HEAT_PER_DECADE = 8
-HEAT_EDGES_MS = 10 ** np.arange(-2, 5 + 1 / _HEAT_PER_DECADE, 1 / _HEAT_PER_DECADE)
+HEAT_PER_DECADE = 8
+HEAT_EDGES_MS = 10 ** np.arange(-2, 5 + 1 / HEAT_PER_DECADE, 1 / HEAT_PER_DECADE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +54,14 @@ class Sample:
     """One run's measured arrivals of one language and one temperature (or `all`). Times in ms.
 
     `curve` is of all arrivals at `CURVE_SHARES`, `low` and `high` what the run alone can say of it; `within` the same
-    at `TABLE_SHARES`; `picked` are at most some thousand answered times, evenly by rank.
+    at `TABLE_SHARES`; `picked` are at most some thousand answered times, evenly by rank. `home` says that
+    this temperature is what the run was for.
     """
 
     run: Run
     language: str
     temperature: str
+    home: bool
     arrivals: int
     served: int
     ttfb: Readings
@@ -96,7 +98,10 @@ class Timeline:
 
 @dataclass(frozen=True, slots=True)
 class RunData:
-    """All of one run. `start_ms` is the measure phase's, since 1970; `length_s` how long arrivals came."""
+    """All of one run. `start_ms` is the measure phase's, since 1970; `length_s` how long arrivals came.
+
+    `seconds` has for each language a row a second of the measure phase: ok, failed, dropped, cold.
+    """
 
     run: Run
     start_ms: int | None
@@ -104,6 +109,7 @@ class RunData:
     samples: list[Sample]
     timelines: list[Timeline]
     outcomes: dict[str, Counter[Outcome]]
+    seconds: dict[str, NDArray[np.int64]]
     whole_ms: bool
 
 
@@ -127,26 +133,29 @@ def analyse(run: Run, columns: Columns, bins: int = _BINS) -> RunData:
         if columns.start_ms is not None
         else [],
         outcomes=columns.outcomes,
+        seconds={name: _seconds(columns, measured, index) for index, name in enumerate(columns.languages)},
         whole_ms=bool(len(times)) and bool((times % 1000 == 0).all()),
     )
 
 
 def _samples(run: Run, language: str, columns: Columns, mine: NDArray[np.bool_]) -> list[Sample]:
     flags, ok = columns.flags, columns.flags & OK != 0
-    words = {COLD_WORD: flags & COLD != 0, WARM_WORD: flags & WARM != 0}
-    words[UNKNOWN_WORD] = ~(words[COLD_WORD] | words[WARM_WORD])
+    cold, warm = flags & COLD != 0, flags & WARM != 0
+    words = {UNKNOWN_WORD: ~(cold | warm), WARM_WORD: warm, COLD_WORD: cold}
     answered = {word: int((mine & ok & which).sum()) for word, which in words.items()}
     home = COLD_WORD if run.mode == COLD_START else max(answered, key=answered.__getitem__)
     beyond = int((mine & ~ok).sum())
-    samples = [_sample(run, language, WHOLE, columns, mine & ok, beyond)]
+    samples = [_sample(run, language, WHOLE, False, columns, mine & ok, beyond)]
     for word, which in words.items():
         lost = beyond if word == home else 0
         if answered[word] or lost:
-            samples.append(_sample(run, language, word, columns, mine & ok & which, lost))
+            samples.append(_sample(run, language, word, word == home, columns, mine & ok & which, lost))
     return samples
 
 
-def _sample(run: Run, language: str, temperature: str, columns: Columns, ok: NDArray[np.bool_], beyond: int) -> Sample:
+def _sample(
+    run: Run, language: str, temperature: str, home: bool, columns: Columns, ok: NDArray[np.bool_], beyond: int
+) -> Sample:
     ttfb = np.sort(columns.ttfb_us[ok])
     lag = columns.lag_us[ok]
     corrected = None
@@ -159,6 +168,7 @@ def _sample(run: Run, language: str, temperature: str, columns: Columns, ok: NDA
         run=run,
         language=language,
         temperature=temperature,
+        home=home,
         arrivals=len(ttfb) + beyond,
         served=len(ttfb),
         ttfb=_readings(ttfb, beyond),
@@ -182,6 +192,15 @@ def _readings(ranked: NDArray[np.signedinteger], beyond: int) -> Readings:
         mean=float(ranked.mean()) / _US_PER_MS if len(ranked) else math.nan,
         std=float(ranked.std(ddof=1)) / _US_PER_MS if len(ranked) > 1 else math.nan,
     )
+
+
+def _seconds(columns: Columns, measured: NDArray[np.bool_], number: int) -> NDArray[np.int64]:
+    mine = measured & (columns.language == number) & (columns.at_ms >= 0)
+    flags, second = columns.flags[mine], columns.at_ms[mine] // 1000
+    ok, dropped = flags & OK != 0, flags & DROPPED != 0
+    rows = int(second.max()) + 1 if len(second) else 0
+    parts = (ok, ~ok & ~dropped, dropped, ok & (flags & COLD != 0))
+    return np.stack([np.bincount(second[part], minlength=rows) for part in parts], axis=1).astype(np.int64)
 
 
 def bin_width_s(length_s: float, bins: int = _BINS) -> float:
@@ -217,7 +236,7 @@ def _timeline(run: Run, language: str, columns: Columns, number: int, most: int)
             )
     rows = len(HEAT_EDGES_MS) - 1
     with np.errstate(divide="ignore"):
-        level = np.floor((np.log10(us[ok] / _US_PER_MS) + 2) * _HEAT_PER_DECADE + 1e-9)
+        level = np.floor((np.log10(us[ok] / _US_PER_MS) + 2) * HEAT_PER_DECADE + 1e-9)
     level = np.clip(np.nan_to_num(level, neginf=0), 0, rows - 1).astype(np.int64)
     heat = np.bincount(index[ok] * rows + level, minlength=bins * rows).reshape(bins, rows)
     return Timeline(

@@ -187,7 +187,7 @@ def rankings_table(answers: Answers) -> Table:
                 pair.a.language,
                 pair.b.language,
                 pair.verdict,
-                found.ratio,
+                found.estimate,
                 found.interval.low,
                 found.interval.high,
                 found.interval.confidence,
@@ -281,11 +281,13 @@ def _told(answers: Answers, cell: Cell) -> float | None:
 
 def outcomes_table(answers: Answers) -> Table:
     """How the arrivals of each run ended."""
+    endings = {str(ended) for each in answers.data for counter in each.outcomes.values() for ended in counter}
     table = Table(
         "outcomes",
         "How the measured arrivals ended",
         "A status, or the kind of error when the response did not come whole.",
         (*_RUN, Column("state", brief=False), Column("ended as"), Column("arrivals", COUNT), Column("share", SHARE)),
+        on_terminal=not all(ended.startswith("2") for ended in endings),
     )
     for each in answers.data:
         for language, counter in each.outcomes.items():

@@ -85,15 +85,11 @@ def ask(
     progress: Progress = lambda _done, _all: None,
 ) -> Answers:
     """Read the runs with the ids `experiments`, or all. Raises BenchError when there is nothing to say."""
-    if not db.is_file():
-        raise BenchError(f"there is no database {db}: kn-bench extract makes one from logs")
-    with open_store(db) as store:
-        runs = read_runs(store, experiments)
-        if not runs:
-            raise BenchError(f"{db} has no runs: extract logs into it first (kn-bench extract --logs DIR --db {db})")
+    with _opened(db) as store:
+        runs = _runs(store, experiments)
         data, connections = _read(store, runs, progress)
         if not any(each.samples for each in data):
-            raise BenchError(f"{db} has no measured requests: its {len(runs)} runs have none in the measure phase")
+            raise BenchError(f"{db} has no measured requests: its runs ({len(runs)}) have none in the measure phase")
         events = delivery.has_events(store)
         sent = [found for run in runs if events and (found := delivery.read_delivery(store, run)) is not None]
         nodes, pods = machines.read_usage(store, "node_metrics"), machines.read_usage(store, "pod_metrics")
@@ -115,6 +111,31 @@ def ask(
         deliveries=sent,
         machines={run: found for run, found in lines.items() if found},
     )
+
+
+def read_data(db: Path, experiments: Iterable[int] | None = None) -> list[RunData]:
+    """Only what the runs measured, for a comparison. Raises BenchError."""
+    with _opened(db) as store:
+        return [analyse(run, read_columns(store, run)) for run in _runs(store, experiments)]
+
+
+def _opened(db: Path) -> Store:
+    if not db.is_file():
+        raise BenchError(f"there is no database {db}: kn-bench extract makes one from logs")
+    return open_store(db)
+
+
+def _runs(store: Store, experiments: Iterable[int] | None) -> list[Run]:
+    wanted = None if experiments is None else set(experiments)
+    runs = read_runs(store, wanted)
+    if wanted is not None and wanted - {run.id for run in runs}:
+        missing = ", ".join(str(each) for each in sorted(wanted - {run.id for run in runs}))
+        raise BenchError(f"{store.path} has no experiment {missing}")
+    if not runs:
+        raise BenchError(
+            f"{store.path} has no runs: extract logs into it first (kn-bench extract --logs DIR --db {store.path})"
+        )
+    return runs
 
 
 def _read(store: Store, runs: list[Run], progress: Progress) -> tuple[list[RunData], list[Connections]]:

@@ -123,8 +123,8 @@ def _charts(answers: Answers) -> Iterable[Chart]:
         "time",
         "TTFB over time",
         "Solid is p50, dashed p99, a line a run; grey lines are invalid or incomplete runs. The shaded part is the "
-        "ramp, which enters no figure; triangles are cold requests. A line that rises to the right has not settled: the run "
-        "was too short or the load too high.",
+        "ramp, which enters no figure; triangles are cold requests. A line that rises to the right has not settled: "
+        "the run was too short or the load too high.",
         "timeline",
         draw.latency(),
         queries.timeline(widths),

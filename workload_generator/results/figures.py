@@ -22,6 +22,9 @@ Value = str | int | float | None
 TEXT, COUNT, MS, SHARE, NUMBER = "text", "count", "ms", "share", "number"
 NOTHING = "—"
 
+_WHAT = ("scenario", "rate", "language")
+_SHORT = {"temperature": "temp"}
+
 
 class Column(NamedTuple):
     """One column: `kind` says how its values are written. `brief` ones are shown on a terminal."""
@@ -97,16 +100,25 @@ def merged(table: Table) -> tuple[list[Column], list[list[str]]]:
     return [table.columns[index] for index in kept], rows
 
 
-def rich_table(table: Table) -> RichTable:
-    """For a terminal: its brief columns."""
-    out = RichTable(title=table.title, title_justify="left", show_edge=False, pad_edge=False)
+def rich_table(table: Table, most: int = 1000) -> RichTable:
+    """For a terminal: its brief columns, those that say what was run put into one, and at most so many rows."""
+    out = RichTable(title=table.title, title_justify="left", box=None, pad_edge=False, header_style="dim")
     columns, rows = merged(table)
-    shown = [index for index, column in enumerate(columns) if column.brief]
-    for index in shown:
-        column = columns[index]
-        out.add_column(column.label, justify="left" if column.kind == TEXT else "right", overflow="fold")
-    for row in rows:
-        out.add_row(*(escape(row[index]) for index in shown))
+    what = [index for index, column in enumerate(columns) if column.name in _WHAT]
+    shown: list[list[int]] = []
+    for index, column in enumerate(columns):
+        if what and index == what[0]:
+            shown.append(what)
+            out.add_column("", overflow="fold")
+        elif column.brief and index not in what:
+            shown.append([index])
+            left = column.kind == TEXT
+            out.add_column(_SHORT.get(column.name, column.label), justify="left" if left else "right", overflow="fold")
+    if len(rows) > most:
+        out.caption = f"and {len(rows) - most:,} more"
+        out.caption_justify = "left"
+    for row in rows[:most]:
+        out.add_row(*(escape(", ".join(row[index] for index in indexes)) for indexes in shown))
     return out
 
 

@@ -44,6 +44,7 @@ def summarise(answers: Answers) -> Summary:
     findings = [
         *_state_of_runs(answers),
         *(finding for ranking in answers.rankings if (finding := _ranking(ranking)) is not None),
+        *_alone(answers),
         *_repeats(answers),
         *_losses(answers),
         *_knees(answers),
@@ -59,7 +60,8 @@ def _verdict(answers: Answers) -> tuple[str, str]:
     states = Counter(run.state for run in answers.runs)
     whole = len(answers.runs)
     if states[VALID] == whole:
-        return GOOD, "The run measured the system." if whole == 1 else f"All {whole} runs measured the system."
+        who = {1: "The run", 2: "Both runs"}.get(whole, f"All {whole} runs")
+        return GOOD, f"{who} measured the system."
     rest = ", ".join(f"{states[word]} {word}" for word in (INVALID, INCOMPLETE, UNJUDGED) if states[word])
     if not states[VALID] and not states[UNJUDGED]:
         return BAD, f"No run measured the system ({rest}): these figures are the generator's as much as the system's."
@@ -133,6 +135,17 @@ def _ranking(ranking: Ranking) -> Finding | None:
         pairs = ", ".join(f"{a} and {b}" for a, b in alike[:_MOST]) + (" and others" if len(alike) > _MOST else "")
         text += f" No difference shown at this sample size: {pairs}."
     return Finding(GOOD, text, "compare")
+
+
+def _alone(answers: Answers) -> Iterable[Finding]:
+    """The figures of what has nothing to be ranked against."""
+    ranked = {cell.label for ranking in answers.rankings for cell in ranking.cells}
+    for cell in [cell for cell in answers.cells if cell.home and cell.label not in ranked][:_MOST]:
+        runs = len(cell.samples)
+        text = (
+            f"{_where(cell.condition, cell.temperature)}, {cell.language}: p50 {ms(cell, 'p50')}, p99 {ms(cell, 'p99')}"
+        )
+        yield Finding(PLAIN, f"{text} ({_n(runs, '1 run', '{n} runs')}, {cell.arrivals:,} arrivals).", "compare")
 
 
 def _repeats(answers: Answers) -> Iterable[Finding]:

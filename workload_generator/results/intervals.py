@@ -119,42 +119,42 @@ def median(values: Sequence[float]) -> float:
 class Difference:
     """How B differs from A, from one value a run each.
 
-    `ratio` is the Hodges–Lehmann estimate of B / A, `interval` its interval, `superiority` the share of pairs of runs
-    in which B is the larger (A of Vargha and Delaney: 0.5 is no effect), `p` that of the exact Mann–Whitney test.
+    `estimate` is the Hodges–Lehmann estimate of B / A (or of B − A), `interval` its interval, `superiority` the share
+    of pairs of runs in which B is the larger (A of Vargha and Delaney: 0.5 is no effect), `p` that of the exact
+    Mann–Whitney test.
     """
 
     runs: tuple[int, int]
-    ratio: float
+    estimate: float
     interval: Interval
     superiority: float
     p: float
 
-    @property
-    def least_p(self) -> float:
-        """The smallest p that so many runs can give."""
-        return min(1.0, 2 / math.comb(sum(self.runs), self.runs[0]))
 
+def difference(
+    a: Sequence[float], b: Sequence[float], confidence: float = CONFIDENCE, *, relative: bool = True
+) -> Difference:
+    """B against A. Values are at least 0; two infinite ones are equal.
 
-def difference(a: Sequence[float], b: Sequence[float], confidence: float = CONFIDENCE) -> Difference:
-    """B against A. Values are times or shares of at least 0; two infinite ones are equal.
-
-    The interval has at least the given confidence when there are runs enough, else what can be had.
+    `relative` gives the ratio B / A, for times, else the shift B − A, for shares. The interval has at least the given
+    confidence when there are runs enough, else what can be had.
     """
     m, n = len(a), len(b)
     if not m or not n:
         raise ValueError("both sides need at least one run")
-    logs = sorted(_log_ratio(x, y) for x in a for y in b)
-    wins = sum(step > 0 for step in logs)
-    ties = sum(step == 0 for step in logs)
+    steps = sorted(_log_ratio(x, y) if relative else y - x for x in a for y in b)
+    wins = sum(step > 0 for step in steps)
+    ties = sum(step == 0 for step in steps)
     cdf = _mann_whitney(m, n)
     u = min(wins, m * n - wins - ties) + ties // 2 + ties % 2  # ties against a difference
     p = min(1.0, 2 * cdf[min(u, m * n)])
-    c = int(np.searchsorted(np.array(cdf), (1 - confidence) / 2 + 1e-12, side="right"))
-    depth = max(c, 1)
-    interval = Interval(_exp(logs[depth - 1]), _exp(logs[m * n - depth]), 1 - 2 * cdf[depth - 1])
-    middle = (logs[(m * n - 1) // 2], logs[m * n // 2])
-    estimate = _exp(middle[0] if middle[0] == middle[1] else sum(middle) / 2)
-    return Difference((m, n), estimate, interval, (wins + ties / 2) / (m * n), p)
+    depth = max(1, int(np.searchsorted(np.array(cdf), (1 - confidence) / 2 + 1e-12, side="right")))
+    low, high = steps[depth - 1], steps[m * n - depth]
+    first, second = steps[(m * n - 1) // 2], steps[m * n // 2]
+    middle = first if first == second else (first + second) / 2
+    if relative:
+        low, high, middle = _exp(low), _exp(high), _exp(middle)
+    return Difference((m, n), middle, Interval(low, high, 1 - 2 * cdf[depth - 1]), (wins + ties / 2) / (m * n), p)
 
 
 def false_discovery(ps: Sequence[float]) -> list[float]:

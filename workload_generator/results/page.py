@@ -71,7 +71,15 @@ SECTIONS = (
     Section("time", "Over time", "How the runs went", ()),
     Section("eventing", "Eventing", "Eventing delivery", (), ("delivery",), open=True, findings="Eventing"),
     Section("machines", "Cluster", "Nodes and pods", (), ("machines",)),
-    Section("runs", "Runs", "The runs, and whether they can be believed", (), ("runs",), open=True, findings="Belief"),
+    Section(
+        "runs",
+        "Runs",
+        "The runs, and whether they can be believed",
+        (),
+        ("runs",),
+        open=True,
+        findings="Whether to believe it",
+    ),
     Section(
         "tables",
         "Tables",
@@ -95,8 +103,8 @@ SECTIONS = (
             "The figure of several runs is their median. Its interval is that of order statistics (Le Boudec, "
             "Performance Evaluation of Computer and Communication Systems, 2010, theorem 2.1): it assumes no "
             "distribution, and reaches 95 % from six runs on; of fewer runs it is their range, with the confidence "
-            "that this has (2 runs 50 %, 3 runs 75 %, 4 runs 87.5 %, 5 runs 93.75 %). One run alone has the interval of "
-            "its own requests, as if they were independent, which is too narrow, and nothing is ranked by it.",
+            "that this has (2 runs 50 %, 3 runs 75 %, 4 runs 87.5 %, 5 runs 93.75 %). One run alone has the interval "
+            "of its own requests, as if they were independent, which is too narrow, and nothing is ranked by it.",
             "Two languages differ when a stepwise test says so (Campbell and Skillings, 1985: Mann–Whitney for pairs, "
             "Kruskal–Wallis for larger sets): the chance that any pair of a condition is wrongly told apart is 5 %. "
             "The ratio and its interval are Hodges and Lehmann's (1963).",

@@ -175,7 +175,7 @@
     const groups = [...grouped(rows, "panel")];
     const panels = figure.querySelector(".panels");
     const more = figure.querySelector(".more");
-    const most = all ? groups.length : PANELS;
+    const most = all ? groups.length : chart.rows ? PANELS / 3 : PANELS;
     const extras = chart.also.map((name) => [name, grouped(report.datasets[name] ? rowsOf(name).filter(passes) : [], "panel")]);
     panels.replaceChildren(...groups.slice(0, most).map(([title, own]) =>
       panelOf(chart, title, own, Object.fromEntries(extras.map(([name, byPanel]) => [name, byPanel.get(title) || []])))));

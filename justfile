@@ -23,7 +23,7 @@ fix:
     uv run --locked ruff check --fix .
 
 # Every measurement
-bench: bench-load bench-extract
+bench: bench-load bench-extract bench-report
 
 # The closed loop beside wrk and hey, against nginx on loopback
 bench-load *ARGS:
@@ -32,3 +32,7 @@ bench-load *ARGS:
 # Extraction beside sqlite3's own .import
 bench-extract *ARGS:
     uv run --locked python bench/extract.py {{ARGS}}
+
+# The report of ten million requests: its time, memory and size
+bench-report *ARGS:
+    uv run --locked python bench/report.py {{ARGS}}

@@ -101,8 +101,7 @@ def compare_and_show(
     console.print(f"\n{counts['worse']} worse, {counts['better']} better, {shown} without a difference shown")
     if found.too_few:
         console.print(
-            "[yellow]some have too few runs to show any difference: four on each side, or three and five, are the least[/]",
-            soft_wrap=True,
+            "[yellow]some have too few runs to show any difference: four on each side are the least[/]", soft_wrap=True
         )
     return WORSE_EXIT if fail_on_worse and found.worse else 0
 

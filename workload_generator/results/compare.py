@@ -39,7 +39,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One figure of one cell; `relative` ones are times, the others shares. `p` is adjusted for all that are compared."""
+    """One figure of one cell; `relative` ones are times, the others shares. `p` is adjusted for all compared ones."""
 
     a: Cell
     b: Cell

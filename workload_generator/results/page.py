@@ -5,6 +5,7 @@ The library is Vega, Vega-Lite and Vega-Embed (BSD-3-Clause), as the package vl-
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import tempfile
@@ -116,6 +117,7 @@ SECTIONS = (
 )
 
 
+@functools.cache
 def library() -> str:
     """The script of the chart library. Where it comes from is in the lock file."""
     text: str = vl_convert.javascript_bundle(snippet=_SNIPPET, vl_version=_VEGA_LITE)

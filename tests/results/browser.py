@@ -25,6 +25,7 @@ class Browser:
 
     def __init__(self, driver: webdriver.Chrome) -> None:
         self.driver = driver
+        self.showing: tuple[Path, int, bool] | None = None
 
     def open(self, page: Path, width: int = 1280, dark: bool = False) -> None:
         """Load a file, and wait until all of its pictures are drawn."""
@@ -35,6 +36,7 @@ class Browser:
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
         self.driver.get(page.as_uri())
+        self.showing = (page, width, dark)
         self.drawn()
 
     def drawn(self) -> None:
@@ -66,8 +68,14 @@ class Browser:
         return [params["request"]["url"] for params in sent]
 
     def picture(self, element: WebElement) -> bytes:
-        """A PNG of one element."""
-        return base64.b64decode(element.screenshot_as_base64)
+        """A PNG of one element, wherever on the page it is."""
+        box = self.js(
+            "const box = arguments[0].getBoundingClientRect();"
+            "return {x: box.x + scrollX, y: box.y + scrollY, width: box.width, height: box.height, scale: 1}",
+            element,
+        )
+        shot = self.driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": box})
+        return base64.b64decode(shot["data"])
 
 
 @contextmanager
@@ -76,7 +84,14 @@ def browser() -> Iterator[Browser]:
     options = webdriver.ChromeOptions()
     assert CHROMIUM is not None and DRIVER is not None
     options.binary_location = CHROMIUM
-    flags = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run")
+    flags = (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--no-first-run",
+        "--hide-scrollbars",
+    )
     for flag in flags:
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})

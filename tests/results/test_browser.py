@@ -37,7 +37,12 @@ def tab() -> Iterator[Browser]:
 
 @pytest.fixture
 def opened(tab: Browser, page: Path) -> Browser:
-    tab.open(page)
+    """The page on a wide, light screen, everything shown; loaded again only when it is not."""
+    if tab.showing != (page, 1280, False):
+        tab.open(page)
+    tab.js("document.querySelector('#filters button[type=reset]').click()")
+    tab.js("return new Promise(done => setTimeout(done))")
+    tab.drawn()
     return tab
 
 
@@ -137,7 +142,7 @@ def test_nothing_left_says_so(opened: Browser) -> None:
 def test_tooltips(opened: Browser) -> None:
     move = """
       const plot = document.querySelector('[data-chart=ecdf] .plot');
-      plot.scrollIntoView();
+      plot.scrollIntoView({behavior: 'instant', block: 'center'});
       const svg = plot.querySelector('svg'), box = svg.getBoundingClientRect();
       const at = {clientX: box.left + box.width / 2, clientY: box.top + box.height / 2, bubbles: true};
       const target = document.elementFromPoint(at.clientX, at.clientY);

@@ -67,16 +67,18 @@
   };
   const seen = new IntersectionObserver(
     (entries) => entries.forEach((entry) => entry.isIntersecting && draw(entry.target)), { rootMargin: "400px" });
-  const idle = window.requestIdleCallback || ((work) => setTimeout(work, 50));
+  const idle = (work) => window.requestIdleCallback ? requestIdleCallback(work, { timeout: 200 }) : setTimeout(work, 50);
   let idling = false;
   function drawTheRest() { // so that printing and searching find them drawn
     if (idling) return;
     idling = true;
+    document.documentElement.dataset.drawn = "some";
     const next = () => {
       const [plot] = waiting.keys();
       idling = Boolean(plot);
-      document.documentElement.dataset.drawn = idling ? "some" : "all";
-      if (plot) { draw(plot); idle(next); }
+      if (!plot) { document.documentElement.dataset.drawn = "all"; return; }
+      idle(next);
+      draw(plot);
     };
     idle(next);
   }
@@ -145,7 +147,7 @@
       }
       const plot = element("div", "plot");
       panel.append(plot);
-      later(plot, () => embed(plot, chart, own, part ? `${title}, ${part}` : title, extra, row));
+      later(plot, async () => embed(plot, chart, own, part ? `${title}, ${part}` : title, extra, row));
     }
     return panel;
   }
@@ -236,8 +238,12 @@
     });
   }
 
+  let applied = "";
   function apply() {
     filter = chosen();
+    const now = JSON.stringify(FILTERS.map((name) => [...filter[name]]));
+    if (now === applied) return;
+    applied = now;
     for (const figure of figures) show(figure, charts.get(figure.dataset.chart), false);
     let visible = 0, whole = 0;
     for (const row of document.querySelectorAll("tr[data-scenario]")) {

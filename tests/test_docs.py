@@ -27,7 +27,10 @@ def help_of(command: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", [["workload-generator"], ["kn-bench", "quickstart"], ["kn-bench", "extract"]])
+COMMANDS = ("quickstart", "extract", "report", "compare")
+
+
+@pytest.mark.parametrize("command", [["workload-generator"], *(["kn-bench", name] for name in COMMANDS)])
 def test_every_flag_is_in_the_readme(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     flags = flags_of(help_of(command, capsys))
     assert flags

@@ -186,7 +186,8 @@ def test_light_and_dark(tab: Browser, page: Path) -> None:
 
 
 def test_print_is_light_also_when_the_screen_is_dark(tab: Browser, page: Path) -> None:
-    tab.open(page, dark=True)
+    if tab.showing != (page, 1280, True):
+        tab.open(page, dark=True)
     features = [{"name": "prefers-color-scheme", "value": "dark"}]
     tab.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": features})
     try:

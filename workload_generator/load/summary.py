@@ -13,6 +13,7 @@ from rich.table import Table
 from workload_generator.clock import NS_PER_S
 from workload_generator.codec import clean
 from workload_generator.stats import BEYOND, Histogram
+from workload_generator.thresholds import Judged
 from workload_generator.verdict import Verdict
 
 _QUANTILES = (("min", 0.0), ("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0))
@@ -39,6 +40,12 @@ class Summary:
     corrected_ttfb: Histogram
     lag: Histogram
     verdict: Verdict
+    thresholds: tuple[Judged, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether the verdict is valid, and every threshold was kept."""
+        return self.verdict.valid and all(each.passed for each in self.thresholds)
 
     @property
     def achieved_rps(self) -> float:
@@ -55,6 +62,7 @@ class Summary:
             "mode": self.mode,
             "verdict": self.verdict.word,
             "reasons": list(self.verdict.reasons),
+            "thresholds": [each.to_json() for each in self.thresholds],
             **self.counts,
             "missed_rounds": self.missed_rounds,
             "planned_rps": self.planned_rps,
@@ -96,6 +104,9 @@ class Summary:
             console.print("verdict: [bold red]invalid[/]")
             for reason in self.verdict.reasons:
                 console.print(f"  - {escape(reason)}")
+        for each in self.thresholds:
+            mark = "[bold green]passed[/]" if each.passed else "[bold red]failed[/]"
+            console.print(f"threshold {escape(each.threshold.text)}: {mark}, {escape(each.written)}")
         console.print(f"log: {escape(clean(str(self.log)))}", soft_wrap=True)
 
     def _cell(self, value: float | None) -> str:

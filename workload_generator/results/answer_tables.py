@@ -24,6 +24,7 @@ def make_tables(answers: Answers) -> list[Table]:
     """All tables that have something in them."""
     tables = [
         runs_table(answers),
+        thresholds_table(answers),
         cells_table(answers),
         rankings_table(answers),
         knees_table(answers),
@@ -95,6 +96,24 @@ def rates(data: RunData) -> tuple[float | None, float | None]:
     if not planned_s or row["planned"] is None or data.run.mode == "closed":
         return None, achieved
     return row["planned"] / planned_s, achieved
+
+
+def thresholds_table(answers: Answers) -> Table:
+    """What experiments demand of their runs."""
+    table = Table(
+        "thresholds",
+        "Thresholds",
+        "Of each run's experiment, judged by the counts and histograms of its log.",
+        (*_RUN, Column("threshold"), Column("passed"), Column("measured")),
+    )
+    for each in answers.demands:
+        if each.judged is None:
+            for text in each.texts:
+                table.add(*_of_run(each.run), text, "unknown", "the run is not complete")
+        for judged in each.judged or ():
+            passed = "passed" if judged.passed else "failed"
+            table.add(*_of_run(each.run), judged.threshold.text, passed, judged.written)
+    return table
 
 
 def cells_table(answers: Answers) -> Table:

@@ -17,6 +17,7 @@ import numpy as np
 from workload_generator.errors import BenchError
 from workload_generator.results import delivery, machines, modes
 from workload_generator.results.cells import Cell, Ranking, make_cells, rank
+from workload_generator.results.demands import Demands, read_demands
 from workload_generator.results.intervals import Values
 from workload_generator.results.knee import Knee, find_knees
 from workload_generator.results.runs import Run, read_runs
@@ -66,6 +67,7 @@ class Answers:
     knees: list[Knee]
     shapes: list[Found]
     connections: list[Connections]
+    demands: list[Demands]
     deliveries: list[delivery.Delivery]
     machines: dict[int, list[machines.Line]]
 
@@ -90,6 +92,7 @@ def ask(
         data, connections = _read(store, runs, progress)
         if not any(each.samples for each in data):
             raise BenchError(f"{db} has no measured requests: its runs ({len(runs)}) have none in the measure phase")
+        demands = [own for run in runs if (own := read_demands(store, run)) is not None]
         events = delivery.has_events(store)
         sent = [found for run in runs if events and (found := delivery.read_delivery(store, run)) is not None]
         nodes, pods = machines.read_usage(store, "node_metrics"), machines.read_usage(store, "pod_metrics")
@@ -108,6 +111,7 @@ def ask(
         knees=find_knees(cells),
         shapes=_shapes(cells),
         connections=connections,
+        demands=demands,
         deliveries=sent,
         machines={run: found for run, found in lines.items() if found},
     )

@@ -43,6 +43,7 @@ def summarise(answers: Answers) -> Summary:
     kind, headline = _verdict(answers)
     findings = [
         *_state_of_runs(answers),
+        *_thresholds(answers),
         *(finding for ranking in answers.rankings if (finding := _ranking(ranking)) is not None),
         *_alone(answers),
         *_repeats(answers),
@@ -109,6 +110,18 @@ def _state_of_runs(answers: Answers) -> Iterable[Finding]:
     else:
         left = _n(len(bad), "It is", "They are")
         yield Finding(PLAIN, f"{left} in the pictures over time, and in no comparison.", "runs")
+
+
+def _thresholds(answers: Answers) -> Iterable[Finding]:
+    judged = [(each.run, one) for each in answers.demands for one in each.judged or ()]
+    failed = [(run, one) for run, one in judged if not one.passed]
+    for run, one in failed[:_MOST]:
+        yield Finding(BAD, f"Run {run.id} missed its threshold {one.threshold.text}: {one.written}.", "runs")
+    if len(failed) > _MOST:
+        yield Finding(BAD, f"{len(failed) - _MOST} more thresholds were missed.", "runs")
+    if judged and not failed:
+        kept = _n(len(judged), "The threshold is", "All {n} thresholds are")
+        yield Finding(GOOD, f"{kept} kept.", "runs")
 
 
 def _ranking(ranking: Ranking) -> Finding | None:

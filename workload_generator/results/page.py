@@ -89,7 +89,7 @@ SECTIONS = (
             "Times are milliseconds. A failed or dropped arrival counts as slower than any limit: a quantile among "
             "them is given as beyond the timeout. kn-bench report --csv DIR writes all tables as CSV.",
         ),
-        ("ttfb_runs", "corrected_runs", "connections", "thresholds"),
+        ("ttfb_runs", "corrected_runs", "connections"),
         findings="Figures",
     ),
     Section(

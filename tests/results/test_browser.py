@@ -21,6 +21,7 @@ CHARTS = {
     "forest", "ecdf", "tail", "load_p50", "load_p99", "load_lost", "load_achieved", "latency", "throughput", "heat",
     "cold", "outcomes", "delays", "delivery_rates", "machines",
 }  # fmt: skip
+PIXELS = {"forest", "ecdf", "heat", "cold", "outcomes"}  # one of each kind: a screenshot takes its time
 COLOURS = "return getComputedStyle(document.querySelector('{}')).{}"
 
 
@@ -79,9 +80,11 @@ def test_every_picture_is_drawn(opened: Browser) -> None:
             "return [...arguments[0].querySelectorAll('.plot svg .mark-group path, .plot svg [class*=mark-]')].length"
         )
         assert opened.js(marks, figure) > 5, name
-        assert colours(opened.picture(figure.find_element("css selector", ".plot"))) > 20, f"{name} is blank"
         label = "return arguments[0].querySelector('svg').getAttribute('aria-label') || arguments[0].ariaLabel"
         assert opened.js(label, figure.find_element("css selector", ".plot")), name
+        if name not in PIXELS:
+            continue
+        assert colours(opened.picture(figure.find_element("css selector", ".plot"))) > 20, f"{name} is blank"
 
 
 def test_all_of_the_panels_on_demand(opened: Browser) -> None:

@@ -8,13 +8,15 @@ import os
 import re
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
-from tests.results.logs import failed, rows_of, served
+from tests.results.logs import NAME, failed, rows_of, served, whole_log
 from tests.results.test_answers import database
 from tests.results.test_store import ORIGINAL, make
 from workload_generator import bench
@@ -326,3 +328,21 @@ def test_a_database_that_is_copied_has_the_same_report(campaign: Path, tmp_path:
     write_report(campaign, tmp_path / "a.html")
     write_report(copy, tmp_path / "b.html")
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+
+
+@pytest.mark.parametrize("missing", ["numpy", "vl_convert", "jinja2"])
+def test_without_the_extra_extraction_works_and_a_report_says_what_is_missing(missing: str, tmp_path: Path) -> None:
+    """The base install has none of the extra's libraries."""
+    (tmp_path / NAME).write_bytes(whole_log([served(n) for n in range(3)]))
+    script = (
+        f"import sys; sys.modules[{missing!r}] = None\nfrom workload_generator import bench\nsys.exit(bench.main())"
+    )
+
+    def run_without(*argv: str | Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-c", script, *argv], capture_output=True, text=True)
+
+    db = tmp_path / "x.db"
+    assert run_without("extract", "--logs", tmp_path, "--db", db).returncode == 0
+    ran = run_without("report", "--db", db, "--out", tmp_path / "r.html")
+    assert ran.returncode == 1
+    assert f"needs the libraries of the extra `results` ({missing} is missing)" in ran.stderr

@@ -17,7 +17,17 @@ from numpy.typing import NDArray
 
 from workload_generator.results.intervals import Interval, Values, quantile_intervals, quantiles
 from workload_generator.results.runs import COLD_START, Run
-from workload_generator.results.scan import COLD, DROPPED, OK, RAMP, UNKNOWN_LAG, WARM, Columns, Outcome
+from workload_generator.results.scan import (
+    COLD,
+    DROPPED,
+    NOWHERE_MS,
+    OK,
+    RAMP,
+    UNKNOWN_LAG,
+    WARM,
+    Columns,
+    Outcome,
+)
 
 COLD_WORD, WARM_WORD, UNKNOWN_WORD, WHOLE = "cold", "warm", "unknown", "all"
 
@@ -122,7 +132,7 @@ def analyse(run: Run, columns: Columns, bins: int = _BINS) -> RunData:
         if mine.any():
             samples += _samples(run, language, columns, mine)
     at = columns.at_ms[measured]
-    placed = at[at > np.iinfo(np.int32).min]
+    placed = at[at != NOWHERE_MS]
     times = columns.ttfb_us[columns.ttfb_us >= 0]
     return RunData(
         run=run,
@@ -160,7 +170,9 @@ def _sample(
     lag = columns.lag_us[ok]
     corrected = None
     if (lag != UNKNOWN_LAG).all():
-        corrected = np.sort(columns.ttfb_us[ok].astype(np.int64) + lag)
+        lag += columns.ttfb_us[ok]
+        lag.sort()
+        corrected = lag
     within = quantile_intervals(ttfb, beyond, tuple(TABLE_SHARES.values()))
     around = quantile_intervals(ttfb, beyond, CURVE_SHARES)
     ranks = np.unique(np.linspace(0, max(0, len(ttfb) - 1), _PICKED).astype(np.int64))
@@ -203,6 +215,13 @@ def _seconds(columns: Columns, measured: NDArray[np.bool_], number: int) -> NDAr
     return np.stack([np.bincount(second[part], minlength=rows) for part in parts], axis=1).astype(np.int64)
 
 
+def _levels(us: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many of these times lie in each of `HEAT_EDGES_MS`; what is below or above all counts with its neighbour."""
+    rows = len(HEAT_EDGES_MS) - 1
+    level = np.floor((np.log10(np.maximum(us, 1) / _US_PER_MS) + 2) * HEAT_PER_DECADE + 1e-9)
+    return np.bincount(np.clip(level, 0, rows - 1).astype(np.int64), minlength=rows)
+
+
 def bin_width_s(length_s: float, bins: int = _BINS) -> float:
     """The smallest round width of which at most `bins` cover the length."""
     for step in _STEPS_S:
@@ -212,33 +231,30 @@ def bin_width_s(length_s: float, bins: int = _BINS) -> float:
 
 
 def _timeline(run: Run, language: str, columns: Columns, number: int, most: int) -> Timeline:
-    mine = (columns.language == number) & (columns.at_ms > np.iinfo(np.int32).min)
-    at, flags = columns.at_ms[mine].astype(np.int64), columns.flags[mine]
-    us = columns.ttfb_us[mine].astype(np.int64)
+    mine = (columns.language == number) & (columns.at_ms != NOWHERE_MS)
+    at, flags, us = columns.at_ms[mine], columns.flags[mine], columns.ttfb_us[mine]
     first, last = (int(at.min()), int(at.max())) if len(at) else (0, 0)
     width_s = bin_width_s((last - first) / 1000, most)
     width = int(width_s * 1000)
     low = first // width
     bins = (last // width) - low + 1
-    index = at // width - low
+    index = at // np.int32(width) - np.int32(low)
     ok, dropped = flags & OK != 0, flags & DROPPED != 0
     failed = ~ok & ~dropped
     cold = (flags & COLD != 0) & ok
-    key = np.sort((index[ok] << 32) + us[ok])
+    key = index[ok].astype(np.int64)
+    key <<= 32
+    key += us[ok]
+    key.sort()
     edges = np.searchsorted(key, np.arange(bins + 1, dtype=np.int64) << 32)
     p50, p99 = np.full(bins, np.nan), np.full(bins, np.nan)
+    heat = np.zeros((bins, len(HEAT_EDGES_MS) - 1), dtype=np.int64)
     for each in range(bins):
-        part = key[edges[each] : edges[each + 1]]
+        part = key[edges[each] : edges[each + 1]] & 0xFFFFFFFF
         if len(part):
-            p50[each], p99[each] = (
-                float(part[rank - 1] & 0xFFFFFFFF) / _US_PER_MS
-                for rank in (max(1, math.ceil(len(part) * 0.5)), max(1, math.ceil(len(part) * 0.99 - 1e-9)))
-            )
-    rows = len(HEAT_EDGES_MS) - 1
-    with np.errstate(divide="ignore"):
-        level = np.floor((np.log10(us[ok] / _US_PER_MS) + 2) * HEAT_PER_DECADE + 1e-9)
-    level = np.clip(np.nan_to_num(level, neginf=0), 0, rows - 1).astype(np.int64)
-    heat = np.bincount(index[ok] * rows + level, minlength=bins * rows).reshape(bins, rows)
+            p50[each], p99[each] = quantiles(part, 0, (0.5, 0.99)) / _US_PER_MS
+            heat[each] = _levels(part)
+    del key
     return Timeline(
         run=run,
         language=language,

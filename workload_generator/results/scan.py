@@ -1,8 +1,8 @@
 """One pass over the rows of a run: from SQLite into columns of numbers, and from those into what a report needs.
 
 Rules:
-- a run's rows are read once, in batches, and kept as 18 bytes an arrival; when the next run comes they are gone
-- times are whole microseconds, which is what a log has (the original's: whole milliseconds)
+- a run's rows are read once, in batches, and kept as 14 bytes an arrival; when the next run comes they are gone
+- times are whole microseconds, which is what a log has (the original's: whole milliseconds), and at most `LONGEST_US`
 - a failed or dropped arrival has no time; it is counted `beyond` all others
 """
 
@@ -32,6 +32,9 @@ FROM results WHERE experiment_id = :id AND phase IN ('ramp', 'measure')"""
 _BATCH = 20_000
 _NEVER = np.iinfo(np.int64).min
 
+LONGEST_US = 2**30 - 1
+"""18 minutes; what was longer counts as that, and the sum of two still fits 32 bits."""
+
 _US_PER_MS = 1000
 
 
@@ -58,6 +61,10 @@ class Columns:
 
 
 UNKNOWN_LAG = int(np.iinfo(np.int32).min)
+NOWHERE_MS = int(np.iinfo(np.int32).min)
+"""Where an arrival without a readable timestamp is."""
+
+_FARTHEST_MS = 2**30 - 1  # twelve days
 
 
 def read_columns(store: Store, run: Run) -> Columns:
@@ -65,7 +72,8 @@ def read_columns(store: Store, run: Run) -> Columns:
     languages: dict[str, int] = {}
     by_target: dict[str | None, int] = {}
     outcomes: Counter[tuple[str | None, int, Outcome]] = Counter()
-    parts: list[tuple[NDArray[Any], ...]] = []
+    parts: tuple[list[NDArray[Any]], ...] = ([], [], [], [], [])
+    base: int | None = None
     for rows in batches(store, ROWS_SQL, {"id": run.id}):
         at, target, ttfb, lag, outcome, bits = zip(*rows, strict=True)
         for name in set(target) - by_target.keys():
@@ -73,17 +81,24 @@ def read_columns(store: Store, run: Run) -> Columns:
         flags = np.array(bits, dtype=np.uint8)
         times, lags = np.array(ttfb, dtype=np.float64), np.array(lag, dtype=np.float64)
         with np.errstate(invalid="ignore"):
-            ttfb_us = np.where(flags & OK, np.rint(times * _US_PER_MS), -1).astype(np.int32)
-            lag_us = np.where(np.isnan(lags), UNKNOWN_LAG, np.rint(lags * _US_PER_MS)).astype(np.int32)
+            ttfb_us = np.where(flags & OK, np.minimum(np.rint(times * _US_PER_MS), LONGEST_US), -1).astype(np.int32)
+            lag_us = np.where(np.isnan(lags), UNKNOWN_LAG, np.clip(np.rint(lags * _US_PER_MS), -LONGEST_US, LONGEST_US))
         numbers = np.fromiter(map(by_target.__getitem__, target), dtype=np.uint8, count=len(rows))
-        parts.append((wall_us(at), ttfb_us, lag_us, flags, numbers))
+        at_us = wall_us(at)
+        there = known(at_us)
+        if base is None and there.any():
+            base = int(at_us[there][0]) // 1000
+        at_ms = np.where(there, np.clip(at_us // 1000 - (base or 0), -_FARTHEST_MS, _FARTHEST_MS), NOWHERE_MS)
+        columns: tuple[NDArray[Any], ...] = (at_ms.astype(np.int32), ttfb_us, lag_us.astype(np.int32), flags, numbers)
+        for column, part in zip(parts, columns, strict=True):
+            column.append(part)
         outcomes.update(zip(target, bits, outcome, strict=True))
     by_language: dict[str, Counter[Outcome]] = {name: Counter() for name in languages}
     names = list(languages)
     for (name, bit, ending), number in outcomes.items():
         if not bit & RAMP:
             by_language[names[by_target[name]]][ending] += number
-    return _joined(parts, names, by_language)
+    return _joined(parts, base or 0, names, by_language)
 
 
 def batches(store: Store, sql: str, values: dict[str, object]) -> Iterator[list[Any]]:
@@ -139,27 +154,25 @@ def known(times_us: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 
 def _joined(
-    parts: list[tuple[NDArray[Any], ...]],
-    languages: list[str],
-    outcomes: dict[str, Counter[Outcome]],
+    parts: tuple[list[NDArray[Any]], ...], base: int, languages: list[str], outcomes: dict[str, Counter[Outcome]]
 ) -> Columns:
-    if not parts:
+    if not parts[0]:
         nothing = np.zeros(0, dtype=np.int32)
         none = np.zeros(0, dtype=np.uint8)
         return Columns(None, nothing, nothing, nothing, none, none, [])
-    flags = np.concatenate([part[3] for part in parts])
-    at = np.concatenate([part[0] for part in parts])
-    ttfb, lag, language = (np.concatenate([part[i] for part in parts]) for i in (1, 2, 4))
-    parts.clear()
-    good = known(at)
-    measured = good & (flags & RAMP == 0)
-    at = np.where(good, at // 1000, at)
-    start = int(at[measured].min()) if measured.any() else int(at[good].min()) if good.any() else None
-    offset = np.where(good, at - (start or 0), np.iinfo(np.int32).min)
-    limit = np.iinfo(np.int32).max
+    columns = []
+    for column in parts:  # one after the other, so that memory never holds both forms of all
+        columns.append(np.concatenate(column))
+        column.clear()
+    at, ttfb, lag, flags, language = columns
+    there = at != NOWHERE_MS
+    measured = there & (flags & RAMP == 0)
+    start = int(at[measured].min()) if measured.any() else int(at[there].min()) if there.any() else None
+    if start:
+        np.subtract(at, np.int32(start), out=at, where=there)
     return Columns(
-        start_ms=start,
-        at_ms=np.clip(offset, -limit - 1, limit).astype(np.int32),
+        start_ms=None if start is None else base + start,
+        at_ms=at,
         ttfb_us=ttfb,
         lag_us=lag,
         flags=flags,

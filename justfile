@@ -6,6 +6,11 @@
 quickstart *ARGS:
     uv run --locked kn-bench quickstart {{ARGS}}
 
+# The functions of all languages whose toolchain is here: built and tested
+functions *ARGS:
+    uv run --locked kn-bench functions build {{ARGS}}
+    uv run --locked kn-bench functions test {{ARGS}}
+
 # All tests
 test *ARGS:
     uv run --locked pytest {{ARGS}}
@@ -22,12 +27,28 @@ fix:
     uv run --locked ruff format .
     uv run --locked ruff check --fix .
 
-# Every measurement
-bench: bench-load bench-extract bench-report
+# Every measurement; each writes its section of bench/RESULTS.md, the functions' their own table
+bench: bench-load bench-open bench-truth bench-processes bench-memory bench-extract bench-report bench-functions
 
-# The closed loop beside wrk and hey, against nginx on loopback
+# The closed loop beside its peers: wrk, hey, h2load, ab, a Go client, Locust, and what else there is
 bench-load *ARGS:
-    uv run --locked python bench/load.py {{ARGS}}
+    uv run --locked --group bench python bench/load.py {{ARGS}}
+
+# The open loop: lag beside a Go client and the loop's own timers, and what it costs
+bench-open *ARGS:
+    uv run --locked --group bench python bench/open.py {{ARGS}}
+
+# TTFB as logged against the wire
+bench-truth *ARGS:
+    uv run --locked --group bench python bench/truth.py {{ARGS}}
+
+# Two processes against one, https against http
+bench-processes *ARGS:
+    uv run --locked --group bench python bench/processes.py {{ARGS}}
+
+# Memory after ten million results, and of a connection
+bench-memory *ARGS:
+    uv run --locked --group bench python bench/memory.py {{ARGS}}
 
 # Extraction beside sqlite3's own .import
 bench-extract *ARGS:
@@ -36,3 +57,7 @@ bench-extract *ARGS:
 # The report of ten million requests: its time, memory and size
 bench-report *ARGS:
     uv run --locked python bench/report.py {{ARGS}}
+
+# Cold start and warm TTFB of the functions; writes the table of functions/README.md
+bench-functions *ARGS:
+    uv run --locked python bench/functions.py {{ARGS}}

@@ -1,143 +1,126 @@
-"""The closed loop beside wrk and hey: `just bench-load` (needs nginx, wrk and hey, which Debian has).
+"""The closed loop beside its peers: `just bench-load`.
 
 Every client is pinned to core 0 and sends over 100 connections to nginx (one worker, 5-byte body, no log) on core 1.
-The rounds alternate; figures are medians with minimum and maximum, and ratios against wrk of the same run. Ours
-writes its full log meanwhile; its CPU includes the recorder process.
+Ours writes its full log meanwhile, with kernel stamps and every field; its CPU includes the recorder process. The Go
+client (bench/peers/goclient) logs as much. Peers that this machine does not have are left out: nginx and wrk have to
+be there; hey, h2load and ab are Debian packages, Locust is in the group `bench`, vegeta, k6 and oha come from Go and
+cargo.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import shutil
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
-CONNECTIONS = 100
-PORT = 18700
-URL = f"http://127.0.0.1:{PORT}/"
-
-NGINX = """
-worker_processes 1;
-daemon off;
-pid {folder}/nginx.pid;
-error_log stderr error;
-events {{ worker_connections 4096; }}
-http {{
-  access_log off;
-  keepalive_requests 1000000000;
-  client_body_temp_path {folder}; proxy_temp_path {folder}; fastcgi_temp_path {folder};
-  uwsgi_temp_path {folder}; scgi_temp_path {folder};
-  server {{ listen 127.0.0.1:{port}; default_type text/plain; location / {{ return 200 "false"; }} }}
-}}
-"""
+import harness
+from harness import CONNECTIONS, HERE
 
 EXPERIMENT = """
 targets: [{{url: "{url}"}}]
-rate:
-  requestsPerSecond: 0
-  duration: {seconds}s
-  connections: {connections}
-  maxIdleConns: 200
-  maxIdleConnsPerHost: 200
+rate: {{requestsPerSecond: 0, duration: {seconds}s, connections: {n}, maxIdleConns: {n}, maxIdleConnsPerHost: {n}}}
 """
 
-
-def pinned(core: int) -> Callable[[], None]:
-    """What a child has to call to run on one core only."""
-    return lambda: os.sched_setaffinity(0, {core})
+Count = Callable[[str, float], tuple[float, float]]
+"""From what a client printed, and the seconds that it was given, to its good requests and the seconds it took."""
 
 
-def measure(command: list[str], requests_of: Callable[[str], int], seconds: int) -> tuple[float, float]:
-    """Requests a second and CPU microseconds a request of one client."""
-    with tempfile.TemporaryFile("w+") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=subprocess.DEVNULL, preexec_fn=pinned(0))
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        out.seek(0)
-        text = out.read()
-    if process.returncode not in (0, 3):
-        raise SystemExit(f"{command[0]} ended with exit code {process.returncode}: {text}")
-    requests = requests_of(text)
-    return requests / seconds, (usage.ru_utime + usage.ru_stime) * 1e6 / requests
+def number(pattern: str) -> Count:
+    """Reads the first number that `pattern` finds."""
+    return lambda text, seconds: (float(re.search(pattern, text)[1]), seconds)  # type: ignore[index]
+
+
+def of_locust(text: str, _seconds: float) -> tuple[float, float]:
+    """Its length counts from the command's start, so it says itself when it sent."""
+    (stats,) = json.loads(text)
+    return stats["num_requests"], stats["last_request_timestamp"] - stats["start_time"]
+
+
+def clients(folder: Path, url: str, seconds: int) -> dict[str, tuple[list[str], Count]]:
+    """Commands by name, each with how to read its number of good requests."""
+    (folder / "closed.yaml").write_text(EXPERIMENT.format(url=url, seconds=seconds, n=CONNECTIONS))
+    n = str(CONNECTIONS)
+    found: dict[str, tuple[list[str], Count]] = {
+        "wrk": (["wrk", "-t1", f"-c{n}", f"-d{seconds}s", url], number(r"(\d+) requests in")),
+        "workload-generator": (
+            harness.generator(folder / "closed.yaml", folder / "logs"),
+            lambda text, given: (json.loads(text)["ok"], given),
+        ),
+        "h2load --h1": (
+            ["h2load", "--h1", "-t1", f"-c{n}", f"-D{seconds}", url],
+            number(r"status codes: (\d+) 2xx"),
+        ),
+        "ab -k": (
+            ["ab", "-k", "-q", "-c", n, "-t", str(seconds), "-n", "100000000", url],
+            number(r"Complete requests:\s+(\d+)"),
+        ),
+        "hey": (["hey", "-cpus", "1", "-c", n, "-z", f"{seconds}s", url], number(r"\[200\]\s+(\d+)")),
+    }
+    if shutil.which("vegeta"):
+        attack = f"vegeta -cpus 1 attack -rate 0 -max-workers {n} -duration {seconds}s"
+        command = ["sh", "-c", f"echo GET {url} | {attack} | vegeta report -type json"]
+        found["vegeta"] = (command, lambda text, given: (json.loads(text)["status_codes"]["200"], given))
+    if shutil.which("k6"):
+        command = ["env", "GOMAXPROCS=1", f"TARGET={url}", "k6", "run", "--quiet", "--no-usage-report"]
+        command += ["--vus", n, "--duration", f"{seconds}s", str(HERE / "peers" / "k6.js")]
+        found["k6"] = (command, lambda text, given: (json.loads(text)["count"], given))
+    if shutil.which("oha"):
+        command = ["oha", "-z", f"{seconds}s", "-c", n, "--no-tui", "--output-format", "json", url]
+        found["oha"] = (command, lambda text, given: (json.loads(text)["statusCodeDistribution"]["200"], given))
+    found = {name: client for name, client in found.items() if shutil.which(client[0][0])}
+    go = harness.go_client(folder)
+    if go is not None:
+        command = [go, "-url", url, "-seconds", str(seconds), "-connections", n, "-log", str(folder / "go.log")]
+        found["Go net/http + httptrace"] = (command, lambda text, given: (json.loads(text)["ok"], given))
+    if find_spec("locust") is not None:
+        command = [sys.executable, "-m", "locust", "-f", str(HERE / "peers" / "locustfile.py"), "--headless", "--json"]
+        command += ["-u", n, "-r", n, "-t", f"{seconds}s", "--host", url.rstrip("/"), "--only-summary"]
+        found["Locust FastHttpUser"] = (command, of_locust)
+    return found
 
 
 def main() -> None:
-    """Run the rounds and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Run the rounds and publish the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=5)
     options = parser.parse_args()
-    seconds = options.seconds
-    missing = [tool for tool in ("nginx", "wrk", "hey") if shutil.which(tool) is None]
-    if missing:
-        raise SystemExit(f"not installed: {', '.join(missing)}")
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "nginx.conf").write_text(NGINX.format(folder=folder, port=PORT))
-        (folder / "closed.yaml").write_text(EXPERIMENT.format(url=URL, seconds=seconds, connections=CONNECTIONS))
-        ours = [sys.executable, "-m", "workload_generator", f"--config={folder}/closed.yaml"]
-        ours += [f"--log-dir={folder}/logs", "--output=json", "--progress=none"]
-        clients = {
-            "wrk": (
-                ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", URL],
-                lambda text: int(re.search(r"(\d+) requests in", text)[1]),  # type: ignore[index]
-            ),
-            "hey": (
-                ["hey", "-cpus", "1", "-c", str(CONNECTIONS), "-z", f"{seconds}s", URL],
-                lambda text: sum(map(int, re.findall(r"\[200\]\s+(\d+)", text))),
-            ),
-            "workload-generator": (ours, lambda text: int(json.loads(text)["ok"])),
-        }
-        figures: dict[str, list[tuple[float, float]]] = {client: [] for client in clients}
-        server = subprocess.Popen(["nginx", "-c", str(folder / "nginx.conf")], preexec_fn=pinned(1))
-        try:
-            wait_for(PORT)
-            for _ in range(options.rounds):
-                for client, (command, requests_of) in clients.items():
-                    figures[client].append(measure(command, requests_of, seconds))
-                    shutil.rmtree(folder / "logs", ignore_errors=True)
-        finally:
-            server.terminate()
-            server.wait()
-    show(figures)
-
-
-def wait_for(port: int) -> None:
-    """Until something listens."""
-    for _ in range(200):
-        with socket.socket() as sock:
-            if sock.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    raise SystemExit("nginx did not start")
-
-
-def show(figures: dict[str, list[tuple[float, float]]]) -> None:
-    """The table."""
-    base_rate = statistics.median(rate for rate, _ in figures["wrk"])
-    table = Table("client", "rps median (min to max)", "÷ wrk", "CPU µs a request")
-    for client, rounds in figures.items():
-        rates, costs = zip(*rounds, strict=True)
-        median = statistics.median(rates)
-        table.add_row(
-            client,
-            f"{median:,.0f} ({min(rates):,.0f} to {max(rates):,.0f})",
-            f"{median / base_rate:.2f}",
-            f"{statistics.median(costs):.1f}",
-        )
-    Console().print(table)
+    harness.need("wrk")
+    rates: dict[str, list[float]] = {}
+    costs: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as name, harness.nginx(Path(name)) as url:
+        compared = clients(Path(name), url, options.seconds)
+        for _ in range(options.rounds):
+            for client, (command, count) in compared.items():
+                ran = harness.run(command)
+                requests, took = count(ran.text, options.seconds)
+                rates.setdefault(client, []).append(requests / took)
+                costs.setdefault(client, []).append(ran.cpu_s * 1e6 / requests)
+                shutil.rmtree(Path(name) / "logs", ignore_errors=True)
+    ours = rates["workload-generator"]
+    order = sorted(rates, key=lambda client: -statistics.median(rates[client]))
+    harness.publish(
+        "load",
+        "Closed loop, 100 connections, one core",
+        f"{options.rounds} alternating rounds of {options.seconds} s. Median (min to max).",
+        ["client", "requests/s", "workload-generator ÷ it", "CPU µs a request"],
+        [
+            [
+                client,
+                harness.spread(rates[client]),
+                harness.ratios(ours, rates[client]),
+                harness.spread(costs[client], 1),
+            ]
+            for client in order
+        ],
+    )
 
 
 if __name__ == "__main__":

@@ -25,8 +25,22 @@ results = st.builds(
     reused=st.booleans(),
     retries=st.integers(0, 1),
     stamp=st.none() | st.sampled_from(Stamp),
+    segments=st.integers(0, 60_000),
     instance=st.none() | texts,
     event_id=st.none() | texts,
     error=st.none() | st.sampled_from(ErrorKind),
-    message=texts,
+    message=st.none() | texts,
 )
+served = st.builds(
+    lambda result, *times: result._replace(
+        **dict(zip(("dns_ns", "connect_ns", "tls_ns", "ttfb_ns", "total_ns"), times, strict=True)),
+        status=100 + result.status % 900,
+        stamp=result.stamp or Stamp.USER,
+        event_id=None,
+        error=None,
+        message=None,
+    ),
+    results,
+    *[times] * 5,
+)
+"""Results of requests that got their whole response."""

@@ -19,7 +19,7 @@ def served() -> Result:
     return Result(
         seq=7, phase=Phase.MEASURE, target=0, due_ns=2_000_000, start_ns=2_040_000, status=200, dns_ns=0, connect_ns=0,
         tls_ns=0, ttfb_ns=1_482_000, total_ns=1_500_000, bytes_read=5, cold=False, reused=True, retries=0,
-        stamp=Stamp.USER, instance="pod-1", event_id=None, error=None, message=None,
+        stamp=Stamp.USER, segments=1, instance="pod-1", event_id=None, error=None, message=None,
     )  # fmt: skip
 
 

@@ -27,10 +27,19 @@ def help_of(command: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out
 
 
-COMMANDS = ("quickstart", "extract", "report", "compare")
-
-
-@pytest.mark.parametrize("command", [["workload-generator"], *(["kn-bench", name] for name in COMMANDS)])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["workload-generator"],
+        ["kn-bench", "quickstart"],
+        ["kn-bench", "functions", "build"],
+        ["kn-bench", "functions", "test"],
+        ["kn-bench", "extract"],
+        ["kn-bench", "report"],
+        ["kn-bench", "compare"],
+    ],
+    ids=" ".join,
+)
 def test_every_flag_is_in_the_readme(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     flags = flags_of(help_of(command, capsys))
     assert flags
@@ -62,6 +71,7 @@ def test_every_just_recipe_that_is_named_exists() -> None:
     documents = [
         README,
         (ROOT / "ARCHITECTURE.md").read_text(),
+        (ROOT / "functions" / "README.md").read_text(),
         *(p.read_text() for p in (ROOT / "bench").glob("*.py")),
     ]
     named = set(re.findall(r"\bjust ([a-z][a-z-]+)", "\n".join(documents)))
@@ -69,7 +79,9 @@ def test_every_just_recipe_that_is_named_exists() -> None:
 
 
 @pytest.mark.parametrize(
-    "document", sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("docs/**/*.md")), ids=lambda p: p.name
+    "document",
+    [*sorted(ROOT.glob("*.md")), ROOT / "functions" / "README.md", *sorted(ROOT.glob("docs/**/*.md"))],
+    ids=lambda p: p.name,
 )
 def test_links_lead_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):

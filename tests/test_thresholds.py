@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import orjson
 import pytest
 
 from tests.support import Generator, at_once, target
@@ -114,3 +115,20 @@ async def test_a_run_that_keeps_them_ends_with_0_and_says_so(tmp_path: Path) -> 
         ran = await generator.finish(process)
     assert ran.code == 0
     assert "threshold errors < 1%: passed, 0%" in ran.stdout
+
+
+async def test_the_shards_of_a_run_are_judged_together(tmp_path: Path) -> None:
+    generator = Generator(tmp_path)
+    async with target(at_once) as url:
+        config = generator.experiment(url, rate={"duration": "300ms"}, thresholds=["ttfb.max < 1h", "errors > 1%"])
+        command = (f"--config={config}", "--processes=2", "--output=json", "--progress=none")
+        process = await generator.start(*command)
+        stdout, stderr = await process.communicate()
+    assert process.returncode == 3, stderr
+    summary = orjson.loads(stdout)
+    assert summary["sent"] == 30
+    assert [each["passed"] for each in summary["thresholds"]] == [True, False]
+    extract(generator.logs, tmp_path / "x.db")
+    (demands,) = ask(tmp_path / "x.db").demands
+    assert demands.judged is not None
+    assert [each.to_json() for each in demands.judged] == summary["thresholds"]

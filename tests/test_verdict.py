@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from workload_generator.stats import Histogram
-from workload_generator.verdict import Evidence, judge, stopped_early
+from workload_generator.verdict import Evidence, Strain, judge, stopped_early
 
 
 def histogram(*values: int) -> Histogram:
@@ -15,6 +15,7 @@ def histogram(*values: int) -> Histogram:
     return made
 
 
+CALM = Strain(elapsed_ns=10_000_000_000, cpu_ns=4_000_000_000, waited_ns=100_000_000, steal_share=0.001)
 GOOD = Evidence(
     mode="open",
     counts={"planned": 1000, "sent": 1000, "ok": 1000, "failed": 0, "dropped": 0},
@@ -25,7 +26,12 @@ GOOD = Evidence(
     max_in_flight=500,
     stopped=None,
     length_ns=10_000_000_000,
+    strain=CALM,
 )
+
+
+def strained(**changes: Any) -> dict[str, Any]:
+    return {"strain": dataclasses.replace(CALM, **changes)}
 
 
 def test_a_punctual_complete_run_is_valid() -> None:
@@ -39,11 +45,11 @@ def test_a_punctual_complete_run_is_valid() -> None:
         ({"counts": {"planned": 1000, "sent": 989, "dropped": 11}}, "achieved 98.90%"),
         (
             {"counts": {"planned": 1000, "sent": 995, "dropped": 5}},
-            "5 arrivals were dropped at the generator's limit of 500",
+            "generator: 5 arrivals were dropped at its own limit of 500",
         ),
         (
             {"counts": {"planned": 1000, "sent": 995, "dropped": 5}, "user_set_max_in_flight": True},
-            "at the experiment's limit of 500",
+            "target: 5 arrivals were dropped at the experiment's limit of 500",
         ),
         (
             {"overrun_ns": 2_500_000_000},
@@ -54,6 +60,13 @@ def test_a_punctual_complete_run_is_valid() -> None:
         ({"lag": histogram(*[3000] * 100), "lag_limit_ns": 2_000_000}, "above the limit of 2.000 ms"),
         ({"stopped": stopped_early("SIGTERM", 3_000_400_000, 75_000_000_000)}, "stopped by SIGTERM after 3s of 1m15s"),
         ({"counts": {"planned": 0, "sent": 0, "dropped": 0}}, "nothing was sent"),
+        ({"late_ns": 3_200_000_000}, "started 3.2s after the start that all shards share"),
+        (strained(cpu_ns=9_100_000_000), "the event loop used 91.0% of a core, more than 90%"),
+        (strained(throttled_ns=1_200_000_000, throttled_periods=34), "CPU limit for 1.2s in 34 periods"),
+        (strained(stalls=3, longest_stall_ns=55_000_000), "stalled 3 times for more than 20ms, at most 55ms"),
+        (strained(waited_ns=600_000_000), "waited for a CPU 6.0% of the time, more than 5%"),
+        (strained(steal_share=0.07), "the hypervisor took 7.0% of the CPU time, more than 5%"),
+        (strained(clock_steps=1, clock_stepped_ns=250_000_400), "the wall clock was set 1 times, by 250ms in all"),
     ],
 )
 def test_each_fault_is_named_with_its_figure(changes: dict[str, Any], reason: str) -> None:
@@ -78,3 +91,18 @@ def test_the_lag_limit_follows_a_slow_target() -> None:
 @pytest.mark.parametrize("mode", ["closed", "cold-start"])
 def test_lag_does_not_judge_what_has_no_schedule(mode: str) -> None:
     assert judge(dataclasses.replace(GOOD, mode=mode, lag=histogram(*[9_000] * 100))).valid
+
+
+def test_spinning_is_no_work_and_the_closed_loop_may_use_its_core() -> None:
+    spun = strained(cpu_ns=9_900_000_000, spun_ns=5_000_000_000)
+    assert judge(dataclasses.replace(GOOD, **spun)).valid
+    busy = strained(cpu_ns=9_900_000_000, waited_ns=5_000_000_000)
+    assert judge(dataclasses.replace(GOOD, **busy, mode="closed")).valid
+    assert not judge(dataclasses.replace(GOOD, **busy)).valid
+    stalled = strained(stalls=1, longest_stall_ns=30_000_000)
+    assert not judge(dataclasses.replace(GOOD, **stalled, mode="closed")).valid
+
+
+def test_what_the_kernel_does_not_tell_is_not_held_against_a_run() -> None:
+    unknown = strained(waited_ns=None, steal_share=None, throttled_ns=None, throttled_periods=None)
+    assert judge(dataclasses.replace(GOOD, **unknown)).valid

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import hashlib
 import os
+import re
 import secrets
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,15 +20,18 @@ import orjson
 import uvloop
 
 from workload_generator import __version__, values
-from workload_generator.arrivals import cold_start_rounds, describe_cold_start, make_schedule
+from workload_generator.arrivals import WHOLE, Shard, cold_start_rounds, describe_cold_start
 from workload_generator.bundled import find_experiment
-from workload_generator.clock import format_duration
+from workload_generator.clock import NS_PER_S, NS_PER_US, format_duration
 from workload_generator.document import Scalar
 from workload_generator.errors import BenchError, UsageError
 from workload_generator.experiment import Experiment
 from workload_generator.load import limits
+from workload_generator.load.crew import Crew
 from workload_generator.load.lock import RunLock
-from workload_generator.load.runner import Outcome, Plan, Run
+from workload_generator.load.plan import Plan
+from workload_generator.load.runner import Outcome, Run
+from workload_generator.load.selftest import self_test
 from workload_generator.load.targets import make_endpoints
 from workload_generator.load.terminal import Terminal
 from workload_generator.loading import load_experiment
@@ -32,6 +40,10 @@ T = TypeVar("T")
 
 DEV_URL = "http://localhost:8080"
 INVALID = 3
+AUTO = "auto"
+
+_MOST_PROCESSES = 256
+_MOST_SHARDS = 100_000
 
 _PIPE_COLUMNS = 160  # nobody wraps the lines of a file
 
@@ -40,7 +52,7 @@ _FALSE = {"0", "f", "F", "false", "FALSE", "False"}
 _LONGEST_PREFIX_BYTES = 200
 
 # Flags of the contract that other parts of the product bring.
-_LATER = ("event", "processes", "shard", "start-at", "run-id", "precise", "self-test", "serve")
+_LATER = ("event", "serve")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,28 +66,42 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str]) -> int:
     options = make_parser().parse_args([_go_style(word) for word in argv])
+    if options.self_test:
+        return _self_test(options.output)
     experiment = load_experiment(
         find_experiment(options.config), rps=options.rps, duration_ns=options.duration, seed=options.seed
     )
-    seed = experiment.seed if experiment.seed is not None else secrets.randbits(63)
-    log_dir = Path(options.log_dir or experiment.store.log_dir_path)
+    processes = limits.auto_processes() if options.processes == AUTO else options.processes
+    run_id, shard = _identity(options)
     plan = Plan(
         experiment=experiment,
-        seed=seed,
+        seed=_seed(experiment, run_id, shared=shard != WHOLE),
         cold_start=options.cold_start,
         ping=options.ping,
         prefix=options.prefix,
-        log_dir=log_dir,
+        log_dir=Path(options.log_dir or experiment.store.log_dir_path),
         progress=options.progress,
+        run_id=run_id,
+        stamp=f"{datetime.now(UTC):%Y-%m-%d_%H-%M-%S}",
+        shard=shard,
+        start_wall_ns=options.start_at,
+        precise=options.precise,
     )
     endpoints = make_endpoints(experiment, options.dev_url or (DEV_URL if options.dev else None))
+    last = replace(plan, shard=(shard[0] + shard[1] * (processes - 1), shard[1] * processes))
+    expected = last.expected_requests * processes  # and a complaint when it cannot be shared
+    if plan.mode == "closed":
+        last.connections  # noqa: B018 - the same
     if options.check:
         _print_lines(_check_lines(experiment, plan))
         return 0
-    limits.check_disk(log_dir, plan.expected_requests)
-    run = Run(plan, endpoints)
-    with RunLock(experiment.name), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        outcome = runner.run(run.execute())
+    limits.check_disk(plan.log_dir, expected)
+    with RunLock(experiment.name):
+        if processes > 1:
+            outcome = Crew(plan, endpoints, processes).execute()
+        else:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                outcome = runner.run(Run(plan, endpoints).execute())
     _print_summary(outcome, options.output)
     if outcome.signal is not None:
         return 128 + outcome.signal
@@ -115,13 +141,38 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="default: the file's, else drawn; it is in the log",
     )
+    add("--processes", type=_processes, metavar="N|auto", default=1, help="worker processes, each with a shard")
+    add("--shard", type=_shard, metavar="I/N", help="this pod's share of a run; I defaults to $JOB_COMPLETION_INDEX")
+    add("--start-at", type=_moment, metavar="TIME", help="when all shards begin: RFC 3339, or seconds since the epoch")
+    add("--run-id", type=_run_id, metavar="ID", help="the same for all shards of a run; default: drawn")
+    _add_bool(parser, "--precise", "spin for the last 250 µs before each deadline: takes up to a whole core")
     add("--progress", choices=("auto", "rich", "plain", "none"), default="auto", help="the live view on stderr")
     add("--output", choices=("text", "json"), default="text", help="the summary on stdout")
     _add_bool(parser, "--check", "validate the experiment and print the resolved schedule; send nothing")
     for name in _LATER:
         add(f"--{name}", nargs="?", action=_NotYet, help=argparse.SUPPRESS)
+    _add_bool(parser, "--self-test", "ten seconds against a server of our own: what this machine can be trusted with")
     add("--version", action="version", version=f"workload-generator {__version__}")
     return parser
+
+
+def _identity(options: argparse.Namespace) -> tuple[str, Shard]:
+    """The run's id and this process's shard of it."""
+    run_id, shard = options.run_id, options.shard
+    if shard is None:
+        return run_id or secrets.token_hex(8), WHOLE
+    if shard[1] > 1 and run_id is None:
+        raise UsageError("--shard: the shards of one run need the same --run-id, or nobody knows that they are one")
+    return run_id or secrets.token_hex(8), shard
+
+
+def _seed(experiment: Experiment, run_id: str, shared: bool) -> int:
+    """The experiment's, else a drawn one. What several pods share follows from what they all know."""
+    if experiment.seed is not None:
+        return experiment.seed
+    if shared:
+        return int.from_bytes(hashlib.sha256(run_id.encode()).digest()[:8]) >> 1
+    return secrets.randbits(63)
 
 
 class _NotYet(argparse.Action):
@@ -132,7 +183,7 @@ class _NotYet(argparse.Action):
         values: object,
         option_string: str | None = None,
     ) -> None:
-        if values in _FALSE and option_string in ("--event", "--precise", "--self-test", "--serve"):
+        if values in _FALSE and option_string in ("--event", "--serve"):
             return
         raise UsageError(f"{option_string} is not available yet in version {__version__}")
 
@@ -166,6 +217,48 @@ def _as_in_a_file(read: Callable[[Scalar], T]) -> Callable[[str], T]:
     return read_flag
 
 
+def _processes(text: str) -> int | str:
+    if text == AUTO:
+        return AUTO
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= _MOST_PROCESSES:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither {AUTO} nor a number from 1 to {_MOST_PROCESSES}")
+    return int(text)
+
+
+def _shard(text: str) -> Shard:
+    index, slash, count = text.rpartition("/")
+    if not index:
+        index = os.environ.get("JOB_COMPLETION_INDEX", "")
+        if not index:
+            raise argparse.ArgumentTypeError(f"{text!r} names no shard, and JOB_COMPLETION_INDEX is not set: write I/N")
+    numbers = [int(word) if word.isascii() and word.isdigit() else -1 for word in (index, count)]
+    if not 0 <= numbers[0] < numbers[1] <= _MOST_SHARDS:
+        raise argparse.ArgumentTypeError(f"{index}/{count} is no shard: I/N with 0 <= I < N, such as 0/3")
+    return numbers[0], numbers[1]
+
+
+def _moment(text: str) -> int:
+    try:
+        return int(Fraction(text) * NS_PER_S)
+    except (ValueError, ZeroDivisionError):
+        pass
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no time: write 2026-11-25T08:00:00Z, or seconds since the epoch"
+        ) from None
+    if moment.tzinfo is None:
+        raise argparse.ArgumentTypeError(f"{text!r} has no time zone: write Z behind it for UTC")
+    return int((moment - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(microseconds=1)) * NS_PER_US
+
+
+def _run_id(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", text):
+        raise argparse.ArgumentTypeError(f"{text!r}: letters, digits, dots, hyphens and underscores, 63 at most")
+    return text
+
+
 def _prefix(text: str) -> str:
     size = len(os.fsencode(text))
     if not text or "/" in text or "\0" in text or text.startswith(".") or size > _LONGEST_PREFIX_BYTES:
@@ -173,6 +266,16 @@ def _prefix(text: str) -> str:
             f"{text!r} cannot begin a file name: no slash, no leading dot, 1 to {_LONGEST_PREFIX_BYTES} bytes"
         )
     return text
+
+
+def _self_test(output: str) -> int:
+    with RunLock("self-test"):
+        report = self_test()
+    if output == "json":
+        _print_lines([orjson.dumps(report.to_json(), option=orjson.OPT_INDENT_2).decode()])
+    else:
+        _print_lines(report.lines())
+    return 0
 
 
 def _check_lines(experiment: Experiment, plan: Plan) -> list[str]:
@@ -190,7 +293,9 @@ def _check_lines(experiment: Experiment, plan: Plan) -> list[str]:
             "as fast as the target answers"
         )
     else:
-        lines += make_schedule(experiment, plan.seed).describe()
+        schedule = plan.schedule
+        assert schedule is not None
+        lines += schedule.describe()
     return lines
 
 

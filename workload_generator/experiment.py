@@ -136,6 +136,7 @@ class Rate(Section):
     timeout_ns: PositiveDuration = 30 * NS_PER_S
     max_in_flight: PositiveWhole | None = None
     connections: PositiveWhole = Field(default_factory=lambda data: data["max_idle_conns_per_host"])
+    preconnect: Whole = 0
 
     @field_validator("requests_per_second")
     @classmethod
@@ -183,6 +184,14 @@ class Rate(Section):
     @classmethod
     def _as_in_go(cls, value: int) -> int:
         return value or 2  # http.DefaultMaxIdleConnsPerHost
+
+    @field_validator("preconnect")
+    @classmethod
+    def _kept(cls, value: int, info: ValidationInfo) -> int:
+        most = min(info.data.get("max_idle_conns") or 2**63, info.data.get("max_idle_conns_per_host") or 2**63)
+        if value > most:
+            raise ValueError(f"no more than {most} idle connections are kept: raise maxIdleConns and its like first")
+        return value
 
     @property
     def closed_loop(self) -> bool:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from workload_generator.children import die_with_parent
 from workload_generator.errors import BenchError, UsageError
 from workload_generator.extraction import extract_and_show
-from workload_generator.local.process import FunctionProcess, die_with_parent, free_port
+from workload_generator.local.process import FunctionProcess, free_port
 from workload_generator.results.store import open_store
 
 _FUNCTION = "empty-python-http"

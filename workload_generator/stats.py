@@ -16,6 +16,7 @@ from hdrh.histogram import HdrHistogram
 BEYOND = math.inf
 
 _HIGHEST_US = 86_400_000_000  # one day
+_MOST_WAITING = 20_000
 _DIGITS = 3  # relative error of a quantile at most 0.1 %
 
 
@@ -26,10 +27,11 @@ class Histogram:
     http://hdrhistogram.org
     """
 
-    __slots__ = ("_hdr", "beyond", "max_us", "min_us")
+    __slots__ = ("_hdr", "_waiting", "beyond", "max_us", "min_us")
 
     def __init__(self) -> None:
         self._hdr = HdrHistogram(1, _HIGHEST_US, _DIGITS)
+        self._waiting: Counter[int] = Counter()  # counted, but not in the buckets yet: counting is a loop in C
         self.beyond = 0
         self.min_us: int | None = None
         self.max_us: int | None = None
@@ -37,7 +39,7 @@ class Histogram:
     @property
     def served(self) -> int:
         """How many values there are."""
-        return int(self._hdr.total_count)
+        return int(self._settled().total_count)
 
     @property
     def count(self) -> int:
@@ -47,14 +49,21 @@ class Histogram:
     def record_all(self, values_us: Iterable[int], beyond: int = 0) -> None:
         """Add a batch of values (µs, from 0 on) and the number of arrivals that have none."""
         self.beyond += beyond
-        counts = Counter(values_us)
-        if not counts:
-            return
-        low, high = min(counts), max(counts)
-        self.min_us = low if self.min_us is None else min(low, self.min_us)
-        self.max_us = high if self.max_us is None else max(high, self.max_us)
-        for value, count in counts.items():
-            self._hdr.record_value(min(value, _HIGHEST_US), count)
+        self._waiting.update(values_us)
+        if len(self._waiting) > _MOST_WAITING:
+            self._settled()
+
+    def _settled(self) -> HdrHistogram:
+        """The buckets, with everything that was waiting in them."""
+        counts = self._waiting
+        if counts:
+            low, high = min(counts), max(counts)
+            self.min_us = low if self.min_us is None else min(low, self.min_us)
+            self.max_us = high if self.max_us is None else max(high, self.max_us)
+            for value, count in counts.items():
+                self._hdr.record_value(min(value, _HIGHEST_US), count)
+            self._waiting = Counter()
+        return self._hdr
 
     def quantile_us(self, q: float) -> float | None:
         """The smallest recorded time that at least a share `q` of the arrivals did not exceed (nearest rank).
@@ -71,12 +80,12 @@ class Histogram:
             return self.min_us
         if rank == self.served:
             return self.max_us
-        value = self._hdr.get_value_at_percentile(100.0 * rank / self.served)
+        value = self._settled().get_value_at_percentile(100.0 * rank / self.served)
         return float(min(max(value, self.min_us), self.max_us))
 
     def merge(self, other: Histogram) -> None:
         """Add everything that `other` holds."""
-        self._hdr.add(other._hdr)
+        self._settled().add(other._settled())
         self.beyond += other.beyond
         if other.min_us is not None and other.max_us is not None:
             self.min_us = other.min_us if self.min_us is None else min(self.min_us, other.min_us)
@@ -90,7 +99,7 @@ class Histogram:
             "beyond": self.beyond,
             "min": self.min_us,
             "max": self.max_us,
-            "hdr": self._hdr.encode().decode("ascii"),
+            "hdr": self._settled().encode().decode("ascii"),
         }
 
     @classmethod

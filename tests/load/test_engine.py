@@ -11,6 +11,7 @@ import pytest
 
 from tests.load import servers
 from workload_generator.clock import NS_PER_MS, NS_PER_S, monotonic_ns
+from workload_generator.load.blocks import BlockWriter, read_block
 from workload_generator.load.endpoint import Endpoint, Origin
 from workload_generator.load.engine import Engine
 from workload_generator.load.pool import Pool
@@ -31,8 +32,19 @@ class Client:
             self._pool,
             int(timeout_s * NS_PER_S),
             monotonic_ns(),
-            self.results.append,
+            self,
         )
+
+    def add(self, result: Result) -> None:
+        self.results.append(result)
+
+    def served(self, *fields: Any) -> None:
+        """As the log takes it: through a block."""
+        writer = BlockWriter(lambda: None, rows=1)
+        writer.served(*fields)
+        block = read_block(writer.take())
+        assert block is not None
+        self.results += block.results()
 
     @property
     def idle(self) -> int:
@@ -41,10 +53,15 @@ class Client:
     def start(
         self, url: str, method: str = "GET", body: bytes | None = None, tls: ssl.SSLContext | None = None
     ) -> None:
+        self.add_endpoint(url, method, body, tls)
+        self.engine.start(Arrival(len(self._endpoints), Phase.MEASURE, len(self._endpoints) - 1, 0))
+
+    def add_endpoint(
+        self, url: str, method: str = "GET", body: bytes | None = None, tls: ssl.SSLContext | None = None
+    ) -> None:
         where = split_url(url)
         origin = Origin(where.host, where.port, tls)
         self._endpoints.append(Endpoint(origin, method, encode_request(method, url, {}, body)))
-        self.engine.start(Arrival(len(self._endpoints), Phase.MEASURE, len(self._endpoints) - 1, 0))
 
     async def ask(self, url: str, **options: Any) -> Result:
         self.start(url, **options)

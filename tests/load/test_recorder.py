@@ -18,7 +18,7 @@ from workload_generator.records import ErrorKind, Phase, Result, Stamp
 SERVED = Result(
     seq=0, phase=Phase.MEASURE, target=0, due_ns=0, start_ns=1000, status=200, dns_ns=0, connect_ns=0, tls_ns=0,
     ttfb_ns=2_000_000, total_ns=2_100_000, bytes_read=5, cold=False, reused=True, retries=0, stamp=Stamp.USER,
-    instance="pod", event_id=None, error=None, message=None,
+    segments=1, instance="pod", event_id=None, error=None, message=None,
 )  # fmt: skip
 START = {
     "targets": ["http://a"],
@@ -31,7 +31,7 @@ START = {
 
 
 def block(*results: Result) -> bytes:
-    writer = BlockWriter()
+    writer = BlockWriter(lambda: None)
     for result in results:
         writer.add(result)
     return writer.take()

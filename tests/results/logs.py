@@ -69,7 +69,8 @@ def served(seq: int, ms: float = 1.5, phase: Phase = Phase.MEASURE, **changes: A
     result = Result(
         seq=seq, phase=phase, target=0, due_ns=due_ns, start_ns=due_ns + 20_000, status=200, dns_ns=0, connect_ns=0,
         tls_ns=0, ttfb_ns=int(ms * NS_PER_MS), total_ns=int(ms * NS_PER_MS) + 30_000, bytes_read=5, cold=seq == 0,
-        reused=seq > 0, retries=0, stamp=Stamp.KERNEL, instance="pod-1", event_id=None, error=None, message=None,
+        reused=seq > 0, retries=0, stamp=Stamp.KERNEL, segments=1, instance="pod-1", event_id=None, error=None,
+        message=None,
     )  # fmt: skip
     return result._replace(**changes)
 

@@ -122,15 +122,15 @@ def test_a_whole_log(folder: Folder) -> None:
             "id": 4, "experiment_id": 1, "timestamp": "2025-02-10T10:11:12.002020Z", "status": 200, "ttfb": 1.5,
             "total_time": 1.53, "is_cold": None, "dns_time": 0.0, "connect_time": 0.0, "tls_time": 0.0,
             "error_message": None, "event_id": "ev-2", "target": GO, "seq": 2, "phase": "measure", "lag": 0.02,
-            "error_kind": None, "reused": 1, "retries": 0, "bytes": 5, "stamp": "kernel", "instance": "pod-1",
-            "shard": 0, "ok": 1,
+            "error_kind": None, "reused": 1, "retries": 0, "bytes": 5, "stamp": "kernel", "segments": 1,
+            "instance": "pod-1", "shard": 0, "ok": 1,
         },
         {
             "id": 6, "experiment_id": 1, "timestamp": "2025-02-10T10:11:12.004020Z", "status": 0, "ttfb": None,
             "total_time": None, "is_cold": None, "dns_time": None, "connect_time": None, "tls_time": None,
             "error_message": "it was timeout", "event_id": None, "target": GO, "seq": 4, "phase": "measure",
             "lag": 0.02, "error_kind": "timeout", "reused": 1, "retries": 0, "bytes": 0, "stamp": None,
-            "instance": None, "shard": 0, "ok": 0,
+            "segments": None, "instance": None, "shard": 0, "ok": 0,
         },
     ]  # fmt: skip
     (shard,) = rows_of(folder.db, "SELECT * FROM shards")

@@ -65,7 +65,20 @@ def test_a_new_database_opens_with_the_originals_columns(tmp_path: Path) -> None
     db = tmp_path / "benchmark.db"
     open_store(db).__exit__(None, None, None)
     assert columns_of(db, "experiments")[: len(EXPERIMENT_COLUMNS)] == EXPERIMENT_COLUMNS
-    ours = ["seq", "phase", "lag", "error_kind", "reused", "retries", "bytes", "stamp", "instance", "shard", "ok"]
+    ours = [
+        "seq",
+        "phase",
+        "lag",
+        "error_kind",
+        "reused",
+        "retries",
+        "bytes",
+        "stamp",
+        "instance",
+        "shard",
+        "ok",
+        "segments",
+    ]
     assert columns_of(db, "requests") == columns_of(db, "results") == [*REQUEST_COLUMNS, *ours]
     assert rows_of(db, "PRAGMA user_version")[0]["user_version"] == VERSION
 

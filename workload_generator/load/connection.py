@@ -1,7 +1,5 @@
 """One TCP connection and the exchange that runs on it: sockets and TLS around the sans-I/O protocol.
 
-State is kept by lifetime: `Exchange` for one request, `Connection` for one socket, the engine for the run.
-
 Rules:
 - the first byte is stamped before anything else happens to it
 - reading is registered as long as the connection lives, so that an idle connection's end is seen when it comes
@@ -12,28 +10,27 @@ Rules:
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import os
 import socket
 import ssl
-from enum import Enum
-from typing import NamedTuple, Protocol
+from typing import Any
 
 from workload_generator.clock import monotonic_ns
-from workload_generator.load.endpoint import Endpoint, Origin
+from workload_generator.load.endpoint import Origin
+from workload_generator.load.exchange import Exchange, Failure, Opening, Owner, State
+from workload_generator.load.memo import Response, response_of
 from workload_generator.load.protocol import BodyError, ProtocolError, ResponseReader
-from workload_generator.load.resolver import Address, Answer, Resolver
+from workload_generator.load.receive import ANCILLARY_BYTES, Ancillary, segments_received, stamp_receipts
+from workload_generator.load.resolver import Address, Answer
 from workload_generator.load.tls import TlsSession, fault_of
-from workload_generator.records import Arrival, ErrorKind
+from workload_generator.records import ErrorKind, Stamp
 
-__all__ = ["Connection", "Exchange", "Failure", "Origin", "State"]
-
-_RECEIVE_BYTES = 256 * 1024
-_receive_buffer = bytearray(_RECEIVE_BYTES)  # shared: what is read is parsed before the next read
-_receive_view = memoryview(_receive_buffer)
-
+_FIRST_READ_BYTES = 4 * 1024  # enough for most responses, and cheap to allocate
+_READ_BYTES = 64 * 1024
+_MOST_READERS = 1024  # full readers that are kept for the next response
+_SEGMENTS_PROBE = 32
 _MOST_READS = 16  # in one go, so that one large response cannot keep the loop from the others
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM}
 
@@ -44,70 +41,8 @@ _CONNECT_KINDS = {
 }
 
 
-class State(Enum):
-    """Where a connection stands."""
-
-    RESOLVING = "resolving the name"
-    CONNECTING = "connecting"
-    HANDSHAKE = "in the TLS handshake"
-    ACTIVE = "waiting for the response"
-    IDLE = "idle"
-    CLOSED = "closed"
-
-
-class Failure(NamedTuple):
-    """Why an exchange has no complete response. `ours` when this machine had no descriptor, port or memory for it."""
-
-    kind: ErrorKind
-    message: str
-    ours: bool = False
-
-
-class Exchange:
-    """One request from its start to its result. Times in monotonic nanoseconds or lengths; None: not reached."""
-
-    __slots__ = (
-        "arrival",
-        "connect_ns",
-        "connection",
-        "deadline_ns",
-        "dns_ns",
-        "endpoint",
-        "retries",
-        "reused",
-        "start_ns",
-        "tls_ns",
-        "ttfb_ns",
-    )
-
-    def __init__(self, arrival: Arrival, endpoint: Endpoint, start_ns: int, deadline_ns: int) -> None:
-        self.arrival = arrival
-        self.endpoint = endpoint
-        self.start_ns = start_ns
-        self.deadline_ns = deadline_ns
-        self.connection: Connection | None = None
-        self.dns_ns: int | None = None
-        self.connect_ns: int | None = None
-        self.tls_ns: int | None = None
-        self.ttfb_ns: int | None = None
-        self.reused = False
-        self.retries = 0
-
-
-class Owner(Protocol):
-    """Whom a connection reports to."""
-
-    loop: asyncio.AbstractEventLoop
-    resolver: Resolver
-
-    def completed(self, connection: Connection, exchange: Exchange, now_ns: int) -> None:
-        """The whole response is here; `connection.reader` has it."""
-
-    def failed(self, connection: Connection, exchange: Exchange, failure: Failure) -> None:
-        """The exchange has failed; the connection is closed."""
-
-    def ended(self, connection: Connection) -> None:
-        """An idle connection has ended."""
+# On the hot path a global is cheaper than an enum's member.
+_ACTIVE, _IDLE, _KERNEL, _USER = State.ACTIVE, State.IDLE, Stamp.KERNEL, Stamp.USER
 
 
 class Connection:
@@ -116,55 +51,66 @@ class Connection:
     __slots__ = (
         "_addresses",
         "_fd",
+        "_first_ns",
         "_mark_ns",
+        "_opening",
         "_owner",
         "_pending",
+        "_reader",
+        "_segments",
         "_sock",
+        "_stamp",
         "_tls",
         "_writing",
         "exchange",
         "origin",
-        "reader",
         "state",
     )
 
     def __init__(self, owner: Owner, origin: Origin) -> None:
         self._owner = owner
         self.origin = origin
-        self.reader = ResponseReader()
         self.state = State.RESOLVING
         self.exchange: Exchange | None = None
-        self._sock: socket.socket | None = None
+        self._opening = _NO_OPENING
+        self._sock: Any = None  # socket.socket; not spelled out, since None must not be checked for each request
         self._fd = -1
         self._tls: TlsSession | None = None
-        self._addresses: list[Address] = []
+        self._addresses: list[Address] | None = None
         self._pending = b""
         self._writing = False
         self._mark_ns = 0
+        self._segments = 0
+        # For the response, once its first piece is with the full reader
+        self._reader: ResponseReader | None = None
+        self._first_ns: int | None = None
+        self._stamp = _USER
 
     # Opening
 
-    def open(self, exchange: Exchange) -> None:
-        """Connect and send the exchange's request."""
-        self.exchange = exchange
-        exchange.connection = self
+    def open(self, opening: Opening, exchange: Exchange | None = None) -> None:
+        """Connect, and send the exchange's request when there is one."""
+        self._opening = opening
+        if exchange is not None:
+            self.exchange = exchange
+            exchange.connection = self
+            exchange.opening = opening
         self._mark_ns = monotonic_ns()
         known = self._owner.resolver.cached(self.origin.host, self.origin.port)
         if known is not None:
-            exchange.dns_ns = 0
+            opening.dns_ns = 0
             self._connect(known)
         else:
             self._owner.resolver.resolve(self.origin.host, self.origin.port, self._on_answer)
 
     def _on_answer(self, answer: Answer) -> None:
-        exchange = self.exchange
-        if self.state is not State.RESOLVING or exchange is None:
+        if self.state is not State.RESOLVING:
             return  # timed out or cancelled meanwhile
         if isinstance(answer, OSError):
             self._fail(ErrorKind.DNS, f"{self.origin.host}: {answer.strerror or answer}")
             return
-        exchange.dns_ns = monotonic_ns() - self._mark_ns
-        self._mark_ns += exchange.dns_ns
+        dns_ns = self._opening.dns_ns = monotonic_ns() - self._mark_ns
+        self._mark_ns += dns_ns
         self._connect(answer)
 
     def _connect(self, addresses: list[Address]) -> None:
@@ -173,6 +119,7 @@ class Connection:
         self._try_next_address()
 
     def _try_next_address(self) -> None:
+        assert self._addresses
         address = self._addresses.pop(0)
         try:
             sock = socket.socket(address.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
@@ -181,6 +128,7 @@ class Connection:
             return
         self._sock, self._fd = sock, sock.fileno()
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        stamp_receipts(sock)
         try:
             code = sock.connect_ex(address.sockaddr)
         except OSError as error:  # an address that the family cannot express
@@ -211,37 +159,44 @@ class Connection:
         self._fail(kind, f"connect to {self.origin}: {os.strerror(code)}", ours=code in _EXHAUSTED)
 
     def _on_connected(self) -> None:
-        exchange = self.exchange
-        assert exchange is not None
+        self._addresses = None
         now_ns = monotonic_ns()
-        exchange.connect_ns = now_ns - self._mark_ns
+        self._opening.connect_ns = now_ns - self._mark_ns
         self._mark_ns = now_ns
         self._owner.loop.add_reader(self._fd, self._on_readable)
         if self.origin.tls is None:
-            exchange.tls_ns = 0
-            self._send_request(exchange)
+            self._opening.tls_ns = 0
+            self._on_open()
             return
         self.state = State.HANDSHAKE
         self._tls = TlsSession(self.origin.tls, self.origin.host)
         self._shake_hands(b"")
 
-    def _shake_hands(self, received: bytes | memoryview) -> None:
-        tls, exchange = self._tls, self.exchange
-        assert tls is not None and exchange is not None
+    def _shake_hands(self, received: bytes) -> None:
+        tls = self._tls
+        assert tls is not None
         try:
             done = tls.shake_hands(received)
         except (ssl.SSLError, ssl.CertificateError, ValueError) as error:
             with contextlib.suppress(OSError):  # the alert is for the server's log; ours has the error
-                assert self._sock is not None
                 self._sock.send(tls.to_send())
             self._fail(ErrorKind.TLS, fault_of(error))
             return
         self._send(tls.to_send())
         if done and self.state is State.HANDSHAKE:
             now_ns = monotonic_ns()
-            exchange.tls_ns = now_ns - self._mark_ns
+            self._opening.tls_ns = now_ns - self._mark_ns
+            self._segments = segments_received(self._sock)
+            self._on_open()
+            self._on_encrypted(b"", (), now_ns)  # what came with the end of the handshake
+
+    def _on_open(self) -> None:
+        exchange = self.exchange
+        if exchange is not None:
             self._send_request(exchange)
-            self._on_encrypted(b"", now_ns)  # what came with the end of the handshake
+            return
+        self.state = State.IDLE
+        self._owner.opened(self)
 
     # Requests
 
@@ -249,14 +204,13 @@ class Connection:
         """Send another request on this idle connection."""
         self.exchange = exchange
         exchange.connection = self
-        exchange.reused = True
-        exchange.dns_ns = exchange.connect_ns = exchange.tls_ns = 0
         self._send_request(exchange)
 
     def _send_request(self, exchange: Exchange) -> None:
-        self.state = State.ACTIVE
+        self.state = _ACTIVE
         endpoint = exchange.endpoint
-        self.reader.start(endpoint.method)
+        if endpoint.method == "HEAD":
+            self._begin_reading(exchange)  # what the memo knows answers other methods
         self._send(endpoint.request if self._tls is None else self._tls.encrypt(endpoint.request))
 
     def _send(self, data: bytes) -> None:
@@ -267,7 +221,7 @@ class Connection:
         if sock is None or not data:
             return
         try:
-            sent = sock.send(data)
+            sent: int = sock.send(data)
         except BlockingIOError:
             sent = 0
         except OSError as error:
@@ -290,107 +244,178 @@ class Connection:
     # Responses
 
     def _on_readable(self) -> None:
+        if self._sock is None or self._read(_FIRST_READ_BYTES):
+            return
         for _ in range(_MOST_READS):
-            sock = self._sock
-            if sock is None:
-                return
-            try:
-                size = sock.recv_into(_receive_buffer)
-            except BlockingIOError:
-                return
-            except OSError as error:
-                self._on_lost(error)
-                return
-            self._on_received(size, monotonic_ns())
-            if self.state is State.IDLE:
+            if self._sock is None or self._read(_READ_BYTES):
                 return
         self._owner.loop.call_soon(self._on_readable)
 
-    def _on_received(self, size: int, now_ns: int) -> None:
-        if size == 0:
+    def _read(self, size: int) -> bool:
+        """Read once. Whether there is nothing more to read for now."""
+        try:
+            data, ancillary, _flags, _address = self._sock.recvmsg(size, ANCILLARY_BYTES)
+        except BlockingIOError:
+            return True
+        except OSError as error:
+            self._on_lost(error)
+            return True
+        now_ns = monotonic_ns()
+        if self.state is _ACTIVE and self._tls is None and data:
+            return self._on_plain(data, ancillary, now_ns)
+        return self._on_other(data, ancillary, now_ns)
+
+    def _on_other(self, data: bytes, ancillary: Ancillary, now_ns: int) -> bool:
+        """What is not a part of a plain response. Whether there is nothing more to read for now."""
+        if not data:
             self._on_end(now_ns)
         elif self.state is State.IDLE:
-            self._on_idle_data(_receive_view[:size])
+            self._on_idle_data(data)
         elif self.state is State.HANDSHAKE:
-            self._shake_hands(_receive_view[:size])
-        elif self._tls is None:
-            self._on_response(_receive_view[:size], now_ns)
+            self._shake_hands(data)
         else:
-            self._on_encrypted(_receive_view[:size], now_ns)
+            return self._on_encrypted(data, ancillary, now_ns)
+        return self.state is State.IDLE
 
-    def _on_encrypted(self, data: bytes | memoryview, now_ns: int) -> None:
+    def _on_encrypted(self, data: bytes, ancillary: Ancillary, now_ns: int) -> bool:
         assert self._tls is not None
         try:
             plain, ended = self._tls.decrypt(data)
         except ssl.SSLError as error:
             self._fail(ErrorKind.TLS, fault_of(error))
-            return
+            return True
         self._send(self._tls.to_send())
+        done = False
         if plain and self.state is State.ACTIVE:
-            self._on_response(plain, now_ns)
+            done = self._on_plain(plain, ancillary, now_ns)
         if ended and self.state in (State.ACTIVE, State.IDLE):
             self._on_end(now_ns)
+        return done
 
-    def _on_idle_data(self, data: memoryview) -> None:
+    def _on_idle_data(self, data: bytes) -> None:
         if self._tls is not None:  # session tickets and key updates come when they like
             with contextlib.suppress(ssl.SSLError):
                 plain, ended = self._tls.decrypt(data)
                 self._send(self._tls.to_send())
                 if not plain and not ended:
+                    self._segments = segments_received(self._sock)
                     return
         self._owner.ended(self)
         self.close()
 
-    def _on_response(self, data: bytes | memoryview, now_ns: int) -> None:
-        exchange, reader = self.exchange, self.reader
+    def _on_plain(self, data: bytes, ancillary: Ancillary, now_ns: int) -> bool:
+        """A piece of the response. Whether its exchange is over."""
+        owner, exchange = self._owner, self.exchange
         assert exchange is not None
-        if exchange.ttfb_ns is None:
-            exchange.ttfb_ns = now_ns - exchange.start_ns
+        arrived_ns = owner.clock.arrived_ns(ancillary, now_ns)
+        stamp = _KERNEL
+        if arrived_ns is None or arrived_ns < exchange.start_ns:  # before we asked: the answer to something else
+            arrived_ns, stamp = now_ns, _USER
+        if self._reader is None:
+            response = owner.memo.get(data)
+            if response is not None:
+                if owner.counts_segments or self._segments % _SEGMENTS_PROBE == 0:
+                    segments = self._count_segments()
+                else:
+                    segments = 1
+                    self._segments += 1
+                self.exchange = None
+                if self._pending:
+                    self.close()
+                else:
+                    self.state = _IDLE
+                owner.completed(self, exchange, response, arrived_ns, arrived_ns, stamp, segments)
+                return True
+        return self._on_piece(exchange, data, arrived_ns, stamp)
+
+    def _on_piece(self, exchange: Exchange, data: bytes, arrived_ns: int, stamp: Stamp) -> bool:
+        """A piece that the memo does not know, for the full reader."""
+        reader = self._reader or self._begin_reading(exchange)
+        if self._first_ns is None:
+            self._first_ns, self._stamp = arrived_ns, stamp
+        whole = not reader.heard
         try:
             complete = reader.feed(data)
         except ProtocolError as error:
             self._fail(ErrorKind.PROTOCOL, str(error))
-            return
+            return True
         except BodyError as error:
             self._fail(ErrorKind.BODY, str(error))
-            return
+            return True
         if not reader.started:
-            exchange.ttfb_ns = None  # only interim responses so far: the status line that counts is still to come
-        elif complete:
-            self._complete(exchange, now_ns)
+            self._first_ns = None  # only interim responses so far: the status line that counts is still to come
+        if not complete:
+            return False
+        response = response_of(reader)
+        if whole and exchange.endpoint.method != "HEAD":
+            self._owner.memo.learn(data, response)
+        self._complete(exchange, response, self._first_ns or arrived_ns, arrived_ns, self._stamp)
+        return True
 
-    def _complete(self, exchange: Exchange, now_ns: int) -> None:
+    def _count_segments(self) -> int:
+        """Segments of the response that has just ended, 0 when the kernel does not tell.
+
+        Asking costs a tenth of a request. As long as no response had more than one segment, responses that are known
+        by heart are taken to have one, and only some are asked about: the count is the connection's, so that one that
+        was missed shows with the next question, and from then on every response is asked about.
+        """
+        received = segments_received(self._sock)
+        number, self._segments = received - self._segments, received
+        if number > 1:
+            self._owner.counts_segments = True
+        return max(0, number)
+
+    def _begin_reading(self, exchange: Exchange) -> ResponseReader:
+        readers = self._owner.readers
+        reader = self._reader = readers.pop() if readers else ResponseReader()
+        reader.start(exchange.endpoint.method)
+        self._first_ns = None
+        return reader
+
+    def _end_reading(self) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            if not reader.keep_alive or len(self._owner.readers) >= _MOST_READERS:
+                reader.close()  # its parser stands somewhere within what nobody will read
+            if len(self._owner.readers) < _MOST_READERS:
+                self._owner.readers.append(reader)
+
+    def _complete(self, exchange: Exchange, response: Response, first_ns: int, last_ns: int, stamp: Stamp) -> None:
+        segments = self._count_segments()
         self.exchange = None
-        self.state = State.IDLE if self.reader.keep_alive and not self._pending else State.CLOSED
-        if self.state is State.CLOSED:
-            self._release_socket()
-        self._owner.completed(self, exchange, now_ns)
+        self._end_reading()
+        if response.keep_alive and not self._pending:
+            self.state = _IDLE
+        else:
+            self.close()
+        self._owner.completed(self, exchange, response, first_ns, last_ns, stamp, segments)
 
     # Ends
 
     def _on_end(self, now_ns: int) -> None:
+        reader = self._reader
         if self.state is State.IDLE:
             self._owner.ended(self)
             self.close()
         elif self.state is State.HANDSHAKE:
             self._fail(ErrorKind.TLS, "the server closed the connection during the TLS handshake")
-        elif not self.reader.started:
+        elif reader is None or not reader.started:
             self._fail(ErrorKind.RESET, "the server closed the connection without a response")
+        elif reader.at_eof():
+            exchange = self.exchange
+            assert exchange is not None and self._first_ns is not None
+            self._complete(exchange, response_of(reader), self._first_ns, now_ns, self._stamp)
+        elif reader.head_complete:
+            self._fail(ErrorKind.BODY, "the server closed the connection within the body")
         else:
-            exchange, reader = self.exchange, self.reader
-            assert exchange is not None
-            if reader.at_eof():
-                self._complete(exchange, now_ns)
-            elif reader.head_complete:
-                self._fail(ErrorKind.BODY, "the server closed the connection within the body")
-            else:
-                self._fail(ErrorKind.RESET, "the server closed the connection within the response's head")
+            self._fail(ErrorKind.RESET, "the server closed the connection within the response's head")
 
     def _on_lost(self, error: OSError) -> None:
+        reader = self._reader
         if self.state is State.IDLE:
             self._owner.ended(self)
             self.close()
-        elif self.reader.started and self.reader.head_complete and self.state is State.ACTIVE:
+        elif reader is not None and reader.started and reader.head_complete and self.state is State.ACTIVE:
             self._fail(ErrorKind.BODY, f"{error.strerror} while reading the body")
         else:
             self._fail(ErrorKind.RESET, f"{error.strerror} while {self.state.value}")
@@ -403,13 +428,18 @@ class Connection:
         """End the connection; nothing is reported."""
         self.state = State.CLOSED
         self._release_socket()
+        self._end_reading()
 
     def _fail(self, kind: ErrorKind, message: str, ours: bool = False) -> None:
-        exchange = self.exchange
+        exchange, reader = self.exchange, self._reader
         self.exchange = None
+        failure = Failure(kind, message, ours)
+        if reader is not None:
+            response = response_of(reader) if reader.head_complete else None
+            stamp = None if self._first_ns is None else self._stamp
+            failure = Failure(kind, message, ours, reader.heard, self._first_ns, stamp, response)
         self.close()
-        if exchange is not None:
-            self._owner.failed(self, exchange, Failure(kind, message, ours))
+        self._owner.failed(self, exchange, failure)
 
     def _stop_writing(self) -> None:
         if self._writing:
@@ -424,4 +454,6 @@ class Connection:
         self._owner.loop.remove_reader(self._fd)
         self._sock, self._fd, self._pending = None, -1, b""
         sock.close()
-        self.reader.close()
+
+
+_NO_OPENING = Opening()  # what a connection has before it is opened; nobody writes to it

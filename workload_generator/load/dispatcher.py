@@ -13,10 +13,11 @@ from collections.abc import Coroutine, Iterator
 from workload_generator.arrivals import ColdStartRounds
 from workload_generator.clock import monotonic_ns
 from workload_generator.load.engine import Engine, Record
-from workload_generator.load.timer import DeadlineTimer
-from workload_generator.records import Arrival, ErrorKind, Phase, Result, unanswered
+from workload_generator.load.timer import DeadlineTimer, Spinner
+from workload_generator.records import Arrival, ErrorKind, Phase, unanswered
 
 _BURST = 512  # arrivals started before the loop may read responses again, when the generator has fallen behind
+_MEASURE = Phase.MEASURE
 _FAILED_PAUSE_S = 0.001  # a closed loop against a dead target must not become a storm of refused connections
 
 
@@ -58,14 +59,20 @@ class OpenLoop(Dispatcher):
     """Follows a schedule; due times count from `origin_ns` on the monotonic clock."""
 
     def __init__(
-        self, arrivals: Iterator[Arrival], engine: Engine, record: Record, origin_ns: int, max_in_flight: int
+        self,
+        arrivals: Iterator[Arrival],
+        engine: Engine,
+        record: Record,
+        origin_ns: int,
+        max_in_flight: int,
+        spinner: Spinner | None = None,
     ) -> None:
         super().__init__(engine, origin_ns)
         self._arrivals = arrivals
         self._record = record
         self._max_in_flight = max_in_flight
         self._next: Arrival | None = None
-        self._timer = DeadlineTimer(engine.loop, self._on_due)
+        self._timer = DeadlineTimer(engine.loop, self._on_due, spinner)
 
     def start(self) -> None:
         """Begin with the first arrival."""
@@ -113,7 +120,7 @@ class OpenLoop(Dispatcher):
         self.dropped += 1
         self.dropped_measured += arrival.phase is Phase.MEASURE
         message = f"{self._max_in_flight} requests were in flight"
-        self._record(unanswered(arrival, self._now_ns(), ErrorKind.DROPPED, message))
+        self._record.add(unanswered(arrival, self._now_ns(), ErrorKind.DROPPED, message))
 
 
 class ClosedLoop(Dispatcher):
@@ -127,6 +134,7 @@ class ClosedLoop(Dispatcher):
         self._first_ns = first_ns
         self._end_ns = end_ns
         self._connections = connections
+        self._stopped = False
         self._start_timer = DeadlineTimer(engine.loop, self._fill)
         self._end_timer = DeadlineTimer(engine.loop, self.stop)
 
@@ -137,6 +145,7 @@ class ClosedLoop(Dispatcher):
 
     def stop(self) -> None:
         """Start nothing more."""
+        self._stopped = True
         self._start_timer.close()
         self._end_timer.close()
         self.finished.set()
@@ -146,16 +155,16 @@ class ClosedLoop(Dispatcher):
             self._engine.loop.call_soon(self._start_next)
 
     def _start_next(self) -> None:
-        now_ns = self._now_ns()
-        if self.finished.is_set() or now_ns >= self._end_ns:
+        now_ns = monotonic_ns() - self._origin_ns
+        if self._stopped or now_ns >= self._end_ns:
             return
-        arrival = Arrival(self.planned, Phase.MEASURE, next(self._targets), now_ns)
-        self._plan(arrival)
-        self._engine.start(arrival, self._on_done)
+        seq = self.planned
+        self.planned = self.planned_measured = seq + 1
+        self._engine.start(Arrival(seq, _MEASURE, next(self._targets), now_ns), self._on_done)
 
-    def _on_done(self, result: Result) -> None:
-        if result.error is None:
-            self._engine.loop.call_soon(self._start_next)
+    def _on_done(self, error: ErrorKind | None) -> None:
+        if error is None:
+            self._start_next()
         else:
             self._engine.loop.call_later(_FAILED_PAUSE_S, self._start_next)
 
@@ -187,7 +196,7 @@ class _OneByOne(Dispatcher):
     async def _visit(self, arrival: Arrival) -> None:
         self._plan(arrival)
         done = asyncio.Event()
-        self._engine.start(arrival, lambda _result: done.set())
+        self._engine.start(arrival, lambda _error: done.set())
         await done.wait()
 
 

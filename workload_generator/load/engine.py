@@ -11,19 +11,39 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Sequence
+from typing import Protocol
 
 from workload_generator.clock import NS_PER_S, monotonic_ns
-from workload_generator.codec import text_of
-from workload_generator.load.connection import Connection, Exchange, Failure, State
-from workload_generator.load.endpoint import Endpoint
-from workload_generator.load.pool import Pool
+from workload_generator.load.connection import Connection
+from workload_generator.load.endpoint import Endpoint, Origin
+from workload_generator.load.exchange import Exchange, Failure, OnDone, Opening, State
+from workload_generator.load.memo import Response, ResponseMemo
+from workload_generator.load.pool import Pool, Stack
+from workload_generator.load.protocol import ResponseReader
+from workload_generator.load.receive import ReceiveClock
 from workload_generator.load.resolver import Resolver
 from workload_generator.records import Arrival, ErrorKind, Phase, Result, Stamp, unanswered
 
 _SWEEP_S = 1.0
+_MOST_OPENING = 16  # connections that are opened at the same time before a run
 
-Record = Callable[[Result], None]
+_IDLE, _MEASURE = State.IDLE, Phase.MEASURE  # on the hot path a global is cheaper than an enum's member
+
+
+class Record(Protocol):
+    """Where results go."""
+
+    def add(self, result: Result, /) -> None:
+        """Take one result."""
+
+    def served(
+        self, arrival: Arrival, start_ns: int, status: int, dns_ns: int, connect_ns: int, tls_ns: int, ttfb_ns: int,
+        total_ns: int, bytes_read: int, cold: bool | None, reused: bool, retries: int, stamp: Stamp, segments: int,
+        instance: str | None, /,
+    ) -> None:  # fmt: skip
+        """Take the result of a request that got its whole response, without making a `Result` of it."""
 
 
 class Engine:
@@ -40,9 +60,14 @@ class Engine:
         timeout_ns: int,
         origin_ns: int,
         record: Record,
+        clock: ReceiveClock | None = None,
     ) -> None:
         self.loop = loop
         self.resolver = Resolver(loop)
+        self.clock = clock or ReceiveClock()
+        self.memo = ResponseMemo()
+        self.readers: list[ResponseReader] = []
+        self.counts_segments = False
         self.started = 0
         self.finished = 0
         self.last_start_ns = 0
@@ -51,12 +76,15 @@ class Engine:
         self.exhausted = 0  # connections that this machine had no descriptor, port or memory for
         self._endpoints = endpoints
         self._pool = pool
+        self._stacks: dict[int, Stack] = {}  # by target
         self._timeout_ns = timeout_ns
         self._origin_ns = origin_ns
         self._record = record
-        self._in_flight: dict[Exchange, Callable[[Result], None] | None] = {}
+        self._served = record.served
+        self._in_flight: dict[Exchange, None] = {}
         self._deadline_timer: asyncio.TimerHandle | None = None
         self._drained: asyncio.Event | None = None
+        self._preconnection: _Preconnection | None = None
         self._sweep_timer = loop.call_later(_SWEEP_S, self._sweep)
 
     @property
@@ -64,21 +92,44 @@ class Engine:
         """Requests that have started and have no result yet."""
         return len(self._in_flight)
 
-    def start(self, arrival: Arrival, on_done: Callable[[Result], None] | None = None) -> None:
-        """Start the request of `arrival` now; `on_done` is told its result, after the record."""
+    def start(self, arrival: Arrival, on_done: OnDone | None = None) -> None:
+        """Start the request of `arrival` now; `on_done` is told when it has its result, after the record."""
         start_ns = self.last_start_ns = monotonic_ns()
-        endpoint = self._endpoints[arrival.target]
-        exchange = Exchange(arrival, endpoint, start_ns, start_ns + self._timeout_ns)
+        target = arrival.target
+        endpoint = self._endpoints[target]
+        exchange = Exchange(arrival, endpoint, start_ns, on_done)
         self.started += 1
-        self.started_measured += arrival.phase is Phase.MEASURE
-        self._in_flight[exchange] = on_done
+        self.started_measured += arrival.phase is _MEASURE
+        self._in_flight[exchange] = None
         if self._deadline_timer is None:
-            self._arm(exchange.deadline_ns)
-        connection = self._pool.take(endpoint.origin, start_ns)
+            self._arm(start_ns + self._timeout_ns)
+        stack = self._stacks.get(target)
+        if stack is None:
+            stack = self._stacks[target] = self._pool.stack(endpoint.origin)
+        connection = stack.take(start_ns)
         if connection is None:
-            Connection(self, endpoint.origin).open(exchange)
+            Connection(self, endpoint.origin).open(Opening(), exchange)
         else:
             connection.reuse(exchange)
+
+    async def preconnect(self, count: int) -> str | None:
+        """Open `count` connections to each origin, a few at a time, and keep them for the run.
+
+        The first fault ends it and is returned: requests will meet it too, and log it.
+        """
+        origins = list(dict.fromkeys(endpoint.origin for endpoint in self._endpoints))
+        self._preconnection = opening = _Preconnection(deque(origin for origin in origins for _ in range(count)))
+        for _ in range(min(_MOST_OPENING, len(opening.waiting))):
+            self._open_next()
+        try:
+            await asyncio.wait_for(opening.done.wait(), self._timeout_ns / NS_PER_S)
+        except TimeoutError:
+            opening.fault = f"{opening.open} connections were not open within {self._timeout_ns / NS_PER_S:g} s"
+        self._preconnection = None
+        for connection in opening.connections:
+            if connection.state is not State.IDLE:
+                connection.close()
+        return opening.fault
 
     async def drain(self) -> None:
         """Wait until nothing is in flight; to be called once nothing is started any more."""
@@ -101,74 +152,96 @@ class Engine:
 
     # What connections report
 
-    def completed(self, connection: Connection, exchange: Exchange, now_ns: int) -> None:
-        """See `connection.Owner`."""
-        reader = connection.reader
-        result = Result(
-            exchange.arrival.seq,
-            exchange.arrival.phase,
-            exchange.arrival.target,
-            exchange.arrival.due_ns,
-            exchange.start_ns - self._origin_ns,
-            reader.status,
-            exchange.dns_ns,
-            exchange.connect_ns,
-            exchange.tls_ns,
-            exchange.ttfb_ns,
-            now_ns - exchange.start_ns,
-            reader.bytes_read,
-            reader.cold,
-            exchange.reused,
-            exchange.retries,
-            Stamp.USER,
-            text_of(reader.instance) if reader.instance is not None else None,
-            None,
-            None,
-            None,
-        )
-        if connection.state is State.IDLE:
-            self._pool.release(connection, now_ns)
-        self._finish(exchange, result)
+    def opened(self, connection: Connection) -> None:
+        """See `exchange.Owner`."""
+        self._pool.stack(connection.origin).release(connection, monotonic_ns())
+        self._on_opened(None)
 
-    def failed(self, connection: Connection, exchange: Exchange, failure: Failure) -> None:
-        """See `connection.Owner`."""
-        reader = connection.reader
-        self.exhausted += failure.ours
-        lost_reused = exchange.reused and failure.kind is ErrorKind.RESET and not reader.heard
-        if lost_reused and exchange.retries == 0 and exchange.endpoint.retriable:
-            exchange.retries = 1
-            exchange.reused = False
-            exchange.dns_ns = exchange.connect_ns = exchange.tls_ns = None
-            Connection(self, exchange.endpoint.origin).open(exchange)
-            return
-        start_ns = exchange.start_ns - self._origin_ns
-        result = unanswered(exchange.arrival, start_ns, failure.kind, failure.message)._replace(
-            dns_ns=exchange.dns_ns,
-            connect_ns=exchange.connect_ns,
-            tls_ns=exchange.tls_ns,
-            ttfb_ns=exchange.ttfb_ns,
-            stamp=None if exchange.ttfb_ns is None else Stamp.USER,
-            reused=exchange.reused,
-            retries=exchange.retries,
-        )
-        if reader.head_complete:
-            instance = None if reader.instance is None else text_of(reader.instance)
-            result = result._replace(status=reader.status, bytes_read=reader.bytes_read, instance=instance)
-        self._finish(exchange, result)
-
-    def ended(self, connection: Connection) -> None:
-        """See `connection.Owner`."""
-        self._pool.forget(connection)
-
-    def _finish(self, exchange: Exchange, result: Result) -> None:
-        on_done = self._in_flight.pop(exchange)
+    def completed(
+        self, connection: Connection, exchange: Exchange, response: Response, first_ns: int, last_ns: int,
+        stamp: Stamp, segments: int,
+    ) -> None:  # fmt: skip
+        """See `exchange.Owner`."""
+        arrival, opening, start_ns = exchange.arrival, exchange.opening, exchange.start_ns
+        if opening is None:
+            dns_ns = connect_ns = tls_ns = retries = 0
+        else:
+            retries = opening.retries
+            dns_ns, connect_ns, tls_ns = opening.dns_ns or 0, opening.connect_ns or 0, opening.tls_ns or 0
+        status, bytes_read, cold, instance, _ = response
+        self._served(
+            arrival, start_ns - self._origin_ns, status, dns_ns, connect_ns, tls_ns, first_ns - start_ns,
+            last_ns - start_ns, bytes_read, cold, opening is None, retries, stamp, segments, instance,
+        )  # fmt: skip
+        if connection.state is _IDLE:
+            self._stacks[arrival.target].release(connection, last_ns)
+        del self._in_flight[exchange]
         self.finished += 1
-        self.finished_measured += exchange.arrival.phase is Phase.MEASURE
-        self._record(result)
+        self.finished_measured += arrival.phase is _MEASURE
+        on_done = exchange.on_done
         if on_done is not None:
-            on_done(result)
+            on_done(None)
         if self._drained is not None and not self._in_flight:
             self._drained.set()
+
+    def failed(self, connection: Connection, exchange: Exchange | None, failure: Failure) -> None:
+        """See `exchange.Owner`."""
+        self.exhausted += failure.ours
+        if exchange is None:
+            self._on_opened(failure.message)
+            return
+        opening, start_ns = exchange.opening, exchange.start_ns
+        lost_reused = opening is None and failure.kind is ErrorKind.RESET and not failure.heard
+        if lost_reused and exchange.endpoint.retriable:
+            Connection(self, exchange.endpoint.origin).open(Opening(retries=1), exchange)
+            return
+        result = unanswered(exchange.arrival, start_ns - self._origin_ns, failure.kind, failure.message)._replace(
+            dns_ns=opening.dns_ns if opening is not None else 0,
+            connect_ns=opening.connect_ns if opening is not None else 0,
+            tls_ns=opening.tls_ns if opening is not None else 0,
+            ttfb_ns=None if failure.first_ns is None else failure.first_ns - start_ns,
+            stamp=failure.stamp,
+            reused=opening is None,
+            retries=opening.retries if opening is not None else 0,
+        )
+        if failure.response is not None:
+            status, bytes_read, _, instance, _ = failure.response
+            result = result._replace(status=status, bytes_read=bytes_read, instance=instance)
+        self._record.add(result)
+        del self._in_flight[exchange]
+        self.finished += 1
+        self.finished_measured += exchange.arrival.phase is _MEASURE
+        if exchange.on_done is not None:
+            exchange.on_done(failure.kind)
+        if self._drained is not None and not self._in_flight:
+            self._drained.set()
+
+    def ended(self, connection: Connection) -> None:
+        """See `exchange.Owner`."""
+        self._pool.forget(connection)
+
+    # Before the run
+
+    def _open_next(self) -> None:
+        opening = self._preconnection
+        if opening is not None and opening.waiting:
+            opening.open += 1
+            connection = Connection(self, opening.waiting.popleft())
+            opening.connections.append(connection)
+            connection.open(Opening())
+
+    def _on_opened(self, fault: str | None) -> None:
+        opening = self._preconnection
+        if opening is None:
+            return  # it was given up meanwhile
+        opening.open -= 1
+        if fault is not None:
+            opening.fault = fault
+            opening.waiting.clear()
+        if opening.waiting:
+            self.loop.call_soon(self._open_next)
+        elif not opening.open:
+            opening.done.set()
 
     # Time
 
@@ -181,7 +254,7 @@ class Engine:
         now_ns = monotonic_ns()
         late: list[Exchange] = []
         for exchange in self._in_flight:
-            if exchange.deadline_ns > now_ns:
+            if exchange.start_ns + self._timeout_ns > now_ns:
                 break
             late.append(exchange)
         for exchange in late:
@@ -192,8 +265,21 @@ class Engine:
             seconds = self._timeout_ns / NS_PER_S
             connection.abort(kind, f"no complete response within {seconds:g} s, {connection.state.value}")
         if self._in_flight and self._deadline_timer is None:
-            self._arm(next(iter(self._in_flight)).deadline_ns)
+            self._arm(next(iter(self._in_flight)).start_ns + self._timeout_ns)
 
     def _sweep(self) -> None:
         self._pool.close_stale(monotonic_ns())
         self._sweep_timer = self.loop.call_later(_SWEEP_S, self._sweep)
+
+
+class _Preconnection:
+    """Connections that are still to be opened, and being opened, before a run."""
+
+    def __init__(self, waiting: deque[Origin]) -> None:
+        self.waiting = waiting
+        self.connections: list[Connection] = []
+        self.open = 0
+        self.fault: str | None = None
+        self.done = asyncio.Event()
+        if not waiting:
+            self.done.set()

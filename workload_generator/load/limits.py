@@ -34,13 +34,14 @@ def raise_descriptor_limit() -> int:
     return hard if hard != resource.RLIM_INFINITY else 2**20
 
 
-def max_in_flight(experiment: Experiment, descriptors: int) -> int:
-    """The experiment's own limit, else the smallest of rps × timeout, descriptors − 256 and 90 % of the ports."""
+def max_in_flight(experiment: Experiment, descriptors: int, shards: int = 1) -> int:
+    """A shard's share of the experiment's own limit, else the smallest of its rps × timeout, its descriptors − 256 and
+    its share of 90 % of the ports (shards may have one address, and so one range of ports)."""
     rate = experiment.rate
     if rate.max_in_flight is not None:
-        return rate.max_in_flight
-    limits = [descriptors - _SPARE_DESCRIPTORS, math.floor(_ephemeral_ports() * _PORT_SHARE)]
-    peak_rps = experiment.peak_rps
+        return max(1, rate.max_in_flight // shards)
+    limits = [descriptors - _SPARE_DESCRIPTORS, math.floor(_ephemeral_ports() * _PORT_SHARE) // shards]
+    peak_rps = experiment.peak_rps / shards
     if peak_rps:
         most = peak_rps * (rate.timeout_ns + _TIMEOUT_GRID_NS) / NS_PER_S
         chance = _CHANCE_SIGMAS * math.sqrt(most) if isinstance(rate.arrival, Poisson) else 0
@@ -76,6 +77,13 @@ def cpu_limit() -> float | None:
         return None if quota_us <= 0 else quota_us / int((base / "cpu.cfs_period_us").read_text())
     except (OSError, ValueError):
         return None
+
+
+def auto_processes() -> int:
+    """How many processes can run at the same time: the cgroup's CPU limit, or the cores that we may use."""
+    cores = len(os.sched_getaffinity(0))
+    limit = cpu_limit()
+    return cores if limit is None else max(1, min(cores, math.floor(limit)))
 
 
 def peak_memory_bytes() -> int | None:

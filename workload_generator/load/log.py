@@ -25,7 +25,6 @@ import orjson
 from workload_generator.errors import LogError, UsageError
 from workload_generator.load import frames
 from workload_generator.load.blocks import BlockWriter
-from workload_generator.records import Result
 
 _FLUSH_S = 0.1
 _MOST_WAITING_BYTES = 128 * 1024 * 1024
@@ -33,14 +32,26 @@ _END_TIMEOUT_S = 60.0
 
 
 class Log:
-    """One run's log. `on_failure` is called once, when the log cannot go on; `failure` then says why."""
+    """One run's log. `on_failure` is called once, when the log cannot go on; `failure` then says why.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, path: Path, fd: int, on_failure: Callable[[], None]) -> None:
+    `inherit` are descriptors that the recorder needs besides its own.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        path: Path,
+        fd: int,
+        on_failure: Callable[[], None],
+        inherit: tuple[int, ...] = (),
+    ) -> None:
         self.path = path
         self.failure: str | None = None
         self._loop = loop
         self._on_failure = on_failure
-        self._block = BlockWriter()
+        self._block = BlockWriter(self._flush)
+        self.add = self._block.add  # see `engine.Record`: without a call in between, since it is the hot path
+        self.served = self._block.served
         self._waiting: deque[memoryview] = deque()
         self._waiting_bytes = 0
         self._writing = False
@@ -50,7 +61,7 @@ class Log:
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "workload_generator.load.recorder", str(fd), str(theirs.fileno())],
-                pass_fds=(fd, theirs.fileno()),
+                pass_fds=(fd, theirs.fileno(), *inherit),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 preexec_fn=_ignore_signals,
@@ -66,13 +77,6 @@ class Log:
     def begin(self, fields: dict[str, Any]) -> None:
         """Open the log: what the recorder needs to know, the header among it."""
         self._send(frames.json_frame(frames.START, fields))
-
-    def record(self, result: Result) -> None:
-        """Take one result."""
-        block = self._block
-        if block.full:
-            self._flush()
-        block.add(result)
 
     def heartbeat(self, beat: dict[str, Any]) -> None:
         """Write the counts of this second."""

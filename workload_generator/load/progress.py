@@ -8,15 +8,18 @@ Rules:
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any, Protocol
 
+import orjson
 from rich.console import Group
 from rich.live import Live
 from rich.markup import escape
@@ -26,7 +29,7 @@ from rich.text import Text
 
 from workload_generator.clock import NS_PER_MS, NS_PER_S
 from workload_generator.load.terminal import Terminal
-from workload_generator.records import ErrorKind, Phase, Result
+from workload_generator.records import Block, ErrorKind, Phase, Result
 from workload_generator.stats import Histogram, format_us
 
 _WINDOW_NS = 5 * NS_PER_S
@@ -65,49 +68,108 @@ class View(Protocol):
         """Leave the terminal as it was."""
 
 
-class Progress:
-    """Adds up the last seconds, and has them drawn."""
+class Lately:
+    """What came since the last beat: TTFBs (µs), arrivals without one, and how many of those had failed."""
 
-    def __init__(self, view: View | None, total_ns: int, timeout: str, targets: Sequence[str], is_ok: IsOk) -> None:
-        self._total_ns = total_ns
-        self._timeout = timeout
+    def __init__(self, targets: Sequence[str], is_ok: IsOk) -> None:
         self._targets = targets
         self._is_ok = is_ok
-        self._ttfb_us: list[int] = []
-        self._beyond = 0
-        self._failed = 0
-        self._beats: deque[tuple[int, int, list[int], int]] = deque()  # elapsed, started, TTFBs and failures since
-        self._drawer = _Drawer(view) if view is not None else None
+        self.pings: list[str] = []
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin anew."""
+        self.ttfb_us: list[int] = []
+        self.beyond = 0
+        self.failed = 0
+        self.pings = []
+
+    def add(self, results: Iterable[Result]) -> None:
+        """Take a batch of results."""
+        for result in results:
+            if result.phase is Phase.PING:
+                self.pings.append(f"ping {self._targets[result.target]}: {_ping_text(result)}")
+            elif result.ttfb_ns is not None and self._is_ok(result):
+                self.ttfb_us.append(result.ttfb_ns // 1000)
+            else:
+                self.beyond += 1
+                self.failed += result.error is not ErrorKind.DROPPED
+
+    def add_served(self, block: Block, ok: Sequence[bool]) -> None:
+        """Take a block in which every request got its whole response."""
+        if min(block.phase) == Phase.PING:
+            self.add(block.results())
+            return
+        self.ttfb_us += [ns // 1000 for ns in compress(block.ttfb_ns, ok)]
+        failed = len(ok) - sum(ok)
+        self.beyond += failed
+        self.failed += failed
+
+
+class Progress(Protocol):
+    """Who is told of results and heartbeats."""
 
     def add(self, results: Sequence[Result]) -> None:
         """Take a batch of results."""
-        drawer = self._drawer
-        if drawer is None:
-            return
-        for result in results:
-            if result.phase is Phase.PING:
-                drawer.put(f"ping {self._targets[result.target]}: {_ping_text(result)}")
-            elif result.ttfb_ns is not None and self._is_ok(result):
-                self._ttfb_us.append(result.ttfb_ns // 1000)
-            else:
-                self._beyond += 1
-                self._failed += result.error is not ErrorKind.DROPPED
+
+    def add_served(self, block: Block, ok: Sequence[bool]) -> None:
+        """Take a block in which every request got its whole response."""
 
     def beat(self, beat: dict[str, Any]) -> None:
-        """Show the state; `beat` holds `line` (the log's heartbeat), `elapsed_ns`, `in_flight` and `phase`."""
-        if self._drawer is not None:
-            self._drawer.put(self._snapshot(beat))
+        """A second has passed; `beat` holds `line` (the log's heartbeat), `elapsed_ns`, `in_flight` and `phase`."""
+
+    def close(self) -> None:
+        """The run is over."""
+
+
+class Shown:
+    """Adds up the last seconds, and has them drawn."""
+
+    def __init__(self, view: View, total_ns: int, timeout: str, lately: Lately) -> None:
+        self._total_ns = total_ns
+        self._timeout = timeout
+        self._lately = lately
+        self._failed = 0
+        self._beats: deque[tuple[int, int, list[int], int]] = deque()  # elapsed, started, TTFBs and failures since
+        self._drawer = _Drawer(view)
+
+    def add(self, results: Sequence[Result]) -> None:
+        """See `Progress`."""
+        self._lately.add(results)
+        self._tell()
+
+    def add_served(self, block: Block, ok: Sequence[bool]) -> None:
+        """See `Progress`."""
+        self._lately.add_served(block, ok)
+        self._tell()
+
+    def take(self, ttfb_us: list[int], beyond: int, failed: int, pings: Iterable[str]) -> None:
+        """What a worker relays of its own `Lately`."""
+        lately = self._lately
+        lately.ttfb_us += ttfb_us
+        lately.beyond += beyond
+        lately.failed += failed
+        lately.pings += pings
+        self._tell()
+
+    def beat(self, beat: dict[str, Any]) -> None:
+        """See `Progress`: show the state."""
+        self._drawer.put(self._snapshot(beat))
 
     def close(self) -> None:
         """End the view; what it has not drawn within a second is left out."""
-        if self._drawer is not None:
-            self._drawer.close()
-            self._drawer = None
+        self._drawer.close()
+
+    def _tell(self) -> None:
+        for line in self._lately.pings:
+            self._drawer.put(line)
+        self._lately.pings = []
 
     def _snapshot(self, beat: dict[str, Any]) -> Snapshot:
-        elapsed_ns, started = beat["elapsed_ns"], beat["line"]["started"]
-        self._beats.append((elapsed_ns, started, self._ttfb_us, self._beyond))
-        self._ttfb_us, self._beyond = [], 0
+        elapsed_ns, started, lately = beat["elapsed_ns"], beat["line"]["started"], self._lately
+        self._beats.append((elapsed_ns, started, lately.ttfb_us, lately.beyond))
+        self._failed += lately.failed
+        lately.clear()
         while len(self._beats) > 2 and self._beats[1][0] <= elapsed_ns - _WINDOW_NS:
             self._beats.popleft()
         first_ns, first_started = self._beats[0][:2] if len(self._beats) > 1 else (0, 0)
@@ -127,16 +189,72 @@ class Progress:
         )
 
 
+class Silent:
+    """Nobody looks."""
+
+    def add(self, results: Sequence[Result]) -> None:
+        """See `Progress`."""
+
+    def add_served(self, block: Block, ok: Sequence[bool]) -> None:
+        """See `Progress`."""
+
+    def beat(self, beat: dict[str, Any]) -> None:
+        """See `Progress`."""
+
+    def close(self) -> None:
+        """See `Progress`."""
+
+
+class Relay:
+    """Passes on what came since the last beat, a JSON object a line, to the process that shows all shards as one."""
+
+    def __init__(self, fd: int, lately: Lately) -> None:
+        self._file = os.fdopen(fd, "wb")
+        self._lately = lately
+
+    def add(self, results: Sequence[Result]) -> None:
+        """See `Progress`."""
+        self._lately.add(results)
+
+    def add_served(self, block: Block, ok: Sequence[bool]) -> None:
+        """See `Progress`."""
+        self._lately.add_served(block, ok)
+
+    def beat(self, beat: dict[str, Any]) -> None:
+        """See `Progress`."""
+        lately = self._lately
+        line = {"beat": beat, "take": [lately.ttfb_us, lately.beyond, lately.failed, lately.pings]}
+        lately.clear()
+        with contextlib.suppress(OSError):  # who shows is gone; the log is not
+            self._file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+            self._file.flush()
+
+    def close(self) -> None:
+        """See `Progress`."""
+        with contextlib.suppress(OSError):
+            self._file.close()
+
+
+RELAY = "relay:"
+"""The mode that passes everything on to the descriptor whose number follows."""
+
+
+def relay_of(mode: str) -> tuple[int, ...]:
+    """The descriptor that a relay needs, if `mode` is one."""
+    return (int(mode.removeprefix(RELAY)),) if mode.startswith(RELAY) else ()
+
+
 def open_progress(mode: str, view: dict[str, Any], targets: Sequence[str], is_ok: IsOk) -> Progress:
-    """The view for `auto`, `rich`, `plain` or `none`; `view` holds `title`, `total_ns`, `timeout` (a Go duration)."""
-    chosen: View | None
+    """For `auto`, `rich`, `plain`, `none` or a relay; `view` holds `title`, `total_ns`, `timeout` (a Go duration)."""
+    lately = Lately(targets, is_ok)
+    for fd in relay_of(mode):
+        return Relay(fd, lately)
     if mode == "none" or sys.stderr is None:
-        chosen = None
-    elif mode == "rich" or (mode == "auto" and sys.stderr.isatty()):
+        return Silent()
+    chosen: View = _PlainView()
+    if mode == "rich" or (mode == "auto" and sys.stderr.isatty()):
         chosen = _RichView(view["title"])
-    else:
-        chosen = _PlainView()
-    return Progress(chosen, view["total_ns"], view["timeout"], targets, is_ok)
+    return Shown(chosen, view["total_ns"], view["timeout"], lately)
 
 
 class _Drawer:

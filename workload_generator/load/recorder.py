@@ -132,14 +132,24 @@ class Recorder:
         self._progress = open_progress(doc["progress"], doc["view"], doc["targets"], self._totals.is_ok)
         self._write(codec.RUN_STARTED, doc["header"])
 
-    def _record(self, block: bytes) -> None:
-        assert self._encoder is not None and self._progress is not None, "results before START"
-        results = list(read_block(block))
-        self._totals.add(results)
-        self._progress.add(results)
-        if self._failure is None:
-            encode, is_ok = self._encoder.encode, self._totals.is_ok
-            self._file.write(b"".join([encode(result, is_ok(result)) for result in results]))
+    def _record(self, payload: bytes) -> None:
+        encoder, totals, progress = self._encoder, self._totals, self._progress
+        assert encoder is not None and progress is not None, "results before START"
+        block = read_block(payload)
+        if block is None:
+            return
+        if block.all_served:
+            ok = totals.ok_column(block)
+            totals.add_served(block, ok)
+            progress.add_served(block, ok)
+            if self._failure is None:
+                self._file.write(encoder.encode_served(block, ok))
+        else:
+            results = list(block.results())
+            totals.add(results)
+            progress.add(results)
+            if self._failure is None:
+                self._file.write(b"".join([encoder.encode(result, totals.is_ok(result)) for result in results]))
         self._sync_sometimes()
 
     def _write(self, event: str, fields: dict[str, Any]) -> None:

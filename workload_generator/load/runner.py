@@ -11,67 +11,37 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import resource
-import secrets
 import signal
-import socket
-import sys
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from workload_generator import __version__, codec
-from workload_generator.arrivals import TargetPicker, closed_loop_connections, cold_start_rounds, make_schedule
+from workload_generator.arrivals import TargetPicker, cold_start_rounds
 from workload_generator.clock import NS_PER_MS, NS_PER_S, Anchor, format_duration, monotonic_ns, rfc3339
 from workload_generator.errors import LogError
-from workload_generator.experiment import Experiment
 from workload_generator.load import limits
 from workload_generator.load.dispatcher import ClosedLoop, ColdStarts, Dispatcher, OpenLoop, Pings
 from workload_generator.load.endpoint import Endpoint
 from workload_generator.load.engine import Engine
 from workload_generator.load.log import Log, open_log_file
+from workload_generator.load.machine import Monitor
+from workload_generator.load.plan import Plan
 from workload_generator.load.pool import Pool
+from workload_generator.load.progress import relay_of
+from workload_generator.load.receive import ReceiveClock
 from workload_generator.load.summary import Summary
 from workload_generator.records import Phase
 from workload_generator.stats import Histogram
 from workload_generator.thresholds import judge_thresholds
-from workload_generator.verdict import Evidence, Verdict, judge, stopped_early
+from workload_generator.verdict import Evidence, Strain, Verdict, judge, stopped_early
 
 _GRACE_S = 5.0
 _HEARTBEAT_S = 1.0
 _LEAD_NS = 50 * NS_PER_MS  # between the last preparation and the first deadline
 
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Everything that one run is: the experiment with all overrides, and how to run it."""
-
-    experiment: Experiment
-    seed: int
-    cold_start: bool
-    ping: bool
-    prefix: str
-    log_dir: Path
-    progress: str
-
-    @property
-    def mode(self) -> str:
-        """`open`, `closed` or `cold-start`."""
-        if self.cold_start:
-            return "cold-start"
-        return "closed" if self.experiment.rate.closed_loop else "open"
-
-    @property
-    def expected_requests(self) -> int:
-        """How many results the log has to hold, as far as it can be known."""
-        if self.mode == "closed":
-            return 0
-        if self.mode == "cold-start":
-            rounds = cold_start_rounds(self.experiment)
-            return rounds.count * len(rounds.targets)
-        return make_schedule(self.experiment, self.seed).planned
+Gate = Callable[[], Awaitable[int | None]]
+"""Waits until all shards are ready; returns when the first arrival of all of them is due, on the monotonic clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +59,18 @@ class Run:
     `_measure_start_ns` to `_end_ns` of the schedule.
     """
 
-    def __init__(self, plan: Plan, endpoints: list[Endpoint]) -> None:
+    def __init__(self, plan: Plan, endpoints: list[Endpoint], gate: Gate | None = None) -> None:
         self._plan = plan
         self._experiment = plan.experiment
         self._endpoints = endpoints
-        self._run_id = secrets.token_hex(8)
-        self._schedule = make_schedule(plan.experiment, plan.seed) if plan.mode == "open" else None
+        self._gate = gate
+        self._schedule = plan.schedule
         self._measure_start_ns = self._schedule.measure_start_ns if self._schedule else 0
         self._end_ns = self._schedule.end_ns if self._schedule else plan.experiment.rate.duration_ns
-        self._max_in_flight = limits.max_in_flight(plan.experiment, limits.raise_descriptor_limit())
+        descriptors = limits.raise_descriptor_limit()
+        self._max_in_flight = limits.max_in_flight(plan.experiment, descriptors, plan.shard[1])
         self._first_ns = 0
+        self._late_ns = 0
         self._pings: Dispatcher | None = None
         self._dispatcher: Dispatcher | None = None
         self._engine: Engine | None = None
@@ -107,48 +79,75 @@ class Run:
         self._dispatching: Dispatcher | None = None
         self._stopped_ns: int | None = None  # when the schedule was cut short, if it was
 
+    @property
+    def view(self) -> dict[str, Any]:
+        """What the live view has to know."""
+        return self._plan.view(self._end_ns)
+
     async def execute(self) -> Outcome:
         """Run to the end. Raises UsageError before anything was sent, LogError when the log could not be finished."""
         loop = self._loop = asyncio.get_running_loop()
-        stamp = f"{datetime.now(UTC):%Y-%m-%d_%H-%M-%S}"
-        path, fd = open_log_file(self._plan.log_dir, self._plan.prefix, stamp, "")
-        log = self._log = Log(loop, path, fd, self._on_log_failure)
+        plan = self._plan
+        path, fd = open_log_file(plan.log_dir, plan.prefix, plan.stamp, plan.file_suffix)
+        log = self._log = Log(loop, path, fd, self._on_log_failure, relay_of(plan.progress))
         try:
             for name in (signal.SIGINT, signal.SIGTERM):
                 loop.add_signal_handler(name, self._on_signal, name)
             self._anchor = Anchor.now()
-            log.begin(self._start_frame())
+            log.begin(plan.start_frame(self._anchor, self._max_in_flight, self._end_ns))
             await log.totals()  # the recorder is up: its start must not compete with the first arrivals
-            resources = await self._send()
-            return await self._conclude(resources)
+            resources, strain = await self._send()
+            return await self._conclude(resources, strain)
         finally:
             log.close()
             for name in (signal.SIGINT, signal.SIGTERM):
                 loop.remove_signal_handler(name)
 
-    async def _send(self) -> dict[str, Any]:
-        """Send everything and wait for the last response; what it took."""
-        rate, log, origin_ns = self._experiment.rate, self._log, self._anchor.mono_ns
-        pool = Pool(rate.max_idle_conns, rate.max_idle_conns_per_host, rate.idle_conn_timeout_ns)
-        engine = self._engine = Engine(self._loop, self._endpoints, pool, rate.timeout_ns, origin_ns, log.record)
+    async def _send(self) -> tuple[dict[str, Any], Strain]:
+        """Send everything and wait for the last response; what it took, and what the loop went through."""
+        plan, rate, log, origin_ns = self._plan, self._experiment.rate, self._log, self._anchor.mono_ns
+        pool = Pool(
+            plan.share(rate.max_idle_conns), plan.share(rate.max_idle_conns_per_host), rate.idle_conn_timeout_ns
+        )
+        clock = ReceiveClock()
+        engine = self._engine = Engine(self._loop, self._endpoints, pool, rate.timeout_ns, origin_ns, log, clock)
+        self._monitor = Monitor(self._loop, clock)
         self._beats = self._loop.call_later(_HEARTBEAT_S, self._beat)
         gc.collect()
         gc.freeze()
         before, before_ns = resource.getrusage(resource.RUSAGE_SELF), monotonic_ns()
         try:
-            if self._plan.ping:
+            if plan.ping:
                 self._pings = Pings(len(self._endpoints), engine, origin_ns)
                 await self._dispatch(self._pings)
-            self._first_ns = self._now_ns() + _LEAD_NS
+            if rate.preconnect:
+                await engine.preconnect(plan.share(rate.preconnect))
+            self._first_ns = await self._find_start()
             self._dispatcher = self._make_dispatcher(engine)
+            self._monitor.start()
             await self._dispatch(self._dispatcher)
             await engine.drain()
+            strain = self._monitor.stop()
         finally:
             engine.close()
             self._beats.cancel()
             if self._grace is not None:
                 self._grace.cancel()
-        return _resources(before, resource.getrusage(resource.RUSAGE_SELF), monotonic_ns() - before_ns)
+        used = _resources(before, resource.getrusage(resource.RUSAGE_SELF), monotonic_ns() - before_ns)
+        return used, strain
+
+    async def _find_start(self) -> int:
+        """When the schedule begins: as soon as possible, or when all shards have agreed to."""
+        agreed_ns = await self._gate() if self._gate is not None else None
+        soon_ns = self._now_ns() + _LEAD_NS
+        if agreed_ns is not None:
+            first_ns = agreed_ns - self._anchor.mono_ns
+        elif self._plan.start_wall_ns is not None:
+            first_ns = self._plan.start_wall_ns - self._anchor.wall_ns
+        else:
+            return soon_ns
+        self._late_ns = max(0, self._now_ns() - first_ns)
+        return soon_ns if self._late_ns else first_ns
 
     async def _dispatch(self, dispatcher: Dispatcher) -> None:
         if self._is_stopped():
@@ -167,13 +166,13 @@ class Run:
         experiment, plan, origin_ns, first_ns = self._experiment, self._plan, self._anchor.mono_ns, self._first_ns
         if self._schedule is not None:
             arrivals = self._schedule.arrivals(later_ns=first_ns)
-            return OpenLoop(arrivals, engine, self._log.record, origin_ns, self._max_in_flight)
+            spinning = self._monitor if plan.precise else None
+            return OpenLoop(arrivals, engine, self._log, origin_ns, self._max_in_flight, spinning)
         if plan.mode == "cold-start":
             gap_ns = experiment.cold_start.gap_ns
-            return ColdStarts(cold_start_rounds(experiment), engine, origin_ns, first_ns, gap_ns)
+            return ColdStarts(cold_start_rounds(experiment, plan.shard), engine, origin_ns, first_ns, gap_ns)
         targets = TargetPicker(experiment, plan.seed).indexes()
-        connections = closed_loop_connections(experiment)
-        return ClosedLoop(targets, engine, origin_ns, first_ns, first_ns + self._end_ns, connections)
+        return ClosedLoop(targets, engine, origin_ns, first_ns, first_ns + self._end_ns, plan.connections)
 
     # What happens meanwhile
 
@@ -187,6 +186,7 @@ class Run:
         self._beats = self._loop.call_later(_HEARTBEAT_S, self._beat)
         dispatcher, engine = self._dispatcher, self._engine
         assert engine is not None
+        engine.clock.check()
         now_ns = self._now_ns()
         since_ns = max(0, now_ns - self._first_ns) if dispatcher is not None else 0
         if dispatcher is None:
@@ -232,7 +232,7 @@ class Run:
 
     # The end
 
-    async def _conclude(self, resources: dict[str, Any]) -> Outcome:
+    async def _conclude(self, resources: dict[str, Any], strain: Strain) -> Outcome:
         plan, experiment, log, dispatcher = self._plan, self._experiment, self._log, self._dispatcher
         assert dispatcher is not None
         stopped_by = self._signal
@@ -244,7 +244,7 @@ class Run:
         counts["ramp"]["planned"] = dispatcher.planned - dispatcher.planned_measured
         counts["measure"]["planned"] = dispatcher.planned_measured
         histograms = {name: Histogram.from_json(doc) for name, doc in totals["histograms"].items()}
-        verdict = self._judge(stopped_by, counts["measure"], histograms)
+        verdict = self._judge(stopped_by, counts["measure"], histograms, strain)
         thresholds = judge_thresholds(experiment.thresholds or (), counts["measure"], histograms)
         await log.finish(
             {
@@ -252,6 +252,7 @@ class Run:
                 "counts": {**counts, "missed_rounds": dispatcher.missed_rounds},
                 "histograms": totals["histograms"],
                 "resources": resources,
+                "machine": {**asdict(strain), "late_ns": self._late_ns},
                 "verdict": verdict.word,
                 "reasons": list(verdict.reasons),
                 "thresholds": [each.to_json() for each in thresholds],
@@ -264,9 +265,9 @@ class Run:
             planned_rps = self._schedule.planned_measured * NS_PER_S / (self._end_ns - self._measure_start_ns)
         summary = Summary(
             experiment=experiment.name,
-            run_id=self._run_id,
+            run_id=plan.run_id,
             seed=plan.seed,
-            log=log.path,
+            logs=(log.path,),
             mode=plan.mode,
             counts=counts["measure"],
             missed_rounds=dispatcher.missed_rounds,
@@ -282,7 +283,11 @@ class Run:
         return Outcome(summary, stopped_by)
 
     def _judge(
-        self, stopped_by: signal.Signals | None, counts: dict[str, Any], histograms: dict[str, Histogram]
+        self,
+        stopped_by: signal.Signals | None,
+        counts: dict[str, Any],
+        histograms: dict[str, Histogram],
+        strain: Strain,
     ) -> Verdict:
         stopped = None
         if stopped_by is not None:
@@ -300,8 +305,10 @@ class Run:
                 max_in_flight=self._max_in_flight,
                 stopped=stopped,
                 length_ns=self._end_ns - self._measure_start_ns,
+                strain=strain,
                 overrun_ns=self._overrun_ns(),
                 exhausted=self._engine.exhausted,
+                late_ns=self._late_ns,
             )
         )
 
@@ -309,42 +316,6 @@ class Run:
         """How long after the planned end the last arrival started."""
         assert self._engine is not None
         return max(0, self._engine.last_start_ns - self._anchor.mono_ns - self._first_ns - self._end_ns)
-
-    def _start_frame(self) -> dict[str, Any]:
-        plan, experiment = self._plan, self._experiment
-        targets = experiment.targets
-        seconds = f"{experiment.rate.display_rps} rps for {format_duration(experiment.rate.duration_ns)}"
-        return {
-            "targets": [target.url for target in targets],
-            "expected": [[status for status in range(100, 1000) if target.expects(status)] for target in targets],
-            "start": {"wall_ns": self._anchor.wall_ns, "mono_ns": self._anchor.mono_ns},
-            "progress": plan.progress,
-            "view": {
-                "title": f"{experiment.name}: {seconds} ({plan.mode})",
-                "total_ns": self._end_ns,
-                "timeout": format_duration(experiment.rate.timeout_ns),
-            },
-            "header": {
-                "schema": codec.SCHEMA,
-                "run_id": self._run_id,
-                "shard": {"index": 0, "count": 1},
-                "experiment": {
-                    "name": experiment.name,
-                    "sha256": experiment.sha256,
-                    "mode": plan.mode,
-                    "config": experiment.resolved(),
-                },
-                "prefix": codec.clean(plan.prefix),
-                "seed": plan.seed,
-                "start": {"wall": rfc3339(self._anchor.wall_ns), "monotonic_ns": self._anchor.mono_ns},
-                "max_in_flight": self._max_in_flight,
-                "version": __version__,
-                "host": socket.gethostname(),
-                "python": sys.version.split()[0],
-                "platform": "kubernetes" if "KUBERNETES_SERVICE_HOST" in os.environ else "host",
-                "cpu_limit": limits.cpu_limit(),
-            },
-        }
 
 
 def _resources(before: resource.struct_rusage, after: resource.struct_rusage, elapsed_ns: int) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,12 @@ from rich.table import Table
 
 from workload_generator.clock import NS_PER_S
 from workload_generator.codec import clean
+from workload_generator.document import Scalar
 from workload_generator.stats import BEYOND, Histogram
-from workload_generator.thresholds import Judged
+from workload_generator.thresholds import Judged, judge_thresholds, threshold
 from workload_generator.verdict import Verdict
 
+_HISTOGRAMS = ("ttfb", "corrected_ttfb", "lag")
 _QUANTILES = (("min", 0.0), ("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0))
 
 
@@ -29,7 +33,7 @@ class Summary:
     experiment: str
     run_id: str
     seed: int
-    log: Path
+    logs: tuple[Path, ...]
     mode: str
     counts: dict[str, Any]
     missed_rounds: int
@@ -52,13 +56,62 @@ class Summary:
         """Requests sent per second of the measure phase."""
         return self.counts["sent"] * NS_PER_S / self.measured_ns if self.measured_ns else 0.0
 
+    def to_wire(self) -> dict[str, Any]:
+        """Everything, as JSON that `from_wire` reads: from a worker to whoever merges."""
+        plain = {field.name: getattr(self, field.name) for field in fields(self)}
+        histograms = {name: plain[name].to_json() for name in _HISTOGRAMS}
+        return {
+            **plain,
+            **histograms,
+            "logs": [os.fsencode(log).hex() for log in self.logs],
+            "verdict": self.verdict.reasons,
+            "thresholds": [each.threshold.text for each in self.thresholds],
+        }
+
+    @classmethod
+    def from_wire(cls, doc: dict[str, Any]) -> Summary:
+        """The summary that `to_wire` wrote."""
+        histograms = {name: Histogram.from_json(doc[name]) for name in _HISTOGRAMS}
+        logs = tuple(Path(os.fsdecode(bytes.fromhex(log))) for log in doc["logs"])
+        wanted = [threshold(Scalar(text)) for text in doc["thresholds"]]
+        judged = judge_thresholds(wanted, doc["counts"], histograms)
+        return cls(
+            **{**doc, **histograms, "logs": logs, "verdict": Verdict(tuple(doc["verdict"])), "thresholds": judged}
+        )
+
+    @classmethod
+    def merge(cls, parts: Mapping[int, Summary]) -> Summary:
+        """The shards of one run, by index, as one: counts and histograms are added, reasons say whose they are."""
+        first = next(iter(parts.values()))
+        merged = {name: Histogram() for name in _HISTOGRAMS}
+        for name, histogram in merged.items():
+            for part in parts.values():
+                histogram.merge(getattr(part, name))
+        counts = _added([part.counts for part in parts.values()])
+        planned = [part.planned_rps for part in parts.values() if part.planned_rps is not None]
+        return replace(
+            first,
+            ttfb=merged["ttfb"],
+            corrected_ttfb=merged["corrected_ttfb"],
+            lag=merged["lag"],
+            logs=tuple(log for part in parts.values() for log in part.logs),
+            counts=counts,
+            measured_ns=max(part.measured_ns for part in parts.values()),
+            planned_rps=sum(planned) if planned else None,
+            verdict=Verdict(
+                tuple(f"shard {index}: {why}" for index, part in parts.items() for why in part.verdict.reasons)
+            ),
+            thresholds=judge_thresholds([each.threshold for each in first.thresholds], counts, merged),
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Times in milliseconds; a quantile among failed or dropped arrivals is the text `> timeout`."""
         return {
             "experiment": self.experiment,
             "run_id": self.run_id,
             "seed": self.seed,
-            "log": clean(str(self.log)),
+            "log": clean(str(self.logs[0])),
+            **({"logs": [clean(str(log)) for log in self.logs]} if len(self.logs) > 1 else {}),
             "mode": self.mode,
             "verdict": self.verdict.word,
             "reasons": list(self.verdict.reasons),
@@ -107,7 +160,8 @@ class Summary:
         for each in self.thresholds:
             mark = "[bold green]passed[/]" if each.passed else "[bold red]failed[/]"
             console.print(f"threshold {escape(each.threshold.text)}: {mark}, {escape(each.written)}")
-        console.print(f"log: {escape(clean(str(self.log)))}", soft_wrap=True)
+        for log in self.logs:
+            console.print(f"log: {escape(clean(str(log)))}", soft_wrap=True)
 
     def _cell(self, value: float | None) -> str:
         ms = self._ms(value)
@@ -120,6 +174,17 @@ class Summary:
         if value is None:
             return None
         return f"> {self.timeout}" if value == BEYOND else value / 1000
+
+
+def _added(counts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Counts added key by key, to any depth."""
+    added: dict[str, Any] = {}
+    for each in counts:
+        for name, value in each.items():
+            added[name] = (
+                _added([added.get(name, {}), value]) if isinstance(value, dict) else added.get(name, 0) + value
+            )
+    return added
 
 
 def _shares(counts: dict[str, int], whole: int) -> str:

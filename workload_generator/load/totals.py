@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import compress, repeat
+from operator import add, and_, sub
+from operator import floordiv as _to_us
 from typing import Any
 
-from workload_generator.records import ErrorKind, Phase, Result
+from workload_generator.records import Block, ErrorKind, Phase, Result
 from workload_generator.stats import Histogram
 
+_COLD_WORDS = {-1: "unknown", 0: "false", 1: "true"}
 HISTOGRAMS = ("ttfb", "corrected_ttfb", "total", "lag")
 
 
@@ -53,6 +57,39 @@ class Totals:
     def is_ok(self, result: Result) -> bool:
         """Whether the whole response came and its status was one that the experiment expects."""
         return result.error is None and result.status in self._expected[result.target]
+
+    def ok_column(self, block: Block) -> list[bool]:
+        """`is_ok` of each row of a block in which every request got its whole response."""
+        expected = self._expected
+        if len(expected) == 1:
+            return list(map(expected[0].__contains__, block.status))
+        return [status in expected[target] for target, status in zip(block.target, block.status, strict=True)]
+
+    def add_served(self, block: Block, ok: Sequence[bool]) -> None:
+        """Count a block in which every request got its whole response; the same as `add`, by whole columns."""
+        for (phase, status, cold, fine), count in Counter(
+            zip(block.phase, block.status, block.cold, ok, strict=True)
+        ).items():
+            counts = self.phases[Phase(phase)]
+            counts.sent += count
+            counts.statuses[status] += count
+            counts.cold[_COLD_WORDS[cold]] += count
+            counts.ok += count if fine else 0
+        ttfb: Iterable[int] = block.ttfb_ns
+        total: Iterable[int] = block.total_ns
+        lag: Iterable[int] = list(map(sub, block.start_ns, block.due_ns))
+        measured_lag = lag
+        beyond = 0
+        if min(block.phase) != Phase.MEASURE or not all(ok):
+            in_phase = [phase == Phase.MEASURE for phase in block.phase]
+            served = list(map(and_, in_phase, ok))
+            beyond = sum(in_phase) - sum(served)
+            measured_lag = list(compress(lag, in_phase))
+            ttfb, total = list(compress(ttfb, served)), list(compress(total, served))
+            lag = list(compress(lag, served))
+        columns = {"ttfb": ttfb, "corrected_ttfb": map(add, ttfb, lag), "total": total, "lag": measured_lag}
+        for name, values in columns.items():
+            self.histograms[name].record_all(map(_to_us, values, repeat(1000)), 0 if name == "lag" else beyond)
 
     def add(self, results: Iterable[Result]) -> None:
         """Count a batch of results."""

@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
 from types import TracebackType
 
 from workload_generator.catalog import find_function
+from workload_generator.children import die_with_parent
 from workload_generator.errors import BenchError, UsageError
 
 _READY_PATH = "/health/readiness"
-_PR_SET_PDEATHSIG = 1
 _POLL_S = 0.01
 _STOP_S = 10.0
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def die_with_parent() -> Callable[[], None]:
-    """What a child has to call first, so that it does not outlive this process, even when that is killed."""
-    parent = os.getpid()
-
-    def arrange() -> None:
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it died between the fork and the call
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    return arrange
 
 
 def free_port(wanted: int | None = None, first: int = 18080, last: int = 18999) -> int:

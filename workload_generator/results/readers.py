@@ -87,7 +87,7 @@ def open_reader(file: str, first: bytes) -> Reader:
 
 _SERVED: tuple[str, ...] = (
     "timestamp", "status", "ttfb", "total_time", "is_cold", "dns_time", "connect_time", "tls_time", "target", "seq",
-    "phase", "lag", "reused", "retries", "bytes", "stamp", "instance", "ok",
+    "phase", "lag", "reused", "retries", "bytes", "stamp", "segments", "instance", "ok",
 )  # fmt: skip
 _FULL: tuple[str, ...] = (*_SERVED, "error_message", "event_id", "error_kind")
 
@@ -98,7 +98,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("timestamp", "target", "phase"), (str,)),
     **dict.fromkeys(("stamp", "instance", "error_message", "event_id", "error_kind"), (str, _null)),
     **dict.fromkeys(("status", "seq", "retries", "bytes", "ok"), (int,)),
-    **dict.fromkeys(("is_cold", "reused"), (int, _null)),
+    **dict.fromkeys(("is_cold", "reused", "segments"), (int, _null)),
 }
 
 _get = itemgetter(
@@ -106,6 +106,7 @@ _get = itemgetter(
     "retries", "bytes", "stamp",
 )  # fmt: skip
 _BIT = {None: None, False: 0, True: 1}
+_SEGMENTS = {"kernel": 1}  # where the log does not say a number
 _PHASES = frozenset(("ping", "ramp", "measure"))
 _LIMIT = 2**63  # of SQLite's integers
 _MOST_SHARDS = 100_000
@@ -207,7 +208,8 @@ class OurReader:
                     raise ValueError("a value is out of range")
                 row: Row = (
                     time, status, ttfb, total, _BIT[cold], dns, connect, tls, target, seq, phase, lag, _BIT[reused],
-                    retries, size, stamp, get("instance"), _BIT[get("expected", True)] if error is None else 0,
+                    retries, size, stamp, get("segments", _SEGMENTS.get(stamp)), get("instance"),
+                    _BIT[get("expected", True)] if error is None else 0,
                 )  # fmt: skip
                 wanted = _SERVED
                 if not (message is event_id is error is None):

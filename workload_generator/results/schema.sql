@@ -67,7 +67,8 @@ CREATE TABLE results (
     stamp         TEXT,             -- where the first byte's time comes from: kernel or user
     instance      TEXT,
     shard         INTEGER,
-    ok            INTEGER           -- 1 when the whole response came with a status that the experiment expects
+    ok            INTEGER,          -- 1 when the whole response came with a status that the experiment expects
+    segments      INTEGER           -- that brought the response; with more than one, a kernel stamp may be a later one's
 );
 CREATE INDEX results_by_experiment ON results (experiment_id, phase);
 

@@ -18,8 +18,11 @@ from typing import Any
 
 from workload_generator.errors import BenchError
 
-VERSION = 1
+VERSION = 2
 """Of the schema, in SQLite's `user_version`; the original's databases have 0."""
+
+# What leads from each earlier version of ours to the next one.
+_STEPS = {1: ("ALTER TABLE results ADD COLUMN segments INTEGER",)}
 
 _BUSY_S = 30.0
 _CACHE_KIB = 64 * 1024
@@ -120,6 +123,12 @@ def _version(store: Store) -> int:
 def _upgrade(store: Store) -> None:
     version = _version(store)
     if version == VERSION:  # another process was faster
+        return
+    if version in _STEPS:
+        for step in range(version, VERSION):
+            for statement in _STEPS[step]:
+                store.execute(statement)
+        store.execute(f"PRAGMA user_version = {VERSION}")
         return
     if version != 0:
         raise BenchError(

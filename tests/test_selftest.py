@@ -1,0 +1,43 @@
+"""`--self-test`, as a user runs it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import orjson
+
+from tests.support import Generator
+
+
+async def run(generator: Generator, *flags: str) -> tuple[int | None, bytes, bytes]:
+    process = await generator.start("--self-test", *flags)
+    stdout, stderr = await asyncio.wait_for(process.communicate(), 90)
+    return process.returncode, stdout, stderr
+
+
+def left_behind(folder: Path) -> list[Path]:
+    return list(folder.glob("self-test-*"))
+
+
+async def test_the_self_test_says_what_it_found(tmp_path: Path) -> None:
+    code, stdout, stderr = await run(Generator(tmp_path), "--output=json")
+    assert code == 0, stderr
+    report = orjson.loads(stdout)
+    assert report["kernel_stamps"] > 0.9
+    assert 0 < report["lag_p50_ms"] <= report["lag_p99_ms"]
+    assert 0 < report["error_p50_ms"] <= report["error_p99_ms"], "the answer came after the server gave it"
+    assert report["most_rps"] > (report["trusted_rps"] or 0)
+    assert bool(report["doubts"]) == (report["trusted_rps"] is None)
+    assert not left_behind(tmp_path)
+
+
+async def test_it_is_refused_beside_a_run(tmp_path: Path) -> None:
+    generator = Generator(tmp_path)
+    first = await generator.start("--self-test")
+    while not (tmp_path / "workload-generator.lock").exists():
+        await asyncio.sleep(0.01)
+    code, _, stderr = await run(generator)
+    first.terminate()
+    assert code == 2 and b"self-test" in stderr
+    assert await first.wait() == 143

@@ -32,7 +32,7 @@ fix:
     uv run --locked ruff check --fix .
 
 # Every measurement; each writes its section of bench/RESULTS.md, the functions' their own table
-bench: bench-load bench-open bench-truth bench-processes bench-memory bench-local bench-extract bench-functions
+bench: bench-load bench-open bench-truth bench-processes bench-memory bench-local bench-extract bench-report bench-functions
 
 # The closed loop beside its peers: wrk, hey, h2load, ab, a Go client, Locust, and what else there is
 bench-load *ARGS:
@@ -61,6 +61,10 @@ bench-local *ARGS:
 # Extraction beside sqlite3's own .import
 bench-extract *ARGS:
     uv run --locked python bench/extract.py {{ARGS}}
+
+# The report of ten million requests: its time, memory and size
+bench-report *ARGS:
+    uv run --locked python bench/report.py {{ARGS}}
 
 # Cold start and warm TTFB of the functions; writes the table of functions/README.md
 bench-functions *ARGS:

@@ -36,6 +36,8 @@ def help_of(command: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ["kn-bench", "functions", "build"],
         ["kn-bench", "functions", "test"],
         ["kn-bench", "extract"],
+        ["kn-bench", "report"],
+        ["kn-bench", "compare"],
     ],
     ids=" ".join,
 )

@@ -19,6 +19,7 @@ from workload_generator.local.gateway import DEFAULT_MAX_INSTANCES, DEFAULT_PORT
 from workload_generator.local.settings import whole_seconds
 from workload_generator.local.toolchain import Action
 from workload_generator.quickstart import quickstart
+from workload_generator.reporting import compare_and_show, report_and_show
 from workload_generator.values import duration, positive_whole, whole
 
 
@@ -97,6 +98,23 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument("--db", type=Path, required=True, metavar="FILE", help="the database; made when absent")
     command.add_argument("--hours", type=float, metavar="N", help="only files at most this old, by name; default: all")
     command.set_defaults(command=_extract)
+
+    command = commands.add_parser("report", help="a database as a page with pictures, and as tables")
+    command.add_argument("--db", type=Path, required=True, metavar="FILE", help="the database")
+    command.add_argument("--out", type=Path, required=True, metavar="FILE", help="the page (HTML), made anew")
+    command.add_argument("--csv", type=Path, metavar="DIR", help="the tables as CSV files too, in this folder")
+    command.add_argument("--include-invalid", action="store_true", help="compare invalid and incomplete runs too")
+    command.set_defaults(command=_report)
+
+    command = commands.add_parser("compare", help="two databases, or two sets of experiments of one")
+    command.add_argument("databases", type=Path, nargs="+", metavar="FILE", help="A.db and B.db, or one of them")
+    command.add_argument(
+        "--experiments", type=_ids, nargs=2, metavar="IDS", help="of one database: 1 2, or repeats: 1,2,3,4 5,6,7,8"
+    )
+    command.add_argument("--force", action="store_true", help="compare also what is not comparable")
+    command.add_argument("--include-invalid", action="store_true", help="compare invalid and incomplete runs too")
+    command.add_argument("--fail-on", choices=("worse",), help="exit with 3 when anything got worse")
+    command.set_defaults(command=_compare)
     return parser
 
 
@@ -123,3 +141,27 @@ def _functions(options: argparse.Namespace) -> int:
 def _extract(options: argparse.Namespace) -> int:
     report = extract_and_show(options.logs, options.db, Console(highlight=False), hours=options.hours)
     return 0 if report.logs else 1
+
+
+def _report(options: argparse.Namespace) -> int:
+    console = Console(highlight=False)
+    report_and_show(options.db, options.out, console, csv=options.csv, include_invalid=options.include_invalid)
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    return compare_and_show(
+        options.databases,
+        Console(highlight=False),
+        experiments=options.experiments,
+        force=options.force,
+        include_invalid=options.include_invalid,
+        fail_on_worse=options.fail_on == "worse",
+    )
+
+
+def _ids(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(word) for word in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of experiments, such as 1 or 1,2,3") from None

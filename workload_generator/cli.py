@@ -105,7 +105,7 @@ def _main(argv: Sequence[str]) -> int:
     _print_summary(outcome, options.output)
     if outcome.signal is not None:
         return 128 + outcome.signal
-    return 0 if outcome.summary.verdict.valid else INVALID
+    return 0 if outcome.summary.passed else INVALID
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -1,6 +1,6 @@
-"""`kn-bench quickstart`: the whole benchmark on this machine, from functions to a database, by the code of any run.
+"""`kn-bench quickstart`: the whole benchmark on this machine, from functions to a report, by the code of any run.
 
-It starts `kn-bench local`, runs three short experiments against it with `workload-generator`, and extracts their logs.
+It starts `kn-bench local`, runs three short experiments against it with `workload-generator`, extracts their logs and writes the report.
 The experiments are the bundled `quickstart-*`, with the functions that are built here in the place of the Python one.
 """
 
@@ -30,6 +30,7 @@ from workload_generator.extraction import extract_and_show
 from workload_generator.load.platforms import LOCAL, platform_of
 from workload_generator.loading import load_experiment
 from workload_generator.local.process import free_port
+from workload_generator.reporting import MissingExtra, report_and_show
 from workload_generator.results.store import open_store
 
 _DOMAIN = "functions.svc.cluster.local"
@@ -54,7 +55,7 @@ class Part:
 
 
 def quickstart(data: Path, port: int | None, console: Console) -> None:
-    """Run it. `data` gets `logs/`, `platform.txt` and `benchmark.db`. Raises BenchError; nothing is left running."""
+    """Run it. `data` gets `logs/`, `platform.txt`, `benchmark.db` and `report.html`. Raises BenchError; nothing is left running."""
     began = time.monotonic()
     logs, db, said = data / "logs", data / "benchmark.db", data / "platform.txt"
     _prepare(logs, said)
@@ -74,6 +75,10 @@ def quickstart(data: Path, port: int | None, console: Console) -> None:
                 console.print("[yellow]its verdict is invalid, for the reasons above; the quickstart goes on[/]")
     console.print()
     extract_and_show(logs, db, console)
+    try:
+        report_and_show(db, data / "report.html", console, tables=False)
+    except MissingExtra as error:
+        console.print(f"[yellow]no report:[/] {error}", soft_wrap=True)
     for title in invalid:
         console.print(f"[yellow]invalid[/] {title}: this machine was too busy to measure; run it again", soft_wrap=True)
     console.print(f"done in {time.monotonic() - began:.0f} s; ask {db} more: docs/database.md", soft_wrap=True)

@@ -6,7 +6,6 @@ any other run they are counted from the rows. Both rank failed and dropped arriv
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from workload_generator.results.demands import merged_histograms
 from workload_generator.results.store import Store, open_store
-from workload_generator.stats import BEYOND, Histogram
+from workload_generator.stats import BEYOND
 
 _COUNTS = ("planned", "sent", "ok", "failed", "dropped", "missing")
 _QUANTILES = {"min": 0.0, "p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
@@ -44,7 +44,7 @@ def print_tables(db: Path, console: Console, experiments: Collection[int] | None
 
 def ttfb_us(store: Store, experiment: int) -> dict[str, float | None]:
     """TTFB in µs of a run's measured arrivals by the name of the quantile; `BEYOND` among those without a response."""
-    histogram = _histogram(store, experiment)
+    histogram = (merged_histograms(store, experiment) or {}).get("ttfb")
     if histogram is not None:
         return {name: histogram.quantile_us(q) for name, q in _QUANTILES.items()}
     rows = store.execute("SELECT * FROM ttfb_quantiles WHERE experiment_id = ?", (experiment,))
@@ -94,20 +94,6 @@ def _table(title: str, *figures: str) -> Table:
     for name in ("id", *figures):
         table.add_column(name, justify="right", no_wrap=True)
     return table
-
-
-def _histogram(store: Store, experiment: int) -> Histogram | None:
-    """The run's TTFB from its trailers; None unless every shard has one."""
-    shards = store.execute("SELECT histograms, complete FROM shards WHERE experiment_id = ?", (experiment,))
-    if not shards or not all(shard["complete"] and shard["histograms"] for shard in shards):
-        return None
-    whole = Histogram()
-    for shard in shards:
-        try:
-            whole.merge(Histogram.from_json(orjson.loads(shard["histograms"])["ttfb"]))
-        except (KeyError, TypeError, ValueError, zlib.error):  # not ours: the rows have the same answer
-            return None
-    return whole
 
 
 def _verdict(row: Mapping[str, Any]) -> str:

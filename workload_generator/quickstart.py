@@ -1,7 +1,8 @@
 """`kn-bench quickstart`: the whole benchmark on this machine, from functions to a report, by the code of any run.
 
-It starts `kn-bench local`, runs three short experiments against it with `workload-generator`, extracts their logs and writes the report.
-The experiments are the bundled `quickstart-*`, with the functions that are built here in the place of the Python one.
+It starts `kn-bench local`, runs three short experiments against it with `workload-generator`, extracts their logs and
+writes the report. The experiments are the bundled `quickstart-*`, with the functions that are built here in the place
+of the Python one.
 """
 
 from __future__ import annotations

@@ -56,7 +56,10 @@ class Part:
 
 
 def quickstart(data: Path, port: int | None, console: Console) -> None:
-    """Run it. `data` gets `logs/`, `platform.txt`, `benchmark.db` and `report.html`. Raises BenchError; nothing is left running."""
+    """Run it. `data` gets `logs/`, `platform.txt`, `benchmark.db` and `report.html`.
+
+    Raises BenchError; nothing is left running.
+    """
     began = time.monotonic()
     logs, db, said = data / "logs", data / "benchmark.db", data / "platform.txt"
     _prepare(logs, said)

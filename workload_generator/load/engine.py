@@ -22,7 +22,7 @@ from workload_generator.load.exchange import Exchange, Failure, OnDone, Opening,
 from workload_generator.load.memo import Response, ResponseMemo
 from workload_generator.load.pool import Pool, Stack
 from workload_generator.load.protocol import ResponseReader
-from workload_generator.load.receive import ReceiveClock
+from workload_generator.load.receive import ReceiveClock, keep_stamping
 from workload_generator.load.resolver import Resolver
 from workload_generator.records import Arrival, ErrorKind, Phase, Result, Stamp, unanswered
 
@@ -65,6 +65,7 @@ class Engine:
         self.loop = loop
         self.resolver = Resolver(loop)
         self.clock = clock or ReceiveClock()
+        self._keeper = keep_stamping()
         self.memo = ResponseMemo()
         self.readers: list[ResponseReader] = []
         self.counts_segments = False
@@ -149,6 +150,7 @@ class Engine:
         if self._deadline_timer is not None:
             self._deadline_timer.cancel()
         self._pool.close()
+        self._keeper.close()
 
     # What connections report
 

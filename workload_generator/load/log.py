@@ -1,7 +1,8 @@
 """The generator's end of the log: hands results to the recorder process and never waits for it.
 
 Rules:
-- a block leaves at the latest a tenth of a second after its first result
+- a block leaves some milliseconds after its first result: so the recorder works in short pieces, which matters where it
+  has the core on which the event loop has to wake
 - what the recorder has not taken yet waits in memory up to a stated limit; past it the run stops, since it may neither
   lose results nor grow without bound
 """
@@ -26,7 +27,7 @@ from workload_generator.errors import LogError, UsageError
 from workload_generator.load import frames
 from workload_generator.load.blocks import BlockWriter
 
-_FLUSH_S = 0.1
+_FLUSH_S = 0.005
 _MOST_WAITING_BYTES = 128 * 1024 * 1024
 _END_TIMEOUT_S = 60.0
 

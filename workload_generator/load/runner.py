@@ -25,7 +25,7 @@ from workload_generator.load.dispatcher import ClosedLoop, ColdStarts, Dispatche
 from workload_generator.load.endpoint import Endpoint
 from workload_generator.load.engine import Engine
 from workload_generator.load.log import Log, open_log_file
-from workload_generator.load.machine import Monitor
+from workload_generator.load.machine import Monitor, ask_for_short_slices
 from workload_generator.load.plan import Plan
 from workload_generator.load.pool import Pool
 from workload_generator.load.progress import relay_of
@@ -113,6 +113,7 @@ class Run:
         engine = self._engine = Engine(self._loop, self._endpoints, pool, rate.timeout_ns, origin_ns, log, clock)
         self._monitor = Monitor(self._loop, clock)
         self._beats = self._loop.call_later(_HEARTBEAT_S, self._beat)
+        ask_for_short_slices()  # from here on: the recorder, which has been started, is not to have them
         gc.collect()
         gc.freeze()
         before, before_ns = resource.getrusage(resource.RUSAGE_SELF), monotonic_ns()

@@ -6,6 +6,11 @@
 quickstart *ARGS:
     uv run --locked kn-bench quickstart {{ARGS}}
 
+# The functions of all languages whose toolchain is here: built and tested
+functions *ARGS:
+    uv run --locked kn-bench functions build {{ARGS}}
+    uv run --locked kn-bench functions test {{ARGS}}
+
 # All tests
 test *ARGS:
     uv run --locked pytest {{ARGS}}
@@ -22,8 +27,8 @@ fix:
     uv run --locked ruff format .
     uv run --locked ruff check --fix .
 
-# Every measurement; each writes its section of bench/RESULTS.md
-bench: bench-load bench-open bench-truth bench-processes bench-memory bench-extract
+# Every measurement; each writes its section of bench/RESULTS.md, the functions' their own table
+bench: bench-load bench-open bench-truth bench-processes bench-memory bench-extract bench-functions
 
 # The closed loop beside its peers: wrk, hey, h2load, ab, a Go client, Locust, and what else there is
 bench-load *ARGS:
@@ -48,3 +53,7 @@ bench-memory *ARGS:
 # Extraction beside sqlite3's own .import
 bench-extract *ARGS:
     uv run --locked python bench/extract.py {{ARGS}}
+
+# Cold start and warm TTFB of the functions; writes the table of functions/README.md
+bench-functions *ARGS:
+    uv run --locked python bench/functions.py {{ARGS}}

@@ -27,7 +27,17 @@ def help_of(command: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", [["workload-generator"], ["kn-bench", "quickstart"], ["kn-bench", "extract"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["workload-generator"],
+        ["kn-bench", "quickstart"],
+        ["kn-bench", "functions", "build"],
+        ["kn-bench", "functions", "test"],
+        ["kn-bench", "extract"],
+    ],
+    ids=" ".join,
+)
 def test_every_flag_is_in_the_readme(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     flags = flags_of(help_of(command, capsys))
     assert flags
@@ -59,6 +69,7 @@ def test_every_just_recipe_that_is_named_exists() -> None:
     documents = [
         README,
         (ROOT / "ARCHITECTURE.md").read_text(),
+        (ROOT / "functions" / "README.md").read_text(),
         *(p.read_text() for p in (ROOT / "bench").glob("*.py")),
     ]
     named = set(re.findall(r"\bjust ([a-z][a-z-]+)", "\n".join(documents)))
@@ -66,7 +77,9 @@ def test_every_just_recipe_that_is_named_exists() -> None:
 
 
 @pytest.mark.parametrize(
-    "document", sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("docs/**/*.md")), ids=lambda p: p.name
+    "document",
+    [*sorted(ROOT.glob("*.md")), ROOT / "functions" / "README.md", *sorted(ROOT.glob("docs/**/*.md"))],
+    ids=lambda p: p.name,
 )
 def test_links_lead_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):

@@ -13,6 +13,8 @@ from rich.console import Console
 from workload_generator import __version__
 from workload_generator.errors import BenchError
 from workload_generator.extraction import extract_and_show
+from workload_generator.functions import build_or_test
+from workload_generator.local.toolchain import Action
 from workload_generator.quickstart import quickstart
 
 
@@ -41,6 +43,14 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument("--port", type=int, metavar="N", help="the function's; default: a free one")
     command.set_defaults(command=_quickstart)
 
+    command = commands.add_parser("functions", help="build or test the benchmark's functions")
+    actions = command.add_subparsers(required=True, metavar="build|test")
+    for action in Action:
+        command = actions.add_parser(action, help=f"{action} those whose toolchain is on this machine")
+        command.add_argument("names", nargs="*", metavar="NAME", help="default: every function of the catalog")
+        command.add_argument("--all", action="store_true", help="a function that is skipped is a failure")
+        command.set_defaults(command=_functions, action=action)
+
     command = commands.add_parser("extract", help="logs into a SQLite database")
     command.add_argument("--logs", type=Path, required=True, metavar="DIR", help="the folder of the logs")
     command.add_argument("--db", type=Path, required=True, metavar="FILE", help="the database; made when absent")
@@ -52,6 +62,10 @@ def make_parser() -> argparse.ArgumentParser:
 def _quickstart(options: argparse.Namespace) -> int:
     quickstart(options.data, options.port, Console(highlight=False))
     return 0
+
+
+def _functions(options: argparse.Namespace) -> int:
+    return 0 if build_or_test(options.action, options.names, options.all, Console(highlight=False)) else 1
 
 
 def _extract(options: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -27,6 +27,10 @@ FUNCTIONS_DIR = "FUNCTIONS_DIR"
 _FILE = "catalog.yaml"
 
 
+Need = Annotated[str, Field(pattern=r"^[a-z][-a-z0-9]*( \d+(\.\d+)*)?$")]
+"""A program that builds need, and the oldest version that will do: `go 1.24`."""
+
+
 class Entry(BaseModel):
     """One function as the catalog has it."""
 
@@ -37,7 +41,7 @@ class Entry(BaseModel):
     framework: str
     kind: Literal["http", "event"] = "http"
     image: str
-    needs: tuple[str, ...] = ()
+    needs: tuple[Need, ...] = ()
     build: tuple[str, ...] = ()
     produces: tuple[str, ...] = ()
     run: str

@@ -2,46 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import socket
-
-import uvloop
-from aiohttp import web
-
-INSTANCE = os.environ.get("HOSTNAME") or socket.gethostname()
+from server import Message, Receive, Send, instance_name, is_for_function, respond, serve
 
 
 class Function:
-    """One instance."""
+    """One instance, as an ASGI application; health checks never count as its first request."""
 
-    def __init__(self) -> None:
+    def __init__(self, instance: str) -> None:
+        self._instance = (b"x-instance", instance.encode())
         self._first = True
 
-    async def answer(self, _request: web.Request) -> web.Response:
-        first, self._first = self._first, False
-        return web.Response(text="true" if first else "false", headers={"x-instance": INSTANCE})
-
-    async def health(self, _request: web.Request) -> web.Response:
-        return web.Response(text="ok")
-
-
-def make_app() -> web.Application:
-    """The routes; the health checks never count as the first request."""
-    function = Function()
-    app = web.Application()
-    app.router.add_get("/", function.answer)  # HEAD included
-    app.router.add_post("/", function.answer)
-    app.router.add_get("/health/liveness", function.health)
-    app.router.add_get("/health/readiness", function.health)
-    return app
-
-
-def main() -> None:
-    """Serve until SIGTERM; requests in flight are answered first."""
-    port = int(os.environ.get("PORT", "8080"))
-    host = os.environ.get("BIND", "0.0.0.0")
-    web.run_app(make_app(), host=host, port=port, access_log=None, print=None, loop=uvloop.new_event_loop())
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if await is_for_function(scope, receive, send):
+            first, self._first = self._first, False
+            await respond(send, 200, "true" if first else "false", self._instance)
 
 
 if __name__ == "__main__":
-    main()
+    serve(Function(instance_name()))

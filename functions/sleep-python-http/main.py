@@ -4,47 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
+import sys
 
-import uvloop
-from aiohttp import web
+from server import Message, Receive, Send, instance_name, is_for_function, respond, serve
 
-INSTANCE = os.environ.get("HOSTNAME") or socket.gethostname()
-SLEEP_S = int(os.environ.get("SLEEP_MS", "1000")) / 1000
+_DEFAULT_MS = 1000
 
 
 class Function:
-    """One instance."""
+    """One instance, as an ASGI application; health checks never count as its first request."""
 
-    def __init__(self) -> None:
+    def __init__(self, instance: str, sleep_s: float) -> None:
+        self._instance = (b"x-instance", instance.encode())
+        self._sleep_s = sleep_s
         self._first = True
 
-    async def answer(self, _request: web.Request) -> web.Response:
-        first, self._first = self._first, False
-        await asyncio.sleep(SLEEP_S)
-        return web.Response(text="true" if first else "false", headers={"x-instance": INSTANCE})
-
-    async def health(self, _request: web.Request) -> web.Response:
-        return web.Response(text="ok")
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if await is_for_function(scope, receive, send):
+            first, self._first = self._first, False
+            await asyncio.sleep(self._sleep_s)
+            await respond(send, 200, "true" if first else "false", self._instance)
 
 
-def make_app() -> web.Application:
-    """The routes; the health checks never count as the first request."""
-    function = Function()
-    app = web.Application()
-    app.router.add_get("/", function.answer)  # HEAD included
-    app.router.add_post("/", function.answer)
-    app.router.add_get("/health/liveness", function.health)
-    app.router.add_get("/health/readiness", function.health)
-    return app
-
-
-def main() -> None:
-    """Serve until SIGTERM; requests in flight are answered first."""
-    port = int(os.environ.get("PORT", "8080"))
-    host = os.environ.get("BIND", "0.0.0.0")
-    web.run_app(make_app(), host=host, port=port, access_log=None, print=None, loop=uvloop.new_event_loop())
+def read_sleep_s(text: str) -> float:
+    """The seconds that text in milliseconds means; none is a second. Raises ValueError."""
+    if not text:
+        return _DEFAULT_MS / 1000
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError(f"SLEEP_MS={text}: not a whole number of milliseconds")
+    return int(text) / 1000
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        sleep_s = read_sleep_s(os.environ.get("SLEEP_MS", ""))
+    except ValueError as error:
+        sys.exit(str(error))
+    serve(Function(instance_name(), sleep_s))

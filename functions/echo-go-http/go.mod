@@ -1,0 +1,3 @@
+module echo-go-http
+
+go 1.24

@@ -1,0 +1,3 @@
+module empty-go-http
+
+go 1.24

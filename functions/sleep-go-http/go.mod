@@ -1,0 +1,3 @@
+module sleep-go-http
+
+go 1.24

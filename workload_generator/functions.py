@@ -1,0 +1,49 @@
+"""`kn-bench functions`: the functions built and tested, those whose toolchain is on this machine."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.text import Text
+
+from workload_generator.catalog import find_function, load_catalog
+from workload_generator.local.toolchain import Action, Outcome, Status, carry_out
+
+_DONE = {Action.BUILD: "built", Action.TEST: "passed"}
+_DOING = {Action.BUILD: "building", Action.TEST: "testing"}
+_STYLES = {Status.DONE: "green", Status.FAILED: "bold red", Status.SKIPPED: "yellow"}
+
+
+def build_or_test(action: Action, names: Sequence[str], require_all: bool, console: Console) -> bool:
+    """Do it with the named functions, or with all; True when none failed, and none was skipped that had to be done.
+
+    Those that are named have to be, and with `require_all` every one. Raises UsageError for an unknown name.
+    """
+    functions = [find_function(name) for name in dict.fromkeys(names)] or list(load_catalog().values())
+    width = max(len(function.name) for function in functions)
+    start = time.monotonic()
+    counts: Counter[Status] = Counter()
+    for number, function in enumerate(functions, start=1):
+        with console.status(f"{_DOING[action]} {function.name} ({number} of {len(functions)})"):
+            outcome = carry_out(action, function)
+        counts[outcome.status] += 1
+        _show(action, outcome, width, console)
+    words = [f"{counts[Status.DONE]} {_DONE[action]}", f"{counts[Status.FAILED]} failed"]
+    words += [f"{counts[Status.SKIPPED]} skipped"] * bool(counts[Status.SKIPPED])
+    console.print(f"{', '.join(words)} in {time.monotonic() - start:.1f} s")
+    return not counts[Status.FAILED] and not (counts[Status.SKIPPED] and (names or require_all))
+
+
+def _show(action: Action, outcome: Outcome, width: int, console: Console) -> None:
+    word = _DONE[action] if outcome.status is Status.DONE else outcome.status
+    line = Text(f"{outcome.function.name:{width}}  ").append(f"{word:7}", _STYLES[outcome.status])
+    if outcome.status is not Status.SKIPPED:
+        line.append(f"  {outcome.took_s:6.1f} s")
+    if outcome.reason:
+        line.append(f"  {outcome.reason}")
+    console.print(line, soft_wrap=True)
+    for text in outcome.tail:
+        console.print(Text(f"    {text}"), soft_wrap=True)

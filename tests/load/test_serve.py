@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import re
 import sys
@@ -20,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from tests.support import Generator, after, at_once, target
-from workload_generator.load import metrics
+from workload_generator.load import metrics, serve
 from workload_generator.load.board import Board, read_boards
 from workload_generator.load.lock import RunLock, lock_holder, lock_path
 from workload_generator.load.totals import Totals
@@ -179,6 +180,19 @@ def test_who_holds_the_lock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
         assert lock_holder() == os.getpid()
     assert f"process {os.getpid()}" in lock_path().read_text()
     assert lock_holder() is None, "what an earlier run left"
+
+
+def test_a_run_that_cannot_be_seen_does_not_hold_the_pod_for_ever(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(serve, "_UNSEEN_S", 0.1)
+    with lock_path().open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write("another container's, process 999999999, since then\n")
+        file.flush()
+        serve.Server(tmp_path, event=False, boards=tmp_path)._see_out()
+    assert "another container's" in capsys.readouterr().err
 
 
 def test_a_failed_share_shows_as_infinity(tmp_path: Path) -> None:

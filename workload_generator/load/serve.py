@@ -35,6 +35,7 @@ from workload_generator.load.lock import RunLock, lock_holder
 
 PORT = 8080
 _POLL_S = 0.05
+_UNSEEN_S = 10.0  # longer than the workers of a killed run take for what is in flight
 _ORPHANS_S = 5.0  # how long the recorder of a killed run may take for what it still has
 
 
@@ -125,7 +126,7 @@ class Server:
             self._pass_on(holder, name)
 
     def _pass_on(self, holder: int, name: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
+        with contextlib.suppress(ProcessLookupError):
             os.kill(holder, name)
             self._told.add(holder)
             _tell(f"{name.name} passed on to the run of process {holder}; waiting for its end")
@@ -133,14 +134,20 @@ class Server:
     def _see_out(self) -> None:
         """Wait until no run is in progress and none can begin, and what we told to end has ended."""
         lock = RunLock("the pod is about to end")
+        seen = time.monotonic()
         while True:
             try:
                 lock.__enter__()  # kept to the end of the process
                 break
-            except UsageError:
+            except UsageError as error:
                 holder = lock_holder()
-                if holder is not None and holder not in self._told:  # it began just now
-                    self._pass_on(holder, signal.SIGTERM)
+                if holder is not None:
+                    seen = time.monotonic()
+                    if holder not in self._told:  # it began just now
+                        self._pass_on(holder, signal.SIGTERM)
+                elif time.monotonic() - seen > _UNSEEN_S:  # another user's, or one in another container
+                    _tell(f"not waiting any longer for a run that cannot be seen from here: {error}")
+                    break
                 time.sleep(_POLL_S)
         while any(map(_is_alive, self._told)):  # a run prints its summary after it has let go of the lock
             time.sleep(_POLL_S)

@@ -161,6 +161,7 @@ def strict(schema: Any) -> Any:
     return made
 
 
+@pytest.mark.timeout(900)  # the first time, it is fetched
 @pytest.mark.skipif(not os.environ.get("BENCH_CHECKOV"), reason="just test-manifests brings checkov")
 def test_checkov_has_nothing_to_say(tmp_path: Path) -> None:
     """What it does not know, Knative's kinds, it is shown as the Deployments that Knative makes of them."""

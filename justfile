@@ -2,9 +2,13 @@
 @default:
     just --list
 
-# A run on this machine, from a function to a database
+# Three scenarios on this machine, from functions to a database
 quickstart *ARGS:
     uv run --locked kn-bench quickstart {{ARGS}}
+
+# The embedded platform, on port 8080
+local *ARGS:
+    uv run --locked kn-bench local {{ARGS}}
 
 # The functions of all languages whose toolchain is here: built and tested
 functions *ARGS:
@@ -28,7 +32,7 @@ fix:
     uv run --locked ruff check --fix .
 
 # Every measurement; each writes its section of bench/RESULTS.md, the functions' their own table
-bench: bench-load bench-open bench-truth bench-processes bench-memory bench-extract bench-functions
+bench: bench-load bench-open bench-truth bench-processes bench-memory bench-local bench-extract bench-report bench-functions
 
 # The closed loop beside its peers: wrk, hey, h2load, ab, a Go client, Locust, and what else there is
 bench-load *ARGS:
@@ -50,9 +54,17 @@ bench-processes *ARGS:
 bench-memory *ARGS:
     uv run --locked --group bench python bench/memory.py {{ARGS}}
 
+# What the embedded platform adds to a request, beside the function itself
+bench-local *ARGS:
+    uv run --locked python bench/local.py {{ARGS}}
+
 # Extraction beside sqlite3's own .import
 bench-extract *ARGS:
     uv run --locked python bench/extract.py {{ARGS}}
+
+# The report of ten million requests: its time, memory and size
+bench-report *ARGS:
+    uv run --locked python bench/report.py {{ARGS}}
 
 # Cold start and warm TTFB of the functions; writes the table of functions/README.md
 bench-functions *ARGS:

@@ -54,7 +54,9 @@ async def test_dev_sends_to_localhost_and_the_log_goes_where_the_file_says(tmp_p
         command = [sys.executable, "-c", DEV, str(server.port), f"--config={path}", "--dev", "--progress=none"]
         process = await asyncio.create_subprocess_exec(*command, env={**os.environ, "TMPDIR": str(tmp_path)})
         assert await process.wait() == 0
-        assert len(server.requests) == 100
+        asked, *sent = server.requests
+        assert (asked.method, asked.path) == ("HEAD", "/_platform")  # whether it is the embedded platform
+        assert len(sent) == 100
     (log,) = (tmp_path / "own").iterdir()
     assert log.name.startswith("workload-generator_20")
 

@@ -32,9 +32,12 @@ def help_of(command: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     [
         ["workload-generator"],
         ["kn-bench", "quickstart"],
+        ["kn-bench", "local"],
         ["kn-bench", "functions", "build"],
         ["kn-bench", "functions", "test"],
         ["kn-bench", "extract"],
+        ["kn-bench", "report"],
+        ["kn-bench", "compare"],
     ],
     ids=" ".join,
 )

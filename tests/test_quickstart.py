@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -11,16 +13,69 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
+from rich.console import Console
+
+from tests.support import catches
+from workload_generator.catalog import find_catalog, load_catalog
+from workload_generator.errors import UsageError
+from workload_generator.loading import load_experiment
+from workload_generator.quickstart import narrowed, plan
+
+EXPERIMENTS = {
+    "quickstart-warm.yaml": """
+targets: [{url: "http://empty-python-http-0.functions.svc.cluster.local"}]
+rate: {requestsPerSecond: 200, duration: 1s, rampUp: 0s}
+limits: {lag: 1h}
+""",
+    "quickstart-cold.yaml": """
+targets: [{url: "http://empty-python-http-0.functions.svc.cluster.local"}]
+rate: {requestsPerSecond: 0.3, duration: 4s}
+coldStart: {gap: 500ms}
+limits: {lag: 1h}
+""",
+    "quickstart-concurrency.yaml": """
+targets: [{url: "http://sleep-python-http-0.functions.svc.cluster.local"}]
+rate: {requestsPerSecond: 20, duration: 2s, rampUp: 0s}
+limits: {lag: 1h}
+""",
+    "platforms/quickstart.yaml": """
+defaults: {stable-window: 1s, tick-interval: 250ms}
+services:
+  sleep-python-http-0: {containerConcurrency: 1, max-scale: 2, queue-limit: 5, env: {SLEEP_MS: "200"}}
+""",
+}
+"""The quickstart's experiments, shorter: it takes what stands in $EXPERIMENTS_DIR first."""
 
 KN_BENCH = "import sys; from workload_generator.__main__ import kn_bench; sys.exit(kn_bench())"
 
 
-def start(data: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", KN_BENCH, "quickstart", f"--data={data}"]
-    environment = {**os.environ, "TMPDIR": str(data.parent)}
+def start(data: Path, *flags: str) -> subprocess.Popen[str]:
+    folder = next(parent for parent in data.parents if parent.is_dir())
+    experiments = folder / "experiments"
+    for name, text in EXPERIMENTS.items():
+        path = experiments / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    functions = python_functions(folder / "functions")
+    command = [sys.executable, "-c", KN_BENCH, "quickstart", f"--data={data}", *flags]
+    folders = {"TMPDIR": str(folder), "EXPERIMENTS_DIR": str(experiments), "FUNCTIONS_DIR": str(functions)}
+    environment = {**os.environ, **folders}
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
     )
+
+
+def python_functions(folder: Path) -> Path:
+    """The Python functions alone, whatever else is built in this checkout."""
+    if not folder.exists():
+        folder.mkdir()
+        entries = yaml.safe_load((find_catalog() / "catalog.yaml").read_text())["functions"]
+        kept = [entry for entry in entries if entry["name"] in ("empty-python-http", "sleep-python-http")]
+        (folder / "catalog.yaml").write_text(yaml.safe_dump({"functions": kept}))
+        for entry in kept:
+            (folder / entry["name"]).symlink_to(find_catalog() / entry["name"])
+    return folder
 
 
 def descendants(pid: int) -> set[int]:
@@ -49,7 +104,7 @@ def gone(pids: set[int], within_s: float) -> bool:
     return True
 
 
-def test_two_quickstarts_are_two_experiments_and_leave_nothing_running(tmp_path: Path) -> None:
+def test_two_quickstarts_are_six_experiments_and_leave_nothing_running(tmp_path: Path) -> None:
     data = tmp_path / "data"
     for runs in (1, 2):
         process = start(data)
@@ -61,11 +116,23 @@ def test_two_quickstarts_are_two_experiments_and_leave_nothing_running(tmp_path:
         assert "p99.9" in stdout and str(data / "benchmark.db") in stdout.replace("\n", "")
         connection = sqlite3.connect(data / "benchmark.db")
         rows = connection.execute(
-            "SELECT language, scenario, planned, e.ok, complete, count(*) "
-            "FROM experiments e JOIN requests r ON r.experiment_id = e.id GROUP BY e.id"
+            "SELECT language, scenario, platform, concurrency, planned, complete, "
+            "(SELECT count(*) FROM requests WHERE experiment_id = e.id) FROM experiments e ORDER BY scenario, id"
+        ).fetchall()
+        cold = connection.execute("SELECT cold, ok FROM experiments WHERE scenario = 'serving-scenario-2'").fetchall()
+        ((ok, refused),) = connection.execute(
+            "SELECT sum(status = 200), sum(status = 503) FROM requests r JOIN experiments e ON r.experiment_id = e.id "
+            "WHERE e.scenario = 'serving-scenario-3'"
         ).fetchall()
         connection.close()
-        assert rows == [("python", "serving-scenario-1", 2000, 2000, 1, 2000)] * runs
+        warm, starts, busy = (
+            ("python", f"serving-scenario-{number}", "local", concurrency, planned, 1, planned)
+            for number, concurrency, planned in ((1, None, 200), (2, None, 2), (3, 1, 40))
+        )
+        assert rows == [warm] * runs + [starts] * runs + [busy] * runs
+        assert cold == [(2, 2)] * runs, "each from zero"
+        assert ok > 0 and refused > 0 and ok + refused == 40 * runs
+        assert not list(tmp_path.glob("kn-bench-*")), "its own folder is gone"
 
 
 @pytest.mark.parametrize(
@@ -82,12 +149,35 @@ def test_however_it_ends_its_processes_end_too(
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
     below = descendants(process.pid)
-    assert len(below) >= 3, "function, generator and recorder"
+    assert len(below) >= 4, "platform, function, generator and recorder"
     (os.killpg if to_group else os.kill)(process.pid, number)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == code, stderr
     assert "Traceback" not in stderr
     assert gone(below, within_s=30)
+
+
+@pytest.mark.parametrize("moment_s", [0.0, 0.3, 0.6, 1.0, 1.5])
+def test_ctrl_c_at_any_moment(tmp_path: Path, moment_s: float) -> None:
+    process = start(tmp_path / "data")
+    while not catches(process.pid, signal.SIGTERM):  # before that, Python itself is starting
+        time.sleep(0.01)
+    time.sleep(moment_s)  # somewhere between its first line of code and the first run
+    below = descendants(process.pid)
+    os.killpg(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in stderr, stderr
+    assert gone(below, within_s=30)
+
+
+def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        process = start(tmp_path / "data", f"--port={port}")
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 2 and f"port {port} on 127.0.0.1 is in use" in stderr and "--port" in stderr
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
@@ -105,3 +195,39 @@ def test_a_file_that_is_no_database_is_named_before_anything_runs(tmp_path: Path
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 1 and "benchmark.db: file is not a database" in stderr
     assert not list((data / "logs").iterdir())
+
+
+def folder_of(tmp_path: Path, *names: str) -> Path:
+    """A folder of functions: those of `names` are built."""
+    entries = []
+    for name in ("empty-go-http", "empty-python-http", "empty-ts-http", "sleep-python-http"):
+        (tmp_path / name).mkdir()
+        if name in names:
+            (tmp_path / name / "built").touch()
+        entry = "language: x, framework: y, image: z, produces: [built], run: ./built"
+        entries.append(f"  - {{name: {name}, {entry}}}\n")
+    (tmp_path / "catalog.yaml").write_text("functions:\n" + "".join(entries))
+    return tmp_path
+
+
+def test_it_runs_every_language_that_is_built(tmp_path: Path) -> None:
+    out = io.StringIO()
+    functions = load_catalog(folder_of(tmp_path, "empty-ts-http", "empty-python-http", "sleep-python-http"))
+    parts = plan(functions, Console(file=out, width=200))
+    assert [(part.prefix, part.services) for part in parts] == [
+        ("serving-scenario-1_200rps_python", ("empty-python-http-0",)),
+        ("serving-scenario-1_200rps_ts", ("empty-ts-http-0",)),
+        ("serving-scenario-2_all", ("empty-python-http-0", "empty-ts-http-0")),
+        ("serving-scenario-3_12rps_python", ("sleep-python-http-0",)),
+    ]
+    assert "left out: go; `kn-bench functions build`" in out.getvalue()
+    narrow = load_experiment(narrowed("quickstart-cold", parts[2].services, tmp_path))
+    assert narrow.name == "quickstart-cold"
+    assert [target.url for target in narrow.targets] == [
+        f"http://empty-{language}-http-0.functions.svc.cluster.local" for language in ("python", "ts")
+    ]
+
+
+def test_nothing_built_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="functions build"):
+        plan(load_catalog(folder_of(tmp_path)), Console(file=io.StringIO()))

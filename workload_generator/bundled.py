@@ -39,16 +39,28 @@ def find_experiment(name: str) -> Path:
 
 def bundled_experiments() -> dict[str, Path]:
     """Experiments by name: those in `$EXPERIMENTS_DIR`, then the installed ones."""
-    package = Path(__file__).parent
-    installed = package / "_experiments"
-    folders = [installed if installed.is_dir() else package.parent / "experiments"]
-    if os.environ.get(EXPERIMENTS_DIR):
-        folders.insert(0, Path(os.environ[EXPERIMENTS_DIR]))
     found: dict[str, Path] = {}
-    for folder in folders:
+    for folder in _folders():
         for path in folder.glob("*.yaml"):
             found.setdefault(path.stem, path)
     return dict(sorted(found.items(), key=lambda item: _natural(item[0])))
+
+
+def find_platform(name: str) -> Path:
+    """The embedded platform's settings of that name: `platforms/<name>.yaml` beside experiments. Raises UsageError."""
+    paths = [folder / "platforms" / f"{name}.yaml" for folder in _folders()]
+    for path in paths:
+        if path.is_file():
+            return path
+    raise UsageError(f"no settings for the platform {name}: looked for {', '.join(map(str, paths))}")
+
+
+def _folders() -> list[Path]:
+    package = Path(__file__).parent
+    installed = package / "_experiments"
+    folders = [installed if installed.is_dir() else package.parent / "experiments"]
+    given = os.environ.get(EXPERIMENTS_DIR)
+    return [Path(given), *folders] if given else folders
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

@@ -9,12 +9,11 @@ import os
 import re
 import secrets
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from pathlib import Path
-from typing import TypeVar
 
 import orjson
 import uvloop
@@ -23,20 +22,19 @@ from workload_generator import __version__, values
 from workload_generator.arrivals import WHOLE, Shard, cold_start_rounds, describe_cold_start
 from workload_generator.bundled import find_experiment
 from workload_generator.clock import NS_PER_S, NS_PER_US, format_duration
-from workload_generator.document import Scalar
 from workload_generator.errors import BenchError, UsageError
 from workload_generator.experiment import Experiment
+from workload_generator.flags import as_in_a_file
 from workload_generator.load import limits
 from workload_generator.load.crew import Crew
 from workload_generator.load.lock import RunLock
 from workload_generator.load.plan import Plan
+from workload_generator.load.platforms import platform_of
 from workload_generator.load.runner import Outcome, Run
 from workload_generator.load.selftest import self_test
 from workload_generator.load.targets import make_endpoints
 from workload_generator.load.terminal import Terminal
 from workload_generator.loading import load_experiment
-
-T = TypeVar("T")
 
 DEV_URL = "http://localhost:8080"
 LOG_DIR = "/logs"
@@ -73,6 +71,7 @@ def _main(argv: Sequence[str]) -> int:
     experiment = load_experiment(
         find_experiment(options.config), rps=options.rps, duration_ns=options.duration, seed=options.seed
     )
+    elsewhere = options.dev_url or (DEV_URL if options.dev else None)
     processes = limits.auto_processes() if options.processes == AUTO else options.processes
     run_id, shard = _identity(options)
     plan = Plan(
@@ -89,7 +88,7 @@ def _main(argv: Sequence[str]) -> int:
         start_wall_ns=options.start_at,
         precise=options.precise,
     )
-    endpoints = make_endpoints(experiment, options.dev_url or (DEV_URL if options.dev else None))
+    endpoints = make_endpoints(experiment, elsewhere)
     last = replace(plan, shard=(shard[0] + shard[1] * (processes - 1), shard[1] * processes))
     expected = last.expected_requests * processes  # and a complaint when it cannot be shared
     if plan.mode == "closed":
@@ -98,6 +97,7 @@ def _main(argv: Sequence[str]) -> int:
         _print_lines(_check_lines(experiment, plan))
         return 0
     limits.check_disk(plan.log_dir, expected)
+    plan = replace(plan, platform=platform_of(elsewhere or experiment.base_url or None))
     with RunLock(experiment.name):
         if processes > 1:
             outcome = Crew(plan, endpoints, processes).execute()
@@ -107,7 +107,7 @@ def _main(argv: Sequence[str]) -> int:
     _print_summary(outcome, options.output)
     if outcome.signal is not None:
         return 128 + outcome.signal
-    return 0 if outcome.summary.verdict.valid else INVALID
+    return 0 if outcome.summary.passed else INVALID
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -121,13 +121,13 @@ def make_parser() -> argparse.ArgumentParser:
     add("--config", metavar="FILE", default="config.yaml", help="a path, or the name of a bundled experiment")
     add(
         "--rps",
-        type=_as_in_a_file(values.rps),
+        type=as_in_a_file(values.rps),
         metavar="N",
         help="replaces the file's requestsPerSecond; 0 is the closed loop",
     )
     add(
         "--duration",
-        type=_as_in_a_file(values.positive_duration),
+        type=as_in_a_file(values.positive_duration),
         metavar="D",
         help="replaces the file's duration (90s, 10m, 1h30m)",
     )
@@ -136,10 +136,10 @@ def make_parser() -> argparse.ArgumentParser:
     _add_bool(parser, "--cold-start", "visit the targets one after the other, a round every 1/rps seconds")
     _add_bool(parser, "--ping", "one request to each target first, with its timings")
     _add_bool(parser, "--dev", f"send everything to {DEV_URL}, with the target's host in the Host header")
-    add("--dev-url", type=_as_in_a_file(values.server_url), metavar="URL", help="as --dev, but to this address")
+    add("--dev-url", type=as_in_a_file(values.server_url), metavar="URL", help="as --dev, but to this address")
     add(
         "--seed",
-        type=_as_in_a_file(values.whole),
+        type=as_in_a_file(values.whole),
         metavar="N",
         help="default: the file's, else drawn; it is in the log",
     )
@@ -192,18 +192,6 @@ def _go_bool(text: str) -> bool:
     if text in _FALSE:
         return False
     raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
-
-
-def _as_in_a_file(read: Callable[[Scalar], T]) -> Callable[[str], T]:
-    """Reads a flag as an experiment's file is read."""
-
-    def read_flag(text: str) -> T:
-        try:
-            return read(Scalar(text))
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-
-    return read_flag
 
 
 def _processes(text: str) -> int | str:

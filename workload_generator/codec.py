@@ -14,15 +14,14 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, BinaryIO, Protocol, TypeVar, cast
+from itertools import repeat
+from typing import Any, BinaryIO, Protocol, cast
 
 import orjson
 import structlog
 
 from workload_generator.clock import NS_PER_S, Anchor, rfc3339
-from workload_generator.records import NO_TEXT, NONE, Block, Phase, Result, Stamp
-
-K = TypeVar("K")
+from workload_generator.records import Block, Phase, Result, Shape, shape_of
 
 SCHEMA = 1
 
@@ -33,11 +32,8 @@ RUN_FINISHED = "run_finished"
 EVENTS = frozenset({RUN_STARTED, REQUEST, PROGRESS, RUN_FINISHED})
 
 _PHASES = tuple(phase.label for phase in Phase)
-_STAMPS = tuple(stamp.value for stamp in Stamp)
-_JSON_BOOL = {NONE: "null", 0: "false", 1: "true"}
-_REUSED = '"dns":0.000,"connect":0.000,"tls":0.000'
+_JSON_BOOL = {None: "null", False: "false", True: "true"}
 _MOST_TEXTS = 20_000
-_UNEXPECTED = ',"expected":false'
 
 
 class CodecError(ValueError):
@@ -57,85 +53,73 @@ def text_of(raw: bytes) -> str:
 class ResultEncoder:
     """Formats the request lines of one run. `start` anchors the offsets of its results to the wall clock.
 
-    What repeats from line to line is formatted once: seconds, times in whole microseconds, and the parts of a line
-    that hold no time.
+    What repeats from line to line is formatted once: seconds, times in whole microseconds, and for each block what its
+    lines have in common.
     """
 
     def __init__(self, targets: Sequence[str], start: Anchor) -> None:
+        self._targets = [_json_text(target) for target in targets]
         self._start_wall_ns = start.wall_ns
-        self._seconds = _Texts[int](lambda second: rfc3339(second * NS_PER_S)[:20])
-        self._ms = _Texts[int](_ms_text)
-        texts = [_json_text(target) for target in targets]
-        self._heads = _Texts[tuple[int, int]](lambda key: f'"target":{texts[key[0]]},"status":{key[1]}')
-        self._tails = _Texts[_Tail](_tail_text)
+        self._seconds = _Texts(lambda second: rfc3339(second * NS_PER_S)[:20])
+        self._ms = _Texts(_ms_text)
 
     def encode(self, r: Result, ok: bool) -> bytes:
         """One log line, its newline included. `ok` is whether the experiment expects such a response."""
         second, rest_ns = divmod(self._start_wall_ns + r.start_ns, NS_PER_S)
-        ttfb, total, dns, connect, tls, lag = (
-            "null" if ns is None else self._ms[(ns + 500) // 1000]
-            for ns in (r.ttfb_ns, r.total_ns, r.dns_ns, r.connect_ns, r.tls_ns, r.lag_ns)
+        ttfb, total, lag = (
+            "null" if ns is None else self._ms[(ns + 500) // 1000] for ns in (r.ttfb_ns, r.total_ns, r.lag_ns)
         )
-        stamp = NONE if r.stamp is None else _STAMPS.index(r.stamp.value)
-        segments = 1 if r.stamp is None else r.segments
-        tail = _tail_text(
-            (NONE if r.cold is None else r.cold, r.reused, r.retries, r.bytes_read, stamp, segments, r.instance)
-        )
-        if r.event_id is not None:
-            tail += f',"event_id":{_json_text(r.event_id)}'
-        if r.error is not None:
-            tail += f',"error":"{r.error}","message":{_json_text(r.message or "")}'
-        elif not ok:
-            tail += _UNEXPECTED
-        line = (
-            f'{{"event":"request","seq":{r.seq},"phase":"{_PHASES[r.phase]}",'
-            f'"time":"{self._seconds[second]}{rest_ns // 1000:06d}Z",{self._heads[r.target, r.status]},"ttfb":{ttfb},'
-            f'"total":{total},"dns":{dns},"connect":{connect},"tls":{tls},"lag":{lag},{tail}}}\n'
-        )
-        return line.encode()
+        phase, target, opening, tail = self._texts(shape_of(r), ok)
+        return (
+            f'{{"event":"request","seq":{r.seq}{phase}{self._seconds[second]}{rest_ns // 1000:06d}{target}{ttfb},'
+            f'"total":{total}{opening}{lag}{tail}\n'
+        ).encode()
 
     def encode_served(self, served: Block, ok: Sequence[bool]) -> bytes:
-        """The lines of many results at once; the same as `encode` makes, at a fraction of the cost."""
+        """The lines of many results at once; the same as `encode` makes, at a fraction of the cost.
+
+        `ok` is by shape.
+        """
         s, wall_ns, seconds, ms = served, self._start_wall_ns, self._seconds, self._ms
-        names: dict[int, str | None] = {NO_TEXT: None, **dict(enumerate(s.instances))}
-        instances = map(names.__getitem__, s.instance)
-        heads = map(self._heads.__getitem__, zip(s.target, s.status, strict=True))
-        keys = zip(s.cold, s.reused, s.retries, s.bytes_read, s.stamp, s.segments, instances, strict=True)
-        tails: Iterable[str] = map(self._tails.__getitem__, keys)
-        if not all(ok):
-            tails = [tail if fine else tail + _UNEXPECTED for tail, fine in zip(tails, ok, strict=True)]
-        openings = [_REUSED] * len(s.seq)
-        if any(map(max, s.dns_ns, s.connect_ns, s.tls_ns)):
-            openings = [
-                f'"dns":{ms[(dns + 500) // 1000]},"connect":{ms[(connect + 500) // 1000]},'
-                f'"tls":{ms[(tls + 500) // 1000]}'
-                for dns, connect, tls in zip(s.dns_ns, s.connect_ns, s.tls_ns, strict=True)
-            ]
+        texts = list(zip(*map(self._texts, s.shapes, ok), strict=True))
+        columns: list[Iterable[str]] = [map(of_shape.__getitem__, s.shape) for of_shape in texts]
+        if len(s.shapes) == 1:
+            columns = [repeat(of_shape[0]) for of_shape in texts]
+        rows = zip(s.seq, s.due_ns, s.start_ns, s.ttfb_ns, s.total_ns, *columns, strict=False)
         lines = [
-            f'{{"event":"request","seq":{seq},"phase":"{_PHASES[phase]}",'
-            f'"time":"{seconds[(wall := wall_ns + start) // NS_PER_S]}{wall % NS_PER_S // 1000:06d}Z",{head},'
-            f'"ttfb":{ms[(ttfb + 500) // 1000]},"total":{ms[(total + 500) // 1000]},{opening},'
-            f'"lag":{ms[(start - due + 500) // 1000]},{tail}}}\n'
-            for seq, phase, start, head, ttfb, total, opening, due, tail in zip(
-                s.seq, s.phase, s.start_ns, heads, s.ttfb_ns, s.total_ns, openings, s.due_ns, tails, strict=True
-            )
+            f'{{"event":"request","seq":{seq}{phase}{seconds[(wall := wall_ns + start) // NS_PER_S]}'
+            f'{wall % NS_PER_S // 1000:06d}{target}{ms[(ttfb + 500) // 1000]},"total":'
+            f"{ms[(total + 500) // 1000]}{opening}{ms[(start - due + 500) // 1000]}{tail}\n"
+            for seq, due, start, ttfb, total, phase, target, opening, tail in rows
         ]
         return "".join(lines).encode()
 
+    def _texts(self, shape: Shape, ok: bool) -> tuple[str, str, str, str]:
+        """What stands in a line before its time, its TTFB and its lag, and behind that."""
+        dns, connect, tls = map(_ms, (shape.dns_ns, shape.connect_ns, shape.tls_ns))
+        stamp = "null" if shape.stamp is None else f'"{shape.stamp}"'
+        tail = f',"cold":{_JSON_BOOL[shape.cold]},"reused":{_JSON_BOOL[shape.reused]},"retries":{shape.retries},'
+        tail += f'"bytes":{shape.bytes_read},"stamp":{stamp}'
+        if shape.stamp is not None and shape.segments != 1:
+            tail += f',"segments":{shape.segments}'
+        if shape.instance is not None:
+            tail += f',"instance":{_json_text(shape.instance)}'
+        if shape.event_id is not None:
+            tail += f',"event_id":{_json_text(shape.event_id)}'
+        if shape.error is not None:
+            tail += f',"error":"{shape.error}","message":{_json_text(shape.message or "")}'
+        elif not ok:
+            tail += ',"expected":false'
+        return (
+            f',"phase":"{_PHASES[shape.phase]}","time":"',
+            f'Z","target":{self._targets[shape.target]},"status":{shape.status},"ttfb":',
+            f',"dns":{dns},"connect":{connect},"tls":{tls},"lag":',
+            f"{tail}}}",
+        )
 
-_Tail = tuple[int, int, int, int, int, int, str | None]
-"""cold, reused, retries, bytes, stamp (codes as in a block), segments, instance."""
 
-
-def _tail_text(key: _Tail) -> str:
-    cold, reused, retries, size, stamp, segments, instance = key
-    source = "null" if stamp == NONE else f'"{_STAMPS[stamp]}"'
-    text = (
-        f'"cold":{_JSON_BOOL[cold]},"reused":{_JSON_BOOL[reused]},"retries":{retries},"bytes":{size},"stamp":{source}'
-    )
-    if segments != 1:
-        text += f',"segments":{segments}'
-    return text if instance is None else f'{text},"instance":{_json_text(instance)}'
+def _ms(ns: int | None) -> str:
+    return "null" if ns is None else _ms_text((ns + 500) // 1000)
 
 
 def _ms_text(us: int) -> str:
@@ -144,14 +128,14 @@ def _ms_text(us: int) -> str:
     return f"{'-' if us < 0 else ''}{whole}.{rest:03d}"
 
 
-class _Texts(dict[K, str]):
-    """Texts by what they say, made once; begun anew when there are too many."""
+class _Texts(dict[int, str]):
+    """Texts of numbers, made once; begun anew when there are too many."""
 
-    def __init__(self, make: Callable[[K], str]) -> None:
+    def __init__(self, make: Callable[[int], str]) -> None:
         super().__init__()
         self._make = make
 
-    def __missing__(self, key: K) -> str:
+    def __missing__(self, key: int) -> str:
         if len(self) >= _MOST_TEXTS:
             self.clear()
         text = self[key] = self._make(key)

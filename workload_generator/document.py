@@ -62,8 +62,11 @@ class Document:
 
 def read_document(path: Path) -> Document:
     """The YAML file at `path`. Raises ExperimentError when it cannot be read to its end."""
-    file = str(path)
-    text = decode_text(path, read_bytes(path))
+    return parse_document(str(path), decode_text(path, read_bytes(path)))
+
+
+def parse_document(file: str, text: str) -> Document:
+    """YAML (and so JSON) text as a document; `file` is what problems call it. Raises ExperimentError as above."""
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
@@ -74,7 +77,7 @@ def read_document(path: Path) -> Document:
         line = text.count("\n", 0, error.position) + 1
         raise _unreadable(file, line, "not YAML: a control character that YAML does not allow") from None
     except RecursionError:
-        raise _unreadable(file, 0, "not an experiment: nested too deeply") from None
+        raise _unreadable(file, 0, "not usable: nested too deeply") from None
     except (ValueError, OverflowError) as error:  # such as an escape beyond Unicode
         raise _unreadable(file, 0, f"not YAML: {error}") from None
     if node is None:
@@ -138,7 +141,7 @@ class _Reading:
         self.lines.setdefault(at, node.start_mark.line + 1)
         self._nodes += 1
         if self._nodes > _MOST_NODES:
-            raise _unreadable(self.file, node.start_mark.line + 1, "not an experiment: aliases make it endlessly large")
+            raise _unreadable(self.file, node.start_mark.line + 1, "not usable: aliases make it endlessly large")
         if not node.tag.startswith(_STANDARD_TAG):
             self._add(node, at, f"the tag {node.tag} means nothing here")
         if isinstance(node, yaml.ScalarNode):

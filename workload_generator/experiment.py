@@ -29,6 +29,7 @@ from workload_generator.clock import NS_PER_S, format_duration
 from workload_generator.document import Scalar
 from workload_generator.processes import AnyProcess, Constant, Process, Steps, TraceArrivals, display
 from workload_generator.sections import Section, around, missing
+from workload_generator.thresholds import AnyThreshold
 from workload_generator.values import (
     Duration,
     Headers,
@@ -240,6 +241,7 @@ class Experiment(Section):
     store: Store = Store()
     cold_start: ColdStart = ColdStart()
     limits: Limits = Limits()
+    thresholds: tuple[AnyThreshold, ...] | None = None
     seed: Whole | None = None
     _name: str = PrivateAttr()
 

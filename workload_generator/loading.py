@@ -93,7 +93,6 @@ SECTIONS: Mapping[tuple[str, ...], type[Section]] = {
 _LATER: frozenset[tuple[str, ...]] = frozenset(
     {
         ("event",),
-        ("thresholds",),
         ("coldStart", "wait"),
         ("coldStart", "settle"),
         ("coldStart", "maxWait"),

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from enum import IntEnum, StrEnum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 
 class Phase(IntEnum):
@@ -51,18 +51,6 @@ class Stamp(StrEnum):
 
     KERNEL = "kernel"
     USER = "user"
-
-
-NONE = -1
-"""In a block: no value."""
-
-NO_TEXT = 0xFFFF
-"""In a block: the code of no instance, and the length of no text."""
-
-_PHASES = tuple(Phase)
-_ERRORS = tuple(ErrorKind)
-_STAMPS = tuple(Stamp)
-_COLD = {NONE: None, 0: False, 1: True}
 
 
 class Arrival(NamedTuple):
@@ -116,87 +104,63 @@ class Result(NamedTuple):
         return None if self.ttfb_ns is None else self.ttfb_ns + self.lag_ns
 
 
-class Block(NamedTuple):
-    """The results of one block by columns, all of the same length and in the order in which they were added.
+class Shape(NamedTuple):
+    """What results have in common: all of a `Result` but its number and its times from start to end."""
 
-    Times are in nanoseconds, -1 where none was reached. `instance`, `phase`, `cold`, `stamp` and `error` hold codes:
-    indexes of `instances`, of `Phase`, of `Stamp` and of `ErrorKind`, -1 for none (`instance`: 0xFFFF); cold is 0 or 1.
+    phase: Phase
+    target: int
+    status: int
+    dns_ns: int | None
+    connect_ns: int | None
+    tls_ns: int | None
+    bytes_read: int
+    cold: bool | None
+    reused: bool
+    retries: int
+    stamp: Stamp | None
+    segments: int
+    instance: str | None
+    event_id: str | None
+    error: ErrorKind | None
+    message: str | None
+
+    @property
+    def whole(self) -> bool:
+        """Whether the whole response came: no time is missing then."""
+        reached = (self.dns_ns, self.connect_ns, self.tls_ns, self.stamp)
+        return self.error is None and self.message is None and self.event_id is None and None not in reached
+
+
+class Block(NamedTuple):
+    """Results by columns, all of the same length and in the order in which they were added: most work on them is then
+    done by loops that run in C. `shape` holds indexes of `shapes`; times are in nanoseconds, -1 where none was reached.
     """
 
-    instances: Sequence[str]
-    texts: bytes
+    shapes: Sequence[Shape]
     seq: Sequence[int]
     due_ns: Sequence[int]
     start_ns: Sequence[int]
-    dns_ns: Sequence[int]
-    connect_ns: Sequence[int]
-    tls_ns: Sequence[int]
     ttfb_ns: Sequence[int]
     total_ns: Sequence[int]
-    bytes_read: Sequence[int]
-    target: Sequence[int]
-    status: Sequence[int]
-    segments: Sequence[int]
-    instance: Sequence[int]
-    phase: Sequence[int]
-    cold: Sequence[int]
-    reused: Sequence[int]
-    retries: Sequence[int]
-    stamp: Sequence[int]
-    error: Sequence[int]
-    event_id_bytes: Sequence[int]
-    message_bytes: Sequence[int]
+    shape: Sequence[int]
 
     @property
     def all_served(self) -> bool:
-        """Whether every request got its whole response: no time is missing then, and there are no other texts."""
-        reached = (self.dns_ns, self.connect_ns, self.tls_ns, self.ttfb_ns, self.total_ns, self.stamp)
-        texts = (self.event_id_bytes, self.message_bytes)
-        return (
-            max(self.error) == NONE
-            and all(min(column) >= 0 for column in reached)
-            and all(min(column) == NO_TEXT for column in texts)
-        )
+        """Whether every request got its whole response."""
+        return all(shape.whole for shape in self.shapes) and min(self.ttfb_ns) >= 0 and min(self.total_ns) >= 0
 
     def results(self) -> Iterator[Result]:
         """The rows, one by one."""
-        text_at = 0
+        for seq, due_ns, start_ns, ttfb_ns, total_ns, index in zip(*self[1:], strict=True):
+            phase, target, status, dns_ns, connect_ns, tls_ns, *rest = self.shapes[index]
+            ttfb = None if ttfb_ns < 0 else ttfb_ns
+            total = None if total_ns < 0 else total_ns
+            yield Result(seq, phase, target, due_ns, start_ns, status, dns_ns, connect_ns, tls_ns, ttfb, total, *rest)
 
-        def text(length: int) -> str | None:
-            nonlocal text_at
-            if length == NO_TEXT:
-                return None
-            text_at += length
-            return self.texts[text_at - length : text_at].decode("utf-8", "ignore")
 
-        columns: tuple[Sequence[int], ...] = self[2:]
-        rows: Iterator[tuple[Any, ...]] = zip(*columns, strict=True)
-        for row in rows:
-            (seq, due, start, dns, connect, tls, ttfb, total, size, target, status, segments) = row[:12]
-            (instance, phase, cold, reused, retries, stamp, error, event_id, message) = row[12:]
-            yield Result(
-                seq,
-                _PHASES[phase],
-                target,
-                due,
-                start,
-                status,
-                None if dns == NONE else dns,
-                None if connect == NONE else connect,
-                None if tls == NONE else tls,
-                None if ttfb == NONE else ttfb,
-                None if total == NONE else total,
-                size,
-                _COLD[cold],
-                bool(reused),
-                retries,
-                None if stamp == NONE else _STAMPS[stamp],
-                segments,
-                None if instance == NO_TEXT else self.instances[instance],
-                text(event_id),
-                None if error == NONE else _ERRORS[error],
-                text(message),
-            )
+def shape_of(r: Result) -> Shape:
+    """The shape of one result."""
+    return Shape(r.phase, r.target, r.status, r.dns_ns, r.connect_ns, r.tls_ns, *r[11:])
 
 
 def unanswered(arrival: Arrival, start_ns: int, error: ErrorKind, message: str) -> Result:

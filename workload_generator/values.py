@@ -43,7 +43,8 @@ def any_text(value: object) -> str:
     return str(value)
 
 
-def _number(value: object) -> Fraction:
+def exact_number(value: object) -> Fraction:
+    """A number: whole, decimal, with an exponent or not."""
     if isinstance(value, Fraction):
         return value
     if not isinstance(value, Scalar):
@@ -60,7 +61,7 @@ def _number(value: object) -> Fraction:
 
 def rps(value: object) -> Fraction:
     """A rate in requests a second; 0 is the closed loop."""
-    number = _number(value)
+    number = exact_number(value)
     if number < 0:
         raise ValueError(f"{value} is negative")
     if number > _HIGHEST_RPS:
@@ -70,7 +71,7 @@ def rps(value: object) -> Fraction:
 
 def whole(value: object) -> int:
     """A whole number from 0 to 2^63 - 1."""
-    number = _number(value)
+    number = exact_number(value)
     if number.denominator != 1 or number < 0:
         raise ValueError(f"{value} is not a whole number from 0 on")
     if number >= 2**63:
@@ -78,7 +79,8 @@ def whole(value: object) -> int:
     return int(number)
 
 
-def _positive_whole(value: object) -> int:
+def positive_whole(value: object) -> int:
+    """A whole number from 1 on."""
     number = whole(value)
     if not number:
         raise ValueError("must be at least 1")
@@ -86,20 +88,21 @@ def _positive_whole(value: object) -> int:
 
 
 def _share(value: object) -> Fraction:
-    number = _number(value)
+    number = exact_number(value)
     if not 0 < number <= 1:
         raise ValueError(f"{value} is not a share of requestsPerSecond: more than 0, at most 1")
     return number
 
 
 def _factor(value: object) -> Fraction:
-    number = _number(value)
+    number = exact_number(value)
     if not 0 < number <= _HIGHEST_RPS:
         raise ValueError(f"{value} is not a factor above 0")
     return number
 
 
-def _duration(value: object) -> int:
+def duration(value: object) -> int:
+    """A duration, in nanoseconds; 0 is one."""
     if not isinstance(value, Scalar):
         raise ValueError("must be a duration, such as 90s or 1h30m")
     duration_ns = parse_duration(value)
@@ -110,7 +113,7 @@ def _duration(value: object) -> int:
 
 def positive_duration(value: object) -> int:
     """A duration above 0, in nanoseconds."""
-    duration_ns = _duration(value)
+    duration_ns = duration(value)
     if not duration_ns:
         raise ValueError("must be longer than 0")
     return duration_ns
@@ -213,13 +216,13 @@ def plain(number: Fraction) -> int | float:
 
 Text = Annotated[str, PlainValidator(any_text)]
 Whole = Annotated[int, PlainValidator(whole)]
-PositiveWhole = Annotated[int, PlainValidator(_positive_whole)]
+PositiveWhole = Annotated[int, PlainValidator(positive_whole)]
 _AsNumber = PlainSerializer(plain, when_used="json")
 Rps = Annotated[Fraction, PlainValidator(rps), _AsNumber]
 Share = Annotated[Fraction, PlainValidator(_share), _AsNumber]
 Factor = Annotated[Fraction, PlainValidator(_factor), _AsNumber]
 _AsDuration = PlainSerializer(format_duration, when_used="json")
-Duration = Annotated[int, PlainValidator(_duration), _AsDuration]
+Duration = Annotated[int, PlainValidator(duration), _AsDuration]
 PositiveDuration = Annotated[int, PlainValidator(positive_duration), _AsDuration]
 _HeaderName = Annotated[str, PlainValidator(_header_name)]
 _HeaderValue = Annotated[str, PlainValidator(_header_value)]

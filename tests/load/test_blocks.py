@@ -9,8 +9,10 @@ from tests.strategies import results, served
 from workload_generator.clock import Anchor
 from workload_generator.codec import ResultEncoder, clean
 from workload_generator.load.blocks import BlockWriter, read_block
+from workload_generator.load.exchange import Opening
+from workload_generator.load.memo import Response
 from workload_generator.load.totals import Totals
-from workload_generator.records import Arrival, Block, Result
+from workload_generator.records import Arrival, Block, Phase, Result, Stamp
 
 
 def block_of(rows: Sequence[Result]) -> Block | None:
@@ -28,21 +30,44 @@ def test_a_block_reads_back(rows: list[Result]) -> None:
     assert (list(block.results()) if block is not None else []) == expected
 
 
+def opening_of(result: Result) -> Opening:
+    opening = Opening(result.retries)
+    opening.dns_ns, opening.connect_ns, opening.tls_ns = result.dns_ns, result.connect_ns, result.tls_ns
+    return opening
+
+
 @given(st.lists(served, min_size=1, max_size=20))
 def test_the_short_way_packs_what_the_long_way_packs(rows: list[Result]) -> None:
+    """On a reused connection, which costs nothing, and on a fresh one."""
     writer = BlockWriter(lambda: None)
+    expected = []
     for r in rows:
-        writer.served(Arrival(r.seq, r.phase, r.target, r.due_ns), *r[4:18])
-    assert read_block(writer.take()) == block_of(rows)
+        if r.reused:
+            r = r._replace(dns_ns=0, connect_ns=0, tls_ns=0, retries=0)
+        arrival, response = (
+            Arrival(r.seq, r.phase, r.target, r.due_ns),
+            Response(r.status, r.bytes_read, r.cold, r.instance, True),
+        )
+        assert r.ttfb_ns is not None and r.total_ns is not None
+        writer.served(
+            arrival, r.start_ns, r.ttfb_ns, r.total_ns, response, r.stamp is Stamp.KERNEL, r.segments,
+            None if r.reused else opening_of(r),
+        )  # fmt: skip
+        expected.append(r)
+    packed, long = read_block(writer.take()), block_of(expected)
+    assert packed is not None and long is not None
+    assert list(packed.results()) == list(long.results())
 
 
 def test_a_full_writer_is_emptied_before_it_takes_more() -> None:
     taken: list[Block | None] = []
     writer = BlockWriter(lambda: taken.append(read_block(writer.take())), rows=3)
     for seq in range(7):
-        writer.served(Arrival(seq, 2, 0, 0), 0, 200, 0, 0, 0, 1, 1, 5, None, True, 0, "kernel", 1, f"pod-{seq}")  # type: ignore[arg-type]
+        response = Response(200, 5, None, f"pod-{seq}", True)
+        writer.served(Arrival(seq, Phase.MEASURE, 0, 0), 0, 1, 1, response, True, 1, None)
     assert [block.seq for block in taken if block] == [(0, 1, 2), (3, 4, 5)] and writer.count == 1
-    assert [block.instances for block in taken if block] == [["pod-0", "pod-1", "pod-2"], ["pod-3", "pod-4", "pod-5"]]
+    names = [[shape.instance for shape in block.shapes] for block in taken if block]
+    assert names == [["pod-0", "pod-1", "pod-2"], ["pod-3", "pod-4", "pod-5"]]
 
 
 @given(results, st.text(st.characters(codec="utf-8"), min_size=1, max_size=9).map(lambda text: text * 5000))
@@ -64,7 +89,7 @@ def test_columns_say_what_rows_say(rows: list[Result], expected: set[int]) -> No
     encoder = ResultEncoder(["http://a"], Anchor(1_764_000_000_123_456_789, 0))
     lines = b"".join(encoder.encode(result, by_rows.is_ok(result)) for result in block.results())
     by_rows.add(block.results())
-    ok = by_columns.ok_column(block)
+    ok = by_columns.ok_shapes(block)
     by_columns.add_served(block, ok)
     assert by_columns.to_json() == by_rows.to_json()
     assert encoder.encode_served(block, ok) == lines

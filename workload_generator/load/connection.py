@@ -25,7 +25,7 @@ from workload_generator.load.protocol import BodyError, ProtocolError, ResponseR
 from workload_generator.load.receive import ANCILLARY_BYTES, Ancillary, segments_received, stamp_receipts
 from workload_generator.load.resolver import Address, Answer
 from workload_generator.load.tls import TlsSession, fault_of
-from workload_generator.records import ErrorKind, Stamp
+from workload_generator.records import ErrorKind
 
 _FIRST_READ_BYTES = 4 * 1024  # enough for most responses, and cheap to allocate
 _READ_BYTES = 64 * 1024
@@ -42,7 +42,7 @@ _CONNECT_KINDS = {
 
 
 # On the hot path a global is cheaper than an enum's member.
-_ACTIVE, _IDLE, _KERNEL, _USER = State.ACTIVE, State.IDLE, Stamp.KERNEL, Stamp.USER
+_ACTIVE, _IDLE = State.ACTIVE, State.IDLE
 
 
 class Connection:
@@ -59,7 +59,7 @@ class Connection:
         "_reader",
         "_segments",
         "_sock",
-        "_stamp",
+        "_kernel",
         "_tls",
         "_writing",
         "exchange",
@@ -84,7 +84,7 @@ class Connection:
         # For the response, once its first piece is with the full reader
         self._reader: ResponseReader | None = None
         self._first_ns: int | None = None
-        self._stamp = _USER
+        self._kernel = False
 
     # Opening
 
@@ -308,9 +308,9 @@ class Connection:
         owner, exchange = self._owner, self.exchange
         assert exchange is not None
         arrived_ns = owner.clock.arrived_ns(ancillary, now_ns)
-        stamp = _KERNEL
+        kernel = True
         if arrived_ns is None or arrived_ns < exchange.start_ns:  # before we asked: the answer to something else
-            arrived_ns, stamp = now_ns, _USER
+            arrived_ns, kernel = now_ns, False
         if self._reader is None:
             response = owner.memo.get(data)
             if response is not None:
@@ -324,15 +324,15 @@ class Connection:
                     self.close()
                 else:
                     self.state = _IDLE
-                owner.completed(self, exchange, response, arrived_ns, arrived_ns, stamp, segments)
+                owner.completed(self, exchange, response, arrived_ns, arrived_ns, kernel, segments)
                 return True
-        return self._on_piece(exchange, data, arrived_ns, stamp)
+        return self._on_piece(exchange, data, arrived_ns, kernel)
 
-    def _on_piece(self, exchange: Exchange, data: bytes, arrived_ns: int, stamp: Stamp) -> bool:
+    def _on_piece(self, exchange: Exchange, data: bytes, arrived_ns: int, kernel: bool) -> bool:
         """A piece that the memo does not know, for the full reader."""
         reader = self._reader or self._begin_reading(exchange)
         if self._first_ns is None:
-            self._first_ns, self._stamp = arrived_ns, stamp
+            self._first_ns, self._kernel = arrived_ns, kernel
         whole = not reader.heard
         try:
             complete = reader.feed(data)
@@ -349,7 +349,7 @@ class Connection:
         response = response_of(reader)
         if whole and exchange.endpoint.method != "HEAD":
             self._owner.memo.learn(data, response)
-        self._complete(exchange, response, self._first_ns or arrived_ns, arrived_ns, self._stamp)
+        self._complete(exchange, response, self._first_ns or arrived_ns, arrived_ns, self._kernel)
         return True
 
     def _count_segments(self) -> int:
@@ -380,7 +380,7 @@ class Connection:
             if len(self._owner.readers) < _MOST_READERS:
                 self._owner.readers.append(reader)
 
-    def _complete(self, exchange: Exchange, response: Response, first_ns: int, last_ns: int, stamp: Stamp) -> None:
+    def _complete(self, exchange: Exchange, response: Response, first_ns: int, last_ns: int, kernel: bool) -> None:
         segments = self._count_segments()
         self.exchange = None
         self._end_reading()
@@ -388,7 +388,7 @@ class Connection:
             self.state = _IDLE
         else:
             self.close()
-        self._owner.completed(self, exchange, response, first_ns, last_ns, stamp, segments)
+        self._owner.completed(self, exchange, response, first_ns, last_ns, kernel, segments)
 
     # Ends
 
@@ -404,7 +404,7 @@ class Connection:
         elif reader.at_eof():
             exchange = self.exchange
             assert exchange is not None and self._first_ns is not None
-            self._complete(exchange, response_of(reader), self._first_ns, now_ns, self._stamp)
+            self._complete(exchange, response_of(reader), self._first_ns, now_ns, self._kernel)
         elif reader.head_complete:
             self._fail(ErrorKind.BODY, "the server closed the connection within the body")
         else:
@@ -436,8 +436,7 @@ class Connection:
         failure = Failure(kind, message, ours)
         if reader is not None:
             response = response_of(reader) if reader.head_complete else None
-            stamp = None if self._first_ns is None else self._stamp
-            failure = Failure(kind, message, ours, reader.heard, self._first_ns, stamp, response)
+            failure = Failure(kind, message, ours, reader.heard, self._first_ns, self._kernel, response)
         self.close()
         self._owner.failed(self, exchange, failure)
 

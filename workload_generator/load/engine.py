@@ -22,13 +22,14 @@ from workload_generator.load.exchange import Exchange, Failure, OnDone, Opening,
 from workload_generator.load.memo import Response, ResponseMemo
 from workload_generator.load.pool import Pool, Stack
 from workload_generator.load.protocol import ResponseReader
-from workload_generator.load.receive import ReceiveClock
+from workload_generator.load.receive import ReceiveClock, keep_stamping
 from workload_generator.load.resolver import Resolver
 from workload_generator.records import Arrival, ErrorKind, Phase, Result, Stamp, unanswered
 
 _SWEEP_S = 1.0
 _MOST_OPENING = 16  # connections that are opened at the same time before a run
 
+_STAMPS = (Stamp.USER, Stamp.KERNEL)
 _IDLE, _MEASURE = State.IDLE, Phase.MEASURE  # on the hot path a global is cheaper than an enum's member
 
 
@@ -39,9 +40,8 @@ class Record(Protocol):
         """Take one result."""
 
     def served(
-        self, arrival: Arrival, start_ns: int, status: int, dns_ns: int, connect_ns: int, tls_ns: int, ttfb_ns: int,
-        total_ns: int, bytes_read: int, cold: bool | None, reused: bool, retries: int, stamp: Stamp, segments: int,
-        instance: str | None, /,
+        self, arrival: Arrival, start_ns: int, ttfb_ns: int, total_ns: int, response: Response, kernel: bool,
+        segments: int, opening: Opening | None, /,
     ) -> None:  # fmt: skip
         """Take the result of a request that got its whole response, without making a `Result` of it."""
 
@@ -65,6 +65,7 @@ class Engine:
         self.loop = loop
         self.resolver = Resolver(loop)
         self.clock = clock or ReceiveClock()
+        self._keeper = keep_stamping()
         self.memo = ResponseMemo()
         self.readers: list[ResponseReader] = []
         self.counts_segments = False
@@ -149,6 +150,7 @@ class Engine:
         if self._deadline_timer is not None:
             self._deadline_timer.cancel()
         self._pool.close()
+        self._keeper.close()
 
     # What connections report
 
@@ -159,19 +161,13 @@ class Engine:
 
     def completed(
         self, connection: Connection, exchange: Exchange, response: Response, first_ns: int, last_ns: int,
-        stamp: Stamp, segments: int,
+        kernel: bool, segments: int,
     ) -> None:  # fmt: skip
         """See `exchange.Owner`."""
-        arrival, opening, start_ns = exchange.arrival, exchange.opening, exchange.start_ns
-        if opening is None:
-            dns_ns = connect_ns = tls_ns = retries = 0
-        else:
-            retries = opening.retries
-            dns_ns, connect_ns, tls_ns = opening.dns_ns or 0, opening.connect_ns or 0, opening.tls_ns or 0
-        status, bytes_read, cold, instance, _ = response
+        arrival, start_ns = exchange.arrival, exchange.start_ns
         self._served(
-            arrival, start_ns - self._origin_ns, status, dns_ns, connect_ns, tls_ns, first_ns - start_ns,
-            last_ns - start_ns, bytes_read, cold, opening is None, retries, stamp, segments, instance,
+            arrival, start_ns - self._origin_ns, first_ns - start_ns, last_ns - start_ns, response, kernel, segments,
+            exchange.opening,
         )  # fmt: skip
         if connection.state is _IDLE:
             self._stacks[arrival.target].release(connection, last_ns)
@@ -200,7 +196,7 @@ class Engine:
             connect_ns=opening.connect_ns if opening is not None else 0,
             tls_ns=opening.tls_ns if opening is not None else 0,
             ttfb_ns=None if failure.first_ns is None else failure.first_ns - start_ns,
-            stamp=failure.stamp,
+            stamp=_STAMPS[failure.kernel] if failure.first_ns is not None else None,
             reused=opening is None,
             retries=opening.retries if opening is not None else 0,
         )

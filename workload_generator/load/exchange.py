@@ -14,7 +14,7 @@ from workload_generator.load.memo import Response, ResponseMemo
 from workload_generator.load.protocol import ResponseReader
 from workload_generator.load.receive import ReceiveClock
 from workload_generator.load.resolver import Resolver
-from workload_generator.records import Arrival, ErrorKind, Stamp
+from workload_generator.records import Arrival, ErrorKind
 
 if TYPE_CHECKING:
     from workload_generator.load.connection import Connection
@@ -34,7 +34,8 @@ class State(Enum):
 class Failure(NamedTuple):
     """Why there is no complete response. `ours` when this machine had no descriptor, port or memory for it.
 
-    `first_ns` (monotonic) and `stamp` tell when the response began, `response` what its head said, if they came.
+    `first_ns` (monotonic) says when the response began, by the `kernel`'s stamp or not; `response` is what its head
+    said. Each if it came.
     """
 
     kind: ErrorKind
@@ -42,7 +43,7 @@ class Failure(NamedTuple):
     ours: bool = False
     heard: bool = False
     first_ns: int | None = None
-    stamp: Stamp | None = None
+    kernel: bool = False
     response: Response | None = None
 
 
@@ -93,17 +94,11 @@ class Owner(Protocol):
         """A connection that was opened without a request is idle."""
 
     def completed(
-        self,
-        connection: Connection,
-        exchange: Exchange,
-        response: Response,
-        first_ns: int,
-        last_ns: int,
-        stamp: Stamp,
-        segments: int,
-    ) -> None:
-        """The whole response is here: its first and last bytes came at these monotonic times, in `segments` (0:
-        unknown)."""
+        self, connection: Connection, exchange: Exchange, response: Response, first_ns: int, last_ns: int,
+        kernel: bool, segments: int,
+    ) -> None:  # fmt: skip
+        """The whole response is here: its first and last bytes came at these monotonic times, the first by the kernel's
+        stamp or not, in `segments` (0: unknown)."""
 
     def failed(self, connection: Connection, exchange: Exchange | None, failure: Failure) -> None:
         """The exchange, or the opening without one, has failed; the connection is closed."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import sys
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from workload_generator.arrivals import (
 from workload_generator.clock import Anchor, format_duration, rfc3339
 from workload_generator.experiment import Experiment
 from workload_generator.load import limits
+from workload_generator.load.platforms import HOST
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,7 @@ class Plan:
     shard: Shard = WHOLE
     start_wall_ns: int | None = None
     precise: bool = False
+    platform: str = HOST
 
     @property
     def mode(self) -> str:
@@ -117,7 +118,7 @@ class Plan:
                 "version": __version__,
                 "host": socket.gethostname(),
                 "python": sys.version.split()[0],
-                "platform": "kubernetes" if "KUBERNETES_SERVICE_HOST" in os.environ else "host",
+                "platform": self.platform,
                 "cpu_limit": limits.cpu_limit(),
             },
         }

@@ -96,12 +96,13 @@ class Lately:
                 self.failed += result.error is not ErrorKind.DROPPED
 
     def add_served(self, block: Block, ok: Sequence[bool]) -> None:
-        """Take a block in which every request got its whole response."""
-        if min(block.phase) == Phase.PING:
+        """Take a block in which every request got its whole response; `ok` is by shape."""
+        if any(shape.phase is Phase.PING for shape in block.shapes):
             self.add(block.results())
             return
-        self.ttfb_us += [ns // 1000 for ns in compress(block.ttfb_ns, ok)]
-        failed = len(ok) - sum(ok)
+        fine = [ok[index] for index in block.shape]
+        self.ttfb_us += [ns // 1000 for ns in compress(block.ttfb_ns, fine)]
+        failed = len(fine) - sum(fine)
         self.beyond += failed
         self.failed += failed
 
@@ -113,7 +114,7 @@ class Progress(Protocol):
         """Take a batch of results."""
 
     def add_served(self, block: Block, ok: Sequence[bool]) -> None:
-        """Take a block in which every request got its whole response."""
+        """Take a block in which every request got its whole response; `ok` is by shape."""
 
     def beat(self, beat: dict[str, Any]) -> None:
         """A second has passed; `beat` holds `line` (the log's heartbeat), `elapsed_ns`, `in_flight` and `phase`."""

@@ -56,6 +56,17 @@ def stamp_receipts(sock: socket.socket) -> bool:
     return True
 
 
+def keep_stamping() -> socket.socket:
+    """A socket that has the kernel stamp as long as it is open.
+
+    The kernel begins to stamp some time after the first socket has asked for it, and ends when none does any more: what
+    comes meanwhile has no stamp.
+    """
+    keeper = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    stamp_receipts(keeper)
+    return keeper
+
+
 def segments_received(sock: socket.socket) -> int:
     """Segments with data that `sock` has received so far; 0 where the kernel does not tell."""
     try:

@@ -146,7 +146,7 @@ class Recorder:
         if block is None:
             return
         if block.all_served:
-            ok = totals.ok_column(block)
+            ok = totals.ok_shapes(block)
             totals.add_served(block, ok)
             progress.add_served(block, ok)
             if self._failure is None:

@@ -33,6 +33,7 @@ from workload_generator.load.receive import ReceiveClock
 from workload_generator.load.summary import Summary
 from workload_generator.records import Phase
 from workload_generator.stats import Histogram
+from workload_generator.thresholds import judge_thresholds
 from workload_generator.verdict import Evidence, Strain, Verdict, judge, stopped_early
 
 _GRACE_S = 5.0
@@ -244,6 +245,7 @@ class Run:
         counts["measure"]["planned"] = dispatcher.planned_measured
         histograms = {name: Histogram.from_json(doc) for name, doc in totals["histograms"].items()}
         verdict = self._judge(stopped_by, counts["measure"], histograms, strain)
+        thresholds = judge_thresholds(experiment.thresholds or (), counts["measure"], histograms)
         await log.finish(
             {
                 "time": rfc3339(self._anchor.wall_ns + self._now_ns()),
@@ -253,6 +255,7 @@ class Run:
                 "machine": {**asdict(strain), "late_ns": self._late_ns},
                 "verdict": verdict.word,
                 "reasons": list(verdict.reasons),
+                "thresholds": [each.to_json() for each in thresholds],
             }
         )
         end_ns = self._end_ns if self._stopped_ns is None else min(self._stopped_ns, self._end_ns)
@@ -275,6 +278,7 @@ class Run:
             corrected_ttfb=histograms["corrected_ttfb"],
             lag=histograms["lag"],
             verdict=verdict,
+            thresholds=thresholds,
         )
         return Outcome(summary, stopped_by)
 

@@ -14,7 +14,9 @@ from rich.table import Table
 
 from workload_generator.clock import NS_PER_S
 from workload_generator.codec import clean
+from workload_generator.document import Scalar
 from workload_generator.stats import BEYOND, Histogram
+from workload_generator.thresholds import Judged, judge_thresholds, threshold
 from workload_generator.verdict import Verdict
 
 _HISTOGRAMS = ("ttfb", "corrected_ttfb", "lag")
@@ -42,6 +44,12 @@ class Summary:
     corrected_ttfb: Histogram
     lag: Histogram
     verdict: Verdict
+    thresholds: tuple[Judged, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether the verdict is valid, and every threshold was kept."""
+        return self.verdict.valid and all(each.passed for each in self.thresholds)
 
     @property
     def achieved_rps(self) -> float:
@@ -57,6 +65,7 @@ class Summary:
             **histograms,
             "logs": [os.fsencode(log).hex() for log in self.logs],
             "verdict": self.verdict.reasons,
+            "thresholds": [each.threshold.text for each in self.thresholds],
         }
 
     @classmethod
@@ -64,7 +73,11 @@ class Summary:
         """The summary that `to_wire` wrote."""
         histograms = {name: Histogram.from_json(doc[name]) for name in _HISTOGRAMS}
         logs = tuple(Path(os.fsdecode(bytes.fromhex(log))) for log in doc["logs"])
-        return cls(**{**doc, **histograms, "logs": logs, "verdict": Verdict(tuple(doc["verdict"]))})
+        wanted = [threshold(Scalar(text)) for text in doc["thresholds"]]
+        judged = judge_thresholds(wanted, doc["counts"], histograms)
+        return cls(
+            **{**doc, **histograms, "logs": logs, "verdict": Verdict(tuple(doc["verdict"])), "thresholds": judged}
+        )
 
     @classmethod
     def merge(cls, parts: Mapping[int, Summary]) -> Summary:
@@ -74,6 +87,7 @@ class Summary:
         for name, histogram in merged.items():
             for part in parts.values():
                 histogram.merge(getattr(part, name))
+        counts = _added([part.counts for part in parts.values()])
         planned = [part.planned_rps for part in parts.values() if part.planned_rps is not None]
         return replace(
             first,
@@ -81,12 +95,13 @@ class Summary:
             corrected_ttfb=merged["corrected_ttfb"],
             lag=merged["lag"],
             logs=tuple(log for part in parts.values() for log in part.logs),
-            counts=_added([part.counts for part in parts.values()]),
+            counts=counts,
             measured_ns=max(part.measured_ns for part in parts.values()),
             planned_rps=sum(planned) if planned else None,
             verdict=Verdict(
                 tuple(f"shard {index}: {why}" for index, part in parts.items() for why in part.verdict.reasons)
             ),
+            thresholds=judge_thresholds([each.threshold for each in first.thresholds], counts, merged),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -100,6 +115,7 @@ class Summary:
             "mode": self.mode,
             "verdict": self.verdict.word,
             "reasons": list(self.verdict.reasons),
+            "thresholds": [each.to_json() for each in self.thresholds],
             **self.counts,
             "missed_rounds": self.missed_rounds,
             "planned_rps": self.planned_rps,
@@ -141,6 +157,9 @@ class Summary:
             console.print("verdict: [bold red]invalid[/]")
             for reason in self.verdict.reasons:
                 console.print(f"  - {escape(reason)}")
+        for each in self.thresholds:
+            mark = "[bold green]passed[/]" if each.passed else "[bold red]failed[/]"
+            console.print(f"threshold {escape(each.threshold.text)}: {mark}, {escape(each.written)}")
         for log in self.logs:
             console.print(f"log: {escape(clean(str(log)))}", soft_wrap=True)
 

@@ -12,7 +12,7 @@ from typing import Any
 from workload_generator.records import Block, ErrorKind, Phase, Result
 from workload_generator.stats import Histogram
 
-_COLD_WORDS = {-1: "unknown", 0: "false", 1: "true"}
+_COLD_WORDS = {None: "unknown", False: "false", True: "true"}
 HISTOGRAMS = ("ttfb", "corrected_ttfb", "total", "lag")
 
 
@@ -58,35 +58,31 @@ class Totals:
         """Whether the whole response came and its status was one that the experiment expects."""
         return result.error is None and result.status in self._expected[result.target]
 
-    def ok_column(self, block: Block) -> list[bool]:
-        """`is_ok` of each row of a block in which every request got its whole response."""
-        expected = self._expected
-        if len(expected) == 1:
-            return list(map(expected[0].__contains__, block.status))
-        return [status in expected[target] for target, status in zip(block.target, block.status, strict=True)]
+    def ok_shapes(self, block: Block) -> list[bool]:
+        """`is_ok` of the shapes of a block in which every request got its whole response."""
+        return [shape.status in self._expected[shape.target] for shape in block.shapes]
 
     def add_served(self, block: Block, ok: Sequence[bool]) -> None:
-        """Count a block in which every request got its whole response; the same as `add`, by whole columns."""
-        for (phase, status, cold, fine), count in Counter(
-            zip(block.phase, block.status, block.cold, ok, strict=True)
-        ).items():
-            counts = self.phases[Phase(phase)]
-            counts.sent += count
-            counts.statuses[status] += count
-            counts.cold[_COLD_WORDS[cold]] += count
-            counts.ok += count if fine else 0
-        ttfb: Iterable[int] = block.ttfb_ns
-        total: Iterable[int] = block.total_ns
-        lag: Iterable[int] = list(map(sub, block.start_ns, block.due_ns))
-        measured_lag = lag
+        """Count a block in which every request got its whole response; the same as `add`, by whole columns. `ok` is by
+        shape."""
         beyond = 0
-        if min(block.phase) != Phase.MEASURE or not all(ok):
-            in_phase = [phase == Phase.MEASURE for phase in block.phase]
-            served = list(map(and_, in_phase, ok))
-            beyond = sum(in_phase) - sum(served)
+        for index, count in Counter(block.shape).items():
+            shape = block.shapes[index]
+            counts = self.phases[shape.phase]
+            counts.sent += count
+            counts.statuses[shape.status] += count
+            counts.cold[_COLD_WORDS[shape.cold]] += count
+            counts.ok += count if ok[index] else 0
+            beyond += count if shape.phase is Phase.MEASURE and not ok[index] else 0
+        ttfb, total = block.ttfb_ns, block.total_ns
+        lag: Sequence[int] = list(map(sub, block.start_ns, block.due_ns))
+        measured_lag = lag
+        measured = [shape.phase is Phase.MEASURE for shape in block.shapes]
+        if not (all(measured) and all(ok)):
+            served = list(map(and_, measured, ok))
+            in_phase, counted = ([of_shape[index] for index in block.shape] for of_shape in (measured, served))
             measured_lag = list(compress(lag, in_phase))
-            ttfb, total = list(compress(ttfb, served)), list(compress(total, served))
-            lag = list(compress(lag, served))
+            ttfb, total, lag = (list(compress(column, counted)) for column in (ttfb, total, lag))
         columns = {"ttfb": ttfb, "corrected_ttfb": map(add, ttfb, lag), "total": total, "lag": measured_lag}
         for name, values in columns.items():
             self.histograms[name].record_all(map(_to_us, values, repeat(1000)), 0 if name == "lag" else beyond)

@@ -12,7 +12,7 @@ from workload_generator.catalog import find_function
 from workload_generator.children import die_with_parent
 from workload_generator.errors import BenchError, UsageError
 
-_READY_PATH = "/health/readiness"
+READY_PATH = "/health/readiness"
 _POLL_S = 0.01
 _STOP_S = 10.0
 
@@ -103,7 +103,7 @@ class FunctionProcess:
 
 
 def _answers(port: int) -> bool:
-    request = f"GET {_READY_PATH} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
+    request = f"GET {READY_PATH} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
     try:
         with socket.create_connection(("127.0.0.1", port), 1) as sock:
             sock.sendall(request)

@@ -69,6 +69,15 @@ class Store:
         with _translated(self.path):
             return self._connection.execute(sql, values).fetchall()
 
+    def stream(self, sql: str, values: Sequence[object] | Mapping[str, object], batch: int) -> Iterator[list[Any]]:
+        """The rows of one statement as tuples, at most `batch` at a time: for more than memory should hold."""
+        with _translated(self.path):
+            cursor = self._connection.cursor()
+            cursor.row_factory = None
+            cursor.execute(sql, values)
+            while rows := cursor.fetchmany(batch):
+                yield rows
+
     def execute_many(self, sql: str, rows: Iterable[Sequence[object]]) -> None:
         """One statement for each of `rows`."""
         with _translated(self.path):

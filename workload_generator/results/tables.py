@@ -6,7 +6,6 @@ any other run they are counted from the rows. Both rank failed and dropped arriv
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from workload_generator.results.demands import merged_histograms
 from workload_generator.results.store import Store, open_store
-from workload_generator.stats import Histogram, format_us
+from workload_generator.stats import BEYOND
 
 _COUNTS = ("planned", "sent", "ok", "failed", "dropped", "missing")
 _QUANTILES = {"min": 0.0, "p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
 _DEFAULT_TIMEOUT = "30s"
 _NO_VALUE = "—"
+_US_PER_S = 1_000_000
 
 
 def print_tables(db: Path, console: Console, experiments: Collection[int] | None = None) -> None:
@@ -43,7 +44,7 @@ def print_tables(db: Path, console: Console, experiments: Collection[int] | None
 
 def ttfb_us(store: Store, experiment: int) -> dict[str, float | None]:
     """TTFB in µs of a run's measured arrivals by the name of the quantile; `BEYOND` among those without a response."""
-    histogram = _histogram(store, experiment)
+    histogram = (merged_histograms(store, experiment) or {}).get("ttfb")
     if histogram is not None:
         return {name: histogram.quantile_us(q) for name, q in _QUANTILES.items()}
     rows = store.execute("SELECT * FROM ttfb_quantiles WHERE experiment_id = ?", (experiment,))
@@ -57,6 +58,7 @@ def _runs(rows: Collection[Mapping[str, Any]]) -> Table:
     for name in ("scenario", "language"):
         table.add_column(name)
     table.add_column("rps", justify="right")
+    table.add_column("platform")
     table.add_column("verdict")
     for row in rows:
         table.add_row(
@@ -64,6 +66,7 @@ def _runs(rows: Collection[Mapping[str, Any]]) -> Table:
             escape(row["scenario"] or row["prefix"] or _NO_VALUE),
             escape(row["language"] or _NO_VALUE),
             _NO_VALUE if row["rps"] is None else str(row["rps"]),
+            escape(row["platform"] or _NO_VALUE),
             _verdict(row),
         )
     return table
@@ -77,10 +80,10 @@ def _arrivals(rows: Collection[Mapping[str, Any]]) -> Table:
 
 
 def _ttfb(store: Store, rows: Collection[Mapping[str, Any]]) -> Table:
-    table = _table("TTFB", *_QUANTILES, "cold")
+    table = _table("TTFB in ms", *_QUANTILES, "cold")
     for row in rows:
         timeout = str(row["timeout"] or _DEFAULT_TIMEOUT)
-        times = [format_us(value, timeout) for value in ttfb_us(store, row["id"]).values()]
+        times = [_ms(value, timeout) for value in ttfb_us(store, row["id"]).values()]
         table.add_row(str(row["id"]), *times, _count(row["cold"]))
     return table
 
@@ -93,24 +96,19 @@ def _table(title: str, *figures: str) -> Table:
     return table
 
 
-def _histogram(store: Store, experiment: int) -> Histogram | None:
-    """The run's TTFB from its trailers; None unless every shard has one."""
-    shards = store.execute("SELECT histograms, complete FROM shards WHERE experiment_id = ?", (experiment,))
-    if not shards or not all(shard["complete"] and shard["histograms"] for shard in shards):
-        return None
-    whole = Histogram()
-    for shard in shards:
-        try:
-            whole.merge(Histogram.from_json(orjson.loads(shard["histograms"])["ttfb"]))
-        except (KeyError, TypeError, ValueError, zlib.error):  # not ours: the rows have the same answer
-            return None
-    return whole
-
-
 def _verdict(row: Mapping[str, Any]) -> str:
     if row["verdict"] is None:
         return "[yellow]incomplete[/]" if row["complete"] == 0 else _NO_VALUE
     return "[green]valid[/]" if row["verdict"] == "valid" else f"[red]{escape(row['verdict'])}[/]"
+
+
+def _ms(us: float | None, timeout: str) -> str:
+    """Without its unit, and from a second on with one decimal, so that the table fits a terminal."""
+    if us is None:
+        return _NO_VALUE
+    if us == BEYOND:
+        return f"> {timeout}"
+    return f"{us / 1000:.3f}" if us < _US_PER_S else f"{us / 1000:.1f}"
 
 
 def _count(value: int | None) -> str:

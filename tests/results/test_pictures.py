@@ -1,0 +1,215 @@
+"""The SQL of each picture gives the picture's numbers, and these are what was put in."""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from workload_generator.results.answers import Answers, ask
+from workload_generator.results.charts import Chart, make_charts
+from workload_generator.results.datasets import Dataset, Detail, make_datasets
+from workload_generator.results.samples import CURVE_SHARES, HEAT_EDGES_MS
+
+DETAIL = Detail(10_000, 10_000, 10_000)
+
+
+@pytest.fixture(scope="module")
+def answers(campaign: Path) -> Answers:
+    return ask(campaign)
+
+
+@pytest.fixture(scope="module")
+def datasets(answers: Answers) -> dict[str, Dataset]:
+    return make_datasets(answers, DETAIL)
+
+
+@pytest.fixture(scope="module")
+def query(campaign: Path, answers: Answers, datasets: dict[str, Dataset]) -> Callable[[str], list[Any]]:
+    charts = {chart.key: chart for chart in make_charts(answers, datasets)}
+
+    def run(key: str) -> list[Any]:
+        connection = sqlite3.connect(f"{campaign.as_uri()}?mode=ro", uri=True)
+        connection.row_factory = sqlite3.Row
+        return connection.execute(charts[key].sql).fetchall()
+
+    return run
+
+
+def test_every_picture_has_data_and_words_and_sql(answers: Answers, datasets: dict[str, Dataset]) -> None:
+    charts = make_charts(answers, datasets)
+    assert len(charts) == 15
+    for chart in charts:
+        assert chart.see.endswith(".") and len(chart.see) > 40, chart.key
+        assert "SELECT" in chart.sql
+        data = datasets[chart.dataset]
+        assert not set(data.keys) & set(data.fields), f"{chart.key}: a key and a field of one name"
+        assert set(chart.columns) <= {*data.keys, *data.fields}, chart.key
+
+
+def test_every_axis_has_a_title(answers: Answers, datasets: dict[str, Dataset]) -> None:
+    def axes(spec: dict[str, Any]) -> list[dict[str, Any]]:
+        own = [spec["encoding"][name] for name in ("x", "y") if name in spec.get("encoding", {})]
+        return own + [axis for layer in spec.get("layer", ()) for axis in axes(layer)]
+
+    for chart in make_charts(answers, datasets):
+        quantitative = [axis for axis in axes(chart.spec) if axis["type"] == "quantitative"]
+        assert quantitative, chart.key
+        if chart.key != "machines":  # there the script adds the unit of each measure
+            assert all(axis["title"] for axis in quantitative), chart.key
+
+
+def test_sql_of_the_curves(query: Callable[[str], list[Any]], answers: Answers) -> None:
+    found = {(row["run"], row["language"], row["temperature"], row["share"]): row["ms"] for row in query("ecdf")}
+    samples = [sample for cell in answers.cells for sample in cell.samples]
+    assert samples
+    for sample in samples:
+        for share, ms in zip(CURVE_SHARES, sample.curve.tolist(), strict=True):
+            assert found.pop((sample.run.id, sample.language, sample.temperature, share)) == ms
+    assert not found
+
+
+def test_sql_of_the_figures(query: Callable[[str], list[Any]], answers: Answers) -> None:
+    rows = {(row["run"], row["language"], row["temperature"]): row for row in query("forest")}
+    for cell in answers.cells:
+        for sample in cell.samples:
+            row = rows[sample.run.id, sample.language, sample.temperature]
+            assert (row["p50"], row["p99"]) == (sample.ttfb.all["p50"], sample.ttfb.all["p99"])
+            assert row["arrivals"] == sample.arrivals
+            assert row["lost"] == pytest.approx(1 - sample.served / sample.arrivals)
+
+
+def test_sql_over_time(query: Callable[[str], list[Any]], answers: Answers) -> None:
+    found = {(row["run"], row["language"], row["t"]): row for row in query("latency")}
+    for each in answers.data:
+        for line in each.timelines:
+            for index, start in enumerate(line.start_s.tolist()):
+                row = found.pop((each.run.id, line.language, start), None)
+                if row is None:
+                    assert not line.ok[index] + line.failed[index] + line.dropped[index]
+                    continue
+                assert row["ok"] * line.width_s == pytest.approx(line.ok[index])
+                assert row["lost"] * line.width_s == pytest.approx(line.failed[index] + line.dropped[index])
+                assert row["cold"] == line.cold[index]
+                if line.ok[index]:
+                    assert (row["p50"], row["p99"]) == (line.p50[index], line.p99[index])
+    assert not found
+
+
+def test_sql_of_the_heat_map(query: Callable[[str], list[Any]], answers: Answers) -> None:
+    found = Counter({(r["run"], r["language"], r["t"], r["level"]): r["answers"] for r in query("heat")})
+    ours: Counter[tuple[int, str, float, int]] = Counter()
+    for each in answers.data:
+        for line in each.timelines:
+            for index, level in zip(*(axis.tolist() for axis in np.nonzero(line.heat)), strict=True):
+                ours[each.run.id, line.language, float(line.start_s[index]), level] = int(line.heat[index, level])
+    assert found == ours
+    assert HEAT_EDGES_MS[16] == pytest.approx(1.0), "level 16 begins at 1 ms"
+
+
+def test_sql_of_the_outcomes(query: Callable[[str], list[Any]], answers: Answers) -> None:
+    found = {(row["run"], row["language"], row["outcome"]): row["arrivals"] for row in query("outcomes")}
+    compared = [each for each in answers.data if each.run.counts_in]
+    ours = {
+        (each.run.id, language, str(outcome)): number
+        for each in compared
+        for language, counter in each.outcomes.items()
+        for outcome, number in counter.items()
+    }
+    assert {(run, language, str(outcome)): number for (run, language, outcome), number in found.items()} == ours
+
+
+def test_sql_of_the_cold_starts(query: Callable[[str], list[Any]], answers: Answers) -> None:
+    found: dict[tuple[int, str], list[float]] = {}
+    for row in query("cold"):
+        found.setdefault((row["run"], row["language"]), []).append(row["ms"])
+    samples = [sample for cell in answers.cells if cell.temperature == "cold" for sample in cell.samples]
+    assert found == {(s.run.id, s.language): s.picked.tolist() for s in samples if s.served}
+
+
+def test_sql_of_the_delivery(query: Callable[[str], list[Any]], answers: Answers) -> None:
+    (delivery,) = answers.deliveries
+    copies: Counter[int] = Counter()
+    for row in query("delays"):
+        copies[row["id"]] += row["received"] is not None
+    assert len(copies) == delivery.events == 600
+    assert sum(copies.values()) == delivery.received
+    assert sum(max(0, 4 - number) for number in copies.values()) == delivery.missing
+    assert sum(max(0, number - 4) for number in copies.values()) == delivery.extra
+    assert 20 < float(np.median(delivery.delay_ms)) < 30, "the least of four lognormal(4, 0.8) delays"
+
+
+def test_sql_of_the_machines(query: Callable[[str], list[Any]], answers: Answers) -> None:
+    rows = query("machines")
+    assert {row["kind"] for row in rows} == {"node", "pod"}
+    metrics = {line.metric for lines in answers.machines.values() for line in lines}
+    assert metrics == {
+        "replicas", "CPU of pods (cores)", "CPU of nodes (cores)", "memory of pods (MiB)", "memory of nodes (MiB)",
+    }  # fmt: skip
+    (first,) = [run for run in answers.runs if run.language == "go" and run.condition.rate == 100][:1]
+    replicas = next(line for line in answers.machines[first.id] if line.metric == "replicas")
+    assert replicas.name == "empty-go-http-0"
+    assert replicas.value.max() == 2, "one, and one more while the run goes on"
+    memory = next(line for line in answers.machines[first.id] if line.metric == "memory of pods (MiB)")
+    assert memory.value.max() == pytest.approx(40), "two replicas of 20480Ki"
+
+
+def test_the_rates_of_the_load_curve(datasets: dict[str, Dataset], answers: Answers) -> None:
+    knees = {knee.language: (knee.on, knee.off) for knee in answers.knees}
+    assert knees == {
+        "go": (800, None), "rust": (800, None), "python": (200, 400), "ts": (400, 800), "quarkus": (200, 400),
+        "springboot": (400, 800),
+    }  # fmt: skip
+    assert sorted(set(datasets["load"].columns[0])) == [100, 200, 400, 800]
+
+
+def test_invalid_and_incomplete_runs_are_left_out_unless_asked_for(campaign: Path, answers: Answers) -> None:
+    out = {run.id: run.state for run in answers.left_out}
+    assert sorted(out.values()) == ["incomplete", "invalid"]
+    compared = {sample.run.id for cell in answers.cells for sample in cell.samples}
+    assert not compared & out.keys()
+    everything = ask(campaign, include_invalid=True)
+    assert {s.run.id for cell in everything.cells for s in cell.samples} == {run.id for run in everything.runs}
+
+
+def test_what_is_lost_counts_in_one_temperature_only(answers: Answers) -> None:
+    for each in answers.data:
+        for language, counter in each.outcomes.items():
+            own = [sample for sample in each.samples if sample.language == language]
+            (whole,) = [sample for sample in own if sample.temperature == "all"]
+            parts = [sample for sample in own if sample.temperature != "all"]
+            assert sum(sample.arrivals for sample in parts) == whole.arrivals == sum(counter.values())
+            assert sum(sample.served for sample in parts) == whole.served
+
+
+def test_cold_starts_that_fail_are_lost_cold_starts(answers: Answers) -> None:
+    cells = [cell for cell in answers.cells if cell.condition.scenario == "serving-scenario-2"]
+    assert sum(cell.arrivals - cell.served for cell in cells if cell.temperature == "cold") > 0
+    assert all(cell.arrivals == cell.served for cell in cells if cell.temperature == "warm")
+
+
+def test_coarser_pictures_keep_the_number_of_arrivals(answers: Answers) -> None:
+    fine, coarse = (make_datasets(answers, Detail(bins, bins))["timeline"] for bins in (10_000, 1))
+    for column in ("ok", "lost"):
+        at, width = fine.fields.index(column), fine.fields.index("width")
+        sums = [
+            sum(n * w for n, w in zip(data.columns[at], data.columns[width], strict=True) if n is not None and w)
+            for data in (fine, coarse)
+        ]
+        assert sums[1] == pytest.approx(sums[0], rel=0.01)
+
+
+def test_no_number_of_a_picture_is_infinite(datasets: dict[str, Dataset]) -> None:
+    for data in datasets.values():
+        assert all(value is None or math.isfinite(value) for column in data.columns for value in column)
+
+
+def test_charts_are_plain_data(answers: Answers, datasets: dict[str, Dataset]) -> None:
+    chart: Chart = make_charts(answers, datasets)[0]
+    assert set(chart.to_json()) >= {"key", "dataset", "spec"}

@@ -1,0 +1,348 @@
+"""`kn-bench report`, as a user runs it: the page, the tables, the sentences, and what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from tests.results.logs import NAME, failed, rows_of, served, whole_log
+from tests.results.test_answers import database
+from tests.results.test_store import ORIGINAL, make
+from workload_generator import bench
+from workload_generator.records import ErrorKind, Phase, Result
+from workload_generator.results.answers import ask
+from workload_generator.results.figures import MS, Column, Table, merged, write_csv, written
+from workload_generator.results.findings import summarise
+from workload_generator.results.machines import quantity, service_of
+from workload_generator.results.report import MOST_BYTES, write_report
+from workload_generator.results.scan import known, wall_us
+
+
+def run(*argv: str | Path) -> int:
+    return bench.main([str(word) for word in argv])
+
+
+def report_of(folder: Path, results: Sequence[Result]) -> list[str]:
+    """The sentences about a database of one run."""
+    summary = summarise(ask(database(folder, results)))
+    return [summary.headline, *(finding.text for finding in summary.findings)]
+
+
+class Reader(HTMLParser):
+    """Checks that elements close in order, and keeps what refers to elsewhere."""
+
+    VOID = frozenset({"meta", "link", "input", "br"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.links: list[str] = []
+        self.ids: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in self.VOID:
+            self.open.append(tag)
+        for name, value in attrs:
+            if name in ("src", "href") and value:
+                self.links.append(value)
+            if name == "id" and value:
+                self.ids.append(value)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_whole_and_refers_to_nothing_outside(campaign: Path, tmp_path: Path) -> None:
+    assert run("report", "--db", campaign, "--out", tmp_path / "report.html") == 0
+    page = (tmp_path / "report.html").read_text()
+    assert len(page.encode()) < MOST_BYTES
+    reader = Reader()
+    reader.feed(page)
+    assert not reader.open
+    assert len(reader.ids) == len(set(reader.ids))
+    inner = {link[1:] for link in reader.links if link.startswith("#")}
+    assert inner <= set(reader.ids)
+    assert {link for link in reader.links if not link.startswith("#")} == {"data:,"}
+    assert "default-src 'none'" in page
+
+
+def test_the_terminal_has_the_tables_and_the_verdict(
+    campaign: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("report", "--db", campaign, "--out", tmp_path / "report.html", "--csv", tmp_path / "csv")
+    text = capsys.readouterr().out
+    assert "131 of 133 runs measured the system; 1 invalid, 1 incomplete." in text
+    assert "Cold starts by language" in text
+    assert f"report: {tmp_path / 'report.html'}" in text
+    assert re.search(r"1\d tables as CSV", text)
+
+
+def test_csv_has_what_the_tables_have(campaign: Path, tmp_path: Path) -> None:
+    report = write_report(campaign, tmp_path / "r.html", csv=tmp_path / "csv")
+    assert {path.stem for path in report.csv} == {table.key for table in report.tables}
+    with (tmp_path / "csv" / "ttfb_runs.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    go = [row for row in rows if (row["run"], row["temperature"]) == ("2", "all")]
+    assert [row["reading"] for row in go] == ["all", "answered"]
+    (view,) = rows_of(campaign, "SELECT * FROM ttfb_quantiles WHERE experiment_id = 2")
+    for name in ("min", "p25", "p50", "p75", "p90", "p99", "max"):
+        assert float(go[0][f"{name}_ms"]) == view[name]
+    with (tmp_path / "csv" / "throughput_by_second.csv").open() as file:
+        seconds = [row for row in csv.DictReader(file) if row["run"] == "2"]
+    assert [int(row["ok"]) for row in seconds] == [100, 100]
+
+
+def test_lost_arrivals_are_slower_than_any_limit_and_both_readings_are_there(tmp_path: Path) -> None:
+    db = database(tmp_path, [*(served(n, ms=n + 1) for n in range(98)), failed(98), failed(99, ErrorKind.DROPPED)])
+    report = write_report(db, tmp_path / "r.html", csv=tmp_path)
+    with (tmp_path / "ttfb_runs.csv").open() as file:
+        rows = {row["reading"]: row for row in csv.DictReader(file) if row["temperature"] == "all"}
+    assert (rows["all"]["p99_ms"], rows["answered"]["p99_ms"]) == ("inf", "98.0")
+    assert (rows["all"]["arrivals"], rows["answered"]["arrivals"]) == ("100", "98")
+    table = next(table for table in report.tables if table.key == "ttfb")
+    assert any("> 30s" in text for text in table.texts(0))
+
+
+def test_only_what_was_measured_counts(tmp_path: Path) -> None:
+    results = [served(-1, phase=Phase.PING), *(served(n, ms=900, phase=Phase.RAMP) for n in range(50))]
+    answers = ask(database(tmp_path, [*results, *(served(n, ms=1) for n in range(50, 60))]))
+    assert sum(sample.arrivals for sample in answers.data[0].samples if sample.temperature == "all") == 10
+    assert answers.data[0].samples[0].ttfb.all["max"] == 1
+    assert answers.data[0].timelines[0].ok.sum() == 60, "the ramp is drawn"
+
+
+def test_one_run_is_not_ranked_and_says_so(tmp_path: Path) -> None:
+    words = report_of(tmp_path, [served(n, ms=2) for n in range(200)])
+    assert words[0] == "The run measured the system."
+    assert any("p50 2 ms, p99 2 ms (1 run, 199 arrivals)" in text for text in words)
+    assert any("a single run each" in text for text in words)
+
+
+def test_python_and_ts_without_a_difference(campaign: Path) -> None:
+    words = [finding.text for finding in summarise(ask(campaign)).findings]
+    (cold,) = [text for text in words if "cold starts, p50" in text]
+    assert re.search(r"springboot 1,0\d\d ms < ts 1,1\d\d ms < go .* ≈ rust .* < python .* < quarkus", cold)
+    assert cold.endswith("No difference shown at this sample size: go and rust.")
+    assert any("springboot" in text and "a wait of whole seconds" in text for text in words)
+    assert any(text.startswith("serving-scenario-1, python: the knee lies between 200 and 400 rps") for text in words)
+    assert "Run 98 is incomplete: the log has no trailer: the run was killed or is still running." in words
+
+
+def test_too_few_runs_say_how_many_it_takes(campaign: Path) -> None:
+    few = ask(campaign, experiments=[2, 3, 12, 13])  # two runs of go and of quarkus
+    assert len(few.rankings) == 2
+    words = [finding.text for finding in summarise(few).findings]
+    assert any("2 runs of a language, and 4 is the least that could" in text for text in words)
+
+
+def test_a_run_that_is_invalid_is_shown_but_not_compared(campaign: Path, tmp_path: Path) -> None:
+    (broken,) = rows_of(campaign, "SELECT id FROM experiments WHERE verdict = 'invalid'")
+    report = write_report(campaign, tmp_path / "r.html", experiments=[broken["id"]])
+    assert report.summary.kind == "bad"
+    assert report.answers.nothing_valid and not report.answers.rankings
+    assert any("lag p99" in finding.text for finding in report.summary.findings)
+
+
+def test_the_originals_database_has_a_report_too(tmp_path: Path) -> None:
+    report = write_report(make(tmp_path / "x.db", ORIGINAL), tmp_path / "r.html")
+    assert "Nobody judged these 2 runs" in report.summary.headline
+    assert any("whole milliseconds" in finding.text for finding in report.summary.findings)
+
+
+def test_empty_tables_of_others_have_no_picture(tmp_path: Path) -> None:
+    db = database(tmp_path, [served(n) for n in range(5)])
+    connection = sqlite3.connect(db)
+    connection.executescript(
+        "CREATE TABLE events (event_id TEXT, timestamp TEXT);"
+        "CREATE TABLE node_metrics (id INTEGER, node_name TEXT, cpu_usage TEXT, memory_usage TEXT, timestamp TEXT);"
+        "CREATE TABLE pod_metrics (id INTEGER, pod_name TEXT, timestamp TEXT);"
+    )
+    connection.close()
+    write_report(db, tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text()
+    assert 'id="machines"' not in page and 'id="eventing"' not in page and 'id="distribution"' in page
+
+
+def test_hostile_names_stay_text(tmp_path: Path) -> None:
+    db = database(tmp_path, [served(n) for n in range(5)])
+    evil = "</script><script>alert(1)</script><!--"
+    connection = sqlite3.connect(db)
+    connection.execute("UPDATE experiments SET scenario = ?, reasons = ?", (evil, json.dumps([evil])))
+    connection.commit()
+    connection.close()
+    write_report(db, tmp_path / "r.html", csv=tmp_path)
+    page = (tmp_path / "r.html").read_text()
+    assert "<script>alert" not in page
+    reader = Reader()
+    reader.feed(page)
+    assert not reader.open
+
+
+def test_large_reports_get_coarser_and_stay_small(
+    campaign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = write_report(campaign, tmp_path / "whole.html").size
+    monkeypatch.setattr("workload_generator.results.report.MOST_BYTES", whole - 50_000)
+    assert write_report(campaign, tmp_path / "less.html").size < whole
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        (None, "there is no database"),
+        ("not sqlite", "file is not a database"),
+        ("", "has no runs: extract logs into it first"),
+        ("CREATE TABLE birds (id INTEGER);", "is not a benchmark's database"),
+    ],
+)
+def test_no_database_no_report(
+    script: str | None, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    db = tmp_path / "x.db"
+    if script == "not sqlite":
+        db.write_text(script * 1000)
+    elif script is not None:
+        make(db, script)
+    assert run("report", "--db", db, "--out", tmp_path / "r.html") == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_nothing_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    db = database(tmp_path, [served(0, phase=Phase.RAMP)])
+    assert run("report", "--db", db, "--out", tmp_path / "r.html") == 1
+    assert "has no measured requests" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_may_not_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "locked"
+    folder.mkdir(mode=0o555)
+    db = database(tmp_path, [served(0)])
+    assert run("report", "--db", db, "--out", folder / "r.html") == 1
+    assert "cannot write the report" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("out", ["missing/r.html", "folder", "x.db"])
+def test_places_where_no_report_can_be(out: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    db = database(tmp_path, [served(0)])
+    (tmp_path / "folder").mkdir()
+    before = db.read_bytes()
+    assert run("report", "--db", db, "--out", tmp_path / out) == 1
+    assert "report" in capsys.readouterr().err
+    assert db.read_bytes() == before
+
+
+def test_csv_where_a_file_stands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    db = database(tmp_path, [served(0)])
+    (tmp_path / "csv").write_text("mine")
+    assert run("report", "--db", db, "--out", tmp_path / "r.html", "--csv", tmp_path / "csv") == 1
+    assert "cannot write the tables" in capsys.readouterr().err
+
+
+def test_a_report_takes_the_place_of_the_last_one(tmp_path: Path) -> None:
+    db = database(tmp_path, [served(n) for n in range(5)])
+    out = tmp_path / "r.html"
+    out.write_text("old")
+    write_report(db, out)
+    assert out.read_text().startswith("<!doctype html>")
+    assert not list(tmp_path.glob(".r.html*"))
+    assert out.stat().st_mode & 0o777 == 0o666 & ~_umask()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+# Small things
+
+
+def test_times_of_every_form() -> None:
+    texts = ["2025-02-09 10:11:13.5+00:00", "2025-02-09T10:11:13.567891234Z", None, "bäd", "2025-02-09T11:11:13+01:00",
+             "2025-02-09T10:11:13Z", "2025-02-10T00:00:00.000001Z", "2025-13-09T10:11:13Z"]  # fmt: skip
+    found = wall_us(texts)
+    base = 1_739_095_873_000_000
+    assert known(found).tolist() == [True, True, False, False, True, True, True, False]
+    assert [at - base for at in found[known(found)].tolist()] == [500_000, 567_891, 0, 0, 49_727_000_001]
+    assert wall_us(texts[:2] + texts[4:7]).tolist() == found[known(found)].tolist()
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("183632734n", 0.183632734), ("250m", 0.25), ("2", 2), ("2663656Ki", 2663656 * 1024), ("1Gi", 2**30), (3, 3)],
+)
+def test_quantities(text: object, value: float) -> None:
+    assert quantity(text) == pytest.approx(value)
+
+
+@pytest.mark.parametrize("text", [None, "", "fast", "1.2.3Ki"])
+def test_no_quantities(text: object) -> None:
+    assert quantity(text) != quantity(text)
+
+
+@pytest.mark.parametrize(
+    ("pod", "service"),
+    [
+        ("empty-go-http-0-00001-deployment-7d9f6c5b8-x4k2p", "empty-go-http-0"),
+        ("controller-7d9f6c5b8-x4k2p", "controller"),
+        ("node-1", "node-1"),
+    ],
+)
+def test_services_of_pods(pod: str, service: str) -> None:
+    assert service_of(pod) == service
+
+
+def test_how_values_are_written() -> None:
+    values = [None, float("nan"), 1.4824, 250.04, 12_345.6, float("inf")]
+    assert [written(value, MS) for value in values] == ["—", "—", "1.482", "250.0", "12,346", "> 30s"]
+
+
+def test_intervals_stand_beside_their_figure(tmp_path: Path) -> None:
+    table = Table("t", "T", "", tuple(Column(name, MS) for name in ("p50", "p50 low", "p50 high", "max")))
+    table.add(2.0, 1.0, float("inf"), 9.0, timeout="5s")
+    table.add(2.0, None, None, 9.0)
+    columns, rows = merged(table)
+    assert [column.name for column in columns] == ["p50", "max"]
+    assert rows == [["2.000 [1.000, > 5s]", "9.000"], ["2.000", "9.000"]]
+    write_csv([table], tmp_path)
+    assert (tmp_path / "t.csv").read_text() == "p50_ms,p50_low_ms,p50_high_ms,max_ms\n2.0,1.0,inf,9.0\n2.0,,,9.0\n"
+
+
+def test_a_database_that_is_copied_has_the_same_report(campaign: Path, tmp_path: Path) -> None:
+    """Nothing in a page depends on where the database lies, or on the day."""
+    (tmp_path / "other").mkdir()
+    copy = Path(shutil.copy(campaign, tmp_path / "other" / "benchmark.db"))
+    write_report(campaign, tmp_path / "a.html")
+    write_report(copy, tmp_path / "b.html")
+    assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+
+
+@pytest.mark.parametrize("missing", ["numpy", "vl_convert", "jinja2"])
+def test_without_the_extra_extraction_works_and_a_report_says_what_is_missing(missing: str, tmp_path: Path) -> None:
+    """The base install has none of the extra's libraries."""
+    (tmp_path / NAME).write_bytes(whole_log([served(n) for n in range(3)]))
+    script = (
+        f"import sys; sys.modules[{missing!r}] = None\nfrom workload_generator import bench\nsys.exit(bench.main())"
+    )
+
+    def run_without(*argv: str | Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-c", script, *argv], capture_output=True, text=True)
+
+    db = tmp_path / "x.db"
+    assert run_without("extract", "--logs", tmp_path, "--db", db).returncode == 0
+    ran = run_without("report", "--db", db, "--out", tmp_path / "r.html")
+    assert ran.returncode == 1
+    assert f"needs the libraries of the extra `results` ({missing} is missing)" in ran.stderr

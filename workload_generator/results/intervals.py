@@ -1,0 +1,287 @@
+"""Quantiles, and how sure one may be of them: nothing here assumes a shape of the distribution.
+
+Rules:
+- a quantile is a nearest rank, as everywhere in this project; what never had a value ranks above all that had one
+- requests of one run are not independent (one queue, one garbage collector, one placement), so what holds beyond a run
+  is said from whole runs: each run gives one number
+- a confidence is the one that was reached, not the one that was wished for: three runs cannot give 95 %
+
+Sources: J.-Y. Le Boudec, Performance Evaluation of Computer and Communication Systems (EPFL Press, 2010), theorem 2.1
+(intervals of quantiles from order statistics); H. B. Mann, D. R. Whitney, Ann. Math. Stat. 18 (1947) 50 (the test and
+its exact distribution); J. L. Hodges, E. L. Lehmann, Ann. Math. Stat. 34 (1963) 598 (the shift and its interval);
+W. H. Kruskal, W. A. Wallis, J. Am. Stat. Assoc. 47 (1952) 583 (several groups); G. Campbell, J. H. Skillings, J. Am.
+Stat. Assoc. 80 (1985) 998 (all pairs of several groups, step by step); Y. Benjamini, Y. Hochberg, J. R. Stat. Soc. B 57
+(1995) 289 (many cells at once); A. Vargha, H. D. Delaney, J. Educ. Behav. Stat. 25 (2000) 101 (the effect size A).
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+CONFIDENCE = 0.95
+
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """From `low` to `high`; each may be infinite. `confidence` is what was reached."""
+
+    low: float
+    high: float
+    confidence: float
+
+    @property
+    def sure(self) -> bool:
+        """Whether it holds with at least 95 %."""
+        return self.confidence >= CONFIDENCE
+
+
+def rank(n: int, q: float) -> int:
+    """The nearest rank of the quantile `q` among `n`, from 1."""
+    return min(n, max(1, math.ceil(q * n - 1e-9)))
+
+
+def quantiles(served: NDArray[np.generic], beyond: int, shares: Sequence[float]) -> Values:
+    """Quantiles of sorted values and `beyond` arrivals that rank above them; NaN of nothing, inf among the latter."""
+    n = len(served) + beyond
+    out = np.full(len(shares), math.nan)
+    for index, q in enumerate(shares):
+        if n:
+            at = rank(n, q)
+            out[index] = served[at - 1] if at <= len(served) else math.inf
+    return out
+
+
+@functools.lru_cache(maxsize=4096)
+def ranks_around(n: int, q: float, confidence: float = CONFIDENCE) -> tuple[int, int, float]:
+    """Ranks j < k such that the quantile `q` of n independent values lies in [x(j), x(k)] with the given confidence.
+
+    j = 0 and k = n + 1 mean that there are too few values for a bound on that side. The third is the coverage reached,
+    with an open side counted as infinite.
+    """
+    first, cdf = _binomial(n, q)
+    tail = (1 - confidence) / 2
+    # P(X <= j - 1) <= tail: j is the last such; P(X <= k - 1) >= 1 - tail: k is the first such.
+    j = first + int(np.searchsorted(cdf, tail, side="right"))
+    k = first + int(np.searchsorted(cdf, 1 - tail, side="left")) + 1
+    below, above = _at(first, cdf, j - 1), _at(first, cdf, k - 1)
+    return j, min(k, n + 1), above - below
+
+
+def quantile_intervals(served: NDArray[np.generic], beyond: int, shares: Sequence[float]) -> list[Interval]:
+    """Of each quantile, as if the arrivals were independent: what one run alone can say, and too narrow beyond it."""
+    n = len(served) + beyond
+    out = []
+    for q in shares:
+        if not n:
+            out.append(Interval(math.nan, math.nan, 0.0))
+            continue
+        j, k, reached = ranks_around(n, q)
+        low = 0.0 if j < 1 else float(served[j - 1]) if j <= len(served) else math.inf
+        high = float(served[k - 1]) if k <= len(served) else math.inf
+        out.append(Interval(low, high, reached))
+    return out
+
+
+def over_runs(values: Sequence[float]) -> Interval | None:
+    """Where the median over runs lies, from one value a run: order statistics with at least 95 % from six runs on.
+
+    Fewer runs give their whole range and its confidence, 1 − 2^(1 − runs). None of fewer than two.
+    """
+    n = len(values)
+    if n < 2:
+        return None
+    ranked = sorted(values)
+    j, k, reached = ranks_around(n, 0.5)
+    if j >= 1 and k <= n:
+        return Interval(ranked[j - 1], ranked[k - 1], reached)
+    return Interval(ranked[0], ranked[-1], 1 - 2.0 ** (1 - n))
+
+
+def median(values: Sequence[float]) -> float:
+    """The median; of an even number the geometric mean of the two in the middle, infinite when either is."""
+    ranked = sorted(values)
+    low, high = ranked[(len(ranked) - 1) // 2], ranked[len(ranked) // 2]
+    if low == high:
+        return low
+    return math.inf if math.isinf(high) else math.sqrt(low * high)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How B differs from A, from one value a run each.
+
+    `estimate` is the Hodges–Lehmann estimate of B / A (or of B − A), `interval` its interval, `superiority` the share
+    of pairs of runs in which B is the larger (A of Vargha and Delaney: 0.5 is no effect), `p` that of the exact
+    Mann–Whitney test.
+    """
+
+    runs: tuple[int, int]
+    estimate: float
+    interval: Interval
+    superiority: float
+    p: float
+
+
+def difference(
+    a: Sequence[float], b: Sequence[float], confidence: float = CONFIDENCE, *, relative: bool = True
+) -> Difference:
+    """B against A. Values are at least 0; two infinite ones are equal.
+
+    `relative` gives the ratio B / A, for times, else the shift B − A, for shares. The interval has at least the given
+    confidence when there are runs enough, else what can be had.
+    """
+    m, n = len(a), len(b)
+    if not m or not n:
+        raise ValueError("both sides need at least one run")
+    steps = sorted(_log_ratio(x, y) if relative else y - x for x in a for y in b)
+    wins = sum(step > 0 for step in steps)
+    ties = sum(step == 0 for step in steps)
+    cdf = _mann_whitney(m, n)
+    u = min(wins, m * n - wins - ties) + ties // 2 + ties % 2  # ties against a difference
+    p = min(1.0, 2 * cdf[min(u, m * n)])
+    depth = max(1, int(np.searchsorted(np.array(cdf), (1 - confidence) / 2 + 1e-12, side="right")))
+    low, high = steps[depth - 1], steps[m * n - depth]
+    first, second = steps[(m * n - 1) // 2], steps[m * n // 2]
+    middle = first if first == second else (first + second) / 2
+    if relative:
+        low, high, middle = _exp(low), _exp(high), _exp(middle)
+    return Difference((m, n), middle, Interval(low, high, 1 - 2 * cdf[depth - 1]), (wins + ties / 2) / (m * n), p)
+
+
+def false_discovery(ps: Sequence[float]) -> list[float]:
+    """The p of each of several tests, adjusted (Benjamini–Hochberg).
+
+    Of all that are then called different at 5 %, at most 5 % are expected not to be; when nothing differs, the chance
+    to call anything different is 5 %.
+    """
+    order = sorted(range(len(ps)), key=ps.__getitem__, reverse=True)
+    adjusted = [1.0] * len(ps)
+    lowest = 1.0
+    for position, index in enumerate(order):
+        lowest = min(lowest, ps[index] * len(ps) / (len(ps) - position))
+        adjusted[index] = lowest
+    return adjusted
+
+
+def pair_level(groups: int) -> float:
+    """The level at which a pair of so many groups is tested, so that all pairs together keep 5 %.
+
+    It is the one of Ryan, Einot, Gabriel and Welsch, which Campbell and Skillings use.
+    """
+    return _subset_level(2, groups)
+
+
+def pairs_that_differ(groups: Sequence[Sequence[float]]) -> set[tuple[int, int]]:
+    """The pairs i < j that differ, with a chance of 5 % that any one of them is wrong.
+
+    A pair differs when every set of groups that has both does: sets of two by the Mann–Whitney test, larger ones by
+    Kruskal and Wallis'. That asks less of a pair than testing each at 5 % divided by their number.
+    """
+    count = len(groups)
+    alike: set[tuple[int, int]] = set()
+    for size in range(count, 1, -1):
+        level = _subset_level(size, count)
+        for subset in itertools.combinations(range(count), size):
+            pairs = set(itertools.combinations(subset, 2))
+            if pairs <= alike:
+                continue
+            members = [groups[index] for index in subset]
+            p = difference(members[0], members[1]).p if size == 2 else kruskal_wallis(members)
+            if p > level:
+                alike |= pairs
+    return set(itertools.combinations(range(count), 2)) - alike
+
+
+def _subset_level(size: int, groups: int) -> float:
+    level = 1 - CONFIDENCE
+    return level if size >= groups - 1 else float(1 - CONFIDENCE ** (size / groups))
+
+
+def kruskal_wallis(groups: Sequence[Sequence[float]]) -> float:
+    """The p of all groups being alike, by the χ² approximation; ties have their mean rank."""
+    values = sorted(value for group in groups for value in group)
+    n = len(values)
+    places: dict[float, float] = {}
+    ties = 0
+    for value, same in itertools.groupby(values):
+        count = len(list(same))
+        first = len([None for other in values if other < value])
+        places[value] = first + (count + 1) / 2
+        ties += count**3 - count
+    if n < 2 or ties == n**3 - n:
+        return 1.0
+    between = sum(sum(places[value] for value in group) ** 2 / len(group) for group in groups)
+    statistic = (12 / (n * (n + 1)) * between - 3 * (n + 1)) / (1 - ties / (n**3 - n))
+    return _chi2_above(statistic, len(groups) - 1)
+
+
+def _chi2_above(x: float, degrees: int) -> float:
+    """The upper tail of χ², by the finite sums for whole degrees of freedom (Abramowitz, Stegun, 26.4.4 and 26.4.5)."""
+    if x <= 0:
+        return 1.0
+    half = x / 2
+    if degrees % 2 == 0:
+        terms = [half**i / math.factorial(i) for i in range(degrees // 2)]
+        return math.exp(-half) * sum(terms)
+    terms = [half ** (i - 0.5) / math.gamma(i + 0.5) for i in range(1, (degrees + 1) // 2)]
+    return math.erfc(math.sqrt(half)) + math.exp(-half) * sum(terms)
+
+
+def _log_ratio(x: float, y: float) -> float:
+    if x == y:
+        return 0.0
+    if math.isinf(y) or x <= 0:
+        return math.inf
+    if math.isinf(x) or y <= 0:
+        return -math.inf
+    return math.log(y / x)
+
+
+def _exp(value: float) -> float:
+    if math.isnan(value):
+        return math.nan
+    return math.inf if value > 700 else math.exp(value)
+
+
+@functools.lru_cache(maxsize=256)
+def _mann_whitney(m: int, n: int) -> list[float]:
+    """P(U <= u) without ties, for u = 0 … m·n: the recurrence as a product of polynomials, exact up to rounding."""
+    counts = np.zeros(m * n + 1)
+    counts[0] = 1.0
+    # The Gaussian binomial coefficient [m+n choose m]: multiply by (1 − q^(n+i)), divide by (1 − q^i).
+    for i in range(1, m + 1):
+        if n + i <= m * n:
+            counts[n + i :] -= counts[: m * n + 1 - n - i].copy()
+        for at in range(i, m * n + 1):
+            counts[at] += counts[at - i]
+    cdf: list[float] = np.cumsum(counts / counts.sum()).tolist()
+    return cdf
+
+
+def _binomial(n: int, q: float) -> tuple[int, Values]:
+    """The first value that matters, and the distribution function of Binomial(n, q) from there on."""
+    q = min(max(q, 0.0), 1.0)
+    if q in (0.0, 1.0):
+        return (0 if q == 0 else n), np.array([1.0])
+    spread = 40 + 12 * math.sqrt(n * q * (1 - q))
+    low, high = max(0, math.floor(n * q - spread)), min(n, math.ceil(n * q + spread))
+    k = np.arange(low, high, dtype=np.float64)
+    steps = np.log(n - k) - np.log(k + 1) + math.log(q / (1 - q))
+    logs = np.concatenate(([0.0], np.cumsum(steps)))
+    weights = np.exp(logs - logs.max())
+    return low, np.cumsum(weights / weights.sum())
+
+
+def _at(first: int, cdf: Values, k: int) -> float:
+    if k < first:
+        return 0.0
+    return float(cdf[min(k - first, len(cdf) - 1)])

@@ -69,3 +69,11 @@ bench-report *ARGS:
 # Cold start and warm TTFB of the functions; writes the table of functions/README.md
 bench-functions *ARGS:
     uv run --locked python bench/functions.py {{ARGS}}
+
+# The manifests against the schemas of Kubernetes and Knative ($KNATIVE_CRDS), and checkov's checks
+test-manifests *ARGS:
+    BENCH_CHECKOV=1 uv run --locked --group manifests pytest tests/test_manifests.py {{ARGS}}
+
+# The image, really built and run: root, podman, buildah, runc and debootstrap; its base is made once and kept in the user's cache
+test-image *ARGS:
+    BENCH_IMAGE=1 uv run --locked pytest tests/container {{ARGS}}

@@ -73,6 +73,7 @@ def test_every_just_recipe_that_is_named_exists() -> None:
         README,
         (ROOT / "ARCHITECTURE.md").read_text(),
         (ROOT / "functions" / "README.md").read_text(),
+        (ROOT / "k8s" / "README.md").read_text(),
         *(p.read_text() for p in (ROOT / "bench").glob("*.py")),
     ]
     named = set(re.findall(r"\bjust ([a-z][a-z-]+)", "\n".join(documents)))
@@ -81,7 +82,12 @@ def test_every_just_recipe_that_is_named_exists() -> None:
 
 @pytest.mark.parametrize(
     "document",
-    [*sorted(ROOT.glob("*.md")), ROOT / "functions" / "README.md", *sorted(ROOT.glob("docs/**/*.md"))],
+    [
+        *sorted(ROOT.glob("*.md")),
+        ROOT / "functions" / "README.md",
+        ROOT / "k8s" / "README.md",
+        *sorted(ROOT.glob("docs/**/*.md")),
+    ],
     ids=lambda p: p.name,
 )
 def test_links_lead_somewhere(document: Path) -> None:

@@ -37,6 +37,7 @@ from workload_generator.load.terminal import Terminal
 from workload_generator.loading import load_experiment
 
 DEV_URL = "http://localhost:8080"
+LOG_DIR = "/logs"
 INVALID = 3
 AUTO = "auto"
 
@@ -48,9 +49,6 @@ _PIPE_COLUMNS = 160  # nobody wraps the lines of a file
 _TRUE = {"1", "t", "T", "true", "TRUE", "True"}
 _FALSE = {"0", "f", "F", "false", "FALSE", "False"}
 _LONGEST_PREFIX_BYTES = 200
-
-# Flags of the contract that other parts of the product bring.
-_LATER = ("event", "serve")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,6 +62,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str]) -> int:
     options = make_parser().parse_args([_go_style(word) for word in argv])
+    if options.serve:
+        return _serve(options)
+    if options.event:
+        raise UsageError(f"--event is not available yet in version {__version__}")
     if options.self_test:
         return _self_test(options.output)
     experiment = load_experiment(
@@ -149,8 +151,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--progress", choices=("auto", "rich", "plain", "none"), default="auto", help="the live view on stderr")
     add("--output", choices=("text", "json"), default="text", help="the summary on stdout")
     _add_bool(parser, "--check", "validate the experiment and print the resolved schedule; send nothing")
-    for name in _LATER:
-        add(f"--{name}", nargs="?", action=_NotYet, help=argparse.SUPPRESS)
+    _add_bool(parser, "--serve", "stay up for runs that exec triggers: /healthz, /readyz, /metrics on $PORT (8080)")
+    add("--event", nargs="?", const=True, default=False, type=_go_bool, help=argparse.SUPPRESS)
     _add_bool(parser, "--self-test", "ten seconds against a server of our own: what this machine can be trusted with")
     add("--version", action="version", version=f"workload-generator {__version__}")
     return parser
@@ -173,19 +175,6 @@ def _seed(experiment: Experiment, run_id: str, shared: bool) -> int:
     if shared:
         return int.from_bytes(hashlib.sha256(run_id.encode()).digest()[:8]) >> 1
     return secrets.randbits(63)
-
-
-class _NotYet(argparse.Action):
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: object,
-        option_string: str | None = None,
-    ) -> None:
-        if values in _FALSE and option_string in ("--event", "--serve"):
-            return
-        raise UsageError(f"{option_string} is not available yet in version {__version__}")
 
 
 def _add_bool(parser: argparse.ArgumentParser, name: str, text: str) -> None:
@@ -264,6 +253,12 @@ def _self_test(output: str) -> int:
     else:
         _print_lines(report.lines())
     return 0
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from workload_generator.load.serve import serve  # a run does not pay for a server that it does not use
+
+    return serve(Path(options.log_dir or LOG_DIR), options.event)
 
 
 def _check_lines(experiment: Experiment, plan: Plan) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,12 +13,41 @@ from types import TracebackType
 from workload_generator.errors import UsageError
 
 
+def lock_path() -> Path:
+    """Where the lock is: one for all runs of this machine, or pod."""
+    return Path(tempfile.gettempdir()) / "workload-generator.lock"
+
+
+def lock_holder() -> int | None:
+    """The process that holds the lock, or None.
+
+    Looking takes no lock, so that no run is ever refused because somebody looked. What the file says of an earlier run
+    does not count: the process has to have the file open.
+    """
+    path = lock_path()
+    try:
+        found = re.search(r"process ([0-9]+), since", path.read_text("utf-8", "replace"))
+        held = path.stat()
+        if found is None:
+            return None
+        for each in Path(f"/proc/{found[1]}/fd").iterdir():
+            try:
+                opened = each.stat()
+            except OSError:
+                continue
+            if (opened.st_dev, opened.st_ino) == (held.st_dev, held.st_ino):
+                return int(found[1])
+    except OSError:
+        pass
+    return None
+
+
 class RunLock:
     """Held as a context; the kernel releases it when the process ends, however it ends. `run` is told to others."""
 
     def __init__(self, run: str) -> None:
         self._run = run
-        self._path = Path(tempfile.gettempdir()) / "workload-generator.lock"
+        self._path = lock_path()
         self._fd = -1
 
     def __enter__(self) -> RunLock:

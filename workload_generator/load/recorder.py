@@ -25,6 +25,7 @@ from workload_generator import codec
 from workload_generator.clock import Anchor
 from workload_generator.load import frames
 from workload_generator.load.blocks import read_block
+from workload_generator.load.board import Board, open_board
 from workload_generator.load.progress import Progress, open_progress
 from workload_generator.load.totals import Totals
 
@@ -79,6 +80,7 @@ class Recorder:
         self._encoder: codec.ResultEncoder | None = None
         self._totals = Totals([])
         self._progress: Progress | None = None
+        self._board: Board | None = None
         self._failure: dict[str, Any] | None = None
         self._synced = time.monotonic()
         self.done = False
@@ -117,10 +119,14 @@ class Recorder:
             if self._progress is not None:
                 self._progress.beat(doc)
             self._write(codec.PROGRESS, doc["line"])
+            if self._board is not None:
+                self._board.show(doc, self._totals)
         elif kind == frames.FINISH:
             self.done = True
             self.close()
             self._write(codec.RUN_FINISHED, doc)
+            if self._board is not None:
+                self._board.end(self._totals, doc["verdict"])
             if self._failure is None:
                 self._file.sync()
                 return frames.json_frame(frames.DONE, {"lines": self._file.lines, "bytes": self._file.size})
@@ -130,6 +136,7 @@ class Recorder:
         self._totals = Totals(doc["expected"])
         self._encoder = codec.ResultEncoder(doc["targets"], Anchor(**doc["start"]))
         self._progress = open_progress(doc["progress"], doc["view"], doc["targets"], self._totals.is_ok)
+        self._board = open_board(doc["header"], doc["view"]["total_ns"])
         self._write(codec.RUN_STARTED, doc["header"])
 
     def _record(self, payload: bytes) -> None:

@@ -70,7 +70,7 @@ sys.exit(cli.main(sys.argv[2:]))
 """
 
 
-@pytest.mark.parametrize("name", ["event", "serve"])
+@pytest.mark.parametrize("name", ["serve"])
 def test_what_is_not_there_yet_is_refused(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--config=serving-scenario-1-go", "--check", f"--{name}=1"]) == 2
     assert f"--{name} is not available yet" in capsys.readouterr().err

@@ -32,7 +32,8 @@ from workload_generator.load.plan import Plan
 from workload_generator.load.platforms import platform_of
 from workload_generator.load.runner import Outcome, Run
 from workload_generator.load.selftest import self_test
-from workload_generator.load.targets import make_endpoints
+from workload_generator.load.sink import draft_of, for_events, overrides, sink_url
+from workload_generator.load.targets import make_endpoints, make_event_endpoint
 from workload_generator.load.terminal import Terminal
 from workload_generator.loading import load_experiment
 
@@ -50,7 +51,7 @@ _FALSE = {"0", "f", "F", "false", "FALSE", "False"}
 _LONGEST_PREFIX_BYTES = 200
 
 # Flags of the contract that other parts of the product bring.
-_LATER = ("event", "serve")
+_LATER = ("serve",)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,8 +68,14 @@ def _main(argv: Sequence[str]) -> int:
     if options.self_test:
         return _self_test(options.output)
     experiment = load_experiment(
-        find_experiment(options.config), rps=options.rps, duration_ns=options.duration, seed=options.seed
+        find_experiment(options.config),
+        event=options.event,
+        rps=options.rps,
+        duration_ns=options.duration,
+        seed=options.seed,
     )
+    if options.event:
+        experiment = for_events(experiment, sink_url())
     elsewhere = options.dev_url or (DEV_URL if options.dev else None)
     processes = limits.auto_processes() if options.processes == AUTO else options.processes
     run_id, shard = _identity(options)
@@ -85,8 +92,12 @@ def _main(argv: Sequence[str]) -> int:
         shard=shard,
         start_wall_ns=options.start_at,
         precise=options.precise,
+        event=options.event,
     )
-    endpoints = make_endpoints(experiment, elsewhere)
+    if options.event:
+        endpoints = [make_event_endpoint(experiment, run_id, elsewhere)]
+    else:
+        endpoints = make_endpoints(experiment, elsewhere)
     last = replace(plan, shard=(shard[0] + shard[1] * (processes - 1), shard[1] * processes))
     expected = last.expected_requests * processes  # and a complaint when it cannot be shared
     if plan.mode == "closed":
@@ -95,7 +106,8 @@ def _main(argv: Sequence[str]) -> int:
         _print_lines(_check_lines(experiment, plan))
         return 0
     limits.check_disk(plan.log_dir, expected)
-    plan = replace(plan, platform=platform_of(elsewhere or experiment.base_url or None))
+    sink = experiment.targets[0].url if options.event else None
+    plan = replace(plan, platform=platform_of(elsewhere or sink or experiment.base_url or None))
     with RunLock(experiment.name):
         if processes > 1:
             outcome = Crew(plan, endpoints, processes).execute()
@@ -132,6 +144,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--prefix", type=_prefix, metavar="P", default="workload-generator", help="prefix of the log's name")
     add("--log-dir", metavar="DIR", help="default: the file's store.logDirPath, then /logs")
     _add_bool(parser, "--cold-start", "visit the targets one after the other, a round every 1/rps seconds")
+    _add_bool(parser, "--event", "send CloudEvents to $K_SINK, each with an id of its own")
     _add_bool(parser, "--ping", "one request to each target first, with its timings")
     _add_bool(parser, "--dev", f"send everything to {DEV_URL}, with the target's host in the Host header")
     add("--dev-url", type=as_in_a_file(values.server_url), metavar="URL", help="as --dev, but to this address")
@@ -183,7 +196,7 @@ class _NotYet(argparse.Action):
         values: object,
         option_string: str | None = None,
     ) -> None:
-        if values in _FALSE and option_string in ("--event", "--serve"):
+        if values in _FALSE:
             return
         raise UsageError(f"{option_string} is not available yet in version {__version__}")
 
@@ -272,6 +285,9 @@ def _check_lines(experiment: Experiment, plan: Plan) -> list[str]:
         f"target {index}: {target.method} {target.url} weight {target.weight}"
         for index, target in enumerate(experiment.targets)
     ]
+    if plan.event:
+        draft = draft_of(experiment, overrides())
+        lines.append(f"events: {draft.mode}, type {draft.type}, source {draft.source}, ids {plan.event_prefix}<seq>")
     if plan.mode == "cold-start":
         lines += describe_cold_start(experiment, cold_start_rounds(experiment))
     elif plan.mode == "closed":

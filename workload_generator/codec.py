@@ -20,7 +20,7 @@ import orjson
 import structlog
 
 from workload_generator.clock import NS_PER_S, Anchor, rfc3339
-from workload_generator.records import NO_TEXT, NONE, Block, Phase, Result, Stamp
+from workload_generator.records import NO_TEXT, NONE, Block, ErrorKind, Phase, Result, Stamp
 
 K = TypeVar("K")
 
@@ -57,12 +57,15 @@ def text_of(raw: bytes) -> str:
 class ResultEncoder:
     """Formats the request lines of one run. `start` anchors the offsets of its results to the wall clock.
 
+    In event mode a result's event has the id `<event_prefix><seq>`; one that was dropped was never made.
+
     What repeats from line to line is formatted once: seconds, times in whole microseconds, and the parts of a line
     that hold no time.
     """
 
-    def __init__(self, targets: Sequence[str], start: Anchor) -> None:
+    def __init__(self, targets: Sequence[str], start: Anchor, event_prefix: str | None = None) -> None:
         self._start_wall_ns = start.wall_ns
+        self._event = None if event_prefix is None else f',"event_id":{_json_text(event_prefix)[:-1]}'
         self._seconds = _Texts[int](lambda second: rfc3339(second * NS_PER_S)[:20])
         self._ms = _Texts[int](_ms_text)
         texts = [_json_text(target) for target in targets]
@@ -81,7 +84,9 @@ class ResultEncoder:
         tail = _tail_text(
             (NONE if r.cold is None else r.cold, r.reused, r.retries, r.bytes_read, stamp, segments, r.instance)
         )
-        if r.event_id is not None:
+        if self._event is not None and r.error is not ErrorKind.DROPPED:
+            tail += f'{self._event}{r.seq}"'
+        elif r.event_id is not None:
             tail += f',"event_id":{_json_text(r.event_id)}'
         if r.error is not None:
             tail += f',"error":"{r.error}","message":{_json_text(r.message or "")}'
@@ -102,6 +107,9 @@ class ResultEncoder:
         heads = map(self._heads.__getitem__, zip(s.target, s.status, strict=True))
         keys = zip(s.cold, s.reused, s.retries, s.bytes_read, s.stamp, s.segments, instances, strict=True)
         tails: Iterable[str] = map(self._tails.__getitem__, keys)
+        event = self._event
+        if event is not None:
+            tails = [f'{tail}{event}{seq}"' for tail, seq in zip(tails, s.seq, strict=True)]
         if not all(ok):
             tails = [tail if fine else tail + _UNEXPECTED for tail, fine in zip(tails, ok, strict=True)]
         openings = [_REUSED] * len(s.seq)

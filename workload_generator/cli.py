@@ -26,6 +26,7 @@ from workload_generator.errors import BenchError, UsageError
 from workload_generator.experiment import Experiment
 from workload_generator.flags import as_in_a_file
 from workload_generator.load import limits
+from workload_generator.load.clocks import measured_clock
 from workload_generator.load.crew import Crew
 from workload_generator.load.lock import RunLock
 from workload_generator.load.plan import Plan
@@ -107,7 +108,8 @@ def _main(argv: Sequence[str]) -> int:
         return 0
     limits.check_disk(plan.log_dir, expected)
     sink = experiment.targets[0].url if options.event else None
-    plan = replace(plan, platform=platform_of(elsewhere or sink or experiment.base_url or None))
+    clock = measured_clock() if options.event else None
+    plan = replace(plan, platform=platform_of(elsewhere or sink or experiment.base_url or None), clock=clock)
     with RunLock(experiment.name):
         if processes > 1:
             outcome = Crew(plan, endpoints, processes).execute()

@@ -32,7 +32,7 @@ fix:
     uv run --locked ruff check --fix .
 
 # Every measurement; each writes its section of bench/RESULTS.md, the functions' their own table
-bench: bench-load bench-open bench-truth bench-processes bench-memory bench-local bench-extract bench-report bench-functions
+bench: bench-load bench-open bench-truth bench-processes bench-memory bench-local bench-eventing bench-extract bench-report bench-functions
 
 # The closed loop beside its peers: wrk, hey, h2load, ab, a Go client, Locust, and what else there is
 bench-load *ARGS:
@@ -57,6 +57,10 @@ bench-memory *ARGS:
 # What the embedded platform adds to a request, beside the function itself
 bench-local *ARGS:
     uv run --locked python bench/local.py {{ARGS}}
+
+# What an event costs beside a plain POST, and how many the receiver takes on a core
+bench-eventing *ARGS:
+    uv run --locked python bench/eventing.py {{ARGS}}
 
 # Extraction beside sqlite3's own .import
 bench-extract *ARGS:

@@ -70,11 +70,6 @@ sys.exit(cli.main(sys.argv[2:]))
 """
 
 
-def test_what_is_not_there_yet_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["--config=serving-scenario-1-go", "--check", "--event=1"]) == 2
-    assert "--event is not available yet" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
     ("flag", "complaint"),
     [

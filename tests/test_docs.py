@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from workload_generator import bench, cli
+from workload_generator.eventing import commands
 from workload_generator.records import ErrorKind
 
 ROOT = Path(__file__).parents[1]
@@ -47,6 +50,13 @@ def test_every_flag_is_in_the_readme(command: list[str], capsys: pytest.CaptureF
     assert not {flag for flag in flags if not re.search(rf"{flag}(?![\w-])", README)}
 
 
+@pytest.mark.parametrize("parser", [commands.receiver_parser, commands.event_logger_parser])
+def test_every_flag_of_a_service_is_on_its_page(parser: Callable[[], argparse.ArgumentParser]) -> None:
+    page = (ROOT / "docs" / "eventing.md").read_text()
+    flags = flags_of(parser().format_help())
+    assert flags and not {flag for flag in flags if not re.search(rf"{flag}(?![\w-])", page)}
+
+
 def test_every_subcommand_is_in_the_readme(capsys: pytest.CaptureFixture[str]) -> None:
     listed = re.findall(r"^    ([a-z]+) ", help_of(["kn-bench"], capsys), re.MULTILINE)
     assert listed
@@ -59,11 +69,16 @@ def test_every_error_kind_is_in_the_readme() -> None:
 
 def test_the_readmes_commands_parse() -> None:
     """Each parser ends the process, and so this test, at a flag that it does not know."""
-    parsers = {"workload-generator": cli.make_parser(), "kn-bench": bench.make_parser()}
-    commands = re.findall(r"^    (?:uv run )?(workload-generator|kn-bench) (.*)$", README, re.MULTILINE)
-    assert {name for name, _ in commands} == parsers.keys()
-    assert any("--prefix=serving-scenario-1_all --cold-start=true" in flags for _, flags in commands), "the seed's line"
-    for name, flags in commands:
+    parsers = {
+        "workload-generator": cli.make_parser(),
+        "kn-bench": bench.make_parser(),
+        "receiver": commands.receiver_parser(),
+        "event-logger": commands.event_logger_parser(),
+    }
+    shown = re.findall(rf"^    (?:[A-Z_]+=\S+ )?(?:uv run )?({'|'.join(parsers)}) (.*)$", README, re.MULTILINE)
+    assert {name for name, _ in shown} == parsers.keys()
+    assert any("--prefix=serving-scenario-1_all --cold-start=true" in flags for _, flags in shown), "the seed's line"
+    for name, flags in shown:
         parsers[name].parse_args(shlex.split(flags))
 
 

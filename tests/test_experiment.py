@@ -520,7 +520,8 @@ def test_good_urls(load: Any, url: str) -> None:
         ("rate:", "baseUrl: http://h?x\nrate:", 3, "baseUrl", "more than scheme, host and port"),
         ("url: http://a", "url: http://a\n    tls: {}", 3, "targets[0].tls.caFile", "is missing"),
         ("Second: 10", "Second: 0.71428571428571428571", 4, "rate.requestsPerSecond", "more digits"),
-        ("rate:", "event: {type: x}\nrate:", 3, "event", "not supported yet"),
+        ("rate:", "event: {type: ''}\nrate:", 3, "event.type", "must not be empty"),
+        ("rate:", "event: {typ: x}\nrate:", 3, "event.typ", "did you mean type"),
         ("rate:", "thresholds: errors < 1%\nrate:", 3, "thresholds", "must be a list"),
         ("rate:", "thresholds:\n  - errors < 1%\n  - ttfb.p99 < 5\nrate:", 5, "thresholds[1]", "not a duration"),
         ("rate:", "thresholds: [tfb.p99 < 5ms]\nrate:", 3, "thresholds[0]", "did you mean ttfb?"),
@@ -730,7 +731,7 @@ def test_the_reference_has_every_key_and_every_bundled_experiment() -> None:
     text = REFERENCE.read_text()
     keys = {key for section in SECTIONS.values() for key in section.keys()}
     assert len(keys) > 30
-    around_others = {"rate", "tls", "store", "coldStart", "limits", "process"}  # named with what is in them
+    around_others = {"rate", "tls", "store", "coldStart", "limits", "event", "process"}  # named with what is in them
     for key in keys - around_others:
         assert re.search(rf"`([A-Za-z\[\].]+\.)?{key}`", text), key
     named = re.findall(r"^\| `([a-z0-9-]+)(\{.*?\})?([a-z-]*)`", text, re.MULTILINE)

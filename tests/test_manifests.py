@@ -369,6 +369,7 @@ def test_the_container_source_has_the_deployments_pod(base: str, tmp_path: Path)
     source = copy.deepcopy(one(docs, "ContainerSource")["spec"]["template"]["spec"])
     assert pod["containers"][0].pop("command") == ["workload-generator", "--serve"]
     assert source["containers"][0].pop("command") == ["workload-generator", "--serve", "--event"]
+    assert [each["name"] for each in source["containers"][0].pop("env")] == ["EVENT_LOGGER_URL"]
     assert pod == source
 
 

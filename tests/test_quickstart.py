@@ -39,6 +39,12 @@ targets: [{url: "http://sleep-python-http-0.functions.svc.cluster.local"}]
 rate: {requestsPerSecond: 20, duration: 2s, rampUp: 0s}
 limits: {lag: 1h}
 """,
+    "quickstart-events.yaml": """
+targets: [{url: sink}]
+event: {type: t, data: '{"n": ${seq}}'}
+rate: {requestsPerSecond: 100, duration: 1s, rampUp: 0s}
+limits: {lag: 1h}
+""",
     "platforms/quickstart.yaml": """
 defaults: {stable-window: 1s, tick-interval: 250ms}
 services:
@@ -104,7 +110,7 @@ def gone(pids: set[int], within_s: float) -> bool:
     return True
 
 
-def test_two_quickstarts_are_six_experiments_and_leave_nothing_running(tmp_path: Path) -> None:
+def test_two_quickstarts_are_eight_experiments_and_leave_nothing_running(tmp_path: Path) -> None:
     data = tmp_path / "data"
     for runs in (1, 2):
         process = start(data)
@@ -124,12 +130,18 @@ def test_two_quickstarts_are_six_experiments_and_leave_nothing_running(tmp_path:
             "SELECT sum(status = 200), sum(status = 503) FROM requests r JOIN experiments e ON r.experiment_id = e.id "
             "WHERE e.scenario = 'serving-scenario-3'"
         ).fetchall()
+        accounts = connection.execute(
+            "SELECT trigger, acknowledged, once, lost, unaccounted FROM event_accounts ORDER BY experiment_id, trigger"
+        ).fetchall()
         connection.close()
         warm, starts, busy = (
             ("python", f"serving-scenario-{number}", "local", concurrency, planned, 1, planned)
             for number, concurrency, planned in ((1, None, 200), (2, None, 2), (3, 1, 40))
         )
-        assert rows == [warm] * runs + [starts] * runs + [busy] * runs
+        events = (None, "eventing-scenario-1", "local", None, 100, 1, 100)
+        assert rows == [events] * runs + [warm] * runs + [starts] * runs + [busy] * runs
+        assert accounts == [("receiver-0", 100, 100, 0, 0), ("receiver-1", 100, 100, 0, 0)] * runs
+        assert "Events by trigger" in stdout and "End-to-end delay" in stdout
         assert cold == [(2, 2)] * runs, "each from zero"
         assert ok > 0 and refused > 0 and ok + refused == 40 * runs
         assert not list(tmp_path.glob("kn-bench-*")), "its own folder is gone"
@@ -219,6 +231,7 @@ def test_it_runs_every_language_that_is_built(tmp_path: Path) -> None:
         ("serving-scenario-1_200rps_ts", ("empty-ts-http-0",)),
         ("serving-scenario-2_all", ("empty-python-http-0", "empty-ts-http-0")),
         ("serving-scenario-3_12rps_python", ("sleep-python-http-0",)),
+        ("eventing-scenario-1_2triggers_200rps", ()),
     ]
     assert "left out: go; `kn-bench functions build`" in out.getvalue()
     narrow = load_experiment(narrowed("quickstart-cold", parts[2].services, tmp_path))

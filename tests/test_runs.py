@@ -389,7 +389,7 @@ async def test_the_line_of_the_seed_works(generator: Generator) -> None:
         (["--duration=10"], "unit"),
         (["--prefix=a/b"], "slash"),
         (["--cold-start=perhaps"], "neither true nor false"),
-        (["--event"], "not available yet"),
+        (["--config=cloudevent-250", "--event"], "K_SINK is not set"),
         (["--no-such-flag"], "unrecognized"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Where both commands begin: signals first, since loading the rest takes half a second.
+"""Where the commands begin: signals first, since loading the rest takes half a second.
 
 While modules load nothing has begun that would have to be cleaned up, and an exception can be lost in the import
 system's own callbacks: a signal ends the process at once. Later it raises SystemExit, so that contexts are left.
@@ -30,6 +30,22 @@ def kn_bench() -> int:
 
     _on_signals(_exit)
     return main()
+
+
+def receiver() -> int:
+    """`receiver`."""
+    _on_signals(_end)
+    from workload_generator.eventing.commands import receiver_main
+
+    return receiver_main()
+
+
+def event_logger() -> int:
+    """`event-logger`."""
+    _on_signals(_end)
+    from workload_generator.eventing.commands import event_logger_main
+
+    return event_logger_main()
 
 
 def _on_signals(handler: Callable[[int, FrameType | None], None]) -> None:

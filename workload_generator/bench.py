@@ -140,7 +140,7 @@ def _functions(options: argparse.Namespace) -> int:
 
 def _extract(options: argparse.Namespace) -> int:
     report = extract_and_show(options.logs, options.db, Console(highlight=False), hours=options.hours)
-    return 0 if report.logs else 1
+    return 0 if report.logs or report.receipts else 1
 
 
 def _report(options: argparse.Namespace) -> int:

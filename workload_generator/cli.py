@@ -26,13 +26,15 @@ from workload_generator.errors import BenchError, UsageError
 from workload_generator.experiment import Experiment
 from workload_generator.flags import as_in_a_file
 from workload_generator.load import limits
+from workload_generator.load.clocks import measured_clock
 from workload_generator.load.crew import Crew
 from workload_generator.load.lock import RunLock
 from workload_generator.load.plan import Plan
 from workload_generator.load.platforms import platform_of
 from workload_generator.load.runner import Outcome, Run
 from workload_generator.load.selftest import self_test
-from workload_generator.load.targets import make_endpoints
+from workload_generator.load.sink import draft_of, for_events, overrides, sink_url
+from workload_generator.load.targets import make_endpoints, make_event_endpoint
 from workload_generator.load.terminal import Terminal
 from workload_generator.loading import load_experiment
 
@@ -64,13 +66,17 @@ def _main(argv: Sequence[str]) -> int:
     options = make_parser().parse_args([_go_style(word) for word in argv])
     if options.serve:
         return _serve(options)
-    if options.event:
-        raise UsageError(f"--event is not available yet in version {__version__}")
     if options.self_test:
         return _self_test(options.output)
     experiment = load_experiment(
-        find_experiment(options.config), rps=options.rps, duration_ns=options.duration, seed=options.seed
+        find_experiment(options.config),
+        event=options.event,
+        rps=options.rps,
+        duration_ns=options.duration,
+        seed=options.seed,
     )
+    if options.event:
+        experiment = for_events(experiment, sink_url())
     elsewhere = options.dev_url or (DEV_URL if options.dev else None)
     processes = limits.auto_processes() if options.processes == AUTO else options.processes
     run_id, shard = _identity(options)
@@ -87,8 +93,12 @@ def _main(argv: Sequence[str]) -> int:
         shard=shard,
         start_wall_ns=options.start_at,
         precise=options.precise,
+        event=options.event,
     )
-    endpoints = make_endpoints(experiment, elsewhere)
+    if options.event:
+        endpoints = [make_event_endpoint(experiment, run_id, elsewhere)]
+    else:
+        endpoints = make_endpoints(experiment, elsewhere)
     last = replace(plan, shard=(shard[0] + shard[1] * (processes - 1), shard[1] * processes))
     expected = last.expected_requests * processes  # and a complaint when it cannot be shared
     if plan.mode == "closed":
@@ -97,7 +107,9 @@ def _main(argv: Sequence[str]) -> int:
         _print_lines(_check_lines(experiment, plan))
         return 0
     limits.check_disk(plan.log_dir, expected)
-    plan = replace(plan, platform=platform_of(elsewhere or experiment.base_url or None))
+    sink = experiment.targets[0].url if options.event else None
+    clock = measured_clock() if options.event else None
+    plan = replace(plan, platform=platform_of(elsewhere or sink or experiment.base_url or None), clock=clock)
     with RunLock(experiment.name):
         if processes > 1:
             outcome = Crew(plan, endpoints, processes).execute()
@@ -134,6 +146,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--prefix", type=_prefix, metavar="P", default="workload-generator", help="prefix of the log's name")
     add("--log-dir", metavar="DIR", help="default: the file's store.logDirPath, then /logs")
     _add_bool(parser, "--cold-start", "visit the targets one after the other, a round every 1/rps seconds")
+    _add_bool(parser, "--event", "send CloudEvents to $K_SINK, each with an id of its own")
     _add_bool(parser, "--ping", "one request to each target first, with its timings")
     _add_bool(parser, "--dev", f"send everything to {DEV_URL}, with the target's host in the Host header")
     add("--dev-url", type=as_in_a_file(values.server_url), metavar="URL", help="as --dev, but to this address")
@@ -152,7 +165,6 @@ def make_parser() -> argparse.ArgumentParser:
     add("--output", choices=("text", "json"), default="text", help="the summary on stdout")
     _add_bool(parser, "--check", "validate the experiment and print the resolved schedule; send nothing")
     _add_bool(parser, "--serve", "stay up for runs that exec triggers: /healthz, /readyz, /metrics on $PORT (8080)")
-    add("--event", nargs="?", const=True, default=False, type=_go_bool, help=argparse.SUPPRESS)
     _add_bool(parser, "--self-test", "ten seconds against a server of our own: what this machine can be trusted with")
     add("--version", action="version", version=f"workload-generator {__version__}")
     return parser
@@ -267,6 +279,9 @@ def _check_lines(experiment: Experiment, plan: Plan) -> list[str]:
         f"target {index}: {target.method} {target.url} weight {target.weight}"
         for index, target in enumerate(experiment.targets)
     ]
+    if plan.event:
+        draft = draft_of(experiment, overrides())
+        lines.append(f"events: {draft.mode}, type {draft.type}, source {draft.source}, ids {plan.event_prefix}<seq>")
     if plan.mode == "cold-start":
         lines += describe_cold_start(experiment, cold_start_rounds(experiment))
     elif plan.mode == "closed":

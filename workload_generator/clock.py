@@ -29,6 +29,9 @@ _UNITS_NS = {
 _PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
 _DURATION = re.compile(rf"([+-]?)((?:{_PART.pattern})+)")
 _MAX_NS = 2**63 - 1
+_RFC3339 = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]+))?([Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
 _LONGEST_TEXT = 100
 
 monotonic_ns = time.monotonic_ns
@@ -60,6 +63,16 @@ def rfc3339(wall_ns: int) -> str:
     """RFC 3339 in UTC with microseconds: `2026-11-24T05:02:40.123456Z`."""
     seconds, rest = divmod(wall_ns, NS_PER_S)
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest // NS_PER_US:06d}Z"
+
+
+def parse_rfc3339(text: str) -> int:
+    """Nanoseconds since the epoch of an RFC 3339 time with its zone; digits beyond the ninth are cut. ValueError."""
+    match = _RFC3339.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text[:_LONGEST_TEXT]!r} is not an RFC 3339 time")
+    seconds, fraction, zone = match.groups()
+    whole = datetime.fromisoformat(seconds + ("+00:00" if zone in "Zz" else zone))
+    return int(whole.timestamp()) * NS_PER_S + int(f"{fraction or '':0<9.9}")
 
 
 def parse_duration(text: str) -> int:

@@ -21,7 +21,7 @@ import orjson
 import structlog
 
 from workload_generator.clock import NS_PER_S, Anchor, rfc3339
-from workload_generator.records import Block, Phase, Result, Shape, shape_of
+from workload_generator.records import Block, ErrorKind, Phase, Result, Shape, shape_of
 
 SCHEMA = 1
 
@@ -53,13 +53,16 @@ def text_of(raw: bytes) -> str:
 class ResultEncoder:
     """Formats the request lines of one run. `start` anchors the offsets of its results to the wall clock.
 
+    In event mode a result's event has the id `<event_prefix><seq>`; one that was dropped was never made.
+
     What repeats from line to line is formatted once: seconds, times in whole microseconds, and for each block what its
     lines have in common.
     """
 
-    def __init__(self, targets: Sequence[str], start: Anchor) -> None:
+    def __init__(self, targets: Sequence[str], start: Anchor, event_prefix: str | None = None) -> None:
         self._targets = [_json_text(target) for target in targets]
         self._start_wall_ns = start.wall_ns
+        self._event = None if event_prefix is None else f',"event_id":{_json_text(event_prefix)[:-1]}'
         self._seconds = _Texts(lambda second: rfc3339(second * NS_PER_S)[:20])
         self._ms = _Texts(_ms_text)
 
@@ -70,9 +73,11 @@ class ResultEncoder:
             "null" if ns is None else self._ms[(ns + 500) // 1000] for ns in (r.ttfb_ns, r.total_ns, r.lag_ns)
         )
         phase, target, opening, tail = self._texts(shape_of(r), ok)
+        made = self._event is not None and r.error is not ErrorKind.DROPPED
+        event = f'{self._event}{r.seq}"' if made else ""
         return (
             f'{{"event":"request","seq":{r.seq}{phase}{self._seconds[second]}{rest_ns // 1000:06d}{target}{ttfb},'
-            f'"total":{total}{opening}{lag}{tail}\n'
+            f'"total":{total}{opening}{lag}{event}{tail}\n'
         ).encode()
 
     def encode_served(self, served: Block, ok: Sequence[bool]) -> bytes:
@@ -85,6 +90,9 @@ class ResultEncoder:
         columns: list[Iterable[str]] = [map(of_shape.__getitem__, s.shape) for of_shape in texts]
         if len(s.shapes) == 1:
             columns = [repeat(of_shape[0]) for of_shape in texts]
+        if self._event is not None:
+            event, tails = self._event, columns[3]
+            columns[3] = (f'{event}{seq}"{tail}' for seq, tail in zip(s.seq, tails, strict=False))
         rows = zip(s.seq, s.due_ns, s.start_ns, s.ttfb_ns, s.total_ns, *columns, strict=False)
         lines = [
             f'{{"event":"request","seq":{seq}{phase}{seconds[(wall := wall_ns + start) // NS_PER_S]}'

@@ -27,6 +27,7 @@ from pydantic import (
 
 from workload_generator.clock import NS_PER_S, format_duration
 from workload_generator.document import Scalar
+from workload_generator.events import BINARY, MODES, PLACEHOLDER, PLACEHOLDERS
 from workload_generator.processes import AnyProcess, Constant, Process, Steps, TraceArrivals, display
 from workload_generator.sections import Section, around, missing
 from workload_generator.thresholds import AnyThreshold
@@ -42,11 +43,13 @@ from workload_generator.values import (
     Whole,
     any_text,
     server_url,
+    short,
     url,
 )
 
 DEFAULT_RAMP_UP_NS = 15 * NS_PER_S
 
+_MOST_EVENT_BYTES = 16 * 1024 * 1024
 _MOST_WEIGHT = 100_000  # a block of arrivals is held in memory
 
 _ANY: Any = None  # the default of a field whose validator derives it
@@ -232,6 +235,48 @@ class Limits(Section):
     lag_ns: PositiveDuration | None = None
 
 
+class Event(Section):
+    """What events are in event mode; what is left out stands in the first target's `ce-*` headers and body."""
+
+    type: Text | None = None
+    source: Text | None = None
+    mode: Text = BINARY
+    data: Text | None = None
+    size: Whole | None = None
+
+    @field_validator("mode")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in MODES:
+            raise ValueError(f"{short(value)} is none of {', '.join(MODES)}")
+        return value
+
+    @field_validator("type", "source")
+    @classmethod
+    def _not_empty(cls, value: str | None) -> str | None:
+        if value is not None and not value.strip():
+            raise ValueError("must not be empty")
+        return value
+
+    @field_validator("data")
+    @classmethod
+    def _known_placeholders(cls, value: str | None) -> str | None:
+        unknown = [name for name in PLACEHOLDER.findall(value or "") if name not in PLACEHOLDERS]
+        if unknown:
+            known = ", ".join(f"${{{name}}}" for name in PLACEHOLDERS)
+            raise ValueError(f"${{{unknown[0]}}} stands for nothing: there are {known}")
+        return value
+
+    @field_validator("size")
+    @classmethod
+    def _either(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and info.data.get("data") is not None:
+            raise ValueError("data has its own size: leave one of both out")
+        if value is not None and value > _MOST_EVENT_BYTES:
+            raise ValueError(f"{value:,} is more than {_MOST_EVENT_BYTES:,} bytes")
+        return value
+
+
 class Experiment(Section):
     """One experiment, checked and complete; `load_experiment` makes it."""
 
@@ -241,6 +286,7 @@ class Experiment(Section):
     store: Store = Store()
     cold_start: ColdStart = ColdStart()
     limits: Limits = Limits()
+    event: Event | None = None
     thresholds: tuple[AnyThreshold, ...] | None = None
     seed: Whole | None = None
     _name: str = PrivateAttr()

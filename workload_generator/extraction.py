@@ -29,6 +29,8 @@ def extract_and_show(logs: Path, db: Path, console: Console, hours: float | None
     console.print(
         f"{report.read:,} of {report.logs:,} logs had something new: {report.rows:,} results into {db}", soft_wrap=True
     )
+    if report.receipts:
+        console.print(f"{report.receipts:,} receipts of events")
     if report.experiments:
         print_tables(db, console, report.experiments)
     return report

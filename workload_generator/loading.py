@@ -19,7 +19,7 @@ from pydantic_core import ErrorDetails
 from workload_generator.clock import format_duration
 from workload_generator.document import Document, Location, Scalar, closest, read_document
 from workload_generator.errors import ExperimentError, Problem
-from workload_generator.experiment import ColdStart, Experiment, Limits, Rate, Store, Target, Tls
+from workload_generator.experiment import ColdStart, Event, Experiment, Limits, Rate, Store, Target, Tls
 from workload_generator.processes import PROCESSES, Step
 from workload_generator.sections import Section, Surroundings
 from workload_generator.values import plain, short
@@ -85,6 +85,7 @@ SECTIONS: Mapping[tuple[str, ...], type[Section]] = {
     ("store",): Store,
     ("coldStart",): ColdStart,
     ("limits",): Limits,
+    ("event",): Event,
     **{("rate", "arrival", name): kind for name, kind in PROCESSES.items()},
     ("rate", "arrival", "steps", "steps"): Step,
 }
@@ -92,7 +93,6 @@ SECTIONS: Mapping[tuple[str, ...], type[Section]] = {
 
 _LATER: frozenset[tuple[str, ...]] = frozenset(
     {
-        ("event",),
         ("coldStart", "wait"),
         ("coldStart", "settle"),
         ("coldStart", "maxWait"),

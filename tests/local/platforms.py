@@ -102,14 +102,18 @@ class Answer:
 
 @contextlib.asynccontextmanager
 async def local(
-    folder: Path, services: Mapping[str, Mapping[str, Any]] | None = None, max_instances: int = 20, **defaults: Any
+    folder: Path,
+    services: Mapping[str, Mapping[str, Any]] | None = None,
+    max_instances: int = 20,
+    brokers: Mapping[str, Any] | None = None,
+    **defaults: Any,
 ) -> AsyncIterator[Local]:
     """A platform with `defaults` (Knative's names, `_` for `-`) and services; every process is gone afterwards."""
     config = folder / "platform.yaml"
     settings = {
         name.replace("_", "-") if name[0].islower() and "_" in name else name: v for name, v in defaults.items()
     }
-    config.write_text(yaml.safe_dump({"defaults": settings, "services": services or {}}))
+    config.write_text(yaml.safe_dump({"defaults": settings, "services": services or {}, "brokers": brokers or {}}))
     events: list[Event] = []
     known = functions()
     platform = Platform(load_config(config, known, {}), known, 1, max_instances, events.append)

@@ -309,7 +309,7 @@ async def test_a_slow_start_is_a_longer_cold_start(tmp_path: Path) -> None:
         ("service: x-0\nlatency: soon\nerror-rate: 2\n", 400, "request:3: error-rate: 2 is not a share"),
         ('{"latency": "1s"}', 400, "service: is missing"),
         ('{"service": "nobody"}', 404, "no function for the service nobody"),
-        ("x" * 70000, 413, "more than 65,536 bytes"),
+        ("x" * 4_200_000, 413, "more than 4,194,304 bytes"),
     ],
 )
 async def test_faults_that_make_no_sense(tmp_path: Path, body: str, status: int, reason: str) -> None:

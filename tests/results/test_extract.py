@@ -414,7 +414,7 @@ def test_files_that_are_no_logs(folder: Folder, content: bytes, reason: str) -> 
 
 
 def test_a_folder_without_a_log_gives_an_empty_report(folder: Folder) -> None:
-    folder.write("a,b\n", "events.csv")
+    folder.write("a,b\n", "others.csv")
     (folder.logs / "deeper.log").mkdir()
     report = folder.extract()
     assert (report.logs, report.rows, reasons(report)) == (0, 0, ["deeper.log: not a file"])

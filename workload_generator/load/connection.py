@@ -211,7 +211,9 @@ class Connection:
         endpoint = exchange.endpoint
         if endpoint.method == "HEAD":
             self._begin_reading(exchange)  # what the memo knows answers other methods
-        self._send(endpoint.request if self._tls is None else self._tls.encrypt(endpoint.request))
+        events = endpoint.events
+        data = endpoint.request if events is None else events.encode(exchange.arrival.seq, exchange.start_ns)
+        self._send(data if self._tls is None else self._tls.encrypt(data))
 
     def _send(self, data: bytes) -> None:
         if self._writing:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Iterator
 
-from workload_generator.arrivals import ColdStartRounds
+from workload_generator.arrivals import WHOLE, ColdStartRounds, Shard
 from workload_generator.clock import monotonic_ns
 from workload_generator.load.engine import Engine, Record
 from workload_generator.load.timer import DeadlineTimer, Spinner
@@ -127,9 +127,17 @@ class ClosedLoop(Dispatcher):
     """Keeps `connections` requests in flight from `first_ns` to `end_ns`; one starts when another has ended."""
 
     def __init__(
-        self, targets: Iterator[int], engine: Engine, origin_ns: int, first_ns: int, end_ns: int, connections: int
+        self,
+        targets: Iterator[int],
+        engine: Engine,
+        origin_ns: int,
+        first_ns: int,
+        end_ns: int,
+        connections: int,
+        shard: Shard = WHOLE,
     ) -> None:
         super().__init__(engine, origin_ns)
+        self._first_seq, self._step = shard
         self._targets = targets
         self._first_ns = first_ns
         self._end_ns = end_ns
@@ -158,8 +166,9 @@ class ClosedLoop(Dispatcher):
         now_ns = monotonic_ns() - self._origin_ns
         if self._stopped or now_ns >= self._end_ns:
             return
-        seq = self.planned
-        self.planned = self.planned_measured = seq + 1
+        seq = self._first_seq + self._step * self.planned  # no other shard has it
+        self.planned += 1
+        self.planned_measured += 1
         self._engine.start(Arrival(seq, _MEASURE, next(self._targets), now_ns), self._on_done)
 
     def _on_done(self, error: ErrorKind | None) -> None:
@@ -203,13 +212,14 @@ class _OneByOne(Dispatcher):
 class Pings(_OneByOne):
     """One request to each target, in the phase `ping`; their sequence numbers are negative."""
 
-    def __init__(self, targets: int, engine: Engine, origin_ns: int) -> None:
+    def __init__(self, targets: int, engine: Engine, origin_ns: int, shard: int = 0) -> None:
         super().__init__(engine, origin_ns)
         self._targets = targets
+        self._first_seq = -targets * (shard + 1)  # no other shard's pings have these
 
     async def _run(self) -> None:
         for target in range(self._targets):
-            await self._visit(Arrival(target - self._targets, Phase.PING, target, self._now_ns()))
+            await self._visit(Arrival(self._first_seq + target, Phase.PING, target, self._now_ns()))
 
 
 class ColdStarts(_OneByOne):

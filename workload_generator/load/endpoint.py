@@ -5,6 +5,8 @@ from __future__ import annotations
 import ssl
 from dataclasses import dataclass, field
 
+from workload_generator.events import EventEncoder
+
 
 @dataclass(frozen=True, slots=True)
 class Origin:
@@ -20,11 +22,12 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One target, ready to send. `retriable` says that the method may be sent twice (GET, HEAD)."""
+    """One target, ready to send: always the same `request`, or an event of its own for each arrival."""
 
     origin: Origin
     method: str
     request: bytes
+    events: EventEncoder | None = field(default=None, repr=False)
 
     @property
     def retriable(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ class Plan:
     """Everything that one run is. Limits of connections and in flight are divided by the number of shards.
 
     `start_wall_ns` is when the first arrival of all shards is due (None: when this one is ready); `stamp` is the time
-    in the log's name.
+    in the log's name. In `event` mode `clock` says how far this machine's clock is from that of the event logger.
     """
 
     experiment: Experiment
@@ -44,6 +45,13 @@ class Plan:
     start_wall_ns: int | None = None
     precise: bool = False
     platform: str = HOST
+    event: bool = False
+    clock: Mapping[str, object] | None = None
+
+    @property
+    def event_prefix(self) -> str | None:
+        """What the ids of events begin with; their number follows."""
+        return f"{self.run_id}-" if self.event else None
 
     @property
     def mode(self) -> str:
@@ -99,6 +107,7 @@ class Plan:
             "expected": [[status for status in range(100, 1000) if target.expects(status)] for target in targets],
             "start": {"wall_ns": anchor.wall_ns, "mono_ns": anchor.mono_ns},
             "progress": self.progress,
+            "event_prefix": self.event_prefix,
             "view": self.view(end_ns),
             "header": {
                 "schema": codec.SCHEMA,
@@ -111,6 +120,7 @@ class Plan:
                     "config": experiment.resolved(),
                 },
                 "prefix": codec.clean(self.prefix),
+                **({"events": {"id_prefix": self.event_prefix, "clock": self.clock}} if self.event else {}),
                 "seed": self.seed,
                 "start": {"wall": rfc3339(anchor.wall_ns), "monotonic_ns": anchor.mono_ns},
                 "max_in_flight": max_in_flight,

@@ -134,7 +134,7 @@ class Recorder:
 
     def _start(self, doc: dict[str, Any]) -> None:
         self._totals = Totals(doc["expected"])
-        self._encoder = codec.ResultEncoder(doc["targets"], Anchor(**doc["start"]))
+        self._encoder = codec.ResultEncoder(doc["targets"], Anchor(**doc["start"]), doc.get("event_prefix"))
         self._progress = open_progress(doc["progress"], doc["view"], doc["targets"], self._totals.is_ok)
         self._board = open_board(doc["header"], doc["view"]["total_ns"])
         self._write(codec.RUN_STARTED, doc["header"])

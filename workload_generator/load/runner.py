@@ -94,6 +94,9 @@ class Run:
             for name in (signal.SIGINT, signal.SIGTERM):
                 loop.add_signal_handler(name, self._on_signal, name)
             self._anchor = Anchor.now()
+            for endpoint in self._endpoints:
+                if endpoint.events is not None:
+                    endpoint.events.begin(self._anchor.wall_ns - self._anchor.mono_ns)
             log.begin(plan.start_frame(self._anchor, self._max_in_flight, self._end_ns))
             await log.totals()  # the recorder is up: its start must not compete with the first arrivals
             resources, strain = await self._send()
@@ -119,7 +122,7 @@ class Run:
         before, before_ns = resource.getrusage(resource.RUSAGE_SELF), monotonic_ns()
         try:
             if plan.ping:
-                self._pings = Pings(len(self._endpoints), engine, origin_ns)
+                self._pings = Pings(len(self._endpoints), engine, origin_ns, plan.shard[0])
                 await self._dispatch(self._pings)
             if rate.preconnect:
                 await engine.preconnect(plan.share(rate.preconnect))
@@ -173,7 +176,7 @@ class Run:
             gap_ns = experiment.cold_start.gap_ns
             return ColdStarts(cold_start_rounds(experiment, plan.shard), engine, origin_ns, first_ns, gap_ns)
         targets = TargetPicker(experiment, plan.seed).indexes()
-        return ClosedLoop(targets, engine, origin_ns, first_ns, first_ns + self._end_ns, plan.connections)
+        return ClosedLoop(targets, engine, origin_ns, first_ns, first_ns + self._end_ns, plan.connections, plan.shard)
 
     # What happens meanwhile
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import ssl
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 
 from workload_generator.errors import UsageError
+from workload_generator.events import EventEncoder
 from workload_generator.experiment import Experiment, Target
 from workload_generator.load.endpoint import Endpoint, Origin
 from workload_generator.load.protocol import encode_request, split_url
+from workload_generator.load.sink import draft_of, other_headers, overrides
 
 
 def make_endpoints(experiment: Experiment, dev_url: str | None) -> list[Endpoint]:
@@ -18,6 +22,21 @@ def make_endpoints(experiment: Experiment, dev_url: str | None) -> list[Endpoint
     """
     elsewhere = dev_url or experiment.base_url or None
     return [_endpoint(target, elsewhere) for target in experiment.targets]
+
+
+def make_event_endpoint(experiment: Experiment, run_id: str, dev_url: str | None) -> Endpoint:
+    """The sink, for an experiment that `sink.for_events` made. Raises UsageError."""
+    (target,) = experiment.targets
+    plain = _endpoint(target.model_copy(update={"body": None, "headers": {}}), dev_url)
+
+    def head(headers: Mapping[str, str], length: int) -> bytes:
+        known = {name.lower() for name in headers}
+        rest = {name: value for name, value in other_headers(target.headers).items() if name.lower() not in known}
+        empty = encode_request("POST", target.url, {**headers, **rest}, b"")
+        return empty.replace(b"\r\nContent-Length: 0\r\n", b"\r\nContent-Length: %d\r\n" % length, 1)
+
+    events = EventEncoder(draft_of(experiment, overrides()), f"{run_id}-", head)
+    return replace(plain, events=events)
 
 
 def _endpoint(target: Target, elsewhere: str | None) -> Endpoint:

@@ -23,6 +23,7 @@ from workload_generator.local.exchange import MARK, Exchange
 from workload_generator.local.upstream import HOP_BY_HOP
 
 _MOST_BUFFERED = 65536
+_MOST_COLLECTED = 4 * 1024 * 1024  # of what is only taken whole
 _MOST_HEAD = 65536
 _RETRIABLE = (b"GET", b"HEAD")
 _TEXT = b"text/plain; charset=utf-8"
@@ -177,12 +178,12 @@ class Client(asyncio.Protocol):
         exchange.body_size += len(data)
         if exchange.upstream is not None:
             exchange.upstream.send_more(exchange)
-        elif exchange.body_size >= _MOST_BUFFERED:
-            if self._collecting is not None and exchange is self._current:
+        elif self._collecting is not None and exchange is self._current:
+            if exchange.body_size > _MOST_COLLECTED:
                 self._collecting = None
-                self.respond(exchange, 413, f"more than {_MOST_BUFFERED:,} bytes")
-            else:
-                self.pause()
+                self.respond(exchange, 413, f"more than {_MOST_COLLECTED:,} bytes")
+        elif exchange.body_size >= _MOST_BUFFERED:
+            self.pause()
 
     def on_message_complete(self) -> None:
         exchange, self._parsing = self._parsing, None

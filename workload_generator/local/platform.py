@@ -21,6 +21,7 @@ from workload_generator import __version__
 from workload_generator.catalog import Function
 from workload_generator.clock import NS_PER_S, monotonic_ns
 from workload_generator.errors import ExperimentError
+from workload_generator.local.broker import INGRESS, Brokers
 from workload_generator.local.client import Client
 from workload_generator.local.exchange import Exchange
 from workload_generator.local.fleet import House
@@ -67,10 +68,12 @@ class Platform:
         self._by_host: dict[bytes, Service] = {}
         self._clients: set[Client] = set()
         self._started_ns = monotonic_ns()
+        self._brokers = Brokers(config.brokers, seed, self.journal)
         self._checking = Repeat(asyncio.get_running_loop(), NS_PER_S, self._check)
 
     def begin(self) -> None:
-        """Make the services that are kept warm."""
+        """Make the services that are kept warm, and the brokers."""
+        self._brokers.begin()
         for name, settings in self._config.services.items():
             if settings.min_scale:
                 self._find(name)
@@ -90,13 +93,16 @@ class Platform:
             client.check()
 
     def wants_body(self, target: bytes) -> bool:
-        """The platform's own pages take theirs whole."""
-        return _is_own(target)
+        """The platform's own pages and brokers take theirs whole."""
+        return _is_own(target) or target.startswith(INGRESS)
 
     def route(self, exchange: Exchange, host: bytes, target: bytes) -> None:
         """Take a request."""
         if _is_own(target):
             self._answer(exchange, target)
+            return
+        if target.startswith(INGRESS):
+            self._brokers.take(exchange, target)
             return
         service = self._by_host.get(host)
         if service is None:
@@ -149,6 +155,10 @@ class Platform:
         match path.split("/"), method:
             case [""], "GET" | "HEAD":
                 self._json(exchange, self.to_json())
+            case ["", "brokers"], "GET" | "HEAD":
+                self._json(exchange, self._brokers.to_json())
+            case ["", "brokers", namespace, name], "GET" | "HEAD":
+                self._show_broker(exchange, f"{unquote(namespace)}/{unquote(name)}")
             case ["", "faults"], "GET" | "HEAD":
                 self._json(exchange, self._faults())
             case ["", "faults"], "POST":
@@ -159,7 +169,7 @@ class Platform:
                 self._events(exchange, asked.get("after", "0"))
             case ["", "services", name], "DELETE":
                 self._forget(exchange, unquote(name))
-            case [""] | ["", "faults" | "events"] | ["", "services", _], _:
+            case [""] | ["", "faults" | "events" | "brokers"] | ["", "services", _], _:
                 exchange.sink.respond(exchange, 405, f"{method} is not for {OWN.decode()}{path}")
             case _:
                 exchange.sink.respond(exchange, 404, f"there is no {OWN.decode()}{path}: see docs/local.md")
@@ -176,6 +186,13 @@ class Platform:
             self._json(exchange, self.journal.to_json(int(after)))
         else:
             exchange.sink.respond(exchange, 400, f"after={after}: not the id of an event")
+
+    def _show_broker(self, exchange: Exchange, name: str) -> None:
+        state = self._brokers.to_json(name)
+        if state is None:
+            exchange.sink.respond(exchange, 404, f"there is no broker {name}")
+        else:
+            self._json(exchange, state)
 
     def _set_faults(self, exchange: Exchange) -> None:
         try:
@@ -247,6 +264,7 @@ class Platform:
             service.end()
         for instance in [instance for service in self._all for instance in service.fleet.instances]:
             await instance.gone()
+        await self._brokers.close()
         self._spawner.shutdown()
 
     @property

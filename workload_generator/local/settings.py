@@ -13,7 +13,7 @@ https://github.com/knative/serving/blob/main/config/core/configmaps/autoscaler.y
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -36,11 +36,14 @@ from workload_generator.values import (
     plain,
     positive_duration,
     short,
+    url,
     whole,
 )
 
 _HIGHEST_STATUS = 599
 _HIGHEST_PERCENTAGE = 1000
+_MOST_PARALLEL = 1000
+_MOST_RETRIES = 100
 _SHORTEST_INTERVAL_NS = 10 * NS_PER_MS
 
 
@@ -115,6 +118,27 @@ def _environment_value(value: object) -> str:
     return text
 
 
+def _parallelism(value: object) -> int:
+    number = whole(value)
+    if not 1 <= number <= _MOST_PARALLEL:
+        raise ValueError(f"{value} is not a number of deliveries at a time from 1 to {_MOST_PARALLEL:,}")
+    return number
+
+
+def _retries(value: object) -> int:
+    number = whole(value)
+    if number > _MOST_RETRIES:
+        raise ValueError(f"{value} is more than {_MOST_RETRIES}")
+    return number
+
+
+def _policy(value: object) -> str:
+    if value not in ("exponential", "linear"):
+        raise ValueError(f"{short(str(value))} is neither exponential nor linear")
+    return str(value)
+
+
+_Url = Annotated[str, PlainValidator(url)]
 _AsNumber = PlainSerializer(plain, when_used="json")
 _Percentage = Annotated[Fraction, PlainValidator(_percentage), _AsNumber]
 _Positive = Annotated[Fraction, PlainValidator(_positive), _AsNumber]
@@ -197,8 +221,37 @@ class Settings(_Settings):
         return self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"faults"})
 
 
+class EventFaults(_Settings):
+    """What goes wrong with a trigger's events on purpose: shares of them, drawn from the platform's seed."""
+
+    loss: _Share = Fraction(0)
+    duplicates: _Share = Fraction(0)
+    delay_ns: Duration = 0
+
+
+class TriggerSettings(_Settings):
+    """One trigger, under the names of Knative's delivery spec."""
+
+    subscriber: _Url
+    filter: _Environment = Field(default_factory=dict)
+    parallelism: Annotated[int, PlainValidator(_parallelism)] = 1
+    retry: Annotated[int, PlainValidator(_retries)] = 5
+    backoff_delay_ns: PositiveDuration = 200 * NS_PER_MS
+    backoff_policy: Annotated[str, PlainValidator(_policy)] = "exponential"
+    dead_letter_sink: _Url | None = None
+    faults: EventFaults = EventFaults()
+
+
+class BrokerSettings(_Settings):
+    """One broker."""
+
+    queue_limit: PositiveWhole = 100_000
+    triggers: dict[str, TriggerSettings] = Field(default_factory=dict)
+
+
 class _File(_Settings):
     seed: Whole | None = None
+    brokers: dict[str, BrokerSettings] = Field(default_factory=dict)
     defaults: Settings = Settings()
     services: dict[str, Settings] = Field(default_factory=dict)
 
@@ -216,6 +269,7 @@ class PlatformConfig:
     defaults: Settings
     services: Mapping[str, Settings]
     seed: int | None = None
+    brokers: Mapping[str, BrokerSettings] = field(default_factory=dict)
 
     def settings_of(self, service: str) -> Settings:
         """The service's own over the defaults."""
@@ -239,7 +293,7 @@ def load_config(path: Path | None, functions: Collection[str], flags: Mapping[st
         raise ExperimentError(sorted(problems, key=lambda problem: problem.line))
     defaults = file.defaults.model_copy(update=dict(flags))
     services = {name: own.over(file.defaults).model_copy(update=dict(flags)) for name, own in file.services.items()}
-    return PlatformConfig(defaults, services, file.seed)
+    return PlatformConfig(defaults, services, file.seed, file.brokers)
 
 
 def read_fault_request(text: str) -> FaultRequest:
@@ -328,10 +382,18 @@ def _problem(kind: type[_Settings], document: Document, error: ErrorDetails) -> 
     return document.problem(location, message)
 
 
+def _broker_section(names: list[str]) -> type[Section]:
+    """What a key under `brokers` stands in: `brokers.<name>.triggers.<name>.faults`."""
+    sections: dict[int, type[Section]] = {5: TriggerSettings, 6: EventFaults}
+    return sections.get(len(names), BrokerSettings)
+
+
 def _unknown_key(kind: type[_Settings], location: Location) -> str:
     names = [part for part in location if isinstance(part, str)]
     section: type[Section] = kind
-    if "faults" in names[:-1]:
+    if names[0] == "brokers":
+        section = _broker_section(names)
+    elif "faults" in names[:-1]:
         section = Faults
     elif len(names) > 1:
         section = Settings

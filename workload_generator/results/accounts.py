@@ -88,7 +88,18 @@ def warnings_of(store: Store, experiment_id: int) -> list[str]:
     absent = _absent(present, experiment["shards"])
     if absent:
         warnings.append(f"run {experiment['run_id']}: no log of {absent}")
-    return warnings
+    return warnings + _silent_triggers(store, experiment)
+
+
+def _silent_triggers(store: Store, experiment: Mapping[str, Any]) -> list[str]:
+    """Triggers that the run's name counts and nothing came through: the account cannot name what they lost."""
+    if not experiment["triggers"] or not store.execute("SELECT 1 FROM events LIMIT 1"):
+        return []
+    (row,) = store.execute("SELECT count(*) FROM event_triggers WHERE experiment_id = ?", (experiment["id"],))
+    if row[0] >= experiment["triggers"]:
+        return []
+    seen = f"events came through {row[0]} of {experiment['triggers']} triggers"
+    return [f"run {experiment['run_id']}: {seen}; what the others lost is not in the account"]
 
 
 def _results_counted(shard: Mapping[str, Any]) -> int:

@@ -21,6 +21,7 @@ import orjson
 from workload_generator import codec
 from workload_generator.errors import BenchError
 from workload_generator.results import accounts, naming
+from workload_generator.results.events import Unusable, is_events_file, take_events
 from workload_generator.results.readers import ORIGINAL_FORMAT, Batch, NotALog, Reader, open_reader
 from workload_generator.results.store import Store, open_store
 
@@ -51,8 +52,8 @@ class Report:
     """What an extraction did.
 
     `logs` is how many files are logs of ours or the original's, `read` how many of them had something new, `rows` how
-    many results that added. `experiments` are the ids of the runs that the logs belong to. `warnings` are about runs
-    that are in the database but not whole.
+    many results that added, `receipts` how many receipts of events the `events.csv` did. `experiments` are the ids of
+    the runs that the logs and receipts belong to. `warnings` are about runs that are in the database but not whole.
     """
 
     logs: int
@@ -61,6 +62,7 @@ class Report:
     experiments: tuple[int, ...]
     skipped: tuple[Skip, ...]
     warnings: tuple[str, ...]
+    receipts: int = 0
 
 
 def extract(logs: Path, db: Path, hours: float | None = None, on_progress: OnProgress | None = None) -> Report:
@@ -92,7 +94,7 @@ class _Extraction:
         self._all_bytes = sum(self._sizes.values())
         self._done_bytes = 0
         self._on_progress = on_progress
-        self._logs = self._read = self._rows = 0
+        self._logs = self._read = self._rows = self._receipts = 0
         self._experiments: dict[int, None] = {}
         self._skipped: list[Skip] = []
 
@@ -102,6 +104,9 @@ class _Extraction:
         for path in self._files:
             self._progress(path, 0)
             try:
+                if is_events_file(path):
+                    self._take_events(path)
+                    continue
                 _, written = naming.read_file_name(path.name)
                 if hours is not None and written is not None and (now - written).total_seconds() > hours * 3600:
                     raise _Leave(f"left out: by its name it is older than {hours:g} h")
@@ -109,12 +114,15 @@ class _Extraction:
             except _Leave as leave:
                 self._logs += leave.known
                 self._skipped.append(Skip(_name(path), 0, str(leave)))
-            except (NotALog, accounts.Conflict) as reason:
+            except (NotALog, accounts.Conflict, Unusable) as reason:
                 self._skipped.append(Skip(_name(path), 0, str(reason)))
             except OSError as error:
                 self._skipped.append(Skip(_name(path), 0, f"cannot be read: {error.strerror or error}"))
-            self._done_bytes += self._sizes[path]
-            self._progress(path, 0)
+            finally:
+                self._done_bytes += self._sizes[path]
+                self._progress(path, 0)
+        touched = self._with_receipts()
+        self._experiments |= dict.fromkeys(touched)
         warnings = [text for experiment in self._experiments for text in accounts.warnings_of(self._store, experiment)]
         return Report(
             logs=self._logs,
@@ -123,6 +131,7 @@ class _Extraction:
             experiments=tuple(self._experiments),
             skipped=tuple(self._skipped),
             warnings=tuple(warnings),
+            receipts=self._receipts,
         )
 
     def _extract(self, path: Path) -> None:
@@ -141,6 +150,25 @@ class _Extraction:
         self._rows += reading.new_rows
         self._skipped += reading.skips()
         self._experiments[reading.experiment_id] = None
+
+    def _take_events(self, path: Path) -> None:
+        taken = take_events(self._store, path)
+        self._receipts += taken.rows
+        self._skipped += [Skip(_name(path), line, reason) for line, reason in taken.bad[:_MOST_NAMED_LINES]]
+        more = len(taken.bad) - _MOST_NAMED_LINES
+        if more > 0:
+            line, reason = taken.bad[_MOST_NAMED_LINES]
+            self._skipped.append(Skip(_name(path), line, f"{reason} (the first of {more:,} more such lines)", more))
+
+    def _with_receipts(self) -> list[int]:
+        """The runs that new receipts may belong to: when there are any, all that sent events."""
+        if not self._receipts:
+            return []
+        sql = """
+            SELECT id FROM experiments e
+            WHERE EXISTS (SELECT 1 FROM results r JOIN events v ON v.event_id = r.event_id WHERE r.experiment_id = e.id)
+        """
+        return [row["id"] for row in self._store.execute(sql)]
 
     def _progress(self, path: Path, offset: int) -> None:
         if self._on_progress is not None:
@@ -290,7 +318,7 @@ def _list(logs: Path) -> list[Path]:
     if logs.is_file():
         return [logs]
     try:
-        return sorted(path for path in logs.iterdir() if path.suffix == ".log")
+        return sorted(path for path in logs.iterdir() if path.suffix == ".log" or is_events_file(path))
     except OSError as error:
         raise BenchError(f"cannot read the logs in {logs}: {error.strerror}") from None
 

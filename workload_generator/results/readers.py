@@ -174,6 +174,8 @@ class OurReader:
             "python": header.get("python"),
             "cpu_limit": header.get("cpu_limit"),
         }
+        clock = (header.get("events") or {}).get("clock") or {}
+        self.origin |= {f"clock_{name}": clock.get(name) for name in ("offset_ns", "half_rtt_ns")}
         for column, value in (*self.experiment.items(), *self.origin.items()):
             if not (
                 value is None

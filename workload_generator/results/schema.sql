@@ -102,7 +102,9 @@ CREATE TABLE shards (
     reasons       TEXT,
     counts        TEXT,                 -- the trailer's, all phases, JSON
     histograms    TEXT,                 -- the trailer's, JSON
-    resources     TEXT                  -- the trailer's, JSON
+    resources     TEXT,                 -- the trailer's, JSON
+    clock_offset_ns   INTEGER,          -- event mode: how far its clock is ahead of the event logger's,
+    clock_half_rtt_ns INTEGER           -- give or take half a round trip
 );
 CREATE INDEX shards_by_experiment ON shards (experiment_id, shard);
 

@@ -16,20 +16,29 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from workload_generator.clock import parse_rfc3339
 from workload_generator.errors import BenchError
 
-VERSION = 2
+VERSION = 3
 """Of the schema, in SQLite's `user_version`; the original's databases have 0."""
 
 # What leads from each earlier version of ours to the next one.
-_STEPS = {1: ("ALTER TABLE results ADD COLUMN segments INTEGER",)}
+_STEPS = {
+    1: ("ALTER TABLE results ADD COLUMN segments INTEGER",),
+    2: (
+        "ALTER TABLE shards ADD COLUMN clock_offset_ns INTEGER",
+        "ALTER TABLE shards ADD COLUMN clock_half_rtt_ns INTEGER",
+    ),
+}
+_WITH_EVENTS = 3  # the version that brought the scripts and tables of events
 
 _BUSY_S = 30.0
 _CACHE_KIB = 64 * 1024
 
 # Tables by which a database without a version is known to be the original's, with the columns that it must have.
-_ORIGINAL = {"experiments": {"id"}, "requests": {"id", "experiment_id"}}
-_ORIGINAL_OTHERS = {"events", "node_metrics", "pod_metrics"}
+_EVENTS = {"events": {"event_id", "timestamp"}}
+_ORIGINAL = {"experiments": {"id"}, "requests": {"id", "experiment_id"}, **_EVENTS}
+_ORIGINAL_OTHERS = {"node_metrics", "pod_metrics"}
 
 
 class Store:
@@ -105,6 +114,7 @@ def open_store(path: Path) -> Store:
         connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
     try:
         connection.row_factory = sqlite3.Row
+        connection.create_function("nanoseconds", 1, _nanoseconds, deterministic=True)
         store = Store(path, connection)
         store.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         if _version(store) != VERSION:
@@ -128,6 +138,8 @@ def _upgrade(store: Store) -> None:
         for step in range(version, VERSION):
             for statement in _STEPS[step]:
                 store.execute(statement)
+        if version < _WITH_EVENTS:
+            _make(store, [table for table in _EVENTS if _columns(store, table)], "events.sql")
         store.execute(f"PRAGMA user_version = {VERSION}")
         return
     if version != 0:
@@ -139,14 +151,19 @@ def _upgrade(store: Store) -> None:
     foreign = {name for name in tables if not name.startswith("sqlite_")}
     if foreign and not foreign & (_ORIGINAL.keys() | _ORIGINAL_OTHERS):
         raise BenchError(f"{store.path} is not a benchmark's database: it has the tables {', '.join(sorted(foreign))}")
-    moved = [table for table in _ORIGINAL if table in tables]
-    for table in moved:
-        _set_aside(store, table)
-    for statement in _statements(resources.files(__package__).joinpath("schema.sql").read_text("utf-8")):
-        store.execute(statement)
-    for table in moved:
-        _bring_back(store, table)
+    _make(store, [table for table in _ORIGINAL if table in tables], "schema.sql", "events.sql")
     store.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def _make(store: Store, original: Sequence[str], *scripts: str) -> None:
+    """Run the scripts, around the tables of the original's that have the same names."""
+    for table in original:
+        _set_aside(store, table)
+    for script in scripts:
+        for statement in _statements(resources.files(__package__).joinpath(script).read_text("utf-8")):
+            store.execute(statement)
+    for table in original:
+        _bring_back(store, table)
 
 
 def _set_aside(store: Store, table: str) -> None:
@@ -171,8 +188,17 @@ def _bring_back(store: Store, table: str) -> None:
     if table == "requests" and "status" in theirs and "ok" not in theirs:
         text = "coalesce(error_message, '')" if "error_message" in theirs else "''"
         names, values = f"{names}, ok", f"{values}, coalesce(status BETWEEN 200 AND 299 AND {text} = '', 0)"
-    store.execute(f"INSERT INTO {target} ({names}) SELECT {values} FROM {_aside(table)} ORDER BY id")
+    store.execute(f"INSERT INTO {target} ({names}) SELECT {values} FROM {_aside(table)} ORDER BY rowid")
+    if table == "events":
+        store.execute("UPDATE events SET received_ns = nanoseconds(timestamp)")
     store.execute(f"DROP TABLE {_aside(table)}")
+
+
+def _nanoseconds(text: object) -> int | None:
+    try:
+        return parse_rfc3339(str(text))
+    except ValueError:
+        return None
 
 
 def _aside(table: str) -> str:

@@ -22,6 +22,10 @@ from workload_generator.stats import BEYOND
 _COUNTS = ("planned", "sent", "ok", "failed", "dropped", "missing")
 _QUANTILES = {"min": 0.0, "p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
 _DEFAULT_TIMEOUT = "30s"
+_FATES = {
+    "sent": "sent", "acknowledged": "acked", "once": "once", "lost": "lost", "duplicated": "dup.",
+    "reordered": "reord.", "unaccounted": "unacc.",
+}  # fmt: skip
 _NO_VALUE = "—"
 _US_PER_S = 1_000_000
 
@@ -37,6 +41,10 @@ def print_tables(db: Path, console: Console, experiments: Collection[int] | None
         console.print(_runs(rows))
         console.print(_arrivals(rows))
         console.print(_ttfb(store, rows))
+        accounts = [account for row in rows for account in event_accounts(store, row["id"])]
+        if accounts:
+            console.print(_events(accounts))
+            console.print(_delays(accounts))
     for row in rows:
         for reason in orjson.loads(row["reasons"] or "[]"):
             console.print(f"  {row['id']}: {escape(str(reason))}", soft_wrap=True)
@@ -51,6 +59,29 @@ def ttfb_us(store: Store, experiment: int) -> dict[str, float | None]:
     if not rows:
         return dict.fromkeys(_QUANTILES)
     return {name: rows[0][name.replace(".", "")] * 1000 for name in _QUANTILES}
+
+
+def event_accounts(store: Store, experiment: int) -> list[Mapping[str, Any]]:
+    """What became of the run's events, by trigger; none when it sent none, or nothing came."""
+    return store.execute("SELECT * FROM event_accounts WHERE experiment_id = ?", (experiment,))
+
+
+def _events(rows: Collection[Mapping[str, Any]]) -> Table:
+    table = _table("Events by trigger", "trigger", *_FATES.values())
+    for row in rows:
+        table.add_row(
+            str(row["experiment_id"]), escape(row["trigger"] or _NO_VALUE), *(_count(row[name]) for name in _FATES)
+        )
+    return table
+
+
+def _delays(rows: Collection[Mapping[str, Any]]) -> Table:
+    table = _table("End-to-end delay in ms", "trigger", "min", "p50", "p90", "p99", "max", "±", "drain")
+    names = ("delay_min", "delay_p50", "delay_p90", "delay_p99", "delay_max", "delay_error", "drain")
+    for row in rows:
+        values = ("lost" if row[name] == float("inf") else _ms(row[name] and row[name] * 1000, "") for name in names)
+        table.add_row(str(row["experiment_id"]), escape(row["trigger"] or _NO_VALUE), *values)
+    return table
 
 
 def _runs(rows: Collection[Mapping[str, Any]]) -> Table:

@@ -1,0 +1,214 @@
+"""What is acknowledged is in the file, whoever is killed; what cannot be made safe is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+from collections import Counter
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from tests.eventing.services import Load, Services, headers
+from workload_generator.eventing.commands import event_logger_main, receiver_main
+from workload_generator.eventing.receipts import (
+    Batch,
+    Receipt,
+    Report,
+    csv_lines,
+    decode_batch,
+    encode_batch,
+    original_receipt,
+)
+from workload_generator.eventing.spool import Spool, open_spool, orphans
+
+
+async def metric(url: str, name: str) -> int:
+    async with aiohttp.ClientSession() as session, session.get(f"{url}/metrics") as response:
+        values = re.findall(rf"^[a-z_]*{name}_total\{{.*\}} ([0-9]+)$", await response.text(), re.MULTILINE)
+        return sum(map(int, values))
+
+
+async def test_a_killed_receiver_loses_nothing_that_it_acknowledged(services: Services) -> None:
+    logger = await services.logger()
+    first = await services.receiver(logger.url)
+    async with Load(f"{first.url}/t/a") as load:
+        await load.until(300)
+        await first.end(signal.SIGKILL)
+        acknowledged = set(load.acknowledged)
+    assert acknowledged <= services.ids(), "written before it was acknowledged: nothing to wait for"
+    assert {row["trigger"] for row in services.rows()} == {"a"}
+
+
+async def test_a_killed_logger_loses_nothing_and_stops_nobody(services: Services) -> None:
+    logger = await services.logger()
+    receiver = await services.receiver(logger.url)
+    async with Load(receiver.url) as load:
+        await load.until(200)
+        await logger.end(signal.SIGKILL)
+        await load.until(len(load.acknowledged) + 200)
+        assert await metric(receiver.url, "spooled") > 0
+        await services.logger(logger.port)
+        await load.until(len(load.acknowledged) + 200)
+    await services.wait_for(load.acknowledged)
+    assert load.statuses.keys() == {202}
+
+
+async def test_a_spool_outlives_its_receiver(services: Services) -> None:
+    logger = await services.logger()
+    await logger.end()
+    first = await services.receiver(logger.url)
+    async with Load(first.url) as load:
+        await load.until(50)
+        await first.end(signal.SIGKILL)
+    assert not load.acknowledged & services.ids()
+    await services.logger(logger.port)
+    second = await services.receiver(logger.url)
+    await services.wait_for(load.acknowledged)
+    assert await second.end() == 0
+    assert not list(services.spool.iterdir())
+
+
+async def test_without_logger_and_spool_events_are_refused(services: Services) -> None:
+    logger = await services.logger()
+    receiver = await services.receiver(logger.url, spool=False)
+    await logger.end()
+    async with aiohttp.ClientSession() as session:
+        async with session.post(receiver.url, headers=headers("e-1")) as response:
+            assert response.status == 503 and response.headers["Retry-After"] == "1"
+            assert "could not be written" in await response.text()
+        async with session.get(f"{receiver.url}/readyz") as response:
+            assert response.status == 503
+        await services.logger(logger.port)
+        async with session.post(receiver.url, headers=headers("e-2")) as response:
+            assert response.status == 202
+    assert services.ids() == {"e-2"}
+    assert await metric(receiver.url, "received") == 2 and await metric(receiver.url, "refused") == 1
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_sigterm_ends_with_everything_written(services: Services, workers: int) -> None:
+    logger = await services.logger(None, f"--workers={workers}")
+    receivers = [await services.receiver(logger.url, f"--workers={workers}") for _ in range(2)]
+    async with Load(f"{receivers[0].url}/t/a", "a") as one, Load(f"{receivers[1].url}/t/b", "b") as other:
+        await one.until(100)
+        await other.until(100)
+        assert [await receiver.end() for receiver in receivers] == [0, 0]
+    assert await logger.end() == 0
+    rows = services.rows()
+    assert one.acknowledged | other.acknowledged <= {row["event_id"] for row in rows}
+    assert max(Counter(row["event_id"] for row in rows).values()) == 1
+    reports = {row["instance"]: row for row in services.rows("instances.csv")}
+    written = Counter(row["instance"] for row in rows)
+    assert {name: int(row["received"]) for name, row in reports.items() if int(row["received"])} == written
+    assert all(int(row["half_rtt_ns"]) >= 0 for row in reports.values() if row["half_rtt_ns"])
+
+
+async def test_two_triggers_are_two_deliveries(services: Services) -> None:
+    logger = await services.logger()
+    receiver = await services.receiver(logger.url)
+    async with aiohttp.ClientSession() as session:
+        for path in ("/t/a", "/t/b%20c", "/"):
+            async with session.post(receiver.url + path, headers=headers("e-1", sequence="7")) as response:
+                assert response.status == 202
+    rows = services.rows()
+    assert [(row["event_id"], row["trigger"], row["sequence"]) for row in rows] == [
+        ("e-1", "a", "7"), ("e-1", "b c", "7"), ("e-1", "", "7"),
+    ]  # fmt: skip
+    assert all(re.fullmatch(r"20..-..-..T..:..:..\.[0-9]{9}Z", row["timestamp"]) for row in rows)
+
+
+async def test_the_originals_receiver_is_understood_too(services: Services) -> None:
+    logger = await services.logger()
+    document = {"event_id": "x,1", "timestamp": "2025-02-09T10:11:12.123456789Z"}
+    async with aiohttp.ClientSession() as session, session.post(logger.url, json=document) as response:
+        assert response.status == 200
+    assert [(row["event_id"], row["timestamp"]) for row in services.rows()] == [tuple(document.values())]
+    assert original_receipt({"event_id": "a", "timestamp": 1}) is None
+
+
+async def test_what_is_no_batch_is_refused_and_not_written(services: Services) -> None:
+    logger = await services.logger()
+    async with aiohttp.ClientSession() as session:
+        for body in (b"", b"{", b"[]", b'["i",1,null,[["a"]]]', b'["i",1,null,[["a",1,"t\\n",""]]]',
+                     b'["i",1,null,[["a",-1,"t",""]]]', b'["i","1",null,[]]', b"\xff"):  # fmt: skip
+            async with session.post(f"{logger.url}/receipts", data=body) as response:
+                assert response.status == 400, body
+    assert services.rows() == [] and await metric(logger.url, "rejected") == 8
+
+
+async def test_a_torn_line_is_ended_before_the_next(services: Services) -> None:
+    services.data.mkdir()
+    (services.data / "events.csv").write_bytes(b"event_id,timestamp,trigger,instance,attempt,sequence\ntorn,2025-")
+    logger = await services.logger()
+    receiver = await services.receiver(logger.url)
+    async with aiohttp.ClientSession() as session, session.post(receiver.url, headers=headers("e-1")) as response:
+        assert response.status == 202
+    assert [row["event_id"] for row in services.rows()] == ["torn", "e-1"]
+
+
+async def test_a_full_disk_is_said_and_survived(services: Services) -> None:
+    logger = await services.logger()
+    await logger.end()
+    services.data.joinpath("events.csv").unlink()
+    services.data.joinpath("events.csv").symlink_to("/dev/full")
+    full = Services(services.data.parent)
+    try:
+        with pytest.raises(AssertionError, match="it ended"):
+            await full.logger()
+    finally:
+        await full.end()
+
+
+def test_batches_read_back() -> None:
+    batch = Batch("i", 3, Report(5, 1, 4, -7, 8), [Receipt('a,"b"', 1_739_182_272_123_456_789, "t", "9")])
+    assert decode_batch(encode_batch(batch)) == batch
+    assert csv_lines(batch) == b'"a,""b""",2025-02-10T10:11:12.123456789Z,t,i,3,9\n'
+
+
+def test_a_spool_keeps_whole_batches_only(tmp_path: Path) -> None:
+    spool = open_spool(tmp_path, "i")
+    spool.append(b"one")
+    spool.append(b"two")
+    assert list(orphans(tmp_path)) == [], "it is held"
+    with spool.path.open("ab") as torn:
+        torn.write(b"tor")
+    again = spool.path.with_name("j.spool")
+    again.write_bytes(spool.path.read_bytes())
+    (other,) = orphans(tmp_path)
+    found = []
+    while (batch := other.first()) is not None:
+        found.append(batch)
+        other.drop_first()
+    assert found == [b"one", b"two"] and other.is_empty
+    other.close()
+    assert not again.exists() and isinstance(other, Spool)
+
+
+@pytest.mark.parametrize(
+    ("main", "flags", "complaint"),
+    [
+        (receiver_main, [], "nowhere to go"),
+        (receiver_main, ["--logger=here"], "not a URL"),
+        (receiver_main, ["--spool=x", "--workers=0"], "--workers"),
+        (receiver_main, ["--spool=x", "--port=70000"], "--port"),
+        (event_logger_main, ["--sync-interval=0"], "--sync-interval"),
+        (event_logger_main, ["--body-timeout=0"], "--body-timeout"),
+    ],
+)
+def test_bad_flags_are_usage_errors(
+    main: object, flags: list[str], complaint: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("EVENT_LOGGER_URL", raising=False)
+    assert main(flags) == 2  # type: ignore[operator]
+    assert complaint in capsys.readouterr().err
+
+
+async def test_the_clock_answers(services: Services) -> None:
+    logger = await services.logger()
+    async with aiohttp.ClientSession() as session, session.get(f"{logger.url}/clock") as response:
+        stamps = await response.json()
+    assert 0 < stamps["received_ns"] <= stamps["sent_ns"]
+    await asyncio.sleep(0)

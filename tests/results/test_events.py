@@ -1,0 +1,200 @@
+"""Receipts into the database, and the account of every event."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from tests.results.logs import header, line, served
+from workload_generator import codec
+from workload_generator.clock import NS_PER_MS, Anchor, parse_rfc3339, rfc3339
+from workload_generator.records import ErrorKind, unanswered
+from workload_generator.results.extract import Report, extract
+from workload_generator.results.tables import print_tables
+
+START = Anchor(wall_ns=1_739_182_272_000_000_000, mono_ns=0)
+OURS = "event_id,timestamp,trigger,instance,attempt,sequence\n"
+
+
+def stamp(ns: int) -> str:
+    return f"{rfc3339(ns)[:20]}{ns % 1_000_000_000:09d}Z"
+
+
+def receipt(seq: int, trigger: str = "a", ms: int = 5, instance: str = "i-0", attempt: int = 1) -> str:
+    """Of an event that is sent each millisecond, `ms` after its sending."""
+    return f"run-1-{seq},{stamp(START.wall_ns + seq * NS_PER_MS + 20_000 + ms * NS_PER_MS)},{trigger},{instance},{attempt},{seq}\n"  # noqa: E501
+
+
+def write_log(
+    folder: Path, events: int = 10, failed: tuple[int, ...] = (), clock: dict[str, Any] | None = None
+) -> None:
+    encoder = codec.ResultEncoder(["http://sink"], START, "run-1-")
+    rows = [
+        unanswered(served(seq), served(seq).start_ns, ErrorKind.RESET, "it was") if seq in failed else served(seq)  # type: ignore[arg-type]
+        for seq in range(events)
+    ]
+    head = header(targets=["http://sink"], prefix="eventing-scenario-2_2triggers_1000rps") | {
+        "events": {"id_prefix": "run-1-", "clock": clock}
+    }
+    lines = [line("run_started", head), *(encoder.encode(row, row.error is None) for row in rows)]
+    (folder / "eventing-scenario-2_2triggers_1000rps_2025-02-10_10-11-12.log").write_bytes(b"".join(lines))
+
+
+def ask(db: Path, sql: str) -> list[dict[str, Any]]:
+    connection = sqlite3.connect(db)
+    connection.row_factory = sqlite3.Row
+    try:
+        return [dict(row) for row in connection.execute(sql)]
+    finally:
+        connection.close()
+
+
+def account(folder: Path, receipts: str, **log: Any) -> tuple[Report, dict[str, dict[str, Any]]]:
+    write_log(folder, **log)
+    (folder / "events.csv").write_text(receipts)
+    report = extract(folder, folder / "b.db")
+    return report, {row["trigger"]: row for row in ask(folder / "b.db", "SELECT * FROM event_accounts")}
+
+
+def test_everything_delivered_once_is_nothing_to_account_for(tmp_path: Path) -> None:
+    report, by = account(tmp_path, OURS + "".join(receipt(seq) for seq in range(10)))
+    assert report.receipts == 10 and by.keys() == {"a"}
+    assert any("came through 1 of 2 triggers" in warning for warning in report.warnings)
+    wanted = {"sent": 10, "acknowledged": 10, "once": 10, "lost": 0, "duplicated": 0, "reordered": 0}
+    assert {name: by["a"][name] for name in wanted} == wanted
+    assert by["a"]["delay_p50"] == by["a"]["delay_max"] == by["a"]["drain"] == pytest.approx(5, abs=0.001)
+    assert by["a"]["delay_error"] is None, "nobody measured the clocks"
+
+
+def test_a_loss_and_a_duplicate_on_two_triggers_do_not_cancel_out(tmp_path: Path) -> None:
+    rows = [receipt(seq, "a") for seq in range(10) if seq != 3] + [receipt(seq, "b") for seq in range(10)]
+    rows.append(receipt(7, "b", 9))
+    _, by = account(tmp_path, OURS + "".join(rows))
+    assert len(rows) == 20, "as many as there should be"
+    assert (by["a"]["lost"], by["a"]["duplicated"], by["b"]["lost"], by["b"]["duplicated"]) == (1, 0, 0, 1)
+    db = tmp_path / "b.db"
+    assert [(row["trigger"], row["event_id"]) for row in ask(db, "SELECT * FROM lost_events")] == [("a", "run-1-3")]
+    assert [(row["trigger"], row["event_id"]) for row in ask(db, "SELECT * FROM duplicated_events")] == [
+        ("b", "run-1-7")
+    ]
+    assert by["a"]["delay_max"] == pytest.approx(5, abs=0.001) and by["a"]["delay_p99"] == float("inf")
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))
+    print_tables(db, console, [1])
+    console.file.close()
+    shown = console.export_text()
+    assert "Events by trigger" in shown and "lost" in shown and max(map(len, shown.splitlines())) <= 80
+
+
+def test_a_receipt_that_was_sent_twice_is_one(tmp_path: Path) -> None:
+    _, by = account(tmp_path, OURS + "".join(receipt(seq) + receipt(seq, attempt=2) for seq in range(10)))
+    assert (by["a"]["once"], by["a"]["duplicated"]) == (10, 0)
+
+
+def test_what_the_sink_refused_is_not_lost(tmp_path: Path) -> None:
+    _, by = account(tmp_path, OURS + "".join(receipt(seq) for seq in range(10) if seq != 2), failed=(1, 2))
+    assert (by["a"]["sent"], by["a"]["acknowledged"], by["a"]["lost"]) == (10, 8, 0)
+    assert by["a"]["delivered_unacknowledged"] == 1
+
+
+def test_what_overtook_another_is_reordered(tmp_path: Path) -> None:
+    rows = [receipt(seq, ms=20 if seq == 4 else 1) for seq in range(10)]
+    _, by = account(tmp_path, OURS + "".join(rows))
+    assert by["a"]["reordered"] == 1 and by["a"]["once"] == 10
+
+
+@pytest.mark.parametrize("head", ["", "event_id,timestamp\n"])
+def test_the_originals_form_is_read(tmp_path: Path, head: str) -> None:
+    rows = "".join(f"run-1-{seq},2025-02-10T11:11:13.5+01:00\n" for seq in range(10))
+    report, by = account(tmp_path, head + rows)
+    assert report.receipts == 10 and by[""]["once"] == 10
+    (first,) = ask(tmp_path / "b.db", "SELECT * FROM events WHERE event_id = 'run-1-0'")
+    assert list(first.values())[:2] == ["run-1-0", "2025-02-10T11:11:13.5+01:00"]
+    assert first["received_ns"] == START.wall_ns + 1_500 * NS_PER_MS
+
+
+def test_extraction_goes_on_where_it_ended(tmp_path: Path) -> None:
+    write_log(tmp_path)
+    path = tmp_path / "events.csv"
+    path.write_text(OURS + receipt(0) + receipt(1)[:-5])
+    assert [extract(tmp_path, tmp_path / "b.db").receipts for _ in range(2)] == [1, 0]
+    path.write_text(OURS + "".join(receipt(seq) for seq in range(5)) + "bad\n" + "x,yesterday,a,i,1,\n")
+    report = extract(tmp_path, tmp_path / "b.db")
+    assert report.receipts == 4 and [(skip.line, skip.reason[:13]) for skip in report.skipped[:2]] == [
+        (7, "not a receipt"), (8, "not a receipt"),
+    ]  # fmt: skip
+    (tmp_path / "events-copy.csv").write_bytes(path.read_bytes())
+    report = extract(tmp_path, tmp_path / "b.db")
+    assert report.receipts == 0 and "a copy of events.csv" in str(report.skipped)
+    path.write_text(OURS + receipt(0) + receipt(9))
+    (tmp_path / "events-copy.csv").unlink()
+    assert "cut or replaced" in str(extract(tmp_path, tmp_path / "b.db").skipped)
+
+
+def test_a_receivers_death_is_told_from_a_brokers_loss(tmp_path: Path) -> None:
+    rows = "instance,timestamp,received,refused,acknowledged,offset_ns,half_rtt_ns\n"
+    rows += "i-0,2025-02-10T10:11:13Z,5,0,5,,\ni-0,2025-02-10T10:11:14Z,9,1,6,2000000,300000\n"
+    rows += "i-1,2025-02-10T10:11:14Z,2,0,2,0,100000\n"
+    (tmp_path / "instances.csv").write_text(rows + "torn,2025")
+    own = [receipt(seq, instance="i-0") for seq in range(6)] + [receipt(seq, instance="i-1") for seq in (6, 7)]
+    clock = {"url": "http://l", "offset_ns": 1_000_000, "half_rtt_ns": 200_000}
+    _, by = account(tmp_path, OURS + "".join(own), clock=clock)
+    assert (by["a"]["lost"], by["a"]["unaccounted"]) == (2, 2)
+    found = {row["instance"]: row["unaccounted"] for row in ask(tmp_path / "b.db", "SELECT * FROM receiver_accounts")}
+    assert found == {"i-0": 2, "i-1": 0}
+    delays = {
+        row["instance"]: (row["delay"], row["delay_error"])
+        for row in ask(tmp_path / "b.db", "SELECT * FROM deliveries")
+    }
+    assert delays["i-0"] == (pytest.approx(4), 0.5), "its clock is 2 ms ahead, the sender's 1 ms"
+    assert delays["i-1"] == (pytest.approx(6), pytest.approx(0.3))
+
+
+def test_deliveries_by_second(tmp_path: Path) -> None:
+    account(tmp_path, OURS + "".join(receipt(seq, ms=1000 * (seq % 2)) for seq in range(10)))
+    rows = ask(tmp_path / "b.db", "SELECT second, deliveries FROM deliveries_by_second ORDER BY second")
+    assert [tuple(row.values()) for row in rows] == [("2025-02-10T10:11:12", 5), ("2025-02-10T10:11:13", 5)]
+
+
+@pytest.mark.parametrize("version", [0, 2])
+def test_the_originals_events_are_kept_and_joined(tmp_path: Path, version: int) -> None:
+    db = tmp_path / "b.db"
+    if version:
+        connection = sqlite3.connect(db)
+        schema = resources.files("workload_generator.results").joinpath("schema.sql").read_text("utf-8")
+        schema = re.sub(r"\n.*clock_.*|\n.*give or take half a round trip.*", "", schema)
+        connection.executescript(re.sub(r"(resources +TEXT),", r"\1", schema))
+        connection.execute("PRAGMA user_version = 2")
+    else:
+        connection = sqlite3.connect(db)
+    connection.execute("CREATE TABLE events (event_id TEXT, timestamp TEXT)")
+    connection.executemany("INSERT INTO events VALUES (?, ?)", [("run-1-1", "2025-02-10T10:11:12.5Z"), ("x", "?")])
+    connection.commit()
+    connection.close()
+    write_log(tmp_path)
+    (tmp_path / "events.csv").write_text("run-1-1,2025-02-10T10:11:12.5Z\n")
+    report = extract(tmp_path, db)
+    assert "in the database already" in str(report.skipped)
+    assert [row["event_id"] for row in ask(db, "SELECT * FROM events")] == ["run-1-1", "x"]
+    (found,) = ask(db, "SELECT * FROM event_accounts")
+    assert (found["once"], found["lost"]) == (1, 9)
+
+
+@pytest.mark.parametrize(
+    ("text", "ns"),
+    [
+        ("1970-01-01T00:00:01Z", 10**9),
+        ("1970-01-01T01:00:00.000000001+01:00", 1),
+        ("1970-01-01T00:00:00.5Z", 5 * 10**8),
+    ],
+)
+def test_times_are_read_to_the_nanosecond(text: str, ns: int) -> None:
+    assert parse_rfc3339(text) == ns
+    for bad in (text[:-1], "yesterday", "1970-13-01T00:00:00Z"):
+        with pytest.raises(ValueError):
+            parse_rfc3339(bad)

@@ -1,0 +1,173 @@
+"""The event logger: appends receipts to `events.csv`, and what instances say of themselves to `instances.csv`.
+
+Rules:
+- a batch is answered with 200 when its lines are written, and not before; what the disk refuses is answered with 503
+- lines are appended whole, each batch in one write, so that any number of workers and receivers may share the file
+- a torn line (a full disk, a crash of the machine) is ended before the next one begins
+- the files are synced on a timer, and at the end
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from pathlib import Path
+
+import orjson
+from aiohttp import web
+
+from workload_generator.errors import UsageError
+from workload_generator.eventing.counters import Column
+from workload_generator.eventing.receipts import (
+    HEADER,
+    INSTANCES_HEADER,
+    Batch,
+    csv_lines,
+    decode_batch,
+    original_receipt,
+    report_line,
+)
+from workload_generator.eventing.service import Refused, read_body
+
+EVENTS, INSTANCES = "events.csv", "instances.csv"
+COUNTED = ("receipts", "batches", "rejected", "failed", "written_bytes")
+
+_MOST_BATCH_BYTES = 32 * 1024 * 1024
+_MOST_WAITING = 64  # batches whose bodies are being read
+
+
+class AppendFile:
+    """A file of whole lines that others may append to as well."""
+
+    def __init__(self, path: Path, header: bytes) -> None:
+        self._path = path
+        self._dirty = False
+        self._torn = False
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            size = os.fstat(self._fd).st_size
+            self._torn = size > 0 and os.pread(self._fd, 1, size - 1) != b"\n"
+            if size == 0:
+                self.write(header)
+        except OSError as error:
+            raise UsageError(f"cannot write to {path}: {error.strerror}; choose a folder with --data") from None
+
+    def write(self, lines: bytes) -> None:
+        """Append whole lines. Raises OSError; what was written of them is then ended as a torn line."""
+        data = b"\n" + lines if self._torn else lines
+        self._dirty = True
+        written = 0
+        try:
+            while written < len(data):
+                written += os.write(self._fd, data[written:] if written else data)
+                self._torn = written < len(data)
+        finally:
+            self._torn = self._torn or 0 < written < len(data)
+
+    def sync(self) -> None:
+        """Have what was written put on the disk."""
+        if self._dirty:
+            self._dirty = False
+            os.fdatasync(self._fd)
+
+    def close(self) -> None:
+        """Sync and close it."""
+        self.sync()
+        os.close(self._fd)
+
+
+class EventLogger:
+    """One worker of the logger. `folder` gets both files."""
+
+    def __init__(self, folder: Path, sync_s: float, body_timeout_s: float, counters: Column) -> None:
+        self._events = AppendFile(folder / EVENTS, HEADER)
+        self._instances = AppendFile(folder / INSTANCES, INSTANCES_HEADER)
+        self._sync_s = sync_s
+        self._body_timeout_s = body_timeout_s
+        self._counters = counters
+        self._reports: dict[str, Batch] = {}
+        self._waiting = 0
+        self._failing = False
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to sync."""
+        self._task = asyncio.create_task(self._sync_always())
+
+    def is_ready(self) -> bool:
+        """Whether the disk took the last batch."""
+        return not self._failing
+
+    async def answer(self, request: web.BaseRequest, arrived_ns: int) -> web.StreamResponse:
+        """`POST /receipts`, and `POST /` as the original's receiver does it."""
+        path = request.rel_url.path
+        if path not in ("/receipts", "/"):
+            raise Refused(404, "POST /receipts takes receipts; there are /healthz, /readyz, /metrics and /clock")
+        if request.method != "POST":
+            raise Refused(405, f"{request.method} is not for {path}")
+        if self._waiting >= _MOST_WAITING:
+            raise Refused(503, f"{_MOST_WAITING} batches are being read")
+        self._waiting += 1
+        try:
+            body = await read_body(request, self._body_timeout_s, _MOST_BATCH_BYTES)
+        finally:
+            self._waiting -= 1
+        count = self._take(body)
+        answer = {"written": count, "received_ns": arrived_ns, "sent_ns": time.time_ns()}
+        return web.Response(body=orjson.dumps(answer), content_type="application/json")
+
+    def _take(self, body: bytes) -> int:
+        try:
+            document = orjson.loads(body)
+            line = original_receipt(document)
+            if line is not None:
+                self._write(line)
+                self._counters.add("receipts")
+                return 1
+            batch = decode_batch(body)
+        except ValueError as error:
+            self._counters.add("rejected")
+            raise Refused(400, str(error)) from None
+        if batch.receipts:
+            self._write(csv_lines(batch))
+        if batch.report is not None:
+            self._reports[batch.instance] = batch
+        self._counters.add("batches")
+        self._counters.add("receipts", len(batch.receipts))
+        return len(batch.receipts)
+
+    def _write(self, lines: bytes) -> None:
+        try:
+            self._events.write(lines)
+        except OSError as error:
+            self._failing = True
+            self._counters.add("failed")
+            raise Refused(503, f"the disk does not take it: {error.strerror}") from None
+        self._failing = False
+        self._counters.add("written_bytes", len(lines))
+
+    async def _sync_always(self) -> None:
+        while True:
+            await asyncio.sleep(self._sync_s)
+            try:
+                self._write_reports()
+                await asyncio.to_thread(self._events.sync)
+            except OSError:
+                self._failing = True
+
+    def _write_reports(self) -> None:
+        reports, self._reports = self._reports, {}
+        now_ns = time.time_ns()
+        lines = b"".join([report_line(batch, now_ns) for batch in reports.values()])
+        if lines:
+            self._instances.write(lines)
+
+    async def stop(self) -> None:
+        """Write what is left, and sync."""
+        if self._task is not None:
+            self._task.cancel()
+        self._write_reports()
+        self._events.close()
+        self._instances.close()

@@ -1,0 +1,112 @@
+"""Receipts: an event arrived, through which trigger, where and when. How they travel, and how they stand in the file.
+
+Between receiver and logger a batch is one JSON document. In `events.csv` a receipt is a line, the original's two
+columns first. A receipt that was sent twice, since its acknowledgement was lost, stands there twice: with the same
+instance and the same nanosecond, which no two receipts of an instance share.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import orjson
+
+from workload_generator.clock import NS_PER_S, rfc3339
+
+HEADER = b"event_id,timestamp,trigger,instance,attempt,sequence\n"
+INSTANCES_HEADER = b"instance,timestamp,received,refused,acknowledged,offset_ns,half_rtt_ns\n"
+
+_LATEST_NS = 253_402_300_800 * NS_PER_S  # the year 10000
+_MOST_TEXT = 4096
+
+
+class Receipt(NamedTuple):
+    """`received_ns` is wall clock, and unlike that of any other receipt of the same instance."""
+
+    event_id: str
+    received_ns: int
+    trigger: str
+    sequence: str
+
+
+class Report(NamedTuple):
+    """What an instance says of itself with each batch; the offset is its clock − the logger's, None: not known yet."""
+
+    received: int
+    refused: int
+    acknowledged: int
+    offset_ns: int | None = None
+    half_rtt_ns: int | None = None
+
+
+class Batch(NamedTuple):
+    """What a receiver sends to the logger. `attempt` counts from 1."""
+
+    instance: str
+    attempt: int
+    report: Report | None
+    receipts: list[Receipt]
+
+
+def encode_batch(batch: Batch) -> bytes:
+    """The batch as it travels, and as it waits in a spool: one line."""
+    return orjson.dumps([batch.instance, batch.attempt, batch.report, batch.receipts], default=tuple)
+
+
+def decode_batch(data: bytes) -> Batch:
+    """What `encode_batch` made. Raises ValueError for anything else."""
+    document = orjson.loads(data)
+    try:
+        instance, attempt, report, receipts = document
+        rows = [Receipt(*row) for row in receipts]
+        checked = None if report is None else Report(*report)
+    except TypeError as error:
+        raise ValueError(f"not a batch: {error}") from None
+    if type(attempt) is not int or not _is_text(instance):
+        raise ValueError("not a batch: no instance or attempt")
+    for row in rows:
+        texts = (row.event_id, row.trigger, row.sequence)
+        if type(row.received_ns) is not int or not 0 <= row.received_ns < _LATEST_NS or not all(map(_is_text, texts)):
+            raise ValueError("not a batch: a receipt is an id, nanoseconds, a trigger and a sequence")
+    if checked is not None and not all(value is None or type(value) is int for value in checked):
+        raise ValueError("not a batch: counters are numbers")
+    return Batch(instance, attempt, checked, rows)
+
+
+def csv_lines(batch: Batch) -> bytes:
+    """The batch's lines of `events.csv`."""
+    tail = f"{_field(batch.instance)},{batch.attempt}"
+    lines = []
+    second, moment = -1, ""
+    for event_id, received_ns, trigger, sequence in batch.receipts:
+        now, rest_ns = divmod(received_ns, NS_PER_S)
+        if now != second:
+            second, moment = now, rfc3339(now * NS_PER_S)[:20]
+        lines.append(f"{_field(event_id)},{moment}{rest_ns:09d}Z,{_field(trigger)},{tail},{_field(sequence)}\n")
+    return "".join(lines).encode()
+
+
+def report_line(batch: Batch, now_ns: int) -> bytes:
+    """The line of `instances.csv` that says what an instance reported."""
+    report = batch.report
+    assert report is not None
+    figures = ",".join("" if value is None else str(value) for value in report)
+    return f"{_field(batch.instance)},{rfc3339(now_ns)},{figures}\n".encode()
+
+
+def original_receipt(document: Any) -> bytes | None:
+    """The line of what the original's receiver posts, `{"event_id": …, "timestamp": …}`; None when it is not that."""
+    if not isinstance(document, dict) or document.keys() != {"event_id", "timestamp"}:
+        return None
+    texts = (document["event_id"], document["timestamp"])
+    if not all(map(_is_text, texts)) or not all(texts):
+        return None
+    return f"{_field(texts[0])},{_field(texts[1])},,,1,\n".encode()
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= _MOST_TEXT and value.isprintable()
+
+
+def _field(value: str) -> str:
+    return '"' + value.replace('"', '""') + '"' if '"' in value or "," in value else value

@@ -1,0 +1,141 @@
+"""CloudEvents as they come in HTTP requests: binary, structured or a batch, read strictly.
+
+Rules:
+- bytes in, events out, or a reason with the status that it deserves: no sockets, no clocks
+- a batch is taken whole or not at all
+- data is the sender's business: it is never looked at in binary mode, and only has to be JSON where the event is
+
+Sources: CloudEvents 1.0.2, its HTTP protocol binding and its JSON event format
+(https://github.com/cloudevents/spec/tree/v1.0.2/cloudevents).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+from urllib.parse import unquote_to_bytes
+
+import orjson
+
+STRUCTURED_TYPE = "application/cloudevents+json"
+BATCH_TYPE = "application/cloudevents-batch+json"
+
+_REQUIRED = ("specversion", "id", "source", "type")
+_NAME = re.compile(r"[a-z0-9]+")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})")
+
+
+class BadEvent(ValueError):
+    """What is no event: `status` is the HTTP status of the answer, `str()` the reason."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class Incoming(NamedTuple):
+    """One event's attributes, extensions among them, as text."""
+
+    id: str
+    attributes: dict[str, str]
+
+    @property
+    def sequence(self) -> str:
+        """The extension of that name, or nothing."""
+        return self.attributes.get("sequence", "")
+
+
+def is_cloudevents(content_type: str) -> bool:
+    """Whether the body is one event or more, and not just an event's data."""
+    return content_type.startswith("application/cloudevents")
+
+
+def read_events(headers: Iterable[tuple[str, str]], body: bytes) -> list[Incoming]:
+    """The events of one request; a batch may be empty. Raises BadEvent.
+
+    `headers` are text whose surrogate escapes stand for bytes that are not UTF-8.
+    """
+    attributes: dict[str, str] = {}
+    content_type = ""
+    for name, value in headers:
+        lower = name.lower()
+        if lower.startswith("ce-"):
+            key = lower[3:]
+            if key in attributes:
+                raise BadEvent(400, f"the header {lower} stands there twice")
+            attributes[key] = value
+        elif lower == "content-type":
+            content_type = value.strip()
+    kind = content_type.partition(";")[0].strip().lower()
+    if is_cloudevents(kind):
+        if kind == STRUCTURED_TYPE:
+            return [_structured(_json(body))]
+        if kind == BATCH_TYPE:
+            events = _json(body)
+            if not isinstance(events, list):
+                raise BadEvent(400, "a batch is a JSON array of events")
+            return [_structured(event) for event in events]
+        raise BadEvent(415, f"{kind[:80]}: events come as JSON ({STRUCTURED_TYPE} or {BATCH_TYPE}), or in ce-* headers")
+    if not attributes:
+        raise BadEvent(415, f"no CloudEvent: neither ce-* headers nor the Content-Type {STRUCTURED_TYPE}")
+    return [_checked({name: _decoded(name, value) for name, value in attributes.items()})]
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BadEvent(400, f"the body is not JSON in UTF-8: {error}") from None
+
+
+def _structured(document: Any) -> Incoming:
+    if not isinstance(document, dict):
+        raise BadEvent(400, "an event is a JSON object")
+    attributes: dict[str, str] = {}
+    for name, value in document.items():
+        if name in ("data", "data_base64"):
+            continue
+        if value is None:
+            continue  # as if it were left out
+        if isinstance(value, bool):
+            attributes[name] = "true" if value else "false"
+        elif isinstance(value, str | int):
+            if name in _REQUIRED and not isinstance(value, str):
+                raise BadEvent(400, f"the attribute {name} is no text")
+            attributes[name] = str(value)
+        else:
+            raise BadEvent(400, f"the attribute {name[:80]} is neither text nor number nor boolean")
+    if "data" in document and "data_base64" in document:
+        raise BadEvent(400, "an event has data or data_base64, not both")
+    return _checked(attributes)
+
+
+def _decoded(name: str, value: str) -> str:
+    """A header's value: percent-encoded UTF-8 (HTTP binding, section 3.1.3.2)."""
+    raw = value.strip().encode("utf-8", "surrogateescape")
+    if raw.isascii() and b"%" not in raw:
+        text = value.strip()
+        return text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text
+    try:
+        return unquote_to_bytes(raw).decode()
+    except UnicodeDecodeError:
+        raise BadEvent(400, f"the header ce-{name[:80]} is not UTF-8") from None
+
+
+def _checked(attributes: dict[str, str]) -> Incoming:
+    missing = [name for name in _REQUIRED if not attributes.get(name)]
+    if missing:
+        raise BadEvent(400, f"no {', no '.join(missing)}: an event has {', '.join(_REQUIRED)}")
+    if attributes["specversion"] != "1.0":
+        raise BadEvent(400, f"specversion {attributes['specversion'][:20]!r}: only 1.0 is known here")
+    for name, value in attributes.items():
+        if not _NAME.fullmatch(name):
+            raise BadEvent(400, f"{name[:80]!r} is no attribute's name: lower-case letters and digits")
+        if _CONTROL.search(value):
+            raise BadEvent(400, f"the attribute {name} holds a control character")
+    time = attributes.get("time")
+    if time is not None and not _TIME.fullmatch(time):
+        raise BadEvent(400, f"the time {time[:40]!r} is not RFC 3339")
+    return Incoming(attributes["id"], attributes)

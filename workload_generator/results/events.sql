@@ -1,0 +1,122 @@
+-- Receipts of events, and the account of what became of each event. Added to the schema by version 3.
+
+-- One receipt; the original's columns first. A receipt that the receiver had to send twice is stored once.
+CREATE TABLE events (
+    event_id    TEXT,
+    timestamp   TEXT,    -- when it arrived, by the receiver's clock
+    trigger     TEXT,    -- NULL when events came without one
+    instance    TEXT,    -- the receiver's; NULL for the original's
+    attempt     INTEGER, -- how often the receiver had to send the receipt
+    sequence    TEXT,    -- the event's extension
+    received_ns INTEGER  -- the timestamp as a number
+);
+CREATE UNIQUE INDEX events_once ON events (event_id, trigger, instance, received_ns);
+CREATE INDEX results_by_event ON results (event_id) WHERE event_id IS NOT NULL;
+
+-- How far each events.csv was read.
+CREATE TABLE event_files (
+    id            INTEGER PRIMARY KEY,
+    identity      TEXT NOT NULL UNIQUE, -- SHA-256 of the first receipt's line
+    file          TEXT NOT NULL,
+    offset        INTEGER NOT NULL,
+    lines         INTEGER NOT NULL,
+    tail_sha256   TEXT NOT NULL,
+    rows          INTEGER NOT NULL,
+    skipped_lines INTEGER NOT NULL
+);
+
+-- What each receiver instance last said of itself: events taken in, refused and acknowledged, and how far its clock is
+-- ahead of the event logger's, give or take half a round trip.
+CREATE TABLE receivers (
+    instance     TEXT PRIMARY KEY,
+    timestamp    TEXT,
+    received     INTEGER,
+    refused      INTEGER,
+    acknowledged INTEGER,
+    offset_ns    INTEGER,
+    half_rtt_ns  INTEGER
+);
+
+-- Every receipt of a measured event, with its end-to-end delay in ms and how wrong the clocks may make it (NULL: unknown).
+CREATE VIEW deliveries AS
+SELECT r.experiment_id, r.event_id, r.seq, r.ok AS acknowledged, coalesce(e.trigger, '') AS trigger, e.instance,
+       r.timestamp AS sent, e.timestamp AS received, e.received_ns,
+       (e.received_ns - coalesce(c.offset_ns, 0) - r.sent_us * 1000 + coalesce(s.clock_offset_ns, 0)) / 1e6 AS delay,
+       (c.half_rtt_ns + s.clock_half_rtt_ns) / 1e6 AS delay_error
+FROM events e
+JOIN (
+    SELECT *, CAST(strftime('%s', substr(timestamp, 1, 19)) AS INTEGER) * 1000000
+              + CAST(substr(timestamp, 21, 6) AS INTEGER) AS sent_us
+    FROM results WHERE phase = 'measure' AND event_id IS NOT NULL
+) r ON r.event_id = e.event_id
+LEFT JOIN receivers c ON c.instance = e.instance
+LEFT JOIN shards s ON s.experiment_id = r.experiment_id AND s.shard = r.shard;
+
+-- The triggers that a run's events came through.
+CREATE VIEW event_triggers AS
+SELECT DISTINCT r.experiment_id, coalesce(e.trigger, '') AS trigger
+FROM events e JOIN results r ON r.event_id = e.event_id AND r.phase = 'measure';
+
+-- Each measured event and trigger: how often it was delivered there, and the delay of the first delivery.
+CREATE VIEW event_fates AS
+SELECT t.experiment_id, t.trigger, r.event_id, r.seq, r.ok AS acknowledged, count(d.event_id) AS deliveries,
+       min(d.delay) AS delay, min(d.received_ns) AS received_ns, max(d.delay_error) AS delay_error, r.timestamp AS sent
+FROM event_triggers t
+JOIN results r ON r.experiment_id = t.experiment_id AND r.phase = 'measure' AND r.event_id IS NOT NULL
+LEFT JOIN deliveries d ON d.event_id = r.event_id AND d.experiment_id = r.experiment_id AND d.trigger = t.trigger
+GROUP BY t.experiment_id, t.trigger, r.id;
+
+-- By id: acknowledged by the sink and never delivered; delivered more than once.
+CREATE VIEW lost_events AS
+SELECT experiment_id, trigger, event_id, seq, sent FROM event_fates WHERE acknowledged AND deliveries = 0;
+CREATE VIEW duplicated_events AS
+SELECT experiment_id, trigger, event_id, seq, deliveries FROM event_fates WHERE deliveries > 1;
+
+-- Each receiver instance: what it took in and did not refuse, but never got written. It died with that many in hand.
+CREATE VIEW receiver_accounts AS
+SELECT c.instance, c.received, c.refused, c.acknowledged, count(e.event_id) AS receipts,
+       max(0, c.received - c.refused - count(e.event_id)) AS unaccounted
+FROM receivers c LEFT JOIN events e ON e.instance = c.instance
+GROUP BY c.instance;
+
+-- The account of a run, by trigger. `lost` are acknowledged events without a delivery; of a run's losses up to
+-- `unaccounted` (of all the receivers that served it) may be a receiver's and not the broker's. Delays are in ms, lost
+-- events slower than any limit. `drain` is from the last send to the last delivery.
+CREATE VIEW event_accounts AS
+SELECT f.experiment_id, f.trigger, count(*) AS sent, sum(f.acknowledged) AS acknowledged,
+       sum(f.deliveries = 1) AS once,
+       sum(f.acknowledged AND f.deliveries = 0) AS lost,
+       sum(f.deliveries > 1) AS duplicated,
+       sum(max(f.deliveries - 1, 0)) AS extra_deliveries,
+       sum(NOT f.acknowledged AND f.deliveries > 0) AS delivered_unacknowledged,
+       sum(f.seq < f.highest) AS reordered,
+       (SELECT sum(a.unaccounted) FROM receiver_accounts a WHERE a.instance IN (
+           SELECT e.instance FROM events e JOIN results r ON r.event_id = e.event_id
+           WHERE r.experiment_id = f.experiment_id)) AS unaccounted,
+       min(f.delay) AS delay_min,
+       max(iif(f.rank <= (f.known * 50 + 99) / 100, f.ranked, 0)) AS delay_p50,
+       max(iif(f.rank <= (f.known * 90 + 99) / 100, f.ranked, 0)) AS delay_p90,
+       max(iif(f.rank <= (f.known * 99 + 99) / 100, f.ranked, 0)) AS delay_p99,
+       max(f.delay) AS delay_max,
+       max(f.delay_error) AS delay_error,
+       (max(f.received_ns) - CAST(strftime('%s', substr(max(f.sent), 1, 19)) AS INTEGER) * 1000000000
+           - CAST(substr(max(f.sent), 21, 6) AS INTEGER) * 1000) / 1e6 AS drain
+FROM (
+    SELECT *, row_number() OVER (PARTITION BY experiment_id, trigger ORDER BY ranked NULLS LAST) AS rank,
+           count(ranked) OVER (PARTITION BY experiment_id, trigger) AS known
+    FROM (
+        SELECT *, coalesce(delay, iif(acknowledged, 9e999, NULL)) AS ranked,
+               max(iif(deliveries, seq, NULL)) OVER (
+                   PARTITION BY experiment_id, trigger ORDER BY received_ns NULLS LAST
+                   ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+               ) AS highest
+        FROM event_fates
+    )
+) f
+GROUP BY f.experiment_id, f.trigger;
+
+-- Deliveries by the second in which they came.
+CREATE VIEW deliveries_by_second AS
+SELECT experiment_id, trigger, substr(received, 1, 19) AS second, count(*) AS deliveries
+FROM deliveries
+GROUP BY experiment_id, trigger, substr(received, 1, 19);

@@ -208,3 +208,14 @@ def test_a_database_in_use_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with open_store(db) as first, first.transaction(), open_store(db) as second:
         with pytest.raises(BenchError, match="another program"), second.transaction():
             pass
+
+
+def test_a_database_of_the_version_before_gets_its_column(tmp_path: Path) -> None:
+    db = tmp_path / "benchmark.db"
+    open_store(db).close()
+    connection = sqlite3.connect(db)
+    connection.executescript("ALTER TABLE results DROP COLUMN segments; PRAGMA user_version = 1;")
+    connection.close()
+    open_store(db).close()
+    assert rows_of(db, "PRAGMA user_version")[0]["user_version"] == VERSION
+    assert "segments" in {row["name"] for row in rows_of(db, "PRAGMA table_info(requests)")}

@@ -13,16 +13,16 @@ from tests.cluster.api import Api, Doc, Refused
 CAPACITY = {"cpu": "4", "memory": "16393244Ki", "ephemeral-storage": "98831908Ki", "pods": "110"}
 # An n2-standard-4 less what the kubelet reserves: 1.5 CPUs and 2 GiB for the system, and the eviction threshold.
 ALLOCATABLE = {"cpu": "2500m", "memory": "14193692Ki", "ephemeral-storage": "91083486Ki", "pods": "110"}
-DEDICATED = {"knative": 1, "workload-generator": 1, "metrics": 1}
+DEDICATED = ("knative", "workload-generator", "metrics")
+TAINTED = ("knative", "workload-generator")
 FREE_NODES = 3
 VOLUMES = 40
 
 
 def add_nodes(api: Api, kubelet_port: int) -> None:
     """Nodes labelled and tainted as the instance groups are: `dedicated` ones, and free ones for functions."""
-    for purpose, count in DEDICATED.items():
-        for number in range(count):
-            api.create(_node(f"{purpose}-{number}", kubelet_port, purpose))
+    for purpose in DEDICATED:
+        api.create(_node(f"{purpose}-0", kubelet_port, purpose))
     for number in range(FREE_NODES):
         api.create(_node(f"nodes-{number}", kubelet_port, None))
 
@@ -35,6 +35,7 @@ def _node(name: str, port: int, dedicated: str | None) -> Doc:
     spec: Doc = {}
     if dedicated:
         labels["dedicated"] = dedicated
+    if dedicated in TAINTED:
         spec["taints"] = [{"key": "dedicated", "value": dedicated, "effect": "NoSchedule"}]
     annotations = {
         "kwok.x-k8s.io/node": "fake",
@@ -150,7 +151,9 @@ def add_metrics(api: Api, port: int, authority: Path, host: str) -> None:
 def crds_established(api: Api) -> bool:
     crds = api.list("apiextensions.k8s.io/v1", "CustomResourceDefinition")
     return all(
-        any(each["type"] == "Established" and each["status"] == "True" for each in crd["status"].get("conditions", []))
+        any(
+            each["type"] == "Established" and each["status"] == "True" for each in crd["status"].get("conditions") or []
+        )
         for crd in crds
     )
 

@@ -62,10 +62,11 @@ def kube(kubeconfig: Path) -> Api:
 
 
 @pytest.fixture(scope="session")
-def namespaces(kube: Api) -> Iterator[Namespaces]:
+def namespaces(kube: Api, _plane: Plane | None) -> Iterator[Namespaces]:
     made = Namespaces(kube)
     yield made
-    made.clean_up()
+    if _plane is None:  # ours ends with all that is in it
+        made.clean_up()
 
 
 @pytest.fixture

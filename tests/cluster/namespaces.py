@@ -79,7 +79,7 @@ class Namespaces:
     def clean_up(self) -> None:
         """Delete all that were made, and wait until they are gone."""
         self.delete(*self._made)
-        wait_for("the tests' namespaces to go", lambda: not self.left(), within_s=120)
+        wait_for("the tests' namespaces to go", lambda: not self.left(), within_s=300)
         self._made.clear()
 
     def left(self) -> list[str]:

@@ -96,6 +96,9 @@ class Plane:
         self._start_api_server(credentials, api, f"http://127.0.0.1:{etcd}")
         admin = Api(credentials.kubeconfig(server, *ADMIN))
         self._wait("kube-apiserver", lambda: _answers(admin, "/readyz"))
+        # Before the controllers: the garbage collector looks for new kinds only every half minute.
+        cluster.add_crds(admin)
+        self._wait("Knative's CRDs", lambda: cluster.crds_established(admin))
         self._start_controllers(credentials, server, next(ports))
         self._start_scheduler(credentials, server, next(ports))
         kubelet, metrics = next(ports), next(ports)
@@ -103,7 +106,6 @@ class Plane:
         cluster.add_nodes(admin, kubelet)
         cluster.add_agents(admin)
         cluster.add_volumes(admin)
-        cluster.add_crds(admin)
         cluster.add_metrics(admin, metrics, self._start_metrics_server(credentials, server, metrics), METRICS_HOST)
         self._wait("kwok's nodes", lambda: cluster.nodes_ready(admin))
         self._wait("the controllers", lambda: cluster.has_accounts(admin))

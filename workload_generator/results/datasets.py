@@ -352,8 +352,8 @@ def _delivery(answers: Answers) -> Dataset:
     for each in answers.deliveries:
         if not len(each.delay_ms):
             continue
-        keys = (*_key(each.run.condition, each.run.language or "unknown"), each.run.condition.label, each.run.label)
-        keys = (*keys, each.trigger or NO_TRIGGER)
+        filters = _key(each.run.condition, each.run.language or "unknown")
+        keys = (*filters, each.run.condition.label, each.run.label, each.trigger or NO_TRIGGER)
         came = len(each.delay_ms) / each.ranked
         found = quantiles(each.delay_ms, 0, _DELIVERY_SHARES)
         for share, ms in zip(_DELIVERY_SHARES, found.tolist(), strict=True):

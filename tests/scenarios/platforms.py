@@ -30,7 +30,8 @@ wait: [zero, ready]
 
 
 class FilePlatform:
-    """`config.json` is what a cluster would hold. A file `hang` with 3 makes the third run stay; `codes` has exit codes."""
+    """`config.json` is what a cluster would hold. A file `hang` with 3 makes the third run stay; `codes` has the exit
+    codes."""
 
     name = "file"
 

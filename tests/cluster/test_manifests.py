@@ -18,9 +18,8 @@ from tests.cluster.conditions import is_true
 from tests.cluster.knative import Knative
 from tests.cluster.namespaces import Namespaces
 from tests.cluster.plane import Plane
-from tests.test_manifests import COMPONENTS, FOLDERS, K8S, combined, documents, one, templates
+from tests.test_manifests import COMPONENTS, EVENTING, FOLDERS, combined, documents, one, templates
 
-EVENTING = [f"eventing/{path.name}" for path in sorted((K8S / "eventing").iterdir())]
 DEDICATED = {"workload-generator", "workload-generator-shards", "metrics"}
 
 pytestmark = pytest.mark.usefixtures("has_knative")

@@ -9,6 +9,7 @@ import orjson
 from workload_generator.errors import BenchError
 
 _LONGEST_TEXT = 300
+_UNTYPED = "failed to create typed patch object"
 
 
 class ApiError(BenchError):
@@ -76,6 +77,8 @@ def error_of(method: str, path: str, status: int, body: bytes, retry_after: str 
             message = body.decode(errors="replace")[:_LONGEST_TEXT]
     reason = reason or _phrase(status)
     kind = _KINDS.get(status, Busy if status >= 500 else ApiError)
+    if _UNTYPED in message:  # an apply with a field that the schema does not have is answered with 500
+        kind = Invalid
     if status == 404 and not is_status:
         kind, reason = ApiAbsent, "ApiAbsent"
         message = f"the cluster has no API {_api_of(path)}: what brings it is not installed"

@@ -143,7 +143,7 @@ class Scenario(Section):
         for key in ("languages", "rates", "triggers", "parallelism"):
             values = getattr(self, key)
             if len(set(values)) < len(values):
-                problems.append(f"{key} has a value twice; repeats says how often each is run")
+                problems.append(f"{key} has a value twice; repeats says how often")
         if problems:
             raise ValueError("; ".join(problems))
         return self

@@ -143,6 +143,9 @@ class ClosedLoop(Dispatcher):
         self._end_ns = end_ns
         self._connections = connections
         self._stopped = False
+        self._ended = 0
+        self._readiness = engine.readiness
+        self._readiness.after_reads = self._after_reads
         self._start_timer = DeadlineTimer(engine.loop, self._fill)
         self._end_timer = DeadlineTimer(engine.loop, self.stop)
 
@@ -171,9 +174,17 @@ class ClosedLoop(Dispatcher):
         self.planned_measured += 1
         self._engine.start(Arrival(seq, _MEASURE, next(self._targets), now_ns), self._on_done)
 
+    def _after_reads(self) -> None:
+        ended, self._ended = self._ended, 0
+        for _ in range(ended):
+            self._start_next()
+
     def _on_done(self, error: ErrorKind | None) -> None:
         if error is None:
-            self._start_next()
+            if self._readiness.reading:
+                self._ended += 1
+            else:
+                self._start_next()
         else:
             self._engine.loop.call_later(_FAILED_PAUSE_S, self._start_next)
 

@@ -233,7 +233,7 @@ class LocalPlatform:
                 self._embedded.wait_for_zero(self._wait_s)
 
     def _set_aside(self, job: Job) -> None:
-        """Keep the log of a run that was interrupted, where extraction does not take it for one of the cell's repeats."""
+        """Keep the log of a run that was interrupted where extraction does not take it for one of the cell's."""
         for log in self._logs.glob(f"{glob.escape(job.prefix)}_*.log"):
             if _run_id_of(log) == job.run_id:
                 log.rename(log.with_suffix(".interrupted"))

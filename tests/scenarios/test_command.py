@@ -79,10 +79,10 @@ RUNS = "SELECT scenario, language, rps, complete, concurrency FROM experiments O
 
 
 def test_serving_1(tmp_path: Path) -> None:
-    flags = ("--languages=python", "--rates=20,30", "--repeats=1", "--seed=1")
+    flags = ("--languages=python", "--rates=20,30", "--repeats=2", "--seed=1")
     code, out = run(tmp_path, "serving-1", *flags)
     assert code in (0, 3), out
-    cells = [("serving-scenario-1", "python", rps, 1, None) for rps in (20, 30)]
+    cells = [("serving-scenario-1", "python", rps, 1, None) for rps in (20, 20, 30, 30)]
     assert rows(tmp_path, RUNS) == cells
     assert (tmp_path / "out" / "report.html").exists()
     names = [log.name for log in (tmp_path / "out" / "logs").glob("*.log")]
@@ -94,7 +94,7 @@ def test_serving_1(tmp_path: Path) -> None:
     invalid = {run["run_id"] for run in state["runs"] if run["code"] == 3}
     assert (code == 3) == bool(invalid) and all(run_id in out for run_id in invalid)
     again, out = run(tmp_path, "serving-1", *flags[:-1])
-    assert again == code and "2 of 2 runs are done already" in out and rows(tmp_path, RUNS) == cells
+    assert again == code and "4 of 4 runs are done already" in out and rows(tmp_path, RUNS) == cells
     code, out = run(tmp_path, "serving-1", "--languages=python", "--rates=20", "--repeats=2")
     assert code == 2 and "would not be comparable" in out
 
@@ -118,8 +118,13 @@ def test_serving_3_has_one_request_at_a_time(tmp_path: Path) -> None:
     code, out = run(tmp_path, "serving-3", "--languages=python", "--rates=10", "--repeats=1")
     assert code in (0, 3), out
     assert rows(tmp_path, RUNS) == [("serving-scenario-3", "python", 10, 1, 1)]
-    ((slowest,),) = rows(tmp_path, "SELECT max(ttfb) FROM requests")
-    assert isinstance(slowest, float) and slowest > 600, "calls of 200 ms wait for each other: the patch is on"
+    busy = rows(
+        tmp_path,
+        "SELECT instance, count(*) * 200.0, max(julianday(timestamp) * 86400000 + total_time) "
+        "- min(julianday(timestamp) * 86400000) FROM requests GROUP BY instance",
+    )
+    for instance, needed_ms, took_ms in busy:  # each takes 200 ms, and the next one begins when it is over
+        assert isinstance(needed_ms, float) and isinstance(took_ms, float) and took_ms > 0.95 * needed_ms, instance
 
 
 def test_events_over_triggers_and_parallelism(tmp_path: Path) -> None:
@@ -143,10 +148,7 @@ def test_interrupted_in_a_run_it_leaves_nothing_running_and_goes_on(
     tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     flags = ("--languages=python", "--rates=20,30", "--repeats=1", "--duration=3s")
-    scenario = tmp_path / "quick.yaml"
-    bundled = Path(__file__).parents[2] / "experiments" / "scenarios" / "serving-1.yaml"
-    scenario.write_text(bundled.read_text() + "patch: {autoscaler: {stable-window: 1s, tick-interval: 250ms}}\n")
-    process = start(tmp_path, str(scenario), *flags)
+    process = start(tmp_path, "serving-1", *flags)
     logs, deadline = tmp_path / "out" / "logs", time.monotonic() + 60
     while sum(b'"phase":"measure"' in log.read_bytes() for log in logs.glob("*.log")) < 2:
         assert process.poll() is None and time.monotonic() < deadline
@@ -156,15 +158,9 @@ def test_interrupted_in_a_run_it_leaves_nothing_running_and_goes_on(
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == code and "Traceback" not in stderr, stderr
     assert gone(below, within_s=30)
-    again, out = run(tmp_path, str(scenario), *flags)
+    again, out = run(tmp_path, "serving-1", *flags)
     assert again in (0, 3) and "1 of 2 runs are done already" in out, out
-    state = json.loads((tmp_path / "out" / "scenario.json").read_text())
-    ours = ", ".join(f"'{run['run_id']}'" for run in state["runs"])
-    counted = rows(tmp_path, f"SELECT rps, complete, ok FROM experiments WHERE run_id IN ({ours}) ORDER BY rps")
-    assert counted == [(20, 1, 60), (30, 1, 90)]
-    assert all(
-        v == "invalid" for (v,) in rows(tmp_path, f"SELECT verdict FROM experiments WHERE run_id NOT IN ({ours})")
-    )
+    assert rows(tmp_path, "SELECT rps, sum(complete) FROM experiments GROUP BY rps") == [(20, 1), (30, 1)]
 
 
 def test_dry_run_prints_the_order_and_touches_nothing(tmp_path: Path) -> None:

@@ -88,9 +88,7 @@ def add_deploy_commands(commands: Any) -> None:
 
 
 _WHAT = f"{', '.join(Part)}, or a function of the catalog"
-_AUTOSCALER = f"of the ConfigMap config-autoscaler: stable-window=10s, or =={NONE} to take it out; repeatable".replace(
-    "==", "="
-)
+_AUTOSCALER = f"of the ConfigMap config-autoscaler: stable-window=10s, or KEY={NONE} to take it out; repeatable"
 
 
 def _add_cluster(command: argparse.ArgumentParser, timeout: str, what: str) -> None:

@@ -1,8 +1,8 @@
 """A stand-in for kubectl, for pods whose containers nobody runs: `exec` runs the command here, in the pod's folder.
 
 `$KUBECTL_STANDIN` is its folder: `pods/<namespace>/<name>/{logs,tmp,data}` are what the container has at `/logs`,
-`/tmp` and `/data`; `calls` has a line for each call; `environment.json` and `flags.json` are added to what is run, flags
-to the generator alone. A file `faults/<n>.json` is used up by the first call that it `match`es:
+`/tmp` and `/data`; `calls` has a line for each call; `environment.json` and `flags.json` are added to what is run,
+flags to the generator alone. A file `faults/<n>.json` is used up by the first call that it `match`es:
 - `refuse`: text for stderr, nothing is run
 - `cut`: the session ends after so many bytes of output, what was run goes on without it
 - `damage`: the byte at this place of the output is another one

@@ -52,7 +52,7 @@ def test_every_flag_is_in_the_readme(command: list[str], capsys: pytest.CaptureF
     assert not {flag for flag in flags if not re.search(rf"{flag}(?![\w-])", README)}
 
 
-@pytest.mark.parametrize("name", ["deploy", "delete", "patch"])
+@pytest.mark.parametrize("name", ["deploy", "delete", "patch", "trigger"])
 def test_every_flag_of_a_clusters_command_is_on_its_page(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     page = (ROOT / "docs" / "cluster.md").read_text()
     flags = flags_of(help_of(["kn-bench", name], capsys))

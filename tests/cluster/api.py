@@ -38,15 +38,13 @@ class Api:
     """One user of one cluster."""
 
     def __init__(self, kubeconfig: Path, impersonate: str | None = None) -> None:
+        """`impersonate` is the whole name of a service account; see `as_account`."""
         self.kubeconfig = kubeconfig
         self._pool, self.server, self._headers = _connect(kubeconfig)
         self._impersonate = impersonate
         if impersonate:
             self._headers["Impersonate-User"] = impersonate
-            if impersonate.startswith("system:serviceaccount:"):
-                namespace = impersonate.split(":")[2]
-                groups = ["system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated"]
-                self._headers.extend([("Impersonate-Group", group) for group in groups])
+            self._headers.extend([("Impersonate-Group", group) for group in _groups(impersonate)])
         self._resources: dict[tuple[str, str], tuple[str, bool]] = {}
 
     def as_account(self, namespace: str, name: str) -> Api:
@@ -122,10 +120,10 @@ class Api:
                 raise
 
     def allowed(self, user: str, verb: str, group: str, resource: str, namespace: str = "", **more: str) -> bool:
-        """Whether that user may, as the authorizer says (SubjectAccessReview)."""
+        """Whether that service account may, as the authorizer says (SubjectAccessReview)."""
         spec = {
             "user": user,
-            "groups": ["system:serviceaccounts", "system:authenticated"],
+            "groups": _groups(user),
             "resourceAttributes": {"verb": verb, "group": group, "resource": resource, "namespace": namespace} | more,
         }
         review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec}
@@ -142,6 +140,12 @@ def wait_for(what: str, look: Callable[[], T | None], within_s: float = WAIT_S) 
             return seen
         assert time.monotonic() < deadline, f"waited {within_s:.0f} s in vain for {what}"
         time.sleep(0.05)
+
+
+def _groups(account: str) -> list[str]:
+    """Those of `system:serviceaccount:<namespace>:<name>`."""
+    namespace = account.split(":")[2]
+    return ["system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated"]
 
 
 def _root(version: str) -> str:

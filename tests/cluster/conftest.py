@@ -32,13 +32,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def _plane() -> Iterator[Plane | None]:
+def _plane(request: pytest.FixtureRequest) -> Iterator[Plane | None]:
     if os.environ.get("KUBECONFIG"):
         yield None
         return
     with Plane(build.build()) as plane:
         yield plane
         plane.check()
+        plane.stop(keep_logs=request.session.testsfailed > 0)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -49,7 +50,7 @@ class Plane:
         self.folder = folder or Path(tempfile.mkdtemp(prefix="knative-bench-plane-", dir=where))
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        self._kubelet_port = 0
+        self._stopped = False
         self.kubeconfig = self.folder / f"{ADMIN[0]}.kubeconfig"
 
     def __enter__(self) -> Plane:
@@ -64,7 +65,10 @@ class Plane:
         self.stop(keep_logs=kind is not None)
 
     def stop(self, keep_logs: bool = False) -> None:
-        """End every part, the API's users before the API; without `keep_logs` the folder goes too."""
+        """End every part, the API's users before the API; without `keep_logs` the folder goes too. Once is enough."""
+        if self._stopped:
+            return
+        self._stopped = True
         for name in reversed(self._processes):
             # Only the plane's own data is lost, and that is thrown away: there is nothing to close in order.
             self._processes[name].send_signal(signal.SIGKILL)
@@ -76,7 +80,9 @@ class Plane:
                 shutil.rmtree(path)
             elif not (keep_logs and path.suffix == ".log"):
                 path.unlink()
-        if not keep_logs:
+        if keep_logs:
+            sys.stderr.write(f"the control plane's logs are in {self.folder}\n")
+        else:
             self.folder.rmdir()
 
     def check(self) -> None:

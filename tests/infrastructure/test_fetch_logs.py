@@ -64,7 +64,8 @@ def pod(tmp_path: Path) -> Pod:
 def same(pod: Pod) -> bool:
     names = sorted(path.name for path in pod.logs.iterdir())
     return names == sorted(path.name for path in pod.here.iterdir()) and all(
-        hashlib.sha256((pod.here / name).read_bytes()).digest() == hashlib.sha256((pod.logs / name).read_bytes()).digest()
+        hashlib.sha256((pod.here / name).read_bytes()).digest()
+        == hashlib.sha256((pod.logs / name).read_bytes()).digest()
         for name in names
     )
 

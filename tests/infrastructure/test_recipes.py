@@ -76,6 +76,7 @@ def built(recipes: Recipes) -> dict[str, str]:
     return {str(path.relative_to(build)): path.read_text() for path in build.rglob("*.yaml")}
 
 
+@pytest.mark.timeout(600)  # `install` is run once for each of its thirty calls
 @pytest.mark.parametrize("recipe", PUBLIC)
 def test_whatever_call_fails_stops_the_recipe_with_its_message(recipe: str, tmp_path: Path, recipes: Recipes) -> None:
     recipes.run(recipe, *flags(recipe))

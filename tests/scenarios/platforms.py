@@ -30,8 +30,7 @@ wait: [zero, ready]
 
 
 class FilePlatform:
-    """`config.json` is what a cluster would hold. A file `hang` with 3 makes the third run stay; `codes` has the exit
-    codes."""
+    """`config.json` is what a cluster would hold. `hang` with 3 makes the third run stay; `codes` are exit codes."""
 
     name = "file"
 

@@ -81,3 +81,15 @@ test-manifests *ARGS:
 # The image, really built and run: root, podman, buildah, runc and debootstrap; its base is made once and kept in the user's cache
 test-image *ARGS:
     BENCH_IMAGE=1 uv run --locked pytest tests/container {{ARGS}}
+
+# A Kubernetes control plane on this machine, with nodes that are played; prints the KUBECONFIG to use
+cluster-up *ARGS:
+    uv run --locked python -m tests.cluster up {{ARGS}}
+
+# The end of it
+cluster-down *ARGS:
+    uv run --locked python -m tests.cluster down {{ARGS}}
+
+# What takes a cluster: against such a plane of its own, or the cluster of $KUBECONFIG in namespaces of its own; $KNATIVE_CRDS as above
+test-cluster *ARGS:
+    BENCH_CLUSTER=1 uv run --locked pytest tests/cluster --timeout=600 {{ARGS}}

@@ -442,8 +442,8 @@ def test_cold_start_rounds_come_from_the_experiment(make: Make) -> None:
     rounds = cold_start_rounds(experiment)
     assert (rounds.count, rounds.targets, rounds.period_ns) == (20, (0, 2), 62.5e9)
     assert [rounds.start_ns(index) for index in (0, 1, 19)] == [0, 62_500_000_000, 1_187_500_000_000]
-    assert "every 1m2.5s for 20m, 20 rounds" in describe_cold_start(experiment, rounds)[0]
-    assert "2 of 3 targets in the file's order, 2s apart" in describe_cold_start(experiment, rounds)[1]
+    assert "every 1m2.5s for 20m, 20 rounds" in describe_cold_start(experiment, rounds, 1)[0]
+    assert "2 of 3 targets in the file's order, 2s apart" in describe_cold_start(experiment, rounds, 1)[1]
 
 
 @pytest.mark.parametrize(

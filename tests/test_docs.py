@@ -41,6 +41,7 @@ def help_of(command: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ["kn-bench", "extract"],
         ["kn-bench", "report"],
         ["kn-bench", "compare"],
+        ["kn-bench", "scenario"],
     ],
     ids=" ".join,
 )

@@ -35,6 +35,7 @@ Doc = dict[str, Any]
 ROOT = Path(__file__).parents[1]
 K8S = ROOT / "k8s"
 FOLDERS = [".", "job", *(f"overlays/{path.name}" for path in sorted((K8S / "overlays").iterdir()))]
+EVENTING = [f"eventing/{path.name}" for path in sorted((K8S / "eventing").iterdir())]
 COMPONENTS = sorted(path.name for path in (K8S / "components").iterdir())
 KUBERNETES = "1.36"
 CHECKOV = "checkov==3.3.30"
@@ -108,7 +109,7 @@ def test_core_kinds_are_what_kubernetes_takes(folder: str) -> None:
         validate(pod, KUBERNETES, strict=True), name
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.parametrize("folder", [*FOLDERS, *EVENTING])
 def test_knatives_kinds_are_what_their_crds_take(folder: str) -> None:
     where = os.environ.get("KNATIVE_CRDS")
     if not where:
@@ -216,7 +217,7 @@ KNATIVES_OWN = {
 # What we promise of them
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.parametrize("folder", [*FOLDERS, *EVENTING])
 def test_every_pod_keeps_to_the_restricted_standard(folder: str) -> None:
     """https://kubernetes.io/docs/concepts/security/pod-security-standards/, and a read-only root beside it."""
     found = list(templates(documents(folder)))
@@ -232,6 +233,26 @@ def test_every_pod_keeps_to_the_restricted_standard(folder: str) -> None:
         assert {**pod, **own}["runAsNonRoot"] is True and {**pod, **own}["runAsUser"] == 65532, name
         assert {**pod, **own}["seccompProfile"] == {"type": "RuntimeDefault"}, name
         assert spec["automountServiceAccountToken"] is False, name
+
+
+def test_eventing_has_what_its_scenarios_need() -> None:
+    for folder in EVENTING:
+        docs = documents(folder)
+        assert one(docs, "PersistentVolumeClaim", "event-logger")["metadata"]["namespace"] == "eventing"
+        container = one(docs, "Deployment", "receiver")["spec"]["template"]["spec"]["containers"][0]
+        (logger,) = [each["value"] for each in container["env"] if each["name"] == "EVENT_LOGGER_URL"]
+        service = one(docs, "Service", "event-logger")["metadata"]
+        assert logger == f"http://{service['name']}.{service['namespace']}.svc.cluster.local"
+    sink = one(documents("overlays/eventing"), "ContainerSource")["spec"]["sink"]["ref"]
+    for folder in ("eventing/rabbitmq", "eventing/in-memory"):
+        broker = one(documents(folder), "Broker", "default")
+        assert (broker["kind"], broker["metadata"]["name"], broker["metadata"]["namespace"]) == (
+            sink["kind"], sink["name"], sink["namespace"],
+        )  # fmt: skip
+        trigger = one(documents(folder), "Trigger", "receiver-0")["spec"]
+        assert (trigger["broker"], trigger["subscriber"]["uri"]) == ("default", "/t/receiver-0")
+    config = one(documents("eventing/rabbitmq"), "RabbitmqBrokerConfig", "default")["spec"]
+    assert config["queueType"] == "quorum"
 
 
 def test_namespaces_and_their_pod_security() -> None:
@@ -276,7 +297,7 @@ def test_every_target_of_the_experiments_is_a_service() -> None:
 
 def test_images_have_the_packages_version() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    images = re.findall(r"image: (\S+)", "".join(rendered(folder) for folder in FOLDERS))
+    images = re.findall(r"image: (\S+)", "".join(rendered(folder) for folder in [*FOLDERS, *EVENTING]))
     assert len(images) > 10
     assert {image.rpartition(":")[2] for image in images} == {version}
 

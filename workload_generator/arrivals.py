@@ -18,7 +18,7 @@ from random import Random
 
 from workload_generator.clock import NS_PER_S, format_duration
 from workload_generator.errors import UsageError
-from workload_generator.experiment import Experiment, Rate
+from workload_generator.experiment import INTERVAL, RANDOM, Experiment, Rate
 from workload_generator.processes import Constant, Poisson, Ramp, Sine, Steps, TraceArrivals
 from workload_generator.records import Arrival, Phase
 from workload_generator.times import Curve, PoissonTimes, Replay, Times, line, sine, stairs
@@ -30,6 +30,9 @@ WHOLE: Shard = (0, 1)
 
 _DRAWN_WITH_ONE_SEED = 4096
 _FIRST_SHOWN = 5
+
+_SETTLE_NS = NS_PER_S
+_MAX_WAIT_NS = 300 * NS_PER_S  # Knative's stable window, its grace period, and a pod's own, more than once
 
 
 class TargetPicker:
@@ -281,16 +284,44 @@ def cold_start_rounds(experiment: Experiment, shard: Shard = WHOLE) -> ColdStart
     return ColdStartRounds(rate.requests_per_second, rate.duration_ns, targets)
 
 
-def describe_cold_start(experiment: Experiment, rounds: ColdStartRounds) -> list[str]:
+def describe_cold_start(experiment: Experiment, rounds: ColdStartRounds, seed: int) -> list[str]:
     """The rounds for people, a line each."""
-    period = format_duration(round(rounds.period_ns))
+    period, own = format_duration(round(rounds.period_ns)), experiment.cold_start
     number = f"{rounds.count:,} round{'' if rounds.count == 1 else 's'}"
-    gap = format_duration(experiment.cold_start.gap_ns)
-    return [
+    settle_ns, max_wait_ns = cold_start_waits(experiment)
+    order = "random" if own.order == RANDOM and own.wait != INTERVAL else "the file's"
+    lines = [
         f"cold starts: a round every {period} for {format_duration(rounds.duration_ns)}, {number}",
-        f"in a round: {len(rounds.targets)} of {len(experiment.targets)} targets in the file's order, {gap} apart",
+        f"in a round: {len(rounds.targets)} of {len(experiment.targets)} targets in {order} order, "
+        f"{format_duration(own.gap_ns)} apart",
         f"in all: at most {rounds.count * len(rounds.targets):,} requests; rounds that others outlast are missed",
     ]
+    if own.wait != INTERVAL:
+        lines.append(
+            f"where instances can be seen: each request once its target has been at zero for "
+            f"{format_duration(settle_ns)}, or not at all after {format_duration(max_wait_ns)}; {number} one after "
+            f"the other, none begun after {format_duration(rounds.duration_ns)}"
+        )
+        for index, targets in enumerate(islice(cold_start_orders(experiment, rounds, seed), _FIRST_SHOWN)):
+            lines.append(f"  round {index}: targets {', '.join(map(str, targets))}")
+    return lines
+
+
+def cold_start_orders(experiment: Experiment, rounds: ColdStartRounds, seed: int) -> Iterator[list[int]]:
+    """The targets of each round, as `coldStart.order` says; the seed makes the same ones again."""
+    for number in range(rounds.count):
+        order = list(rounds.targets)
+        if experiment.cold_start.order == RANDOM:
+            draw = Random(f"{seed} round {number}").random
+            order = [target for _, target in sorted((draw(), target) for target in order)]
+        yield order
+
+
+def cold_start_waits(experiment: Experiment) -> tuple[int, int]:
+    """How long zero has to last, and how long to wait for it, in ns."""
+    own = experiment.cold_start
+    settle_ns = _SETTLE_NS if own.settle_ns is None else own.settle_ns
+    return settle_ns, _MAX_WAIT_NS if own.max_wait_ns is None else own.max_wait_ns
 
 
 def closed_loop_connections(experiment: Experiment, shard: Shard = WHOLE) -> int:

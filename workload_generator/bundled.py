@@ -55,6 +55,30 @@ def find_platform(name: str) -> Path:
     raise UsageError(f"no settings for the platform {name}: looked for {', '.join(map(str, paths))}")
 
 
+def find_scenario(name: str) -> Path:
+    """The file that a scenario's name means: a path, else `scenarios/<name>.yaml` beside experiments.
+
+    Raises UsageError, which lists the scenarios that exist.
+    """
+    path = Path(name)
+    try:
+        if name and path.is_file():
+            return path
+    except OSError as error:
+        raise UsageError(f"{short(name)}: cannot be read: {error.strerror}") from None
+    known: dict[str, Path] = {}
+    for folder in _folders():
+        for each in (folder / "scenarios").glob("*.yaml"):
+            known.setdefault(each.stem, each)
+    found = known.get(name.removesuffix(".yaml"))
+    if found is not None:
+        return found
+    names = sorted(known, key=_natural)
+    near = closest(name, names)
+    hint = f"; did you mean {near}?" if near else "."
+    raise UsageError(f"{name}: no such file, and no scenario of that name{hint} There are {', '.join(names) or 'none'}")
+
+
 def _folders() -> list[Path]:
     package = Path(__file__).parent
     installed = package / "_experiments"

@@ -22,6 +22,7 @@ from workload_generator import __version__, values
 from workload_generator.arrivals import WHOLE, Shard, cold_start_rounds, describe_cold_start
 from workload_generator.bundled import find_experiment
 from workload_generator.clock import NS_PER_S, NS_PER_US, format_duration
+from workload_generator.coldstarts import Watcher
 from workload_generator.errors import BenchError, UsageError
 from workload_generator.experiment import Experiment
 from workload_generator.flags import as_in_a_file
@@ -30,7 +31,7 @@ from workload_generator.load.clocks import measured_clock
 from workload_generator.load.crew import Crew
 from workload_generator.load.lock import RunLock
 from workload_generator.load.plan import Plan
-from workload_generator.load.platforms import platform_of
+from workload_generator.load.platforms import LOCAL, platform_of
 from workload_generator.load.runner import Outcome, Run
 from workload_generator.load.selftest import self_test
 from workload_generator.load.sink import draft_of, for_events, overrides, sink_url
@@ -115,11 +116,24 @@ def _main(argv: Sequence[str]) -> int:
             outcome = Crew(plan, endpoints, processes).execute()
         else:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                outcome = runner.run(Run(plan, endpoints).execute())
+                run = Run(plan, endpoints, watcher=_watcher(plan, elsewhere))
+                outcome = runner.run(run.execute())
+            if run.unknown is not None:
+                _complain(f"whether the cold starts were cold is unknown: {run.unknown}", 0)
     _print_summary(outcome, options.output)
     if outcome.signal is not None:
         return 128 + outcome.signal
     return 0 if outcome.summary.passed else INVALID
+
+
+def _watcher(plan: Plan, elsewhere: str | None) -> Watcher | None:
+    """Who sees the instances of the platform that the run goes to."""
+    url = elsewhere or plan.experiment.base_url
+    if plan.mode == "cold-start" and plan.platform == LOCAL and url:
+        from workload_generator.watching import watcher_of_local  # other runs do not pay for what it needs
+
+        return watcher_of_local(url)
+    return None
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -283,7 +297,7 @@ def _check_lines(experiment: Experiment, plan: Plan) -> list[str]:
         draft = draft_of(experiment, overrides())
         lines.append(f"events: {draft.mode}, type {draft.type}, source {draft.source}, ids {plan.event_prefix}<seq>")
     if plan.mode == "cold-start":
-        lines += describe_cold_start(experiment, cold_start_rounds(experiment))
+        lines += describe_cold_start(experiment, cold_start_rounds(experiment), plan.seed)
     elif plan.mode == "closed":
         rate = experiment.rate
         lines.append(

@@ -49,6 +49,12 @@ from workload_generator.values import (
 
 DEFAULT_RAMP_UP_NS = 15 * NS_PER_S
 
+ZERO, INTERVAL = WAITS = ("zero", "interval")
+"""What a cold-start request waits for."""
+
+LISTED, RANDOM = ORDERS = ("listed", "random")
+"""In which order the targets of a round are visited."""
+
 _MOST_EVENT_BYTES = 16 * 1024 * 1024
 _MOST_WEIGHT = 100_000  # a block of arrivals is held in memory
 
@@ -224,9 +230,24 @@ class Store(Section):
 
 
 class ColdStart(Section):
-    """Cold-start rounds: `gap_ns` lies between the end of one request and the start of the next."""
+    """Cold-start rounds: `gap_ns` lies between the end of one request and the start of the next.
+
+    `wait` is what a visit waits for: `zero`, seen for `settle`, or an `interval`. None: zero where it can be seen.
+    """
 
     gap_ns: Duration = 7 * NS_PER_S
+    wait: Text | None = None
+    settle_ns: Duration | None = None
+    max_wait_ns: PositiveDuration | None = None
+    order: Text | None = None
+
+    @field_validator("wait", "order")
+    @classmethod
+    def _known(cls, value: str | None, info: ValidationInfo) -> str | None:
+        words = WAITS if info.field_name == "wait" else ORDERS
+        if value is not None and value not in words:
+            raise ValueError(f"{short(value)} is none of {', '.join(words)}")
+        return value
 
 
 class Limits(Section):

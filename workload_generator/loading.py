@@ -91,14 +91,6 @@ SECTIONS: Mapping[tuple[str, ...], type[Section]] = {
 }
 """The sections of a file: keys on the way to each, with the process in the place of what it chooses."""
 
-_LATER: frozenset[tuple[str, ...]] = frozenset(
-    {
-        ("coldStart", "wait"),
-        ("coldStart", "settle"),
-        ("coldStart", "maxWait"),
-    }
-)
-
 
 def _validate(document: Document, name: str, event: bool) -> Experiment:
     surroundings = Surroundings(name, document, event)
@@ -184,8 +176,6 @@ def _with_alias(names: tuple[str, ...], location: Location) -> Location:
 
 def _unknown_key(names: tuple[str, ...]) -> str:
     key, section = names[-1], names[:-1]
-    if names in _LATER:
-        return "is not supported yet; a later version will read it"
     near = closest(key, SECTIONS[section].keys())
     if near:
         return f"unknown key; did you mean {near}?"

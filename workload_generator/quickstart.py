@@ -7,20 +7,15 @@ of the Python one.
 
 from __future__ import annotations
 
-import http.client
-import json
 import os
 import re
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any
 
 import yaml
 from rich.console import Console
@@ -28,26 +23,16 @@ from rich.console import Console
 from workload_generator.bundled import find_experiment, find_platform
 from workload_generator.catalog import Function, load_catalog
 from workload_generator.children import die_with_parent
+from workload_generator.embedded import BROKER, Embedded, Receivers, end_process
 from workload_generator.errors import BenchError, UsageError
 from workload_generator.extraction import extract_and_show
-from workload_generator.load.platforms import LOCAL, platform_of
 from workload_generator.loading import load_experiment
-from workload_generator.local.process import free_port
 from workload_generator.reporting import MissingExtra, report_and_show
 from workload_generator.results.store import open_store
 
 _DOMAIN = "functions.svc.cluster.local"
-_KN_BENCH = "import sys; from workload_generator.__main__ import kn_bench; sys.exit(kn_bench())"
 _VALID, _INVALID = 0, 3  # both have a whole log
-_FIRST_RECEIVER_PORT = 19000
-_START_S = 30.0
-_ANSWER_S = 10.0
-_ZERO_S = 60.0  # the stable window is 4 s
-_DRAIN_S = 30.0
-_BROKER = "default/default"
-_TRIGGERS = ("receiver-0", "receiver-1")
-_SERVICE = "import sys; from workload_generator.__main__ import {0}; sys.exit({0}())"
-_GRACE_S = 20.0  # the platform's own is 5 s for requests and 5 s for instances
+_TRIGGERS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +60,7 @@ def quickstart(data: Path, port: int | None, console: Console) -> None:
     functions = load_catalog()
     parts = plan(functions, console)
     invalid = []
-    with tempfile.TemporaryDirectory(prefix="kn-bench-") as name, _Platform(port, said, Path(name)) as platform:
+    with tempfile.TemporaryDirectory(prefix="kn-bench-") as name, _platform(port, said, Path(name)) as platform:
         console.print(f"the embedded platform answers at {platform.url}; what it does is in {said}", soft_wrap=True)
         for number, part in enumerate(parts, 1):
             console.print(f"\n[bold]{number} of {len(parts)}: {part.title}[/]", soft_wrap=True)
@@ -83,7 +68,7 @@ def quickstart(data: Path, port: int | None, console: Console) -> None:
                 console.print("waiting for the platform to scale to zero")
                 platform.wait_for_zero()
             if part.events:
-                with _Receivers(platform, logs):
+                with Receivers(platform, logs):
                     valid = _generate(part, platform.url, logs, Path(name))
                     platform.wait_for_delivery()
             else:
@@ -143,9 +128,9 @@ def plan(functions: Mapping[str, Function], console: Console) -> list[Part]:
     events = _rps("quickstart-events")
     parts.append(
         Part(
-            f"eventing: {events} events a second through a broker with {len(_TRIGGERS)} triggers",
+            f"eventing: {events} events a second through a broker with {_TRIGGERS} triggers",
             "quickstart-events",
-            f"eventing-scenario-1_{len(_TRIGGERS)}triggers_{events}rps",
+            f"eventing-scenario-1_{_TRIGGERS}triggers_{events}rps",
             (),
             ("--event",),
             events=True,
@@ -179,142 +164,10 @@ def _prepare(logs: Path, said: Path) -> None:
         ) from None
 
 
-class _Platform:
-    """`kn-bench local` as a child. A context: it answers inside and is gone after."""
-
-    def __init__(self, port: int | None, said: Path, folder: Path) -> None:
-        self._port = free_port(port)
-        self.url = f"http://127.0.0.1:{self._port}"
-        self.receiver_port = free_port(first=_FIRST_RECEIVER_PORT, last=_FIRST_RECEIVER_PORT + 499)
-        self.said = said
-        self._folder = folder
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> _Platform:
-        config = self._folder / "platform.yaml"
-        document = yaml.safe_load(find_platform("quickstart").read_text())
-        receiver = f"http://127.0.0.1:{self.receiver_port}/t"
-        triggers = {name: {"subscriber": f"{receiver}/{name}", "parallelism": 10} for name in _TRIGGERS}
-        config.write_text(yaml.safe_dump({**document, "brokers": {_BROKER: {"triggers": triggers}}}))
-        command = [sys.executable, "-c", _KN_BENCH, "local", f"--port={self._port}", f"--config={config}"]
-        with self.said.open("wb") as out:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                process_group=0,  # a Ctrl-C is for the quickstart, which ends the run first and then the platform
-                preexec_fn=die_with_parent(),
-            )
-        try:
-            self._wait()
-        except BaseException:
-            self._stop()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop()
-
-    def instances(self) -> int:
-        """How many are there now. Raises BenchError when the platform does not say."""
-        return int(self._ask("/_platform")["instances"])
-
-    def wait_for_delivery(self) -> None:
-        """Until the broker has nothing left to deliver. Raises BenchError when that takes too long."""
-        deadline = time.monotonic() + _DRAIN_S
-        while (left := self._undelivered()) > 0:
-            if time.monotonic() > deadline:
-                raise BenchError(f"{left} events are not delivered after {_DRAIN_S:g} s")
-            time.sleep(0.1)
-
-    def _undelivered(self) -> int:
-        triggers = self._ask("/_platform/brokers")[_BROKER]["triggers"].values()
-        return sum(trigger["queued"] + trigger["in_flight"] for trigger in triggers)
-
-    def _ask(self, path: str) -> Any:
-        try:
-            with urllib.request.urlopen(f"{self.url}{path}", timeout=_ANSWER_S) as response:
-                return json.load(response)
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            raise BenchError(f"the platform does not answer any more: {error}") from None
-
-    def wait_for_zero(self) -> None:
-        """Until no instance is left. Raises BenchError when that takes too long."""
-        deadline = time.monotonic() + _ZERO_S
-        while (left := self.instances()) > 0:
-            if time.monotonic() > deadline:
-                raise BenchError(f"{left} instances are still there after {_ZERO_S:g} s without a request")
-            time.sleep(0.1)
-
-    def _wait(self) -> None:
-        assert self._process is not None
-        deadline = time.monotonic() + _START_S
-        while platform_of(self.url) != LOCAL:
-            code = self._process.poll()
-            if code is not None:
-                raise BenchError(f"the platform ended with exit code {code} before it answered")
-            if time.monotonic() > deadline:
-                raise BenchError(f"the platform did not answer within {_START_S:g} s")
-            time.sleep(0.05)
-
-    def _stop(self) -> None:
-        if self._process is not None:
-            _end(self._process)
-
-
-class _Receivers:
-    """`event-logger` and `receiver` as children, the former writing among the logs. A context like the platform's."""
-
-    def __init__(self, platform: _Platform, logs: Path) -> None:
-        port = free_port(first=_FIRST_RECEIVER_PORT + 500, last=_FIRST_RECEIVER_PORT + 999)
-        self._commands = [
-            ("event_logger", port, f"--data={logs}"),
-            ("receiver", platform.receiver_port, f"--logger=http://127.0.0.1:{port}"),
-        ]
-        self._said = platform.said
-        self._processes: list[subprocess.Popen[bytes]] = []
-
-    def __enter__(self) -> _Receivers:
-        """Start both, and wait until they answer. Raises BenchError."""
-        try:
-            for name, port, flag in self._commands:
-                self._start(name, port, flag)
-        except BaseException:
-            self._stop()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop()
-
-    def _start(self, name: str, port: int, flag: str) -> None:
-        command = [sys.executable, "-c", _SERVICE.format(name), f"--port={port}", "--bind=127.0.0.1", flag]
-        with self._said.open("ab") as out:
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stderr=out, process_group=0, preexec_fn=die_with_parent()
-            )
-        self._processes.append(process)
-        deadline = time.monotonic() + _START_S
-        while not _answers(port):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise BenchError(f"{name.replace('_', '-')} did not answer: {self._said} says why")
-            time.sleep(0.05)
-
-    def _stop(self) -> None:
-        while self._processes:  # the receiver first: what it still has is for the logger
-            _end(self._processes.pop())
-
-
-def _answers(port: int) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=_ANSWER_S):
-            return True
-    except (OSError, http.client.HTTPException):
-        return False
+def _platform(port: int | None, said: Path, folder: Path) -> Embedded:
+    platform = Embedded(port, said, folder)
+    platform.configure(yaml.safe_load(find_platform("quickstart").read_text()), triggers=_TRIGGERS)
+    return platform
 
 
 def _generate(part: Part, url: str, logs: Path, folder: Path) -> bool:
@@ -322,23 +175,13 @@ def _generate(part: Part, url: str, logs: Path, folder: Path) -> bool:
     config = find_experiment(part.experiment) if part.events else narrowed(part.experiment, part.services, folder)
     command = [sys.executable, "-m", "workload_generator", f"--config={config}", f"--prefix={part.prefix}"]
     command += [f"--log-dir={logs}", *part.flags] + ([] if part.events else [f"--dev-url={url}"])
-    environment = {**os.environ, "K_SINK": f"{url}/broker/{_BROKER}"} if part.events else None
+    environment = {**os.environ, "K_SINK": f"{url}/broker/{BROKER}"} if part.events else None
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment, preexec_fn=die_with_parent())
     try:
         code = process.wait()
     except BaseException:
-        _end(process)  # when the Ctrl-C reached it too, this is its second signal: it ends at once
+        end_process(process)  # when the Ctrl-C reached it too, this is its second signal: it ends at once
         raise
     if code not in (_VALID, _INVALID):
         raise BenchError(f"the workload generator ended with exit code {code}")
     return code == _VALID
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End it: politely first, then for certain."""
-    process.terminate()
-    try:
-        process.wait(_GRACE_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

@@ -150,5 +150,9 @@ async def main() -> None:
         await server.serve_forever()
 
 
+if (mark := os.environ.get("CRASH_ONCE")) and not os.path.exists(mark):
+    open(mark, "w").close()
+    sys.exit("this function cannot start yet")
+time.sleep(float(os.environ.get("SLEEP_BEFORE_S", "0")))
 READY = time.monotonic() + float(os.environ.get("READY_AFTER_S", "0"))
 asyncio.run(main())

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +22,7 @@ LANGUAGES = {"go": 1.1, "rust": 1.0, "python": 4.2, "ts": 2.1, "quarkus": 2.2, "
 COLD_MS = {"go": 1332, "rust": 1353, "python": 1793, "ts": 1148, "quarkus": 2107, "springboot": 1021}
 KNEE_RPS = {"go": 900, "rust": 1500, "python": 300, "ts": 500, "quarkus": 420, "springboot": 450}
 RATES = (100, 200, 400, 800)
+TRIGGERS = tuple(f"trigger-{number}" for number in range(4))
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ def make_campaign(folder: Path, *, repeats: int = 5, seconds: float = 2.0, rates
         stamp = f"{rfc3339(run.start.wall_ns)[:19].replace('T', '_').replace(':', '-')}"
         (folder / f"{run.prefix}_{stamp}.log").write_bytes(_log(run, f"run-{number:03}"))
     db = folder / "benchmark.db"
+    _write_receipts(folder, draw, events)
     extract(folder, db)
-    _add_events(db, draw, events)
     _add_metrics(db, runs, draw)
     return db
 
@@ -169,6 +169,7 @@ def _log(run: Made, run_id: str) -> bytes:
     head = logs.header(run_id=run_id, prefix=run.prefix, name=run.prefix, targets=run.targets, rps=run.rps)
     head["experiment"]["mode"] = run.mode
     head["experiment"]["config"]["rate"]["duration"] = f"{run.seconds:g}s"
+    head["events"] = {"id_prefix": f"{run_id}-", "clock": {"offset_ns": 0, "half_rtt_ns": 200_000}}
     head["start"] = {"wall": rfc3339(run.start.wall_ns), "monotonic_ns": 0}
     encoder = codec.ResultEncoder(run.targets, run.start)
     lines = [encoder.encode(result, logs.is_ok(result)) for result in run.results]
@@ -176,19 +177,21 @@ def _log(run: Made, run_id: str) -> bytes:
     return b"".join([logs.line(codec.RUN_STARTED, head), *lines, *last])
 
 
-def _add_events(db: Path, draw: random.Random, run: Made) -> None:
-    def received() -> Iterator[tuple[str, str]]:
-        for result in run.results:
-            for _ in range(4):
-                if draw.random() < 0.99:
-                    at = run.start.wall_ns + result.start_ns + int(draw.lognormvariate(4, 0.8) * NS_PER_MS)
-                    yield f"{result.event_id}", rfc3339(at)
-            if draw.random() < 0.02:
-                yield f"{result.event_id}", rfc3339(run.start.wall_ns + result.start_ns + 9 * NS_PER_S)
-
-    with open_store(db) as store, store.transaction():
-        store.execute("CREATE TABLE events (event_id TEXT, timestamp TEXT)")
-        store.execute_many("INSERT INTO events VALUES (?, ?)", list(received()))
+def _write_receipts(folder: Path, draw: random.Random, run: Made) -> None:
+    """Four triggers to one receiver, each with losses and duplicates of its own; one receipt was never written down."""
+    lines = []
+    for result in run.results:
+        for trigger in TRIGGERS:
+            delays = [int(draw.lognormvariate(4, 0.8) * NS_PER_MS)] * (draw.random() < 0.99)
+            delays += [9 * NS_PER_S] * (draw.random() < 0.005)
+            for delay_ns in delays:
+                at = rfc3339(run.start.wall_ns + result.start_ns + delay_ns)
+                lines.append(f"{result.event_id},{at},{trigger},receiver-0,1,{result.seq:012}\n")
+    (folder / "events.csv").write_text("event_id,timestamp,trigger,instance,attempt,sequence\n" + "".join(lines))
+    report = f"receiver-0,{rfc3339(run.start.wall_ns)},{len(lines) + 1},0,{len(lines)},0,400000\n"
+    (folder / "instances.csv").write_text(
+        "instance,timestamp,received,refused,acknowledged,offset_ns,half_rtt_ns\n" + report
+    )
 
 
 def _add_metrics(db: Path, runs: list[Made], draw: random.Random) -> None:

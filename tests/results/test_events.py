@@ -32,18 +32,22 @@ def receipt(seq: int, trigger: str = "a", ms: int = 5, instance: str = "i-0", at
 
 
 def write_log(
-    folder: Path, events: int = 10, failed: tuple[int, ...] = (), clock: dict[str, Any] | None = None
+    folder: Path,
+    events: int = 10,
+    failed: tuple[int, ...] = (),
+    clock: dict[str, Any] | None = None,
+    triggers: int = 2,
 ) -> None:
     encoder = codec.ResultEncoder(["http://sink"], START, "run-1-")
     rows = [
         unanswered(served(seq), served(seq).start_ns, ErrorKind.RESET, "it was") if seq in failed else served(seq)  # type: ignore[arg-type]
         for seq in range(events)
     ]
-    head = header(targets=["http://sink"], prefix="eventing-scenario-2_2triggers_1000rps") | {
+    head = header(targets=["http://sink"], prefix=f"eventing-scenario-2_{triggers}triggers_1000rps") | {
         "events": {"id_prefix": "run-1-", "clock": clock}
     }
     lines = [line("run_started", head), *(encoder.encode(row, row.error is None) for row in rows)]
-    (folder / "eventing-scenario-2_2triggers_1000rps_2025-02-10_10-11-12.log").write_bytes(b"".join(lines))
+    (folder / f"eventing-scenario-2_{triggers}triggers_1000rps_2025-02-10_10-11-12.log").write_bytes(b"".join(lines))
 
 
 def ask(db: Path, sql: str) -> list[dict[str, Any]]:
@@ -111,11 +115,29 @@ def test_what_overtook_another_is_reordered(tmp_path: Path) -> None:
 @pytest.mark.parametrize("head", ["", "event_id,timestamp\n"])
 def test_the_originals_form_is_read(tmp_path: Path, head: str) -> None:
     rows = "".join(f"run-1-{seq},2025-02-10T11:11:13.5+01:00\n" for seq in range(10))
-    report, by = account(tmp_path, head + rows)
+    report, by = account(tmp_path, head + rows, triggers=1)
     assert report.receipts == 10 and by[""]["once"] == 10
     (first,) = ask(tmp_path / "b.db", "SELECT * FROM events WHERE event_id = 'run-1-0'")
     assert list(first.values())[:2] == ["run-1-0", "2025-02-10T11:11:13.5+01:00"]
     assert first["received_ns"] == START.wall_ns + 1_500 * NS_PER_MS
+
+
+def test_receipts_without_triggers_are_expected_once_for_each(tmp_path: Path) -> None:
+    """The original's fan-out: of two triggers one lost event 3, one doubled event 7, and both lost event 5."""
+    copies = {3: 1, 5: 0, 7: 3}
+    rows = [receipt(seq, "", ms) for seq in range(10) for ms in range(copies.get(seq, 2))]
+    report, by = account(tmp_path, OURS + "".join(rows))
+    assert not any("came through" in warning for warning in report.warnings)
+    wanted = {"copies": 2, "once": 7, "lost": 2, "lost_deliveries": 3, "duplicated": 1, "extra_deliveries": 1}
+    assert {name: by[""][name] for name in wanted} == wanted
+    assert {row["event_id"] for row in ask(tmp_path / "b.db", "SELECT * FROM lost_events")} == {"run-1-3", "run-1-5"}
+    assert by[""]["delay_max"] < 1 and by[""]["delay_p99"] == float("inf"), "one came nowhere, one came once"
+
+
+def test_named_triggers_beside_nameless_receipts(tmp_path: Path) -> None:
+    rows = [receipt(seq, trigger) for seq in range(10) for trigger in ("a", "")]
+    _, by = account(tmp_path, OURS + "".join(rows))
+    assert {(trigger, row["copies"], row["once"]) for trigger, row in by.items()} == {("a", 1, 10), ("", 1, 10)}
 
 
 def test_extraction_goes_on_where_it_ended(tmp_path: Path) -> None:
@@ -176,7 +198,7 @@ def test_the_originals_events_are_kept_and_joined(tmp_path: Path, version: int) 
     connection.executemany("INSERT INTO events VALUES (?, ?)", [("run-1-1", "2025-02-10T10:11:12.5Z"), ("x", "?")])
     connection.commit()
     connection.close()
-    write_log(tmp_path)
+    write_log(tmp_path, triggers=1)
     (tmp_path / "events.csv").write_text("run-1-1,2025-02-10T10:11:12.5Z\n")
     report = extract(tmp_path, db)
     assert "in the database already" in str(report.skipped)

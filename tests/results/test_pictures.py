@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.results.campaign import TRIGGERS
 from workload_generator.results.answers import Answers, ask
 from workload_generator.results.charts import Chart, make_charts
 from workload_generator.results.datasets import Dataset, Detail, make_datasets
@@ -134,15 +135,27 @@ def test_sql_of_the_cold_starts(query: Callable[[str], list[Any]], answers: Answ
 
 
 def test_sql_of_the_delivery(query: Callable[[str], list[Any]], answers: Answers) -> None:
-    (delivery,) = answers.deliveries
-    copies: Counter[int] = Counter()
-    for row in query("delays"):
-        copies[row["id"]] += row["received"] is not None
-    assert len(copies) == delivery.events == 600
-    assert sum(copies.values()) == delivery.received
-    assert sum(max(0, 4 - number) for number in copies.values()) == delivery.missing
-    assert sum(max(0, number - 4) for number in copies.values()) == delivery.extra
-    assert 20 < float(np.median(delivery.delay_ms)) < 30, "the least of four lognormal(4, 0.8) delays"
+    assert [each.trigger for each in answers.deliveries] == list(TRIGGERS)
+    rows = query("delays")
+    for each in answers.deliveries:
+        own = [row for row in rows if row["trigger"] == each.trigger]
+        account = each.account
+        assert len(own) == account["sent"] == account["acknowledged"] == each.ranked == 600
+        assert sum(row["deliveries"] == 0 for row in own) == account["lost"] == account["lost_deliveries"] > 0
+        assert sum(row["deliveries"] > 1 for row in own) == account["duplicated"] == account["extra_deliveries"] > 0
+        assert account["once"] == 600 - account["lost"] - account["duplicated"]
+        assert sorted(row["delay"] for row in own if row["delay"] is not None) == each.delay_ms.tolist()
+        assert 40 < account["delay_p50"] < 75, "the median of lognormal(4, 0.8) delays is 55 ms"
+        assert account["delay_error"] == pytest.approx(0.6), "half round trips of 0.4 and 0.2 ms"
+        assert account["unaccounted"] == 1
+
+
+def test_sql_of_the_rates(query: Callable[[str], list[Any]], answers: Answers) -> None:
+    counted = Counter(row["trigger"] for row in query("delivery_rates"))
+    for each in answers.deliveries:
+        width = each.at_s[1]
+        assert sum(each.sent_per_s) * width == pytest.approx(counted[None]) == pytest.approx(600)
+        assert sum(each.received_per_s) * width == pytest.approx(counted[each.trigger])
 
 
 def test_sql_of_the_machines(query: Callable[[str], list[Any]], answers: Answers) -> None:

@@ -164,7 +164,6 @@ def test_empty_tables_of_others_have_no_picture(tmp_path: Path) -> None:
     db = database(tmp_path, [served(n) for n in range(5)])
     connection = sqlite3.connect(db)
     connection.executescript(
-        "CREATE TABLE events (event_id TEXT, timestamp TEXT);"
         "CREATE TABLE node_metrics (id INTEGER, node_name TEXT, cpu_usage TEXT, memory_usage TEXT, timestamp TEXT);"
         "CREATE TABLE pod_metrics (id INTEGER, pod_name TEXT, timestamp TEXT);"
     )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -210,12 +212,29 @@ def test_a_database_in_use_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             pass
 
 
-def test_a_database_of_the_version_before_gets_its_column(tmp_path: Path) -> None:
-    db = tmp_path / "benchmark.db"
-    open_store(db).close()
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_a_database_of_an_earlier_version_becomes_what_a_new_one_is(tmp_path: Path, version: int) -> None:
+    db, new = tmp_path / "benchmark.db", tmp_path / "new.db"
+    open_store(new).close()
+    scripts = ["schema.sql"] + ["events.sql"] * (version >= 3)
     connection = sqlite3.connect(db)
-    connection.executescript("ALTER TABLE results DROP COLUMN segments; PRAGMA user_version = 1;")
+    for script in scripts:
+        sql = resources.files("workload_generator.results").joinpath(script).read_text()
+        later = ["clock_offset_ns", "clock_half_rtt_ns"] * (version < 3) + ["segments"] * (version < 2)
+        for column in later:
+            sql = re.sub(rf"\n *{column} +INTEGER[^\n]*", "", sql)
+        sql = re.sub(r",( *(?:--[^\n]*)?\n\))", r"\1", sql)  # they were the last ones of their tables
+        connection.executescript(sql)
+    connection.execute("INSERT INTO experiments (id, run_id) VALUES (7, 'kept')")
+    connection.execute(f"PRAGMA user_version = {version}")
+    connection.commit()
     connection.close()
     open_store(db).close()
     assert rows_of(db, "PRAGMA user_version")[0]["user_version"] == VERSION
-    assert "segments" in {row["name"] for row in rows_of(db, "PRAGMA table_info(requests)")}
+    assert rows_of(db, "SELECT id, run_id FROM experiments") == [{"id": 7, "run_id": "kept"}]
+    names = "SELECT type, name FROM sqlite_schema ORDER BY type, name"
+    assert rows_of(db, names) == rows_of(new, names)
+    for table in ("results", "shards", "cold_starts"):
+        columns = f"SELECT name, type FROM pragma_table_info('{table}') ORDER BY name"
+        assert rows_of(db, columns) == rows_of(new, columns)
+    assert rows_of(db, "SELECT * FROM cold_start_phases") == rows_of(db, "SELECT * FROM cold_start_proofs") == []

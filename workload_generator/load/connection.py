@@ -163,7 +163,7 @@ class Connection:
         now_ns = monotonic_ns()
         self._opening.connect_ns = now_ns - self._mark_ns
         self._mark_ns = now_ns
-        self._owner.loop.add_reader(self._fd, self._on_readable)
+        self._owner.readiness.watch(self._fd, self._on_readable)
         if self.origin.tls is None:
             self._opening.tls_ns = 0
             self._on_open()
@@ -246,11 +246,51 @@ class Connection:
     # Responses
 
     def _on_readable(self) -> None:
-        if self._sock is None or self._read(_FIRST_READ_BYTES):
+        sock = self._sock
+        if sock is None:
             return
+        if self.state is not _ACTIVE or self._reader is not None or self._tls is not None:
+            self._read_on(_FIRST_READ_BYTES)
+            return
+        # Mostly what comes now is a whole response that is known by its bytes: no call more than that takes.
+        try:
+            data, ancillary, _flags, _address = sock.recvmsg(_FIRST_READ_BYTES, ANCILLARY_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._on_lost(error)
+            return
+        now_ns = monotonic_ns()
+        owner = self._owner
+        response = owner.memo.get(data)
+        if response is None:
+            if not self._on_data(data, ancillary, now_ns):
+                self._read_on(_READ_BYTES)
+            return
+        exchange = self.exchange
+        assert exchange is not None
+        arrived_ns = owner.clock.arrived_ns(ancillary, now_ns)
+        kernel = True
+        if arrived_ns is None or arrived_ns < exchange.start_ns:  # before we asked: the answer to something else
+            arrived_ns, kernel = now_ns, False
+        if owner.counts_segments or self._segments % _SEGMENTS_PROBE == 0:
+            segments = self._count_segments()
+        else:
+            segments = 1
+            self._segments += 1
+        self.exchange = None
+        if self._pending:
+            self.close()
+        else:
+            self.state = _IDLE
+        owner.completed(self, exchange, response, arrived_ns, arrived_ns, kernel, segments)
+
+    def _read_on(self, size: int) -> None:
+        """Read until there is nothing more for now, or others have to have their turn."""
         for _ in range(_MOST_READS):
-            if self._sock is None or self._read(_READ_BYTES):
+            if self._sock is None or self._read(size):
                 return
+            size = _READ_BYTES
         self._owner.loop.call_soon(self._on_readable)
 
     def _read(self, size: int) -> bool:
@@ -262,7 +302,10 @@ class Connection:
         except OSError as error:
             self._on_lost(error)
             return True
-        now_ns = monotonic_ns()
+        return self._on_data(data, ancillary, monotonic_ns())
+
+    def _on_data(self, data: bytes, ancillary: Ancillary, now_ns: int) -> bool:
+        """What a read brought. Whether there is nothing more to read for now."""
         if self.state is _ACTIVE and self._tls is None and data:
             return self._on_plain(data, ancillary, now_ns)
         return self._on_other(data, ancillary, now_ns)
@@ -452,7 +495,7 @@ class Connection:
         if sock is None:
             return
         self._stop_writing()
-        self._owner.loop.remove_reader(self._fd)
+        self._owner.readiness.unwatch(self._fd)
         self._sock, self._fd, self._pending = None, -1, b""
         sock.close()
 

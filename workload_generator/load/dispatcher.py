@@ -143,6 +143,9 @@ class ClosedLoop(Dispatcher):
         self._end_ns = end_ns
         self._connections = connections
         self._stopped = False
+        self._ended = 0
+        self._readiness = engine.readiness
+        self._readiness.after_reads = self._after_reads
         self._start_timer = DeadlineTimer(engine.loop, self._fill)
         self._end_timer = DeadlineTimer(engine.loop, self.stop)
 
@@ -171,14 +174,22 @@ class ClosedLoop(Dispatcher):
         self.planned_measured += 1
         self._engine.start(Arrival(seq, _MEASURE, next(self._targets), now_ns), self._on_done)
 
+    def _after_reads(self) -> None:
+        ended, self._ended = self._ended, 0
+        for _ in range(ended):
+            self._start_next()
+
     def _on_done(self, error: ErrorKind | None) -> None:
         if error is None:
-            self._start_next()
+            if self._readiness.reading:
+                self._ended += 1
+            else:
+                self._start_next()
         else:
             self._engine.loop.call_later(_FAILED_PAUSE_S, self._start_next)
 
 
-class _OneByOne(Dispatcher):
+class OneByOne(Dispatcher):
     """Sends requests one after the other, in a task of its own."""
 
     _task: asyncio.Task[None] | None = None
@@ -202,14 +213,24 @@ class _OneByOne(Dispatcher):
         self.fault = None if task.cancelled() else task.exception()
         self.finished.set()
 
-    async def _visit(self, arrival: Arrival) -> None:
+    async def visit(self, arrival: Arrival) -> None:
+        """Send one request and wait for its result."""
         self._plan(arrival)
         done = asyncio.Event()
         self._engine.start(arrival, lambda _error: done.set())
         await done.wait()
 
+    async def _sleep_until(self, due_ns: int) -> None:
+        due = asyncio.Event()
+        timer = DeadlineTimer(self._engine.loop, due.set)
+        try:
+            timer.arm(self._origin_ns + due_ns)
+            await due.wait()
+        finally:
+            timer.close()
 
-class Pings(_OneByOne):
+
+class Pings(OneByOne):
     """One request to each target, in the phase `ping`; their sequence numbers are negative."""
 
     def __init__(self, targets: int, engine: Engine, origin_ns: int, shard: int = 0) -> None:
@@ -219,10 +240,10 @@ class Pings(_OneByOne):
 
     async def _run(self) -> None:
         for target in range(self._targets):
-            await self._visit(Arrival(self._first_seq + target, Phase.PING, target, self._now_ns()))
+            await self.visit(Arrival(self._first_seq + target, Phase.PING, target, self._now_ns()))
 
 
-class ColdStarts(_OneByOne):
+class ColdStarts(OneByOne):
     """Visits the targets in rounds, the first at `first_ns`: `gap_ns` from one's end to the next one's start."""
 
     def __init__(self, rounds: ColdStartRounds, engine: Engine, origin_ns: int, first_ns: int, gap_ns: int) -> None:
@@ -239,16 +260,7 @@ class ColdStarts(_OneByOne):
                 if position:
                     due_ns = self._now_ns() + self._gap_ns
                 await self._sleep_until(due_ns)
-                await self._visit(Arrival(self.planned, Phase.MEASURE, target, due_ns))
+                await self.visit(Arrival(self.planned, Phase.MEASURE, target, due_ns))
             end_ns = self._now_ns() - self._first_ns
             start_ns, missed = self._rounds.next_start(start_ns, end_ns, self._gap_ns)
             self.missed_rounds += missed
-
-    async def _sleep_until(self, due_ns: int) -> None:
-        due = asyncio.Event()
-        timer = DeadlineTimer(self._engine.loop, due.set)
-        try:
-            timer.arm(self._origin_ns + due_ns)
-            await due.wait()
-        finally:
-            timer.close()

@@ -22,6 +22,7 @@ from workload_generator.load.exchange import Exchange, Failure, OnDone, Opening,
 from workload_generator.load.memo import Response, ResponseMemo
 from workload_generator.load.pool import Pool, Stack
 from workload_generator.load.protocol import ResponseReader
+from workload_generator.load.readiness import Readiness
 from workload_generator.load.receive import ReceiveClock, keep_stamping
 from workload_generator.load.resolver import Resolver
 from workload_generator.records import Arrival, ErrorKind, Phase, Result, Stamp, unanswered
@@ -63,6 +64,7 @@ class Engine:
         clock: ReceiveClock | None = None,
     ) -> None:
         self.loop = loop
+        self.readiness = Readiness(loop)
         self.resolver = Resolver(loop)
         self.clock = clock or ReceiveClock()
         self._keeper = keep_stamping()
@@ -151,6 +153,7 @@ class Engine:
             self._deadline_timer.cancel()
         self._pool.close()
         self._keeper.close()
+        self.readiness.close()
 
     # What connections report
 

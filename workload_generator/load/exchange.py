@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from workload_generator.load.endpoint import Endpoint
 from workload_generator.load.memo import Response, ResponseMemo
 from workload_generator.load.protocol import ResponseReader
+from workload_generator.load.readiness import Readiness
 from workload_generator.load.receive import ReceiveClock
 from workload_generator.load.resolver import Resolver
 from workload_generator.records import Arrival, ErrorKind
@@ -84,6 +85,7 @@ class Owner(Protocol):
     """Whom a connection reports to."""
 
     loop: asyncio.AbstractEventLoop
+    readiness: Readiness
     resolver: Resolver
     clock: ReceiveClock
     memo: ResponseMemo

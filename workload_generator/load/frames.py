@@ -11,6 +11,7 @@ START = ord("S")  # JSON: what the recorder has to know before the first result
 RESULTS = ord("R")  # a block of results (blocks.py)
 HEARTBEAT = ord("H")  # JSON: counts once a second
 DRAIN = ord("D")  # empty: answer with the totals
+LINE = ord("L")  # JSON: `event` and `fields` of a line that is written as it is
 FINISH = ord("F")  # JSON: the trailer's fields; the recorder writes it and ends
 TOTALS = ord("T")  # back, JSON: counts and histograms
 DONE = ord("E")  # back, JSON: the log is complete

@@ -84,6 +84,11 @@ class Log:
         self._flush()
         self._send(frames.json_frame(frames.HEARTBEAT, beat))
 
+    def line(self, event: str, fields: dict[str, Any]) -> None:
+        """Write one of the rare lines, behind the results before it."""
+        self._flush()
+        self._send(frames.json_frame(frames.LINE, {"event": event, "fields": fields}))
+
     async def totals(self) -> dict[str, Any]:
         """Everything recorded so far, added up. Raises LogError when the recorder is gone."""
         self._flush()

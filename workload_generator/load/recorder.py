@@ -121,6 +121,8 @@ class Recorder:
             self._write(codec.PROGRESS, doc["line"])
             if self._board is not None:
                 self._board.show(doc, self._totals)
+        elif kind == frames.LINE:
+            self._write(doc["event"], doc["fields"])
         elif kind == frames.FINISH:
             self.done = True
             self.close()

@@ -16,11 +16,14 @@ import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from workload_generator.arrivals import TargetPicker, cold_start_rounds
 from workload_generator.clock import NS_PER_MS, NS_PER_S, Anchor, format_duration, monotonic_ns, rfc3339
+from workload_generator.coldstarts import Watcher
 from workload_generator.errors import LogError
-from workload_generator.load import limits
+from workload_generator.experiment import INTERVAL
+from workload_generator.load import coldstart, limits
 from workload_generator.load.dispatcher import ClosedLoop, ColdStarts, Dispatcher, OpenLoop, Pings
 from workload_generator.load.endpoint import Endpoint
 from workload_generator.load.engine import Engine
@@ -59,7 +62,11 @@ class Run:
     `_measure_start_ns` to `_end_ns` of the schedule.
     """
 
-    def __init__(self, plan: Plan, endpoints: list[Endpoint], gate: Gate | None = None) -> None:
+    def __init__(
+        self, plan: Plan, endpoints: list[Endpoint], gate: Gate | None = None, watcher: Watcher | None = None
+    ) -> None:
+        self.unknown: str | None = None  # why nobody sees whether cold starts are cold
+        self._watcher = watcher if plan.mode == "cold-start" else None
         self._plan = plan
         self._experiment = plan.experiment
         self._endpoints = endpoints
@@ -97,14 +104,35 @@ class Run:
             for endpoint in self._endpoints:
                 if endpoint.events is not None:
                     endpoint.events.begin(self._anchor.wall_ns - self._anchor.mono_ns)
-            log.begin(plan.start_frame(self._anchor, self._max_in_flight, self._end_ns))
+            frame = plan.start_frame(self._anchor, self._max_in_flight, self._end_ns)
+            if plan.mode == "cold-start":
+                frame["header"]["cold_starts"] = await self._open_watcher()
+            log.begin(frame)
             await log.totals()  # the recorder is up: its start must not compete with the first arrivals
             resources, strain = await self._send()
             return await self._conclude(resources, strain)
         finally:
             log.close()
+            if self._watcher is not None:
+                await self._watcher.close()
             for name in (signal.SIGINT, signal.SIGTERM):
                 loop.remove_signal_handler(name)
+
+    async def _open_watcher(self) -> dict[str, Any]:
+        """Begin to see cold starts; what the log says of that."""
+        fault: str | None = "there is no access to the platform's API"
+        source = None
+        if self._watcher is not None:
+            source = self._watcher.source
+            fault = await self._watcher.open()
+            if fault is not None:
+                await self._watcher.close()
+                self._watcher = None
+        wait = coldstart.wait_of(self._experiment, self._watcher is not None)
+        if self._watcher is None:
+            wait = INTERVAL  # whatever it says: zero cannot be seen
+        self.unknown = fault
+        return {"source": source, "wait": wait, "unknown": fault}
 
     async def _send(self) -> tuple[dict[str, Any], Strain]:
         """Send everything and wait for the last response; what it took, and what the loop went through."""
@@ -113,7 +141,9 @@ class Run:
             plan.share(rate.max_idle_conns), plan.share(rate.max_idle_conns_per_host), rate.idle_conn_timeout_ns
         )
         clock = ReceiveClock()
-        engine = self._engine = Engine(self._loop, self._endpoints, pool, rate.timeout_ns, origin_ns, log, clock)
+        self._tap = coldstart.Tap(log)
+        record = log if self._watcher is None else self._tap
+        engine = self._engine = Engine(self._loop, self._endpoints, pool, rate.timeout_ns, origin_ns, record, clock)
         self._monitor = Monitor(self._loop, clock)
         self._beats = self._loop.call_later(_HEARTBEAT_S, self._beat)
         ask_for_short_slices()  # from here on: the recorder, which has been started, is not to have them
@@ -173,10 +203,21 @@ class Run:
             spinning = self._monitor if plan.precise else None
             return OpenLoop(arrivals, engine, self._log, origin_ns, self._max_in_flight, spinning)
         if plan.mode == "cold-start":
-            gap_ns = experiment.cold_start.gap_ns
-            return ColdStarts(cold_start_rounds(experiment, plan.shard), engine, origin_ns, first_ns, gap_ns)
+            return self._cold_starts(engine)
         targets = TargetPicker(experiment, plan.seed).indexes()
         return ClosedLoop(targets, engine, origin_ns, first_ns, first_ns + self._end_ns, plan.connections, plan.shard)
+
+    def _cold_starts(self, engine: Engine) -> Dispatcher:
+        experiment, origin_ns, first_ns = self._experiment, self._anchor.mono_ns, self._first_ns
+        rounds, gap_ns = cold_start_rounds(experiment, self._plan.shard), experiment.cold_start.gap_ns
+        if self._watcher is None:
+            return ColdStarts(rounds, engine, origin_ns, first_ns, gap_ns)
+        hosts = [urlsplit(target.url).hostname or "" for target in experiment.targets]
+        notes = coldstart.Notes(self._log, self._tap, self._watcher, experiment, self._anchor)
+        if coldstart.wait_of(experiment, watched=True) == INTERVAL:
+            return coldstart.WatchedRounds(rounds, engine, origin_ns, first_ns, gap_ns, notes, hosts)
+        seed = self._plan.seed
+        return coldstart.FromZero(experiment, rounds, engine, origin_ns, first_ns, notes, self._tap, hosts, seed)
 
     # What happens meanwhile
 

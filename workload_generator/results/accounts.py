@@ -95,7 +95,9 @@ def _silent_triggers(store: Store, experiment: Mapping[str, Any]) -> list[str]:
     """Triggers that the run's name counts and nothing came through: the account cannot name what they lost."""
     if not experiment["triggers"] or not store.execute("SELECT 1 FROM events LIMIT 1"):
         return []
-    (row,) = store.execute("SELECT count(*) FROM event_triggers WHERE experiment_id = ?", (experiment["id"],))
+    (row,) = store.execute(
+        "SELECT coalesce(sum(copies), 0) FROM event_triggers WHERE experiment_id = ?", (experiment["id"],)
+    )
     if row[0] >= experiment["triggers"]:
         return []
     seen = f"events came through {row[0]} of {experiment['triggers']} triggers"

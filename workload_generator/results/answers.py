@@ -55,7 +55,10 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What a database says of its runs."""
+    """What a database says of its runs.
+
+    `unreceipted` are the runs that sent so many events and of which no receipt is there, though others' are.
+    """
 
     db: Path
     runs: list[Run]
@@ -69,6 +72,7 @@ class Answers:
     connections: list[Connections]
     demands: list[Demands]
     deliveries: list[delivery.Delivery]
+    unreceipted: list[tuple[Run, int]]
     machines: dict[int, list[machines.Line]]
 
     @property
@@ -94,7 +98,9 @@ def ask(
             raise BenchError(f"{db} has no measured requests: its runs ({len(runs)}) have none in the measure phase")
         demands = [own for run in runs if (own := read_demands(store, run)) is not None]
         events = delivery.has_events(store)
-        sent = [found for run in runs if events and (found := delivery.read_delivery(store, run)) is not None]
+        deliveries = [found for run in runs if events for found in delivery.read_deliveries(store, run)]
+        came = {found.run.id for found in deliveries}
+        silent = [(run, delivery.sent_events(store, run)) for run in runs if run.id not in came]
         nodes, pods = machines.read_usage(store, "node_metrics"), machines.read_usage(store, "pod_metrics")
     lines = {each.run.id: machines.lines_of(each, nodes, pods) for each in data}
     comparable = [each for each in data if include_invalid or each.run.counts_in]
@@ -112,7 +118,8 @@ def ask(
         shapes=_shapes(cells),
         connections=connections,
         demands=demands,
-        deliveries=sent,
+        deliveries=deliveries,
+        unreceipted=[(run, sent) for run, sent in silent if sent],
         machines={run: found for run, found in lines.items() if found},
     )
 

@@ -188,22 +188,24 @@ def _charts(answers: Answers) -> Iterable[Chart]:
         "delays",
         "eventing",
         "Delay of delivery",
-        "From the request to the first receipt. A curve that ends below 100 % lost the rest; a long foot is a queue.",
+        "From the request to the first receipt, a curve for each trigger. One that ends below 100 % lost the rest; a "
+        "long foot is a queue.",
         "delivery",
         draw.delays(),
-        queries.delivery(every),
-        (*who, "share", "ms"),
+        queries.delays(every),
+        (*who, "trigger", "share", "ms"),
         half=True,
     )
     yield Chart(
         "delivery_rates",
         "eventing",
         "Sent and received over time",
-        "With one trigger both lines should lie on each other; receipts that go on after the last event are a backlog.",
+        "Each trigger's receipts should lie on what was sent (without named triggers: on its multiple); what goes on "
+        "after the last event is a backlog.",
         "delivery_rates",
         draw.delivery_rates(),
-        queries.delivery(every),
-        (*who, "what", "t", "per_s"),
+        queries.delivery_rates(every),
+        (*who, "trigger", "what", "t", "per_s"),
         half=True,
         legend=NO_LEGEND,
     )

@@ -23,6 +23,10 @@ from workload_generator.results.samples import (
     WHOLE,
     Timeline,
 )
+from workload_generator.results.specs import RECEIVED, SENT
+
+NO_TRIGGER = "—"
+"""Where no trigger is named."""
 
 FILTERS = ("scenario", "language", "rate")
 
@@ -344,10 +348,13 @@ def _achieved(run: Run) -> float:
 
 def _delivery(answers: Answers) -> Dataset:
     """The delay from request to first receipt, by shares of all events: what never came leaves it below 100 %."""
-    data = Dataset((*FILTERS, "panel", "run"), ("share", "ms"))
+    data = Dataset((*FILTERS, "panel", "run", "trigger"), ("share", "ms"))
     for each in answers.deliveries:
-        keys = (*_key(each.run.condition, each.run.language or "unknown"), each.run.condition.label, each.run.label)
-        came = len(each.delay_ms) / each.events
+        if not len(each.delay_ms):
+            continue
+        filters = _key(each.run.condition, each.run.language or "unknown")
+        keys = (*filters, each.run.condition.label, each.run.label, each.trigger or NO_TRIGGER)
+        came = len(each.delay_ms) / each.ranked
         found = quantiles(each.delay_ms, 0, _DELIVERY_SHARES)
         for share, ms in zip(_DELIVERY_SHARES, found.tolist(), strict=True):
             if math.isfinite(ms):
@@ -356,13 +363,18 @@ def _delivery(answers: Answers) -> Dataset:
 
 
 def _delivery_rates(answers: Answers) -> Dataset:
-    """Events sent and copies received, a second, over time."""
-    data = Dataset((*FILTERS, "panel", "run", "what"), ("t", "per_s"))
+    """Events sent, and receipts by trigger, a second, over time."""
+    data = Dataset((*FILTERS, "panel", "run", "trigger", "what"), ("t", "per_s"))
+    seen = set()
     for each in answers.deliveries:
         keys = (*_key(each.run.condition, each.run.language or "unknown"), each.run.condition.label, each.run.label)
-        for what, values in (("events sent", each.sent_per_s), ("copies received", each.received_per_s)):
+        lines = [(each.trigger or NO_TRIGGER, RECEIVED, each.received_per_s)]
+        if each.run.id not in seen:
+            lines.insert(0, (NO_TRIGGER, SENT, each.sent_per_s))
+        seen.add(each.run.id)
+        for trigger, what, values in lines:
             for t, rate in zip(each.at_s.tolist(), values.tolist(), strict=True):
-                data.add((*keys, what), t, rate)
+                data.add((*keys, trigger, what), t, rate)
     return data
 
 

@@ -1,8 +1,14 @@
-"""Eventing: what became of the events that were sent, when the receivers' log is in the table `events`."""
+"""Eventing: what became of the events that were sent, for a report. The account itself is the view `event_accounts`.
+
+Whoever asks (terminal, report, CSV, a user's own SQL) gets that one account; here are only the distribution of its
+delays and the rates over time.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,30 +19,32 @@ from workload_generator.results.samples import bin_width_s
 from workload_generator.results.scan import batches, known, wall_us
 from workload_generator.results.store import Store
 
-DELIVERY_SQL = """SELECT r.id, r.timestamp AS sent, e.timestamp AS received
-FROM requests AS r LEFT JOIN events AS e ON e.event_id = r.event_id
-WHERE r.experiment_id = :id AND r.ok AND r.event_id IS NOT NULL"""
+ACCOUNT_SQL = "SELECT * FROM event_accounts WHERE experiment_id = :id ORDER BY trigger"
 
-_US_PER_MS = 1000.0
+DELAYS_SQL = """SELECT experiment_id AS run, trigger, event_id, acknowledged, copies, deliveries, delay FROM event_fates
+WHERE experiment_id = :id AND (acknowledged OR deliveries > 0)"""
+
+RATES_SQL = """SELECT experiment_id AS run, NULL AS trigger, timestamp AS at FROM requests
+WHERE experiment_id = :id AND event_id IS NOT NULL
+UNION ALL
+SELECT experiment_id, trigger, received FROM deliveries WHERE experiment_id = :id"""
 
 Times = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One run's events that were accepted. Each is expected `copies` times, once for each trigger.
+    """One run's events at one trigger (`""`: receipts that name none).
 
-    `missing` and `extra` count copies; `wrong` counts events whose copies are too few or too many; `delay_ms` is from
-    the start of the request to the first receipt, ranked; the last three are by second since the first was sent.
+    `account` is the row of `event_accounts`. `delay_ms` is from the start of the request to the first receipt, ranked;
+    `ranked` is how many events have a place among them, with those that were lost. The last three are by second since
+    the first event was sent; what was sent is the same for all triggers of a run.
     """
 
     run: Run
-    copies: int
-    events: int
-    received: int
-    missing: int
-    extra: int
-    wrong: int
+    trigger: str
+    account: Mapping[str, Any]
+    ranked: int
     delay_ms: Values
     at_s: Values
     sent_per_s: Values
@@ -44,54 +52,75 @@ class Delivery:
 
 
 def has_events(store: Store) -> bool:
-    """Whether receivers' events were stored at all."""
-    tables = store.execute("SELECT 1 FROM sqlite_schema WHERE type IN ('table', 'view') AND lower(name) = 'events'")
-    return bool(tables) and bool(store.execute("SELECT 1 FROM events LIMIT 1"))
+    """Whether receipts were stored at all."""
+    return bool(store.execute("SELECT 1 FROM events LIMIT 1"))
 
 
-def read_delivery(store: Store, run: Run) -> Delivery | None:
-    """What is known of a run's events; None when it sent none."""
-    copies = int(run.row["triggers"] or 1)
-    parts: list[tuple[Times, Times, Times]] = []
-    for rows in batches(store, DELIVERY_SQL, {"id": run.id}):
-        ids, sent, received = zip(*rows, strict=True)
-        parts.append((np.array(ids, dtype=np.int64), wall_us(sent), wall_us(received)))
-    if not parts:
-        return None
-    number, start, end = (np.concatenate([part[column] for part in parts]) for column in range(3))
-    order = np.argsort(number, kind="stable")
-    number, start, end = number[order], start[order], end[order]
-    firsts = np.flatnonzero(np.concatenate(([True], number[1:] != number[:-1])))
-    there = known(end)
-    copied = np.add.reduceat(there.astype(np.int64), firsts)
-    earliest = np.minimum.reduceat(np.where(there, end, np.iinfo(np.int64).max), firsts)
-    begun = start[firsts]
-    timed = (copied > 0) & known(begun)
-    at_s, sent_rate, received_rate = _rates(begun[known(begun)], end[there])
-    return Delivery(
-        run=run,
-        copies=copies,
-        events=len(firsts),
-        received=int(copied.sum()),
-        missing=int(np.maximum(copies - copied, 0).sum()),
-        extra=int(np.maximum(copied - copies, 0).sum()),
-        wrong=int((copied != copies).sum()),
-        delay_ms=np.sort((earliest - begun)[timed] / _US_PER_MS),
-        at_s=at_s,
-        sent_per_s=sent_rate,
-        received_per_s=received_rate,
-    )
+def read_deliveries(store: Store, run: Run) -> list[Delivery]:
+    """What became of a run's events, by trigger; nothing when it sent none, or no receipt of one was stored."""
+    accounts = store.execute(ACCOUNT_SQL, {"id": run.id})
+    if not accounts:
+        return []
+    delays, ranked = _delays(store, run)
+    times = _times(store, run)
+    sent = times.pop(None)
+    received = [times.get(account["trigger"], np.zeros(0, dtype=np.int64)) for account in accounts]
+    at_s, sent_rate, rates = _rates(sent, received)
+    return [
+        Delivery(
+            run=run,
+            trigger=(trigger := account["trigger"]),
+            account=dict(account),
+            ranked=ranked.get(trigger, 0),
+            delay_ms=delays.get(trigger, np.zeros(0)),
+            at_s=at_s,
+            sent_per_s=sent_rate,
+            received_per_s=rate,
+        )
+        for account, rate in zip(accounts, rates, strict=True)
+    ]
 
 
-def _rates(sent_us: Times, received_us: Times) -> tuple[Values, Values, Values]:
+def sent_events(store: Store, run: Run) -> int:
+    """How many measured events the run sent."""
+    sql = "SELECT count(*) FROM requests WHERE experiment_id = ? AND event_id IS NOT NULL"
+    return int(store.execute(sql, (run.id,))[0][0])
+
+
+def _delays(store: Store, run: Run) -> tuple[dict[str, Values], dict[str, int]]:
+    found: dict[str, list[float]] = {}
+    ranked: dict[str, int] = {}
+    for rows in batches(store, DELAYS_SQL, {"id": run.id}):
+        for _, trigger, _, _, _, deliveries, delay in rows:
+            if delay is not None:
+                found.setdefault(trigger, []).append(delay)
+            if delay is not None or not deliveries:
+                ranked[trigger] = ranked.get(trigger, 0) + 1
+    return {trigger: np.sort(np.array(delays)) for trigger, delays in found.items()}, ranked
+
+
+def _times(store: Store, run: Run) -> dict[str | None, Times]:
+    """Microseconds since 1970 of each receipt by trigger, and of each sending under None."""
+    parts: dict[str | None, list[Times]] = {None: []}
+    for rows in batches(store, RATES_SQL, {"id": run.id}):
+        _, triggers, stamps = zip(*rows, strict=True)
+        times = wall_us(stamps)
+        for name in dict.fromkeys(triggers):
+            own = times[np.array([trigger == name for trigger in triggers])]
+            parts.setdefault(name, []).append(own[known(own)])
+    return {name: np.concatenate(own) if own else np.zeros(0, dtype=np.int64) for name, own in parts.items()}
+
+
+def _rates(sent_us: Times, received: list[Times]) -> tuple[Values, Values, list[Values]]:
     if not len(sent_us):
-        return np.zeros(0), np.zeros(0), np.zeros(0)
+        return np.zeros(0), np.zeros(0), [np.zeros(0) for _ in received]
     start = int(sent_us.min())
-    last = max(int(sent_us.max()), int(received_us.max()) if len(received_us) else 0)
+    last = max(int(times.max()) for times in (sent_us, *received) if len(times))
     width = bin_width_s((last - start) / 1e6)
     bins = int((last - start) / 1e6 / width) + 1
-    rates = []
-    for times in (sent_us, received_us):
+
+    def rate(times: Times) -> Values:
         index = np.maximum(((times - start) / 1e6 / width).astype(np.int64), 0)
-        rates.append(np.bincount(index, minlength=bins)[:bins] / width)
-    return np.arange(bins).astype(np.float64) * width, rates[0], rates[1]
+        return np.bincount(index, minlength=bins)[:bins] / width
+
+    return np.arange(bins).astype(np.float64) * width, rate(sent_us), [rate(times) for times in received]

@@ -52,25 +52,32 @@ JOIN (
 LEFT JOIN receivers c ON c.instance = e.instance
 LEFT JOIN shards s ON s.experiment_id = r.experiment_id AND s.shard = r.shard;
 
--- The triggers that a run's events came through.
+-- The triggers that a run's events came through, and how often each event is expected there: once, but where receipts
+-- name no trigger (the original's) once for each of the run's triggers that none of its receipts names.
 CREATE VIEW event_triggers AS
-SELECT DISTINCT r.experiment_id, coalesce(e.trigger, '') AS trigger
-FROM events e JOIN results r ON r.event_id = e.event_id AND r.phase = 'measure';
+SELECT t.experiment_id, t.trigger,
+       iif(t.trigger = '', max(1, coalesce(x.triggers, 1) - sum(t.trigger <> '') OVER (PARTITION BY t.experiment_id)), 1)
+           AS copies
+FROM (
+    SELECT DISTINCT r.experiment_id, coalesce(e.trigger, '') AS trigger
+    FROM events e JOIN results r ON r.event_id = e.event_id AND r.phase = 'measure'
+) t
+JOIN experiments x ON x.id = t.experiment_id;
 
 -- Each measured event and trigger: how often it was delivered there, and the delay of the first delivery.
 CREATE VIEW event_fates AS
-SELECT t.experiment_id, t.trigger, r.event_id, r.seq, r.ok AS acknowledged, count(d.event_id) AS deliveries,
+SELECT t.experiment_id, t.trigger, t.copies, r.event_id, r.seq, r.ok AS acknowledged, count(d.event_id) AS deliveries,
        min(d.delay) AS delay, min(d.received_ns) AS received_ns, max(d.delay_error) AS delay_error, r.timestamp AS sent
 FROM event_triggers t
 JOIN results r ON r.experiment_id = t.experiment_id AND r.phase = 'measure' AND r.event_id IS NOT NULL
 LEFT JOIN deliveries d ON d.event_id = r.event_id AND d.experiment_id = r.experiment_id AND d.trigger = t.trigger
 GROUP BY t.experiment_id, t.trigger, r.id;
 
--- By id: acknowledged by the sink and never delivered; delivered more than once.
+-- By id: acknowledged by the sink and not delivered as often as expected; delivered more often.
 CREATE VIEW lost_events AS
-SELECT experiment_id, trigger, event_id, seq, sent FROM event_fates WHERE acknowledged AND deliveries = 0;
+SELECT experiment_id, trigger, event_id, seq, sent FROM event_fates WHERE acknowledged AND deliveries < copies;
 CREATE VIEW duplicated_events AS
-SELECT experiment_id, trigger, event_id, seq, deliveries FROM event_fates WHERE deliveries > 1;
+SELECT experiment_id, trigger, event_id, seq, deliveries FROM event_fates WHERE deliveries > copies;
 
 -- Each receiver instance: what it took in and did not refuse, but never got written. It died with that many in hand.
 CREATE VIEW receiver_accounts AS
@@ -79,15 +86,16 @@ SELECT c.instance, c.received, c.refused, c.acknowledged, count(e.event_id) AS r
 FROM receivers c LEFT JOIN events e ON e.instance = c.instance
 GROUP BY c.instance;
 
--- The account of a run, by trigger. `lost` are acknowledged events without a delivery; of a run's losses up to
+-- The account of a run, by trigger. `lost` are acknowledged events that lack a delivery; of a run's losses up to
 -- `unaccounted` (of all the receivers that served it) may be a receiver's and not the broker's. Delays are in ms, lost
 -- events slower than any limit. `drain` is from the last send to the last delivery.
 CREATE VIEW event_accounts AS
-SELECT f.experiment_id, f.trigger, count(*) AS sent, sum(f.acknowledged) AS acknowledged,
-       sum(f.deliveries = 1) AS once,
-       sum(f.acknowledged AND f.deliveries = 0) AS lost,
-       sum(f.deliveries > 1) AS duplicated,
-       sum(max(f.deliveries - 1, 0)) AS extra_deliveries,
+SELECT f.experiment_id, f.trigger, f.copies, count(*) AS sent, sum(f.acknowledged) AS acknowledged,
+       sum(f.deliveries = f.copies) AS once,
+       sum(f.acknowledged AND f.deliveries < f.copies) AS lost,
+       sum(f.acknowledged * max(f.copies - f.deliveries, 0)) AS lost_deliveries,
+       sum(f.deliveries > f.copies) AS duplicated,
+       sum(max(f.deliveries - f.copies, 0)) AS extra_deliveries,
        sum(NOT f.acknowledged AND f.deliveries > 0) AS delivered_unacknowledged,
        sum(f.seq < f.highest) AS reordered,
        (SELECT sum(a.unaccounted) FROM receiver_accounts a WHERE a.instance IN (
@@ -105,7 +113,7 @@ FROM (
     SELECT *, row_number() OVER (PARTITION BY experiment_id, trigger ORDER BY ranked NULLS LAST) AS rank,
            count(ranked) OVER (PARTITION BY experiment_id, trigger) AS known
     FROM (
-        SELECT *, coalesce(delay, iif(acknowledged, 9e999, NULL)) AS ranked,
+        SELECT *, coalesce(delay, iif(acknowledged AND deliveries = 0, 9e999, NULL)) AS ranked,
                max(iif(deliveries, seq, NULL)) OVER (
                    PARTITION BY experiment_id, trigger ORDER BY received_ns NULLS LAST
                    ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING

@@ -20,7 +20,7 @@ import orjson
 
 from workload_generator import codec
 from workload_generator.errors import BenchError
-from workload_generator.results import accounts, naming
+from workload_generator.results import accounts, cold_starts, naming
 from workload_generator.results.events import Unusable, is_events_file, take_events
 from workload_generator.results.readers import ORIGINAL_FORMAT, Batch, NotALog, Reader, open_reader
 from workload_generator.results.store import Store, open_store
@@ -296,6 +296,9 @@ class _Reading:
     def _store_batch(self, batch: Batch) -> None:
         for columns, rows in batch.groups:
             self._store.execute_many(self._insert_sql(columns), rows)
+        if batch.cold_starts:
+            sql = cold_starts.insert_sql(self.experiment_id, self._reader.shard)
+            self._store.execute_many(sql, batch.cold_starts)
         if batch.settings:
             self._store.update("experiments", self.experiment_id, batch.settings)
         self.new_rows += batch.rows

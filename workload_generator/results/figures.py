@@ -51,11 +51,11 @@ class Table:
     beyond: list[str] = field(default_factory=list)
     on_terminal: bool = True
 
-    def add(self, *values: Value, timeout: str = "30s") -> None:
+    def add(self, *values: Value, timeout: str = "30s", beyond: str = "") -> None:
         """One row."""
         assert len(values) == len(self.columns), (self.key, len(values), len(self.columns))
         self.rows.append(values)
-        self.beyond.append(f"> {timeout}")
+        self.beyond.append(beyond or f"> {timeout}")
 
     def texts(self, row: int) -> list[str]:
         """A row for people."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
 
 from workload_generator.results.answer_tables import rates
 from workload_generator.results.answers import Answers
 from workload_generator.results.cells import Cell, Ranking
-from workload_generator.results.runs import INCOMPLETE, INVALID, UNJUDGED, UNKNOWN, VALID, Condition
+from workload_generator.results.runs import INCOMPLETE, INVALID, UNJUDGED, UNKNOWN, VALID, Condition, Run
 
 GOOD, WARN, BAD, PLAIN = "good", "warn", "bad", "plain"
 
@@ -237,13 +239,31 @@ def _lateness(answers: Answers) -> Iterable[Finding]:
 
 
 def _deliveries(answers: Answers) -> Iterable[Finding]:
-    for each in answers.deliveries:
-        expected = each.events * each.copies
-        text = (
-            f"{each.run.condition.label}: of {expected:,} deliveries {each.missing / expected:.2%} are missing and "
-            f"{each.extra / expected:.2%} are extra; {each.wrong:,} of {each.events:,} events have a wrong count."
-        )
-        yield Finding(WARN if each.wrong else GOOD, text, "eventing")
+    for _, group in groupby(answers.deliveries, key=lambda each: each.run.id):
+        own = list(group)
+        yield _account(own[0].run, [each.account for each in own])
+    for run, sent in answers.unreceipted:
+        text = f"Run {run.id} ({run.condition.label}) sent {sent:,} events, and no receipt of them is in the database."
+        yield Finding(WARN, text, "eventing")
+
+
+def _account(run: Run, accounts: Sequence[Mapping[str, Any]]) -> Finding:
+    """The account of one run over its triggers, in a sentence; each trigger is judged by itself."""
+    triggers = sum(account["copies"] for account in accounts)
+    acknowledged = accounts[0]["acknowledged"]
+    who = f"Run {run.id} ({run.condition.label}): of {acknowledged:,} acknowledged events"
+    through = _n(triggers, "its trigger", "each of {n} triggers")
+    expected = acknowledged * triggers
+    wrong = []
+    for key, word in (("lost_deliveries", "lost"), ("extra_deliveries", "duplicated")):
+        if number := sum(account[key] for account in accounts):
+            wrong.append(f"{number:,} ({number / expected:.2%}) were {word}" if expected else f"{number:,} were {word}")
+    if not wrong:
+        return Finding(GOOD, f"{who} every one was delivered exactly once through {through}.", "eventing")
+    text = f"{who}, expected once through {through}, {' and '.join(wrong)}"
+    if (unaccounted := accounts[0]["unaccounted"]) and any(account["lost"] for account in accounts):
+        text += f"; of the lost up to {unaccounted:,} may be the receivers' and not the broker's"
+    return Finding(WARN, f"{text}.", "eventing")
 
 
 def _differing(answers: Answers) -> Iterable[Finding]:

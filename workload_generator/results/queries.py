@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from workload_generator.results.delivery import DELIVERY_SQL
+from workload_generator.results.delivery import DELAYS_SQL, RATES_SQL
 from workload_generator.results.samples import CURVE_SHARES
 
 LANGUAGE = """CASE WHEN e.language NOT IN ('all', 'typescript') THEN e.language
@@ -136,9 +136,14 @@ def achieved(runs: Iterable[int]) -> str:
 FROM experiments WHERE id IN ({_listed(runs)}) ORDER BY id;"""
 
 
-def delivery(runs: Iterable[int]) -> str:
-    """A row for each copy of an event that was received, and one for each that never was."""
-    return DELIVERY_SQL.replace("= :id", f"IN ({_listed(runs)})") + ";"
+def delays(runs: Iterable[int]) -> str:
+    """A row for each event and trigger; the counts of the account are sums of it."""
+    return DELAYS_SQL.replace("= :id", f"IN ({_listed(runs)})") + ";"
+
+
+def delivery_rates(runs: Iterable[int]) -> str:
+    """A row for each event that was sent (no trigger), and one for each receipt."""
+    return RATES_SQL.replace("= :id", f"IN ({_listed(runs)})") + ";"
 
 
 def machines(runs: Iterable[int]) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import orjson
 
 from workload_generator import codec
-from workload_generator.results import naming, original
+from workload_generator.results import cold_starts, naming, original
 
 FORMAT = "workload-generator"
 ORIGINAL_FORMAT = "original"
@@ -41,6 +41,7 @@ class Batch:
     heartbeat: dict[str, Any] | None = None
     trailer: dict[str, Any] | None = None
     settings: dict[str, Any] = field(default_factory=dict)
+    cold_starts: list[Row] = field(default_factory=list)
 
     @property
     def rows(self) -> int:
@@ -243,7 +244,10 @@ def _checked(columns: Sequence[str], row: Row) -> Row:
 
 
 def _note(batch: Batch, doc: dict[str, Any]) -> None:
-    """Take a heartbeat or a trailer. Raises KeyError or TypeError when it is not whole."""
+    """Take a heartbeat, a cold start or a trailer. Raises KeyError or TypeError when it is not whole."""
+    if doc["event"] == codec.COLD_START:
+        batch.cold_starts.append(cold_starts.row_of(doc))
+        return
     if doc["event"] == codec.PROGRESS:
         measured = doc["measure"]
         if type(doc["time"]) is not str:

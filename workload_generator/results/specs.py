@@ -22,7 +22,10 @@ DASHES = {
 }  # fmt: skip
 OUTCOMES = ("2xx", "3xx", "4xx", "5xx", "timeout", "dropped", "other error")
 
+SENT, RECEIVED = "events sent", "receipts"
+
 _MS = "TTFB (ms, log scale)"
+_BY_TRIGGER: list[Spec] = [{"field": name, "type": "nominal"} for name in ("run", "trigger")]
 
 
 def css_name(word: str) -> str:
@@ -305,24 +308,25 @@ class Pictures:
         """The delay of events."""
         x = _log_x("ms", "from request to first receipt (ms, log scale)")
         y = _y("share", "share of accepted events", format="%", scale={"domain": [0, 1]})
-        by_run = {"field": "run", "type": "nominal"}
         line = self._line(x, y, "share")
-        line["encoding"]["detail"] = by_run
-        return {"layer": [line, self._hover(x, y, _tips("run", ms="delay (ms)", share="share:.1%"))]}
+        line["encoding"]["detail"] = _BY_TRIGGER
+        return {"layer": [line, self._hover(x, y, _tips("run", "trigger", ms="delay (ms)", share="share:.1%"))]}
 
     def delivery_rates(self) -> Spec:
-        """Events sent and copies received over time."""
+        """Events sent, and receipts by trigger, over time."""
         x, y = _x("t", "time since the first event (s)"), _y("per_s", "a second")
         what: Spec = {"field": "what", "type": "nominal", "legend": {"orient": "top", "title": None}}
         what["scale"] = {
-            "domain": ["events sent", "copies received"],
+            "domain": [SENT, RECEIVED],
             "range": [css_name("series-1"), css_name("series-2")],
         }
         line = {
             "mark": {"type": "line", "interpolate": "step"},
-            "encoding": {"x": x, "y": y, "color": what, "detail": {"field": "run", "type": "nominal"}},
+            "encoding": {"x": x, "y": y, "color": what, "detail": _BY_TRIGGER},
         }
-        return {"layer": [line, self._hover(x, y, _tips("what", "run", t="time (s):,.1f", per_s="a second"))]}
+        return {
+            "layer": [line, self._hover(x, y, _tips("what", "trigger", "run", t="time (s):,.1f", per_s="a second"))]
+        }
 
     def _line(self, x: Spec, y: Spec, order: str) -> Spec:
         return {

@@ -19,7 +19,7 @@ from typing import Any
 from workload_generator.clock import parse_rfc3339
 from workload_generator.errors import BenchError
 
-VERSION = 3
+VERSION = 4
 """Of the schema, in SQLite's `user_version`; the original's databases have 0."""
 
 # What leads from each earlier version of ours to the next one.
@@ -29,8 +29,10 @@ _STEPS = {
         "ALTER TABLE shards ADD COLUMN clock_offset_ns INTEGER",
         "ALTER TABLE shards ADD COLUMN clock_half_rtt_ns INTEGER",
     ),
+    3: (),
 }
 _WITH_EVENTS = 3  # the version that brought the scripts and tables of events
+_WITH_COLD_STARTS = 4  # and those of cold starts
 
 _BUSY_S = 30.0
 _CACHE_KIB = 64 * 1024
@@ -140,6 +142,8 @@ def _upgrade(store: Store) -> None:
                 store.execute(statement)
         if version < _WITH_EVENTS:
             _make(store, [table for table in _EVENTS if columns_of(store, table)], "events.sql")
+        if version < _WITH_COLD_STARTS:
+            _make(store, (), "cold_starts.sql")
         store.execute(f"PRAGMA user_version = {VERSION}")
         return
     if version != 0:
@@ -151,7 +155,7 @@ def _upgrade(store: Store) -> None:
     foreign = {name for name in tables if not name.startswith("sqlite_")}
     if foreign and not foreign & (_ORIGINAL.keys() | _ORIGINAL_OTHERS):
         raise BenchError(f"{store.path} is not a benchmark's database: it has the tables {', '.join(sorted(foreign))}")
-    _make(store, [table for table in _ORIGINAL if table in tables], "schema.sql", "events.sql")
+    _make(store, [table for table in _ORIGINAL if table in tables], "schema.sql", "events.sql", "cold_starts.sql")
     store.execute(f"PRAGMA user_version = {VERSION}")
 
 

@@ -1,0 +1,86 @@
+"""One cluster for all of these tests: a plane of ours, or the one that KUBECONFIG names.
+
+`just test-cluster` runs them. Fixtures:
+- `kubeconfig`: a path; `kube`: an administrator's Api
+- `plane`: the Plane; skips on a cluster that is not ours, whose nodes and controllers are not kwok's
+- `namespaces`: a session's, gone at its end; `namespace`: the name of one for this test alone
+- `has_knative`: skips where there are no CRDs of Knative
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster import build, cluster
+from tests.cluster.api import Api, wait_for
+from tests.cluster.namespaces import Namespaces
+from tests.cluster.plane import Plane
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.environ.get("BENCH_CLUSTER"):
+        return
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.skip(reason="a control plane is started by `just test-cluster`"))
+
+
+@pytest.fixture(scope="session")
+def _plane(request: pytest.FixtureRequest) -> Iterator[Plane | None]:
+    if os.environ.get("KUBECONFIG"):
+        yield None
+        return
+    with Plane(build.build()) as plane:
+        yield plane
+        plane.check()
+        plane.stop(keep_logs=request.session.testsfailed > 0)
+
+
+@pytest.fixture
+def plane(_plane: Plane | None) -> Plane:
+    if _plane is None:
+        pytest.skip("KUBECONFIG names a cluster whose nodes are not kwok's")
+    _plane.check()
+    return _plane
+
+
+@pytest.fixture(scope="session")
+def kubeconfig(_plane: Plane | None) -> Path:
+    if _plane is not None:
+        return _plane.kubeconfig
+    return Path(os.environ["KUBECONFIG"].split(os.pathsep)[0])
+
+
+@pytest.fixture(scope="session")
+def kube(kubeconfig: Path) -> Api:
+    return Api(kubeconfig)
+
+
+@pytest.fixture(scope="session")
+def namespaces(kube: Api, _plane: Plane | None) -> Iterator[Namespaces]:
+    made = Namespaces(kube)
+    yield made
+    if _plane is None:  # ours ends with all that is in it
+        made.clean_up()
+
+
+@pytest.fixture
+def namespace(namespaces: Namespaces) -> Iterator[str]:
+    name = namespaces.make("test")
+    yield name
+    namespaces.delete(name)
+
+
+@pytest.fixture(scope="session")
+def has_knative(kube: Api) -> None:
+    """Skips where the cluster has no Knative CRDs."""
+    groups = {each["name"] for each in kube.call("GET", "/apis")["groups"]}
+    if not {"serving.knative.dev", "sources.knative.dev"} <= groups:
+        pytest.skip("no CRDs of Knative here: KNATIVE_CRDS names no folder (k8s/README.md says where to get them)")
+    wait_for("Knative's CRDs", lambda: cluster.crds_established(kube))

@@ -1,0 +1,321 @@
+"""A stand-in for Knative's controllers, ours, since theirs cannot be had here (README.md says why).
+
+What it plays: a Service gets its Configuration, Revision, PodAutoscaler, Route and Deployment, with the labels and
+owners that Knative gives them; a ContainerSource gets its Deployment and SinkBinding, and K_SINK when the sink has an
+address; Brokers and Triggers become ready. From there on Deployments, pods, owners and garbage are the real control
+plane's. What it does not play: the webhooks (nothing is defaulted or refused beyond the CRDs), autoscaling (a test says
+`scale`), traffic.
+
+Rules:
+- it looks again and again and mends what differs; nothing hangs on an event that could be missed
+- it touches only the namespaces that it is given
+"""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from collections.abc import Callable, Iterable
+
+import urllib3
+
+from tests.cluster.api import Api, Doc, Refused
+from tests.cluster.conditions import conditions, is_true, with_conditions
+
+SERVING = "serving.knative.dev"
+SOURCES = "sources.knative.dev"
+AUTOSCALING = "autoscaling.internal.knative.dev/v1alpha1"
+PERIOD_S = 0.1
+QUEUE_PROXY = {
+    "name": "queue-proxy",
+    "image": "dev.local/queue:1",
+    "ports": [{"name": "queue-port", "containerPort": 8012}],
+    "resources": {"requests": {"cpu": "25m"}},
+    "securityContext": {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "runAsNonRoot": True,
+        "capabilities": {"drop": ["ALL"]},
+        "seccompProfile": {"type": "RuntimeDefault"},
+    },
+}
+
+
+class Knative:
+    """The controllers of some namespaces, in a thread of their own while the context lasts."""
+
+    def __init__(self, api: Api, namespaces: Iterable[str], late_sinks: bool = True) -> None:
+        """Without `late_sinks` a source that is older than its sink never gets K_SINK (knative/eventing#9189)."""
+        self._api = Api(api.kubeconfig)
+        self._namespaces = list(namespaces)
+        self._late_sinks = late_sinks
+        self._scales: dict[tuple[str, str], int] = {}
+        self._too_early: set[str] = set()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="knative", daemon=True)
+        self._failure: str | None = None
+
+    def __enter__(self) -> Knative:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        assert self._failure is None, self._failure
+
+    def scale(self, namespace: str, service: str, pods: int) -> None:
+        """What the autoscaler would decide for the service's ready revision; min-scale and max-scale hold."""
+        self._scales[namespace, service] = pods
+
+    def _run(self) -> None:
+        steps: list[tuple[str, str, Callable[[Doc], None]]] = [
+            (f"{SERVING}/v1", "Service", self._service),
+            ("eventing.knative.dev/v1", "Broker", self._broker),
+            ("eventing.knative.dev/v1", "Trigger", self._trigger),
+            (f"{SOURCES}/v1", "ContainerSource", self._source),
+        ]
+        while not self._ended.wait(PERIOD_S):
+            for namespace in self._namespaces:
+                for version, kind, step in steps:
+                    try:
+                        for doc in self._api.list(version, kind, namespace):
+                            if "deletionTimestamp" not in doc["metadata"]:
+                                self._settle(step, doc)
+                    except Exception:
+                        self._failure = traceback.format_exc()
+                        return
+
+    @staticmethod
+    def _settle(step: Callable[[Doc], None], doc: Doc) -> None:
+        # Somebody else was faster, the object or its namespace is going, or the API server is down: the next look sees.
+        try:
+            step(doc)
+        except Refused as refused:
+            if refused.code not in (403, 404, 409, 500, 503):
+                raise
+        except urllib3.exceptions.HTTPError:
+            return
+
+    # Serving
+
+    def _service(self, service: Doc) -> None:
+        meta = service["metadata"]
+        namespace, name = meta["namespace"], meta["name"]
+        template = service["spec"]["template"]
+        configuration = self._api.apply(
+            _owned(service, f"{SERVING}/v1", "Configuration", name, {f"{SERVING}/service": name})
+            | {"spec": {"template": template}},
+            manager="knative",
+        )
+        generation = configuration["metadata"]["generation"]
+        revision_name = template.get("metadata", {}).get("name") or f"{name}-{generation:05d}"
+        status = configuration.get("status", {})
+        ready = status.get("latestReadyRevisionName")
+        revision = self._revision(
+            configuration, revision_name, self._pods(namespace, name, template, ready == revision_name)
+        )
+        if is_true(revision, "Ready"):
+            ready = revision_name
+            self._retire(namespace, name, revision_name)
+        self._status(
+            configuration, conditions(revision, "Ready"), latestCreatedRevisionName=revision_name,
+            **({"latestReadyRevisionName": ready} if ready else {}),
+        )  # fmt: skip
+        url = _url(service)
+        route = self._api.apply(
+            _owned(service, f"{SERVING}/v1", "Route", name, {f"{SERVING}/service": name})
+            | {"spec": {"traffic": [{"configurationName": name, "latestRevision": True, "percent": 100}]}},
+            manager="knative",
+        )
+        traffic = [{"latestRevision": True, "percent": 100, "revisionName": ready}] if ready else []
+        told = {"url": url, "address": {"url": f"http://{name}.{namespace}.svc.cluster.local"}, "traffic": traffic}
+        routed = [{"type": "Ready", "status": "True" if ready else "Unknown"}]
+        self._status(route, routed, **told)
+        (outcome,) = conditions(revision, "Ready")
+        whole = [
+            {**outcome, "type": "ConfigurationsReady"},
+            {**routed[0], "type": "RoutesReady"},
+            outcome if outcome["status"] != "True" else routed[0],
+        ]
+        names = {"latestCreatedRevisionName": revision_name, **({"latestReadyRevisionName": ready} if ready else {})}
+        self._status(service, whole, **told, **names)
+
+    def _pods(self, namespace: str, service: str, template: Doc, was_ready: bool) -> int:
+        wanted = template.get("metadata", {}).get("annotations", {})
+        least = int(wanted.get("autoscaling.knative.dev/min-scale", 0))
+        most = int(wanted.get("autoscaling.knative.dev/max-scale", 0)) or 1000
+        first = int(wanted.get("autoscaling.knative.dev/initial-scale", 1))
+        # A revision has its first pods until it was ready once, whatever the autoscaler thinks.
+        pods = self._scales.get((namespace, service), first) if was_ready else first
+        return max(least, min(most, pods))
+
+    def _revision(self, configuration: Doc, name: str, pods: int) -> Doc:
+        """The revision as it is now, with its Deployment and PodAutoscaler."""
+        meta = configuration["metadata"]
+        template = configuration["spec"]["template"]
+        service = meta["name"]
+        labels = {
+            f"{SERVING}/service": service,
+            f"{SERVING}/configuration": service,
+            f"{SERVING}/configurationGeneration": str(meta["generation"]),
+            **template.get("metadata", {}).get("labels", {}),
+        }
+        annotations = template.get("metadata", {}).get("annotations", {})
+        doc = _owned(configuration, f"{SERVING}/v1", "Revision", name, labels, annotations)
+        revision = self._api.apply(doc | {"spec": template["spec"]}, manager="knative")
+        deployment = self._deployment(revision, pods)
+        status = deployment.get("status", {})
+        available = status.get("availableReplicas", 0)
+        failed = next((each for each in conditions(deployment, "ReplicaFailure") if each["status"] == "True"), None)
+        if failed:
+            outcome = [{"type": "Ready", "status": "False", "reason": failed["reason"], "message": failed["message"]}]
+        elif is_true(revision, "Ready") or (available and available >= pods):
+            outcome = [{"type": "Ready", "status": "True"}]
+        else:
+            outcome = [{"type": "Ready", "status": "Unknown", "reason": "Deploying"}]
+        active = {"type": "Active", "status": "True" if pods else "False"}
+        self._autoscaler(revision, pods, status.get("readyReplicas", 0), [*outcome, active])
+        return self._status(revision, [*outcome, active], actualReplicas=available, desiredReplicas=pods)
+
+    def _deployment(self, revision: Doc, pods: int) -> Doc:
+        meta = revision["metadata"]
+        labels = {"app": meta["name"], f"{SERVING}/revision": meta["name"], f"{SERVING}/revisionUID": meta["uid"]}
+        labels |= {key: value for key, value in meta["labels"].items() if not key.endswith("configurationGeneration")}
+        spec = {key: value for key, value in revision["spec"].items() if key not in _REVISIONS_OWN}
+        spec["containers"] = [*spec["containers"], QUEUE_PROXY]
+        doc = _owned(revision, "apps/v1", "Deployment", f"{meta['name']}-deployment", labels)
+        template = {"metadata": {"labels": labels, "annotations": meta.get("annotations", {})}, "spec": spec}
+        selector = {"matchLabels": {f"{SERVING}/revisionUID": meta["uid"]}}
+        return self._api.apply(
+            doc | {"spec": {"replicas": pods, "selector": selector, "template": template}}, "knative"
+        )
+
+    def _autoscaler(self, revision: Doc, pods: int, ready: int, outcome: list[Doc]) -> None:
+        name = revision["metadata"]["name"]
+        doc = _owned(revision, AUTOSCALING, "PodAutoscaler", name, revision["metadata"]["labels"])
+        target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": f"{name}-deployment"}
+        scaler = self._api.apply(doc | {"spec": {"scaleTargetRef": target, "protocolType": "http1"}}, manager="knative")
+        self._status(
+            scaler, outcome, desiredScale=pods, actualScale=ready, metricsServiceName=name, serviceName=name
+        )  # fmt: skip
+
+    def _retire(self, namespace: str, service: str, current: str) -> None:
+        """Older revisions have no pods once a newer one is ready."""
+        for each in self._api.list("apps/v1", "Deployment", namespace, f"{SERVING}/service={service}"):
+            if each["metadata"]["labels"][f"{SERVING}/revision"] != current and each["spec"]["replicas"]:
+                self._api.patch(each, {"spec": {"replicas": 0}})
+
+    # Eventing
+
+    def _broker(self, broker: Doc) -> None:
+        meta = broker["metadata"]
+        url = f"http://broker-ingress.knative-eventing.svc.cluster.local/{meta['namespace']}/{meta['name']}"
+        self._status(broker, [{"type": "Ready", "status": "True"}], address={"url": url})
+
+    def _trigger(self, trigger: Doc) -> None:
+        namespace = trigger["metadata"]["namespace"]
+        broker = self._api.find("eventing.knative.dev/v1", "Broker", namespace, trigger["spec"]["broker"])
+        if broker is not None and is_true(broker, "Ready"):
+            self._status(trigger, [{"type": "Ready", "status": "True"}])
+        else:
+            reason = "BrokerDoesNotExist" if broker is None else "BrokerNotReady"
+            self._status(trigger, [{"type": "Ready", "status": "Unknown", "reason": reason}])
+
+    def _source(self, source: Doc) -> None:
+        meta = source["metadata"]
+        labels = {f"{SOURCES}/containerSource": meta["name"], f"{SOURCES}/source": "container-source-controller"}
+        template = source["spec"]["template"]
+        inner = template.get("metadata", {})
+        name = f"{meta['name']}-deployment"
+        spec = {
+            "selector": {"matchLabels": labels},
+            "template": {**template, "metadata": {**inner, "labels": {**inner.get("labels", {}), **labels}}},
+        }
+        deployment = self._api.apply(_owned(source, "apps/v1", "Deployment", name, labels) | {"spec": spec}, "knative")
+        sink = source["spec"]["sink"]
+        binding = _owned(source, f"{SOURCES}/v1", "SinkBinding", f"{meta['name']}-sinkbinding", labels)
+        subject = {"apiVersion": "apps/v1", "kind": "Deployment", "namespace": meta["namespace"], "name": name}
+        binding = self._api.apply(binding | {"spec": {"sink": sink, "subject": subject}}, "knative")
+        url = self._address(sink, meta["namespace"])
+        if url is None:
+            self._too_early.add(meta["uid"])
+        bound = url is not None and (self._late_sinks or meta["uid"] not in self._too_early)
+        if bound:
+            self._bind(deployment, url)
+        provided = {"type": "SinkProvided", "status": "True"} if url else {
+            "type": "SinkProvided", "status": "False", "reason": "NotFound", "message": "the sink cannot be resolved",
+        }  # fmt: skip
+        available = bool(deployment.get("status", {}).get("availableReplicas"))
+        ready = {"type": "Ready", "status": "True" if bound and available else "False" if url is None else "Unknown"}
+        told = {"sinkUri": url} if url else {}
+        self._status(binding, [provided, {**ready, "status": "True" if bound else "False"}], **told)
+        self._status(source, [{**provided, "type": "SinkBindingReady"}, ready], **told)
+
+    def _address(self, sink: Doc, namespace: str) -> str | None:
+        ref = sink.get("ref")
+        if ref is None:
+            return str(sink["uri"])
+        where = ref.get("namespace", namespace)
+        found = self._api.find(ref["apiVersion"], ref["kind"], where, ref["name"])
+        if found is None:
+            return None
+        if (ref["apiVersion"], ref["kind"]) == ("v1", "Service"):
+            return f"http://{ref['name']}.{where}.svc.cluster.local{sink.get('uri', '')}"
+        return found.get("status", {}).get("address", {}).get("url")
+
+    def _bind(self, deployment: Doc, url: str | None) -> None:
+        """K_SINK and K_CE_OVERRIDES for every container, as the SinkBinding's webhook and controller add them."""
+        env = [{"name": "K_SINK", "value": url}, {"name": "K_CE_OVERRIDES", "value": ""}]
+        containers = deployment["spec"]["template"]["spec"]["containers"]
+        if all(
+            any(old.get("value") == url for old in each.get("env", []) if old["name"] == "K_SINK")
+            for each in containers
+        ):
+            return
+        meta = deployment["metadata"]
+        self._api.apply(
+            {
+                "apiVersion": "apps/v1",
+                "kind": "Deployment",
+                "metadata": {"name": meta["name"], "namespace": meta["namespace"]},
+                "spec": {
+                    "template": {"spec": {"containers": [{"name": each["name"], "env": env} for each in containers]}}
+                },
+            },
+            "sinkbinding",
+        )
+
+    def _status(self, doc: Doc, outcome: list[Doc], **told: object) -> Doc:
+        """The object with that status; it is written only where it differs."""
+        old = doc.get("status", {})
+        new = {**old, **told, "observedGeneration": doc["metadata"]["generation"]}
+        new["conditions"] = with_conditions(old.get("conditions", []), outcome)
+        return doc if new == old else self._api.patch(doc, {"status": new}, "/status")
+
+
+_REVISIONS_OWN = {"containerConcurrency", "timeoutSeconds", "idleTimeoutSeconds", "responseStartTimeoutSeconds"}
+
+
+def _url(service: Doc) -> str:
+    meta = service["metadata"]
+    local = meta.get("labels", {}).get("networking.knative.dev/visibility") == "cluster-local"
+    return f"http://{meta['name']}.{meta['namespace']}.{'svc.cluster.local' if local else 'example.com'}"
+
+
+def _owned(
+    owner: Doc, version: str, kind: str, name: str, labels: dict[str, str], annotations: dict[str, str] | None = None
+) -> Doc:
+    meta = owner["metadata"]
+    reference = {
+        "apiVersion": owner["apiVersion"], "kind": owner["kind"], "name": meta["name"], "uid": meta["uid"],
+        "controller": True, "blockOwnerDeletion": True,
+    }  # fmt: skip
+    metadata = {
+        "name": name,
+        "namespace": meta["namespace"],
+        "labels": labels,
+        "annotations": annotations or {},
+        "ownerReferences": [reference],
+    }
+    return {"apiVersion": version, "kind": kind, "metadata": metadata}

@@ -1,0 +1,235 @@
+"""A Kubernetes control plane on this machine's loopback: the real parts, with nodes that kwok plays.
+
+Rules:
+- everything it makes is in one folder; it is gone with the plane, but for the logs of a plane that failed
+- its processes end with the one that started it, however that ends
+- nothing listens but on 127.0.0.1, on ports below the ephemeral ones
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import urllib3
+
+from tests.cluster import cluster
+from tests.cluster.api import Api, Refused
+from tests.cluster.credentials import ADMIN, Credentials
+from workload_generator.children import die_with_parent
+
+START_S = 120.0
+PLUGINS = "PodNodeSelector,PodTolerationRestriction"
+"""Admission plugins that are off by default and that our namespaces' placement annotations need."""
+SERVICE_RANGE = "10.96.0.0/16"
+POD_RANGE = "10.244.0.0/16"
+METRICS_HOST = "metrics-server.kube-system.svc"
+NODES = Path(__file__).with_name("nodes.yaml")
+
+
+class PlaneFailed(Exception):
+    """A part did not come up; the message names its log and has the end of it."""
+
+
+class Plane:
+    """etcd, the API server, controllers, scheduler, kwok and metrics-server; a context manager."""
+
+    def __init__(self, program: Path, folder: Path | None = None) -> None:
+        """`folder` (made, and emptied at the end) is one in memory unless it is given."""
+        self._program = program
+        where = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
+        self.folder = folder or Path(tempfile.mkdtemp(prefix="knative-bench-plane-", dir=where))
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._stopped = False
+        self.kubeconfig = self.folder / f"{ADMIN[0]}.kubeconfig"
+
+    def __enter__(self) -> Plane:
+        try:
+            self._start()
+        except BaseException:
+            self.stop(keep_logs=True)
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.stop(keep_logs=kind is not None)
+
+    def stop(self, keep_logs: bool = False) -> None:
+        """End every part, the API's users before the API; without `keep_logs` the folder goes too. Once is enough."""
+        if self._stopped:
+            return
+        self._stopped = True
+        for name in reversed(self._processes):
+            # Only the plane's own data is lost, and that is thrown away: there is nothing to close in order.
+            self._processes[name].send_signal(signal.SIGKILL)
+        for process in self._processes.values():
+            process.wait()
+        self._processes.clear()
+        for path in self.folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif not (keep_logs and path.suffix == ".log"):
+                path.unlink()
+        if keep_logs:
+            sys.stderr.write(f"the control plane's logs are in {self.folder}\n")
+        else:
+            self.folder.rmdir()
+
+    def check(self) -> None:
+        """Raises PlaneFailed when a part has ended."""
+        for name, process in self._processes.items():
+            if process.poll() is not None:
+                log = self.folder / f"{name}.log"
+                end = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+                raise PlaneFailed(f"{name} ended with {process.returncode}, its log is {log}:\n{end}")
+
+    def _start(self) -> None:
+        ports = iter(free_ports(8))
+        credentials = Credentials(self.folder)
+        etcd, peer, api = next(ports), next(ports), next(ports)
+        server = f"https://127.0.0.1:{api}"
+        self._start_etcd(f"http://127.0.0.1:{etcd}", f"http://127.0.0.1:{peer}")
+        self._start_api_server(credentials, api, f"http://127.0.0.1:{etcd}")
+        admin = Api(credentials.kubeconfig(server, *ADMIN))
+        self._wait("kube-apiserver", lambda: _answers(admin, "/readyz"))
+        # Before the controllers: the garbage collector looks for new kinds only every half minute.
+        cluster.add_crds(admin)
+        self._wait("Knative's CRDs", lambda: cluster.crds_established(admin))
+        self._start_controllers(credentials, server, next(ports))
+        self._start_scheduler(credentials, server, next(ports))
+        kubelet, metrics = next(ports), next(ports)
+        self._start_kwok(credentials, server, kubelet)
+        cluster.add_nodes(admin, kubelet)
+        cluster.add_agents(admin)
+        cluster.add_volumes(admin)
+        cluster.add_metrics(admin, metrics, self._start_metrics_server(credentials, server, metrics), METRICS_HOST)
+        self._wait("kwok's nodes", lambda: cluster.nodes_ready(admin))
+        self._wait("the controllers", lambda: cluster.has_accounts(admin))
+
+    def _start_etcd(self, clients: str, peers: str) -> None:
+        self._run(
+            "etcd",
+            f"--data-dir={self.folder / 'etcd'}", "--unsafe-no-fsync", "--log-level=warn",
+            f"--listen-client-urls={clients}", f"--advertise-client-urls={clients}",
+            f"--listen-peer-urls={peers}", f"--initial-advertise-peer-urls={peers}",
+            f"--initial-cluster=default={peers}",
+        )  # fmt: skip
+
+    def _start_api_server(self, credentials: Credentials, port: int, etcd: str) -> None:
+        certificate, key = credentials.serving("kube-apiserver")
+        private, public = credentials.signing_key()
+        proxy = credentials.client("front-proxy")
+        self._run(
+            "kube-apiserver",
+            f"--etcd-servers={etcd}", "--bind-address=127.0.0.1", f"--secure-port={port}",
+            f"--tls-cert-file={certificate}", f"--tls-private-key-file={key}",
+            f"--client-ca-file={credentials.authority}", "--anonymous-auth=false", "--authorization-mode=Node,RBAC",
+            "--service-account-issuer=https://kubernetes.default.svc", f"--service-account-key-file={public}",
+            f"--service-account-signing-key-file={private}", f"--service-cluster-ip-range={SERVICE_RANGE}",
+            f"--enable-admission-plugins={PLUGINS}", "--endpoint-reconciler-type=none", "--allow-privileged=true",
+            f"--requestheader-client-ca-file={credentials.authority}", "--requestheader-allowed-names=front-proxy",
+            "--requestheader-username-headers=X-Remote-User", "--requestheader-group-headers=X-Remote-Group",
+            "--requestheader-extra-headers-prefix=X-Remote-Extra-",
+            f"--proxy-client-cert-file={proxy[0]}", f"--proxy-client-key-file={proxy[1]}",
+            # Every part's own requests count: a test may send as many as it likes.
+            "--enable-priority-and-fairness=false", "--max-requests-inflight=2000", "--profiling=false",
+        )  # fmt: skip
+
+    def _start_controllers(self, credentials: Credentials, server: str, port: int) -> None:
+        config = credentials.kubeconfig(server, "system:kube-controller-manager")
+        certificate, key = credentials.serving("kube-controller-manager")
+        self._run(
+            "kube-controller-manager",
+            f"--kubeconfig={config}", f"--authentication-kubeconfig={config}", f"--authorization-kubeconfig={config}",
+            "--bind-address=127.0.0.1", f"--secure-port={port}", f"--tls-cert-file={certificate}",
+            f"--tls-private-key-file={key}", "--leader-elect=false", "--use-service-account-credentials",
+            f"--service-account-private-key-file={self.folder / 'accounts.key'}",
+            f"--root-ca-file={credentials.authority}", "--kube-api-qps=500", "--kube-api-burst=1000",
+            "--pvclaimbinder-sync-period=1s",
+            # Nodes are kwok's: no addresses to hand out, and no cloud.
+            "--allocate-node-cidrs=false", "--profiling=false",
+        )  # fmt: skip
+
+    def _start_scheduler(self, credentials: Credentials, server: str, port: int) -> None:
+        config = credentials.kubeconfig(server, "system:kube-scheduler")
+        certificate, key = credentials.serving("kube-scheduler")
+        self._run(
+            "kube-scheduler",
+            f"--kubeconfig={config}", f"--authentication-kubeconfig={config}", f"--authorization-kubeconfig={config}",
+            "--bind-address=127.0.0.1", f"--secure-port={port}", f"--tls-cert-file={certificate}",
+            f"--tls-private-key-file={key}", "--leader-elect=false", "--kube-api-qps=500", "--kube-api-burst=1000",
+        )  # fmt: skip
+
+    def _start_kwok(self, credentials: Credentials, server: str, port: int) -> None:
+        config = credentials.kubeconfig(server, "kwok", "system:masters")
+        certificate, key = credentials.serving("kwok")
+        self._run(
+            "kwok",
+            f"--kubeconfig={config}", f"--config={NODES}", "--manage-all-nodes=true", f"--cidr={POD_RANGE}",
+            "--node-ip=127.0.0.1", f"--node-port={port}", f"--server-address=127.0.0.1:{port}",
+            f"--tls-cert-file={certificate}", f"--tls-private-key-file={key}", "--node-lease-duration-seconds=40",
+        )  # fmt: skip
+
+    def _start_metrics_server(self, credentials: Credentials, server: str, port: int) -> Path:
+        config = credentials.kubeconfig(server, "metrics-server", "system:masters")
+        certificate, key = credentials.serving("metrics-server", METRICS_HOST)
+        self._run(
+            "metrics-server",
+            f"--kubeconfig={config}", f"--authentication-kubeconfig={config}", f"--authorization-kubeconfig={config}",
+            "--bind-address=127.0.0.1", f"--secure-port={port}", f"--tls-cert-file={certificate}",
+            f"--tls-private-key-file={key}", f"--kubelet-certificate-authority={credentials.authority}",
+            "--kubelet-preferred-address-types=InternalIP", "--kubelet-use-node-status-port", "--metric-resolution=10s",
+            "--kubelet-request-timeout=5s",
+        )  # fmt: skip
+        return credentials.authority
+
+    def _run(self, part: str, *flags: str) -> None:
+        # A home of its own: kwok reads a configuration from the user's.
+        with (self.folder / f"{part}.log").open("wb") as log:
+            self._processes[part] = subprocess.Popen(
+                [self._program, part, *flags], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                cwd=self.folder, env={"HOME": str(self.folder), "GOMAXPROCS": "2"},
+                preexec_fn=die_with_parent(signal.SIGKILL),
+            )  # fmt: skip
+
+    def _wait(self, what: str, ready: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + START_S
+        while not ready():
+            self.check()
+            if time.monotonic() > deadline:
+                raise PlaneFailed(f"{what} not ready after {START_S:.0f} s; logs are in {self.folder}")
+            time.sleep(0.05)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback that nobody listens on, below the ephemeral ones, which a client may hold at any moment."""
+    found: list[int] = []
+    with contextlib.ExitStack() as held:
+        for port in random.sample(range(20000, 32000), 2000):
+            probe = held.enter_context(socket.socket())
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            found.append(port)
+            if len(found) == count:
+                return found
+    raise PlaneFailed(f"fewer than {count} free ports between 20000 and 32000")
+
+
+def _answers(api: Api, path: str) -> bool:
+    try:
+        api.call("GET", path)
+    except (Refused, urllib3.exceptions.HTTPError):
+        return False  # it comes up
+    return True

@@ -1,0 +1,46 @@
+"""The program of a control plane: where it is kept, and what is said when there is none."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def ask(tmp_path: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`python -m tests.cluster` with an empty cache."""
+    return subprocess.run(
+        [sys.executable, "-m", "tests.cluster", *arguments],
+        cwd=ROOT, env={**os.environ, "XDG_CACHE_HOME": str(tmp_path), **environment}, capture_output=True, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.skipif(shutil.which("go") is None, reason="there is no go here")
+def test_a_build_that_takes_too_long_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    ran = ask(tmp_path, "build", "--within=0.01")
+    assert (ran.returncode, ran.stdout, len(ran.stderr.splitlines())) == (1, "", 1)
+    assert "did not end within" in ran.stderr
+    assert not [path for path in (tmp_path / "knative-bench").rglob("*") if path.is_file()]
+    assert ask(tmp_path, "cached").returncode == 1
+
+
+def test_without_go_there_is_one_line(tmp_path: Path) -> None:
+    ran = ask(tmp_path, "build", PATH="/nonexistent")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (1, "", "there is no go here\n")
+
+
+@pytest.mark.skipif(shutil.which("go") is None, reason="there is no go here")
+def test_what_is_cached_is_not_built_again(tmp_path: Path) -> None:
+    """The folder's name is the hash of modules, code and Go; whatever lies there is taken."""
+    ask(tmp_path, "build", "--within=0.01")
+    (folder,) = (tmp_path / "knative-bench" / "controlplane").iterdir()
+    (folder / "controlplane").touch()
+    ran = ask(tmp_path, "build", "--within=0.01")
+    assert (ran.returncode, ran.stdout.strip()) == (0, str(folder / "controlplane"))
+    assert ask(tmp_path, "cached").returncode == 0

@@ -1,0 +1,78 @@
+"""`kn-bench doctor` against the seed's fault, made by the real scheduler and garbage collector."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster.api import Api, Doc, wait_for
+from tests.cluster.conditions import conditions, is_true
+from tests.cluster.knative import Knative
+from tests.cluster.plane import Plane
+from tests.cluster.test_knative import has_sink, sink, source
+
+
+@pytest.fixture
+def knative(plane: Plane, kube: Api, namespace: str) -> Iterator[Knative]:
+    with Knative(kube, [namespace]) as made:
+        yield made
+
+
+def doctor(kubeconfig: Path, *flags: str) -> tuple[int, list[dict[str, Any]]]:
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from workload_generator.bench import main; sys.exit(main())",
+        "doctor",
+    ]
+    ran = subprocess.run(
+        [*command, f"--kubeconfig={kubeconfig}", "--output=json", *flags], capture_output=True, check=False, timeout=90
+    )
+    assert ran.stderr == b"", ran.stderr.decode()
+    return ran.returncode, json.loads(ran.stdout)
+
+
+def test_a_pod_stuck_behind_the_old_one_is_named_and_mended(
+    kubeconfig: Path, kube: Api, knative: Knative, namespace: str
+) -> None:
+    kube.apply(source(namespace, "1200m"))
+    wait_for("the old pod", lambda: [is_true(each, "Ready") for each in kube.list("v1", "Pod", namespace)] == [True])
+    kube.apply(sink(namespace))
+
+    def stuck() -> Doc | None:
+        new = [each for each in kube.list("v1", "Pod", namespace) if has_sink(each)]
+        return next(
+            (each for pod in new for each in conditions(pod, "PodScheduled") if each["status"] == "False"), None
+        )
+
+    wait_for("the new pod to be refused", stuck)
+    (old,) = [each["metadata"]["name"] for each in kube.list("v1", "Pod", namespace) if not has_sink(each)]
+
+    code, findings = doctor(kubeconfig)
+    (found,) = [each for each in findings if each["check"] == "container sources" and namespace in each["text"]]
+    assert (code, found["verdict"], found["fix"]) == (1, "failed", "kn-bench doctor --fix")
+    assert "Pending behind ReplicaSet" in found["text"] and "Insufficient cpu" in found["text"]
+    assert [each["metadata"]["name"] for each in kube.list("v1", "Pod", namespace) if not has_sink(each)] == [old]
+
+    _code, findings = doctor(kubeconfig, "--fix", "--timeout=60s")
+    (found,) = [each for each in findings if each["check"] == "container sources" and namespace in each["text"]]
+    assert found["verdict"] == "ok" and found["text"].startswith("mended:"), found
+    assert [(has_sink(each), is_true(each, "Ready")) for each in kube.list("v1", "Pod", namespace)] == [(True, True)]
+
+    _code, findings = doctor(kubeconfig)
+    (found,) = [each for each in findings if each["check"] == "container sources" and namespace in each["text"]]
+    assert found["verdict"] == "ok" and "mended" not in found["text"]
+
+
+def test_the_nodes_are_as_the_plane_made_them(plane: Plane, kubeconfig: Path) -> None:
+    def roomy() -> dict[str, Any] | None:
+        (node,) = [each for each in doctor(kubeconfig)[1] if each["check"] == "nodes"]
+        return node if node["verdict"] == "ok" else None  # an earlier test's pods may still be ending
+
+    assert "workload-generator-0: 2.3" in wait_for("room on the node", roomy)["text"]

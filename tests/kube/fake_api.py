@@ -1,0 +1,486 @@
+"""A fake API server: tokens, paging, watches with bookmarks, 409, 410, 429, server-side apply, absent APIs, and faults.
+
+State is in memory and may be read and changed by tests (`put`, `remove`, `objects`) while clients look on. Faults are
+asked for with `fail`. `FakeApi` runs in the test's own loop; `in_thread` serves commands that have a loop of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import copy
+import json
+import random
+import re
+import threading
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from aiohttp import web
+
+from tests.kube import applying
+from workload_generator.kube import resources
+from workload_generator.kube.resources import Object, Resource
+
+TOKEN = "a-token"
+PORTS = range(20000, 32768)
+ALL = tuple(value for value in vars(resources).values() if isinstance(value, Resource))
+_PATH = re.compile(r"/(?:api/v1|apis/([^/]+/[^/]+))(?:/namespaces/([^/]+)(?=/))?/([^/]+)(?:/([^/]+))?(?:/([^/]+))?")
+
+
+@dataclass
+class Fault:
+    """What becomes of the next `times` requests whose method and path fit."""
+
+    match: str  # a regular expression on `METHOD /path`
+    status: int = 0  # 0: not refused
+    reason: str = ""
+    retry_after: int | None = None
+    delay_s: float = 0.0
+    disconnect: bool = False
+    times: int = 1
+
+
+class FakeApi:
+    """The server. `served` says which APIs there are; `forbidden` holds `(verb, plural)` that are refused with 403."""
+
+    def __init__(self, served: Iterable[Resource] = ALL) -> None:
+        self.served = {(resource.api_version, resource.plural): resource for resource in served}
+        self.tokens = {TOKEN}
+        self.forbidden: set[tuple[str, str]] = set()
+        self.requests: list[str] = []
+        self.faults: list[Fault] = []
+        self.admit: Callable[[Object], None] = lambda _obj: None
+        """Called with each object before it is stored; may change it, or raise ValueError, which refuses it (403)."""
+        self.on_change: Callable[[str, Object], None] = lambda _type, _obj: None
+        """Called after each change: a place for what a controller would do, by `put` and `remove`."""
+        self.git_version = "v1.36.3"
+        self.url = ""
+        self._version = 100
+        self._oldest = 0
+        self._objects: dict[tuple[str, str], dict[tuple[str, str], Object]] = {}
+        self._owners: dict[str, applying.Applied] = {}  # by uid
+        self._history: list[tuple[int, str, Resource, Object]] = []
+        self._pages: dict[str, tuple[list[Object], int]] = {}
+        self._watchers: list[asyncio.Queue[tuple[str, Resource | None, Object] | None]] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._runner: web.AppRunner | None = None
+
+    # What tests do with it
+
+    def objects(self, resource: Resource) -> list[Object]:
+        """Copies of all objects of a kind."""
+        return copy.deepcopy(list(self._of(resource).values()))
+
+    def find(self, resource: Resource, name: str, namespace: str = "") -> Object | None:
+        """A copy of one object."""
+        return copy.deepcopy(self._of(resource).get((namespace, name)))
+
+    def put(self, resource: Resource, obj: Object) -> Object:
+        """Store an object as a controller would, status included; its metadata say name and namespace."""
+        obj = copy.deepcopy(obj)
+        obj.setdefault("apiVersion", resource.api_version)
+        obj.setdefault("kind", resource.kind)
+        return copy.deepcopy(self._store(resource, obj))
+
+    def remove(self, resource: Resource, name: str, namespace: str = "") -> None:
+        """Remove at once, and what it owns."""
+        gone = self._of(resource).pop((namespace, name))
+        self._changed("DELETED", resource, gone)
+        for other in list(self.served.values()):
+            for dependent in list(self._of(other).values()):
+                owners = dependent["metadata"].get("ownerReferences", ())
+                if any(owner["uid"] == gone["metadata"]["uid"] for owner in owners):
+                    about = dependent["metadata"]
+                    self.remove(other, about["name"], about.get("namespace", ""))
+
+    def fail(self, match: str, **how: Any) -> None:
+        """Make requests fail: see Fault."""
+        self.faults.append(Fault(match, **how))
+
+    def compact(self) -> None:
+        """Forget all history: older versions and pages answer 410 from now on, and watches end with it."""
+        self._oldest = self._version = self._version + 1
+        self._history.clear()
+        self._pages.clear()
+
+    def bookmark(self) -> None:
+        """Send a bookmark on every watch."""
+        self._version += 1
+        self._send("BOOKMARK", None, {"metadata": {"resourceVersion": str(self._version)}})
+
+    def end_watches(self, *, expired: bool = False) -> None:
+        """End all watches: as the server does after a while, or with an ERROR event of 410."""
+        if expired:
+            self._send("ERROR", None, _status(410, "Expired", "too old resource version"))
+        for queue in self._watchers:
+            self._call(queue.put_nowait, None)
+
+    @property
+    def watching(self) -> int:
+        """How many watches are open."""
+        return len(self._watchers)
+
+    def write_kubeconfig(self, path: Path, token: str = TOKEN) -> Path:
+        """A kubeconfig file that leads here."""
+        path.write_text(
+            yaml.safe_dump(
+                {
+                    "apiVersion": "v1",
+                    "kind": "Config",
+                    "current-context": "fake",
+                    "contexts": [{"name": "fake", "context": {"cluster": "fake", "user": "fake"}}],
+                    "clusters": [{"name": "fake", "cluster": {"server": self.url}}],
+                    "users": [{"name": "fake", "user": {"token": token}}],
+                }
+            )
+        )
+        return path
+
+    async def start(self) -> None:
+        """Listen on loopback."""
+        self._loop = asyncio.get_running_loop()
+        app = web.Application(client_max_size=2**24)
+        app.router.add_route("*", "/{path:.*}", self._answer)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await self._runner.setup()
+        while True:
+            port = random.choice(PORTS)
+            try:
+                await web.TCPSite(self._runner, "127.0.0.1", port).start()
+            except OSError:
+                continue
+            self.url = f"http://127.0.0.1:{port}"
+            return
+
+    async def stop(self) -> None:
+        """Close everything."""
+        self.end_watches()
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    # Answers
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        line = f"{request.method} {request.path}"
+        self.requests.append(f"{line}?{request.query_string}" if request.query_string else line)
+        token = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        if token not in self.tokens:
+            return _refusal(401, "Unauthorized", "Unauthorized")
+        for fault in self.faults:
+            if fault.times and re.search(fault.match, line):
+                fault.times -= 1
+                await asyncio.sleep(fault.delay_s)
+                if fault.disconnect:
+                    assert request.transport is not None
+                    request.transport.abort()
+                    return web.Response()
+                if fault.status:
+                    headers = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
+                    return _refusal(fault.status, fault.reason, f"fault of {fault.status}", headers)
+        if request.path == "/version":
+            major, minor = self.git_version.lstrip("v").split(".")[:2]
+            return web.json_response({"gitVersion": self.git_version, "major": major, "minor": minor})
+        if found := re.fullmatch(r"/(?:api/(v1)|apis/([^/]+/[^/]+))", request.path):
+            return self._discovery(found[1] or found[2])
+        match = _PATH.fullmatch(request.path)
+        resource = self.served.get((match[1] or "v1", match[3])) if match else None
+        if match is None or resource is None:
+            return web.Response(status=404, text="404 page not found\n")
+        return await self._serve(request, resource, match[2] or "", match[4] or "", match[5] or "")
+
+    def _discovery(self, version: str) -> web.Response:
+        kinds = [
+            {"name": resource.plural, "kind": resource.kind, "namespaced": resource.namespaced}
+            for (api_version, _), resource in self.served.items()
+            if api_version == version
+        ]
+        if not kinds:
+            return web.Response(status=404, text="404 page not found\n")
+        return web.json_response({"kind": "APIResourceList", "groupVersion": version, "resources": kinds})
+
+    async def _serve(
+        self, request: web.Request, resource: Resource, namespace: str, name: str, subresource: str
+    ) -> web.StreamResponse:
+        watching = request.query.get("watch") in ("1", "true")
+        verb = "watch" if watching else _VERBS[request.method, bool(name)]
+        if (verb, resource.plural) in self.forbidden:
+            return _refusal(403, "Forbidden", f"{resource} is forbidden: you cannot {verb} it")
+        if watching:
+            return await self._watch(request, resource, namespace)
+        if verb == "list":
+            return self._list(request, resource, namespace)
+        if verb == "create":
+            return await self._create(request, resource, namespace)
+        there = self._of(resource).get((namespace, name))
+        body = await request.json() if request.can_read_body else {}
+        if verb == "patch" and request.content_type == "application/apply-patch+yaml":
+            return self._apply(request, resource, namespace, name, body)
+        if there is None:
+            return _refusal(404, "NotFound", f'{resource} "{name}" not found')
+        if verb == "get":
+            return web.json_response(there)
+        if verb == "delete":
+            return self._delete(resource, namespace, name, there, body)
+        wanted = body if verb == "update" else applying.merge(there, body)
+        version = (body.get("metadata") or {}).get("resourceVersion")
+        if version not in (None, there["metadata"]["resourceVersion"]):
+            return _refusal(409, "Conflict", "the object has been modified; please apply your changes to the latest")
+        manager = f"{request.query.get('fieldManager', 'unknown')} by update"  # not the owner by apply
+        if subresource == "":
+            for path in applying.fields(body):
+                self._own(there, manager, path)
+        return self._keep(request, resource, wanted)
+
+    def _list(self, request: web.Request, resource: Resource, namespace: str) -> web.Response:
+        limit = int(request.query.get("limit", 0))
+        token = request.query.get("continue")
+        if token:
+            start = int(base64.b64decode(token).decode().partition(":")[2])
+            if token not in self._pages:
+                return _refusal(410, "Expired", "the provided continue parameter is too old")
+            items, version = self._pages[token]
+        else:
+            start, version = 0, self._version
+            items = [obj for obj in self._of(resource).values() if _selected(request, obj, namespace)]
+        about: dict[str, Any] = {"resourceVersion": str(version)}
+        end = start + limit if limit else len(items)
+        if end < len(items):
+            following = base64.b64encode(f"{version}:{end}".encode()).decode()
+            self._pages[following] = (items, version)
+            about |= {"continue": following, "remainingItemCount": len(items) - end}
+        page = [{key: obj[key] for key in obj if key not in ("apiVersion", "kind")} for obj in items[start:end]]
+        return web.json_response({"kind": f"{resource.kind}List", "metadata": about, "items": page})
+
+    async def _watch(self, request: web.Request, resource: Resource, namespace: str) -> web.StreamResponse:
+        since = int(request.query.get("resourceVersion") or self._version)
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        queue: asyncio.Queue[tuple[str, Resource | None, Object] | None] = asyncio.Queue()
+        if since < self._oldest:
+            queue.put_nowait(("ERROR", None, _status(410, "Expired", f"too old resource version: {since}")))
+            queue.put_nowait(None)
+        for version, kind, of, obj in self._history:
+            if version > since:
+                queue.put_nowait((kind, of, obj))
+        self._watchers.append(queue)
+        try:
+            async with asyncio.timeout(float(request.query.get("timeoutSeconds", 1800))):
+                await response.prepare(request)
+                while (event := await queue.get()) is not None:
+                    kind, of, obj = event
+                    if of is None or (of is resource and _selected(request, obj, namespace)):
+                        await response.write(json.dumps({"type": kind, "object": obj}).encode() + b"\n")
+                await response.write_eof()
+        except (TimeoutError, ConnectionError):
+            return response
+        finally:
+            self._watchers.remove(queue)
+        return response
+
+    async def _create(self, request: web.Request, resource: Resource, namespace: str) -> web.Response:
+        obj = await request.json()
+        if resource is resources.ACCESS_REVIEWS:
+            asked = obj["spec"]["resourceAttributes"]
+            allowed = (asked["verb"], asked["resource"]) not in self.forbidden
+            return web.json_response({**obj, "status": {"allowed": allowed}}, status=201)
+        about = obj["metadata"]
+        if "name" not in about:
+            about["name"] = about["generateName"] + uuid.uuid4().hex[:5]
+        if resource.namespaced:
+            about.setdefault("namespace", namespace)
+        if (about.get("namespace", ""), about["name"]) in self._of(resource):
+            return _refusal(409, "AlreadyExists", f'{resource} "{about["name"]}" already exists')
+        return self._keep(request, resource, obj, status=201)
+
+    def _apply(
+        self, request: web.Request, resource: Resource, namespace: str, name: str, manifest: Object
+    ) -> web.Response:
+        manager = request.query["fieldManager"]
+        there = self._of(resource).get((namespace, name))
+        wanted = applying.fields({key: value for key, value in manifest.items() if key not in ("apiVersion", "kind")})
+        wanted = {path: value for path, value in wanted.items() if path[:2] not in _IDENTITY}
+        if there is None:
+            obj = copy.deepcopy(manifest)
+            if resource.namespaced:
+                obj["metadata"]["namespace"] = namespace
+            answer = self._keep(request, resource, obj, status=201)
+            made = self._of(resource).get((namespace, name))
+            if made is not None:
+                self._owners[made["metadata"]["uid"]] = {manager: set(wanted)}
+            return answer
+        owners = self._owners.setdefault(there["metadata"]["uid"], {})
+        clashes = applying.conflicts(there, wanted, owners, manager)
+        if clashes and request.query.get("force") != "true":
+            text = f"Apply failed with {len(clashes)} conflict: conflicts with {', '.join(clashes)}"
+            return _refusal(409, "Conflict", text)
+        others = set().union(*(owned for other, owned in owners.items() if other != manager))
+        gone = owners.get(manager, set()) - set(wanted) - others
+        obj = applying.apply(there, manifest, gone)
+        answer = self._keep(request, resource, obj)
+        if answer.status < 300 and request.query.get("dryRun") != "All":
+            for other in owners:
+                owners[other] -= {path for path in wanted if f'"{other}": .{".".join(path)}' in clashes}
+            owners[manager] = set(wanted)
+        return answer
+
+    def _delete(self, resource: Resource, namespace: str, name: str, there: Object, options: Object) -> web.Response:
+        uid = (options.get("preconditions") or {}).get("uid")
+        if uid not in (None, there["metadata"]["uid"]):
+            return _refusal(409, "Conflict", "the UID in the precondition does not match")
+        if there["metadata"].get("finalizers"):
+            there = copy.deepcopy(there)
+            there["metadata"].setdefault("deletionTimestamp", _now())
+            self._store(resource, there)
+        else:
+            self.remove(resource, name, namespace)
+        return web.json_response({"kind": "Status", "status": "Success"})
+
+    def _keep(self, request: web.Request, resource: Resource, obj: Object, status: int = 200) -> web.Response:
+        obj = copy.deepcopy(obj)
+        try:
+            self.admit(obj)
+        except ValueError as error:
+            return _refusal(403, "Forbidden", str(error))
+        if request.query.get("dryRun") == "All":
+            return web.json_response(obj, status=status)
+        stored = self._store(resource, obj)
+        return web.json_response(stored, status=status)
+
+    # The store
+
+    def _of(self, resource: Resource) -> dict[tuple[str, str], Object]:
+        return self._objects.setdefault((resource.api_version, resource.plural), {})
+
+    def _store(self, resource: Resource, obj: Object) -> Object:
+        about = obj["metadata"]
+        key = (about.get("namespace", ""), about["name"])
+        before = self._of(resource).get(key)
+        if before is None:
+            about.setdefault("uid", str(uuid.uuid4()))
+            about.setdefault("creationTimestamp", _now())
+            about.setdefault("generation", 1)
+        else:
+            for name in ("uid", "creationTimestamp"):
+                about[name] = before["metadata"][name]
+            same = before.get("spec") == obj.get("spec")
+            about["generation"] = before["metadata"]["generation"] + (not same)
+            if {**before, "metadata": None} == {**obj, "metadata": None} and _bare(before) == _bare(obj):
+                return before  # as the real one: what changes nothing is no change
+        self._version += 1
+        about["resourceVersion"] = str(self._version)
+        if about.get("deletionTimestamp") and not about.get("finalizers"):
+            self._of(resource)[key] = obj
+            self.remove(resource, about["name"], about.get("namespace", ""))
+            return obj
+        self._of(resource)[key] = obj
+        self._changed("ADDED" if before is None else "MODIFIED", resource, obj)
+        return obj
+
+    def _changed(self, kind: str, resource: Resource, obj: Object) -> None:
+        if kind == "DELETED":
+            self._version += 1
+            obj = {**obj, "metadata": {**obj["metadata"], "resourceVersion": str(self._version)}}
+        obj = copy.deepcopy(obj)
+        self._history.append((self._version, kind, resource, obj))
+        self._send(kind, resource, obj)
+        self.on_change(kind, copy.deepcopy(obj))
+
+    def _own(self, obj: Object, manager: str, path: applying.Path) -> None:
+        owners = self._owners.setdefault(obj["metadata"]["uid"], {})
+        for other, owned in owners.items():
+            if other != manager:
+                owned.discard(path)
+        owners.setdefault(manager, set()).add(path)
+
+    def _send(self, kind: str, resource: Resource | None, obj: Object) -> None:
+        for queue in self._watchers:
+            self._call(queue.put_nowait, (kind, resource, obj))
+
+    def _call(self, function: Callable[..., None], *arguments: Any) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(function, *arguments)
+
+
+_VERBS = {
+    ("GET", True): "get",
+    ("GET", False): "list",
+    ("POST", False): "create",
+    ("POST", True): "create",
+    ("PUT", True): "update",
+    ("PATCH", True): "patch",
+    ("DELETE", True): "delete",
+    ("DELETE", False): "deletecollection",
+}
+_IDENTITY = (("metadata", "name"), ("metadata", "namespace"))
+
+
+@contextlib.asynccontextmanager
+async def running(api: FakeApi) -> AsyncIterator[FakeApi]:
+    """The server, in this loop."""
+    await api.start()
+    try:
+        yield api
+    finally:
+        await api.stop()
+
+
+@contextlib.contextmanager
+def in_thread(api: FakeApi) -> Iterator[FakeApi]:
+    """The server, in a loop and thread of its own."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        asyncio.run_coroutine_threadsafe(api.start(), loop).result(10)
+        yield api
+    finally:
+        asyncio.run_coroutine_threadsafe(api.stop(), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()
+
+
+def _selected(request: web.Request, obj: Object, namespace: str) -> bool:
+    about = obj["metadata"]
+    if namespace and about.get("namespace") != namespace:
+        return False
+    for term in filter(None, request.query.get("labelSelector", "").split(",")):
+        name, equal, value = (term.replace("==", "=").replace("!=", "!").replace("!", "!=")).partition("=")
+        labels = about.get("labels") or {}
+        if name.endswith("!"):
+            fits = labels.get(name[:-1]) != value
+        else:
+            fits = labels.get(name) == value if equal else name in labels
+        if not fits:
+            return False
+    for term in filter(None, request.query.get("fieldSelector", "").split(",")):
+        path, _, value = term.partition("=")
+        here: Any = obj
+        for word in path.split("."):
+            here = (here or {}).get(word)
+        if str(here or "") != value:
+            return False
+    return True
+
+
+def _bare(obj: Object) -> Object:
+    ours = ("resourceVersion", "generation", "managedFields")
+    return {key: value for key, value in obj["metadata"].items() if key not in ours}
+
+
+def _status(code: int, reason: str, message: str) -> Object:
+    return {"kind": "Status", "status": "Failure", "code": code, "reason": reason, "message": message}
+
+
+def _refusal(code: int, reason: str, message: str, headers: dict[str, str] | None = None) -> web.Response:
+    return web.json_response(_status(code, reason, message), status=code, headers=headers)
+
+
+def _now() -> str:
+    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"

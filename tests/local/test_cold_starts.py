@@ -1,0 +1,112 @@
+"""Cold starts of the embedded platform: proven, and taken apart, against delays that are known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.local.platforms import DOMAIN, FUNCTION, SOON, local
+from tests.local.test_runs import run
+from tests.results.logs import rows_of
+from tests.support import Generator
+from workload_generator.results.extract import extract
+
+NAME = f"{FUNCTION}-0"
+
+
+@pytest.fixture
+def generator(tmp_path: Path) -> Generator:
+    return Generator(tmp_path)
+
+
+def lines(ran: Any) -> list[dict[str, Any]]:
+    return [doc for doc in ran.lines if doc["event"] == "cold_start"]
+
+
+ROUNDS = {"requestsPerSecond": 0.2, "duration": "15s"}
+COLD = {"settle": "100ms", "maxWait": "30s"}
+
+
+async def test_every_start_from_zero_is_proven_and_its_phases_add_up(generator: Generator, tmp_path: Path) -> None:
+    late = f"{FUNCTION}-1"
+    services = {NAME: {"env": {"SLEEP_BEFORE_S": "0.4"}}, late: {"env": {"READY_AFTER_S": "0.6"}}}
+    async with local(tmp_path, services, **SOON) as platform:
+        ran = await run(generator, platform, "--cold-start", services=(NAME, late), rate=ROUNDS, coldStart=COLD)
+    starts, requests = lines(ran), ran.requests()
+    assert ran.lines[0]["cold_starts"] == {"source": "local", "wait": "zero", "unknown": None}
+    assert len(starts) == len(requests) >= 2 and {each["proven"] for each in starts} == {True}
+    for start, request in zip(starts, requests, strict=True):
+        assert (start["seq"], start["instance"]) == (request["seq"], request["instance"])
+        assert request["cold"] is start["cold"] is True and start["zero_for"] >= 100
+        points = start["points"]
+        assert list(points) == ["scale", "created", "listening", "ready", "first_byte"]
+        assert abs(points["first_byte"] - request["ttfb"]) <= 0.002
+        if NAME in start["target"]:
+            assert points["listening"] - points["created"] >= 400 - start["error"], "it sleeps before it listens"
+        else:
+            assert points["ready"] - points["created"] >= 600 - start["error"], "it is ready late"
+    db = tmp_path / "benchmark.db"
+    assert not extract(generator.logs, db).skipped
+    sums = rows_of(db, "SELECT seq, sum(ms) AS ms, min(ms) AS least FROM cold_start_phases GROUP BY seq")
+    by_seq = {row["seq"]: row for row in sums}
+    for request in requests:
+        found = by_seq[request["seq"]]
+        assert found["least"] >= 0 and abs(found["ms"] - request["ttfb"]) <= 0.002
+    (proof,) = rows_of(db, "SELECT sum(requests) AS n, sum(proven) AS p, min(share) AS s FROM cold_start_proofs")
+    assert proof["n"] == proof["p"] == len(starts) and proof["s"] == 1
+    assert extract(generator.logs, db).rows == 0 and len(rows_of(db, "SELECT * FROM cold_starts")) == len(starts)
+
+
+async def test_a_start_that_crashed_proves_nothing_and_the_next_one_does(generator: Generator, tmp_path: Path) -> None:
+    env = {"CRASH_ONCE": str(tmp_path / "crashed")}
+    cold = {**COLD, "settle": "1500ms"}  # longer than the platform waits before it tries again
+    async with local(tmp_path, {NAME: {"env": env}}, **SOON) as platform:
+        ran = await run(generator, platform, "--cold-start", rate={**ROUNDS, "requestsPerSecond": 0.1}, coldStart=cold)
+        crashed = [event.instance for event in platform.events if event.kind == "exited"][0]
+    first, second = lines(ran)
+    assert [row["status"] for row in ran.requests()] == [504, 200]
+    assert (first["zero"], first["proven"], first["instance"]) == (True, None, None), first
+    assert (second["proven"], second["cold"]) == (True, True) and second["instance"] != crashed, second
+
+
+async def test_a_target_that_never_gets_to_zero_is_not_sent_to(generator: Generator, tmp_path: Path) -> None:
+    warm = {"min-scale": 1}
+    async with local(tmp_path, {NAME: warm}, **SOON) as platform:
+        cold = {"maxWait": "500ms", "settle": "0s"}
+        ran = await run(generator, platform, "--cold-start", rate={**ROUNDS, "duration": "4s"}, coldStart=cold)
+        state = await platform.state()
+    (row,), (start,) = ran.requests(), lines(ran)
+    assert row["error"] == "dropped" and "no zero within 500ms" in row["message"] and NAME in row["message"]
+    assert (start["zero"], start["proven"], start["points"]) == (False, None, {}) and start["waited"] >= 500
+    assert state["counts"]["requests"] == 0
+
+
+async def test_rounds_say_what_was_not_cold(generator: Generator, tmp_path: Path) -> None:
+    async with local(tmp_path, **SOON) as platform:
+        rate = {"requestsPerSecond": 5, "duration": "400ms"}
+        cold = {"wait": "interval", "gap": "10ms"}
+        ran = await run(generator, platform, "--cold-start", rate=rate, coldStart=cold)
+    first, *others = lines(ran)
+    assert (first["proven"], first["cold"]) == (True, True)
+    for each in others:
+        assert (each["proven"], each["cold"], each["zero"]) == (False, False, False)
+        assert first["instance"] in each["reason"]
+
+
+async def test_without_access_everything_works_and_is_unknown(generator: Generator) -> None:
+    from tests.support import at_once, target
+
+    async with target(at_once) as url:
+        path = generator.experiment(url, rate={**ROUNDS, "duration": "1s"}, coldStart={"wait": "zero"})
+        ran = await generator.run(f"--config={path}", "--cold-start")
+    assert [row["status"] for row in ran.requests()] == [200] and not lines(ran)
+    assert ran.lines[0]["cold_starts"]["wait"] == "interval" and ran.lines[0]["cold_starts"]["unknown"]
+    assert ran.stderr.count("unknown") == 1, ran.stderr
+
+
+def test_the_domain_names_the_service() -> None:
+    from workload_generator.watch.watcher import service_of
+
+    assert service_of(f"{NAME}.{DOMAIN}:80") == NAME

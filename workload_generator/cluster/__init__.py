@@ -1,0 +1,1 @@
+"""Kubernetes from the operator's side, and what is run there."""

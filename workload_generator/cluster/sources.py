@@ -1,0 +1,137 @@
+"""ContainerSources whose generator cannot send: what is wrong, and what a person would do about it by hand.
+
+Two faults leave a pod without `K_SINK`:
+- the binding of the sink changes the Deployment, the new ReplicaSet's pod finds no room beside the old one's, and the
+  old one goes on without `K_SINK`: the ReplicaSet whose pod is not Pending has to go
+- the source is older than its sink and was never looked at again (knative/eventing#9189): it has to be touched
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+from workload_generator.kube.client import Kube
+from workload_generator.kube.errors import WaitTimeout
+from workload_generator.kube.reflector import Reflector
+from workload_generator.kube.resources import (
+    CONTAINER_SOURCES,
+    DEPLOYMENTS,
+    PODS,
+    REPLICA_SETS,
+    Object,
+    condition,
+    is_ready,
+    name_of,
+    namespace_of,
+)
+
+SINK_VARIABLE = "K_SINK"
+_TOUCHED = "knative-bench/touched"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceState:
+    """What became of one ContainerSource. `old` are the ReplicaSets that stand in the new one's way."""
+
+    namespace: str
+    name: str
+    fault: Literal["", "stuck", "unbound", "starting"]
+    text: str
+    old: tuple[str, ...] = ()
+
+
+async def examine(kube: Kube, source: Object) -> SourceState:
+    """Look at the source's Deployment, ReplicaSets and pods. Raises ApiError."""
+    namespace, name = namespace_of(source), name_of(source)
+    uid = source["metadata"]["uid"]
+    deployments = [one for one in (await kube.list(DEPLOYMENTS, namespace)).items if _owned_by(one, uid)]
+    if not deployments:
+        return SourceState(namespace, name, "unbound", f"it has no Deployment: {_ready_text(source)}")
+    deployment = deployments[0]
+    sets = [
+        one
+        for one in (await kube.list(REPLICA_SETS, namespace)).items
+        if _owned_by(one, deployment["metadata"]["uid"]) and one["spec"].get("replicas")
+    ]
+    pods = (await kube.list(PODS, namespace)).items
+    new = [one for one in sets if has_sink(one["spec"]["template"])]
+    old = [one for one in sets if not has_sink(one["spec"]["template"])]
+    if new and old:
+        for pod in _pods_of(pods, new):
+            scheduled = condition(pod, "PodScheduled") or {}
+            if scheduled.get("status") == "False":
+                return SourceState(
+                    namespace,
+                    name,
+                    "stuck",
+                    f"pod {name_of(pod)} has {SINK_VARIABLE} and is Pending behind ReplicaSet {name_of(old[0])}, whose "
+                    f"pod runs without it: {scheduled.get('message') or 'not scheduled'}",
+                    tuple(name_of(one) for one in old),
+                )
+    if any(is_ready(pod) for pod in _pods_of(pods, new)) and not old:
+        return SourceState(namespace, name, "", f"its pod runs and has {SINK_VARIABLE}")
+    if not has_sink(deployment["spec"]["template"]):
+        return SourceState(
+            namespace,
+            name,
+            "unbound",
+            f"its pods get no {SINK_VARIABLE}: {_ready_text(source)} (knative/eventing#9189)",
+        )
+    return SourceState(namespace, name, "starting", f"no pod with {SINK_VARIABLE} is ready yet: {_ready_text(source)}")
+
+
+async def mend(kube: Kube, state: SourceState, timeout_s: float) -> str:
+    """Do what `state` calls for, wait until a pod with K_SINK is ready, say what was done. WaitTimeout, ApiError."""
+    if state.fault == "stuck":
+        for name in state.old:
+            await kube.delete(REPLICA_SETS, name, state.namespace)
+        done = f"ReplicaSet {', '.join(state.old)} deleted"
+    else:
+        touch = {"metadata": {"annotations": {_TOUCHED: str(time.time_ns())}}}
+        await kube.patch(CONTAINER_SOURCES, state.name, touch, state.namespace)
+        done = "the source touched"
+    began = time.monotonic()
+    last = state
+    try:
+        async with asyncio.timeout(timeout_s), Reflector(kube, PODS, state.namespace) as pods:
+            while True:
+                seen = _versions(pods.objects)
+                last = await examine(kube, await kube.get(CONTAINER_SOURCES, state.name, state.namespace))
+                if not last.fault:
+                    return f"{done}; after {time.monotonic() - began:.1f} s {last.text}"
+                await pods.until(lambda now, seen=seen: _versions(now) != seen)  # type: ignore[misc]
+    except TimeoutError:
+        raise WaitTimeout(f"{done}, but after {timeout_s:g} s: {last.text}") from None
+
+
+def _versions(objects: dict[tuple[str, str], Object]) -> dict[tuple[str, str], str]:
+    return {key: obj["metadata"]["resourceVersion"] for key, obj in objects.items()}
+
+
+def has_sink(pod: Object) -> bool:
+    """Whether a pod, or a template of one, sets K_SINK to something in its containers."""
+    return any(
+        variable["name"] == SINK_VARIABLE and bool(variable.get("value"))
+        for container in pod["spec"]["containers"]
+        for variable in container.get("env") or ()
+    )
+
+
+def _owned_by(obj: Object, uid: str) -> bool:
+    return any(owner["uid"] == uid for owner in obj["metadata"].get("ownerReferences") or ())
+
+
+def _pods_of(pods: list[Object], sets: list[Object]) -> list[Object]:
+    return [pod for pod in pods if any(_owned_by(pod, one["metadata"]["uid"]) for one in sets)]
+
+
+def _ready_text(source: Object) -> str:
+    found = condition(source, "Ready")
+    if found is None:
+        return "nothing has looked at the source yet"
+    if found["status"] == "True":
+        return "the source says that it is Ready"
+    return f"the source is not Ready: {found.get('message') or found.get('reason') or 'no message'}"

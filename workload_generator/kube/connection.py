@@ -1,0 +1,138 @@
+"""Requests to the API server: credentials that are renewed when they are refused, retries, and errors of our own.
+
+What is retried: anything that was refused with 429 or 503 and a Retry-After, since it was not done; GETs that met no
+server, a broken connection or another 5xx. Never a write whose fate is unknown. All within `patience_s`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+import time
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import aiohttp
+
+from workload_generator import __version__
+from workload_generator.kube.credentials import Access, Credentials
+from workload_generator.kube.errors import ApiError, Busy, Unauthorized, Unreachable, error_of
+
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
+_CONNECT_S = 10.0
+_REFUSED_UNDONE = (429, 503)
+
+Params = Mapping[str, str | int]
+
+
+class Connection:
+    """One cluster. Close it, or use it as an asynchronous context."""
+
+    def __init__(self, credentials: Credentials, access: Access, patience_s: float, timeout_s: float) -> None:
+        self._credentials = credentials
+        self._access = access
+        self._patience_s = patience_s
+        self._timeout_s = timeout_s
+        self._renewing = asyncio.Lock()
+        self._session = aiohttp.ClientSession(
+            headers={"User-Agent": f"kn-bench/{__version__}", "Accept": "application/json"}, trust_env=True
+        )
+
+    @property
+    def access(self) -> Access:
+        """Where this leads."""
+        return self._access
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Params | None = None,
+        body: bytes | None = None,
+        content_type: str = "application/json",
+    ) -> bytes:
+        """The body of the answer. Raises ApiError."""
+        until = time.monotonic() + self._patience_s
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            try:
+                timeout = aiohttp.ClientTimeout(total=self._timeout_s, sock_connect=_CONNECT_S)
+                async with self._open(method, path, params, body, content_type, timeout) as response:
+                    return await response.read()
+            except (Busy, Unreachable) as error:
+                undone = error.status in _REFUSED_UNDONE and error.retry_after_s is not None
+                if not undone and method != "GET":
+                    raise
+                wait_s = pause_s if error.retry_after_s is None else error.retry_after_s
+                if time.monotonic() + wait_s > until:
+                    raise
+            await asyncio.sleep(wait_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    @contextlib.asynccontextmanager
+    async def stream(self, path: str, params: Params, silence_s: float) -> AsyncIterator[aiohttp.StreamReader]:
+        """An answer without end; nothing for `silence_s` ends it with Unreachable. Not retried. Raises ApiError."""
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=silence_s)
+        async with self._open("GET", path, params, None, "application/json", timeout) as response:
+            yield response.content
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._session.close()
+
+    @contextlib.asynccontextmanager
+    async def _open(
+        self,
+        method: str,
+        path: str,
+        params: Params | None,
+        body: bytes | None,
+        content_type: str,
+        limits: aiohttp.ClientTimeout,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        if self._credentials.is_stale():
+            await self._renew(self._access)
+        renewed = False
+        while True:
+            access = self._access
+            headers = {"Content-Type": content_type} if body is not None else {}
+            if access.token:
+                headers["Authorization"] = f"Bearer {access.token}"
+            secure: dict[str, Any] = {}
+            if access.server.startswith("https:"):
+                secure = {"ssl": access.tls, "server_hostname": access.server_name}
+            try:
+                async with self._session.request(
+                    method,
+                    access.server + path,
+                    params=params,
+                    data=body,
+                    headers=headers,
+                    timeout=limits,
+                    proxy=access.proxy,
+                    allow_redirects=False,
+                    **secure,
+                ) as response:
+                    if response.status < 300:
+                        yield response
+                        return
+                    text = await response.read()
+                    refusal = error_of(method, path, response.status, text, response.headers.get("Retry-After"))
+            except ApiError:
+                raise
+            except TimeoutError:
+                raise Unreachable(f"{method} {path}: {access.server} did not answer in time") from None
+            except (aiohttp.ClientError, ssl.SSLError, OSError) as error:
+                raise Unreachable(f"{method} {path}: {access.server} cannot be reached: {error}") from None
+            if not isinstance(refusal, Unauthorized) or renewed:
+                raise refusal
+            renewed = True
+            await self._renew(access)
+
+    async def _renew(self, refused: Access) -> None:
+        """Load the credentials again, once for all who were refused with the same ones."""
+        async with self._renewing:
+            if self._access is refused:
+                self._access = await self._credentials.load()

@@ -1,0 +1,87 @@
+"""The kinds of objects that we ask for, and their places in the API."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+Object = dict[str, Any]
+"""An API object, or a part of one, as the API's JSON has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A kind: `api_version` as in manifests (`v1`, `apps/v1`), `plural` as in URLs (`deployments`)."""
+
+    api_version: str
+    plural: str
+    kind: str
+    namespaced: bool = True
+
+    @property
+    def group(self) -> str:
+        """`apps`; empty for the core API."""
+        return self.api_version.rpartition("/")[0]
+
+    def path(self, name: str = "", namespace: str = "", subresource: str = "") -> str:
+        """The URL's path of one object, or without `name` of all of them (in all namespaces without `namespace`)."""
+        words = ["", "apis" if self.group else "api", self.api_version]
+        if namespace and self.namespaced:
+            words += ["namespaces", namespace]
+        words += [self.plural, *([name] if name else []), *([subresource] if subresource else [])]
+        return "/".join(words)
+
+    def __str__(self) -> str:
+        return f"{self.plural}.{self.group}" if self.group else self.plural
+
+
+PODS = Resource("v1", "pods", "Pod")
+NODES = Resource("v1", "nodes", "Node", namespaced=False)
+NAMESPACES = Resource("v1", "namespaces", "Namespace", namespaced=False)
+EVENTS = Resource("v1", "events", "Event")
+CONFIG_MAPS = Resource("v1", "configmaps", "ConfigMap")
+CORE_SERVICES = Resource("v1", "services", "Service")
+RESOURCE_QUOTAS = Resource("v1", "resourcequotas", "ResourceQuota")
+DEPLOYMENTS = Resource("apps/v1", "deployments", "Deployment")
+REPLICA_SETS = Resource("apps/v1", "replicasets", "ReplicaSet")
+JOBS = Resource("batch/v1", "jobs", "Job")
+CRDS = Resource("apiextensions.k8s.io/v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False)
+ACCESS_REVIEWS = Resource("authorization.k8s.io/v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview", False)
+SERVICES = Resource("serving.knative.dev/v1", "services", "Service")
+REVISIONS = Resource("serving.knative.dev/v1", "revisions", "Revision")
+CONFIGURATIONS = Resource("serving.knative.dev/v1", "configurations", "Configuration")
+POD_AUTOSCALERS = Resource("autoscaling.internal.knative.dev/v1alpha1", "podautoscalers", "PodAutoscaler")
+BROKERS = Resource("eventing.knative.dev/v1", "brokers", "Broker")
+TRIGGERS = Resource("eventing.knative.dev/v1", "triggers", "Trigger")
+SEQUENCES = Resource("flows.knative.dev/v1", "sequences", "Sequence")
+CONTAINER_SOURCES = Resource("sources.knative.dev/v1", "containersources", "ContainerSource")
+SINK_BINDINGS = Resource("sources.knative.dev/v1", "sinkbindings", "SinkBinding")
+NODE_METRICS = Resource("metrics.k8s.io/v1beta1", "nodes", "NodeMetrics", namespaced=False)
+POD_METRICS = Resource("metrics.k8s.io/v1beta1", "pods", "PodMetrics")
+
+
+def name_of(obj: Object) -> str:
+    """The object's name."""
+    return str(obj["metadata"]["name"])
+
+
+def namespace_of(obj: Object) -> str:
+    """The object's namespace; empty when its kind has none."""
+    return str(obj["metadata"].get("namespace") or "")
+
+
+def condition(obj: Object, kind: str) -> Object | None:
+    """The condition of this type (`Ready`), or None when the object does not have it yet."""
+    for found in obj.get("status", {}).get("conditions") or ():
+        if found.get("type") == kind:
+            return dict(found)
+    return None
+
+
+def is_ready(obj: Object, kind: str = "Ready") -> bool:
+    """Whether the condition is True and speaks of the present generation, not of what was there before a change."""
+    found = condition(obj, kind)
+    if found is None or found.get("status") != "True":
+        return False
+    observed = obj["status"].get("observedGeneration")
+    return observed is None or observed >= obj["metadata"].get("generation", 0)

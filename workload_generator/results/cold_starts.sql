@@ -1,0 +1,61 @@
+-- Cold starts: whether each was one, and what it is made of. Added to the schema by version 4.
+
+-- One line `cold_start` of the log. Points are ms since the send on the generator's clock; NULL is not seen.
+CREATE TABLE cold_starts (
+    experiment_id INTEGER NOT NULL REFERENCES experiments (id),
+    shard         INTEGER NOT NULL,
+    seq           INTEGER NOT NULL,
+    timestamp     TEXT,    -- of the send, or of the moment at which it was given up
+    target        TEXT,
+    source        TEXT,    -- who saw it: local or kubernetes
+    zero          INTEGER, -- 1 when there was no instance that is not gone just before the send
+    zero_for      REAL,    -- and for how long there had been none
+    waited        REAL,    -- for zero
+    instance      TEXT,    -- that answered
+    is_cold       INTEGER, -- the function's own answer
+    cold_proven   INTEGER, -- NULL is unknown
+    reason        TEXT,    -- why it is not proven
+    scale         REAL,    -- the decision to have an instance
+    created       REAL,
+    scheduled     REAL,
+    pulled        REAL,
+    started       REAL,
+    listening     REAL,
+    queue_ready   REAL,
+    ready         REAL,
+    first_byte    REAL,
+    error         REAL,    -- how far a point may be off, ms
+    grid          TEXT     -- JSON array: points that are known to whole seconds only (1 s grid)
+);
+CREATE UNIQUE INDEX cold_starts_once ON cold_starts (experiment_id, shard, seq);
+
+-- The phases of each cold start in ms: they add up to the time to the first byte. A phase ends at the point of its name;
+-- one that ends before another one began, within the clocks' error, counts as 0.
+CREATE VIEW cold_start_phases AS
+WITH points AS (
+    SELECT experiment_id, shard, seq, target, cold_proven, error, grid, n.key AS number, n.value AS phase,
+           CASE n.value WHEN 'scale' THEN scale WHEN 'created' THEN created WHEN 'scheduled' THEN scheduled
+                        WHEN 'pulled' THEN pulled WHEN 'started' THEN started WHEN 'listening' THEN listening
+                        WHEN 'queue_ready' THEN queue_ready WHEN 'ready' THEN ready ELSE first_byte END AS at
+    FROM cold_starts, json_each('["scale","created","scheduled","pulled","started","listening","queue_ready","ready","first_byte"]') AS n
+),
+reached AS (
+    SELECT *, min(max(at, coalesce(max(at) OVER earlier, 0), 0),
+                  coalesce(max(iif(phase = 'first_byte', at, NULL)) OVER whole, 9e999)) AS until
+    FROM points WHERE at IS NOT NULL
+    WINDOW earlier AS (PARTITION BY experiment_id, shard, seq ORDER BY number ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING),
+           whole AS (PARTITION BY experiment_id, shard, seq)
+)
+SELECT experiment_id, shard, seq, target, cold_proven, phase, number,
+       coalesce(lag(until) OVER steps, 0) AS begin, until AS end, until - coalesce(lag(until) OVER steps, 0) AS ms,
+       error, EXISTS (SELECT 1 FROM json_each(reached.grid) WHERE value = phase) AS grid
+FROM reached
+WINDOW steps AS (PARTITION BY experiment_id, shard, seq ORDER BY number);
+
+-- How many of a run's cold-start requests were proven to be cold, by target; `skipped` never got to zero and were not sent.
+CREATE VIEW cold_start_proofs AS
+SELECT experiment_id, target, count(*) AS requests, sum(cold_proven IS 1) AS proven, sum(cold_proven IS 0) AS refuted,
+       sum(cold_proven IS NULL) AS unknown, sum(first_byte IS NULL AND instance IS NULL AND zero IS NOT 1) AS skipped,
+       1.0 * sum(cold_proven IS 1) / count(*) AS share
+FROM cold_starts
+GROUP BY experiment_id, target;

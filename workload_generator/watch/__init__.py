@@ -1,0 +1,1 @@
+"""Who sees instances come and go: the proof of cold starts, and their phases."""

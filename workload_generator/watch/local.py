@@ -1,0 +1,71 @@
+"""The embedded platform's events (`/_platform/events`), brought into the ledger.
+
+Its `mono_ns` is the clock of every process of this machine, so nothing has to be converted. That a port listens, and
+that a function is ready, is found by probing: those moments are late by a probe's interval at most.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import aiohttp
+
+from workload_generator.clock import NS_PER_MS
+from workload_generator.coldstarts import Moment
+from workload_generator.errors import BenchError
+from workload_generator.watch.ledger import Ledger
+
+_PROBED_NS = 6 * NS_PER_MS  # every 5 ms, and a connection on loopback
+_POINTS = {
+    "spawned": ("created", 0),
+    "listening": ("listening", _PROBED_NS),
+    "ready": ("ready", _PROBED_NS),
+    "first-byte": ("first_byte", 0),
+}
+_FROM_ZERO = re.compile(r"0 to [1-9][0-9]*:")
+_TIMEOUT = aiohttp.ClientTimeout(total=5)
+
+
+class LocalSource:
+    """Reads what is new. `refresh` raises BenchError when the platform does not answer as it should."""
+
+    name = "local"
+
+    def __init__(self, url: str, ledger: Ledger) -> None:
+        self._url = url.rstrip("/")
+        self._ledger = ledger
+        self._last = 0
+        self._session: aiohttp.ClientSession | None = None
+
+    async def refresh(self) -> None:
+        """Bring the ledger up to date."""
+        for event in await self._ask(f"/_platform/events?after={self._last}"):
+            self._last = max(self._last, event["id"])
+            self._take(event)
+
+    async def close(self) -> None:
+        """End the connection."""
+        if self._session is not None:
+            await self._session.close()
+
+    def _take(self, event: dict[str, Any]) -> None:
+        kind, service, instance, at_ns = event["kind"], event["service"], event["instance"], event["mono_ns"]
+        if kind == "scale" and _FROM_ZERO.match(event["message"]):
+            self._ledger.scale(service, Moment(at_ns))
+        elif kind == "exited":
+            self._ledger.gone(service, instance, at_ns)
+        elif kind in _POINTS:
+            point, error_ns = _POINTS[kind]
+            self._ledger.mark(service, instance, point, Moment(at_ns, error_ns))
+
+    async def _ask(self, path: str) -> Any:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(timeout=_TIMEOUT)
+        try:
+            async with self._session.get(self._url + path) as response:
+                if response.status != 200:
+                    raise BenchError(f"{self._url}{path} answers {response.status}")
+                return await response.json()
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            raise BenchError(f"{self._url}{path}: {error or type(error).__name__}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
@@ -12,8 +13,10 @@ import pytest
 
 from tests.results.logs import rows_of
 from workload_generator import bench
+from workload_generator.clock import NS_PER_MS, NS_PER_S, rfc3339
 from workload_generator.errors import BenchError
 from workload_generator.results import combine as module
+from workload_generator.results.answers import ask
 from workload_generator.results.combine import Merged, combine
 from workload_generator.results.store import open_store
 
@@ -210,3 +213,28 @@ def test_a_database_that_is_being_written_to_can_be_merged(db: Path, metrics: Pa
         assert combine(db, metrics)[0] == Merged("node_metrics", 2, 2)
         writer.execute("COMMIT")
         assert combine(db, metrics)[0] == Merged("node_metrics", 3, 1)
+
+
+def test_the_report_sees_them_under_the_latency_and_adds_up_containers(campaign: Path, tmp_path: Path) -> None:
+    db = Path(shutil.copy(campaign, tmp_path / "campaign.db"))
+    run_script(db, "DROP TABLE node_metrics; DROP TABLE pod_metrics;")
+    first = ask(db, experiments=[1])
+    assert not first.machines
+    start = first.data[0].start_ms
+    assert start is not None and first.data[0].length_s > 1
+    metrics = run_script(tmp_path / "metrics.db", NODES + PODS)
+    with closing(sqlite3.connect(metrics)) as connection:
+        at = rfc3339(int(start) * NS_PER_MS + NS_PER_S)
+        local = rfc3339(int(start) * NS_PER_MS + (3600 + 1) * NS_PER_S)[:19] + "+01:00"
+        connection.execute("INSERT INTO node_metrics VALUES (1, 'node-1', '1500m', '1Gi', 0, 0, ?)", (at,))
+        for part, cpu in (("user-container", "100m"), ("queue-proxy", "50m")):
+            row = ("empty-go-http-0-00001-deployment-7d9f6c5b8-x4k2p", "node-1", part, cpu, "10Mi", 0, 0, local)
+            connection.execute("INSERT INTO pod_metrics VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+        connection.commit()
+    combine(db, metrics)
+    lines = {(line.metric, line.name): line.value.tolist() for line in ask(db, experiments=[1]).machines[1]}
+    pod = "empty-go-http-0"
+    assert lines["CPU of pods (cores)", pod] == pytest.approx([0.15])
+    assert lines["memory of pods (MiB)", pod] == pytest.approx([20])
+    assert lines["replicas", pod] == [1]
+    assert lines["CPU of nodes (cores)", "node-1"] == pytest.approx([1.5])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import glob
 import os
 import secrets
 import subprocess
@@ -27,6 +28,7 @@ from workload_generator.children import die_with_parent
 from workload_generator.cluster.scenario import Condition, Scenario, load_scenario
 from workload_generator.cluster.scenario_run import Campaign, Deployment, Job, Platform, Runner, describe, put_back
 from workload_generator.cluster.scenario_state import StateFile
+from workload_generator.codec import CodecError, decode
 from workload_generator.embedded import Embedded, Receivers, end_process
 from workload_generator.errors import BenchError, ExperimentError, UsageError
 from workload_generator.extraction import extract_and_show
@@ -230,9 +232,16 @@ class LocalPlatform:
             case Condition.ZERO:
                 self._embedded.wait_for_zero(self._wait_s)
 
+    def _set_aside(self, job: Job) -> None:
+        """Keep the log of a run that was interrupted where extraction does not take it for one of the cell's."""
+        for log in self._logs.glob(f"{glob.escape(job.prefix)}_*.log"):
+            if _run_id_of(log) == job.run_id:
+                log.rename(log.with_suffix(".interrupted"))
+
     def run(self, job: Job, again: bool) -> int:
         """Run the generator as a child. One that was begun before ended with the process that began it."""
         if again:
+            self._set_aside(job)
             return -1
         if job.pods > 1:
             raise UsageError("pods: the embedded platform has none; use processes")
@@ -248,6 +257,17 @@ class LocalPlatform:
         except BaseException:
             end_process(process)  # when the Ctrl-C reached it too, this is its second signal: it ends at once
             raise
+
+
+def _run_id_of(log: Path) -> str | None:
+    """What its first line says, when that was written."""
+    with log.open("rb") as file:
+        try:
+            header = decode(file.readline())
+        except CodecError:
+            return None
+    run_id = header.get("run_id")
+    return run_id if isinstance(run_id, str) else None
 
 
 def _settings(scenario: Scenario, services: tuple[str, ...]) -> dict[str, Any]:

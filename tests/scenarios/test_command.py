@@ -141,6 +141,7 @@ def test_events_over_triggers_and_parallelism(tmp_path: Path) -> None:
         "ON a.experiment_id = e.id ORDER BY 1",
     )
     assert accounts == [(1, 5, 20, 0)] + [(3, 5, 20, 0)] * 3
+    assert not rows(tmp_path, "SELECT 1 FROM event_accounts WHERE delay_error IS NULL"), "every clock was measured"
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])

@@ -66,7 +66,7 @@ class Counters:
                 os.close(fd)
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
-            raise UsageError(f"cannot count in {path}: {reason}; choose a folder with --spool") from None
+            raise UsageError(f"cannot use the spool {folder}: {reason}; choose a folder with --spool") from None
 
 
 class Column:

@@ -91,7 +91,7 @@ def serve(
     instances = [f"{host}-{run}-{worker}" for worker in range(listening.workers)]
     counters = Counters(name, counted, instances, counters_in)
     port = listeners[0].getsockname()[1]
-    sys.stderr.write(f"{name}: {listening.workers} worker(s) on {listening.bind} port {port}\n")
+    sys.stderr.write(f"{name.replace('_', '-')}: {listening.workers} worker(s) on {listening.bind} port {port}\n")
     if listening.workers == 1:
         return _work(listeners[0], listening, counters, 0, make)
     return _supervise(listeners, listening, counters, make)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import subprocess
 import sys
 import time
@@ -24,6 +25,7 @@ BROKER = "default/default"
 
 _KN_BENCH = "import sys; from workload_generator.__main__ import kn_bench; sys.exit(kn_bench())"
 _SERVICE = "import sys; from workload_generator.__main__ import {0}; sys.exit({0}())"
+_FIRST_PORT = 18080
 _FIRST_RECEIVER_PORT = 19000
 _START_S = 30.0
 _ANSWER_S = 10.0
@@ -37,10 +39,11 @@ class Embedded:
 
     def __init__(self, port: int | None, said: Path, folder: Path) -> None:
         """On `port`, or a free one. `said` gets what it prints, `folder` its settings; `configure` says which."""
-        self._port = free_port(port)
+        self._port = free_port(port, first=_own_part(_FIRST_PORT, 900))
         self.url = f"http://127.0.0.1:{self._port}"
-        self.receiver_port = free_port(first=_FIRST_RECEIVER_PORT, last=_FIRST_RECEIVER_PORT + 499)
-        self.logger_port = free_port(first=_FIRST_RECEIVER_PORT + 500, last=_FIRST_RECEIVER_PORT + 999)
+        first = _FIRST_RECEIVER_PORT
+        self.receiver_port = free_port(first=_own_part(first, 480), last=first + 499)
+        self.logger_port = free_port(first=_own_part(first + 500, 480), last=first + 999)
         self.said = said
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
@@ -118,7 +121,7 @@ class Embedded:
     def _wait(self) -> None:
         assert self._process is not None
         deadline = time.monotonic() + _START_S
-        while platform_of(self.url) != LOCAL:
+        while platform_of(self.url) != LOCAL or self._ask("/_platform")["pid"] != self._process.pid:
             code = self._process.poll()
             if code is not None:
                 raise BenchError(f"the platform ended with exit code {code} before it answered")
@@ -174,6 +177,11 @@ class Receivers:
     def _stop(self) -> None:
         while self._processes:  # the receiver first: what it still has is for the logger
             end_process(self._processes.pop())
+
+
+def _own_part(first: int, width: int) -> int:
+    """Where this process begins to look for a port, so that two that start at once do not find the same one free."""
+    return first + os.getpid() * 7 % width
 
 
 def _until_none(count: Callable[[], int], within_s: float, what: str) -> None:

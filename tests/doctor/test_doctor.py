@@ -141,6 +141,17 @@ def test_what_may_not_be_looked_at_is_unknown(
     assert unknown == ["versions", "APIs", "nodes", "container sources"]  # the metrics of nodes are `nodes` too
 
 
+def test_a_source_that_cannot_be_examined_keeps_nobody_from_the_rest(
+    api: FakeApi, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    good(api)
+    source(api, bound=True)
+    api.fail("/deployments", status=403, reason="Forbidden")
+    code, findings = doctor(api, tmp_path, capsysbinary)
+    (found,) = [finding for finding in findings if finding[0] == "container sources"]
+    assert code == 0 and found[1] == "unknown" and found[2].startswith("ours/g: ")
+
+
 def test_a_source_without_its_sink_is_touched_and_its_pod_waited_for(
     api: FakeApi, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:

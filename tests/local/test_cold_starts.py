@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from tests.local.platforms import DOMAIN, FUNCTION, SOON, local
+from tests.local.platforms import DOMAIN, FUNCTION, SOON, local, until
 from tests.local.test_runs import run
 from tests.results.logs import rows_of
 from tests.support import Generator
+from workload_generator.coldstarts import Moment
 from workload_generator.results.extract import extract
 
 NAME = f"{FUNCTION}-0"
@@ -81,6 +82,36 @@ async def test_a_target_that_never_gets_to_zero_is_not_sent_to(generator: Genera
     assert row["error"] == "dropped" and "no zero within 500ms" in row["message"] and NAME in row["message"]
     assert (start["zero"], start["proven"], start["points"]) == (False, None, {}) and start["waited"] >= 500
     assert state["counts"]["requests"] == 0
+
+
+async def test_events_that_the_platform_has_forgotten_make_no_zero(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its journal is shorter than what happens between two looks; what is there then is listed."""
+    from workload_generator.watch.ledger import Ledger
+    from workload_generator.watch.local import LocalSource
+
+    async with local(tmp_path, {NAME: {"min-scale": 1}}, **SOON) as platform:
+        ledger = Ledger()
+        source = LocalSource(platform.url, ledger)
+        real, kept = source._ask, 1
+
+        async def forgetful(path: str) -> Any:
+            answer = await real(path)
+            if path == "/_platform":
+                return {**answer, "events": answer["events"][-kept:]}
+            return answer[-kept:]
+
+        monkeypatch.setattr(source, "_ask", forgetful)
+        await until(lambda: any(event.kind == "ready" for event in platform.events))
+        await source.refresh()
+        (living,) = ledger.living(NAME)
+        assert not ledger.zero(NAME, 0).reached
+        ledger.mark(NAME, "whose-end-was-missed", "created", Moment(1))
+        source._last = 0
+        await source.refresh()
+        assert ledger.living(NAME) == (living,)
+        await source.close()
 
 
 async def test_rounds_say_what_was_not_cold(generator: Generator, tmp_path: Path) -> None:

@@ -166,10 +166,10 @@ def test_the_bundled_eventing_scenarios(tmp_path: Path, name: str, cells: list[t
 def test_interrupted_in_a_run_it_leaves_nothing_running_and_goes_on(
     tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
-    flags = ("--languages=python", "--rates=20,30", "--repeats=1")
+    flags = ("--languages=python", "--rates=20,30", "--repeats=1", "--duration=3s")
     process = start(tmp_path, "serving-1", *flags)
     logs, deadline = tmp_path / "out" / "logs", time.monotonic() + 60
-    while len(list(logs.glob("*.log"))) < 2:
+    while sum(b'"phase":"measure"' in log.read_bytes() for log in logs.glob("*.log")) < 2:
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
     below = descendants(process.pid)

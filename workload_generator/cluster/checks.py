@@ -22,6 +22,7 @@ from workload_generator.kube.resources import (
     Object,
     Resource,
     name_of,
+    namespace_of,
 )
 
 Verdict = Literal["ok", "warning", "failed", "unknown"]
@@ -71,7 +72,7 @@ async def _versions(kube: Kube, check: str, minor: int) -> list[Finding]:
     found = re.fullmatch(r"v?1\.(\d+)\..*", release)
     if found is None:
         return [Finding(check, "unknown", f"Kubernetes 1.{minor}; the release of Knative Serving cannot be told")]
-    needed = next((least for knative, least in ((k, m) for _, k, m in MINIMUM) if int(found[1]) >= knative), 0)
+    needed = next((least for _, knative, least in MINIMUM if int(found[1]) >= knative), 0)
     text = f"Kubernetes 1.{minor}, Knative Serving {release}"
     if minor < needed:
         return [Finding(check, "failed", f"{text} needs 1.{needed}", f"upgrade Kubernetes to 1.{needed} or newer")]
@@ -127,7 +128,11 @@ async def _sources(kube: Kube, *, fix: bool, timeout_s: float) -> list[Finding]:
         return [Finding(check, "unknown", str(error))]
     findings = []
     for source in sources:
-        state = await examine(kube, source)
+        try:
+            state = await examine(kube, source)
+        except ApiError as error:
+            findings.append(Finding(check, "unknown", f"{namespace_of(source)}/{name_of(source)}: {error}"))
+            continue
         text = f"{state.namespace}/{state.name}: {state.text}"
         if not state.fault:
             findings.append(Finding(check, "ok", text))

@@ -69,8 +69,12 @@ class AppendFile:
     def sync(self) -> None:
         """Have what was written put on the disk."""
         if self._dirty:
-            self._dirty = False
-            os.fdatasync(self._fd)
+            self._dirty = False  # before: what is written meanwhile is for the next time
+            try:
+                os.fdatasync(self._fd)
+            except OSError:
+                self._dirty = True
+                raise
 
     def close(self) -> None:
         """Sync and close it."""
@@ -161,8 +165,12 @@ class EventLogger:
         reports, self._reports = self._reports, {}
         now_ns = time.time_ns()
         lines = b"".join([report_line(batch, now_ns) for batch in reports.values()])
-        if lines:
-            self._instances.write(lines)
+        try:
+            if lines:
+                self._instances.write(lines)
+        except OSError:
+            self._reports = {**reports, **self._reports}  # they are said again with the next ones
+            raise
 
     async def stop(self) -> None:
         """Write what is left, and sync."""

@@ -11,6 +11,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -40,7 +41,8 @@ class _Unreachable(Exception):
 
 
 def _end_when_broken(task: asyncio.Task[None]) -> None:
-    """Without its outbox a receiver answers nobody: better that whoever started it starts it anew."""
+    """Without its outbox a receiver answers nobody, and without its drainer the spool stays as it is: better that
+    whoever started it starts it anew."""
     if not task.cancelled() and task.exception() is not None:
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -75,6 +77,7 @@ class Outbox:
         self._task = asyncio.create_task(self._run())
         self._task.add_done_callback(_end_when_broken)
         self._drainer = asyncio.create_task(self._drain())
+        self._drainer.add_done_callback(_end_when_broken)
 
     @property
     def is_ready(self) -> bool:
@@ -247,10 +250,8 @@ class Outbox:
             self._dead.pop(0).close(told=True)
 
     async def _probe(self) -> None:
-        try:
+        with contextlib.suppress(_Unreachable):  # it is down still: that was said, and is counted
             await self._post(Batch(self.instance, 1, self._counts(), []))
-        except _Unreachable:
-            pass
 
     async def _post_raw(self, batch: bytes) -> None:
         assert self._url is not None

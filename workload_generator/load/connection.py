@@ -267,7 +267,11 @@ class Connection:
             if not self._on_data(data, ancillary, now_ns):
                 self._read_on(_READ_BYTES)
             return
-        exchange = self.exchange
+        self._on_known(response, ancillary, now_ns)
+
+    def _on_known(self, response: Response, ancillary: Ancillary, now_ns: int) -> None:
+        """A whole response, known by its bytes."""
+        owner, exchange = self._owner, self.exchange
         assert exchange is not None
         arrived_ns = owner.clock.arrived_ns(ancillary, now_ns)
         kernel = True
@@ -352,25 +356,15 @@ class Connection:
         """A piece of the response. Whether its exchange is over."""
         owner, exchange = self._owner, self.exchange
         assert exchange is not None
-        arrived_ns = owner.clock.arrived_ns(ancillary, now_ns)
-        kernel = True
-        if arrived_ns is None or arrived_ns < exchange.start_ns:  # before we asked: the answer to something else
-            arrived_ns, kernel = now_ns, False
         if self._reader is None:
             response = owner.memo.get(data)
             if response is not None:
-                if owner.counts_segments or self._segments % _SEGMENTS_PROBE == 0:
-                    segments = self._count_segments()
-                else:
-                    segments = 1
-                    self._segments += 1
-                self.exchange = None
-                if self._pending:
-                    self.close()
-                else:
-                    self.state = _IDLE
-                owner.completed(self, exchange, response, arrived_ns, arrived_ns, kernel, segments)
+                self._on_known(response, ancillary, now_ns)
                 return True
+        arrived_ns = owner.clock.arrived_ns(ancillary, now_ns)
+        kernel = True
+        if arrived_ns is None or arrived_ns < exchange.start_ns:
+            arrived_ns, kernel = now_ns, False
         return self._on_piece(exchange, data, arrived_ns, kernel)
 
     def _on_piece(self, exchange: Exchange, data: bytes, arrived_ns: int, kernel: bool) -> bool:

@@ -7,6 +7,8 @@ Rules:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from workload_generator.coldstarts import Moment, Start, Zero
 
 
@@ -25,6 +27,15 @@ class Ledger:
         known = points.get(point)
         if known is None or (moment.error_ns, moment.at_ns) < (known.error_ns, known.at_ns):
             points[point] = moment
+
+    def there(self, instances: Iterable[tuple[str, str]], at_ns: int) -> None:
+        """All that are there (service and instance) at `at_ns`: those that nobody saw come, and none of those that are
+        not named."""
+        named = set(instances)
+        for key in named:
+            self._points.setdefault(key, {})
+        for key in self._points.keys() - named:
+            self._gone.setdefault(key, at_ns)
 
     def gone(self, service: str, instance: str, at_ns: int) -> None:
         """An instance is no more."""

@@ -1,5 +1,8 @@
 """The embedded platform's events (`/_platform/events`), brought into the ledger.
 
+The platform keeps its latest events alone. Where some are missing, its instances are listed: one that nobody saw come
+is there all the same, and one whose end was missed is gone.
+
 Its `mono_ns` is the clock of every process of this machine, so nothing has to be converted. That a port listens, and
 that a function is ready, is found by probing: those moments are late by a probe's interval at most.
 """
@@ -11,7 +14,7 @@ from typing import Any
 
 import aiohttp
 
-from workload_generator.clock import NS_PER_MS
+from workload_generator.clock import NS_PER_MS, monotonic_ns
 from workload_generator.coldstarts import Moment
 from workload_generator.errors import BenchError
 from workload_generator.watch.ledger import Ledger
@@ -40,14 +43,30 @@ class LocalSource:
 
     async def refresh(self) -> None:
         """Bring the ledger up to date."""
-        for event in await self._ask(f"/_platform/events?after={self._last}"):
-            self._last = max(self._last, event["id"])
-            self._take(event)
+        events = await self._ask(f"/_platform/events?after={self._last}")
+        if events and events[0]["id"] != self._last + 1:
+            await self._list()
+        else:
+            self._take_all(events)
 
     async def close(self) -> None:
         """End the connection."""
         if self._session is not None:
             await self._session.close()
+
+    async def _list(self) -> None:
+        """Instances and events of one moment."""
+        state = await self._ask("/_platform")
+        self._take_all(state["events"])
+        services = state["services"].items()
+        there = [(service, instance["name"]) for service, each in services for instance in each["instances"]]
+        self._ledger.there(there, monotonic_ns())
+
+    def _take_all(self, events: list[dict[str, Any]]) -> None:
+        for event in events:
+            if event["id"] > self._last:
+                self._last = event["id"]
+                self._take(event)
 
     def _take(self, event: dict[str, Any]) -> None:
         kind, service, instance, at_ns = event["kind"], event["service"], event["instance"], event["mono_ns"]

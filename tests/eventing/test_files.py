@@ -1,0 +1,47 @@
+"""The event logger's files on a disk that fails for a while."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from workload_generator.eventing.counters import Counters
+from workload_generator.eventing.logger import COUNTED, INSTANCES, AppendFile, EventLogger
+from workload_generator.eventing.receipts import Batch, Report
+
+
+def test_a_sync_that_failed_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = AppendFile(tmp_path / "events.csv", b"head\n")
+    synced: list[int] = []
+
+    def failing(fd: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fdatasync", failing)
+    with pytest.raises(OSError, match="Input/output"):
+        file.sync()
+    monkeypatch.setattr(os, "fdatasync", synced.append)
+    file.sync()
+    file.sync()
+    assert len(synced) == 1
+    file.close()
+
+
+async def test_what_instances_said_is_kept_until_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logger = EventLogger(tmp_path, 60, 1, Counters("event_logger", COUNTED, ["logger"]).of(0))
+    report = Report(3, 0, 3, None, None)
+    logger._reports["receiver-a"] = Batch("receiver-a", 1, report, [])
+    real = os.write
+
+    def full(fd: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(OSError, match="No space"):
+        logger._write_reports()
+    monkeypatch.setattr(os, "write", real)
+    await logger.stop()
+    assert (tmp_path / INSTANCES).read_text().count("receiver-a") == 1

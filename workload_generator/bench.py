@@ -12,6 +12,7 @@ from rich.console import Console
 
 from workload_generator import __version__
 from workload_generator.combining import add_combine_command
+from workload_generator.deploying import add_deploy_commands
 from workload_generator.diagnosis import add_doctor
 from workload_generator.errors import BenchError
 from workload_generator.extraction import extract_and_show
@@ -120,6 +121,7 @@ def make_parser() -> argparse.ArgumentParser:
     command.set_defaults(command=_compare)
     add_combine_command(commands)
     add_scenario_command(commands)
+    add_deploy_commands(commands)
     add_doctor(commands.add_parser("doctor", help="whether a cluster is fit for the benchmark, and mend what can be"))
     return parser
 

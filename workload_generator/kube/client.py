@@ -189,14 +189,21 @@ class Kube:
         )
 
     async def patch(
-        self, resource: Resource, name: str, patch: Object, namespace: str = "", *, subresource: str = ""
+        self,
+        resource: Resource,
+        name: str,
+        patch: Object,
+        namespace: str = "",
+        *,
+        subresource: str = "",
+        dry_run: bool = False,
     ) -> Object:
         """Merge patch (RFC 7386: null removes). A `metadata.resourceVersion` in it makes others' changes a Conflict."""
         return _decoded(
             await self._connection.request(
                 "PATCH",
                 resource.path(name, namespace, subresource),
-                params=_writing(),
+                params=_writing(dry_run),
                 body=orjson.dumps(patch),
                 content_type="application/merge-patch+json",
             )

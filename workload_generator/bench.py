@@ -16,6 +16,7 @@ from workload_generator.deploying import add_deploy_commands
 from workload_generator.diagnosis import add_doctor
 from workload_generator.errors import BenchError
 from workload_generator.extraction import extract_and_show
+from workload_generator.fetching import add_extract_logs_command
 from workload_generator.flags import as_in_a_file
 from workload_generator.functions import build_or_test
 from workload_generator.local.gateway import DEFAULT_MAX_INSTANCES, DEFAULT_PORT, Lines, Options, run_platform
@@ -122,6 +123,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_combine_command(commands)
     add_scenario_command(commands)
     add_deploy_commands(commands)
+    add_extract_logs_command(commands)
     add_doctor(commands.add_parser("doctor", help="whether a cluster is fit for the benchmark, and mend what can be"))
     return parser
 

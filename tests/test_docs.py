@@ -43,6 +43,7 @@ def help_of(command: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ["kn-bench", "report"],
         ["kn-bench", "compare"],
         ["kn-bench", "scenario"],
+        ["kn-bench", "top"],
     ],
     ids=" ".join,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import dataclasses
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -83,7 +84,8 @@ def _top(options: argparse.Namespace) -> int:
         raise UsageError(f"--namespace and --ignore-namespace both name {', '.join(sorted(both))}")
     if options.duration is not None and options.duration <= 0:
         raise UsageError("--duration has to be longer than zero")
-    plan = Plan(options.frequency, _SOURCES[options.source], nodes, pods, namespaces, ignored)
+    duration_s = None if options.duration is None else options.duration / 1e9
+    plan = Plan(options.frequency, _SOURCES[options.source], nodes, pods, namespaces, ignored, duration_s)
     return asyncio.run(_record(options, plan))
 
 
@@ -97,15 +99,13 @@ async def _record(options: argparse.Namespace, plan: Plan) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, on_signal, number)
-    if options.duration is not None:
-        loop.call_later(options.duration / 1e9, stop.set)
     console = Console(stderr=True, highlight=False)
     kube = await Kube.connect(
         options.kubeconfig, options.context, patience_s=min(_PATIENCE_S, plan.period_s / 2), timeout_s=_TIMEOUT_S
     )
     async with kube:
         if options.all_namespaces is False and not plan.namespaces:
-            plan = Plan(plan.period_s, plan.sources, plan.nodes, plan.pods, (kube.access.namespace,), plan.ignored)
+            plan = dataclasses.replace(plan, namespaces=(kube.access.namespace,))
         with open_storage(options.storage, options.output_dir) as storage:
             top = Top(
                 kube, plan, storage, lambda text: console.print(f"kn-bench top: {text}", soft_wrap=True, markup=False)

@@ -135,10 +135,11 @@ def test_one_request_a_resource_a_tick(api: FakeApi, tmp_path: Path) -> None:
     for number in range(50):
         api.put(kinds.PODS, pod(f"f-{number}", ready=True))
         api.put(kinds.POD_METRICS, pod_usage(f"f-{number}", "2026-11-25T10:00:00Z"))
-    assert top(api, tmp_path) == 0
+    assert top(api, tmp_path, "--duration=2s") == 0
     asked = [line.partition("?")[0] for line in api.requests]
-    assert 3 <= asked.count("GET /apis/metrics.k8s.io/v1beta1/pods") <= 6
-    assert 3 <= asked.count("GET /apis/metrics.k8s.io/v1beta1/nodes") <= 6
+    missed = sum(ticks for (ticks,) in rows(tmp_path / "out", "SELECT ticks FROM metric_gaps WHERE subject = 'pods'"))
+    assert 9 <= asked.count("GET /apis/metrics.k8s.io/v1beta1/pods") + missed <= 11
+    assert 2 <= asked.count("GET /apis/metrics.k8s.io/v1beta1/nodes") <= 11
     assert asked.count("GET /api/v1/pods") == 2  # a list and a watch
     assert not [line for line in asked if "namespaces" in line or "proxy" in line]
 

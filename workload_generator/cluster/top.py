@@ -56,6 +56,8 @@ class Plan:
     pods: bool = True
     namespaces: tuple[str, ...] = ()
     ignored: frozenset[str] = frozenset()
+    duration_s: float | None = None
+    """Counted from the first tick; None is until it is told to stop."""
 
 
 @dataclass(slots=True)
@@ -101,7 +103,7 @@ class Top:
             async with asyncio.TaskGroup() as group:
                 watches = self.around.watches()
                 tasks = [group.create_task(watch.keep()) for watch in watches]
-                tasks += [group.create_task(self._poll(watches)), group.create_task(self._flush())]
+                tasks += [group.create_task(self._poll(watches, stop)), group.create_task(self._flush())]
                 await stop.wait()
                 for task in tasks:
                     task.cancel()
@@ -140,10 +142,12 @@ class Top:
         except Busy as error:
             self._say_once(f"the metrics API does not answer yet: {error}: {METRICS_FIX}", METRICS)
 
-    async def _poll(self, watches: list[Watch]) -> None:
+    async def _poll(self, watches: list[Watch], stop: asyncio.Event) -> None:
         """Once what is known of nodes and pods is there, or is known not to be."""
         for watch in watches:
             await watch.began.wait()
+        if self.plan.duration_s is not None:
+            asyncio.get_running_loop().call_later(self.plan.duration_s, stop.set)
         async with asyncio.TaskGroup() as group:
             for poller in self.pollers:
                 group.create_task(poller.run())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -84,6 +84,10 @@ class Kube:
     async def version(self) -> Object:
         """The server's `/version`: `major`, `minor`, `gitVersion`, …"""
         return _decoded(await self._connection.request("GET", "/version"))
+
+    async def raw(self, path: str, params: Mapping[str, str | int] | None = None) -> bytes:
+        """The body that a GET of any path gives: what a proxy leads to, for instance. Raises ApiError."""
+        return await self._connection.request("GET", path, params=params)
 
     async def get(self, resource: Resource, name: str, namespace: str = "") -> Object:
         """One object. Raises NotFound, ApiAbsent or another ApiError."""

@@ -1,10 +1,10 @@
 """A stand-in for Knative's controllers, ours, since theirs cannot be had here (README.md says why).
 
 What it plays: a Service gets its Configuration, Revision, PodAutoscaler, Route and Deployment, with the labels and
-owners that Knative gives them; a ContainerSource gets its Deployment and SinkBinding, and K_SINK when the sink has an
-address; Brokers, Triggers, Sequences and RabbitMQ clusters become ready, and a RabbitMQ trigger has its dispatcher. From
-there on Deployments, pods, owners and garbage are the real control plane's. What it does not play: the webhooks (nothing
-is defaulted or refused beyond the CRDs), autoscaling (a test says `scale`), traffic.
+owners that Knative gives them; a ContainerSource gets its Deployment and SinkBinding, and K_SINK when the sink has
+an address; Brokers, Triggers, Sequences and RabbitMQ clusters become ready; a RabbitMQ trigger has its dispatcher.
+From there on Deployments, pods, owners and garbage are the real control plane's. What it does not play: the webhooks
+(nothing is defaulted or refused beyond the CRDs), autoscaling (a test says `scale`), traffic.
 
 Rules:
 - it looks again and again and mends what differs; nothing hangs on an event that could be missed

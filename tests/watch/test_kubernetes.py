@@ -1,4 +1,4 @@
-"""Cold starts from the Kubernetes API whose watches are torn, late, repeated or out of order, and whose clock is off."""
+"""Cold starts from a Kubernetes API whose watches are torn, late, repeated or out of order, and whose clock is off."""
 
 from __future__ import annotations
 

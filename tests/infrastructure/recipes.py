@@ -38,6 +38,9 @@ class Recipes:
         shutil.copytree(INFRASTRUCTURE, self.folder, ignore=ignored)
         shutil.copytree(ROOT / "k8s", folder / "k8s")
         (self.folder / "settings.env").write_text(filled_settings())
+        self.data = folder / "data"
+        (self.data / "logs").mkdir(parents=True)
+        (self.data / "logs/serving-scenario-1_16000rps_go_2026-11-25_10-11-12.log").touch()
         self.state = folder / "state"
         self.state.mkdir()
         self.answers: dict[str, Any] = {}

@@ -98,7 +98,7 @@ def test_whatever_call_fails_stops_the_recipe_with_its_message(recipe: str, tmp_
         assert recipes.calls == calls[: number + 1], call
 
 
-@pytest.mark.parametrize("recipe", ["up", "kind-up", "install-knative-metrics", "validate", "down"])
+@pytest.mark.parametrize("recipe", ["up", "kind-up", "install-knative-metrics", "down"])
 def test_a_tool_that_is_missing_is_named_before_anything_runs(recipe: str, recipes: Recipes) -> None:
     for tool in ("kops", "kind", "helm"):
         (recipes.bin / tool).unlink()
@@ -111,7 +111,7 @@ def test_a_tool_that_is_missing_is_named_before_anything_runs(recipe: str, recip
 def test_missing_settings_are_all_named_before_anything_runs(recipes: Recipes) -> None:
     settings = recipes.folder / "settings.env"
     settings.write_text((INFRASTRUCTURE / "settings.env").read_text().replace("ZONE=europe-west4-a", "ZONE=europe"))
-    for recipe in ("init", "up", "validate", "get-kubeconfig", "down"):
+    for recipe in ("init", "up", "get-kubeconfig", "down"):
         ran = recipes.run(recipe)
         assert ran.returncode == 2
         assert {"PROJECT", "STATE_BUCKET", "API_ACCESS", "REGISTRY", "ZONE"} <= set(
@@ -177,13 +177,43 @@ def test_kind_up_names_images_that_are_not_built(recipes: Recipes) -> None:
 def test_the_laptops_cluster_gets_the_laptops_overlay(recipes: Recipes) -> None:
     recipes.answers["kubectl config current-context"] = {"out": "kind-knative-bench\n"}
     assert recipes.run("_benchmark").returncode == 0
-    assert any(call.endswith("-k ../k8s/overlays/kind") for call in recipes.calls)
+    assert any(call.endswith("-k kind/benchmark") for call in recipes.calls)
+    assert recipes.run("_broker").returncode == 0
+    assert any(call.endswith("-k kind/eventing") for call in recipes.calls)
 
 
-def test_validate_names_a_node_that_is_not_labelled(recipes: Recipes) -> None:
-    recipes.answers["kubectl get nodes --selector=dedicated=knative"] = {"out": ""}
+def test_validate_asks_kops_on_gce_alone(recipes: Recipes) -> None:
+    settings = recipes.folder / "settings.env"
+    settings.write_text((INFRASTRUCTURE / "settings.env").read_text())
     ran = recipes.run("validate")
-    assert ran.returncode == 1 and "dedicated=knative" in ran.stderr
+    assert ran.returncode == 2 and "PROJECT is missing" in ran.stderr
+    assert recipes.calls == ["kubectl config current-context"]
+    recipes.answers["kubectl config current-context"] = {"out": "kind-knative-bench\n"}
+    (recipes.bin / "kops").unlink()
+    assert recipes.run("validate").returncode == 0
+    assert [call.rpartition(" ")[2] for call in recipes.calls] == ["current-context", "doctor"]
+
+
+def test_process_logs_takes_those_of_every_scenario_and_the_metrics(recipes: Recipes) -> None:
+    (recipes.data / "serving-1/logs").mkdir(parents=True)
+    (recipes.data / "serving-1/logs/a.log").touch()
+    (recipes.data / "serving-2/logs").mkdir(parents=True)
+    (recipes.data / "metrics.db").touch()
+    assert recipes.run("process-logs").returncode == 0
+    words = [call.partition(" kn-bench ")[2].split() for call in recipes.calls]
+    assert [call[:3] for call in words] == [
+        ["extract", "--logs", "…/../data/serving-1/logs"],
+        ["extract", "--logs", "…/../data/logs"],
+        ["combine", "--db", "…/../data/benchmark.db"],
+    ]
+
+
+def test_process_logs_without_any_log_says_what_to_do(recipes: Recipes) -> None:
+    for log in (recipes.data / "logs").iterdir():
+        log.unlink()
+    ran = recipes.run("process-logs")
+    assert ran.returncode == 1 and "just extract-logs" in ran.stderr
+    assert recipes.calls == []
 
 
 def test_nothing_sleeps() -> None:
@@ -191,7 +221,7 @@ def test_nothing_sleeps() -> None:
 
 
 def test_every_scenario_of_a_recipe_is_bundled() -> None:
-    for name in re.findall(r"scenario (\S+)", (INFRASTRUCTURE / "justfile").read_text()):
+    for name in re.findall(r"bench}} scenario (\S+)", (INFRASTRUCTURE / "justfile").read_text()):
         assert (ROOT / f"experiments/scenarios/{name}.yaml").is_file(), name
 
 

@@ -3,8 +3,8 @@
     python render.py FILE kops|knative|benchmark|eventing|kind
 
 `kops.yaml` is the cluster with its instance groups; `knative/` the settings of Knative; `benchmark/` the manifests of
-`k8s/overlays/gce` with the registry of the settings, and `eventing/` those of `k8s/eventing/rabbitmq`; `kind/` metrics-server
-for a laptop. A template is text with ${KEY}; a key that is not there is an error.
+`k8s/overlays/gce` and `eventing/` those of `k8s/eventing/rabbitmq`, with the registry of the settings; `kind/`
+metrics-server for a laptop. A template is text with ${KEY}; a key that is not there is an error.
 """
 
 from __future__ import annotations

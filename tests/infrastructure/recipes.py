@@ -44,6 +44,7 @@ class Recipes:
         self.state = folder / "state"
         self.state.mkdir()
         self.answers: dict[str, Any] = {}
+        self.env: dict[str, str] = {}
         self.bin = folder / "bin"
         self.bin.mkdir()
         for tool in (*TOOLS, "uv"):
@@ -70,7 +71,13 @@ class Recipes:
         if os.environ.get("LD_LIBRARY_PATH"):
             env["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
         return subprocess.run(
-            ["just", *recipe], cwd=self.folder, env=env, input=answer, capture_output=True, text=True, timeout=100
+            ["just", *recipe],
+            cwd=self.folder,
+            env=env | self.env,
+            input=answer,
+            capture_output=True,
+            text=True,
+            timeout=100,
         )
 
     @property

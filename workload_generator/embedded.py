@@ -41,7 +41,9 @@ class Embedded:
         """On `port`, or a free one. `said` gets what it prints, `folder` its settings; `configure` says which."""
         self._port = free_port(port, first=_own_part(_FIRST_PORT, 900))
         self.url = f"http://127.0.0.1:{self._port}"
-        self.receiver_port = free_port(first=_own_part(_FIRST_RECEIVER_PORT, 480), last=_FIRST_RECEIVER_PORT + 499)
+        first = _FIRST_RECEIVER_PORT
+        self.receiver_port = free_port(first=_own_part(first, 480), last=first + 499)
+        self.logger_port = free_port(first=_own_part(first + 500, 480), last=first + 999)
         self.said = said
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
@@ -55,9 +57,10 @@ class Embedded:
         self._document = {**document, **({"brokers": {BROKER: {"triggers": made}}} if made else {})}
 
     @property
-    def sink(self) -> str:
-        """Where events go."""
-        return f"{self.url}/broker/{BROKER}"
+    def event_environment(self) -> dict[str, str]:
+        """What a generator of events has to know: where they go, and whose clock the receivers' are compared with."""
+        logger = f"http://127.0.0.1:{self.logger_port}"
+        return {"K_SINK": f"{self.url}/broker/{BROKER}", "EVENT_LOGGER_URL": logger}
 
     def __enter__(self) -> Embedded:
         config = self._folder / "platform.yaml"
@@ -135,10 +138,10 @@ class Receivers:
     """`event-logger` and `receiver` as children, the former writing among the logs. A context like the platform's."""
 
     def __init__(self, platform: Embedded, logs: Path) -> None:
-        port = free_port(first=_own_part(_FIRST_RECEIVER_PORT + 500, 480), last=_FIRST_RECEIVER_PORT + 999)
+        logger = platform.event_environment["EVENT_LOGGER_URL"]
         self._commands = [
-            ("event_logger", port, f"--data={logs}"),
-            ("receiver", platform.receiver_port, f"--logger=http://127.0.0.1:{port}"),
+            ("event_logger", platform.logger_port, f"--data={logs}"),
+            ("receiver", platform.receiver_port, f"--logger={logger}"),
         ]
         self._said = platform.said
         self._processes: list[subprocess.Popen[bytes]] = []

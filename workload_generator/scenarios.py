@@ -250,7 +250,7 @@ class LocalPlatform:
         command = [sys.executable, "-m", "workload_generator", f"--config={config}", f"--prefix={job.prefix}"]
         command += [f"--log-dir={self._logs}", f"--run-id={job.run_id}", *job.flags]
         command += [] if job.event else [f"--dev-url={self._embedded.url}"]
-        environment = {**os.environ, "K_SINK": self._embedded.sink} if job.event else None
+        environment = {**os.environ, **self._embedded.event_environment} if job.event else None
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment, preexec_fn=die_with_parent())
         try:
             return process.wait()

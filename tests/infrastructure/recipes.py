@@ -54,8 +54,8 @@ class Recipes:
             assert found, name
             (self.bin / name).symlink_to(found)
 
-    def add(self, tool: str) -> None:
-        source = (Path(__file__).parent / "stand_in.py").read_text()
+    def add(self, tool: str, stand_in: str = "stand_in.py") -> None:
+        source = (Path(__file__).parent / stand_in).read_text()
         (self.bin / tool).write_text(f"#!{sys.executable}\n{source}")
         (self.bin / tool).chmod(0o755)
 

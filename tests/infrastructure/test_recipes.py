@@ -15,7 +15,8 @@ from workload_generator import bench
 
 GOLDEN = Path(__file__).parent / "golden/calls.json"
 PUBLIC = (
-    "init up setup-cluster install install-serving install-kourier install-eventing install-knative-metrics "
+    "init up images push-images setup-cluster "
+    "install install-serving install-kourier install-eventing install-knative-metrics "
     "top runserving serving-scenario-1 serving-scenario-2 serving-scenario-3 "
     "runeventing eventing-scenario-1 eventing-scenario-2 eventing-scenario-3 "
     "extract-logs process-logs report prometheus-snapshot prometheus-local "
@@ -171,6 +172,7 @@ def test_kind_up_names_images_that_are_not_built(recipes: Recipes) -> None:
     ran = recipes.run("kind-up")
     assert ran.returncode == 1
     assert "not built: dev.local/two:1" in ran.stderr and "dev.local/one:1" not in ran.stderr
+    assert "just images" in ran.stderr
     assert not [call for call in recipes.calls if call.startswith("kind")]
 
 
@@ -214,6 +216,29 @@ def test_process_logs_without_any_log_says_what_to_do(recipes: Recipes) -> None:
     ran = recipes.run("process-logs")
     assert ran.returncode == 1 and "just extract-logs" in ran.stderr
     assert recipes.calls == []
+
+
+def test_every_image_has_what_it_is_built_from(recipes: Recipes) -> None:
+    ran = subprocess.run(["kubectl", "kustomize", str(ROOT / "k8s")], capture_output=True, text=True, check=True)
+    recipes.answers["kubectl kustomize"] = {"out": ran.stdout}
+    assert recipes.run("images").returncode == 0
+    built = [call.split()[2:] for call in recipes.calls if call.startswith("docker build")]
+    assert len(built) > 5
+    for *flags, context in built:
+        file = flags[flags.index("--file") + 1] if "--file" in flags else f"{context}/Dockerfile"
+        assert (INFRASTRUCTURE / file).is_file(), file
+    pushed = recipes.run("push-images")
+    assert pushed.returncode == 0
+    names = [call.rpartition("/")[2] for call in recipes.calls if call.startswith("docker push")]
+    assert names == [flags[flags.index("--tag") + 1].rpartition("/")[2] for flags in built]
+
+
+def test_kind_down_leaves_the_access_to_the_other_cluster(recipes: Recipes) -> None:
+    kubeconfig = recipes.folder / "build/kubeconfig"
+    kubeconfig.write_text("contexts:\n- context: {}\n  name: knative-bench.k8s.local\n")
+    assert recipes.run("kind-down").returncode == 0 and kubeconfig.exists()
+    kubeconfig.write_text("contexts: []\n")
+    assert recipes.run("kind-down").returncode == 0 and not kubeconfig.exists()
 
 
 def test_nothing_sleeps() -> None:

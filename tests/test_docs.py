@@ -43,6 +43,8 @@ def help_of(command: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ["kn-bench", "report"],
         ["kn-bench", "compare"],
         ["kn-bench", "scenario"],
+        ["kn-bench", "extract-logs"],
+        ["kn-bench", "top"],
     ],
     ids=" ".join,
 )

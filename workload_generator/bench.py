@@ -12,14 +12,17 @@ from rich.console import Console
 
 from workload_generator import __version__
 from workload_generator.combining import add_combine_command
+from workload_generator.deploying import add_deploy_commands
 from workload_generator.diagnosis import add_doctor
 from workload_generator.errors import BenchError
 from workload_generator.extraction import extract_and_show
+from workload_generator.fetching import add_extract_logs_command
 from workload_generator.flags import as_in_a_file
 from workload_generator.functions import build_or_test
 from workload_generator.local.gateway import DEFAULT_MAX_INSTANCES, DEFAULT_PORT, Lines, Options, run_platform
 from workload_generator.local.settings import whole_seconds
 from workload_generator.local.toolchain import Action
+from workload_generator.monitoring import add_top_command
 from workload_generator.quickstart import quickstart
 from workload_generator.reporting import compare_and_show, report_and_show
 from workload_generator.scenarios import add_scenario_command
@@ -118,8 +121,11 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument("--include-invalid", action="store_true", help="compare invalid and incomplete runs too")
     command.add_argument("--fail-on", choices=("worse",), help="exit with 3 when anything got worse")
     command.set_defaults(command=_compare)
+    add_top_command(commands)
     add_combine_command(commands)
     add_scenario_command(commands)
+    add_deploy_commands(commands)
+    add_extract_logs_command(commands)
     add_doctor(commands.add_parser("doctor", help="whether a cluster is fit for the benchmark, and mend what can be"))
     return parser
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -57,10 +57,24 @@ class Embedded:
         self._document = {**document, **({"brokers": {BROKER: {"triggers": made}}} if made else {})}
 
     @property
-    def event_environment(self) -> dict[str, str]:
-        """What a generator of events has to know: where they go, and whose clock the receivers' are compared with."""
-        logger = f"http://127.0.0.1:{self.logger_port}"
-        return {"K_SINK": f"{self.url}/broker/{BROKER}", "EVENT_LOGGER_URL": logger}
+    def logger_url(self) -> str:
+        """Where the event logger of its `Receivers` listens."""
+        return f"http://127.0.0.1:{self.logger_port}"
+
+    def generate(self, flags: Sequence[str], *, event: bool) -> int:
+        """Run `workload-generator` against it, with events against its broker; returns the exit code."""
+        command = [sys.executable, "-m", "workload_generator", *flags]
+        environment = dict(os.environ)
+        if event:  # where they go, and whose clock the receivers' are compared with
+            environment |= {"K_SINK": f"{self.url}/broker/{BROKER}", "EVENT_LOGGER_URL": self.logger_url}
+        else:
+            command.append(f"--dev-url={self.url}")
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment, preexec_fn=die_with_parent())
+        try:
+            return process.wait()
+        except BaseException:
+            end_process(process)  # when the Ctrl-C reached it too, this is its second signal: it ends at once
+            raise
 
     def __enter__(self) -> Embedded:
         config = self._folder / "platform.yaml"
@@ -138,10 +152,9 @@ class Receivers:
     """`event-logger` and `receiver` as children, the former writing among the logs. A context like the platform's."""
 
     def __init__(self, platform: Embedded, logs: Path) -> None:
-        logger = platform.event_environment["EVENT_LOGGER_URL"]
         self._commands = [
             ("event_logger", platform.logger_port, f"--data={logs}"),
-            ("receiver", platform.receiver_port, f"--logger={logger}"),
+            ("receiver", platform.receiver_port, f"--logger={platform.logger_url}"),
         ]
         self._said = platform.said
         self._processes: list[subprocess.Popen[bytes]] = []

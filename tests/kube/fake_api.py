@@ -61,6 +61,8 @@ class FakeApi:
         self.on_change: Callable[[str, Object], None] = lambda _type, _obj: None
         """Called after each change: a place for what a controller would do, by `put` and `remove`."""
         self.git_version = "v1.36.3"
+        self.raw: dict[str, Any] = {}
+        """Answers (JSON) to GETs of other paths, such as what a proxy leads to."""
         self.url = ""
         self._version = 100
         self._oldest = 0
@@ -187,6 +189,8 @@ class FakeApi:
         if request.path == "/version":
             major, minor = self.git_version.lstrip("v").split(".")[:2]
             return web.json_response({"gitVersion": self.git_version, "major": major, "minor": minor})
+        if request.path in self.raw:
+            return web.json_response(self.raw[request.path])
         if found := re.fullmatch(r"/(?:api/(v1)|apis/([^/]+/[^/]+))", request.path):
             return self._discovery(found[1] or found[2])
         match = _PATH.fullmatch(request.path)

@@ -26,6 +26,7 @@ from workload_generator.kube.resources import (
     is_ready,
     name_of,
     namespace_of,
+    owned_by,
 )
 
 SINK_VARIABLE = "K_SINK"
@@ -47,14 +48,14 @@ async def examine(kube: Kube, source: Object) -> SourceState:
     """Look at the source's Deployment, ReplicaSets and pods. Raises ApiError."""
     namespace, name = namespace_of(source), name_of(source)
     uid = source["metadata"]["uid"]
-    deployments = [one for one in (await kube.list(DEPLOYMENTS, namespace)).items if _owned_by(one, uid)]
+    deployments = [one for one in (await kube.list(DEPLOYMENTS, namespace)).items if owned_by(one, uid)]
     if not deployments:
         return SourceState(namespace, name, "unbound", f"it has no Deployment: {_ready_text(source)}")
     deployment = deployments[0]
     sets = [
         one
         for one in (await kube.list(REPLICA_SETS, namespace)).items
-        if _owned_by(one, deployment["metadata"]["uid"]) and one["spec"].get("replicas")
+        if owned_by(one, deployment["metadata"]["uid"]) and one["spec"].get("replicas")
     ]
     pods = (await kube.list(PODS, namespace)).items
     new = [one for one in sets if has_sink(one["spec"]["template"])]
@@ -120,12 +121,8 @@ def has_sink(pod: Object) -> bool:
     )
 
 
-def _owned_by(obj: Object, uid: str) -> bool:
-    return any(owner["uid"] == uid for owner in obj["metadata"].get("ownerReferences") or ())
-
-
 def _pods_of(pods: list[Object], sets: list[Object]) -> list[Object]:
-    return [pod for pod in pods if any(_owned_by(pod, one["metadata"]["uid"]) for one in sets)]
+    return [pod for pod in pods if any(owned_by(pod, one["metadata"]["uid"]) for one in sets)]
 
 
 def _ready_text(source: Object) -> str:

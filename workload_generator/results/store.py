@@ -18,6 +18,7 @@ from typing import Any
 
 from workload_generator.clock import parse_rfc3339
 from workload_generator.errors import BenchError
+from workload_generator.metrics import statements
 
 VERSION = 4
 """Of the schema, in SQLite's `user_version`; the original's databases have 0."""
@@ -217,16 +218,6 @@ def columns_of(store: Store, table: str) -> dict[str, str]:
 def quoted(name: str) -> str:
     """A name as SQL has it."""
     return '"' + name.replace('"', '""') + '"'
-
-
-def statements(script: str) -> Iterator[str]:
-    """The statements one by one: `executescript` would end the transaction."""
-    statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
 
 
 @contextmanager

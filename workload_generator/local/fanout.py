@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from workload_generator.document import Scalar
 from workload_generator.errors import UsageError
 from workload_generator.local.settings import BrokerSettings, PlatformConfig, TriggerSettings
 
@@ -38,6 +39,10 @@ class FanOut:
         twice = [name for name in made if name in broker.triggers]
         if twice:
             raise UsageError(f"--triggers: the file's broker {BROKER} has {', '.join(twice)} already")
-        triggers = {name: TriggerSettings.model_validate(own) for name, own in made.items()}
+        triggers = {name: _as_in_a_file(own) for name, own in made.items()}
         whole = broker.model_copy(update={"triggers": {**broker.triggers, **triggers}})
         return replace(config, brokers={**config.brokers, BROKER: whole})
+
+
+def _as_in_a_file(own: Mapping[str, Any]) -> TriggerSettings:
+    return TriggerSettings.model_validate({key: Scalar(str(value)) for key, value in own.items()})

@@ -1,15 +1,16 @@
 """What is made from the settings, into `build/`: nothing there is edited by hand, and every run makes it anew.
 
-    python render.py FILE kops|knative|benchmark|kind
+    python render.py FILE kops|knative|benchmark|eventing|kind
 
 `kops.yaml` is the cluster with its instance groups; `knative/` the settings of Knative; `benchmark/` the manifests of
-`k8s/overlays/gce` with the registry of the settings; `kind/` metrics-server for a laptop. A template is text with
-${KEY}; a key that is not there is an error.
+`k8s/overlays/gce` and `eventing/` those of `k8s/eventing/rabbitmq`, with the registry of the settings; `kind/`
+metrics-server for a laptop. A template is text with ${KEY}; a key that is not there is an error.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -19,6 +20,8 @@ from settings import SettingsError, load
 
 HERE = Path(__file__).resolve().parent
 ASSETS = "kops/reserved-cgroups"
+IMAGE = "workload-generator"
+"""Also the receiver and the event logger."""
 
 
 def kops(values: dict[str, str]) -> str:
@@ -34,9 +37,9 @@ def kops(values: dict[str, str]) -> str:
     group = HERE / "kops/group.yaml"
     for name, size, count, role, placement in (
         (f"control-plane-{zone}", values["CONTROL_PLANE_SIZE"], "1", "Master", ""),
-        ("metrics", values["METRICS_SIZE"], "1", "Node", labelled("metrics", tainted=False)),
-        ("workload-generator", values["GENERATOR_SIZE"], "1", "Node", labelled("workload-generator", tainted=True)),
-        ("knative", values["KNATIVE_SIZE"], "1", "Node", labelled("knative", tainted=True)),
+        ("metrics", values["METRICS_SIZE"], "1", "Node", dedicated("metrics")),
+        ("workload-generator", values["GENERATOR_SIZE"], "1", "Node", dedicated("workload-generator")),
+        ("knative", values["KNATIVE_SIZE"], "1", "Node", dedicated("knative")),
         ("functions", values["FUNCTIONS_SIZE"], values["FUNCTIONS_NODES"], "Node", ""),
     ):
         own = {"NAME": name, "SIZE": size, "COUNT": count, "ROLE": role, "PLACEMENT": placement}
@@ -44,9 +47,8 @@ def kops(values: dict[str, str]) -> str:
     return "---\n".join(documents)
 
 
-def labelled(dedicated: str, *, tainted: bool) -> str:
-    lines = f"\n  nodeLabels:\n    dedicated: {dedicated}"
-    return lines + f"\n  taints:\n    - dedicated={dedicated}:NoSchedule" if tainted else lines
+def dedicated(to: str) -> str:
+    return f"\n  nodeLabels:\n    dedicated: {to}\n  taints:\n    - dedicated={to}:NoSchedule"
 
 
 def filled(path: Path, values: dict[str, str]) -> str:
@@ -83,6 +85,18 @@ def benchmark(values: dict[str, str], build: Path) -> None:
         build.joinpath(name).write_text(text.replace(old, new), encoding="utf-8")
 
 
+def eventing(values: dict[str, str], build: Path) -> None:
+    """The manifests with RabbitMQ, with the generator's image from the registry."""
+    fresh(build)
+    document = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": ["../../../k8s/eventing/rabbitmq"],
+        "images": [{"name": f"dev.local/{IMAGE}", "newName": f"{values['REGISTRY']}/{IMAGE}"}],
+    }
+    build.joinpath("kustomization.yaml").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
 def fresh(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -91,7 +105,7 @@ def fresh(folder: Path) -> None:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Makes build/ from the settings.")
     parser.add_argument("file", type=Path)
-    parser.add_argument("what", choices=["kops", "knative", "benchmark", "kind"])
+    parser.add_argument("what", choices=["kops", "knative", "benchmark", "eventing", "kind"])
     args = parser.parse_args(argv)
     build = HERE / "build"
     try:
@@ -103,6 +117,8 @@ def main(argv: list[str] | None = None) -> int:
             folder(HERE / "knative", load(args.file, ["install"]), build / "knative")
         elif args.what == "kind":
             folder(HERE / "kind/metrics-server", load(args.file, ["kind"]), build / "kind")
+        elif args.what == "eventing":
+            eventing(load(args.file, ["cloud"]), build / "eventing")
         else:
             benchmark(load(args.file, ["cloud"]), build / "benchmark")
     except SettingsError as problem:

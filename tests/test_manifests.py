@@ -28,6 +28,7 @@ import yaml
 from workload_generator import cli
 from workload_generator.bundled import bundled_experiments
 from workload_generator.catalog import load_catalog
+from workload_generator.kube.resources import POD_AUTOSCALERS, PODS, REVISIONS
 from workload_generator.loading import load_experiment
 
 Doc = dict[str, Any]
@@ -232,7 +233,8 @@ def test_every_pod_keeps_to_the_restricted_standard(folder: str) -> None:
         assert own["capabilities"] == {"drop": ["ALL"]} and not own.get("privileged"), name
         assert {**pod, **own}["runAsNonRoot"] is True and {**pod, **own}["runAsUser"] == 65532, name
         assert {**pod, **own}["seccompProfile"] == {"type": "RuntimeDefault"}, name
-        assert spec["automountServiceAccountToken"] is False, name
+        watches = folder == "overlays/cold-starts" and name == "Deployment/workload-generator"
+        assert spec["automountServiceAccountToken"] is watches, name
 
 
 def test_eventing_has_what_its_scenarios_need() -> None:
@@ -361,16 +363,28 @@ def test_placement() -> None:
 
 
 def test_the_watcher_may_look_and_nothing_else(tmp_path: Path) -> None:
-    docs = combined(tmp_path, "base", "cold-start-watcher")
+    docs = documents("overlays/cold-starts")
+    assert docs == combined(tmp_path, "base", "cold-start-watcher")
     assert one(docs, "Deployment")["spec"]["template"]["spec"]["automountServiceAccountToken"] is True
     (role,) = [doc for doc in docs if doc["kind"] == "Role"]
     assert role["metadata"]["namespace"] == "functions"
     assert {verb for rule in role["rules"] for verb in rule["verbs"]} == {"get", "list", "watch"}
+    assert [(rule["apiGroups"], rule["resources"]) for rule in role["rules"]] == [
+        ([each.group], [each.plural]) for each in (PODS, REVISIONS, POD_AUTOSCALERS)
+    ]
     (binding,) = [doc for doc in docs if doc["kind"] == "RoleBinding"]
     assert binding["subjects"] == [
         {"kind": "ServiceAccount", "name": "workload-generator", "namespace": "workload-generator"}
     ]
-    assert "rbac" not in rendered(".")
+    (tmp_path / "more").mkdir()
+    more = combined(tmp_path / "more", "base", "cold-start-watcher", "cold-start-events")
+    (events,) = [doc for doc in more if doc["kind"] == "Role" and doc != role]
+    assert events["rules"] == [{"apiGroups": [""], "resources": ["events"], "verbs": ["get", "list", "watch"]}]
+    for folder in FOLDERS:
+        if folder != "overlays/cold-starts":  # off by default
+            assert "rbac" not in rendered(folder), folder
+            tokens = re.findall(r"automountServiceAccountToken: (\S+)", rendered(folder))
+            assert set(tokens) <= {"false"}, folder
 
 
 def test_scenario_3_changes_nothing_but_concurrency() -> None:

@@ -1,16 +1,14 @@
 """What is made from the settings, into `build/`: nothing there is edited by hand, and every run makes it anew.
 
-    python render.py FILE kops|knative|benchmark|eventing|kind
+    python render.py FILE kops|knative|kind
 
-`kops.yaml` is the cluster with its instance groups; `knative/` the settings of Knative; `benchmark/` the manifests of
-`k8s/overlays/gce` and `eventing/` those of `k8s/eventing/rabbitmq`, with the registry of the settings; `kind/`
-metrics-server for a laptop. A template is text with ${KEY}; a key that is not there is an error.
+`kops.yaml` is the cluster with its instance groups; `knative/` the settings of Knative; `kind/` metrics-server for a
+laptop. A template is text with ${KEY}; a key that is not there is an error.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
 from pathlib import Path
@@ -20,8 +18,6 @@ from settings import SettingsError, load
 
 HERE = Path(__file__).resolve().parent
 ASSETS = "kops/reserved-cgroups"
-IMAGE = "workload-generator"
-"""Also the receiver and the event logger."""
 
 
 def kops(values: dict[str, str]) -> str:
@@ -71,32 +67,6 @@ def folder(source: Path, values: dict[str, str], build: Path) -> None:
         target.write_text(filled(path, values), encoding="utf-8")
 
 
-def benchmark(values: dict[str, str], build: Path) -> None:
-    """The overlay for GCE with another registry.yaml; SettingsError when the overlay is no longer what this knows."""
-    fresh(build)
-    overlay = HERE.parent / "k8s/overlays/gce"
-    for name, old, new in (
-        ("kustomization.yaml", "  - ../../base\n", "  - ../../../k8s/base\n"),
-        ("registry.yaml", "registry: registry.example/knative-bench\n", f"registry: {values['REGISTRY']}\n"),
-    ):
-        text = (overlay / name).read_text(encoding="utf-8")
-        if text.count(old) != 1:
-            raise SettingsError([f"{overlay / name}: it should say {old.strip()!r} once"])
-        build.joinpath(name).write_text(text.replace(old, new), encoding="utf-8")
-
-
-def eventing(values: dict[str, str], build: Path) -> None:
-    """The manifests with RabbitMQ, with the generator's image from the registry."""
-    fresh(build)
-    document = {
-        "apiVersion": "kustomize.config.k8s.io/v1beta1",
-        "kind": "Kustomization",
-        "resources": ["../../../k8s/eventing/rabbitmq"],
-        "images": [{"name": f"dev.local/{IMAGE}", "newName": f"{values['REGISTRY']}/{IMAGE}"}],
-    }
-    build.joinpath("kustomization.yaml").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-
-
 def fresh(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -105,7 +75,7 @@ def fresh(folder: Path) -> None:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Makes build/ from the settings.")
     parser.add_argument("file", type=Path)
-    parser.add_argument("what", choices=["kops", "knative", "benchmark", "eventing", "kind"])
+    parser.add_argument("what", choices=["kops", "knative", "kind"])
     args = parser.parse_args(argv)
     build = HERE / "build"
     try:
@@ -115,12 +85,8 @@ def main(argv: list[str] | None = None) -> int:
             (build / "kops.yaml").write_text(text, encoding="utf-8")
         elif args.what == "knative":
             folder(HERE / "knative", load(args.file, ["install"]), build / "knative")
-        elif args.what == "kind":
-            folder(HERE / "kind/metrics-server", load(args.file, ["kind"]), build / "kind")
-        elif args.what == "eventing":
-            eventing(load(args.file, ["cloud"]), build / "eventing")
         else:
-            benchmark(load(args.file, ["cloud"]), build / "benchmark")
+            folder(HERE / "kind/metrics-server", load(args.file, ["kind"]), build / "kind")
     except SettingsError as problem:
         sys.stderr.write(f"{problem}\n")
         return 2

@@ -67,7 +67,7 @@ def recipes(own: Plane, cluster: Api, tmp_path_factory: pytest.TempPathFactory) 
     releases.mkdir()
     write_releases(releases, VERSION)
     (made.bin / "kubectl").write_text(KUBECTL.format(python=sys.executable, releases=str(releases), real=real))
-    made.env["REAL_KN_BENCH"] = "doctor"
+    made.env["REAL_KN_BENCH"] = "doctor deploy"
     return made
 
 
@@ -79,7 +79,7 @@ def run(recipes: Recipes, *recipe: str) -> str:
 
 @pytest.fixture(scope="module")
 def installed(recipes: Recipes, cluster: Api) -> Iterator[Recipes]:
-    with Knative(cluster, ["functions", "eventing"]):
+    with Knative(cluster, ["functions"]):
         run(recipes, "install")
         yield recipes
 
@@ -154,7 +154,7 @@ def test_install_brings_all_of_it_to_its_nodes(installed: Recipes, cluster: Api)
         assert placed(cluster, namespace) == {"knative-0"}
     assert placed(cluster, "workload-generator") == {"workload-generator-0"}
     assert not placed(cluster, "functions") & {"knative-0", "workload-generator-0"}
-    pods = [pod for namespace in ("functions", "eventing") for pod in cluster.list("v1", "Pod", namespace)]
+    pods = [pod for namespace in ("functions", "workload-generator") for pod in cluster.list("v1", "Pod", namespace)]
     images = [c["image"] for pod in pods for c in pod["spec"]["containers"] if c["name"] != "queue-proxy"]
     assert images and {image.rpartition("/")[0] for image in images} == {"registry.example:5000/bench"}
 

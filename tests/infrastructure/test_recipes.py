@@ -30,8 +30,6 @@ def recipes(tmp_path: Path) -> Recipes:
     made = Recipes(tmp_path).with_access()
     made.answers = {
         "kubectl config current-context": {"out": "knative-bench.k8s.local\n"},
-        "kubectl -n workload-generator get pods": {"out": "pod/workload-generator-0\n"},
-        "kubectl get nodes": {"out": "node/one\n"},
         "kubectl kustomize": {"out": IMAGES},
         "terraform -chdir=terraform state list": {"out": "google_storage_bucket.kops_state\n"},
         "terraform -chdir=terraform destroy": {},
@@ -46,7 +44,7 @@ def flags(recipe: str) -> list[str]:
 def test_just_lists_every_recipe_with_a_line(recipes: Recipes) -> None:
     ran = recipes.run()
     assert ran.returncode == 0, ran.stderr
-    listed = dict(re.findall(r"^    (\S+)(?: FLAG=\"\")?\s+# (\S.*)$", ran.stdout, re.MULTILINE))
+    listed = dict(re.findall(r"^    (\S+)(?: FLAG=\"\"| \*FLAGS)?\s+# (\S.*)$", ran.stdout, re.MULTILINE))
     assert set(listed) == {*PUBLIC, "default"}
 
 
@@ -179,9 +177,7 @@ def test_kind_up_names_images_that_are_not_built(recipes: Recipes) -> None:
 def test_the_laptops_cluster_gets_the_laptops_overlay(recipes: Recipes) -> None:
     recipes.answers["kubectl config current-context"] = {"out": "kind-knative-bench\n"}
     assert recipes.run("_benchmark").returncode == 0
-    assert any(call.endswith("-k kind/benchmark") for call in recipes.calls)
-    assert recipes.run("_broker").returncode == 0
-    assert any(call.endswith("-k kind/eventing") for call in recipes.calls)
+    assert recipes.calls[-1].endswith("kn-bench deploy --overlay kind/benchmark")
 
 
 def test_validate_asks_kops_on_gce_alone(recipes: Recipes) -> None:
@@ -239,6 +235,19 @@ def test_kind_down_leaves_the_access_to_the_other_cluster(recipes: Recipes) -> N
     assert recipes.run("kind-down").returncode == 0 and kubeconfig.exists()
     kubeconfig.write_text("contexts: []\n")
     assert recipes.run("kind-down").returncode == 0 and not kubeconfig.exists()
+
+
+def test_a_scenarios_flags_can_be_given(recipes: Recipes) -> None:
+    assert recipes.run("serving-scenario-1", "--rates", "100", "--duration=1m").returncode == 0
+    assert recipes.calls[-1].endswith("/benchmark.db --rates 100 --duration=1m")
+
+
+def test_install_asks_for_the_registry_before_it_installs(recipes: Recipes) -> None:
+    settings = recipes.folder / "settings.env"
+    settings.write_text(settings.read_text().replace("REGISTRY=registry.example:5000/bench", "REGISTRY="))
+    ran = recipes.run("install")
+    assert ran.returncode == 2 and "REGISTRY is missing" in ran.stderr
+    assert recipes.calls == ["kubectl config current-context"]
 
 
 def test_nothing_sleeps() -> None:

@@ -324,31 +324,6 @@ def test_knatives_settings(values: dict[str, str], tmp_path: Path) -> None:
     assert eventing["data"] == {"metrics-protocol": "prometheus"}
 
 
-@needs_kustomize
-def test_images_come_from_the_registry_of_the_settings(values: dict[str, str], tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "k8s", tmp_path / "k8s")
-    build = tmp_path / "infrastructure/build/benchmark"
-    render.benchmark(values, build)
-    images = re.findall(r"'image': '([^']+)'", str(kustomized(build)))
-    assert len(images) > 5
-    assert all(image.startswith(f"{values['REGISTRY']}/") for image in images), images
-
-
-@needs_kustomize
-def test_what_eventing_needs_comes_from_the_registry_too(values: dict[str, str], tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "k8s", tmp_path / "k8s")
-    build = tmp_path / "infrastructure/build/eventing"
-    render.eventing(values, build)
-    docs = {f"{doc['kind']}/{doc['metadata']['name']}": doc for doc in kustomized(build)}
-    images = re.findall(r"'image': '([^']+)'", str(docs))
-    original = re.findall(r"'image': '([^']+)'", str(kustomized(ROOT / "k8s/eventing/rabbitmq")))
-    assert images == [image.replace("dev.local/", f"{values['REGISTRY']}/") for image in original] != []
-    laptop = {f"{doc['kind']}/{doc['metadata']['name']}": doc for doc in kustomized(INFRASTRUCTURE / "kind/eventing")}
-    assert set(laptop) == set(docs) >= {"Broker/default", "Deployment/receiver", "RabbitmqCluster/rabbitmq"}
-    replicas = [found["RabbitmqCluster/rabbitmq"]["spec"]["replicas"] for found in (docs, laptop)]
-    assert replicas == [3, 1]
-
-
 def test_versions_are_those_that_the_tests_try_and_the_doctor_asks_for(values: dict[str, str]) -> None:
     tried = dict(re.findall(r"^\t(\S+) v(\S+)$", (ROOT / "tests/cluster/binaries/go.mod").read_text(), re.MULTILINE))
     assert tried["k8s.io/kubernetes"] == values["KUBERNETES_VERSION"]
@@ -364,16 +339,6 @@ def test_no_version_stands_anywhere_but_in_the_settings(values: dict[str, str]) 
     for path in INFRASTRUCTURE.rglob("*"):
         if path.is_file() and "build" not in path.parts and path.suffix in {".yaml", ".tf", ".conf", ".sh", ""}:
             assert not {found for found in versions if found in path.read_text()}, path
-
-
-def test_an_overlay_that_changed_its_words_is_noticed(
-    values: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shutil.copytree(ROOT / "k8s", tmp_path / "k8s")
-    (tmp_path / "k8s/overlays/gce/registry.yaml").write_text("data: {}\n")
-    monkeypatch.setattr(render, "HERE", tmp_path / "infrastructure")
-    with pytest.raises(settings.SettingsError, match="registry"):
-        render.benchmark(values, tmp_path / "build")
 
 
 def test_metrics_values_bind_nothing_that_runs_on_every_node() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests.results.campaign import TRIGGERS
+from workload_generator.results.answer_tables import make_tables
 from workload_generator.results.answers import Answers, ask
 from workload_generator.results.charts import Chart, make_charts
 from workload_generator.results.datasets import Dataset, Detail, make_datasets
@@ -45,7 +46,7 @@ def query(campaign: Path, answers: Answers, datasets: dict[str, Dataset]) -> Cal
 
 def test_every_picture_has_data_and_words_and_sql(answers: Answers, datasets: dict[str, Dataset]) -> None:
     charts = make_charts(answers, datasets)
-    assert len(charts) == 15
+    assert len(charts) == 16
     for chart in charts:
         assert chart.see.endswith(".") and len(chart.see) > 40, chart.key
         assert "SELECT" in chart.sql
@@ -62,7 +63,7 @@ def test_every_axis_has_a_title(answers: Answers, datasets: dict[str, Dataset]) 
     for chart in make_charts(answers, datasets):
         quantitative = [axis for axis in axes(chart.spec) if axis["type"] == "quantitative"]
         assert quantitative, chart.key
-        if chart.key != "machines":  # there the script adds the unit of each measure
+        if chart.key not in ("machines", "scaling"):  # there the script adds the unit of each measure
             assert all(axis["title"] for axis in quantitative), chart.key
 
 
@@ -171,6 +172,20 @@ def test_sql_of_the_machines(query: Callable[[str], list[Any]], answers: Answers
     assert replicas.value.max() == 2, "one, and one more while the run goes on"
     memory = next(line for line in answers.machines[first.id] if line.metric == "memory of pods (MiB)")
     assert memory.value.max() == pytest.approx(40), "two replicas of 20480Ki"
+
+
+def test_sql_of_the_scaling(query: Callable[[str], list[Any]], answers: Answers) -> None:
+    rows = query("scaling")
+    assert {row["revision"] for row in rows} == {"empty-go-http-0-00001", "empty-go-http-0-00002"}
+    run = answers.runs[0].id
+    lines = {line.name: line for line in answers.scaling[run]}
+    assert {line.metric for line in lines.values()} == {"replicas of empty-go-http-0"}
+    assert list(lines) == ["desired", "actual", "pending", "running", "ready", "terminating"]
+    assert lines["desired"].value.max() == max(row["desired"] or 0 for row in rows) == 4
+    assert lines["ready"].value.max() == 3, "two of one revision and one of the other"
+    assert lines["ready"].value[[0, -1]].tolist() == [0, 0], "not known before a recording, nor after it"
+    table = next(table for table in make_tables(answers) if table.key == "conditions")
+    assert [row[-4:] for row in table.rows if row[0] == run] == [("functions/empty-go-http-0-00001", "Active", "True", "Traffic")]
 
 
 def test_the_rates_of_the_load_curve(datasets: dict[str, Dataset], answers: Answers) -> None:

@@ -239,7 +239,7 @@ def _scaling(run: Made) -> dict[str, list[Row]]:
     return {
         "metric_gaps": [
             Gap(at(-300), "watch", "recording", 0, "began"),
-            Gap(at(-25), "watch", "recording", 0, "ended"),
+            Gap(at(-100), "watch", "recording", 0, "ended"),
             Gap(at(-20), "watch", "recording", 0, "began"),
             Gap(at(1.9), "watch", "recording", 0, "ended"),
         ],

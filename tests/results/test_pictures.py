@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from tests.results.campaign import TRIGGERS
-from workload_generator.results.answer_tables import make_tables
 from workload_generator.results.answers import Answers, ask
 from workload_generator.results.charts import Chart, make_charts
 from workload_generator.results.datasets import Dataset, Detail, make_datasets
@@ -177,15 +176,17 @@ def test_sql_of_the_machines(query: Callable[[str], list[Any]], answers: Answers
 def test_sql_of_the_scaling(query: Callable[[str], list[Any]], answers: Answers) -> None:
     rows = query("scaling")
     assert {row["revision"] for row in rows} == {"empty-go-http-0-00001", "empty-go-http-0-00002"}
-    run = answers.runs[0].id
+    changed = [(run, at_s, *change[1:]) for run, found in answers.conditions.items() for at_s, change in found]
+    (run,) = [run for run, at_s, *_ in changed if 0 < at_s < 2]
+    assert [change for change in changed if change[0] == run] == [
+        (run, pytest.approx(0.4, abs=0.5), "functions/empty-go-http-0-00001", "Active", "True", "Traffic")
+    ]
     lines = {line.name: line for line in answers.scaling[run]}
     assert {line.metric for line in lines.values()} == {"replicas of empty-go-http-0"}
     assert list(lines) == ["desired", "actual", "pending", "running", "ready", "terminating"]
     assert lines["desired"].value.max() == max(row["desired"] or 0 for row in rows) == 4
     assert lines["ready"].value.max() == 3, "two of one revision and one of the other"
     assert lines["ready"].value[[0, -1]].tolist() == [0, 0], "not known before a recording, nor after it"
-    table = next(table for table in make_tables(answers) if table.key == "conditions")
-    assert [row[-4:] for row in table.rows if row[0] == run] == [("functions/empty-go-http-0-00001", "Active", "True", "Traffic")]
 
 
 def test_the_rates_of_the_load_curve(datasets: dict[str, Dataset], answers: Answers) -> None:

@@ -8,10 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import glob
-import os
 import secrets
-import subprocess
-import sys
 import tempfile
 import urllib.error
 import urllib.request
@@ -24,13 +21,12 @@ from rich.console import Console
 
 from workload_generator.bundled import find_manifests, find_scenario
 from workload_generator.catalog import load_catalog
-from workload_generator.children import die_with_parent
 from workload_generator.cluster.platform import ClusterPlatform
 from workload_generator.cluster.scenario import Condition, Scenario, load_scenario
 from workload_generator.cluster.scenario_run import Campaign, Deployment, Job, Platform, Runner, describe, put_back
 from workload_generator.cluster.scenario_state import StateFile
 from workload_generator.codec import CodecError, decode
-from workload_generator.embedded import Embedded, Receivers, end_process
+from workload_generator.embedded import Embedded, Receivers
 from workload_generator.errors import BenchError, ExperimentError, UsageError
 from workload_generator.extraction import extract_and_show
 from workload_generator.flags import as_in_a_file
@@ -280,16 +276,8 @@ class LocalPlatform:
             raise UsageError("pods: the embedded platform has none; use processes")
         config = self._folder / f"{job.name}.yaml"
         config.write_text(job.experiment)
-        command = [sys.executable, "-m", "workload_generator", f"--config={config}", f"--prefix={job.prefix}"]
-        command += [f"--log-dir={self._logs}", f"--run-id={job.run_id}", *job.flags]
-        command += [] if job.event else [f"--dev-url={self._embedded.url}"]
-        environment = {**os.environ, "K_SINK": self._embedded.sink} if job.event else None
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment, preexec_fn=die_with_parent())
-        try:
-            return process.wait()
-        except BaseException:
-            end_process(process)  # when the Ctrl-C reached it too, this is its second signal: it ends at once
-            raise
+        flags = [f"--config={config}", f"--prefix={job.prefix}", f"--log-dir={self._logs}", f"--run-id={job.run_id}"]
+        return self._embedded.generate([*flags, *job.flags], event=job.event)
 
 
 def _run_id_of(log: Path) -> str | None:

@@ -19,9 +19,8 @@ import yaml
 from workload_generator.children import die_with_parent
 from workload_generator.errors import BenchError
 from workload_generator.load.platforms import LOCAL, platform_of
+from workload_generator.local.fanout import BROKER, PARALLELISM, FanOut
 from workload_generator.local.process import free_port
-
-BROKER = "default/default"
 
 _KN_BENCH = "import sys; from workload_generator.__main__ import kn_bench; sys.exit(kn_bench())"
 _SERVICE = "import sys; from workload_generator.__main__ import {0}; sys.exit({0}())"
@@ -49,11 +48,9 @@ class Embedded:
         self._process: subprocess.Popen[bytes] | None = None
         self._document: Mapping[str, Any] = {}
 
-    def configure(self, document: Mapping[str, Any], triggers: int = 0, parallelism: int = 10) -> None:
+    def configure(self, document: Mapping[str, Any], triggers: int = 0, parallelism: int = PARALLELISM) -> None:
         """The settings (docs/local.md) with which it starts, and so many triggers that lead to `Receivers`."""
-        receiver = f"http://127.0.0.1:{self.receiver_port}/t"
-        names = [f"receiver-{number}" for number in range(triggers)]
-        made = {name: {"subscriber": f"{receiver}/{name}", "parallelism": parallelism} for name in names}
+        made = FanOut(triggers, f"http://127.0.0.1:{self.receiver_port}", parallelism).settings()
         self._document = {**document, **({"brokers": {BROKER: {"triggers": made}}} if made else {})}
 
     @property

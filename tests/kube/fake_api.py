@@ -478,9 +478,13 @@ def _selected(request: web.Request, obj: Object, namespace: str) -> bool:
     about = obj["metadata"]
     if namespace and about.get("namespace") != namespace:
         return False
-    for term in filter(None, request.query.get("labelSelector", "").split(",")):
-        name, equal, value = (term.replace("==", "=").replace("!=", "!").replace("!", "!=")).partition("=")
+    for term in filter(None, re.split(r",(?![^(]*\))", request.query.get("labelSelector", ""))):
         labels = about.get("labels") or {}
+        if found := re.fullmatch(r"(\S+) in \((.*)\)", term):
+            if labels.get(found[1]) not in found[2].split(","):
+                return False
+            continue
+        name, equal, value = (term.replace("==", "=").replace("!=", "!").replace("!", "!=")).partition("=")
         if name.endswith("!"):
             fits = labels.get(name[:-1]) != value
         else:

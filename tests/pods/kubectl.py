@@ -9,14 +9,18 @@ flags to the generator alone. A file `faults/<n>.json` is used up by the first c
 - `hang`: after so many bytes nothing comes any more, and the session does not end
 - `cut_when`: as `cut`, as soon as this file exists
 
+Where there is a folder `volumes`, pods make their folders themselves. What is not `exec` is the real kubectl's.
+
 As with kubectl, `-i` connects stdin, and the exit code is the command's; what is run survives the end of this program.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,12 +37,18 @@ def main(argv: list[str]) -> int:
     with (folder / "calls").open("a") as calls:
         calls.write(json.dumps(argv) + "\n")
     if "exec" not in argv:
-        sys.stderr.write(f"error: this stand-in knows exec alone: {argv}\n")
-        return 1
+        here = Path(os.environ["PATH"].split(os.pathsep)[0])
+        real = shutil.which("kubectl", path=os.pathsep.join(os.environ["PATH"].split(os.pathsep)[1:]))
+        if real is None or here != folder / "bin":
+            sys.stderr.write(f"error: this stand-in knows exec alone: {argv}\n")
+            return 1
+        os.execv(real, ["kubectl", *argv])
     flags, words = argv[: argv.index("--")], argv[argv.index("--") + 1 :]
     (namespace,) = [each.partition("=")[2] for each in flags if each.startswith("--namespace=")]
     name = next(each for each in flags[flags.index("exec") + 1 :] if not each.startswith("-"))
     pod = folder / "pods" / namespace / name
+    if not pod.is_dir() and (folder / "volumes").is_dir():
+        make_pod(folder, pod)
     if not pod.is_dir():
         sys.stderr.write(f'Error from server (NotFound): pods "{name}" not found\n')
         return 1
@@ -48,6 +58,20 @@ def main(argv: list[str]) -> int:
         sys.stderr.write(fault["refuse"] + "\n")
         return 1
     return run(folder, pod, words, given, fault)
+
+
+def make_pod(folder: Path, pod: Path) -> None:
+    """A pod that came by itself: `volumes/<namespace>` is what all pods of a namespace have at `/logs` and `/data`."""
+    part = pod.with_name(f".{pod.name}.{os.getpid()}")
+    (part / "tmp").mkdir(parents=True)
+    volume = folder / "volumes" / pod.parent.name
+    for name in ("logs", "data"):
+        if volume.is_dir():
+            (part / name).symlink_to(volume)
+        else:
+            (part / name).mkdir()
+    with contextlib.suppress(OSError):  # another session made it
+        part.rename(pod)
 
 
 def find_fault(folder: Path, text: str) -> dict[str, Any]:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +16,11 @@ import pytest
 
 from tests.kube.fake_api import ALL, TOKEN, FakeApi, in_thread
 from tests.top.clusters import autoscaler, fill, node_usage, pod, pod_usage, summary
+from tests.top.process import COMMAND, WAIT_S, Running, rows, wait_for
 from workload_generator import bench
 from workload_generator.kube import resources as kinds
 from workload_generator.results.combine import combine
 from workload_generator.results.store import open_store
-
-WAIT_S = 30.0
-COMMAND = "import sys; from workload_generator.__main__ import kn_bench; sys.exit(kn_bench())"
 
 
 @pytest.fixture
@@ -34,46 +30,10 @@ def api() -> Iterator[FakeApi]:
         yield api
 
 
-def wait_for(what: str, holds: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not holds():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.02)
-
-
-def rows(folder: Path, sql: str) -> list[tuple[Any, ...]]:
-    path = folder / "metrics.db"
-    if not path.exists():
-        return []
-    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
-        try:
-            return connection.execute(sql).fetchall()
-        except sqlite3.OperationalError:  # not made yet
-            return []
-
-
-class Running:
-    """The command as a process of its own."""
-
-    def __init__(self, api: FakeApi, folder: Path, flags: tuple[str, ...]) -> None:
-        self.out = folder / "out"
-        self.config = api.write_kubeconfig(folder / "kubeconfig")
-        command = [sys.executable, "-c", COMMAND, "top", f"--kubeconfig={self.config}", f"--output-dir={self.out}"]
-        self.process = subprocess.Popen([*command, *flags], stderr=subprocess.PIPE, text=True)
-
-    def has(self, sql: str, count: int = 1) -> None:
-        wait_for(f"{count} rows of {sql}", lambda: len(rows(self.out, sql)) >= count or self.process.poll() is not None)
-        assert self.process.poll() is None, self.process.communicate()
-
-    def end(self, by: int = signal.SIGTERM) -> tuple[int, str]:
-        self.process.send_signal(by)
-        _, text = self.process.communicate(timeout=WAIT_S)
-        return self.process.returncode, text
-
-
 @contextmanager
 def running(api: FakeApi, folder: Path, *flags: str) -> Iterator[Running]:
-    top = Running(api, folder, ("--frequency=0.2", *flags))
+    config = api.write_kubeconfig(folder / "kubeconfig")
+    top = Running(config, folder / "out", "--frequency=0.2", *flags)
     try:
         yield top
     finally:
@@ -128,7 +88,7 @@ def test_a_recording_of_everything(api: FakeApi, tmp_path: Path) -> None:
     assert set(rows(top.out, "SELECT kind, type, status FROM conditions")) == {
         ("PodAutoscaler", "Active", "True"), ("Revision", "Ready", "True"),
     }  # fmt: skip
-    assert rows(top.out, "SELECT * FROM metric_gaps") == []
+    assert [row[0] for row in rows(top.out, "SELECT reason FROM metric_gaps")] == ["began", "ended"]
 
 
 def test_one_request_a_resource_a_tick(api: FakeApi, tmp_path: Path) -> None:
@@ -259,7 +219,7 @@ def test_no_knative_is_said_and_usage_is_recorded(tmp_path: Path, capsys: pytest
     said = capsys.readouterr().err
     assert "Knative's scale is not recorded" in said and "conditions of Revisions are not recorded" in said
     assert len(rows(tmp_path / "out", "SELECT * FROM pod_metrics")) == 2
-    assert len(rows(tmp_path / "out", "SELECT * FROM metric_gaps WHERE source = 'watch'")) == 2
+    assert len(rows(tmp_path / "out", "SELECT * FROM metric_gaps WHERE source = 'watch' AND ticks = 0")) == 4
 
 
 def test_nodes_that_may_not_be_seen_leave_shares_unknown(

@@ -25,6 +25,11 @@ def is_rabbitmq(broker: Object) -> bool:
     return bool(broker["metadata"].get("annotations", {}).get(BROKER_CLASS) == RABBITMQ_CLASS)
 
 
+def parallelism_of(trigger: Object) -> str:
+    """What the Trigger says; without it the broker delivers one event at a time."""
+    return str(trigger["metadata"].get("annotations", {}).get(PARALLELISM, "1"))
+
+
 def triggers(template: Object, count: int, parallelism: int | None) -> list[Object]:
     """`count` copies of a Trigger called `<name>-0`; each has its number in its name and in its subscriber's path."""
     base = name_of(template).removesuffix(FIRST)

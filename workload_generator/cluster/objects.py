@@ -93,7 +93,9 @@ async def wait_ready(kube: Kube, objects: Iterable[Object], timeout_s: float, te
     for obj in objects:
         if is_waited_for(obj):
             groups.setdefault((await kube.resource_of(obj), namespace_of(obj)), set()).add(name_of(obj))
-    last: dict[tuple[Resource, str, str], tuple[Object | None, str]] = {}
+    last: dict[tuple[Resource, str, str], str] = {
+        (*group, name): "it was not looked at" for group, names in groups.items() for name in names
+    }
 
     def look(resource: Resource, namespace: str, names: set[str], found: dict[tuple[str, str], Object]) -> bool:
         waiting = False
@@ -101,9 +103,9 @@ async def wait_ready(kube: Kube, objects: Iterable[Object], timeout_s: float, te
             obj = found.get((namespace, name))
             why = why_not_ready(obj)
             waiting = waiting or bool(why)
-            if last.get((resource, namespace, name), (None, None))[1] != why:
+            if last[resource, namespace, name] != why:
                 tell(obj or _placeholder(resource, namespace, name), why)
-            last[resource, namespace, name] = (obj, why)
+            last[resource, namespace, name] = why
         return not waiting
 
     async def follow(resource: Resource, namespace: str, names: set[str]) -> None:
@@ -112,20 +114,21 @@ async def wait_ready(kube: Kube, objects: Iterable[Object], timeout_s: float, te
             for name in names if resource == DEPLOYMENTS else ():
                 deployment = reflector.objects[namespace, name]
                 if deployment["spec"].get("replicas") == 0:
-                    last[resource, namespace, name] = (deployment, "its last pod is ending")
+                    last[resource, namespace, name] = "its last pod is ending"
                     await _without_pods(kube, deployment)
-                    last[resource, namespace, name] = (deployment, "")
+                    last[resource, namespace, name] = ""
 
     try:
         async with asyncio.timeout(timeout_s):
             await _all(follow(*group, names) for group, names in groups.items())
     except TimeoutError:
-        lines = [
-            f"{resource} {namespace}/{name}: {(await explain(kube, obj) if obj else '') or why}"
-            for (resource, namespace, name), (obj, why) in last.items()
-            if why
-        ]
-        raise WaitTimeout("\n  ".join([f"not ready after {timeout_s:g} s:", *lines])) from None
+        lines = []
+        for (resource, namespace, name), why in last.items():
+            if why:
+                found = await kube.find(resource, name, namespace)
+                said = await explain(kube, found) if found else ""
+                lines.append(f"{resource} {namespace}/{name}: {said or why}")
+        raise WaitTimeout("\n  ".join(["not ready in time:", *lines])) from None
 
 
 async def find_ours(kube: Kube, kinds: Iterable[Resource], namespaces: Sequence[str], labels: str) -> list[Object]:
@@ -151,14 +154,15 @@ async def _delete_stage(kube: Kube, stage: list[Object], timeout_s: float, tell:
         resource = await kube.resource_of(obj)
         groups.setdefault((resource, namespace_of(obj)), {})[name_of(obj)] = obj["metadata"]["uid"]
         await kube.delete(resource, name_of(obj), namespace_of(obj), uid=obj["metadata"]["uid"])
-    left: dict[tuple[Resource, str, str], str] = {}
+    left: dict[tuple[Resource, str, str], str] = {
+        (*group, name): "it is still there" for group, uids in groups.items() for name in uids
+    }
 
     def look(resource: Resource, namespace: str, uids: dict[str, str], found: dict[tuple[str, str], Object]) -> bool:
         there = {obj["metadata"]["uid"] for obj in found.values()}
         for name, uid in uids.items():
-            was = left.get((resource, namespace, name))
-            left[resource, namespace, name] = "it is still there" if uid in there else ""
-            if was != "" and uid not in there:
+            if uid not in there and left[resource, namespace, name]:
+                left[resource, namespace, name] = ""
                 tell(_placeholder(resource, namespace, name), "")
         return not there & set(uids.values())
 
@@ -177,7 +181,7 @@ async def _delete_stage(kube: Kube, stage: list[Object], timeout_s: float, tell:
             await _all(follow(*group, uids) for group, uids in groups.items())
     except TimeoutError:
         lines = [f"{resource} {namespace}/{name}: {why}" for (resource, namespace, name), why in left.items() if why]
-        raise WaitTimeout("\n  ".join([f"not gone after {timeout_s:g} s:", *lines])) from None
+        raise WaitTimeout("\n  ".join(["not gone in time:", *lines])) from None
 
 
 async def _without_pods(kube: Kube, deployment: Object) -> None:

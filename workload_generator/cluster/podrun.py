@@ -87,16 +87,23 @@ async def begin(place: Place, run: Run, say: Lines, patience: Patience) -> Ended
             if code is not None and code != 0 and now.uid == pod.uid:
                 raise BenchError(f"the workload generator ended with exit code {code}:\n{said}")
             await patience.pause(f"{run.prefix} in {pod}", Cut(said or "the session ended before the run began"))
-    except (asyncio.CancelledError, SystemExit, KeyboardInterrupt):
-        await asyncio.shield(place.ask("stop", patience_s=_STOP_S, **run.asked))
+    except asyncio.CancelledError:
+        try:
+            await asyncio.shield(place.ask("stop", patience_s=_STOP_S, **run.asked))
+        except BenchError as error:
+            say(f"{run.prefix} ({run.run_id}) may still run in the pod: {error}")
         raise
 
 
-async def follow(place: Place, run: Run, say: Lines) -> Ended | None:
-    """The end of a run that was begun, waited for if need be; None when there is no trace of it. Raises Lost."""
+async def follow(place: Place, run: Run, say: Lines, cut: bool = True) -> Ended | None:
+    """The end of a run that was begun, waited for if need be; None when there is no trace of it. Raises Lost.
+
+    `cut`: that it still runs is news.
+    """
     seen = await place.ask("look", **run.asked)
     if seen["pids"]:
-        say("the session was cut; the run goes on, and is followed")
+        if cut:
+            say("the session was cut; the run goes on, and is followed")
 
         def heard(document: Json) -> None:
             beat = document.get("progress") or {}

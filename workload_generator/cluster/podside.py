@@ -69,6 +69,18 @@ def _is_generator(words: list[bytes]) -> bool:
     return b"workload-generator" in names or words[1:3] == [b"-m", b"workload_generator"]
 
 
+def begun(request: Json) -> Json:
+    """As `look`, as soon as there is something of the run, or after `within_s`."""
+    deadline = time.monotonic() + request["within_s"]
+    told = time.monotonic()
+    while not (seen := look(request))["pids"] and not seen["logs"] and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+        if time.monotonic() - told > BEAT_S:
+            told = time.monotonic()
+            _answer({"waiting": True})
+    return seen
+
+
 def wait(request: Json) -> Json:
     """Until no process of the run is left; then as `look`. Says every BEAT_S how far it is, one JSON object a line."""
     while pids := run_processes(request["run_id"]):
@@ -198,6 +210,12 @@ def put(request: Json) -> Json:
     beside.write_text(request["text"], encoding="utf-8")
     beside.replace(path)
     return {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def clock(request: Json) -> Json:
+    """The pod's wall clock in seconds, and what is in the file `path` (null: there is none)."""
+    path = Path(request["path"])
+    return {"time": time.time(), "text": path.read_text(encoding="utf-8") if path.exists() else None}
 
 
 # Files, from here to there
@@ -372,7 +390,7 @@ class _Receipts:
 # What is asked for
 
 VERBS: dict[str, Callable[[Json], Json | None]] = {
-    verb.__name__: verb for verb in (look, wait, stop, aside, put, archive, delete, drained)
+    verb.__name__: verb for verb in (look, begun, wait, stop, clock, aside, put, archive, delete, drained)
 }
 
 

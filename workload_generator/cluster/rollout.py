@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from workload_generator.cluster.deployment import Part, Wish, manifests, namespaces, surplus
+from workload_generator.cluster.eventing import is_rabbitmq, parallelism_of, wait_for_dispatchers
 from workload_generator.cluster.objects import (
     PART,
     PART_OF,
@@ -27,11 +28,20 @@ from workload_generator.cluster.objects import (
 )
 from workload_generator.cluster.readiness import is_waited_for
 from workload_generator.cluster.services import FUNCTION_LABEL
+from workload_generator.cluster.sources import wait_bound
 from workload_generator.errors import UsageError
 from workload_generator.kube import resources as kinds
 from workload_generator.kube.client import Kube
-from workload_generator.kube.errors import ApiAbsent, NotFound
-from workload_generator.kube.resources import CONTAINER_SOURCES, DEPLOYMENTS, Object, name_of, namespace_of
+from workload_generator.kube.errors import ApiAbsent, NotFound, WaitTimeout
+from workload_generator.kube.resources import (
+    BROKERS,
+    CONTAINER_SOURCES,
+    DEPLOYMENTS,
+    TRIGGERS,
+    Object,
+    name_of,
+    namespace_of,
+)
 
 KINDS = (
     kinds.CONTAINER_SOURCES,
@@ -101,7 +111,26 @@ async def deploy(kube: Kube, wish: Wish, root: Path, timeout_s: float, progress:
         waited = [obj for obj in stage if is_waited_for(obj)]
         progress.waiting = {title(obj): "applied" for obj in waited}
         await wait_ready(kube, waited, max(deadline - time.monotonic(), 0.0), progress.tell)
+        await _wait_deliverers(kube, stage, made, max(deadline - time.monotonic(), 0.0))
     return progress.applied
+
+
+async def _wait_deliverers(kube: Kube, stage: Sequence[Object], made: Sequence[Object], timeout_s: float) -> None:
+    """What Ready does not say: RabbitMQ triggers deliver with their parallelism, the source's pod has its sink."""
+    rabbits = {(namespace_of(obj), name_of(obj)) for obj in made if obj["kind"] == BROKERS.kind and is_rabbitmq(obj)}
+    wanted: dict[str, dict[str, str]] = {}
+    for obj in stage:
+        namespace, name = namespace_of(obj), name_of(obj)
+        if obj["kind"] == TRIGGERS.kind and (namespace, obj["spec"]["broker"]) in rabbits:
+            uid = (await kube.get(TRIGGERS, name, namespace))["metadata"]["uid"]
+            wanted.setdefault(namespace, {})[uid] = parallelism_of(obj)
+        elif obj["kind"] == CONTAINER_SOURCES.kind:
+            try:
+                await wait_bound(kube, namespace, name, timeout_s)
+            except WaitTimeout as error:
+                raise WaitTimeout(f"{title(obj)}, {error}; kn-bench doctor --fix may mend it") from None
+    for namespace, uids in wanted.items():
+        await wait_for_dispatchers(kube, namespace, uids, timeout_s)
 
 
 async def check(kube: Kube, wish: Wish, root: Path, progress: Progress) -> None:

@@ -42,7 +42,7 @@ _LOADER = (
 )
 _SOURCE = Path(podside.__file__).read_bytes()
 _KILLED = 128  # exit codes from here on: a signal, not an opinion
-_HOPELESS = re.compile(r"\((Forbidden|Unauthorized)\)|context .* does not exist|stat .*: no such file")
+_HOPELESS = re.compile(r"\((Forbidden|Unauthorized)\)|context .* does not exist|stat .*: no such file|completed pod")
 _CODE = re.compile(r"command terminated with exit code (\d+)")
 
 

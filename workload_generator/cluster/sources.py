@@ -95,17 +95,27 @@ async def mend(kube: Kube, state: SourceState, timeout_s: float) -> str:
         await kube.patch(CONTAINER_SOURCES, state.name, touch, state.namespace)
         done = "the source touched"
     began = time.monotonic()
-    last = state
     try:
-        async with asyncio.timeout(timeout_s), Reflector(kube, PODS, state.namespace) as pods:
+        last = await wait_bound(kube, state.namespace, state.name, timeout_s)
+    except WaitTimeout as error:
+        raise WaitTimeout(f"{done}, but {error}") from None
+    return f"{done}; after {time.monotonic() - began:.1f} s {last.text}"
+
+
+async def wait_bound(kube: Kube, namespace: str, name: str, timeout_s: float) -> SourceState:
+    """Until the source's pod runs with K_SINK, and no pod without it is left. Raises WaitTimeout, ApiError."""
+    last: SourceState | None = None
+    try:
+        async with asyncio.timeout(timeout_s), Reflector(kube, PODS, namespace) as pods:
             while True:
                 seen = _versions(pods.objects)
-                last = await examine(kube, await kube.get(CONTAINER_SOURCES, state.name, state.namespace))
+                last = await examine(kube, await kube.get(CONTAINER_SOURCES, name, namespace))
                 if not last.fault:
-                    return f"{done}; after {time.monotonic() - began:.1f} s {last.text}"
+                    return last
                 await pods.until(lambda now, seen=seen: _versions(now) != seen)  # type: ignore[misc]
     except TimeoutError:
-        raise WaitTimeout(f"{done}, but after {timeout_s:g} s: {last.text}") from None
+        what = last.text if last else "it was not looked at"
+        raise WaitTimeout(f"after {timeout_s:g} s: {what}") from None
 
 
 def _versions(objects: dict[tuple[str, str], Object]) -> dict[tuple[str, str], str]:

@@ -31,7 +31,7 @@ from workload_generator.kube.resources import (
     POD_METRICS,
     Object,
 )
-from workload_generator.metrics import KUBELET, METRICS, Gap, Row
+from workload_generator.metrics import KUBELET, METRICS, WATCH, Gap, Row
 
 METRICS_FIX = (
     "metrics-server is not installed or not ready: kubectl apply -f "
@@ -99,6 +99,7 @@ class Top:
             self.seen[source] = Seen(stored=self.storage.last_samples(source))
         self.pollers = list(self._make_pollers())
         await self._try()
+        self._pending.append(Gap(now(), WATCH, "recording", 0, "began"))
         try:
             async with asyncio.TaskGroup() as group:
                 watches = self.around.watches()
@@ -111,6 +112,7 @@ class Top:
             raise _first(failed) from None
         finally:
             try:
+                self._pending.append(Gap(now(), WATCH, "recording", 0, "ended"))
                 await self._store([])
             finally:
                 self._writer.shutdown()

@@ -44,6 +44,8 @@ def help_of(command: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ["kn-bench", "compare"],
         ["kn-bench", "scenario"],
         ["kn-bench", "top"],
+        ["kn-bench", "prometheus", "snapshot"],
+        ["kn-bench", "prometheus", "local"],
     ],
     ids=" ".join,
 )

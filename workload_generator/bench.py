@@ -24,6 +24,7 @@ from workload_generator.monitoring import add_top_command
 from workload_generator.quickstart import quickstart
 from workload_generator.reporting import compare_and_show, report_and_show
 from workload_generator.scenarios import add_scenario_command
+from workload_generator.snapshots import add_prometheus_command
 from workload_generator.values import duration, positive_whole, whole
 
 
@@ -121,6 +122,7 @@ def make_parser() -> argparse.ArgumentParser:
     command.set_defaults(command=_compare)
     add_top_command(commands)
     add_combine_command(commands)
+    add_prometheus_command(commands)
     add_scenario_command(commands)
     add_doctor(commands.add_parser("doctor", help="whether a cluster is fit for the benchmark, and mend what can be"))
     return parser

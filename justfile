@@ -94,6 +94,10 @@ cluster-down *ARGS:
 test-cluster *ARGS:
     BENCH_CLUSTER=1 uv run --locked pytest tests/cluster --timeout=600 {{ARGS}}
 
+# Recipes, templates and settings of infrastructure/, with checkov's checks of terraform
+test-infrastructure *ARGS:
+    BENCH_CHECKOV=1 uv run --locked pytest tests/infrastructure {{ARGS}}
+
 # A tick of `kn-bench top` with 100 nodes and 10,000 pods: its time and memory
 bench-top *ARGS:
     uv run --locked python bench/top.py {{ARGS}}

@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import orjson
 import uvloop
@@ -126,12 +127,14 @@ def _main(argv: Sequence[str]) -> int:
 
 def _watcher(plan: Plan, elsewhere: str | None) -> Watcher | None:
     """Who sees the instances of the platform that the run goes to."""
-    url = elsewhere or plan.experiment.base_url
-    if plan.mode == "cold-start" and plan.platform == LOCAL and url:
-        from workload_generator.watching import watcher_of_local  # other runs do not pay for what it needs
+    if plan.mode != "cold-start":
+        return None
+    from workload_generator.watching import watcher_of_cluster, watcher_of_local  # other runs do not pay for this
 
-        return watcher_of_local(url)
-    return None
+    url = elsewhere or plan.experiment.base_url
+    if plan.platform == LOCAL:
+        return watcher_of_local(url) if url else None
+    return watcher_of_cluster([urlsplit(target.url).hostname or "" for target in plan.experiment.targets])
 
 
 def make_parser() -> argparse.ArgumentParser:

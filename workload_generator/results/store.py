@@ -20,7 +20,7 @@ from workload_generator.clock import parse_rfc3339
 from workload_generator.errors import BenchError
 from workload_generator.metrics import statements
 
-VERSION = 4
+VERSION = 5
 """Of the schema, in SQLite's `user_version`; the original's databases have 0."""
 
 # What leads from each earlier version of ours to the next one.
@@ -31,6 +31,10 @@ _STEPS = {
         "ALTER TABLE shards ADD COLUMN clock_half_rtt_ns INTEGER",
     ),
     3: (),
+    4: (
+        "ALTER TABLE cold_starts ADD COLUMN clock_offset REAL",
+        "ALTER TABLE cold_starts ADD COLUMN clock_error REAL",
+    ),
 }
 _WITH_EVENTS = 3  # the version that brought the scripts and tables of events
 _WITH_COLD_STARTS = 4  # and those of cold starts
@@ -139,6 +143,8 @@ def _upgrade(store: Store) -> None:
         return
     if version in _STEPS:
         for step in range(version, VERSION):
+            if step >= _WITH_COLD_STARTS > version:
+                continue  # the script, which comes below, is the present one
             for statement in _STEPS[step]:
                 store.execute(statement)
         if version < _WITH_EVENTS:

@@ -45,6 +45,8 @@ def help_of(command: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ["kn-bench", "scenario"],
         ["kn-bench", "extract-logs"],
         ["kn-bench", "top"],
+        ["kn-bench", "prometheus", "snapshot"],
+        ["kn-bench", "prometheus", "local"],
     ],
     ids=" ".join,
 )

@@ -35,6 +35,7 @@ _CLASS = ".autoscaling.knative.dev"
 _METRICS = {"concurrency": "kpa", "rps": "kpa", "cpu": "hpa", "memory": "hpa"}
 _SCALING = ("metric", "target", "class", "min_scale", "max_scale", "window")
 _LEAST_TARGET = Fraction(1, 100)
+_MOST_LINES = 20
 _WINDOW_S = (6, 3600)  # Knative's own limits, as for the target
 
 
@@ -266,8 +267,9 @@ def _deploy(options: argparse.Namespace) -> int:
         changed = sum(each.outcome != "unchanged" for each in done)
         progress.say(f"{len(done)} objects are as asked for, {changed} of them were created or changed")
 
-    _with_kube(options, go, progress, "kn-bench deploy, as before, goes on from here; kn-bench delete takes it away")
-    return 0
+    return _with_kube(
+        options, go, progress, "kn-bench deploy, as before, goes on from here; kn-bench delete takes it away"
+    )
 
 
 def _delete(options: argparse.Namespace) -> int:
@@ -301,8 +303,7 @@ def _delete(options: argparse.Namespace) -> int:
         else:
             progress.say(f"{len(gone)} objects are gone" if gone else "there is nothing of it")
 
-    _with_kube(options, go, progress, "kn-bench delete, as before, goes on from here")
-    return 0
+    return _with_kube(options, go, progress, "kn-bench delete, as before, goes on from here")
 
 
 def _patch(options: argparse.Namespace) -> int:
@@ -340,8 +341,9 @@ def _patch(options: argparse.Namespace) -> int:
         for namespace, uids in wanted.items():
             await wait_for_dispatchers(kube, namespace, uids, timeout_s)
 
-    _with_kube(options, go, progress, "what was changed stays so: kn-bench patch with the old values puts it back")
-    return 0
+    return _with_kube(
+        options, go, progress, "what was changed stays so: kn-bench patch with the old values puts it back"
+    )
 
 
 async def _services(kube: Kube, root: Path, names: Sequence[str]) -> list[Object]:
@@ -385,8 +387,8 @@ def _progress() -> Progress:
 
 def _with_kube(
     options: argparse.Namespace, go: Callable[[Kube], Awaitable[None]], progress: Progress, advice: str
-) -> None:
-    """Run it on the cluster. However it ends before its time, what was done and what was not is said."""
+) -> int:
+    """Run it on the cluster; the exit code. However it ends before its time, what was not done is said."""
 
     async def run() -> None:
         async with await Kube.connect(options.kubeconfig, options.context) as kube:
@@ -396,16 +398,18 @@ def _with_kube(
         run_to_end(run())
     except UsageError:
         raise
-    except BenchError:
+    except BenchError as error:
+        sys.stderr.write(f"kn-bench: {error}\n")
         if progress.applied or progress.left:
-            sys.stderr.write(f"{_state(progress, advice)}\n")
-        raise
+            sys.stderr.write("\n".join([*_not_done(progress), advice, ""]))
+        return error.exit_code
     except (KeyboardInterrupt, SystemExit):
-        sys.stderr.write(f"kn-bench: interrupted\n{_state(progress, advice)}\n")
+        waiting = [f"not ready yet: {name}: {why}" for name, why in progress.waiting.items()]
+        sys.stderr.write("\n".join(["kn-bench: interrupted", *waiting, *_not_done(progress), advice, ""]))
         raise
+    return 0
 
 
-def _state(progress: Progress, advice: str) -> str:
-    lines = [f"not ready yet: {name}: {why}" for name, why in progress.waiting.items()]
-    lines += [f"not done: {title(obj)}" for obj in progress.left]
-    return "\n".join([*lines, advice])
+def _not_done(progress: Progress) -> list[str]:
+    lines = [f"not done: {title(obj)}" for obj in progress.left]
+    return [*lines[:_MOST_LINES], f"and {len(lines) - _MOST_LINES} more"] if len(lines) > _MOST_LINES + 1 else lines

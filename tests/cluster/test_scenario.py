@@ -473,3 +473,31 @@ def test_two_pods_begin_at_one_moment_and_are_one_run(bench: Bench, kube: Api, s
     assert kube.find("batch/v1", "Job", SHARDS, GENERATOR) is None
     assert len(list((bench.out / "logs").glob("*_s1.log"))) == 2 and "2 pods begin at" in out
     assert settings(kube) == UNTOUCHED
+
+
+def test_trigger_with_two_pods(bench: Bench, kube: Api, small: None) -> None:
+    (url,) = json.loads((bench.standin.folder / "flags.json").read_text())
+    command = [
+        *KN_BENCH,
+        "trigger",
+        "--config=small",
+        "--pods=2",
+        "--prefix=two",
+        "--timeout=60s",
+        f"--out={bench.out}",
+    ]
+    with Kubelets(bench, url.partition("=")[2]):
+        ran = subprocess.run(
+            [*command, f"--manifests={ROOT / 'k8s'}"],
+            capture_output=True,
+            text=True,
+            timeout=200,
+            env=bench.environment,
+        )
+    assert ran.returncode in (0, 3), ran.stdout + ran.stderr
+    logs = sorted(path.read_text().splitlines() for path in bench.out.glob("two_*_s[01].log"))
+    assert len(logs) == 2 and all(json.loads(log[-1])["event"] == "run_finished" for log in logs)
+    assert len({json.loads(log[0])["run_id"] for log in logs}) == 1
+    requests = [json.loads(line) for log in logs for line in log[1:-1]]
+    assert sorted(line["seq"] for line in requests if line["event"] == "request") == list(range(20))
+    assert kube.find("batch/v1", "Job", SHARDS, GENERATOR) is None

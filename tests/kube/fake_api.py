@@ -502,7 +502,7 @@ def _selected(request: web.Request, obj: Object, namespace: str) -> bool:
 
 
 def _bare(obj: Object) -> Object:
-    ours = ("resourceVersion", "generation", "managedFields")
+    ours = ("resourceVersion", "generation")
     return {key: value for key, value in obj["metadata"].items() if key not in ours}
 
 

@@ -17,7 +17,7 @@ from typing import Literal
 
 from workload_generator.cluster.readiness import explain, is_waited_for, why_not_ready
 from workload_generator.kube.client import FIELD_MANAGER, Kube
-from workload_generator.kube.errors import ApiAbsent, WaitTimeout
+from workload_generator.kube.errors import ApiAbsent, Conflict, WaitTimeout
 from workload_generator.kube.reflector import Reflector
 from workload_generator.kube.resources import (
     DEPLOYMENTS,
@@ -43,6 +43,7 @@ _STAGES: tuple[tuple[str, ...], ...] = (
     ("eventing.knative.dev/Trigger",),
     ("sources.knative.dev/ContainerSource",),  # after its sink: knative/eventing#9189
 )
+_TRIES = 10
 Outcome = Literal["created", "changed", "unchanged"]
 Tell = Callable[[Object, str], None]
 """Called with an object and what there is to say of it: empty when it is ready (or gone)."""
@@ -77,7 +78,7 @@ async def apply(kube: Kube, obj: Object, *, dry_run: bool = False) -> Applied:
     resource = await kube.resource_of(obj)
     before = await kube.find(resource, name_of(obj), namespace_of(obj))
     if before is not None and not dry_run:
-        await _adopt(kube, resource, before)
+        before = await _adopted(kube, resource, before)
     after = await kube.apply(obj, dry_run=dry_run)
     if before is None:
         return Applied(after, "created")
@@ -133,12 +134,15 @@ async def wait_ready(kube: Kube, objects: Iterable[Object], timeout_s: float, te
 
 async def find_ours(kube: Kube, kinds: Iterable[Resource], namespaces: Sequence[str], labels: str) -> list[Object]:
     """Everything of these kinds that has the labels, in these namespaces; a kind that is not installed has none."""
-    found: list[Object] = []
-    for resource in kinds:
-        for namespace in namespaces if resource.namespaced else ("",):
-            with contextlib.suppress(ApiAbsent):
-                found += (await kube.list(resource, namespace, labels=labels)).items
-    return found
+    places = [(resource, where) for resource in kinds for where in (namespaces if resource.namespaced else ("",))]
+    found: dict[tuple[Resource, str], list[Object]] = {}
+
+    async def look(resource: Resource, namespace: str) -> None:
+        with contextlib.suppress(ApiAbsent):
+            found[resource, namespace] = (await kube.list(resource, namespace, labels=labels)).items
+
+    await _all(look(*place) for place in places)
+    return [obj for place in places for obj in found.get(place, ())]
 
 
 async def delete(kube: Kube, objects: Iterable[Object], timeout_s: float, tell: Tell) -> None:
@@ -193,24 +197,41 @@ async def _without_pods(kube: Kube, deployment: Object) -> None:
         await pods.until(lambda found: not any(owned_by(pod, each) for pod in found.values() for each in sets))
 
 
-async def _adopt(kube: Kube, resource: Resource, obj: Object) -> None:
-    """Make what we patched a part of what we applied, so that an apply that does not say it takes it back.
+async def _adopted(kube: Kube, resource: Resource, obj: Object) -> Object | None:
+    """The object with what we patched as a part of what we applied: an apply that does not say it takes it back.
 
     For the server a patch and an apply of the same field manager are two owners (as for kubectl, which upgrades
-    client-side apply in this way).
+    client-side apply in this way). Controllers write meanwhile: what they were faster with is read again.
     """
+    tries = _TRIES
+    here: Object | None = obj
+    while here is not None:
+        about = _adoption(here)
+        if about is None:
+            break
+        try:
+            return await kube.patch(resource, name_of(obj), {"metadata": about}, namespace_of(obj))
+        except Conflict:
+            tries -= 1
+            if not tries:
+                raise
+            here = await kube.find(resource, name_of(obj), namespace_of(obj))
+    return here
+
+
+def _adoption(obj: Object) -> Object | None:
+    """The metadata to be patched; None when there is nothing to take over."""
     entries = obj["metadata"].get("managedFields") or []
     ours = [entry for entry in entries if entry.get("manager") == FIELD_MANAGER and not entry.get("subresource")]
     patched = [entry for entry in ours if entry["operation"] == "Update"]
     if not patched:
-        return
+        return None
     owned: Object = {}
     for entry in ours:
         owned = _united(owned, entry.get("fieldsV1") or {})
     newest = {**patched[-1], "operation": "Apply", "fieldsV1": owned}
     rest = [entry for entry in entries if not any(entry is one for one in ours)]
-    about = {"resourceVersion": obj["metadata"]["resourceVersion"], "managedFields": [*rest, newest]}
-    await kube.patch(resource, name_of(obj), {"metadata": about}, namespace_of(obj))
+    return {"resourceVersion": obj["metadata"]["resourceVersion"], "managedFields": [*rest, newest]}
 
 
 def _united(one: Object, other: Object) -> Object:

@@ -96,9 +96,9 @@ async def deploy(kube: Kube, wish: Wish, root: Path, timeout_s: float, progress:
 
     Raises UsageError before anything is changed, WaitTimeout with the reason of what is not ready, ApiError.
     """
-    deadline = time.monotonic() + timeout_s
     made = manifests(wish, root)
     await _refuse(kube, wish, made)
+    deadline = time.monotonic() + timeout_s
     await _prune(kube, wish, made, deadline, progress)
     order = stages(made)
     progress.left = [obj for stage in order for obj in stage]
@@ -167,7 +167,6 @@ async def remove(
     `functions` limits it to these of the catalog; `spaces` deletes the namespaces, with all that is in them. When the
     event source goes, the generator's Deployment gets its pod back. Raises WaitTimeout, ApiError.
     """
-    deadline = time.monotonic() + timeout_s
     selector = f"{PART_OF}={PRODUCT},{PART} in ({','.join(sorted(parts))})"
     if functions:
         selector += f",{FUNCTION_LABEL} in ({','.join(functions)})"
@@ -185,8 +184,8 @@ async def remove(
             progress.say(f"deleted    {title(obj)}")
         return found
     progress.left = list(found)
-    left = max(deadline - time.monotonic(), 0.0)
-    await delete(kube, found, left, progress.gone)
+    deadline = time.monotonic() + timeout_s
+    await delete(kube, found, timeout_s, progress.gone)
     progress.left = []
     sources = [obj for obj in found if obj["kind"] == CONTAINER_SOURCES.kind]
     for source in sources:

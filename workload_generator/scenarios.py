@@ -63,6 +63,7 @@ def add_scenario_command(commands: Any) -> None:
     add("--kubeconfig", type=Path, metavar="FILE", help="the cluster's; default: as kubectl finds it")
     add("--context", metavar="NAME", help="of the kubeconfig; default: its current one")
     add("--manifests", type=Path, metavar="DIR", help="the folder k8s/; default: the installed one")
+    add("--delete", action="store_true", help="in a cluster: delete a run's logs in the pod, once checked here")
     add("--dry-run", action="store_true", help="print the order and the planned time, and run nothing")
     add("--restore", action="store_true", help="only put back what a scenario that was killed had changed")
     command.set_defaults(command=scenario_command)
@@ -70,6 +71,7 @@ def add_scenario_command(commands: Any) -> None:
 
 def scenario_command(options: argparse.Namespace) -> int:
     """Run it; the exit code: 0, or 3 when a run's verdict is invalid. Raises BenchError."""
+    _refuse_what_means_nothing(options)
     console = Console(highlight=False)
     path = find_scenario(options.scenario)
     scenario = load_scenario(path, _flags(options))
@@ -109,6 +111,14 @@ def scenario_command(options: argparse.Namespace) -> int:
         say(f"[yellow]invalid[/] run {run.number}, {run.prefix} ({run.run_id}): its log and the report say why")
     say(f"{len(runs)} runs in {out}, {len(invalid)} of them invalid")
     return _INVALID if invalid else 0
+
+
+def _refuse_what_means_nothing(options: argparse.Namespace) -> None:
+    ours = {_LOCAL: ("port",), _CLUSTER: ("kubeconfig", "context", "manifests", "delete")}
+    for platform, names in ours.items():
+        for name in names:
+            if platform != options.platform and getattr(options, name) not in (None, False):
+                raise UsageError(f"--{name} means nothing with --platform {options.platform}")
 
 
 def _restore(file: StateFile, platform: Platform, say: Callable[[str], None]) -> None:
@@ -165,7 +175,9 @@ def _platform(
 ) -> Iterator[Platform]:
     if options.platform == _CLUSTER:
         manifests = options.manifests or find_manifests()
-        yield ClusterPlatform(scenario, out / "logs", manifests, say, options.kubeconfig, options.context)
+        yield ClusterPlatform(
+            scenario, out / "logs", manifests, say, options.kubeconfig, options.context, options.delete
+        )
         return
     said = out / "platform.txt"
     said.touch()

@@ -304,13 +304,14 @@ def test_cut_sessions_a_damaged_stream_and_a_new_pod_lose_nothing(bench: Bench, 
     bench.standin.fault('"archive"', damage=2000)
     bench.standin.fault('"archive"', cut=300)
     bench.standin.fault('"look"', refuse="Unable to connect to the server: dial tcp: connection refused")
-    process = bench.start(bench.scenario(duration="2s"))
+    process = bench.start(bench.scenario(duration="2s"), "--delete")
     bench.until_it_measures(process)
     wait_for("the first run's end", lambda: list((bench.out / "logs").glob("*.log")))
     (old,) = [each["metadata"]["name"] for each in kube.list("v1", "Pod", GENERATOR)]
     kube.delete("v1", "Pod", GENERATOR, old)
     out, _ = process.communicate(timeout=200)
     assert process.returncode in (0, 3) and "Traceback" not in out, out
+    assert not list(bench.logs.glob("*.log")), "deleted in the pod when they were checked"
     assert not bench.standin.faults_left and settings(kube) == UNTOUCHED
     assert bench.rows(RUNS) == [("go", 1, 1), ("rust", 1, 1)] and len(bench.standin.runs()) == 2
     assert bench.rows("SELECT count(*) FROM requests") == [(80,)]

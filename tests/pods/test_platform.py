@@ -27,7 +27,7 @@ from workload_generator.cluster.scenario import Condition, load_scenario
 from workload_generator.cluster.scenario_run import Deployment
 from workload_generator.errors import BenchError, UsageError
 from workload_generator.kube.errors import WaitTimeout
-from workload_generator.kube.resources import CONFIG_MAPS, POD_AUTOSCALERS, PODS, SERVICES, Object
+from workload_generator.kube.resources import CONFIG_MAPS, DEPLOYMENTS, POD_AUTOSCALERS, PODS, SERVICES, Object
 
 SERVICE = "empty-go-http-0"
 SCENARIO = """
@@ -48,6 +48,8 @@ wait: [ready, drained, zero]
 def api() -> Iterator[FakeApi]:
     with in_thread(FakeApi()) as api:
         config = {"stable-window": "60s", "other": "kept"}
+        about = {"name": "workload-generator", "namespace": "workload-generator"}
+        api.put(DEPLOYMENTS, {"metadata": about, "spec": {"replicas": 1}})
         api.put(
             CONFIG_MAPS,
             {"metadata": {"name": "config-autoscaler", "namespace": "knative-serving"}, "data": config},
@@ -186,6 +188,16 @@ def test_what_fails_keeps_nobody_from_the_rest(api: FakeApi, cluster: Cluster) -
 def test_what_is_not_deployed_is_named(api: FakeApi, cluster: Cluster) -> None:
     api.remove(SERVICES, SERVICE, "functions")
     with pytest.raises(UsageError, match=rf"not deployed in functions: {SERVICE}; `kn-bench deploy functions`"):
+        cluster.platform.read(cluster.scenario)
+
+
+def test_a_generator_without_a_pod_of_its_own_is_refused_at_once(api: FakeApi, cluster: Cluster) -> None:
+    about = {"name": "workload-generator", "namespace": "workload-generator"}
+    api.put(DEPLOYMENTS, {"metadata": about, "spec": {"replicas": 0}})
+    with pytest.raises(UsageError, match="the generator runs as a ContainerSource"):
+        cluster.platform.read(cluster.scenario)
+    api.remove(DEPLOYMENTS, "workload-generator", "workload-generator")
+    with pytest.raises(UsageError, match="kn-bench deploy generator"):
         cluster.platform.read(cluster.scenario)
 
 

@@ -17,8 +17,9 @@ from tests.pods.standin import Standin
 from tests.support import at_once, target
 from workload_generator.cluster import podside, sessions
 from workload_generator.cluster.podrun import Ended, Lost, Run, begin, code_of, follow, set_aside
-from workload_generator.cluster.sessions import Patience
+from workload_generator.cluster.sessions import Patience, Pod
 from workload_generator.errors import BenchError
+from workload_generator.kube.errors import Busy, Unreachable
 
 DONE = (0, 3)  # a busy machine may make a run invalid
 EXPERIMENT = """
@@ -111,6 +112,22 @@ async def test_sessions_may_be_cut_again_while_the_run_is_followed(standin: Stan
 async def test_a_session_that_never_came_about_is_tried_again(standin: Standin) -> None:
     standin.fault("^workload-generator", refuse="error: unable to upgrade connection: pod does not exist")
     assert (await start(standin, run("r1"))).code in DONE and len(standin.runs()) == 2
+
+
+async def test_an_api_server_that_is_away_is_waited_for(standin: Standin) -> None:
+    place = standin.place()
+    find, away = place.find, [Unreachable("GET /: refused"), Busy("GET /: 503"), Unreachable("GET /: refused")]
+
+    async def found() -> Pod:
+        if away:
+            raise away.pop()
+        return await find()
+
+    place.find = found
+    async with target(at_once) as url:
+        configure(standin, url)
+        assert (await begin(place, run("r1"), print, Patience(20))).code in DONE
+    assert not away and len(standin.runs()) == 1
 
 
 async def test_a_session_that_is_silent_is_left_and_the_run_followed(

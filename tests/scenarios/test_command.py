@@ -192,6 +192,13 @@ def test_dry_run_prints_the_order_and_touches_nothing(tmp_path: Path) -> None:
     )
 
 
+def test_a_flag_that_means_nothing_is_said(tmp_path: Path) -> None:
+    code, out = run(tmp_path, "serving-1", "--languages=python", "--context=x")
+    assert code == 2 and "--context means nothing with --platform local" in out
+    code, out = run(tmp_path, "serving-1", "--platform=cluster", "--port=8080")
+    assert code == 2 and "--port means nothing with --platform cluster" in out
+
+
 def test_what_cannot_be_is_said_before_anything_runs(tmp_path: Path) -> None:
     code, out = run(tmp_path, "serving-1")
     assert code == 2 and "empty-go-http-0" in out and "--languages" in out

@@ -60,7 +60,7 @@ async def fetch(
     wrong: dict[str, int] = {}
     came: dict[str, int] = {}
     while True:
-        pod = await place.find()
+        pod = await place.pod(patience)
         copying = await asyncio.to_thread(_Copying, folder, tuple(patterns), wrong, heard)
         try:
             await _session(place, pod, source, copying)

@@ -25,6 +25,7 @@ from workload_generator.kube.errors import WaitTimeout
 
 T = TypeVar("T")
 _RECEIPTS = "/data"
+_API_PATIENCE_S = 60.0  # an API server that is restarted ends no scenario
 _QUIET_S = 15.0
 """Nothing was delivered for so long: what is missing will not come. Deliveries are retried within seconds."""
 
@@ -42,8 +43,11 @@ class ClusterPlatform:
         say: Callable[[str], None],
         kubeconfig: Path | None = None,
         context: str | None = None,
+        delete: bool = False,
     ) -> None:
-        """Raises UsageError when there is no kubectl, or when the scenario cannot be run in a cluster."""
+        """With `delete` the pod's logs go when their copies are checked.
+
+        Raises UsageError when there is no kubectl, or when the scenario cannot be run in a cluster."""
         if scenario.mode is Mode.EVENT and scenario.pods > 1:
             raise UsageError("pods: a ContainerSource is one pod; use processes")
         self._scenario = scenario
@@ -52,6 +56,7 @@ class ClusterPlatform:
         self._say = say
         self._kubeconfig = kubeconfig
         self._context = context
+        self._delete = delete
         self._kubectl = Kubectl(kubeconfig, context)
         self._kubectl.check()
         self._within_s = scenario.wait_at_most_ns / 1e9
@@ -60,7 +65,7 @@ class ClusterPlatform:
 
     def _call(self, work: Callable[[Kube], Awaitable[T]], told: Callable[[str], None] | None = None) -> T:
         async def connected() -> T:
-            async with await Kube.connect(self._kubeconfig, self._context) as kube:
+            async with await Kube.connect(self._kubeconfig, self._context, patience_s=_API_PATIENCE_S) as kube:
                 return await work(kube)
 
         return run_to_end(connected(), told)
@@ -82,6 +87,8 @@ class ClusterPlatform:
                 found[CHANGES] = [change.to_json() for change in changes]
             if scenario.mode is Mode.EVENT:
                 found[EVENTING] = await stage.read(kube)
+            else:
+                await stage.refuse_source(kube)
             return found
 
         return self._call(work)
@@ -209,7 +216,10 @@ class ClusterPlatform:
                 return -1
         else:
             ended = await begin(place, run, self._say, Patience(PATIENCE_S))
-        await logs.fetch(place, LOGS, [glob.escape(name) for name in ended.logs], self._logs)
+        copies = await logs.fetch(place, LOGS, [glob.escape(name) for name in ended.logs], self._logs)
+        if self._delete:
+            for name, why in (await logs.delete(place, LOGS, self._logs, copies)).items():
+                self._say(f"[yellow]kept[/] {name} in the pod: {why}")
         if event:
             ok = sum(phase["ok"] for each in ended.trailers for phase in _phases(each))
             self._sent = run.run_id, ok * await stage.triggers_there(kube)

@@ -77,13 +77,13 @@ async def begin(place: Place, run: Run, say: Lines, patience: Patience) -> Ended
     try:
         while True:
             await place.ask("put", path=run.config, text=run.experiment)
-            pod = await place.find()
+            pod = await place.pod(patience)
             code, said = await _execute(place, pod, run)
             ended = await follow(place, run, say)
             if ended is not None:
                 # Several processes may share a verdict that none of them has alone.
                 return Ended(code, ended.logs, ended.trailers) if ended.code == VALID and code else ended
-            now = await place.find()
+            now = await place.pod(patience)
             if code is not None and code != 0 and now.uid == pod.uid:
                 raise BenchError(f"the workload generator ended with exit code {code}:\n{said}")
             await patience.pause(f"{run.prefix} in {pod}", Cut(said or "the session ended before the run began"))

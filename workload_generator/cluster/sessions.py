@@ -26,6 +26,7 @@ import orjson
 from workload_generator.children import die_with_parent
 from workload_generator.cluster import podside
 from workload_generator.errors import BenchError, UsageError
+from workload_generator.kube.errors import Busy, Unreachable
 
 Json = dict[str, Any]
 SILENCE_S = 60.0
@@ -227,6 +228,14 @@ class Place:
         self.find = find
         self.patience_s = patience_s
 
+    async def pod(self, patience: Patience) -> Pod:
+        """The pod as it is now; an API server that is away is waited for. Raises BenchError."""
+        while True:
+            try:
+                return await self.find()
+            except (Unreachable, Busy) as away:
+                await patience.pause("finding the pod", away)
+
     async def ask(
         self,
         verb: str,
@@ -238,7 +247,7 @@ class Place:
         """The answer; `heard` gets what comes before it. Raises Refused, or BenchError when no session holds."""
         patience = Patience(self.patience_s if patience_s is None else patience_s)
         while True:
-            pod = await self.find()
+            pod = await self.pod(patience)
             try:
                 return await self._once(pod, {"verb": verb, **request}, heard, patience)
             except Cut as cut:

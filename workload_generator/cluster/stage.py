@@ -43,17 +43,30 @@ from workload_generator.kube.resources import (
 
 BROKER = "default"
 
+_MISSING = f"no Deployment {GENERATOR} in {GENERATOR}: `kn-bench deploy generator` makes it"
 _OURS = re.compile(rf"{RECEIVER}-\d+")
 _ANNOTATIONS_OF_OTHERS = ("kubectl.kubernetes.io/", "eventing.knative.dev/creator", "eventing.knative.dev/lastModifier")
 
 Say = Callable[[str], None]
 
 
+async def refuse_source(kube: Kube) -> None:
+    """Raises UsageError where the generator has no pod of its own."""
+    deployment = await kube.find(DEPLOYMENTS, GENERATOR, GENERATOR)
+    if deployment is None:
+        raise UsageError(_MISSING)
+    if deployment["spec"].get("replicas") == 0:
+        raise UsageError(
+            f"the Deployment {GENERATOR} in {GENERATOR} has no pod: the generator runs as a ContainerSource; "
+            "`kn-bench delete eventing` gives it its pod back"
+        )
+
+
 async def read(kube: Kube) -> dict[str, Any]:
     """What is there now, for `put_back`: the generator's pods, whether it is a source, triggers. Raises ApiError."""
     deployment = await kube.find(DEPLOYMENTS, GENERATOR, GENERATOR)
     if deployment is None:
-        raise UsageError(f"no Deployment {GENERATOR} in {GENERATOR}: `kn-bench deploy generator` makes it")
+        raise UsageError(_MISSING)
     try:
         source = await kube.find(CONTAINER_SOURCES, GENERATOR, GENERATOR)
         found = await _triggers(kube)

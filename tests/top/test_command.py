@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -111,6 +112,15 @@ def test_it_ends_by_itself_or_by_ctrl_c_with_everything_stored(api: FakeApi, tmp
         process.has("SELECT * FROM pod_metrics")
         code, text = process.end(signal.SIGINT)
     assert code == 130 and "1 of pods" not in text and "2 of pods" in text
+
+
+def test_it_ends_also_before_there_is_an_answer(api: FakeApi, tmp_path: Path) -> None:
+    api.fail("GET /version", delay_s=20, times=9)
+    with running(api, tmp_path) as process:
+        wait_for("the first request", lambda: api.requests)
+        began = time.monotonic()
+        assert process.end(signal.SIGINT)[0] == 130
+        assert time.monotonic() - began < 15
 
 
 def test_a_kill_loses_at_most_the_last_tick(api: FakeApi, tmp_path: Path) -> None:

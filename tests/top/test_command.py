@@ -186,10 +186,12 @@ def test_a_forgotten_history_is_listed_again(api: FakeApi, tmp_path: Path) -> No
     with running(api, tmp_path) as process:
         process.has("SELECT * FROM replicas")
         wait_for("watches", lambda: api.watching == 4)
-        api.fail("GET /api/v1/pods$", status=500, times=2)  # what happens meanwhile is not heard of
+        api.fail("GET /api/v1/pods$", status=500, times=99)
         api.end_watches()
-        api.put(kinds.PODS, pod("f-2", ready=True))
+        wait_for("a refused watch", lambda: api.faults[0].times < 99)
+        api.put(kinds.PODS, pod("f-2", ready=True))  # nobody hears of it
         api.compact()
+        api.faults.clear()
         process.has("SELECT * FROM pod_states WHERE pod_name = 'f-2' AND listed = 1")
         process.has(
             "SELECT * FROM metric_gaps WHERE source = 'watch' AND subject = 'pods' AND reason LIKE 'interrupted%'"

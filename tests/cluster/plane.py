@@ -21,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import urllib3
+import yaml
 
 from tests.cluster import cluster
 from tests.cluster.api import Api, Refused
@@ -34,6 +35,7 @@ SERVICE_RANGE = "10.96.0.0/16"
 POD_RANGE = "10.244.0.0/16"
 METRICS_HOST = "metrics-server.kube-system.svc"
 NODES = Path(__file__).with_name("nodes.yaml")
+HOST_POD = "this-machine"
 
 
 class PlaneFailed(Exception):
@@ -51,6 +53,8 @@ class Plane:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._stopped = False
+        self.behind_pod = 0
+        """A port that nobody listens on yet, and that a pod named HOST_POD seems to listen on."""
         self.kubeconfig = self.folder / f"{ADMIN[0]}.kubeconfig"
 
     def __enter__(self) -> Plane:
@@ -94,7 +98,7 @@ class Plane:
                 raise PlaneFailed(f"{name} ended with {process.returncode}, its log is {log}:\n{end}")
 
     def _start(self) -> None:
-        ports = iter(free_ports(8))
+        ports = iter(free_ports(9))
         credentials = Credentials(self.folder)
         etcd, peer, api = next(ports), next(ports), next(ports)
         server = f"https://127.0.0.1:{api}"
@@ -108,6 +112,7 @@ class Plane:
         self._start_controllers(credentials, server, next(ports))
         self._start_scheduler(credentials, server, next(ports))
         kubelet, metrics = next(ports), next(ports)
+        self.behind_pod = next(ports)
         self._start_kwok(credentials, server, kubelet)
         cluster.add_nodes(admin, kubelet)
         cluster.add_agents(admin)
@@ -141,6 +146,7 @@ class Plane:
             "--requestheader-username-headers=X-Remote-User", "--requestheader-group-headers=X-Remote-Group",
             "--requestheader-extra-headers-prefix=X-Remote-Extra-",
             f"--proxy-client-cert-file={proxy[0]}", f"--proxy-client-key-file={proxy[1]}",
+            "--kubelet-preferred-address-types=InternalIP",
             # Every part's own requests count: a test may send as many as it likes.
             "--enable-priority-and-fairness=false", "--max-requests-inflight=2000", "--profiling=false",
         )  # fmt: skip
@@ -175,10 +181,27 @@ class Plane:
         certificate, key = credentials.serving("kwok")
         self._run(
             "kwok",
-            f"--kubeconfig={config}", f"--config={NODES}", "--manage-all-nodes=true", f"--cidr={POD_RANGE}",
+            f"--kubeconfig={config}", f"--config={NODES}", f"--config={self._add_host_pod()}",
+            "--manage-all-nodes=true", f"--cidr={POD_RANGE}",
             "--node-ip=127.0.0.1", f"--node-port={port}", f"--server-address=127.0.0.1:{port}",
             f"--tls-cert-file={certificate}", f"--tls-private-key-file={key}", "--node-lease-duration-seconds=40",
         )  # fmt: skip
+
+    def _add_host_pod(self) -> Path:
+        """Any port of a pod of that name is `behind_pod` of this machine, and what is executed in it runs here."""
+        selector = {"matchNames": [HOST_POD]}
+        target = {"port": self.behind_pod, "address": "127.0.0.1"}
+        kinds = {
+            "ClusterPortForward": {"selector": selector, "forwards": [{"target": target}]},
+            "ClusterExec": {"selector": selector, "execs": [{"local": {"workDir": "/"}}]},
+        }
+        path = self.folder / "host-pod.yaml"
+        documents = [
+            {"apiVersion": "kwok.x-k8s.io/v1alpha1", "kind": kind, "metadata": {"name": "host"}, "spec": spec}
+            for kind, spec in kinds.items()
+        ]
+        path.write_text(yaml.safe_dump_all(documents))
+        return path
 
     def _start_metrics_server(self, credentials: Credentials, server: str, port: int) -> Path:
         config = credentials.kubeconfig(server, "metrics-server", "system:masters")
@@ -198,7 +221,7 @@ class Plane:
         with (self.folder / f"{part}.log").open("wb") as log:
             self._processes[part] = subprocess.Popen(
                 [self._program, part, *flags], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                cwd=self.folder, env={"HOME": str(self.folder), "GOMAXPROCS": "2"},
+                cwd=self.folder, env={"HOME": str(self.folder), "PATH": "/usr/bin:/bin", "GOMAXPROCS": "2"},
                 preexec_fn=die_with_parent(signal.SIGKILL),
             )  # fmt: skip
 

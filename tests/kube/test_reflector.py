@@ -14,7 +14,7 @@ from tests.kube.fake_api import FakeApi
 from workload_generator.kube import errors
 from workload_generator.kube.client import Kube
 from workload_generator.kube.reflector import Change, Reflector
-from workload_generator.kube.resources import PODS
+from workload_generator.kube.resources import PODS, Object
 
 
 def pod(name: str, phase: str = "Pending") -> dict[str, Any]:
@@ -165,3 +165,28 @@ async def test_less_is_kept_when_less_is_wanted(api: FakeApi, kube: Kube) -> Non
     keep = lambda obj: {"metadata": obj["metadata"]}  # noqa: E731
     async with Reflector(kube, PODS, "ours", shrink=keep) as pods:
         assert set(pods.objects["ours", "one"]) == {"metadata"}
+
+
+async def test_never_more_than_a_page_is_kept_in_full(api: FakeApi, kube: Kube) -> None:
+    for number in range(1200):
+        api.put(PODS, {"metadata": {"name": f"p{number}", "namespace": "ours"}, "spec": {"big": "x"}})
+    asked: list[int] = []
+
+    def shrink(pod: Object) -> Object:
+        asked.append(len([line for line in api.requests if "/pods?" in line]))
+        return {"metadata": pod["metadata"]}
+
+    async with Reflector(kube, PODS, "ours", shrink=shrink) as reflector:
+        assert len(reflector.objects) == 1200
+    assert [asked.count(page) for page in (1, 2, 3)] == [500, 500, 200]
+
+
+async def test_a_server_that_asks_for_time_gets_it(api: FakeApi, kube: Kube) -> None:
+    async with Reflector(kube, PODS, "ours") as reflector:
+        await when(lambda: api.watching == 1)
+        api.fail("GET /api/v1/namespaces/ours/pods", status=429, retry_after=1, times=1)
+        began = time.monotonic()
+        api.end_watches()
+        api.put(PODS, {"metadata": {"name": "late", "namespace": "ours"}})
+        await reflector.until(lambda objects: len(objects) == 1)
+        assert time.monotonic() - began >= 0.45  # half of the second at least

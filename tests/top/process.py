@@ -39,7 +39,16 @@ class Running:
 
     def __init__(self, config: Path, out: Path, *flags: str) -> None:
         self.out, self.config = out, config
-        command = [sys.executable, "-c", COMMAND, "top", f"--kubeconfig={self.config}", f"--output-dir={self.out}"]
+        command = [
+            sys.executable,
+            "-X",
+            "faulthandler",
+            "-c",
+            COMMAND,
+            "top",
+            f"--kubeconfig={self.config}",
+            f"--output-dir={self.out}",
+        ]
         self.process = subprocess.Popen([*command, *flags], stderr=subprocess.PIPE, text=True)
 
     def has(self, sql: str, count: int = 1) -> None:
@@ -52,5 +61,9 @@ class Running:
 
     def end(self, by: int = signal.SIGTERM) -> tuple[int, str]:
         self.process.send_signal(by)
-        _, text = self.process.communicate(timeout=WAIT_S)
+        try:
+            _, text = self.process.communicate(timeout=WAIT_S)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGABRT)  # says where it stands
+            raise AssertionError(f"it did not end: {self.process.communicate()[1]}") from None
         return self.process.returncode, text

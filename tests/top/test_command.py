@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -113,6 +114,15 @@ def test_it_ends_by_itself_or_by_ctrl_c_with_everything_stored(api: FakeApi, tmp
     assert code == 130 and "1 of pods" not in text and "2 of pods" in text
 
 
+def test_it_ends_also_before_there_is_an_answer(api: FakeApi, tmp_path: Path) -> None:
+    api.fail("GET /version", delay_s=20, times=9)
+    with running(api, tmp_path) as process:
+        wait_for("the first request", lambda: api.requests)
+        began = time.monotonic()
+        assert process.end(signal.SIGINT)[0] == 130
+        assert time.monotonic() - began < 15
+
+
 def test_a_kill_loses_at_most_the_last_tick(api: FakeApi, tmp_path: Path) -> None:
     with running(api, tmp_path) as process:
         for number in range(5):
@@ -176,10 +186,12 @@ def test_a_forgotten_history_is_listed_again(api: FakeApi, tmp_path: Path) -> No
     with running(api, tmp_path) as process:
         process.has("SELECT * FROM replicas")
         wait_for("watches", lambda: api.watching == 4)
-        api.fail("GET /api/v1/pods$", status=500, times=2)  # what happens meanwhile is not heard of
+        api.fail("GET /api/v1/pods$", status=500, times=99)
         api.end_watches()
-        api.put(kinds.PODS, pod("f-2", ready=True))
+        wait_for("a refused watch", lambda: api.faults[0].times < 99)
+        api.put(kinds.PODS, pod("f-2", ready=True))  # nobody hears of it
         api.compact()
+        api.faults.clear()
         process.has("SELECT * FROM pod_states WHERE pod_name = 'f-2' AND listed = 1")
         process.has(
             "SELECT * FROM metric_gaps WHERE source = 'watch' AND subject = 'pods' AND reason LIKE 'interrupted%'"

@@ -98,7 +98,8 @@ class Top:
         for source in self.plan.sources:
             self.seen[source] = Seen(stored=self.storage.last_samples(source))
         self.pollers = list(self._make_pollers())
-        await self._try()
+        if not await self._try_until(stop):
+            return
         self._pending.append(Gap(now(), WATCH, "recording", 0, "began"))
         try:
             async with asyncio.TaskGroup() as group:
@@ -131,6 +132,19 @@ class Top:
             yield make(METRICS, "pods", self._poll_pods)
         if KUBELET in self.plan.sources:
             yield make(KUBELET, "kubelets", self._poll_kubelets)
+
+    async def _try_until(self, stop: asyncio.Event) -> bool:
+        """Whether it may begin; False when it is told to stop before there is an answer. Raises BenchError."""
+        trying, stopped = asyncio.create_task(self._try()), asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({trying, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if trying.done():
+                await trying
+            return trying.done()
+        finally:
+            for task in (trying, stopped):
+                task.cancel()
+            await asyncio.gather(trying, stopped, return_exceptions=True)
 
     async def _try(self) -> None:
         """A clear word at once where there is no cluster, or no metrics API in it. Raises BenchError."""
@@ -202,7 +216,7 @@ class Top:
             if isinstance(error, NotFound) and node not in self.around.nodes:
                 return  # it has gone meanwhile
             if isinstance(error, Forbidden):
-                self._say_once(f"kubelets may not be asked (get nodes/proxy is needed): {error}")
+                self._say_once(f"kubelets may not be asked (get nodes/proxy is needed): {error}", KUBELET)
             backoff.fail(clock(), self.plan.period_s, error)
             self._missed(Gap(now(), KUBELET, f"node {node}", 1, backoff.reason))
             return

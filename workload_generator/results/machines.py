@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from workload_generator.quantities import parse_quantity
 from workload_generator.results.intervals import Values
 from workload_generator.results.samples import RunData
 from workload_generator.results.scan import batches, known, wall_us
@@ -21,11 +21,6 @@ from workload_generator.results.store import Store
 NODES_SQL = "SELECT timestamp, node_name AS name, cpu_usage, memory_usage FROM node_metrics"
 PODS_SQL = "SELECT timestamp, pod_name AS name, cpu_usage, memory_usage FROM pod_metrics"
 
-_QUANTITY = re.compile(r"([0-9.]+(?:e[-+]?[0-9]+)?)(n|u|µ|m|k|M|G|T|Ki|Mi|Gi|Ti)?")
-_UNITS = {
-    None: 1.0, "n": 1e-9, "u": 1e-6, "µ": 1e-6, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12,
-    "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40,
-}  # fmt: skip
 _REVISION = re.compile(r"(.+)-[0-9]{5}-deployment-[0-9a-z]+-[0-9a-z]+")
 _REPLICA = re.compile(r"(.+?)(?:-[0-9a-f]{6,10})?-[0-9a-z]{5}")
 _MARGIN_S = 30.0
@@ -55,14 +50,8 @@ class Line:
 
 def quantity(text: object) -> float:
     """A quantity of Kubernetes as a number; NaN for anything else."""
-    return _quantity(str(text)) if text is not None else float("nan")
-
-
-@functools.lru_cache(maxsize=100_000)
-def _quantity(text: str) -> float:
-    match = _QUANTITY.fullmatch(text.strip())
     try:
-        return float(match[1]) * _UNITS[match[2]] if match else float("nan")
+        return float(parse_quantity(str(text)))
     except ValueError:
         return float("nan")
 

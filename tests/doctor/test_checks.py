@@ -389,7 +389,7 @@ def test_a_default_limit_of_cpus(api: FakeApi, doctor: Doctor) -> None:
 def claim(api: FakeApi, phase: str, storage: str = "disks") -> None:
     status = {"phase": phase, "capacity": {"storage": "20Gi"}}
     about = {"name": "event-logger", "namespace": "eventing"}
-    api.put(kinds.CLAIMS, {"metadata": about, "spec": {"storageClassName": storage}, "status": status})
+    api.put(kinds.VOLUME_CLAIMS, {"metadata": about, "spec": {"storageClassName": storage}, "status": status})
 
 
 def test_claims(api: FakeApi, doctor: Doctor) -> None:

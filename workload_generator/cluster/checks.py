@@ -12,10 +12,10 @@ from workload_generator.cluster.admission import check_admission
 from workload_generator.cluster.apis import check_apis
 from workload_generator.cluster.capacity import check_capacity
 from workload_generator.cluster.configuration import check_configuration
+from workload_generator.cluster.deployed import check_conditions, check_generator, check_pods, check_rabbitmq
 from workload_generator.cluster.findings import Check, Cluster, Finding, Findings
 from workload_generator.cluster.limits import check_limits, check_storage
 from workload_generator.cluster.nodes import check_nodes
-from workload_generator.cluster.readiness import check_conditions, check_generator, check_pods, check_rabbitmq
 from workload_generator.cluster.rights import check_access
 from workload_generator.cluster.source_check import check_sources
 from workload_generator.cluster.tools import check_tools, check_tools_for, installed_tools

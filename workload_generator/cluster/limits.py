@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from workload_generator.cluster.findings import EVENTING, FUNCTIONS, GENERATOR, OURS, Cluster, Findings
 from workload_generator.kube.resources import (
-    CLAIMS,
+    VOLUME_CLAIMS,
     LIMIT_RANGES,
     NAMESPACES,
     RESOURCE_QUOTAS,
@@ -64,7 +64,7 @@ def _check_quota(quota: Object, found: Findings) -> None:
 async def check_storage(cluster: Cluster, found: Findings) -> None:
     """The claims of generator and event logger, and for those that are still to come a default StorageClass."""
     namespaces = {name_of(each) for each in await cluster.all(NAMESPACES)}
-    claims = {(namespace_of(each), name_of(each)): each for each in await cluster.all(CLAIMS)}
+    claims = {(namespace_of(each), name_of(each)): each for each in await cluster.all(VOLUME_CLAIMS)}
     classes = {name_of(each): each for each in await cluster.all(STORAGE_CLASSES)}
     defaults = [name for name, each in classes.items() if _is_default(each)]
     to_come = []

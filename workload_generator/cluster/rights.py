@@ -9,8 +9,10 @@ from workload_generator.cluster.findings import (
     EVENTING,
     FUNCTIONS,
     GENERATOR,
+    KNATIVE,
     KNATIVE_EVENTING,
     KNATIVE_SERVING,
+    METRICS,
     SHARDS,
     Cluster,
     Findings,
@@ -18,20 +20,31 @@ from workload_generator.cluster.findings import (
 )
 from workload_generator.kube.resources import (
     ACCESS_REVIEWS,
+    BROKER_CONFIGS,
     BROKERS,
     CONFIG_MAPS,
     CONTAINER_SOURCES,
+    CORE_SERVICES,
     CRDS,
     DEPLOYMENTS,
     JOBS,
+    LIMIT_RANGES,
+    NAMESPACES,
+    NETWORK_POLICIES,
     NODE_METRICS,
     NODES,
+    POD_AUTOSCALERS,
     POD_METRICS,
     PODS,
+    RABBITMQ_CLUSTERS,
     REPLICA_SETS,
+    RESOURCE_QUOTAS,
     REVISIONS,
+    SERVICE_ACCOUNTS,
     SERVICES,
+    STORAGE_CLASSES,
     TRIGGERS,
+    VOLUME_CLAIMS,
     Object,
     Resource,
 )
@@ -39,6 +52,7 @@ from workload_generator.kube.resources import (
 _LOOK = ("get", "list", "watch")
 _CHANGE = (*_LOOK, "create", "patch", "delete")
 _AT_ONCE = 8
+_LOOKED_AT = (NODES, NAMESPACES, PODS, CRDS, DEPLOYMENTS, RESOURCE_QUOTAS, LIMIT_RANGES, VOLUME_CLAIMS, STORAGE_CLASSES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +81,27 @@ class Command:
 
 COMMANDS = (
     Command(
-        "deploy, delete, patch",
+        "deploy, delete",
         "failed",
         (
+            Need(("get", "list", "watch", "create", "patch"), NAMESPACES),
             Need(_CHANGE, SERVICES, FUNCTIONS),
             Need(_LOOK, REVISIONS, FUNCTIONS),
-            Need(("list", "watch"), PODS, FUNCTIONS),
+            Need(_CHANGE, DEPLOYMENTS, GENERATOR),
+            Need(_CHANGE, VOLUME_CLAIMS, GENERATOR),
+            Need(_CHANGE, SERVICE_ACCOUNTS, GENERATOR),
+            Need(_CHANGE, NETWORK_POLICIES, GENERATOR),
+            Need(_LOOK, PODS, GENERATOR),
+            Need(_LOOK, PODS, FUNCTIONS),
         ),
     ),
     Command(
-        "scenario --platform cluster",
+        "patch",
+        "failed",
+        (Need(("get", "list", "watch", "patch"), SERVICES, FUNCTIONS), Need(("get", "patch"), CONFIG_MAPS, KNATIVE_SERVING)),
+    ),
+    Command(
+        "scenario --platform cluster, extract-logs",
         "failed",
         (
             Need(("get", "patch"), CONFIG_MAPS, KNATIVE_SERVING),
@@ -94,6 +119,22 @@ COMMANDS = (
             Need(("create", "patch", "delete"), CONFIG_MAPS, SHARDS),
             Need(_LOOK, PODS, SHARDS),
             Need(("create",), PODS, SHARDS, "exec"),
+        ),
+    ),
+    Command(
+        "deploy eventing",
+        "warning",
+        (
+            Need(_CHANGE, BROKERS, EVENTING),
+            Need(_CHANGE, TRIGGERS, EVENTING),
+            Need(_CHANGE, RABBITMQ_CLUSTERS, EVENTING),
+            Need(_CHANGE, BROKER_CONFIGS, EVENTING),
+            Need(_CHANGE, DEPLOYMENTS, EVENTING),
+            Need(_CHANGE, CORE_SERVICES, EVENTING),
+            Need(_CHANGE, VOLUME_CLAIMS, EVENTING),
+            Need(_CHANGE, CONFIG_MAPS, EVENTING),
+            Need(_CHANGE, CONTAINER_SOURCES, GENERATOR),
+            Need(("list",), REPLICA_SETS, GENERATOR),
         ),
     ),
     Command(
@@ -115,19 +156,19 @@ COMMANDS = (
             Need(("list",), POD_METRICS),
             Need(("list", "watch"), NODES),
             Need(("list", "watch"), PODS),
+            Need(("list", "watch"), REVISIONS),
+            Need(("list", "watch"), POD_AUTOSCALERS),
         ),
     ),
+    Command("top --source kubelet", "warning", (Need(("get",), NODES, subresource="proxy"),)),
     Command(
         "doctor",
         "warning",
         (
-            Need(("list",), NODES),
-            Need(("list",), PODS),
-            Need(("list",), CRDS),
-            Need(("list",), DEPLOYMENTS),
+            *(Need(("list",), resource) for resource in _LOOKED_AT),
             Need(("get",), CONFIG_MAPS, KNATIVE_SERVING),
             Need(("get",), CONFIG_MAPS, KNATIVE_EVENTING),
-            Need(("create",), PODS, KNATIVE_SERVING),
+            *(Need(("create",), PODS, namespace) for namespace in (*KNATIVE, METRICS)),
         ),
     ),
     Command(

@@ -93,3 +93,7 @@ cluster-down *ARGS:
 # What takes a cluster: against such a plane of its own, or the cluster of $KUBECONFIG in namespaces of its own; $KNATIVE_CRDS as above
 test-cluster *ARGS:
     BENCH_CLUSTER=1 uv run --locked pytest tests/cluster --timeout=600 {{ARGS}}
+
+# Recipes, templates and settings of infrastructure/, with checkov's checks of terraform
+test-infrastructure *ARGS:
+    BENCH_CHECKOV=1 uv run --locked pytest tests/infrastructure {{ARGS}}

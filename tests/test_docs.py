@@ -39,6 +39,7 @@ def help_of(command: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ["kn-bench", "functions", "build"],
         ["kn-bench", "functions", "test"],
         ["kn-bench", "extract"],
+        ["kn-bench", "combine"],
         ["kn-bench", "report"],
         ["kn-bench", "compare"],
         ["kn-bench", "scenario"],

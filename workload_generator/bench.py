@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from workload_generator import __version__
+from workload_generator.combining import add_combine_command
 from workload_generator.diagnosis import add_doctor
 from workload_generator.errors import BenchError
 from workload_generator.extraction import extract_and_show
@@ -117,6 +118,7 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument("--include-invalid", action="store_true", help="compare invalid and incomplete runs too")
     command.add_argument("--fail-on", choices=("worse",), help="exit with 3 when anything got worse")
     command.set_defaults(command=_compare)
+    add_combine_command(commands)
     add_scenario_command(commands)
     add_doctor(commands.add_parser("doctor", help="whether a cluster is fit for the benchmark, and mend what can be"))
     return parser

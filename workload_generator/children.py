@@ -1,8 +1,8 @@
 """Processes that end with the one that made them, and signals that are not lost while they are made.
 
-Python runs a signal's handler between any two of its instructions, also in what is called around a fork; what the handler
-raises there (a KeyboardInterrupt) is printed and dropped. In the child, between fork and exec, a handler is the parent's:
-what it notes ends with the exec. So signals wait from before the fork until after it, on both sides.
+Python runs a signal's handler between any two of its instructions, also in what it calls around a fork; what the
+handler raises there (a KeyboardInterrupt) is printed and dropped. In the child, between fork and exec, handlers are the
+parent's, and what they note ends with the exec. So signals wait from before the fork until after it, on both sides.
 """
 
 from __future__ import annotations
@@ -76,6 +76,13 @@ def start_child(
             arrange()
             let_go()
 
-        return subprocess.Popen(
+        process = subprocess.Popen(
             command, env=env, stdin=stdin, stdout=stdout, stderr=stderr, preexec_fn=prepare, **more
         )
+        try:
+            let_go()  # a handler may raise here, and then nobody else knows of the child
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        return process

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from workload_generator.children import die_with_parent
+from workload_generator.children import start_child
 from workload_generator.errors import BenchError
 from workload_generator.load.platforms import LOCAL, platform_of
 from workload_generator.local.process import free_port
@@ -41,7 +41,9 @@ class Embedded:
         """On `port`, or a free one. `said` gets what it prints, `folder` its settings; `configure` says which."""
         self._port = free_port(port, first=_own_part(_FIRST_PORT, 900))
         self.url = f"http://127.0.0.1:{self._port}"
-        self.receiver_port = free_port(first=_own_part(_FIRST_RECEIVER_PORT, 480), last=_FIRST_RECEIVER_PORT + 499)
+        first = _FIRST_RECEIVER_PORT
+        self.receiver_port = free_port(first=_own_part(first, 480), last=first + 499)
+        self.logger_port = free_port(first=_own_part(first + 500, 480), last=first + 999)
         self.said = said
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
@@ -55,21 +57,20 @@ class Embedded:
         self._document = {**document, **({"brokers": {BROKER: {"triggers": made}}} if made else {})}
 
     @property
-    def sink(self) -> str:
-        """Where events go."""
-        return f"{self.url}/broker/{BROKER}"
+    def event_environment(self) -> dict[str, str]:
+        """What a generator of events has to know: where they go, and whose clock the receivers' are compared with."""
+        logger = f"http://127.0.0.1:{self.logger_port}"
+        return {"K_SINK": f"{self.url}/broker/{BROKER}", "EVENT_LOGGER_URL": logger}
 
     def __enter__(self) -> Embedded:
         config = self._folder / "platform.yaml"
         config.write_text(yaml.safe_dump(dict(self._document)))
         command = [sys.executable, "-c", _KN_BENCH, "local", f"--port={self._port}", f"--config={config}"]
         with self.said.open("ab") as out:
-            self._process = subprocess.Popen(
+            self._process = start_child(
                 command,
-                stdin=subprocess.DEVNULL,
                 stdout=out,
                 process_group=0,  # a Ctrl-C is for the quickstart, which ends the run first and then the platform
-                preexec_fn=die_with_parent(),
             )
         try:
             self._wait()
@@ -135,10 +136,10 @@ class Receivers:
     """`event-logger` and `receiver` as children, the former writing among the logs. A context like the platform's."""
 
     def __init__(self, platform: Embedded, logs: Path) -> None:
-        port = free_port(first=_own_part(_FIRST_RECEIVER_PORT + 500, 480), last=_FIRST_RECEIVER_PORT + 999)
+        logger = platform.event_environment["EVENT_LOGGER_URL"]
         self._commands = [
-            ("event_logger", port, f"--data={logs}"),
-            ("receiver", platform.receiver_port, f"--logger=http://127.0.0.1:{port}"),
+            ("event_logger", platform.logger_port, f"--data={logs}"),
+            ("receiver", platform.receiver_port, f"--logger={logger}"),
         ]
         self._said = platform.said
         self._processes: list[subprocess.Popen[bytes]] = []
@@ -161,9 +162,7 @@ class Receivers:
     def _start(self, name: str, port: int, flag: str) -> None:
         command = [sys.executable, "-c", _SERVICE.format(name), f"--port={port}", "--bind=127.0.0.1", flag]
         with self._said.open("ab") as out:
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stderr=out, process_group=0, preexec_fn=die_with_parent()
-            )
+            process = start_child(command, stderr=out, process_group=0)
         self._processes.append(process)
         deadline = time.monotonic() + _START_S
         while not _answers(port):

@@ -10,7 +10,6 @@ import contextlib
 import glob
 import os
 import secrets
-import subprocess
 import sys
 import tempfile
 import urllib.error
@@ -24,7 +23,7 @@ from rich.console import Console
 
 from workload_generator.bundled import find_scenario
 from workload_generator.catalog import load_catalog
-from workload_generator.children import die_with_parent
+from workload_generator.children import start_child
 from workload_generator.cluster.scenario import Condition, Scenario, load_scenario
 from workload_generator.cluster.scenario_run import Campaign, Deployment, Job, Platform, Runner, describe, put_back
 from workload_generator.cluster.scenario_state import StateFile
@@ -250,8 +249,8 @@ class LocalPlatform:
         command = [sys.executable, "-m", "workload_generator", f"--config={config}", f"--prefix={job.prefix}"]
         command += [f"--log-dir={self._logs}", f"--run-id={job.run_id}", *job.flags]
         command += [] if job.event else [f"--dev-url={self._embedded.url}"]
-        environment = {**os.environ, "K_SINK": self._embedded.sink} if job.event else None
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment, preexec_fn=die_with_parent())
+        environment = {**os.environ, **self._embedded.event_environment} if job.event else None
+        process = start_child(command, env=environment)
         try:
             return process.wait()
         except BaseException:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from workload_generator.cluster.findings import EVENTING, FUNCTIONS, GENERATOR, OURS, Cluster, Findings
 from workload_generator.kube.resources import (
-    VOLUME_CLAIMS,
     LIMIT_RANGES,
     NAMESPACES,
     RESOURCE_QUOTAS,
     STORAGE_CLASSES,
+    VOLUME_CLAIMS,
     VOLUMES,
     Object,
     name_of,

@@ -98,7 +98,10 @@ COMMANDS = (
     Command(
         "patch",
         "failed",
-        (Need(("get", "list", "watch", "patch"), SERVICES, FUNCTIONS), Need(("get", "patch"), CONFIG_MAPS, KNATIVE_SERVING)),
+        (
+            Need(("get", "list", "watch", "patch"), SERVICES, FUNCTIONS),
+            Need(("get", "patch"), CONFIG_MAPS, KNATIVE_SERVING),
+        ),
     ),
     Command(
         "scenario --platform cluster, extract-logs",

@@ -5,6 +5,7 @@ Rules:
 - a receipt is safe when the logger has answered 200 for it, or when it is synced in the spool; only then is its event
   acknowledged. Where it is not, its event is refused
 - the buffer is bounded; what does not fit is refused at once
+- the logger learns what each instance counted: from itself, or, when it was killed, from the next one on its disk
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 
 import aiohttp
 
-from workload_generator.eventing.counters import Column
+from workload_generator.eventing.counters import Column, LeftBehind, counters_path, left_behind
 from workload_generator.eventing.receipts import Batch, Receipt, Report, encode_batch
 from workload_generator.eventing.service import Refused
 from workload_generator.eventing.spool import Spool, open_spool, orphans
@@ -60,9 +61,10 @@ class Outbox:
         self._stopping = False
         self._down = False
         self._best: tuple[int, int] | None = None  # half the shortest round trip to the logger, and the offset
-        self._reported: tuple[int, ...] = ()
+        self._reported: tuple[int, ...] = (0, 0, 0)
         self._spools: list[Spool] = []
         self._own: Spool | None = None
+        self._dead: list[LeftBehind] = []
         self._lock = asyncio.Lock()
 
     async def start(self) -> None:
@@ -70,6 +72,7 @@ class Outbox:
         if self._folder is not None:
             self._own = open_spool(self._folder, self.instance)
             self._spools = [*orphans(self._folder), self._own]
+            self._dead = list(left_behind(self._folder))
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_REQUEST_S))
         self._task = asyncio.create_task(self._run())
         self._task.add_done_callback(_end_when_broken)
@@ -101,6 +104,10 @@ class Outbox:
         await self._session.close()
         for spool in self._spools:
             spool.close()
+        for dead in self._dead:
+            dead.close(told=False)
+        if self._folder is not None and self._reported == tuple(self._counts()[:3]):
+            counters_path(self._folder, self.instance).unlink(missing_ok=True)
 
     async def _run(self) -> None:
         while True:
@@ -217,6 +224,7 @@ class Outbox:
                 if spool.is_empty and spool is not self._own:
                     spool.close()
                     self._spools.remove(spool)
+            await self._tell_of_the_dead()
             if self._down and all(spool.is_empty for spool in self._spools):
                 await self._probe()
 
@@ -229,6 +237,17 @@ class Outbox:
                 return
             async with self._lock:
                 spool.drop_first()
+
+    async def _tell_of_the_dead(self) -> None:
+        while self._dead and not self._down:
+            dead = self._dead[0]
+            report = Report(*(dead.counts.get(name, 0) for name in ("received", "refused", "acknowledged")))
+            try:
+                await self._post_raw(encode_batch(Batch(dead.instance, 1, report, [])))
+            except _Unreachable as error:
+                self._set_down(str(error))
+                return
+            self._dead.pop(0).close(told=True)
 
     async def _probe(self) -> None:
         with contextlib.suppress(_Unreachable):  # it is down still: that was said, and is counted

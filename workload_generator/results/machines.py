@@ -18,8 +18,10 @@ from workload_generator.results.samples import RunData
 from workload_generator.results.scan import batches, known, wall_us
 from workload_generator.results.store import Store
 
-NODES_SQL = "SELECT timestamp, node_name AS name, cpu_usage, memory_usage FROM node_metrics"
-PODS_SQL = "SELECT timestamp, pod_name AS name, cpu_usage, memory_usage FROM pod_metrics"
+NODES_SQL = "SELECT timestamp, node_name AS name, '' AS part, cpu_usage, memory_usage FROM node_metrics"
+PODS_SQL = (
+    "SELECT timestamp, pod_name AS name, coalesce(container_name, '') AS part, cpu_usage, memory_usage FROM pod_metrics"
+)
 
 _REVISION = re.compile(r"(.+)-[0-9]{5}-deployment-[0-9a-z]+-[0-9a-z]+")
 _REPLICA = re.compile(r"(.+?)(?:-[0-9a-f]{6,10})?-[0-9a-z]{5}")
@@ -34,6 +36,7 @@ class Usage:
 
     at_ms: Values
     name: list[str]
+    part: list[str]  # the container of a pod; a pod is the sum of them
     cores: Values
     mib: Values
 
@@ -64,12 +67,14 @@ def read_usage(store: Store, table: str) -> Usage | None:
         return None
     times: list[NDArray[np.int64]] = []
     names: list[str] = []
+    parts: list[str] = []
     cores: list[float] = []
     mib: list[float] = []
     for rows in batches(store, sql, {}):
-        at, name, cpu, memory = zip(*rows, strict=True)
+        at, name, part, cpu, memory = zip(*rows, strict=True)
         times.append(wall_us(at))
         names += [str(each) for each in name]
+        parts += part
         cores += map(quantity, cpu)
         mib += [quantity(each) / _MIB for each in memory]
     if not times:
@@ -79,6 +84,7 @@ def read_usage(store: Store, table: str) -> Usage | None:
     return Usage(
         at_ms=np.where(there, at_us / 1000, np.nan),
         name=names,
+        part=parts,
         cores=np.array(cores),
         mib=np.array(mib),
     )
@@ -109,6 +115,7 @@ def lines_of(data: RunData, nodes: Usage | None, pods: Usage | None) -> list[Lin
 
 def _lines(usage: Usage, inside: NDArray[np.intp], at_s: Values, of: Callable[[str], str], subject: str) -> list[Line]:
     names = [usage.name[index] for index in inside]
+    parts = [usage.part[index] for index in inside]
     groups = [of(name) for name in names]
     width = _poll_s(at_s, names)
     slot = np.round(at_s / width).astype(np.int64)
@@ -117,15 +124,18 @@ def _lines(usage: Usage, inside: NDArray[np.intp], at_s: Values, of: Callable[[s
         mine = np.array([each == group for each in groups])
         slots = np.unique(slot[mine])
         cpu, memory, replicas = (np.zeros(len(slots)) for _ in range(3))
-        members = sorted({name for name, each in zip(names, groups, strict=True) if each == group})
-        for member in members:
-            own = mine & np.array([name == member for name in names])
+        members = sorted({(name, part) for name, part, each in zip(names, parts, groups, strict=True) if each == group})
+        seen_pods: dict[str, NDArray[np.bool_]] = {}
+        for name, part in members:
+            own = mine & np.array([(name, part) == each for each in zip(names, parts, strict=True)])
             index = np.searchsorted(slots, slot[own])
             counts = np.bincount(index, minlength=len(slots))
             seen = counts > 0
             for total, values in ((cpu, usage.cores), (memory, usage.mib)):
                 sums = np.bincount(index, weights=np.nan_to_num(values[inside][own]), minlength=len(slots))
                 total[seen] += sums[seen] / counts[seen]
+            seen_pods[name] = seen_pods.get(name, np.zeros(len(slots), dtype=np.bool_)) | seen
+        for seen in seen_pods.values():
             replicas += seen
         keep = slice(None, None, max(1, len(slots) // _POINTS))
         at = slots[keep] * width

@@ -1,10 +1,9 @@
 """What is made from the settings, into `build/`: nothing there is edited by hand, and every run makes it anew.
 
-    python render.py FILE kops|knative|benchmark|kind
+    python render.py FILE kops|knative|kind
 
-`kops.yaml` is the cluster with its instance groups; `knative/` the settings of Knative; `benchmark/` the manifests of
-`k8s/overlays/gce` with the registry of the settings; `kind/` metrics-server for a laptop. A template is text with
-${KEY}; a key that is not there is an error.
+`kops.yaml` is the cluster with its instance groups; `knative/` the settings of Knative; `kind/` metrics-server for a
+laptop. A template is text with ${KEY}; a key that is not there is an error.
 """
 
 from __future__ import annotations
@@ -34,9 +33,9 @@ def kops(values: dict[str, str]) -> str:
     group = HERE / "kops/group.yaml"
     for name, size, count, role, placement in (
         (f"control-plane-{zone}", values["CONTROL_PLANE_SIZE"], "1", "Master", ""),
-        ("metrics", values["METRICS_SIZE"], "1", "Node", labelled("metrics", tainted=False)),
-        ("workload-generator", values["GENERATOR_SIZE"], "1", "Node", labelled("workload-generator", tainted=True)),
-        ("knative", values["KNATIVE_SIZE"], "1", "Node", labelled("knative", tainted=True)),
+        ("metrics", values["METRICS_SIZE"], "1", "Node", dedicated("metrics")),
+        ("workload-generator", values["GENERATOR_SIZE"], "1", "Node", dedicated("workload-generator")),
+        ("knative", values["KNATIVE_SIZE"], "1", "Node", dedicated("knative")),
         ("functions", values["FUNCTIONS_SIZE"], values["FUNCTIONS_NODES"], "Node", ""),
     ):
         own = {"NAME": name, "SIZE": size, "COUNT": count, "ROLE": role, "PLACEMENT": placement}
@@ -44,9 +43,8 @@ def kops(values: dict[str, str]) -> str:
     return "---\n".join(documents)
 
 
-def labelled(dedicated: str, *, tainted: bool) -> str:
-    lines = f"\n  nodeLabels:\n    dedicated: {dedicated}"
-    return lines + f"\n  taints:\n    - dedicated={dedicated}:NoSchedule" if tainted else lines
+def dedicated(to: str) -> str:
+    return f"\n  nodeLabels:\n    dedicated: {to}\n  taints:\n    - dedicated={to}:NoSchedule"
 
 
 def filled(path: Path, values: dict[str, str]) -> str:
@@ -69,20 +67,6 @@ def folder(source: Path, values: dict[str, str], build: Path) -> None:
         target.write_text(filled(path, values), encoding="utf-8")
 
 
-def benchmark(values: dict[str, str], build: Path) -> None:
-    """The overlay for GCE with another registry.yaml; SettingsError when the overlay is no longer what this knows."""
-    fresh(build)
-    overlay = HERE.parent / "k8s/overlays/gce"
-    for name, old, new in (
-        ("kustomization.yaml", "  - ../../base\n", "  - ../../../k8s/base\n"),
-        ("registry.yaml", "registry: registry.example/knative-bench\n", f"registry: {values['REGISTRY']}\n"),
-    ):
-        text = (overlay / name).read_text(encoding="utf-8")
-        if text.count(old) != 1:
-            raise SettingsError([f"{overlay / name}: it should say {old.strip()!r} once"])
-        build.joinpath(name).write_text(text.replace(old, new), encoding="utf-8")
-
-
 def fresh(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -91,7 +75,7 @@ def fresh(folder: Path) -> None:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Makes build/ from the settings.")
     parser.add_argument("file", type=Path)
-    parser.add_argument("what", choices=["kops", "knative", "benchmark", "kind"])
+    parser.add_argument("what", choices=["kops", "knative", "kind"])
     args = parser.parse_args(argv)
     build = HERE / "build"
     try:
@@ -101,10 +85,8 @@ def main(argv: list[str] | None = None) -> int:
             (build / "kops.yaml").write_text(text, encoding="utf-8")
         elif args.what == "knative":
             folder(HERE / "knative", load(args.file, ["install"]), build / "knative")
-        elif args.what == "kind":
-            folder(HERE / "kind/metrics-server", load(args.file, ["kind"]), build / "kind")
         else:
-            benchmark(load(args.file, ["cloud"]), build / "benchmark")
+            folder(HERE / "kind/metrics-server", load(args.file, ["kind"]), build / "kind")
     except SettingsError as problem:
         sys.stderr.write(f"{problem}\n")
         return 2

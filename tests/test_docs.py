@@ -43,6 +43,8 @@ def help_of(command: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ["kn-bench", "report"],
         ["kn-bench", "compare"],
         ["kn-bench", "scenario"],
+        ["kn-bench", "extract-logs"],
+        ["kn-bench", "top"],
     ],
     ids=" ".join,
 )
@@ -85,7 +87,8 @@ def test_the_readmes_commands_parse() -> None:
 
 
 def test_every_just_recipe_that_is_named_exists() -> None:
-    recipes = set(re.findall(r"^@?([a-z][a-z-]*)[^:=\n]*:", (ROOT / "justfile").read_text(), re.MULTILINE))
+    files = ((ROOT / "justfile").read_text(), (ROOT / "infrastructure/justfile").read_text())
+    recipes = set(re.findall(r"^@?([a-z][a-z-]*)(?: [A-Z]+=\"\")?[^:=\n]*:", "\n".join(files), re.MULTILINE))
     documents = [
         README,
         (ROOT / "ARCHITECTURE.md").read_text(),

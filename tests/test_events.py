@@ -14,6 +14,7 @@ import pytest
 import yaml
 from cloudevents.core.bindings.http import HTTPMessage, from_http_event
 
+from tests.load import servers
 from tests.support import Generator, one_result_each, valid_but_for_the_machine
 from workload_generator import cli
 from workload_generator.clock import Anchor
@@ -212,6 +213,22 @@ async def test_any_2xx_is_success_and_events_are_never_retried(
         valid_but_for_the_machine(ran)
         assert len(kept.requests) == 100 and {doc["status"] for doc in ran.requests()} == {202}
         assert all(doc["retries"] == 0 for doc in ran.requests())
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+async def test_a_sinks_certificate_is_checked_against_what_knative_gives(
+    generator: Generator, environment: pytest.MonkeyPatch, trusted: bool
+) -> None:
+    certificates = servers.Certificates()
+    if trusted:
+        environment.setenv("K_CA_CERTS", certificates.pem.decode())
+    async with servers.serve(servers.answers(), tls=certificates.server()) as server:
+        environment.setenv("K_SINK", server.url)
+        path = generator.experiment("http://ignored", event={"type": "t"}, rate={"requestsPerSecond": 20})
+        ran = await generator.run(f"--config={path}", "--event")
+    one_result_each(ran)
+    assert {doc.get("error") for doc in ran.requests()} == {None if trusted else "tls"}
+    assert ran.trailer["counts"]["measure"]["ok"] == (20 if trusted else 0)
 
 
 @pytest.mark.parametrize("rps", ["100", "0"])

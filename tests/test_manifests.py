@@ -28,6 +28,8 @@ import yaml
 from workload_generator import cli
 from workload_generator.bundled import bundled_experiments
 from workload_generator.catalog import load_catalog
+from workload_generator.eventing.commands import receiver_parser
+from workload_generator.kube.resources import POD_AUTOSCALERS, PODS, REVISIONS
 from workload_generator.loading import load_experiment
 
 Doc = dict[str, Any]
@@ -35,7 +37,13 @@ Doc = dict[str, Any]
 ROOT = Path(__file__).parents[1]
 K8S = ROOT / "k8s"
 FOLDERS = [".", "job", *(f"overlays/{path.name}" for path in sorted((K8S / "overlays").iterdir()))]
-EVENTING = [f"eventing/{path.name}" for path in sorted((K8S / "eventing").iterdir())]
+EVENTING = [
+    f"eventing/{path.name}"
+    for path in sorted((K8S / "eventing").iterdir())
+    if "kind: Kustomization" in (path / "kustomization.yaml").read_text()
+]
+RECEIVER_SERVICE = "../eventing/receiver-service"
+"""A component for any folder of `k8s/eventing`, as `combined` takes it."""
 COMPONENTS = sorted(path.name for path in (K8S / "components").iterdir())
 KUBERNETES = "1.36"
 CHECKOV = "checkov==3.3.30"
@@ -66,7 +74,8 @@ def one(docs: list[Doc], kind: str, name: str = "workload-generator") -> Doc:
 
 
 def is_knative(doc: Doc) -> bool:
-    return ".knative.dev/" in doc["apiVersion"]
+    """Knative's, or the RabbitMQ operator's: no kind of Kubernetes itself."""
+    return ".knative.dev/" in doc["apiVersion"] or doc["apiVersion"].startswith("rabbitmq.com/")
 
 
 def templates(docs: list[Doc]) -> Iterator[tuple[str, Doc]]:
@@ -89,7 +98,7 @@ def combined(tmp_path: Path, base: str, *components: str) -> list[Doc]:
 # Against schemas
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.parametrize("folder", [*FOLDERS, *EVENTING])
 def test_core_kinds_are_what_kubernetes_takes(folder: str) -> None:
     validate = pytest.importorskip("kubernetes_validate", reason="just test-manifests brings it").validate
     docs = documents(folder)
@@ -110,13 +119,14 @@ def test_core_kinds_are_what_kubernetes_takes(folder: str) -> None:
 
 
 @pytest.mark.parametrize("folder", [*FOLDERS, *EVENTING])
-def test_knatives_kinds_are_what_their_crds_take(folder: str) -> None:
+def test_knatives_kinds_are_what_their_crds_take(folder: str, tmp_path: Path) -> None:
     where = os.environ.get("KNATIVE_CRDS")
     if not where:
         pytest.skip("KNATIVE_CRDS names no folder with Knative's CRDs (k8s/README.md says where to get them)")
     jsonschema = pytest.importorskip("jsonschema", reason="just test-manifests brings it")
     schemas = crd_schemas(Path(where))
-    for doc in documents(folder):
+    received = combined(tmp_path, folder, RECEIVER_SERVICE) if folder in EVENTING else []
+    for doc in [*documents(folder), *received]:
         if is_knative(doc):
             schema = schemas[doc["apiVersion"], doc["kind"]]
             problems = [error.message for error in jsonschema.Draft202012Validator(schema).iter_errors(doc["spec"])]
@@ -232,7 +242,8 @@ def test_every_pod_keeps_to_the_restricted_standard(folder: str) -> None:
         assert own["capabilities"] == {"drop": ["ALL"]} and not own.get("privileged"), name
         assert {**pod, **own}["runAsNonRoot"] is True and {**pod, **own}["runAsUser"] == 65532, name
         assert {**pod, **own}["seccompProfile"] == {"type": "RuntimeDefault"}, name
-        assert spec["automountServiceAccountToken"] is False, name
+        watches = folder == "overlays/cold-starts" and name == "Deployment/workload-generator"
+        assert spec["automountServiceAccountToken"] is watches, name
 
 
 def test_eventing_has_what_its_scenarios_need() -> None:
@@ -253,6 +264,27 @@ def test_eventing_has_what_its_scenarios_need() -> None:
         assert (trigger["broker"], trigger["subscriber"]["uri"]) == ("default", "/t/receiver-0")
     config = one(documents("eventing/rabbitmq"), "RabbitmqBrokerConfig", "default")["spec"]
     assert config["queueType"] == "quorum"
+
+
+@pytest.mark.parametrize("folder", [folder for folder in EVENTING if folder != "eventing/base"])
+def test_the_receiver_is_a_knative_service_where_one_wants(folder: str, tmp_path: Path) -> None:
+    docs = combined(tmp_path, folder, RECEIVER_SERVICE)
+    service = one(docs, "Service", "receiver-service")
+    before = one(documents(folder), "Deployment", "receiver")["spec"]["template"]["spec"]["containers"][0]
+    (after,) = service["spec"]["template"]["spec"]["containers"]
+    for key in ("image", "command", "env", "resources", "volumeMounts"):
+        assert after[key] == before[key], key
+    assert receiver_parser().parse_args(after["args"]).spool == Path(after["volumeMounts"][0]["mountPath"])
+    assert not [doc for doc in docs if doc["metadata"]["name"] == "receiver"], "the other one is gone"
+    refs = [
+        doc["spec"]["subscriber" if doc["kind"] == "Trigger" else "reply"]
+        for doc in docs
+        if doc["kind"] in ("Trigger", "Sequence")
+    ]
+    assert [(ref["ref"]["apiVersion"], ref["ref"]["name"]) for ref in refs] == [
+        (service["apiVersion"], service["metadata"]["name"])
+    ]
+    assert refs[0]["uri"].startswith("/t/")
 
 
 def test_namespaces_and_their_pod_security() -> None:
@@ -361,16 +393,28 @@ def test_placement() -> None:
 
 
 def test_the_watcher_may_look_and_nothing_else(tmp_path: Path) -> None:
-    docs = combined(tmp_path, "base", "cold-start-watcher")
+    docs = documents("overlays/cold-starts")
+    assert docs == combined(tmp_path, "base", "cold-start-watcher")
     assert one(docs, "Deployment")["spec"]["template"]["spec"]["automountServiceAccountToken"] is True
     (role,) = [doc for doc in docs if doc["kind"] == "Role"]
     assert role["metadata"]["namespace"] == "functions"
     assert {verb for rule in role["rules"] for verb in rule["verbs"]} == {"get", "list", "watch"}
+    assert [(rule["apiGroups"], rule["resources"]) for rule in role["rules"]] == [
+        ([each.group], [each.plural]) for each in (PODS, REVISIONS, POD_AUTOSCALERS)
+    ]
     (binding,) = [doc for doc in docs if doc["kind"] == "RoleBinding"]
     assert binding["subjects"] == [
         {"kind": "ServiceAccount", "name": "workload-generator", "namespace": "workload-generator"}
     ]
-    assert "rbac" not in rendered(".")
+    (tmp_path / "more").mkdir()
+    more = combined(tmp_path / "more", "base", "cold-start-watcher", "cold-start-events")
+    (events,) = [doc for doc in more if doc["kind"] == "Role" and doc != role]
+    assert events["rules"] == [{"apiGroups": [""], "resources": ["events"], "verbs": ["get", "list", "watch"]}]
+    for folder in FOLDERS:
+        if folder != "overlays/cold-starts":  # off by default
+            assert "rbac" not in rendered(folder), folder
+            tokens = re.findall(r"automountServiceAccountToken: (\S+)", rendered(folder))
+            assert set(tokens) <= {"false"}, folder
 
 
 def test_scenario_3_changes_nothing_but_concurrency() -> None:

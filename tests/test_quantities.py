@@ -43,3 +43,16 @@ def test_millicores_and_bytes() -> None:
 @given(st.integers(0, 2**62), st.sampled_from(["", "m", "Ki", "G"]))
 def test_whole_numbers_come_back(number: int, suffix: str) -> None:
     assert parse_quantity(f"{number}{suffix}") == number * parse_quantity(f"1{suffix}")
+
+
+@pytest.mark.parametrize("text", ["0n", "1n", "183632734n", "99999999999999999999n", "007n"])
+def test_the_short_way_gives_what_the_long_way_gives(text: str) -> None:
+    assert millicores(text) == float(parse_quantity(text) * 1000)
+    assert whole_bytes(text.replace("n", "Ki")) == parse_quantity(text.replace("n", "Ki"))
+
+
+@pytest.mark.parametrize("text", ["n", "Ki", "-n", "²n", "1 n", "\u0661Ki"])
+def test_the_short_way_takes_nothing_else(text: str) -> None:
+    for number in (millicores, whole_bytes):
+        with pytest.raises(ValueError):
+            number(text)

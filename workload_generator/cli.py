@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import orjson
 import uvloop
@@ -25,7 +26,7 @@ from workload_generator.clock import NS_PER_S, NS_PER_US, format_duration
 from workload_generator.coldstarts import Watcher
 from workload_generator.errors import BenchError, UsageError
 from workload_generator.experiment import Experiment
-from workload_generator.flags import as_in_a_file
+from workload_generator.flags import as_in_a_file, go_bool
 from workload_generator.load import limits
 from workload_generator.load.clocks import measured_clock
 from workload_generator.load.crew import Crew
@@ -49,8 +50,6 @@ _MOST_SHARDS = 100_000
 
 _PIPE_COLUMNS = 160  # nobody wraps the lines of a file
 
-_TRUE = {"1", "t", "T", "true", "TRUE", "True"}
-_FALSE = {"0", "f", "F", "false", "FALSE", "False"}
 _LONGEST_PREFIX_BYTES = 200
 
 
@@ -128,12 +127,14 @@ def _main(argv: Sequence[str]) -> int:
 
 def _watcher(plan: Plan, elsewhere: str | None) -> Watcher | None:
     """Who sees the instances of the platform that the run goes to."""
-    url = elsewhere or plan.experiment.base_url
-    if plan.mode == "cold-start" and plan.platform == LOCAL and url:
-        from workload_generator.watching import watcher_of_local  # other runs do not pay for what it needs
+    if plan.mode != "cold-start":
+        return None
+    from workload_generator.watching import watcher_of_cluster, watcher_of_local  # other runs do not pay for this
 
-        return watcher_of_local(url)
-    return None
+    url = elsewhere or plan.experiment.base_url
+    if plan.platform == LOCAL:
+        return watcher_of_local(url) if url else None
+    return watcher_of_cluster([urlsplit(target.url).hostname or "" for target in plan.experiment.targets])
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -204,20 +205,12 @@ def _seed(experiment: Experiment, run_id: str, shared: bool) -> int:
 
 
 def _add_bool(parser: argparse.ArgumentParser, name: str, text: str) -> None:
-    parser.add_argument(name, nargs="?", const=True, default=False, type=_go_bool, metavar="true|false", help=text)
+    parser.add_argument(name, nargs="?", const=True, default=False, type=go_bool, metavar="true|false", help=text)
 
 
 def _go_style(word: str) -> str:
     """Go's flag package takes `-config` for `--config`, and so do we."""
     return f"-{word}" if word.startswith("-") and not word.startswith("--") and len(word) > 2 else word
-
-
-def _go_bool(text: str) -> bool:
-    if text in _TRUE:
-        return True
-    if text in _FALSE:
-        return False
-    raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
 
 
 def _processes(text: str) -> int | str:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,9 +19,8 @@ import yaml
 from workload_generator.children import start_child
 from workload_generator.errors import BenchError
 from workload_generator.load.platforms import LOCAL, platform_of
+from workload_generator.local.fanout import BROKER, PARALLELISM, FanOut
 from workload_generator.local.process import free_port
-
-BROKER = "default/default"
 
 _KN_BENCH = "import sys; from workload_generator.__main__ import kn_bench; sys.exit(kn_bench())"
 _SERVICE = "import sys; from workload_generator.__main__ import {0}; sys.exit({0}())"
@@ -49,18 +48,30 @@ class Embedded:
         self._process: subprocess.Popen[bytes] | None = None
         self._document: Mapping[str, Any] = {}
 
-    def configure(self, document: Mapping[str, Any], triggers: int = 0, parallelism: int = 10) -> None:
+    def configure(self, document: Mapping[str, Any], triggers: int = 0, parallelism: int = PARALLELISM) -> None:
         """The settings (docs/local.md) with which it starts, and so many triggers that lead to `Receivers`."""
-        receiver = f"http://127.0.0.1:{self.receiver_port}/t"
-        names = [f"receiver-{number}" for number in range(triggers)]
-        made = {name: {"subscriber": f"{receiver}/{name}", "parallelism": parallelism} for name in names}
+        made = FanOut(triggers, f"http://127.0.0.1:{self.receiver_port}", parallelism).settings()
         self._document = {**document, **({"brokers": {BROKER: {"triggers": made}}} if made else {})}
 
     @property
-    def event_environment(self) -> dict[str, str]:
-        """What a generator of events has to know: where they go, and whose clock the receivers' are compared with."""
-        logger = f"http://127.0.0.1:{self.logger_port}"
-        return {"K_SINK": f"{self.url}/broker/{BROKER}", "EVENT_LOGGER_URL": logger}
+    def logger_url(self) -> str:
+        """Where the event logger of its `Receivers` listens."""
+        return f"http://127.0.0.1:{self.logger_port}"
+
+    def generate(self, flags: Sequence[str], *, event: bool) -> int:
+        """Run `workload-generator` against it, with events against its broker; returns the exit code."""
+        command = [sys.executable, "-m", "workload_generator", *flags]
+        environment = dict(os.environ)
+        if event:  # where they go, and whose clock the receivers' are compared with
+            environment |= {"K_SINK": f"{self.url}/broker/{BROKER}", "EVENT_LOGGER_URL": self.logger_url}
+        else:
+            command.append(f"--dev-url={self.url}")
+        process = start_child(command, env=environment)
+        try:
+            return process.wait()
+        except BaseException:
+            end_process(process)  # when the Ctrl-C reached it too, this is its second signal: it ends at once
+            raise
 
     def __enter__(self) -> Embedded:
         config = self._folder / "platform.yaml"
@@ -136,10 +147,9 @@ class Receivers:
     """`event-logger` and `receiver` as children, the former writing among the logs. A context like the platform's."""
 
     def __init__(self, platform: Embedded, logs: Path) -> None:
-        logger = platform.event_environment["EVENT_LOGGER_URL"]
         self._commands = [
             ("event_logger", platform.logger_port, f"--data={logs}"),
-            ("receiver", platform.receiver_port, f"--logger={logger}"),
+            ("receiver", platform.receiver_port, f"--logger={platform.logger_url}"),
         ]
         self._said = platform.said
         self._processes: list[subprocess.Popen[bytes]] = []

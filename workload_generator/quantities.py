@@ -31,10 +31,14 @@ def parse_quantity(text: str) -> Fraction:
 
 def millicores(text: str) -> float:
     """Thousandths of a core of a quantity of CPU. Raises ValueError."""
+    if text[-1:] == "n" and text[:-1].isdecimal() and text.isascii():  # nearly all are, and there are many
+        return int(text[:-1]) / 1_000_000
     return float(parse_quantity(text) * 1000)
 
 
 def whole_bytes(text: str) -> int:
     """Bytes of a quantity of memory, rounded up as Kubernetes does. Raises ValueError."""
+    if text[-2:] == "Ki" and text[:-2].isdecimal() and text.isascii():
+        return int(text[:-2]) * 1024
     value = parse_quantity(text)
     return -(-value.numerator // value.denominator)

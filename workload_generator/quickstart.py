@@ -7,9 +7,7 @@ of the Python one.
 
 from __future__ import annotations
 
-import os
 import re
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -21,8 +19,7 @@ from rich.console import Console
 
 from workload_generator.bundled import find_experiment, find_platform
 from workload_generator.catalog import Function, load_catalog
-from workload_generator.children import start_child
-from workload_generator.embedded import Embedded, Receivers, end_process
+from workload_generator.embedded import Embedded, Receivers
 from workload_generator.errors import BenchError, UsageError
 from workload_generator.extraction import extract_and_show
 from workload_generator.loading import load_experiment
@@ -172,15 +169,8 @@ def _platform(port: int | None, said: Path, folder: Path) -> Embedded:
 def _generate(part: Part, platform: Embedded, logs: Path, folder: Path) -> bool:
     """Run one part; whether its verdict is valid. Raises BenchError when it has no whole log."""
     config = find_experiment(part.experiment) if part.events else narrowed(part.experiment, part.services, folder)
-    command = [sys.executable, "-m", "workload_generator", f"--config={config}", f"--prefix={part.prefix}"]
-    command += [f"--log-dir={logs}", *part.flags] + ([] if part.events else [f"--dev-url={platform.url}"])
-    environment = {**os.environ, **platform.event_environment} if part.events else None
-    process = start_child(command, env=environment)
-    try:
-        code = process.wait()
-    except BaseException:
-        end_process(process)  # when the Ctrl-C reached it too, this is its second signal: it ends at once
-        raise
+    flags = [f"--config={config}", f"--prefix={part.prefix}", f"--log-dir={logs}", *part.flags]
+    code = platform.generate(flags, event=part.events)
     if code not in (_VALID, _INVALID):
         raise BenchError(f"the workload generator ended with exit code {code}")
     return code == _VALID

@@ -38,9 +38,13 @@ class Recipes:
         shutil.copytree(INFRASTRUCTURE, self.folder, ignore=ignored)
         shutil.copytree(ROOT / "k8s", folder / "k8s")
         (self.folder / "settings.env").write_text(filled_settings())
+        self.data = folder / "data"
+        (self.data / "logs").mkdir(parents=True)
+        (self.data / "logs/serving-scenario-1_16000rps_go_2026-11-25_10-11-12.log").touch()
         self.state = folder / "state"
         self.state.mkdir()
         self.answers: dict[str, Any] = {}
+        self.env: dict[str, str] = {}
         self.bin = folder / "bin"
         self.bin.mkdir()
         for tool in (*TOOLS, "uv"):
@@ -50,8 +54,8 @@ class Recipes:
             assert found, name
             (self.bin / name).symlink_to(found)
 
-    def add(self, tool: str) -> None:
-        source = (Path(__file__).parent / "stand_in.py").read_text()
+    def add(self, tool: str, stand_in: str = "stand_in.py") -> None:
+        source = (Path(__file__).parent / stand_in).read_text()
         (self.bin / tool).write_text(f"#!{sys.executable}\n{source}")
         (self.bin / tool).chmod(0o755)
 
@@ -67,7 +71,13 @@ class Recipes:
         if os.environ.get("LD_LIBRARY_PATH"):
             env["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
         return subprocess.run(
-            ["just", *recipe], cwd=self.folder, env=env, input=answer, capture_output=True, text=True, timeout=100
+            ["just", *recipe],
+            cwd=self.folder,
+            env=env | self.env,
+            input=answer,
+            capture_output=True,
+            text=True,
+            timeout=100,
         )
 
     @property

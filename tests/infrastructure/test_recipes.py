@@ -15,7 +15,8 @@ from workload_generator import bench
 
 GOLDEN = Path(__file__).parent / "golden/calls.json"
 PUBLIC = (
-    "init up setup-cluster install install-serving install-kourier install-eventing install-knative-metrics "
+    "init up images push-images setup-cluster "
+    "install install-serving install-kourier install-eventing install-knative-metrics "
     "top runserving serving-scenario-1 serving-scenario-2 serving-scenario-3 "
     "runeventing eventing-scenario-1 eventing-scenario-2 eventing-scenario-3 "
     "extract-logs process-logs report prometheus-snapshot prometheus-local "
@@ -29,8 +30,6 @@ def recipes(tmp_path: Path) -> Recipes:
     made = Recipes(tmp_path).with_access()
     made.answers = {
         "kubectl config current-context": {"out": "knative-bench.k8s.local\n"},
-        "kubectl -n workload-generator get pods": {"out": "pod/workload-generator-0\n"},
-        "kubectl get nodes": {"out": "node/one\n"},
         "kubectl kustomize": {"out": IMAGES},
         "terraform -chdir=terraform state list": {"out": "google_storage_bucket.kops_state\n"},
         "terraform -chdir=terraform destroy": {},
@@ -45,7 +44,7 @@ def flags(recipe: str) -> list[str]:
 def test_just_lists_every_recipe_with_a_line(recipes: Recipes) -> None:
     ran = recipes.run()
     assert ran.returncode == 0, ran.stderr
-    listed = dict(re.findall(r"^    (\S+)(?: FLAG=\"\")?\s+# (\S.*)$", ran.stdout, re.MULTILINE))
+    listed = dict(re.findall(r"^    (\S+)(?: FLAG=\"\"| \*FLAGS)?\s+# (\S.*)$", ran.stdout, re.MULTILINE))
     assert set(listed) == {*PUBLIC, "default"}
 
 
@@ -98,7 +97,7 @@ def test_whatever_call_fails_stops_the_recipe_with_its_message(recipe: str, tmp_
         assert recipes.calls == calls[: number + 1], call
 
 
-@pytest.mark.parametrize("recipe", ["up", "kind-up", "install-knative-metrics", "validate", "down"])
+@pytest.mark.parametrize("recipe", ["up", "kind-up", "install-knative-metrics", "down"])
 def test_a_tool_that_is_missing_is_named_before_anything_runs(recipe: str, recipes: Recipes) -> None:
     for tool in ("kops", "kind", "helm"):
         (recipes.bin / tool).unlink()
@@ -111,7 +110,7 @@ def test_a_tool_that_is_missing_is_named_before_anything_runs(recipe: str, recip
 def test_missing_settings_are_all_named_before_anything_runs(recipes: Recipes) -> None:
     settings = recipes.folder / "settings.env"
     settings.write_text((INFRASTRUCTURE / "settings.env").read_text().replace("ZONE=europe-west4-a", "ZONE=europe"))
-    for recipe in ("init", "up", "validate", "get-kubeconfig", "down"):
+    for recipe in ("init", "up", "get-kubeconfig", "down"):
         ran = recipes.run(recipe)
         assert ran.returncode == 2
         assert {"PROJECT", "STATE_BUCKET", "API_ACCESS", "REGISTRY", "ZONE"} <= set(
@@ -171,19 +170,84 @@ def test_kind_up_names_images_that_are_not_built(recipes: Recipes) -> None:
     ran = recipes.run("kind-up")
     assert ran.returncode == 1
     assert "not built: dev.local/two:1" in ran.stderr and "dev.local/one:1" not in ran.stderr
+    assert "just images" in ran.stderr
     assert not [call for call in recipes.calls if call.startswith("kind")]
 
 
 def test_the_laptops_cluster_gets_the_laptops_overlay(recipes: Recipes) -> None:
     recipes.answers["kubectl config current-context"] = {"out": "kind-knative-bench\n"}
     assert recipes.run("_benchmark").returncode == 0
-    assert any(call.endswith("-k ../k8s/overlays/kind") for call in recipes.calls)
+    assert recipes.calls[-1].endswith("kn-bench deploy --overlay kind/benchmark")
 
 
-def test_validate_names_a_node_that_is_not_labelled(recipes: Recipes) -> None:
-    recipes.answers["kubectl get nodes --selector=dedicated=knative"] = {"out": ""}
+def test_validate_asks_kops_on_gce_alone(recipes: Recipes) -> None:
+    settings = recipes.folder / "settings.env"
+    settings.write_text((INFRASTRUCTURE / "settings.env").read_text())
     ran = recipes.run("validate")
-    assert ran.returncode == 1 and "dedicated=knative" in ran.stderr
+    assert ran.returncode == 2 and "PROJECT is missing" in ran.stderr
+    assert recipes.calls == ["kubectl config current-context"]
+    recipes.answers["kubectl config current-context"] = {"out": "kind-knative-bench\n"}
+    (recipes.bin / "kops").unlink()
+    assert recipes.run("validate").returncode == 0
+    assert [call.rpartition(" ")[2] for call in recipes.calls] == ["current-context", "doctor"]
+
+
+def test_process_logs_takes_those_of_every_scenario_and_the_metrics(recipes: Recipes) -> None:
+    (recipes.data / "serving-1/logs").mkdir(parents=True)
+    (recipes.data / "serving-1/logs/a.log").touch()
+    (recipes.data / "serving-2/logs").mkdir(parents=True)
+    (recipes.data / "metrics.db").touch()
+    assert recipes.run("process-logs").returncode == 0
+    words = [call.partition(" kn-bench ")[2].split() for call in recipes.calls]
+    assert [call[:3] for call in words] == [
+        ["extract", "--logs", "…/../data/serving-1/logs"],
+        ["extract", "--logs", "…/../data/logs"],
+        ["combine", "--db", "…/../data/benchmark.db"],
+    ]
+
+
+def test_process_logs_without_any_log_says_what_to_do(recipes: Recipes) -> None:
+    for log in (recipes.data / "logs").iterdir():
+        log.unlink()
+    ran = recipes.run("process-logs")
+    assert ran.returncode == 1 and "just extract-logs" in ran.stderr
+    assert recipes.calls == []
+
+
+def test_every_image_has_what_it_is_built_from(recipes: Recipes) -> None:
+    ran = subprocess.run(["kubectl", "kustomize", str(ROOT / "k8s")], capture_output=True, text=True, check=True)
+    recipes.answers["kubectl kustomize"] = {"out": ran.stdout}
+    assert recipes.run("images").returncode == 0
+    built = [call.split()[2:] for call in recipes.calls if call.startswith("docker build")]
+    assert len(built) > 5
+    for *flags, context in built:
+        file = flags[flags.index("--file") + 1] if "--file" in flags else f"{context}/Dockerfile"
+        assert (INFRASTRUCTURE / file).is_file(), file
+    pushed = recipes.run("push-images")
+    assert pushed.returncode == 0
+    names = [call.rpartition("/")[2] for call in recipes.calls if call.startswith("docker push")]
+    assert names == [flags[flags.index("--tag") + 1].rpartition("/")[2] for flags in built]
+
+
+def test_kind_down_leaves_the_access_to_the_other_cluster(recipes: Recipes) -> None:
+    kubeconfig = recipes.folder / "build/kubeconfig"
+    kubeconfig.write_text("contexts:\n- context: {}\n  name: knative-bench.k8s.local\n")
+    assert recipes.run("kind-down").returncode == 0 and kubeconfig.exists()
+    kubeconfig.write_text("contexts: []\n")
+    assert recipes.run("kind-down").returncode == 0 and not kubeconfig.exists()
+
+
+def test_a_scenarios_flags_can_be_given(recipes: Recipes) -> None:
+    assert recipes.run("serving-scenario-1", "--rates", "100", "--duration=1m").returncode == 0
+    assert recipes.calls[-1].endswith("/benchmark.db --rates 100 --duration=1m")
+
+
+def test_install_asks_for_the_registry_before_it_installs(recipes: Recipes) -> None:
+    settings = recipes.folder / "settings.env"
+    settings.write_text(settings.read_text().replace("REGISTRY=registry.example:5000/bench", "REGISTRY="))
+    ran = recipes.run("install")
+    assert ran.returncode == 2 and "REGISTRY is missing" in ran.stderr
+    assert recipes.calls == ["kubectl config current-context"]
 
 
 def test_nothing_sleeps() -> None:
@@ -191,7 +255,7 @@ def test_nothing_sleeps() -> None:
 
 
 def test_every_scenario_of_a_recipe_is_bundled() -> None:
-    for name in re.findall(r"scenario (\S+)", (INFRASTRUCTURE / "justfile").read_text()):
+    for name in re.findall(r"bench}} scenario (\S+)", (INFRASTRUCTURE / "justfile").read_text()):
         assert (ROOT / f"experiments/scenarios/{name}.yaml").is_file(), name
 
 

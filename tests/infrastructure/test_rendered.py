@@ -18,7 +18,9 @@ from typing import Any
 import pytest
 import yaml
 
+from tests import test_manifests
 from tests.infrastructure.recipes import FILLED, INFRASTRUCTURE, ROOT, filled_settings
+from workload_generator.cluster import checks
 
 sys.path.insert(0, str(INFRASTRUCTURE))
 import render
@@ -232,9 +234,10 @@ def test_a_slice_that_is_missing_stops_the_kubelets_start(tmp_path: Path) -> Non
 def placement(documents: list[Doc]) -> dict[str, bool]:
     """`dedicated` → whether it is tainted."""
     groups = [doc["spec"] for doc in documents[1:] if "nodeLabels" in doc["spec"]]
-    for spec in groups:
-        assert spec.get("taints", []) in ([], [f"dedicated={spec['nodeLabels']['dedicated']}:NoSchedule"])
-    return {spec["nodeLabels"]["dedicated"]: "taints" in spec for spec in groups}
+    return {
+        spec["nodeLabels"]["dedicated"]: spec["taints"] == [f"dedicated={spec['nodeLabels']['dedicated']}:NoSchedule"]
+        for spec in groups
+    }
 
 
 def kustomized(folder: Path) -> list[Doc]:
@@ -245,7 +248,7 @@ def kustomized(folder: Path) -> list[Doc]:
 
 
 def test_the_dedicated_nodes(documents: list[Doc]) -> None:
-    assert placement(documents) == {"metrics": False, "workload-generator": True, "knative": True}
+    assert placement(documents) == {"metrics": True, "workload-generator": True, "knative": True}
 
 
 def test_kinds_nodes_are_as_ours(documents: list[Doc]) -> None:
@@ -287,15 +290,15 @@ def test_namespaces_select_the_nodes_that_there_are_and_tolerate_their_taints(do
     assert set(bound) == {"knative-serving", "kourier-system", "knative-eventing", "metrics"}
     for placed in bound.values():
         label, _, dedicated = placed[f"{prefix}node-selector"].partition("=")
-        assert label == "dedicated"
-        tolerated = json.loads(placed.get(f"{prefix}defaultTolerations", "[]"))
+        assert label == "dedicated" and nodes[dedicated]
         taint = {"key": "dedicated", "operator": "Equal", "value": dedicated, "effect": "NoSchedule"}
-        assert tolerated == ([taint] if nodes[dedicated] else [])
+        assert json.loads(placed[f"{prefix}defaultTolerations"]) == [taint]
 
 
 @needs_kustomize
-def test_the_generator_fits_on_its_node(documents: list[Doc], values: dict[str, str], tmp_path: Path) -> None:
-    (deployment,) = [doc for doc in kustomized(ROOT / "k8s") if doc["kind"] == "Deployment"]
+@pytest.mark.parametrize("folder", [ROOT / "k8s", INFRASTRUCTURE / "kind/benchmark"])
+def test_the_generator_is_for_its_node(documents: list[Doc], folder: Path) -> None:
+    (deployment,) = [doc for doc in kustomized(folder) if doc["kind"] == "Deployment"]
     pod = deployment["spec"]["template"]["spec"]
     assert placement(documents)[pod["nodeSelector"]["dedicated"]]
     assert [t["value"] for t in pod["tolerations"]] == [pod["nodeSelector"]["dedicated"]]
@@ -321,24 +324,21 @@ def test_knatives_settings(values: dict[str, str], tmp_path: Path) -> None:
     assert eventing["data"] == {"metrics-protocol": "prometheus"}
 
 
-@needs_kustomize
-def test_images_come_from_the_registry_of_the_settings(values: dict[str, str], tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "k8s", tmp_path / "k8s")
-    build = tmp_path / "infrastructure/build/benchmark"
-    render.benchmark(values, build)
-    images = re.findall(r"'image': '([^']+)'", str(kustomized(build)))
-    assert len(images) > 5
-    assert all(image.startswith(f"{values['REGISTRY']}/") for image in images), images
+def test_versions_are_those_that_the_tests_try_and_the_doctor_asks_for(values: dict[str, str]) -> None:
+    tried = dict(re.findall(r"^\t(\S+) v(\S+)$", (ROOT / "tests/cluster/binaries/go.mod").read_text(), re.MULTILINE))
+    assert tried["k8s.io/kubernetes"] == values["KUBERNETES_VERSION"]
+    assert tried["sigs.k8s.io/metrics-server"] == values["METRICS_SERVER_VERSION"]
+    minor = values["KUBERNETES_VERSION"].rpartition(".")[0]
+    assert values["KIND_NODE_IMAGE"].partition(":v")[2].rpartition(".")[0] == minor == test_manifests.KUBERNETES
+    least = {(1, knative): (1, kubernetes) for knative, kubernetes in ((each[1], each[2]) for each in checks.MINIMUM)}
+    assert least == settings.MINIMUM_KUBERNETES
 
 
-def test_an_overlay_that_changed_its_words_is_noticed(
-    values: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shutil.copytree(ROOT / "k8s", tmp_path / "k8s")
-    (tmp_path / "k8s/overlays/gce/registry.yaml").write_text("data: {}\n")
-    monkeypatch.setattr(render, "HERE", tmp_path / "infrastructure")
-    with pytest.raises(settings.SettingsError, match="registry"):
-        render.benchmark(values, tmp_path / "build")
+def test_no_version_stands_anywhere_but_in_the_settings(values: dict[str, str]) -> None:
+    versions = {value for key, value in values.items() if key.endswith(("_VERSION", "_COMMIT"))}
+    for path in INFRASTRUCTURE.rglob("*"):
+        if path.is_file() and "build" not in path.parts and path.suffix in {".yaml", ".tf", ".conf", ".sh", ""}:
+            assert not {found for found in versions if found in path.read_text()}, path
 
 
 def test_metrics_values_bind_nothing_that_runs_on_every_node() -> None:

@@ -15,6 +15,7 @@ from tests.results.logs import rows_of
 from workload_generator import bench
 from workload_generator.clock import NS_PER_MS, NS_PER_S, rfc3339
 from workload_generator.errors import BenchError
+from workload_generator.metrics import schema_of
 from workload_generator.results import combine as module
 from workload_generator.results.answers import ask
 from workload_generator.results.combine import Merged, combine
@@ -114,7 +115,7 @@ def test_what_was_copied_by_hand_is_taken_over(db: Path, metrics: Path) -> None:
 
 def test_ours_keep_all_their_columns(tmp_path: Path, db: Path) -> None:
     ours = tmp_path / "ours.db"
-    script = Path(module.__file__).with_name("metrics.sql").read_text()
+    script = "".join(statement for table in ("node_metrics", "pod_metrics") for statement in schema_of(table))
     run_script(ours, script + f"""INSERT INTO pod_metrics VALUES
         (7, {POD}, 'user-container', '1000000n', '20480Ki', 0.1, 0.1, '2026-02-02T14:21:03.603Z', 'functions',
          1.0, 20971520, '2026-02-02T14:21:00Z', 15.2, 'kubelet');

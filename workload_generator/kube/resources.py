@@ -43,7 +43,6 @@ CONFIG_MAPS = Resource("v1", "configmaps", "ConfigMap")
 CORE_SERVICES = Resource("v1", "services", "Service")
 RESOURCE_QUOTAS = Resource("v1", "resourcequotas", "ResourceQuota")
 LIMIT_RANGES = Resource("v1", "limitranges", "LimitRange")
-VOLUME_CLAIMS = Resource("v1", "persistentvolumeclaims", "PersistentVolumeClaim")
 VOLUMES = Resource("v1", "persistentvolumes", "PersistentVolume", namespaced=False)
 STORAGE_CLASSES = Resource("storage.k8s.io/v1", "storageclasses", "StorageClass", namespaced=False)
 DEPLOYMENTS = Resource("apps/v1", "deployments", "Deployment")
@@ -62,8 +61,11 @@ CONTAINER_SOURCES = Resource("sources.knative.dev/v1", "containersources", "Cont
 SINK_BINDINGS = Resource("sources.knative.dev/v1", "sinkbindings", "SinkBinding")
 RABBITMQ_CLUSTERS = Resource("rabbitmq.com/v1beta1", "rabbitmqclusters", "RabbitmqCluster")
 BROKER_CONFIGS = Resource("eventing.knative.dev/v1alpha1", "rabbitmqbrokerconfigs", "RabbitmqBrokerConfig")
+VOLUME_CLAIMS = Resource("v1", "persistentvolumeclaims", "PersistentVolumeClaim")
 SERVICE_ACCOUNTS = Resource("v1", "serviceaccounts", "ServiceAccount")
 NETWORK_POLICIES = Resource("networking.k8s.io/v1", "networkpolicies", "NetworkPolicy")
+ROLES = Resource("rbac.authorization.k8s.io/v1", "roles", "Role")
+ROLE_BINDINGS = Resource("rbac.authorization.k8s.io/v1", "rolebindings", "RoleBinding")
 NODE_METRICS = Resource("metrics.k8s.io/v1beta1", "nodes", "NodeMetrics", namespaced=False)
 POD_METRICS = Resource("metrics.k8s.io/v1beta1", "pods", "PodMetrics")
 
@@ -76,6 +78,11 @@ def name_of(obj: Object) -> str:
 def namespace_of(obj: Object) -> str:
     """The object's namespace; empty when its kind has none."""
     return str(obj["metadata"].get("namespace") or "")
+
+
+def owned_by(obj: Object, uid: str) -> bool:
+    """Whether the object with this uid is among the object's owners."""
+    return any(owner["uid"] == uid for owner in obj["metadata"].get("ownerReferences") or ())
 
 
 def condition(obj: Object, kind: str) -> Object | None:

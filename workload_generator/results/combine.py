@@ -1,4 +1,4 @@
-"""What nodes and pods used, from a database of metrics (ours or the original's) into the benchmark database.
+"""What nodes, pods and functions did, from a database of metrics (ours or the original's) into the benchmark database.
 
 Rules:
 - one transaction: whatever ends it early leaves the benchmark database as it was; the database of metrics is only read
@@ -14,17 +14,18 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from workload_generator.clock import NS_PER_MS, parse_rfc3339, rfc3339
+from workload_generator import metrics as schema
+from workload_generator.clock import parse_rfc3339
 from workload_generator.errors import BenchError
+from workload_generator.metrics import stamp
 from workload_generator.quantities import millicores, whole_bytes
-from workload_generator.results.store import Store, columns_of, open_store, quoted, statements
+from workload_generator.results.store import Store, columns_of, open_store, quoted
 
 NAMES = {"node_metrics": "node_name", "pod_metrics": "pod_name"}
-"""The tables of metrics, with the column that says whose row it is."""
+"""The tables of usage, with the column that says whose row it is."""
 
 _NUMBERS = {"cpu_millicores": ("cpu_usage", millicores), "memory_bytes": ("memory_usage", whole_bytes)}
 _ORIGINALS_SOURCE = "metrics"  # its only one
@@ -74,17 +75,17 @@ def _tables(path: Path, source: sqlite3.Connection) -> dict[str, list[str]]:
     if "experiments" in there:
         raise BenchError(f"{path} is a benchmark database and no database of metrics: are --db and --metrics swapped?")
     found = {}
-    for table, name in NAMES.items():
+    for table in schema.TABLES.values():
         if table not in there:
             continue
         columns = [row[1].lower() for row in source.execute(f"PRAGMA table_info({table})")]
-        missing = {name, "cpu_usage", "memory_usage", "timestamp"} - set(columns)
+        missing = _needed(table) - set(columns)
         if missing:
             raise BenchError(
                 f"{path} is not a database of metrics: its table {table} has no column {', '.join(sorted(missing))}"
             )
         found[table] = columns
-    if not found:
+    if not found.keys() & NAMES.keys():
         has = f"it has the tables {', '.join(sorted(there))}" if there else "it has no tables"
         raise BenchError(f"{path} is not a database of metrics, with node_metrics or pod_metrics: {has}")
     return found
@@ -101,17 +102,16 @@ def _merge(store: Store, path: Path, source: sqlite3.Connection, table: str, col
 def _prepare(store: Store, table: str) -> None:
     """Have `table` with all our columns; rows that another program put there go through what every row goes through."""
     known = columns_of(store, table)
-    wanted = _columns_wanted(table)
-    if known and wanted <= known.keys():
+    if known and schema.columns_of(table).keys() <= known.keys():
         return
     if known:
         store.execute("PRAGMA legacy_alter_table = ON")  # else users' views would follow it to its other name
         store.execute(f"ALTER TABLE {table} RENAME TO {_ASIDE}")
         store.execute("PRAGMA legacy_alter_table = OFF")
-    for statement in _script(table):
+    for statement in schema.schema_of(table):
         store.execute(statement)
     if known:
-        missing = {NAMES[table], "timestamp"} - known.keys()
+        missing = _required(table) - known.keys()
         if missing:
             raise BenchError(f"{store.path}: its table {table} has no column {', '.join(sorted(missing))}")
         kinds = {name: kind for name, kind in known.items() if name != "id"}
@@ -133,7 +133,7 @@ def _add(store: Store, table: str, kinds: dict[str, str], batches: Iterator[list
     """Add the rows (a rowid, then the columns of `kinds`) that `table` lacks; returns how many rows there were."""
     for name in kinds.keys() - columns_of(store, table).keys():
         store.execute(f"ALTER TABLE {table} ADD COLUMN {quoted(name)} {kinds[name]}")
-    derived = [name for name in (*_NUMBERS, "source") if name not in kinds]
+    derived = [name for name in (*_NUMBERS, "source") if name not in kinds] if table in NAMES else []
     names = [*kinds, *derived]
     store.execute(f"CREATE TEMP TABLE {_NEW} AS SELECT {_listed(names)} FROM {table} WHERE 0")
     marks = ", ".join("?" * len(names))
@@ -160,7 +160,7 @@ def _whole(row: dict[str, object], derived: list[str], where: str) -> list[objec
     for name in ("timestamp", "sample_timestamp"):
         if name == "timestamp" or row.get(name) is not None:
             try:
-                row[name] = _utc(str(row[name]))
+                row[name] = stamp(parse_rfc3339(str(row[name])))
             except ValueError as error:
                 raise BenchError(f"{where}: {name}: {error}") from None
     values = list(row.values())
@@ -177,21 +177,14 @@ def _whole(row: dict[str, object], derived: list[str], where: str) -> list[objec
     return values
 
 
-def _utc(text: str) -> str:
-    """RFC 3339 in UTC with milliseconds, the original's form for nodes. Raises ValueError."""
-    return rfc3339(parse_rfc3339(text) // NS_PER_MS * NS_PER_MS)[:-4] + "Z"
+def _required(table: str) -> set[str]:
+    """The columns without which a row says nothing."""
+    return {name for name, (_, needed) in schema.columns_of(table).items() if needed}
 
 
-def _script(table: str) -> list[str]:
-    script = resources.files(__package__).joinpath("metrics.sql").read_text("utf-8")
-    return [each for each in statements(script) if f"TABLE {table} (" in each or f"ON {table} (" in each]
-
-
-def _columns_wanted(table: str) -> set[str]:
-    with closing(sqlite3.connect(":memory:")) as empty:
-        for statement in _script(table):
-            empty.execute(statement)
-        return {row[1] for row in empty.execute(f"PRAGMA table_info({table})")}
+def _needed(table: str) -> set[str]:
+    """What a table of metrics has to have to be taken for one."""
+    return _required(table) | ({"cpu_usage", "memory_usage"} if table in NAMES else set())
 
 
 def _count(store: Store, table: str) -> int:

@@ -18,8 +18,9 @@ from typing import Any
 
 from workload_generator.clock import parse_rfc3339
 from workload_generator.errors import BenchError
+from workload_generator.metrics import statements
 
-VERSION = 4
+VERSION = 5
 """Of the schema, in SQLite's `user_version`; the original's databases have 0."""
 
 # What leads from each earlier version of ours to the next one.
@@ -30,6 +31,10 @@ _STEPS = {
         "ALTER TABLE shards ADD COLUMN clock_half_rtt_ns INTEGER",
     ),
     3: (),
+    4: (
+        "ALTER TABLE cold_starts ADD COLUMN clock_offset REAL",
+        "ALTER TABLE cold_starts ADD COLUMN clock_error REAL",
+    ),
 }
 _WITH_EVENTS = 3  # the version that brought the scripts and tables of events
 _WITH_COLD_STARTS = 4  # and those of cold starts
@@ -138,6 +143,8 @@ def _upgrade(store: Store) -> None:
         return
     if version in _STEPS:
         for step in range(version, VERSION):
+            if step >= _WITH_COLD_STARTS > version:
+                continue  # the script, which comes below, is the present one
             for statement in _STEPS[step]:
                 store.execute(statement)
         if version < _WITH_EVENTS:
@@ -217,16 +224,6 @@ def columns_of(store: Store, table: str) -> dict[str, str]:
 def quoted(name: str) -> str:
     """A name as SQL has it."""
     return '"' + name.replace('"', '""') + '"'
-
-
-def statements(script: str) -> Iterator[str]:
-    """The statements one by one: `executescript` would end the transaction."""
-    statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
 
 
 @contextmanager

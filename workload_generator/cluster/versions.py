@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from workload_generator.cluster.findings import KNATIVE_EVENTING, KNATIVE_SERVING, Cluster, Findings
-from workload_generator.kube.resources import NODES, name_of
+from workload_generator.kube.resources import NODES, Object, name_of
 
 MINIMUM = ((22, 34), (21, 33), (18, 31))
 """Knative 1.x from x on needs Kubernetes 1.y. Source: the release notes of knative/serving and knative/eventing."""
@@ -25,7 +25,7 @@ async def check_versions(cluster: Cluster, found: Findings) -> None:
         if release is None:
             found.unknown(f"Kubernetes 1.{cluster.minor}; the release of {product} cannot be told")
             continue
-        text = f"Kubernetes 1.{cluster.minor}, {product} 1.{release}"
+        text = f"Kubernetes 1.{cluster.minor}, {product} {_label(await cluster.config(config, namespace))}"
         needed = next((least for knative, least in MINIMUM if release >= knative), 0)
         if cluster.minor < needed:
             found.failed(
@@ -49,9 +49,13 @@ async def check_versions(cluster: Cluster, found: Findings) -> None:
 
 async def release_of(cluster: Cluster, config: str, namespace: str) -> int | None:
     """x of Knative 1.x, as the ConfigMap's label says; None when it does not. Raises ApiError."""
-    labels = (await cluster.config(config, namespace) or {}).get("metadata", {}).get("labels") or {}
-    match = re.fullmatch(r"v?1\.(\d+)(\..*)?", labels.get("app.kubernetes.io/version", ""))
+    match = re.fullmatch(r"1\.(\d+)(\..*)?", _label(await cluster.config(config, namespace)))
     return int(match[1]) if match else None
+
+
+def _label(config: Object | None) -> str:
+    labels = (config or {}).get("metadata", {}).get("labels") or {}
+    return str(labels.get("app.kubernetes.io/version", "")).removeprefix("v")
 
 
 async def serving_release(cluster: Cluster) -> int | None:

@@ -22,11 +22,11 @@ from tests.infrastructure.test_rendered import INFRASTRUCTURE, kustomized, rende
 PLACED = ("knative-serving", "kourier-system", "knative-eventing", "metrics")
 ON, OFF = PLUGINS, "NodeRestriction"
 
-pytestmark = [pytest.mark.usefixtures("kube"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.usefixtures("own_planes"), pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module", params=[ON, OFF], ids=["plugins on", "plugins off"])
-def placed(request: pytest.FixtureRequest) -> Iterator[tuple[Plane, Api]]:
+def placed(request: pytest.FixtureRequest, own_planes: None) -> Iterator[tuple[Plane, Api]]:
     """A plane with the namespaces of infrastructure/namespaces."""
     with Plane(build.build(), plugins=request.param) as plane:
         api = Api(plane.kubeconfig)

@@ -158,7 +158,7 @@ def test_the_default_accounts_of_our_namespaces_may_do_nothing(kube: Api, namesp
 
 
 def rules_of(account: Api, namespace: str) -> set[tuple[str, str, str]]:
-    """What the account may do there, as the server tells it: verb, group, resource. Questions about itself are left out."""
+    """What the account may do there, as the server tells it: verb, group, resource. Questions about itself are not."""
     review = {
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SelfSubjectRulesReview",

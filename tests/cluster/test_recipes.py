@@ -35,7 +35,7 @@ pytestmark = [pytest.mark.usefixtures("has_knative"), pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")
-def own() -> Iterator[Plane]:
+def own(own_planes: None) -> Iterator[Plane]:
     with Plane(build.build()) as plane:
         yield plane
 

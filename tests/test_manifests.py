@@ -235,7 +235,8 @@ def test_every_pod_keeps_to_the_restricted_standard(folder: str) -> None:
     for name, template in found:
         spec, pod = template["spec"], template["spec"].get("securityContext", {})
         assert not any(spec.get(key) for key in ("hostNetwork", "hostPID", "hostIPC")), name
-        assert all(set(volume) & {"emptyDir", "persistentVolumeClaim"} for volume in spec.get("volumes", [])), name
+        allowed = {"emptyDir", "persistentVolumeClaim", "configMap"}
+        assert all(set(volume) & allowed for volume in spec.get("volumes", [])), name
         (container,) = spec["containers"]
         own = container["securityContext"]
         assert own["allowPrivilegeEscalation"] is False and own["readOnlyRootFilesystem"] is True, name
@@ -345,7 +346,7 @@ def test_the_generator_is_guaranteed_and_two_of_it_fit_on_its_node(folder: str) 
             )
             assert 2 * float(resources["requests"]["cpu"]) <= CPUS_LEFT, name
             mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
-            assert mounts == {"/logs", "/tmp"}, name
+            assert mounts - {"/experiment"} == {"/logs", "/tmp"}, name
 
 
 @pytest.mark.parametrize("folder", [folder for folder in FOLDERS if folder != "job"])
@@ -466,6 +467,9 @@ def test_the_jobs_pod_is_the_deployments_but_for_what_it_runs(job: Doc) -> None:
         "enableServiceLinks",
     ):
         assert ours[key] == theirs[key], key
+    (own,) = [each for each in ours["containers"][0]["volumeMounts"] if each["name"] == "experiment"]
+    ours["containers"][0]["volumeMounts"].remove(own)
+    assert own["readOnly"]
     for key in ("securityContext", "image", "imagePullPolicy", "volumeMounts"):
         assert ours["containers"][0][key] == theirs["containers"][0][key], key
 
@@ -482,11 +486,13 @@ def test_the_jobs_generator_parses(job: Doc, monkeypatch: pytest.MonkeyPatch) ->
     script = job["spec"]["template"]["spec"]["containers"][0]["command"][2]
     (line,) = re.findall(r"^workload-generator (.*?) &$", script.replace("\\\n", " "), re.MULTILINE | re.DOTALL)
     values = {"CONFIG": "a", "PREFIX": "p", "RUN_ID": "r", "SHARDS": "3", "START_AT": "2026-11-25T08:00:00Z"}
+    values["FLAGS"] = "--ping --rps=5"
     monkeypatch.setenv("JOB_COMPLETION_INDEX", "2")
     for name, value in values.items():
         line = line.replace(f"${name}", value)
     options = cli.make_parser().parse_args(shlex.split(line))
     assert (options.shard, options.run_id, options.config) == ((2, 3), "r", "a")
+    assert options.ping and options.rps == 5
 
 
 class Shard:
@@ -499,8 +505,8 @@ class Shard:
         program.chmod(0o755)
         command = job["spec"]["template"]["spec"]["containers"][0]["command"]
         values = {
-            "CONFIG": "c", "PREFIX": "p", "RUN_ID": "r", "START_AT": "now", "SHARDS": "2", "HOLD_SECONDS": "3600",
-            "TMPDIR": str(folder), "PATH": f"{folder}:{os.environ['PATH']}",
+            "CONFIG": "c", "PREFIX": "p", "RUN_ID": "r", "START_AT": "now", "FLAGS": "", "SHARDS": "2",
+            "HOLD_SECONDS": "3600", "TMPDIR": str(folder), "PATH": f"{folder}:{os.environ['PATH']}",
         }  # fmt: skip
         self.process = subprocess.Popen(
             command, env=values | environment, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -525,6 +531,25 @@ def test_a_shard_stays_until_its_log_was_fetched(job: Doc, tmp_path: Path, code:
     assert shard.process.poll() is None
     shard.fetched.touch()
     assert shard.end() == code
+
+
+def test_a_shard_begins_when_it_is_told(job: Doc, tmp_path: Path) -> None:
+    shard = Shard(job, tmp_path, 'echo "args $*" >&2', START_AT="told")
+    (tmp_path / "start-at").write_text("2026-11-25T08:00:00Z\n")
+    shard.wait_for("--start-at=2026-11-25T08:00:00Z")
+    shard.fetched.touch()
+    assert shard.end() == 0
+
+
+@pytest.mark.parametrize(("hold", "number", "code"), [("1", None, 2), ("60", signal.SIGTERM, 143)])
+def test_a_shard_that_nobody_tells_ends(
+    job: Doc, tmp_path: Path, hold: str, number: signal.Signals | None, code: int
+) -> None:
+    shard = Shard(job, tmp_path, "exit 0", START_AT="told", HOLD_SECONDS=hold)
+    if number is not None:
+        time.sleep(0.5)  # the shell has set its trap by then, or the signal ends it: the same to whoever sent it
+        shard.process.send_signal(number)
+    assert shard.end() in (code, -15 if number else code)
 
 
 def test_a_shard_does_not_stay_for_ever(job: Doc, tmp_path: Path) -> None:

@@ -27,6 +27,8 @@ from workload_generator.monitoring import add_top_command
 from workload_generator.quickstart import quickstart
 from workload_generator.reporting import compare_and_show, report_and_show
 from workload_generator.scenarios import add_scenario_command
+from workload_generator.triggering import add_trigger_command
+from workload_generator.snapshots import add_prometheus_command
 from workload_generator.values import duration, positive_whole, url, whole
 
 
@@ -132,8 +134,10 @@ def make_parser() -> argparse.ArgumentParser:
     command.set_defaults(command=_compare)
     add_top_command(commands)
     add_combine_command(commands)
+    add_prometheus_command(commands)
     add_scenario_command(commands)
     add_deploy_commands(commands)
+    add_trigger_command(commands)
     add_extract_logs_command(commands)
     add_doctor(commands.add_parser("doctor", help="whether a cluster is fit for the benchmark, and mend what can be"))
     return parser

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from fractions import Fraction
@@ -18,6 +17,7 @@ from workload_generator.clock import NS_PER_S
 from workload_generator.cluster import tuning
 from workload_generator.cluster.deployment import Broker, Part, Wish, manifests, namespace_of_functions, namespaces
 from workload_generator.cluster.eventing import MOST_PARALLELISM, is_rabbitmq, wait_for_dispatchers
+from workload_generator.cluster.interrupts import run_to_end
 from workload_generator.cluster.kustomize import render
 from workload_generator.cluster.objects import PART_OF, PRODUCT, find_ours, stages, wait_ready
 from workload_generator.cluster.rollout import Progress, check, deploy, remove, title
@@ -88,9 +88,7 @@ def add_deploy_commands(commands: Any) -> None:
 
 
 _WHAT = f"{', '.join(Part)}, or a function of the catalog"
-_AUTOSCALER = f"of the ConfigMap config-autoscaler: stable-window=10s, or =={NONE} to take it out; repeatable".replace(
-    "==", "="
-)
+_AUTOSCALER = f"of the ConfigMap config-autoscaler: stable-window=10s, or KEY={NONE} to take it out; repeatable"
 
 
 def _add_cluster(command: argparse.ArgumentParser, timeout: str, what: str) -> None:
@@ -395,7 +393,7 @@ def _with_kube(
             await go(kube)
 
     try:
-        asyncio.run(run())
+        run_to_end(run())
     except UsageError:
         raise
     except BenchError:

@@ -207,6 +207,10 @@ class Knative:
         for each in self._api.list("apps/v1", "Deployment", namespace, f"{SERVING}/service={service}"):
             if each["metadata"]["labels"][f"{SERVING}/revision"] != current and each["spec"]["replicas"]:
                 self._api.patch({"apiVersion": "apps/v1", "kind": "Deployment", **each}, {"spec": {"replicas": 0}})
+        for each in self._api.list(AUTOSCALING, "PodAutoscaler", namespace, f"{SERVING}/service={service}"):
+            if each["metadata"]["name"] != current and each.get("status", {}).get("desiredScale"):
+                scaler = {"apiVersion": AUTOSCALING, "kind": "PodAutoscaler", **each}
+                self._api.patch(scaler, {"status": {"desiredScale": 0}}, "/status")
 
     # Eventing
 

@@ -35,14 +35,24 @@ _FILES: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "eventing-monitors.yaml": ("knative-eventing", (), ("monitors",)),
 }
 
+_WEBHOOKS = "ValidatingWebhookConfiguration"
 
-def write_releases(folder: Path, version: str) -> None:
-    """One file for each that a recipe applies, under its own name. KNATIVE_CRDS names the folder of the CRDs."""
+
+def write_releases(folder: Path, version: str, authority: str) -> None:
+    """One file for each that a recipe applies, under its own name. KNATIVE_CRDS names the folder of the CRDs.
+
+    `authority` is some certificate, in base64: that of cert-manager's webhook, which here is asked about nothing.
+    """
     for name, (namespace, deployments, maps) in _FILES.items():
         # As they are released: the namespace comes with labels of its own, and says nothing of its place.
         docs: list[Doc] = [_doc("v1", "Namespace", namespace, None, version)]
         docs += [_doc("v1", "ConfigMap", f"config-{each}", namespace, version) | _example() for each in maps]
         docs += [_doc("apps/v1", "Deployment", each, namespace, version) | _runs(each) for each in deployments]
+        if name == "cert-manager.yaml":
+            docs.append(_doc("admissionregistration.k8s.io/v1", _WEBHOOKS, "cert-manager-webhook", None, version))
+            service = {"name": "cert-manager-webhook", "namespace": namespace}
+            asked = {"name": "webhook.cert-manager.io", "admissionReviewVersions": ["v1"], "sideEffects": "None"}
+            docs[-1]["webhooks"] = [asked | {"clientConfig": {"service": service, "caBundle": authority}}]
         _write(folder / name, docs)
     crds = sorted(Path(os.environ["KNATIVE_CRDS"]).glob("*.yaml"))
     for part in ("serving", "eventing"):

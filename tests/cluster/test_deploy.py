@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
 import subprocess
 import sys
@@ -21,6 +23,7 @@ SERVICE = f"{SERVING}/v1"
 EVENTING = "eventing.knative.dev/v1"
 GENERATOR = "workload-generator"
 NAMESPACES = ("functions", "eventing", GENERATOR, "metrics")
+ROOT = Path(__file__).parents[2]
 ENTRY = "import sys; from workload_generator.__main__ import kn_bench; sys.exit(kn_bench())"
 Run = Callable[..., tuple[int, str]]
 
@@ -155,8 +158,18 @@ def test_what_the_server_would_refuse_is_known_from_a_dry_run(kube: Api, kn_benc
     code, told = kn_bench("deploy", "empty-go-http", "generator", "--max-scale=7", "--dry-run")
     assert code == 0 and "changed    Service functions/empty-go-http-0" in told, told
     assert "max-scale" not in str(service(kube)["spec"])
-    code, told = kn_bench("deploy", "empty-go-http", f"--container-concurrency={2**40}", "--dry-run")
-    assert code == 1 and "containerConcurrency" in told, told
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    patch = [{"op": "add", "path": "/spec/template/spec/nodeSelektor", "value": {}}]
+    document = {
+        "resources": [os.path.relpath(ROOT / "k8s", mine.resolve())],
+        "patches": [{"target": {"kind": "Deployment"}, "patch": json.dumps(patch)}],
+    }
+    (mine / "kustomization.yaml").write_text(json.dumps(document))
+    code, told = kn_bench("deploy", "generator", f"--overlay={mine}", "--dry-run")
+    assert code == 1 and "nodeSelektor" in told, told
+    code, told = kn_bench("deploy", "generator", f"--overlay={mine}")
+    assert code == 1 and "nodeSelektor" in told and "not done: Deployment workload-generator" in told, told
 
 
 def test_ctrl_c_while_it_waits_and_on_from_there(kube: Api, kubeconfig: Path, kn_bench: Run) -> None:

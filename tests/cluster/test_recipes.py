@@ -1,17 +1,26 @@
 """The recipes of `infrastructure/`, with the real kubectl on a real control plane: what they apply is taken, goes where
 it belongs, keeps what others said of the same objects, and a second time changes nothing.
 
-Files of releases are small ones of ours (`releases.py`); gcloud, terraform, kops and helm are stand-ins. The plane is
+Files of releases are small ones of ours (`releases.py`); gcloud, terraform, kops and helm are stand-ins, and so is
+`kubectl exec` (tests/pods/kubectl.py), which runs the real generator here, against a function on loopback. The plane is
 these tests' own: the namespaces have the names that users know.
 """
 
 from __future__ import annotations
 
+import http.server
+import json
+import os
 import shutil
+import sqlite3
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.cluster import build
 from tests.cluster.api import Api, wait_for
@@ -19,19 +28,26 @@ from tests.cluster.conditions import is_true
 from tests.cluster.knative import Knative
 from tests.cluster.plane import Plane
 from tests.cluster.releases import write_releases
-from tests.infrastructure.recipes import Recipes
+from tests.infrastructure.recipes import ROOT, Recipes
 
 VERSION = "1.23.0"
+STAND_IN = ROOT / "tests/pods/kubectl.py"
 OURS = ("knative-serving", "kourier-system", "knative-eventing", "metrics", "functions", "workload-generator")
 KUBECTL = """#!{python}
 import os, sys
 releases, real = {releases!r}, {real!r}
 words = sys.argv[1:]
+if "exec" in words:
+    os.execv(sys.executable, [sys.executable, {stand_in!r}, *words])
 words = [os.path.join(releases, os.path.basename(word)) if word.startswith("https://") else word for word in words]
 os.execv(real, [real, *words])
 """
 
-pytestmark = [pytest.mark.usefixtures("has_knative"), pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.skipif(not os.environ.get("KNATIVE_CRDS"), reason="KNATIVE_CRDS names no folder: k8s/README.md"),
+    pytest.mark.skipif("KUBECONFIG" in os.environ, reason="recipes install into a plane of their own"),
+    pytest.mark.timeout(300),
+]
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +81,48 @@ def recipes(own: Plane, cluster: Api, tmp_path_factory: pytest.TempPathFactory) 
     shutil.copy(own.kubeconfig, made.folder / "build/kubeconfig")
     releases = folder / "releases"
     releases.mkdir()
-    write_releases(releases, VERSION)
-    (made.bin / "kubectl").write_text(KUBECTL.format(python=sys.executable, releases=str(releases), real=real))
-    made.env["REAL_KN_BENCH"] = "doctor deploy"
+    config = yaml.safe_load(own.kubeconfig.read_text())
+    write_releases(releases, VERSION, config["clusters"][0]["cluster"]["certificate-authority-data"])
+    program = KUBECTL.format(python=sys.executable, releases=str(releases), real=real, stand_in=str(STAND_IN))
+    (made.bin / "kubectl").write_text(program)
+    pods = folder / "pods"
+    (pods / "faults").mkdir(parents=True)
+    for namespace in ("workload-generator", "eventing"):
+        (pods / "volumes" / namespace).mkdir(parents=True)
+    made.env |= {
+        "REAL_KN_BENCH": "doctor deploy scenario extract-logs extract report combine",
+        "KUBECTL_STANDIN": str(pods),
+        "PYTHONPATH": str(ROOT),
+    }
     return made
+
+
+class Function(http.server.BaseHTTPRequestHandler):
+    """What a warm instance answers."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "5")
+        self.end_headers()
+        self.wfile.write(b"false")
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+
+@pytest.fixture
+def function(recipes: Recipes) -> Iterator[None]:
+    """The generator's requests go here, whatever its experiment says."""
+    pods = Path(recipes.env["KUBECTL_STANDIN"])
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Function)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    (pods / "flags.json").write_text(json.dumps([f"--dev-url=http://127.0.0.1:{server.server_address[1]}"]))
+    (pods / "environment.json").write_text("{}")
+    yield
+    server.shutdown()
+    server.server_close()
 
 
 def run(recipes: Recipes, *recipe: str) -> str:
@@ -78,10 +132,15 @@ def run(recipes: Recipes, *recipe: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def installed(recipes: Recipes, cluster: Api) -> Iterator[Recipes]:
-    with Knative(cluster, ["functions"]):
-        run(recipes, "install")
-        yield recipes
+def knative(cluster: Api) -> Iterator[Knative]:
+    with Knative(cluster, ["functions"]) as knative:
+        yield knative
+
+
+@pytest.fixture(scope="module")
+def installed(recipes: Recipes, knative: Knative) -> Recipes:
+    run(recipes, "install")
+    return recipes
 
 
 def said(cluster: Api) -> dict[str, object]:
@@ -176,6 +235,21 @@ def test_what_is_in_metrics_goes_to_its_node(installed: Recipes, cluster: Api) -
 def test_validate_says_that_it_is_fit(installed: Recipes) -> None:
     said = run(installed, "validate")
     assert "Knative Serving 1.23.0" in said and "workload-generator-0" in said
+
+
+def test_from_there_to_the_database(installed: Recipes, knative: Knative, function: None) -> None:
+    for name in ("empty-go-http-0", "empty-rust-http-0"):
+        knative.scale("functions", name, 0)  # as the autoscaler would: nobody calls them
+    flags = ("--languages", "go,rust", "--rates", "20", "--duration", "1s", "--repeats", "1")
+    run(installed, "serving-scenario-1", *flags)
+    for recipe in ("extract-logs", "process-logs", "report"):
+        run(installed, recipe)
+    query = "select language, complete, (select count(*) from requests where experiment_id = e.id) from experiments e"
+    with closing(sqlite3.connect(installed.data / "benchmark.db")) as database:
+        assert sorted(database.execute(query)) == [("go", 1, 20), ("rust", 1, 20)]
+    assert (installed.data / "report.html").stat().st_size > 10_000
+    scenario, pods = ({path.name for path in (installed.data / at).glob("*.log")} for at in ("serving-1/logs", "logs"))
+    assert len(scenario) == 2 and scenario <= pods
 
 
 def test_what_the_server_refuses_stops_the_recipe_with_its_message(recipes: Recipes) -> None:

@@ -435,7 +435,33 @@ class Kubelets:
         return subprocess.Popen(container["command"], env=environment, stderr=subprocess.DEVNULL)
 
 
-def test_two_pods_begin_at_one_moment_and_are_one_run(bench: Bench, kube: Api) -> None:
+@pytest.fixture
+def small(kube: Api, knative: Knative) -> Iterator[None]:
+    """A generator of half a CPU, as its shards are then: three of them fit on the plane's one node."""
+    deployment = kube.get("apps/v1", "Deployment", GENERATOR, GENERATOR)
+    containers = deployment["spec"]["template"]["spec"]["containers"]
+    resources = containers[0]["resources"]
+    half = {kind: {**values, "cpu": "500m"} for kind, values in resources.items()}
+    for wanted in (half, resources):
+        changed = [{**containers[0], "resources": wanted}]
+        kube.patch(deployment, {"spec": {"template": {"spec": {"containers": changed}}}})
+        wait_for("the generator's pod", lambda wanted=wanted: [  # type: ignore[misc]
+            each for each in kube.list("v1", "Pod", GENERATOR)
+            if is_true(each, "Ready") and each["spec"]["containers"][0]["resources"]["requests"] == wanted["requests"]
+        ])  # fmt: skip
+        if wanted is half:
+            yield
+
+
+def test_pods_that_find_no_place_are_named_and_the_job_goes(bench: Bench, kube: Api) -> None:
+    text = SERVING.replace("60s", "5s").format(duration="1s", pods=2)
+    code, out = bench.run(bench.scenario(text))
+    assert code == 1 and "2 pods are not ready in workload-generator-shards" in out and "Insufficient cpu" in out, out
+    wait_for("the Job to go", lambda: kube.find("batch/v1", "Job", SHARDS, GENERATOR) is None)
+    assert settings(kube) == UNTOUCHED
+
+
+def test_two_pods_begin_at_one_moment_and_are_one_run(bench: Bench, kube: Api, small: None) -> None:
     (url,) = json.loads((bench.standin.folder / "flags.json").read_text())
     with Kubelets(bench, url.partition("=")[2]) as kubelets:
         code, out = bench.run(bench.scenario(pods=2, duration="3s"))

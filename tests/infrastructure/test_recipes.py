@@ -239,7 +239,18 @@ def test_kind_down_leaves_the_access_to_the_other_cluster(recipes: Recipes) -> N
 
 def test_a_scenarios_flags_can_be_given(recipes: Recipes) -> None:
     assert recipes.run("serving-scenario-1", "--rates", "100", "--duration=1m").returncode == 0
-    assert recipes.calls[-1].endswith("/benchmark.db --rates 100 --duration=1m")
+    assert recipes.calls[-1].endswith(" --languages go,rust,ts --rates 16000 --rates 100 --duration=1m")
+
+
+def test_a_run_that_is_invalid_does_not_stop_the_night(recipes: Recipes) -> None:
+    scenario = "uv run --locked --project .. kn-bench scenario serving-1"
+    recipes.answers[scenario] = {"out": "one run is invalid\n", "code": 3}
+    ran = recipes.run("runserving")
+    assert ran.returncode == 0 and "one run is invalid" in ran.stdout
+    assert recipes.calls[-1].partition("kn-bench ")[2].startswith("report")
+    recipes.answers[scenario] = {"err": "refused\n", "code": 2}
+    assert recipes.run("runserving").returncode == 2
+    assert recipes.calls[-1].startswith(scenario)
 
 
 def test_install_asks_for_the_registry_before_it_installs(recipes: Recipes) -> None:
@@ -255,7 +266,7 @@ def test_nothing_sleeps() -> None:
 
 
 def test_every_scenario_of_a_recipe_is_bundled() -> None:
-    for name in re.findall(r"bench}} scenario (\S+)", (INFRASTRUCTURE / "justfile").read_text()):
+    for name in re.findall(r"_scenario \"(\S+)\"", (INFRASTRUCTURE / "justfile").read_text()):
         assert (ROOT / f"experiments/scenarios/{name}.yaml").is_file(), name
 
 

@@ -108,8 +108,12 @@ class Shards:
         return code if code in (VALID, INVALID) else -1
 
     async def _to_its_end(self, within_s: float) -> int:
-        own = await self._places(within_s)
-        await self._start(own)
+        try:
+            own = await self._places(within_s)
+            await self._start(own)
+        except BenchError:
+            await self._end()
+            raise
         outcomes = await asyncio.gather(*(self._follow(place) for place in own), return_exceptions=True)
         failures = [each for each in outcomes if isinstance(each, BaseException)]
         if failures:

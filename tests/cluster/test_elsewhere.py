@@ -19,7 +19,7 @@ SYSTEM = {"default", "kube-system", "kube-public", "kube-node-lease"}
 
 
 def everything(kube: Api, without: set[str]) -> dict[str, str]:
-    """Every object that is in none of these namespaces, with its generation and labels, but for those that come and go by themselves."""
+    """Every object outside these namespaces, with its generation and labels, but for what comes and goes by itself."""
     found = {}
     for version in [
         "v1",

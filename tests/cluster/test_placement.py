@@ -127,10 +127,7 @@ def test_an_account_without_rights_is_told_what_it_may_not(placed: tuple[Plane, 
         deploy["verdict"] == "failed"
         and "create, patch, delete services.serving.knative.dev in functions" in deploy["text"]
     )
-    assert (
-        "create pods/exec in workload-generator"
-        in access["kn-bench scenario --platform cluster, extract-logs needs it"]["text"]
-    )
+    assert "create pods/exec in workload-generator" in access["kn-bench scenario --platform cluster needs it"]["text"]
     unknown = {each["check"] for each in findings if each["verdict"] == "unknown"}
     assert {"nodes", "capacity", "quotas", "storage", "conditions", "pods", "generator", "admission"} <= unknown
     assert [each for each in findings if each["check"] == "tools"], "one refusal ends no other check"

@@ -130,10 +130,15 @@ def test_crds(api: FakeApi, doctor: Doctor) -> None:
     ("denied", "verdict", "command", "text"),
     [
         (("create", "services"), "failed", "deploy, delete", "create services.serving.knative.dev in functions"),
-        (("create", "pods/exec"), "failed", "scenario --platform cluster", "create pods/exec in workload-generator"),
+        (("create", "pods/exec"), "failed", "trigger, extract-logs", "create pods/exec in workload-generator"),
         (("patch", "configmaps"), "failed", "scenario --platform cluster", "patch configmaps in knative-serving"),
-        (("delete", "triggers"), "warning", "trigger", "delete triggers.eventing.knative.dev in eventing"),
-        (("create", "jobs"), "warning", "scenario with several pods", "create jobs.batch in workload-generator-shards"),
+        (("delete", "triggers"), "warning", "scenario eventing", "delete triggers.eventing.knative.dev in eventing"),
+        (
+            ("create", "jobs"),
+            "warning",
+            "trigger and scenario with several pods",
+            "create jobs.batch in workload-generator-shards",
+        ),
         (("delete", "replicasets"), "warning", "doctor --fix", "delete replicasets.apps in workload-generator"),
     ],
 )

@@ -104,22 +104,30 @@ COMMANDS = (
         ),
     ),
     Command(
-        "scenario --platform cluster, extract-logs",
+        "trigger, extract-logs",
+        "failed",
+        (Need(_LOOK, PODS, GENERATOR), Need(("create",), PODS, GENERATOR, "exec")),
+    ),
+    Command(
+        "scenario --platform cluster",
         "failed",
         (
             Need(("get", "patch"), CONFIG_MAPS, KNATIVE_SERVING),
             Need(("get", "list", "watch", "patch"), SERVICES, FUNCTIONS),
             Need(_LOOK, PODS, FUNCTIONS),
+            Need(("get", "list", "watch", "patch"), DEPLOYMENTS, GENERATOR),
             Need(_LOOK, PODS, GENERATOR),
             Need(("create",), PODS, GENERATOR, "exec"),
         ),
     ),
     Command(
-        "scenario with several pods",
+        "trigger and scenario with several pods",
         "warning",
         (
+            Need(("get", "create", "patch"), NAMESPACES),
             Need(_CHANGE, JOBS, SHARDS),
-            Need(("create", "patch", "delete"), CONFIG_MAPS, SHARDS),
+            Need(("get", "create", "patch"), CONFIG_MAPS, SHARDS),
+            Need(("get", "create", "patch"), NETWORK_POLICIES, SHARDS),
             Need(_LOOK, PODS, SHARDS),
             Need(("create",), PODS, SHARDS, "exec"),
         ),
@@ -141,14 +149,25 @@ COMMANDS = (
         ),
     ),
     Command(
-        "trigger, eventing scenarios",
+        "scenario eventing-1|2|3 --platform cluster",
         "warning",
         (
+            Need(_CHANGE, CONTAINER_SOURCES, GENERATOR),
+            Need(("get", "list", "watch", "patch"), DEPLOYMENTS, GENERATOR),
             Need(_CHANGE, TRIGGERS, EVENTING),
             Need(_LOOK, BROKERS, EVENTING),
+            Need(_LOOK, DEPLOYMENTS, EVENTING),
             Need(_LOOK, PODS, EVENTING),
-            Need(_LOOK, CONTAINER_SOURCES, GENERATOR),
             Need(("create",), PODS, EVENTING, "exec"),
+        ),
+    ),
+    Command(
+        "prometheus snapshot",
+        "warning",
+        (
+            Need(("get", "list"), PODS, METRICS),
+            Need(("create",), PODS, METRICS, "portforward"),
+            Need(("create",), PODS, METRICS, "exec"),
         ),
     ),
     Command(

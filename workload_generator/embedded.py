@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from workload_generator.children import die_with_parent
+from workload_generator.children import start_child
 from workload_generator.errors import BenchError
 from workload_generator.load.platforms import LOCAL, platform_of
 from workload_generator.local.fanout import BROKER, PARALLELISM, FanOut
@@ -66,7 +66,7 @@ class Embedded:
             environment |= {"K_SINK": f"{self.url}/broker/{BROKER}", "EVENT_LOGGER_URL": self.logger_url}
         else:
             command.append(f"--dev-url={self.url}")
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment, preexec_fn=die_with_parent())
+        process = start_child(command, env=environment)
         try:
             return process.wait()
         except BaseException:
@@ -78,12 +78,10 @@ class Embedded:
         config.write_text(yaml.safe_dump(dict(self._document)))
         command = [sys.executable, "-c", _KN_BENCH, "local", f"--port={self._port}", f"--config={config}"]
         with self.said.open("ab") as out:
-            self._process = subprocess.Popen(
+            self._process = start_child(
                 command,
-                stdin=subprocess.DEVNULL,
                 stdout=out,
                 process_group=0,  # a Ctrl-C is for the quickstart, which ends the run first and then the platform
-                preexec_fn=die_with_parent(),
             )
         try:
             self._wait()
@@ -174,9 +172,7 @@ class Receivers:
     def _start(self, name: str, port: int, flag: str) -> None:
         command = [sys.executable, "-c", _SERVICE.format(name), f"--port={port}", "--bind=127.0.0.1", flag]
         with self._said.open("ab") as out:
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stderr=out, process_group=0, preexec_fn=die_with_parent()
-            )
+            process = start_child(command, stderr=out, process_group=0)
         self._processes.append(process)
         deadline = time.monotonic() + _START_S
         while not _answers(port):

@@ -14,7 +14,6 @@ CAPACITY = {"cpu": "4", "memory": "16393244Ki", "ephemeral-storage": "98831908Ki
 # An n2-standard-4 less what the kubelet reserves: 1.5 CPUs and 2 GiB for the system, and the eviction threshold.
 ALLOCATABLE = {"cpu": "2500m", "memory": "14193692Ki", "ephemeral-storage": "91083486Ki", "pods": "110"}
 DEDICATED = ("knative", "workload-generator", "metrics")
-TAINTED = ("knative", "workload-generator")
 FREE_NODES = 3
 VOLUMES = 40
 
@@ -35,7 +34,7 @@ def _node(name: str, port: int, dedicated: str | None) -> Doc:
     spec: Doc = {}
     if dedicated:
         labels["dedicated"] = dedicated
-    if dedicated in TAINTED:
+    if dedicated:
         spec["taints"] = [{"key": "dedicated", "value": dedicated, "effect": "NoSchedule"}]
     annotations = {
         "kwok.x-k8s.io/node": "fake",

@@ -3,6 +3,7 @@
 `just test-cluster` runs them. Fixtures:
 - `kubeconfig`: a path; `kube`: an administrator's Api
 - `plane`: the Plane; skips on a cluster that is not ours, whose nodes and controllers are not kwok's
+- `own_planes`: for tests that start planes themselves; skips on a cluster that is not ours
 - `namespaces`: a session's, gone at its end; `namespace`: the name of one for this test alone
 - `has_knative`: skips where there are no CRDs of Knative
 """
@@ -48,6 +49,13 @@ def plane(_plane: Plane | None) -> Plane:
         pytest.skip("KUBECONFIG names a cluster whose nodes are not kwok's")
     _plane.check()
     return _plane
+
+
+@pytest.fixture(scope="session")
+def own_planes() -> None:
+    """For tests that start planes of their own: none is needed where the cluster is somebody's."""
+    if os.environ.get("KUBECONFIG"):
+        pytest.skip("KUBECONFIG names a cluster, and these tests take none but planes of their own")
 
 
 @pytest.fixture(scope="session")

@@ -45,9 +45,10 @@ class PlaneFailed(Exception):
 class Plane:
     """etcd, the API server, controllers, scheduler, kwok and metrics-server; a context manager."""
 
-    def __init__(self, program: Path, folder: Path | None = None) -> None:
+    def __init__(self, program: Path, folder: Path | None = None, plugins: str = PLUGINS) -> None:
         """`folder` (made, and emptied at the end) is one in memory unless it is given."""
         self._program = program
+        self.plugins = plugins
         where = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
         self.folder = folder or Path(tempfile.mkdtemp(prefix="knative-bench-plane-", dir=where))
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -141,7 +142,7 @@ class Plane:
             f"--client-ca-file={credentials.authority}", "--anonymous-auth=false", "--authorization-mode=Node,RBAC",
             "--service-account-issuer=https://kubernetes.default.svc", f"--service-account-key-file={public}",
             f"--service-account-signing-key-file={private}", f"--service-cluster-ip-range={SERVICE_RANGE}",
-            f"--enable-admission-plugins={PLUGINS}", "--endpoint-reconciler-type=none", "--allow-privileged=true",
+            f"--enable-admission-plugins={self.plugins}", "--endpoint-reconciler-type=none", "--allow-privileged=true",
             f"--requestheader-client-ca-file={credentials.authority}", "--requestheader-allowed-names=front-proxy",
             "--requestheader-username-headers=X-Remote-User", "--requestheader-group-headers=X-Remote-Group",
             "--requestheader-extra-headers-prefix=X-Remote-Extra-",

@@ -19,10 +19,14 @@ _FILES: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "serving-core.yaml": (
         "knative-serving",
         ("activator", "autoscaler", "controller", "webhook"),
-        ("autoscaler", "defaults", "domain", "features", "network", "observability"),
+        ("autoscaler", "defaults", "deployment", "domain", "features", "network", "observability"),
     ),
     "kourier.yaml": ("kourier-system", ("3scale-kourier-gateway",), ()),
-    "eventing-core.yaml": ("knative-eventing", ("eventing-controller", "eventing-webhook"), ("observability",)),
+    "eventing-core.yaml": (
+        "knative-eventing",
+        ("eventing-controller", "eventing-webhook"),
+        ("features", "observability"),
+    ),
     "cert-manager.yaml": ("cert-manager", ("cert-manager",), ()),
     "cluster-operator.yml": ("rabbitmq-system", ("rabbitmq-cluster-operator",), ()),
     "messaging-topology-operator-with-certmanager.yaml": ("rabbitmq-system", ("messaging-topology-operator",), ()),

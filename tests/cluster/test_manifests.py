@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.api import Api, Doc, Refused, wait_for
-from tests.cluster.cluster import TAINTED
 from tests.cluster.conditions import is_true
 from tests.cluster.knative import Knative
 from tests.cluster.namespaces import Namespaces
@@ -124,8 +123,7 @@ def test_pods_pass_pod_security_and_land_where_they_belong(
         )
         assert [nodes[each["spec"]["nodeName"]] for each in kube.list("v1", "Pod", generator)] == ["workload-generator"]
         placed = [nodes[each["spec"]["nodeName"]] for each in kube.list("v1", "Pod", functions)]
-        # The node of metrics has a label and no taint: functions may land there too.
-        assert len(placed) >= len(services) and not set(placed) & set(TAINTED)
+        assert len(placed) >= len(services) and set(placed) == {None}
 
 
 def test_the_jobs_pods_are_made_and_land_on_the_generators_node(

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster.api import Api, Doc, Refused
+from tests.cluster.api import Api, Doc, Refused, wait_for
 from tests.cluster.namespaces import Namespaces
-from tests.test_manifests import COMPONENTS, FOLDERS, combined, documents
+from tests.test_manifests import COMPONENTS, EVENTING, FOLDERS, combined, documents, templates
 
 VERBS = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")
 Right = tuple[str, str, str, str]
@@ -127,8 +127,64 @@ def test_the_watcher_looks_and_cannot_touch(
 
 def test_no_folder_has_an_account_that_nobody_knows() -> None:
     known = {account for accounts in RIGHTS.values() for account in accounts}
-    for folder in FOLDERS:
+    for folder in [*FOLDERS, *EVENTING]:
         for doc in documents(folder):
             if doc["kind"] == "ServiceAccount":
                 assert (doc["metadata"]["namespace"], doc["metadata"]["name"]) in known, folder
             assert doc["kind"] not in ("ClusterRole", "ClusterRoleBinding"), "rights beyond our namespaces"
+
+
+def test_pods_without_an_account_of_their_own_get_no_token() -> None:
+    """They run as `default`, which nobody gives rights here; others may, and then a token would be one to them."""
+    for folder in [*FOLDERS, *EVENTING]:
+        for name, template in templates(documents(folder)):
+            spec = template["spec"]
+            own = spec.get("serviceAccountName", "default") != "default"
+            assert own or spec.get("automountServiceAccountToken") is False, f"{folder}: {name}"
+
+
+@pytest.mark.parametrize("folder", [*FOLDERS, *EVENTING])
+def test_the_default_accounts_of_our_namespaces_may_do_nothing(kube: Api, namespaces: Namespaces, folder: str) -> None:
+    """With all that a folder brings in place."""
+    docs = documents(folder)
+    moved = namespaces.move(docs)
+    names = sorted({doc["metadata"]["namespace"] for doc in moved})
+    namespaces.apply([doc for doc in moved if doc["kind"] in ("ServiceAccount", "Role", "RoleBinding")])
+    try:
+        for name in names:
+            assert rules_of(kube.as_account(name, "default"), name) == set()
+    finally:
+        namespaces.delete(*names)
+
+
+def rules_of(account: Api, namespace: str) -> set[tuple[str, str, str]]:
+    """What the account may do there, as the server tells it: verb, group, resource. Questions about itself are not."""
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectRulesReview",
+        "spec": {"namespace": namespace},
+    }
+    status = account.call("POST", "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", review)["status"]
+    assert not status["incomplete"], status
+    return {
+        (verb, group, resource)
+        for rule in status["resourceRules"]
+        for verb in rule["verbs"]
+        for group in rule.get("apiGroups") or ("",)
+        for resource in rule.get("resources") or ()
+        if (group, resource) not in EVERYBODY_MAY
+    }
+
+
+def test_the_servers_rules_show_a_right_that_is_there(kube: Api, namespace: str) -> None:
+    """What the test above rests on."""
+    kube.create(
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "RoleBinding",
+            "metadata": {"name": "view", "namespace": namespace},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"},
+            "subjects": [{"kind": "ServiceAccount", "name": "default", "namespace": namespace}],
+        }
+    )
+    wait_for("the right", lambda: ("list", "", "pods") in rules_of(kube.as_account(namespace, "default"), namespace))

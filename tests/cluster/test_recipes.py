@@ -51,7 +51,7 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def own() -> Iterator[Plane]:
+def own(own_planes: None) -> Iterator[Plane]:
     with Plane(build.build()) as plane:
         yield plane
 

@@ -1,45 +1,17 @@
-"""`kn-bench doctor` against the fake API server: every check with a cluster that fails it."""
+"""`kn-bench doctor` against the fake API server: a cluster that is fit, and what the command itself does."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.doctor.fit import Doctor, config, make_fit
 from tests.kube.fake_api import ALL, FakeApi, in_thread
 from workload_generator import bench
-from workload_generator.cluster.checks import cores
+from workload_generator.cluster.checks import _CHECKS
 from workload_generator.kube import resources as kinds
-
-
-@pytest.fixture
-def api() -> Iterator[FakeApi]:
-    with in_thread(FakeApi()) as api:
-        yield api
-
-
-def good(api: FakeApi) -> None:
-    labels = {"app.kubernetes.io/version": "1.23.0"}
-    api.put(
-        kinds.CONFIG_MAPS, {"metadata": {"name": "config-autoscaler", "namespace": "knative-serving", "labels": labels}}
-    )
-    node(api)
-
-
-def node(api: FakeApi, cpu: str = "4", taint: bool = True) -> None:
-    taints = [{"key": "dedicated", "value": "workload-generator", "effect": "NoSchedule"}] if taint else []
-    api.put(
-        kinds.NODES,
-        {
-            "metadata": {"name": "n", "labels": {"dedicated": "workload-generator"}},
-            "spec": {"taints": taints},
-            "status": {"allocatable": {"cpu": cpu}},
-        },
-    )
 
 
 def source(api: FakeApi, *, bound: bool) -> None:
@@ -59,125 +31,96 @@ def source(api: FakeApi, *, bound: bool) -> None:
         made = api.put(kind, {"metadata": about, "spec": spec, "status": ready})
 
 
-def doctor(
-    api: FakeApi, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes], *flags: str
-) -> tuple[int, list[tuple[str, str, str]]]:
-    config = api.write_kubeconfig(tmp_path / "config")
-    code = bench.main(["doctor", f"--kubeconfig={config}", "--output=json", *flags])
-    findings = json.loads(capsysbinary.readouterr().out)
-    return code, [(each["check"], each["verdict"], each["text"]) for each in findings]
-
-
-def test_a_cluster_that_is_fit(api: FakeApi, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
-    good(api)
+def test_a_cluster_that_is_fit(api: FakeApi, doctor: Doctor) -> None:
     source(api, bound=True)
-    code, findings = doctor(api, tmp_path, capsysbinary)
-    assert code == 0
-    assert {verdict for _, verdict, _ in findings} == {"ok"}
-    assert [check for check, _, _ in findings] == ["versions", "APIs", "APIs", "APIs", "nodes", "container sources"]
+    findings = doctor()
+    assert not [each for each in findings if each["verdict"] != "ok"]
+    assert doctor.code == 0
+    silent = {"RabbitMQ"}  # no broker is of its class
+    assert {each["check"] for each in findings} == {"tools", *_CHECKS, "container sources"} - silent
 
 
-@pytest.mark.parametrize(
-    ("release", "kubernetes", "verdict"),
-    [
-        ("1.23.0", "v1.33.9", "failed"),
-        ("1.21.0", "v1.33.9", "ok"),
-        ("1.18.2", "v1.30.4", "failed"),
-        ("", "v1.36.3", "unknown"),
-    ],
-)
-def test_versions_that_do_not_fit(
-    api: FakeApi,
-    tmp_path: Path,
-    capsysbinary: pytest.CaptureFixture[bytes],
-    release: str,
-    kubernetes: str,
-    verdict: str,
-) -> None:
-    good(api)
-    labels = {"app.kubernetes.io/version": release}
-    api.put(
-        kinds.CONFIG_MAPS, {"metadata": {"name": "config-autoscaler", "namespace": "knative-serving", "labels": labels}}
-    )
-    api.git_version = kubernetes
-    code, findings = doctor(api, tmp_path, capsysbinary)
-    assert findings[0][:2] == ("versions", verdict)
-    assert code == (verdict == "failed")
+def test_nothing_in_a_cluster_is_changed(api: FakeApi, doctor: Doctor) -> None:
+    doctor()
+    writing = [each for each in api.requests if not each.startswith("GET ")]
+    assert writing
+    assert all("selfsubjectaccessreviews" in each or "dryRun=All" in each for each in writing)
+
+
+def test_people_read_what_why_and_what_to_do(api: FakeApi, doctor: Doctor) -> None:
+    config(api, "knative-serving", "config-autoscaler", {"enable-scale-to-zero": "false"})
+    text = doctor.text()
+    assert doctor.code == 1
+    lines = text.splitlines()
+    (at,) = [number for number, line in enumerate(lines) if "enable-scale-to-zero is false" in line]
+    assert lines[at].startswith("failed")
+    assert "why nothing ever scales to zero" in lines[at + 1]
+    assert "do  kubectl edit configmap config-autoscaler -n knative-serving" in lines[at + 2]
+    assert lines[-1].endswith(", 1 failed")
+
+
+def test_only_the_tools_need_no_cluster(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    assert bench.main(["doctor", "--tools", f"--kubeconfig={tmp_path / 'none'}"]) == 0
+    assert b"kubectl 1.36.3" in capsysbinary.readouterr().out
+
+
+def test_a_check_that_is_refused_ends_no_other(api: FakeApi, doctor: Doctor) -> None:
+    """What may not be looked at is unknown, one kind after the other, and everything else is still said."""
+    whole = {(each["check"], each["text"]) for each in doctor() if each["verdict"] == "ok"}
+    listed = {
+        "nodes": {"versions", "APIs", "admission", "nodes", "capacity"},
+        "namespaces": {"admission", "configuration", "storage"},
+        "deployments": {"nodes", "capacity", "conditions"},
+        "customresourcedefinitions": {"APIs"},
+        "persistentvolumeclaims": {"storage"},
+        "resourcequotas": {"quotas"},
+        "containersources": {"container sources", "capacity", "generator"},
+    }
+    for plural, touched in listed.items():
+        api.forbidden = {("list", plural)}
+        findings = doctor()
+        unknown = {each["check"] for each in findings if each["verdict"] == "unknown"}
+        assert unknown <= touched and unknown, plural
+        ok = {(each["check"], each["text"]) for each in findings if each["verdict"] == "ok"}
+        assert {each for each in whole if each[0] not in touched} <= ok | {
+            each for each in whole if each[0] == "access"
+        }
 
 
 def test_what_is_not_installed_is_named(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
-    with in_thread(
-        FakeApi([kind for kind in ALL if "knative" not in kind.group and kind.group != "metrics.k8s.io"])
-    ) as api:
-        good(api)
-        code, findings = doctor(api, tmp_path, capsysbinary)
-    assert code == 1
-    assert [verdict for check, verdict, _ in findings if check == "APIs"] == ["failed", "warning", "warning"]
-    assert "Knative Serving is not installed (services.serving.knative.dev)" in findings[1][2]
+    there = [kind for kind in ALL if "knative" not in kind.group and kind.group != "metrics.k8s.io"]
+    with in_thread(FakeApi([*there, kinds.NODE_METRICS, kinds.SERVICES])) as api:
+        make_fit(api)
+        del api.served[kinds.SERVICES.api_version, kinds.SERVICES.plural]
+        del api.served[kinds.NODE_METRICS.api_version, kinds.NODE_METRICS.plural]
+        doctor = Doctor(api, tmp_path, capsysbinary)
+        findings = [each for each in doctor() if each["check"] == "APIs"]
+    assert doctor.code == 1
+    assert [each["verdict"] for each in findings] == ["failed", "warning", "warning"]
+    assert "Knative Serving is not installed (services.serving.knative.dev)" in findings[0]["text"]
 
 
-def test_nodes_that_do_not_fit(api: FakeApi, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
-    _, findings = doctor(api, tmp_path, capsysbinary)
-    assert ("nodes", "failed", "no node is labelled dedicated=workload-generator") in findings
-    node(api, cpu="2500m", taint=False)
-    used = {"nodeName": "n", "containers": [{"name": "x", "resources": {"requests": {"cpu": "600m"}}}]}
-    api.put(kinds.PODS, {"metadata": {"name": "x", "namespace": "other"}, "spec": used, "status": {"phase": "Running"}})
-    api.put(kinds.PODS, {"metadata": {"name": "y", "namespace": "other"}, "spec": used, "status": {"phase": "Failed"}})
-    code, findings = doctor(api, tmp_path, capsysbinary)
-    assert code == 1
-    found = [(verdict, text) for check, verdict, text in findings if check == "nodes"]
-    assert found[0] == ("warning", "n is not tainted: others may run beside us")
-    assert found[1][0] == "failed" and "n: 1.9" in found[1][1]
-
-
-def test_what_may_not_be_looked_at_is_unknown(
-    api: FakeApi, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
-) -> None:
-    good(api)
-    api.forbidden |= {("list", "nodes"), ("list", "containersources"), ("get", "configmaps")}
-    code, findings = doctor(api, tmp_path, capsysbinary)
-    assert code == 0
-    unknown = [check for check, verdict, _ in findings if verdict == "unknown"]
-    assert unknown == ["versions", "APIs", "nodes", "container sources"]  # the metrics of nodes are `nodes` too
-
-
-def test_a_source_that_cannot_be_examined_keeps_nobody_from_the_rest(
-    api: FakeApi, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
-) -> None:
-    good(api)
+def test_a_source_that_cannot_be_examined_keeps_nobody_from_the_rest(api: FakeApi, doctor: Doctor) -> None:
     source(api, bound=True)
-    api.fail("/deployments", status=403, reason="Forbidden")
-    code, findings = doctor(api, tmp_path, capsysbinary)
-    (found,) = [finding for finding in findings if finding[0] == "container sources"]
-    assert code == 0 and found[1] == "unknown" and found[2].startswith("ours/g: ")
+    api.fail("/namespaces/ours/deployments", status=403, reason="Forbidden")
+    (found,) = [each for each in doctor() if each["check"] == "container sources"]
+    assert doctor.code == 0 and found["verdict"] == "unknown" and found["text"].startswith("ours/g: ")
 
 
-def test_a_source_without_its_sink_is_touched_and_its_pod_waited_for(
-    api: FakeApi, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
-) -> None:
-    good(api)
+def test_a_source_without_its_sink_is_touched_and_its_pod_waited_for(api: FakeApi, doctor: Doctor) -> None:
     source(api, bound=False)
-    code, findings = doctor(api, tmp_path, capsysbinary)
-    assert code == 1 and "its pods get no K_SINK" in findings[-1][2]
-    code, findings = doctor(api, tmp_path, capsysbinary, "--fix", "--timeout=500ms")
-    assert code == 1 and "the source touched, but after 0.5 s" in findings[-1][2]
+    assert "its pods get no K_SINK" in doctor()[-1]["text"] and doctor.code == 1
+    assert "the source touched, but after 0.5 s" in doctor("--fix", "--timeout=500ms")[-1]["text"] and doctor.code == 1
 
     def controller(kind: str, obj: dict[str, Any]) -> None:
         if kind == "MODIFIED" and obj["kind"] == "ContainerSource":
             source(api, bound=True)
 
     api.on_change = controller
-    code, findings = doctor(api, tmp_path, capsysbinary, "--fix")
-    assert code == 0 and findings[-1][2].startswith("mended: ours/g: its pods get no K_SINK"), findings
+    found = doctor("--fix")[-1]["text"]
+    assert doctor.code == 0 and found.startswith("mended: ours/g: its pods get no K_SINK"), found
 
 
 def test_no_cluster_is_an_error_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert bench.main(["doctor", f"--kubeconfig={tmp_path / 'none'}"]) == 2
     assert "no such kubeconfig file" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("text", "value"), [("2", 2), ("2500m", Decimal("2.5")), ("183632734n", Decimal("0.183632734"))]
-)
-def test_amounts_of_cpus(text: str, value: Decimal) -> None:
-    assert cores(text) == value

@@ -20,7 +20,7 @@ import yaml
 
 from tests import test_manifests
 from tests.infrastructure.recipes import FILLED, INFRASTRUCTURE, ROOT, filled_settings
-from workload_generator.cluster import checks
+from workload_generator.cluster import versions as doctor
 
 sys.path.insert(0, str(INFRASTRUCTURE))
 import render
@@ -330,7 +330,7 @@ def test_versions_are_those_that_the_tests_try_and_the_doctor_asks_for(values: d
     assert tried["sigs.k8s.io/metrics-server"] == values["METRICS_SERVER_VERSION"]
     minor = values["KUBERNETES_VERSION"].rpartition(".")[0]
     assert values["KIND_NODE_IMAGE"].partition(":v")[2].rpartition(".")[0] == minor == test_manifests.KUBERNETES
-    least = {(1, knative): (1, kubernetes) for knative, kubernetes in ((each[1], each[2]) for each in checks.MINIMUM)}
+    least = {(1, knative): (1, kubernetes) for knative, kubernetes in doctor.MINIMUM}
     assert least == settings.MINIMUM_KUBERNETES
 
 

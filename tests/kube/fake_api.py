@@ -315,7 +315,8 @@ class FakeApi:
         obj = await request.json()
         if resource is resources.ACCESS_REVIEWS:
             asked = obj["spec"]["resourceAttributes"]
-            allowed = (asked["verb"], asked["resource"]) not in self.forbidden
+            named = "/".join(filter(None, (asked["resource"], asked.get("subresource"))))
+            allowed = (asked["verb"], named) not in self.forbidden
             return web.json_response({**obj, "status": {"allowed": allowed}}, status=201)
         about = obj["metadata"]
         if "name" not in about:

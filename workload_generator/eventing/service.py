@@ -27,7 +27,7 @@ import uvloop
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from workload_generator.children import die_with_parent
+from workload_generator.children import die_with_parent, signals_held
 from workload_generator.errors import BenchError, UsageError
 from workload_generator.eventing.counters import Column, Counters
 
@@ -147,7 +147,15 @@ class _Server(web.Server):
         return _Stamping(self, loop=asyncio.get_running_loop(), **options)
 
 
-def _work(sock: socket.socket, listening: Listening, counters: Counters, worker: int, make: Make) -> int:
+def _work(
+    sock: socket.socket,
+    listening: Listening,
+    counters: Counters,
+    worker: int,
+    make: Make,
+    let_go: Callable[[], None] = lambda: None,
+) -> int:
+    """Serve until a signal; `let_go` lets those through that were held until there are handlers for them."""
     service = make(counters.instances[worker], counters.of(worker))
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
@@ -172,6 +180,7 @@ def _work(sock: socket.socket, listening: Listening, counters: Counters, worker:
         ended = asyncio.Event()
         for number in _SIGNALS:
             loop.add_signal_handler(number, ended.set)
+        let_go()
         await service.start()
         server = _Server(handle)
         listening_server = await loop.create_server(server, sock=sock, backlog=_BACKLOG)
@@ -198,26 +207,27 @@ def _supervise(listeners: list[socket.socket], listening: Listening, counters: C
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
-    for worker, sock in enumerate(listeners):
-        arrange = die_with_parent()
-        pid = os.fork()
-        if pid == 0:
-            code = 1
-            try:
-                arrange()
-                for other in listeners:
-                    if other is not sock:
-                        other.close()
-                code = _work(sock, listening, counters, worker, make)
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                os._exit(code)
-        pids[pid] = worker
-    for sock in listeners:
-        sock.close()
-    for number in _SIGNALS:
-        signal.signal(number, on_signal)
+    with signals_held() as let_go:  # until all workers are known to the handler, and each has its own
+        for worker, sock in enumerate(listeners):
+            arrange = die_with_parent()
+            pid = os.fork()
+            if pid == 0:
+                code = 1
+                try:
+                    arrange()
+                    for other in listeners:
+                        if other is not sock:
+                            other.close()
+                    code = _work(sock, listening, counters, worker, make, let_go)
+                except BaseException:
+                    traceback.print_exc()
+                finally:
+                    os._exit(code)
+            pids[pid] = worker
+        for sock in listeners:
+            sock.close()
+        for number in _SIGNALS:
+            signal.signal(number, on_signal)
     failed = False
     while pids:
         pid, status = os.wait()

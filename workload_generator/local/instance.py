@@ -26,7 +26,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from workload_generator.catalog import Function
-from workload_generator.children import die_with_parent
+from workload_generator.children import start_child
 from workload_generator.clock import NS_PER_MS, NS_PER_S, monotonic_ns
 from workload_generator.codec import text_of
 from workload_generator.errors import BenchError
@@ -253,15 +253,14 @@ class Instance:
 
     def _popen(self, output: int) -> tuple[subprocess.Popen[bytes], int]:
         """The process and its pidfd; both, or neither."""
-        process = subprocess.Popen(
+        process = start_child(
             self._function.command,
+            end_by=signal.SIGKILL,
             cwd=self._function.folder,
             env={**os.environ, **self._environment, "PORT": str(self.port)},
-            stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
             process_group=0,  # a Ctrl-C is for the platform; it ends its functions itself
-            preexec_fn=die_with_parent(signal.SIGKILL),
         )
         try:
             return process, os.pidfd_open(process.pid)

@@ -9,7 +9,7 @@ import time
 from types import TracebackType
 
 from workload_generator.catalog import find_function
-from workload_generator.children import die_with_parent
+from workload_generator.children import start_child
 from workload_generator.errors import BenchError, UsageError
 
 READY_PATH = "/health/readiness"
@@ -56,13 +56,11 @@ class FunctionProcess:
         """Start it and wait until it says that it is ready. Raises BenchError when it never does."""
         free_port(self._port)  # else whoever has it would answer for us
         environment = {**os.environ, "PORT": str(self._port), "BIND": "127.0.0.1", "HOSTNAME": f"{self._name}-1"}
-        self._process = subprocess.Popen(
+        self._process = start_child(
             self._function.command,
             cwd=self._function.folder,
             env=environment,
-            stdin=subprocess.DEVNULL,
             process_group=0,  # a Ctrl-C is for the command; it ends its functions itself, when their callers are done
-            preexec_fn=die_with_parent(),
         )
         try:
             self._wait_ready()

@@ -26,7 +26,7 @@ from enum import StrEnum
 from typing import IO
 
 from workload_generator.catalog import Function
-from workload_generator.children import die_with_parent
+from workload_generator.children import start_child
 
 _VERSION_FLAGS = {"go": "version", "javac": "-version"}
 _COLOUR = re.compile(r"\x1b\[[\d;]*m")
@@ -120,15 +120,13 @@ def _run(function: Function, command: str, output: IO[bytes]) -> str:
     environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}  # ours is not theirs
     words = function.words(command)
     try:
-        process = subprocess.Popen(
+        process = start_child(
             words,
             cwd=function.folder,
             env=environment,
-            stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             process_group=0,  # what it starts ends with it
-            preexec_fn=die_with_parent(),
         )
     except OSError as error:
         return f"could not be started: {shlex.quote(words[0])}: {error.strerror}"

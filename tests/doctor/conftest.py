@@ -1,0 +1,28 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.doctor.fit import TOOLS, Doctor, make_fit, make_tools
+from tests.kube.fake_api import FakeApi, in_thread
+
+
+@pytest.fixture(autouse=True)
+def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """All tools, in a folder that is all of PATH."""
+    folder = make_tools(tmp_path / "tools", TOOLS)
+    monkeypatch.setenv("PATH", str(folder))
+    return folder
+
+
+@pytest.fixture
+def api() -> Iterator[FakeApi]:
+    """A cluster that is fit."""
+    with in_thread(FakeApi()) as api:
+        make_fit(api)
+        yield api
+
+
+@pytest.fixture
+def doctor(api: FakeApi, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> Doctor:
+    return Doctor(api, tmp_path, capsysbinary)

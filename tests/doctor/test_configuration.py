@@ -1,0 +1,261 @@
+"""Knative's ConfigMaps under `doctor`: keys, values, what spoils a measurement."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+
+from tests.doctor.fit import CONFIGS, Doctor, config, namespace, service
+from tests.kube.fake_api import FakeApi
+from workload_generator.cluster.capacity import Room, requests_of
+from workload_generator.cluster.knative_config import KEYS
+from workload_generator.cluster.spoilers import SPOILERS
+from workload_generator.kube import resources as kinds
+
+SERVING, EVENTING = "knative-serving", "knative-eventing"
+
+
+def put(api: FakeApi, where: str, name: str, release: str = "1.22.1", **data: str) -> None:
+    named = {key.replace("__", ".").replace("_", "-"): value for key, value in data.items()}
+    config(api, where, name, {**CONFIGS[where, name], **named}, release)
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "key", "value", "verdict", "text"),
+    [
+        (
+            SERVING,
+            "config-autoscaler",
+            "stable-windw",
+            "60s",
+            "warning",
+            "stable-windw is not known: is it stable-window?",
+        ),
+        (SERVING, "config-autoscaler", "enable-scale-to-zer0", "true", "warning", "is it enable-scale-to-zero?"),
+        (SERVING, "config-autoscaler", "stable-window", "60", "failed", "stable-window does not parse"),
+        (
+            SERVING,
+            "config-autoscaler",
+            "stable-window",
+            "5s",
+            "failed",
+            "stable-window is 5s, and has to be at least 6s",
+        ),
+        (SERVING, "config-autoscaler", "stable-window", "6500ms", "failed", "has to be in whole seconds"),
+        (SERVING, "config-autoscaler", "target-burst-capacity", "-2", "failed", "has to be at least 0"),
+        (SERVING, "config-autoscaler", "max-scale", "many", "failed", "max-scale is 'many', which is no whole number"),
+        (SERVING, "config-autoscaler", "enable-scale-to-zero", "no", "failed", "neither true nor false"),
+        (SERVING, "config-autoscaler", "initial-scale", "0", "failed", "which allow-zero-initial-scale does not allow"),
+        (
+            SERVING,
+            "config-defaults",
+            "revision-timeout-seconds",
+            "900",
+            "failed",
+            "is 900, above max-revision-timeout-seconds 600",
+        ),
+        (
+            SERVING,
+            "config-defaults",
+            "revision-idle-timeout-seconds",
+            "400",
+            "failed",
+            "is 400, above revision-timeout-seconds 300",
+        ),
+        (SERVING, "config-defaults", "revision-memory-request", "100Mb", "failed", "does not parse"),
+        (SERVING, "config-features", "multi-container", "on", "failed", "which is none of enabled, disabled, allowed"),
+        (
+            SERVING,
+            "config-features",
+            "kubernetes.podspec-toleration",
+            "enabled",
+            "warning",
+            "is it kubernetes.podspec-tolerations?",
+        ),
+        (
+            SERVING,
+            "config-network",
+            "ingress.class",
+            "kourier.ingress.networking.knative.dev",
+            "failed",
+            "ingress.class is called ingress-class",
+        ),
+        (
+            SERVING,
+            "config-network",
+            "ingress-class",
+            "kourier",
+            "warning",
+            "ingress-class is kourier, which is none that we know",
+        ),
+        (SERVING, "config-network", "ingress-class", "", "failed", "ingress-class is not set, and stands for Istio"),
+        (SERVING, "config-observability", "metrics-protocol", "statsd", "failed", "which is none of none, prometheus"),
+        (
+            SERVING,
+            "config-observability",
+            "request-metrics-protocol",
+            "grpc",
+            "failed",
+            "there is no request-metrics-endpoint",
+        ),
+        (
+            SERVING,
+            "config-observability",
+            "metrics.backend-destination",
+            "prometheus",
+            "warning",
+            "means nothing since 1.19",
+        ),
+        (SERVING, "config-observability", "metrics-protocol", "none", "warning", "metrics-protocol is none"),
+        (SERVING, "config-deployment", "progress-deadline", "ten minutes", "failed", "does not parse"),
+        (SERVING, "config-deployment", "queueSidecarImage", "x", "failed", "is called queue-sidecar-image"),
+        (SERVING, "config-domain", "Example_Com", "", "failed", "Example_Com is no domain"),
+        (SERVING, "config-domain", "b.example", "selector: [a]", "failed", "selector that is no map"),
+        (SERVING, "config-domain", "b.example", "a: b: c", "failed", "does not parse"),
+        (EVENTING, "config-observability", "metrics-protokol", "prometheus", "warning", "is it metrics-protocol?"),
+        (EVENTING, "config-observability", "profiling.enable", "true", "warning", "means nothing since 1.19"),
+    ],
+)
+def test_a_key_or_a_value_that_is_wrong(
+    api: FakeApi, doctor: Doctor, where: str, name: str, key: str, value: str, verdict: str, text: str
+) -> None:
+    config(api, where, name, {**CONFIGS[where, name], key: value})
+    found = [each for each in doctor() if each["check"] == "configuration" and each["verdict"] != "ok"]
+    assert [each["verdict"] for each in found if text in each["text"]] == [verdict], found
+    assert all(f"{where}/{name}: " in each["text"] for each in found)
+
+
+@pytest.mark.parametrize("spoiler", SPOILERS, ids=lambda spoiler: f"{'/'.join(spoiler.config)}-{spoiler.key}")
+def test_every_value_that_spoils_is_named_and_the_better_one_is_not(
+    api: FakeApi, doctor: Doctor, spoiler: object
+) -> None:
+    from workload_generator.cluster.spoilers import Spoiler
+
+    assert isinstance(spoiler, Spoiler)
+    where, name = spoiler.config
+    bad = BAD[name, spoiler.key]
+    also = {"tracing-endpoint": "http://c"} if spoiler.key == "tracing-protocol" else {}
+    also |= {"max-scale": "100"} if spoiler.key == "max-scale-limit" else {}
+    config(api, where, name, {**CONFIGS[where, name], spoiler.key: bad, **also})
+    found = {each["text"]: each["verdict"] for each in doctor() if each["check"] == "configuration"}
+    assert found[f"{where}/{name}: {spoiler.key} is {bad}"] == spoiler.verdict
+    better = spoiler.better.strip('"')
+    if better != "leave it out":
+        config(api, where, name, {**CONFIGS[where, name], spoiler.key: better})
+        assert not doctor.of("configuration")
+        KEYS.get(spoiler.config, {}).get(spoiler.key, lambda _text: None)(better)
+
+
+BAD = {
+    ("config-autoscaler", "enable-scale-to-zero"): "false",
+    ("config-autoscaler", "min-scale"): "1",
+    ("config-autoscaler", "pod-autoscaler-class"): "hpa.autoscaling.knative.dev",
+    ("config-autoscaler", "scale-to-zero-pod-retention-period"): "1m",
+    ("config-autoscaler", "scale-to-zero-grace-period"): "5m",
+    ("config-autoscaler", "stable-window"): "10m",
+    ("config-autoscaler", "scale-down-delay"): "15m",
+    ("config-autoscaler", "initial-scale"): "3",
+    ("config-autoscaler", "target-burst-capacity"): "-1",
+    ("config-autoscaler", "max-scale"): "10",
+    ("config-autoscaler", "max-scale-limit"): "100",
+    ("config-defaults", "container-concurrency"): "1",
+    ("config-defaults", "revision-cpu-limit"): "500m",
+    ("config-network", "rollout-duration"): "380",
+    ("config-network", "cluster-local-domain-tls"): "Enabled",
+    ("config-network", "system-internal-tls"): "enabled",
+    ("config-network", "http-protocol"): "Redirected",
+    ("config-network", "mesh-compatibility-mode"): "enabled",
+    ("config-features", "kubernetes.podspec-volumes-emptydir"): "disabled",
+    ("config-features", "autodetect-http2"): "enabled",
+    ("config-features", "transport-encryption"): "strict",
+    ("config-features", "authentication-oidc"): "enabled",
+    ("config-deployment", "queue-sidecar-cpu-limit"): "100m",
+    ("config-observability", "logging.enable-request-log"): "true",
+    ("config-observability", "logging.enable-probe-request-log"): "true",
+    ("config-observability", "tracing-protocol"): "grpc",
+}
+
+
+def test_what_stands_in_a_releases_example_is_known(api: FakeApi, doctor: Doctor) -> None:
+    data = {"brand-new-key": "1"}
+    config(api, SERVING, "config-autoscaler", data)
+    assert "brand-new-key is not known" in doctor.of("configuration")[0]
+    config(api, SERVING, "config-autoscaler", {**data, "_example": "# of 1.24\nbrand-new-key: '0'\n"})
+    assert not doctor.of("configuration")
+
+
+def test_metrics_before_they_moved(api: FakeApi, doctor: Doctor) -> None:
+    data = {"metrics.backend-destination": "prometheus"}
+    config(api, SERVING, "config-autoscaler", {}, "1.18.0")
+    config(api, SERVING, "config-observability", data)
+    assert not doctor.of("configuration")
+    config(api, SERVING, "config-observability", {"metrics-protocol": "prometheus"})
+    assert doctor.of("configuration") == [
+        "knative-serving/config-observability: metrics-protocol means nothing before 1.19"
+    ]
+
+
+def test_kourier_and_the_ingress_class(api: FakeApi, doctor: Doctor) -> None:
+    api.remove(kinds.NAMESPACES, "kourier-system")
+    (text,) = doctor.of("configuration", "failed")
+    assert text.endswith("ingress-class is kourier.ingress.networking.knative.dev, and Kourier is not installed")
+    config(api, SERVING, "config-network", {"ingress-class": "istio.ingress.networking.knative.dev"})
+    assert not doctor.of("configuration")
+
+
+def test_images_that_no_registry_has(api: FakeApi, doctor: Doctor) -> None:
+    config(api, SERVING, "config-deployment", {"registries-skipping-tag-resolving": "kind.local,ko.local"})
+    (text,) = doctor.of("configuration", "failed")
+    assert text.endswith("without dev.local")
+    service(api, "empty-go-http-0", image="registry.example/f:1")
+    assert not doctor.of("configuration")
+
+
+def test_a_config_map_that_is_gone_or_refused(api: FakeApi, doctor: Doctor) -> None:
+    api.remove(kinds.CONFIG_MAPS, "config-network", SERVING)
+    assert doctor.of("configuration") == ["there is no ConfigMap config-network in knative-serving"]
+    api.forbidden = {("get", "configmaps")}
+    assert len(doctor.of("configuration", "unknown")) == len(CONFIGS)
+
+
+def test_without_knative_there_is_no_configuration(api: FakeApi, doctor: Doctor) -> None:
+    for name in (SERVING, EVENTING):
+        api.remove(kinds.NAMESPACES, name)
+    namespace(api, "metrics", "metrics")
+    assert not [each for each in doctor() if each["check"] == "configuration"]
+
+
+# What a pod asks for
+
+
+@pytest.mark.parametrize(
+    ("pod", "cpu", "mebibytes"),
+    [
+        ({"containers": [{"resources": {"requests": {"cpu": "1", "memory": "1Gi"}}}, {}]}, 1, 1024),
+        ({"containers": [{"resources": {"limits": {"cpu": "2"}}}]}, 2, 0),
+        (
+            {
+                "containers": [{"resources": {"requests": {"cpu": "500m"}}}],
+                "initContainers": [{"resources": {"requests": {"cpu": "2", "memory": "64Mi"}}}],
+            },
+            2,
+            64,
+        ),
+        (
+            {
+                "containers": [{"resources": {"requests": {"cpu": "500m"}}}],
+                "initContainers": [
+                    {"restartPolicy": "Always", "resources": {"requests": {"cpu": "250m"}}},
+                    {"resources": {"requests": {"cpu": "600m"}}},
+                ],
+                "overhead": {"cpu": "100m"},
+            },
+            "0.95",
+            0,
+        ),
+        ({"containers": [{}], "resources": {"requests": {"cpu": "3"}}}, 3, 0),
+    ],
+)
+def test_requests_are_what_the_scheduler_counts(pod: dict[str, object], cpu: object, mebibytes: int) -> None:
+    assert requests_of(pod) == Room(Fraction(str(cpu)), Fraction(mebibytes * 2**20))

@@ -77,7 +77,7 @@ class Recipes:
             input=answer,
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=250,
         )
 
     @property

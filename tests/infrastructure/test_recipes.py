@@ -281,23 +281,9 @@ def kn_bench_calls() -> Iterator[list[str]]:
     "words",
     [pytest.param(words, id=" ".join(words)) for words in sorted(map(list, {tuple(c) for c in kn_bench_calls()}))],
 )
-def test_kn_bench_takes_the_flags_that_a_recipe_gives(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        bench.main(["--help"])
-    if not re.search(rf"^ +{words[0]}\b", capsys.readouterr().out, re.MULTILINE):
-        pytest.skip(f"kn-bench has no {words[0]} yet")
-    with pytest.raises(SystemExit) as stopped:
-        bench.main(
-            [
-                *(word for word in words[:2] if not word.startswith("-") and "/" not in word and "." not in word),
-                "--help",
-            ]
-        )
-    assert stopped.value.code == 0
-    known = capsys.readouterr().out
-    if "--platform" in words and words[words.index("--platform") + 1] not in known:
-        pytest.skip("kn-bench scenario runs on the embedded platform alone, so far")
-    assert not [word for word in words if word.startswith("--") and not re.search(rf"{word}\b", known)]
+def test_kn_bench_takes_the_flags_that_a_recipe_gives(words: list[str]) -> None:
+    """The parser ends the process, and so this test, at what it does not know."""
+    bench.make_parser().parse_args(words)
 
 
 def test_shellcheck_finds_nothing_in_the_recipes(tmp_path: Path) -> None:

@@ -100,6 +100,9 @@ class Activator:
         if not head:
             return
         host = next(line for line in head.splitlines() if line.lower().startswith("host:")).partition(":")[2].strip()
+        if f".{self._namespace}." not in host:  # the generator asks which platform this is
+            await say(writer, "")
+            return
         pod = await asyncio.to_thread(self._pod, host.partition(".")[0])
         await say(writer, f"x-instance: {pod}\r\n")
 

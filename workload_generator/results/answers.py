@@ -20,9 +20,10 @@ from workload_generator.results.cells import Cell, Ranking, make_cells, rank
 from workload_generator.results.demands import Demands, read_demands
 from workload_generator.results.intervals import Values
 from workload_generator.results.knee import Knee, find_knees
-from workload_generator.results.runs import Run, read_runs
+from workload_generator.results.runs import Condition, Run, read_runs
 from workload_generator.results.samples import COLD_WORD, RunData, analyse
 from workload_generator.results.scan import batches, read_columns
+from workload_generator.results.starts import Starts, read_starts
 from workload_generator.results.store import Store, open_store
 
 CONNECTIONS_SQL = """SELECT target, dns_time, connect_time, tls_time FROM requests
@@ -74,6 +75,15 @@ class Answers:
     deliveries: list[delivery.Delivery]
     unreceipted: list[tuple[Run, int]]
     machines: dict[int, list[machines.Line]]
+    starts: list[Starts]
+
+    def starts_of(self) -> dict[tuple[Condition, str], list[Starts]]:
+        """The watched cold starts of the runs that may be compared, by condition and language."""
+        counted = [each for each in self.starts if each.run.counts_in or self.include_invalid or self.nothing_valid]
+        found: dict[tuple[Condition, str], list[Starts]] = {}
+        for each in sorted(counted, key=lambda each: (each.run.condition.order, each.language)):
+            found.setdefault((each.run.condition, each.language), []).append(each)
+        return found
 
     @property
     def left_out(self) -> list[Run]:
@@ -101,6 +111,7 @@ def ask(
         deliveries = [found for run in runs if events for found in delivery.read_deliveries(store, run)]
         came = {found.run.id for found in deliveries}
         silent = [(run, delivery.sent_events(store, run)) for run in runs if run.id not in came]
+        starts = [found for run in runs for found in read_starts(store, run)]
         nodes, pods = machines.read_usage(store, "node_metrics"), machines.read_usage(store, "pod_metrics")
     lines = {each.run.id: machines.lines_of(each, nodes, pods) for each in data}
     comparable = [each for each in data if include_invalid or each.run.counts_in]
@@ -121,6 +132,7 @@ def ask(
         deliveries=deliveries,
         unreceipted=[(run, sent) for run, sent in silent if sent],
         machines={run: found for run, found in lines.items() if found},
+        starts=starts,
     )
 
 

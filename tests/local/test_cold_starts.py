@@ -72,6 +72,35 @@ async def test_a_start_that_crashed_proves_nothing_and_the_next_one_does(generat
     assert (second["proven"], second["cold"]) == (True, True) and second["instance"] != crashed, second
 
 
+async def test_a_burst_at_zero_waits_and_starts_more_than_it_needs(generator: Generator, tmp_path: Path) -> None:
+    """One instance can take all; the autoscaler wants one for each request, since none is ready for a second."""
+    ready_s, requests = 1.5, 4
+    scaling = {"target": 1, "max-scale": 3, "env": {"READY_AFTER_S": str(ready_s), "DELAY_MS": "200"}}
+    async with local(tmp_path, {NAME: scaling}, **SOON) as platform:
+        cold = {**COLD, "burst": requests, "maxWait": "60s"}
+        ran = await run(generator, platform, "--cold-start", rate={**ROUNDS, "duration": "4s"}, coldStart=cold)
+        spawned = {each.instance: each.mono_ns for each in platform.events if each.kind == "spawned"}
+        ended = {each.instance: each.mono_ns for each in platform.events if each.kind == "exited"}
+    rows = ran.requests()
+    (burst,) = [doc for doc in ran.lines if doc["event"] == "cold_burst"]
+    assert (burst["seq"], burst["requests"], burst["zero"], burst["source"]) == (0, requests, True, "local")
+    assert [row["status"] for row in rows] == [200] * requests and not lines(ran)
+    assert {each["instance"] for each in burst["instances"]} == set(spawned) and len(spawned) == 3
+    db = tmp_path / "benchmark.db"
+    assert not extract(generator.logs, db).skipped
+    (cost,) = rows_of(db, "SELECT * FROM cold_burst_costs")
+    used = {row["instance"] for row in rows}
+    assert (cost["requests"], cost["ok"], cost["waiting"], cost["unknown"]) == (requests, requests, requests, 0)
+    assert (cost["started"], cost["needed"], cost["overshoot"]) == (3, len(used), 3 - len(used))
+    wasted_s = sum(ended[name] - spawned[name] for name in spawned if name not in used) / 1e9
+    assert abs(cost["wasted_s"] - wasted_s) < 0.01
+    assert abs(cost["instance_s"] - sum(ended[name] - spawned[name] for name in spawned) / 1e9) < 0.01
+    for row in rows_of(db, "SELECT * FROM cold_burst_requests"):
+        assert 1000 * ready_s - 6 <= row["wait"] <= row["ttfb"] - 200 + 6, "all waited until it was ready, then 200 ms"
+    assert cost["wait_max"] >= cost["wait_mean"] >= 1000 * ready_s - 6
+    assert extract(generator.logs, db).rows == 0
+
+
 async def test_a_target_that_never_gets_to_zero_is_not_sent_to(generator: Generator, tmp_path: Path) -> None:
     warm = {"min-scale": 1}
     async with local(tmp_path, {NAME: warm}, **SOON) as platform:

@@ -37,6 +37,7 @@ def make_tables(answers: Answers) -> list[Table]:
         cold_table(answers),
         proofs_table(answers),
         phases_table(answers),
+        bursts_table(answers),
         outcomes_table(answers),
         readings_table(answers, "ttfb", "TTFB of each run"),
         readings_table(answers, "corrected", "Corrected TTFB of each run"),
@@ -352,6 +353,37 @@ def phases_table(answers: Answers) -> Table:
                 q90, float(phase.ms[-1]), phase.mean / whole if whole else None, phase.error_ms, phase.on_grid,
             )  # fmt: skip
     return table
+
+
+def bursts_table(answers: Answers) -> Table:
+    """What bursts at zero waited for and cost."""
+    means = ("started", "needed", "overshoot", "instance_s", "wasted_s")
+    table = Table(
+        "cold_bursts",
+        "Bursts at zero",
+        "Waiting are the requests whose instance was ready only after the send, wait is for how long. Started, needed "
+        "(answered at least one), overshoot (did not), their seconds and those of the overshoot are means of a burst.",
+        (
+            *_RUN,
+            *(Column(name, COUNT) for name in ("bursts", "requests", "ok", "waiting")),
+            *(Column(f"wait {name}", MS) for name in ("p50", "p90", "max")),
+            *(Column(name.replace("_", " "), NUMBER) for name in means),
+        ),
+    )
+    for each in answers.bursts:
+        condition = each.run.condition
+        waits = quantiles(each.waits, 0, (0.5, 0.9, 1.0)).tolist() if len(each.waits) else (None, None, None)
+        sums = [sum(cost[name] or 0 for cost in each.costs) for name in ("requests", "ok", "waiting")]
+        table.add(
+            each.run.id, *of_condition(condition), each.language, len(each.costs), *sums, *waits,
+            *(_mean([cost[name] for cost in each.costs]) for name in means),
+        )  # fmt: skip
+    return table
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if len(known) == len(values) and known else None
 
 
 def _told(answers: Answers, cell: Cell) -> float | None:

@@ -23,7 +23,7 @@ from workload_generator.results.knee import Knee, find_knees
 from workload_generator.results.runs import Condition, Run, read_runs
 from workload_generator.results.samples import COLD_WORD, RunData, analyse
 from workload_generator.results.scan import batches, read_columns
-from workload_generator.results.starts import Starts, read_starts
+from workload_generator.results.starts import Bursts, Starts, read_bursts, read_starts
 from workload_generator.results.store import Store, open_store
 
 CONNECTIONS_SQL = """SELECT target, dns_time, connect_time, tls_time FROM requests
@@ -76,6 +76,7 @@ class Answers:
     unreceipted: list[tuple[Run, int]]
     machines: dict[int, list[machines.Line]]
     starts: list[Starts]
+    bursts: list[Bursts]
 
     def starts_of(self) -> dict[tuple[Condition, str], list[Starts]]:
         """The watched cold starts of the runs that may be compared, by condition and language."""
@@ -112,6 +113,7 @@ def ask(
         came = {found.run.id for found in deliveries}
         silent = [(run, delivery.sent_events(store, run)) for run in runs if run.id not in came]
         starts = [found for run in runs for found in read_starts(store, run)]
+        bursts = [found for run in runs for found in read_bursts(store, run)]
         nodes, pods = machines.read_usage(store, "node_metrics"), machines.read_usage(store, "pod_metrics")
     lines = {each.run.id: machines.lines_of(each, nodes, pods) for each in data}
     comparable = [each for each in data if include_invalid or each.run.counts_in]
@@ -133,6 +135,7 @@ def ask(
         unreceipted=[(run, sent) for run, sent in silent if sent],
         machines={run: found for run, found in lines.items() if found},
         starts=starts,
+        bursts=bursts,
     )
 
 

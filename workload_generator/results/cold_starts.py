@@ -36,9 +36,37 @@ def row_of(doc: dict[str, Any]) -> tuple[object, ...]:
 
 def insert_sql(experiment_id: int, shard: int) -> str:
     """Inserts rows of `COLUMNS`."""
-    marks = ", ".join("?" * len(COLUMNS))
-    names = ", ".join(COLUMNS)
-    return f"INSERT INTO cold_starts (experiment_id, shard, {names}) VALUES ({experiment_id}, {shard}, {marks})"
+    return insert_into("cold_starts", COLUMNS, experiment_id, shard)
+
+
+BURST_COLUMNS = ("seq", "requests", "timestamp", "target", "source", "zero", "zero_for", "waited")
+INSTANCE_COLUMNS = ("seq", "instance", "created", "ready", "gone", "error")
+
+
+def burst_of(doc: dict[str, Any]) -> tuple[tuple[object, ...], list[tuple[object, ...]]]:
+    """The row of a `cold_burst` line, and those of its instances. Raises KeyError or TypeError when it is not whole."""
+    seq, requests = (_whole(doc[name]) for name in ("seq", "requests"))
+    texts = [_text(doc[name]) for name in ("time", "target", "source")]
+    times = [_number(doc[name]) for name in ("zero_for", "waited")]
+    instances: list[tuple[object, ...]] = []
+    for each in doc["instances"]:
+        if not isinstance(each["instance"], str):
+            raise TypeError("an instance has no name")
+        instances.append((seq, each["instance"], *(_number(each[name]) for name in INSTANCE_COLUMNS[2:])))
+    return (seq, requests, *texts, _bit(doc["zero"]), *times), instances
+
+
+def insert_into(table: str, columns: tuple[str, ...], experiment_id: int, shard: int) -> str:
+    """Inserts rows of `columns` into a table of one run's shard."""
+    marks = ", ".join("?" * len(columns))
+    names = ", ".join(columns)
+    return f"INSERT INTO {table} (experiment_id, shard, {names}) VALUES ({experiment_id}, {shard}, {marks})"
+
+
+def _whole(value: object) -> int:
+    if type(value) is not int or not 0 <= value < _LIMIT:
+        raise TypeError(f"{value!r} is not a number of arrivals")
+    return value
 
 
 def _text(value: object) -> str | None:

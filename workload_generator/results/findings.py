@@ -55,6 +55,7 @@ def summarise(answers: Answers) -> Summary:
         *_knees(answers),
         *_shapes(answers),
         *_starts(answers),
+        *_bursts(answers),
         *_lateness(answers),
         *_deliveries(answers),
         *_differing(answers),
@@ -237,6 +238,19 @@ def _starts(answers: Answers) -> Iterable[Finding]:
             text += f"; of their {mean:,.0f} ms on average the longest phase ({most.mean / mean:.0%}) ends with: "
             text += phase_word(most.name)
         yield Finding(GOOD if whole.proven == whole.requests else WARN, f"{text}.", "cold")
+
+
+def _bursts(answers: Answers) -> Iterable[Finding]:
+    """What bursts at zero waited for, and what was started for them in vain."""
+    for each in answers.bursts[:_MOST]:
+        total = {
+            name: sum(cost[name] or 0 for cost in each.costs) for name in ("requests", "waiting", "started", "needed")
+        }
+        text = f"Run {each.run.id}, {each.language}: of {total['requests']:,.0f} requests in "
+        text += f"{_n(len(each.costs), 'a burst', '{n} bursts')} at zero {total['waiting']:,.0f} waited"
+        text += f", for {each.waits[-1]:,.0f} ms at most" if len(each.waits) else ""
+        text += f"; {total['started']:,.0f} instances were started and {total['needed']:,.0f} of them answered any"
+        yield Finding(WARN if total["started"] > total["needed"] else PLAIN, f"{text}.", "cold")
 
 
 def _lateness(answers: Answers) -> Iterable[Finding]:

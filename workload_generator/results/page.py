@@ -72,7 +72,7 @@ SECTIONS = (
         "Cold starts",
         "Cold starts",
         (),
-        ("cold_starts", "cold_proofs", "cold_phases"),
+        ("cold_starts", "cold_proofs", "cold_phases", "cold_bursts"),
         open=True,
         findings="Cold starts",
     ),

@@ -98,6 +98,33 @@ def read_starts(store: Store, run: Run) -> list[Starts]:
     ]
 
 
+BURSTS_SQL = "SELECT * FROM cold_burst_costs WHERE experiment_id = :id ORDER BY shard, seq"
+WAITS_SQL = "SELECT target, wait FROM cold_burst_requests WHERE experiment_id = :id AND wait IS NOT NULL"
+
+
+@dataclass(frozen=True, slots=True)
+class Bursts:
+    """The bursts of one run and language: rows of `cold_burst_costs`, and how long requests waited, ranked (ms)."""
+
+    run: Run
+    language: str
+    costs: tuple[Mapping[str, float | None], ...]
+    waits: Values
+
+
+def read_bursts(store: Store, run: Run) -> list[Bursts]:
+    """By language; nothing when there were none."""
+    costs: dict[str, list[Mapping[str, float | None]]] = {}
+    for row in store.execute(BURSTS_SQL, {"id": run.id}):
+        costs.setdefault(run.language_of(row["target"]), []).append(dict(row))
+    waits: dict[str, list[float]] = {}
+    for target, wait in store.execute(WAITS_SQL, {"id": run.id}) if costs else ():
+        waits.setdefault(run.language_of(target), []).append(wait)
+    return [
+        Bursts(run, name, tuple(own), np.sort(np.array(waits.get(name, [])))) for name, own in sorted(costs.items())
+    ]
+
+
 def phases_of(starts: list[Start]) -> list[Phase]:
     """The phases that any of them shows, in their order. Their means add up to the mean time to the first byte."""
     phases = []

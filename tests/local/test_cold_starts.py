@@ -12,7 +12,10 @@ from tests.local.test_runs import run
 from tests.results.logs import rows_of
 from tests.support import Generator
 from workload_generator.coldstarts import Moment
+from workload_generator.results.answer_tables import make_tables
+from workload_generator.results.answers import ask
 from workload_generator.results.extract import extract
+from workload_generator.results.findings import summarise
 
 NAME = f"{FUNCTION}-0"
 
@@ -98,6 +101,13 @@ async def test_a_burst_at_zero_waits_and_starts_more_than_it_needs(generator: Ge
     for row in rows_of(db, "SELECT * FROM cold_burst_requests"):
         assert 1000 * ready_s - 6 <= row["wait"] <= row["ttfb"] - 200 + 6, "all waited until it was ready, then 200 ms"
     assert cost["wait_max"] >= cost["wait_mean"] >= 1000 * ready_s - 6
+    answers = ask(db)
+    (table,) = [each for each in make_tables(answers) if each.key == "cold_bursts"]
+    shown = dict(zip((column.name for column in table.columns), table.rows[0], strict=True))
+    assert len(table.rows) == 1 and (shown["bursts"], shown["waiting"], shown["started"]) == (1, requests, 3)
+    assert (shown["wait max"], shown["wasted s"]) == (cost["wait_max"], cost["wasted_s"])
+    told = [finding.text for finding in summarise(answers).findings if "at zero" in finding.text]
+    assert len(told) == 1 and f"3 instances were started and {len(used)} of them answered any" in told[0]
     assert extract(generator.logs, db).rows == 0
 
 

@@ -62,6 +62,8 @@ class FakeApi:
         self.on_change: Callable[[str, Object], None] = lambda _type, _obj: None
         """Called after each change: a place for what a controller would do, by `put` and `remove`."""
         self.git_version = "v1.36.3"
+        self.raw: dict[str, Any] = {}
+        """Answers (JSON) to GETs of other paths, such as what a proxy leads to."""
         self.skew_s = 0.0
         """How far its clock is ahead of this machine's."""
         self.url = ""
@@ -206,6 +208,8 @@ class FakeApi:
         if request.path == "/version":
             major, minor = self.git_version.lstrip("v").split(".")[:2]
             return web.json_response({"gitVersion": self.git_version, "major": major, "minor": minor})
+        if request.path in self.raw:
+            return web.json_response(self.raw[request.path])
         if found := re.fullmatch(r"/(?:api/(v1)|apis/([^/]+/[^/]+))", request.path):
             return self._discovery(found[1] or found[2])
         match = _PATH.fullmatch(request.path)
@@ -474,9 +478,13 @@ def _selected(request: web.Request, obj: Object, namespace: str) -> bool:
     about = obj["metadata"]
     if namespace and about.get("namespace") != namespace:
         return False
-    for term in filter(None, request.query.get("labelSelector", "").split(",")):
-        name, equal, value = (term.replace("==", "=").replace("!=", "!").replace("!", "!=")).partition("=")
+    for term in filter(None, re.split(r",(?![^(]*\))", request.query.get("labelSelector", ""))):
         labels = about.get("labels") or {}
+        if found := re.fullmatch(r"(\S+) in \((.*)\)", term):
+            if labels.get(found[1]) not in found[2].split(","):
+                return False
+            continue
+        name, equal, value = (term.replace("==", "=").replace("!=", "!").replace("!", "!=")).partition("=")
         if name.endswith("!"):
             fits = labels.get(name[:-1]) != value
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -98,6 +98,10 @@ class Kube:
     async def version(self) -> Object:
         """The server's `/version`: `major`, `minor`, `gitVersion`, …"""
         return _decoded(await self._connection.request("GET", "/version"))
+
+    async def raw(self, path: str, params: Mapping[str, str | int] | None = None) -> bytes:
+        """The body that a GET of any path gives: what a proxy leads to, for instance. Raises ApiError."""
+        return await self._connection.request("GET", path, params=params)
 
     async def get(self, resource: Resource, name: str, namespace: str = "") -> Object:
         """One object. Raises NotFound, ApiAbsent or another ApiError."""
@@ -218,14 +222,21 @@ class Kube:
         )
 
     async def patch(
-        self, resource: Resource, name: str, patch: Object, namespace: str = "", *, subresource: str = ""
+        self,
+        resource: Resource,
+        name: str,
+        patch: Object,
+        namespace: str = "",
+        *,
+        subresource: str = "",
+        dry_run: bool = False,
     ) -> Object:
         """Merge patch (RFC 7386: null removes). A `metadata.resourceVersion` in it makes others' changes a Conflict."""
         return _decoded(
             await self._connection.request(
                 "PATCH",
                 resource.path(name, namespace, subresource),
-                params=_writing(),
+                params=_writing(dry_run),
                 body=orjson.dumps(patch),
                 content_type="application/merge-patch+json",
             )

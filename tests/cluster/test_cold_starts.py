@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -107,6 +108,7 @@ class Activator:
         await say(writer, f"x-instance: {pod}\r\n")
 
     def _pod(self, name: str) -> str:
+        time.sleep(0.5)  # a decision takes its time, and a pod made within the bounds' width of the send is unknown
         self._knative.scale(self._namespace, name, 1)
 
         def ready() -> str | None:

@@ -527,6 +527,7 @@ def test_good_urls(load: Any, url: str) -> None:
         ("rate:", "thresholds: [tfb.p99 < 5ms]\nrate:", 3, "thresholds[0]", "did you mean ttfb?"),
         ("rate:", "coldStart: {wait: one}\nrate:", 3, "coldStart.wait", "none of zero, interval"),
         ("rate:", "coldStart: {maxWait: 0s}\nrate:", 3, "coldStart.maxWait", "longer than 0"),
+        ("rate:", "coldStart: {burst: 0}\nrate:", 3, "coldStart.burst", "from 1 to 10,000"),
         ("rate:", "coldStart: {order: any}\nrate:", 3, "coldStart.order", "none of listed, random"),
         ("rate:", "elsewhere: 1\nrate:", 3, "elsewhere", "known here: targets, rate"),
         ("rate:", "elsewhere:\nrate:", 3, "elsewhere", "unknown key"),

@@ -143,6 +143,9 @@ def test_two_quickstarts_are_eight_experiments_and_leave_nothing_running(tmp_pat
         assert accounts == [("receiver-0", 100, 100, 0, 0), ("receiver-1", 100, 100, 0, 0)] * runs
         assert "Events by trigger" in stdout and "End-to-end delay" in stdout
         assert cold == [(2, 2)] * runs, "each from zero"
+        assert "cold starts proven: 2 of 2; on average, in ms:" in stdout
+        (phases,) = [line for line in stdout.splitlines() if line.startswith("  empty-python-http-0 (2): ")]
+        assert all(f" {name} " in phases for name in ("created", "listening", "ready", "first byte")), phases
         assert ok > 0 and refused > 0 and ok + refused == 40 * runs
         assert not list(tmp_path.glob("kn-bench-*")), "its own folder is gone"
 

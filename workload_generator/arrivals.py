@@ -302,6 +302,10 @@ def describe_cold_start(experiment: Experiment, rounds: ColdStartRounds, seed: i
             f"{format_duration(settle_ns)}, or not at all after {format_duration(max_wait_ns)}; {number} one after "
             f"the other, none begun after {format_duration(rounds.duration_ns)}"
         )
+        if own.burst is not None and own.burst > 1:
+            lines.append(
+                f"at zero: a burst of {own.burst:,} requests in the place of one; without a sight of zero, one"
+            )
         for index, targets in enumerate(islice(cold_start_orders(experiment, rounds, seed), _FIRST_SHOWN)):
             lines.append(f"  round {index}: targets {', '.join(map(str, targets))}")
     return lines

@@ -29,8 +29,9 @@ RUN_STARTED = "run_started"
 REQUEST = "request"
 PROGRESS = "progress"
 COLD_START = "cold_start"
+COLD_BURST = "cold_burst"
 RUN_FINISHED = "run_finished"
-EVENTS = frozenset({RUN_STARTED, REQUEST, PROGRESS, COLD_START, RUN_FINISHED})
+EVENTS = frozenset({RUN_STARTED, REQUEST, PROGRESS, COLD_START, COLD_BURST, RUN_FINISHED})
 
 _PHASES = tuple(phase.label for phase in Phase)
 _JSON_BOOL = {None: "null", False: "false", True: "true"}

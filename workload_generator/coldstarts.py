@@ -74,6 +74,9 @@ class Watcher(Protocol):
     async def start_of(self, host: str, instance: str | None, sent_ns: int) -> Start | None:
         """What is known of the instance that answered a request sent at `sent_ns`; None: it was never seen."""
 
+    def lives(self, host: str, since_ns: int) -> list[Life]:
+        """The host's instances that were there at `since_ns` or later, in no order."""
+
     def clock(self) -> tuple[float, float] | None:
         """Milliseconds by which the source's clock is ahead of this machine's, and how far that may be off.
 

@@ -229,10 +229,14 @@ class Store(Section):
     log_dir_path: Text = "/logs"
 
 
+MOST_IN_A_BURST = 10_000
+
+
 class ColdStart(Section):
     """Cold-start rounds: `gap_ns` lies between the end of one request and the start of the next.
 
-    `wait` is what a visit waits for: `zero`, seen for `settle`, or an `interval`. None: zero where it can be seen.
+    `wait` is what a visit waits for: `zero`, seen for `settle`, or an `interval`. None: zero where it can be seen. At
+    zero a target gets `burst` requests at once; None is one.
     """
 
     gap_ns: Duration = 7 * NS_PER_S
@@ -240,6 +244,14 @@ class ColdStart(Section):
     settle_ns: Duration | None = None
     max_wait_ns: PositiveDuration | None = None
     order: Text | None = None
+    burst: Whole | None = None
+
+    @field_validator("burst")
+    @classmethod
+    def _some(cls, value: int | None) -> int | None:
+        if value is not None and not 1 <= value <= MOST_IN_A_BURST:
+            raise ValueError(f"{value} is not from 1 to {MOST_IN_A_BURST:,} requests")
+        return value
 
     @field_validator("wait", "order")
     @classmethod

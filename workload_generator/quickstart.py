@@ -24,6 +24,7 @@ from workload_generator.errors import BenchError, UsageError
 from workload_generator.extraction import extract_and_show
 from workload_generator.loading import load_experiment
 from workload_generator.reporting import MissingExtra, report_and_show
+from workload_generator.results.cold_starts import proof_lines
 from workload_generator.results.store import open_store
 
 _DOMAIN = "functions.svc.cluster.local"
@@ -74,6 +75,9 @@ def quickstart(data: Path, port: int | None, console: Console) -> None:
                 console.print("[yellow]its verdict is invalid, for the reasons above; the quickstart goes on[/]")
     console.print()
     extract_and_show(logs, db, console)
+    with open_store(db) as store:
+        for line in proof_lines(store):
+            console.print(line, soft_wrap=True, highlight=False)
     try:
         report_and_show(db, data / "report.html", console, tables=False)
     except MissingExtra as error:

@@ -12,7 +12,10 @@ from tests.local.test_runs import run
 from tests.results.logs import rows_of
 from tests.support import Generator
 from workload_generator.coldstarts import Moment
+from workload_generator.results.answer_tables import make_tables
+from workload_generator.results.answers import ask
 from workload_generator.results.extract import extract
+from workload_generator.results.findings import summarise
 
 NAME = f"{FUNCTION}-0"
 
@@ -70,6 +73,42 @@ async def test_a_start_that_crashed_proves_nothing_and_the_next_one_does(generat
     assert [row["status"] for row in ran.requests()] == [504, 200]
     assert (first["zero"], first["proven"], first["instance"]) == (True, None, None), first
     assert (second["proven"], second["cold"]) == (True, True) and second["instance"] != crashed, second
+
+
+async def test_a_burst_at_zero_waits_and_starts_more_than_it_needs(generator: Generator, tmp_path: Path) -> None:
+    """One instance can take all; the autoscaler wants one for each request, since none is ready for a second."""
+    ready_s, requests = 1.5, 4
+    scaling = {"target": 1, "max-scale": 3, "env": {"READY_AFTER_S": str(ready_s), "DELAY_MS": "200"}}
+    async with local(tmp_path, {NAME: scaling}, **SOON) as platform:
+        cold = {**COLD, "burst": requests, "maxWait": "60s"}
+        ran = await run(generator, platform, "--cold-start", rate={**ROUNDS, "duration": "4s"}, coldStart=cold)
+        spawned = {each.instance: each.mono_ns for each in platform.events if each.kind == "spawned"}
+        ended = {each.instance: each.mono_ns for each in platform.events if each.kind == "exited"}
+    rows = ran.requests()
+    (burst,) = [doc for doc in ran.lines if doc["event"] == "cold_burst"]
+    assert (burst["seq"], burst["requests"], burst["zero"], burst["source"]) == (0, requests, True, "local")
+    assert [row["status"] for row in rows] == [200] * requests and not lines(ran)
+    assert {each["instance"] for each in burst["instances"]} == set(spawned) and len(spawned) == 3
+    db = tmp_path / "benchmark.db"
+    assert not extract(generator.logs, db).skipped
+    (cost,) = rows_of(db, "SELECT * FROM cold_burst_costs")
+    used = {row["instance"] for row in rows}
+    assert (cost["requests"], cost["ok"], cost["waiting"], cost["unknown"]) == (requests, requests, requests, 0)
+    assert (cost["started"], cost["needed"], cost["overshoot"]) == (3, len(used), 3 - len(used))
+    wasted_s = sum(ended[name] - spawned[name] for name in spawned if name not in used) / 1e9
+    assert abs(cost["wasted_s"] - wasted_s) < 0.01
+    assert abs(cost["instance_s"] - sum(ended[name] - spawned[name] for name in spawned) / 1e9) < 0.01
+    for row in rows_of(db, "SELECT * FROM cold_burst_requests"):
+        assert 1000 * ready_s - 6 <= row["wait"] <= row["ttfb"] - 200 + 6, "all waited until it was ready, then 200 ms"
+    assert cost["wait_max"] >= cost["wait_mean"] >= 1000 * ready_s - 6
+    answers = ask(db)
+    (table,) = [each for each in make_tables(answers) if each.key == "cold_bursts"]
+    shown = dict(zip((column.name for column in table.columns), table.rows[0], strict=True))
+    assert len(table.rows) == 1 and (shown["bursts"], shown["waiting"], shown["started"]) == (1, requests, 3)
+    assert (shown["wait max"], shown["wasted s"]) == (cost["wait_max"], cost["wasted_s"])
+    told = [finding.text for finding in summarise(answers).findings if "at zero" in finding.text]
+    assert len(told) == 1 and f"3 instances were started and {len(used)} of them answered any" in told[0]
+    assert extract(generator.logs, db).rows == 0
 
 
 async def test_a_target_that_never_gets_to_zero_is_not_sent_to(generator: Generator, tmp_path: Path) -> None:

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.results.campaign import TRIGGERS
+from tests.results.campaign import LANGUAGES, PHASE_SHARES, TRIGGERS
 from workload_generator.results.answers import Answers, ask
 from workload_generator.results.charts import Chart, make_charts
 from workload_generator.results.datasets import Dataset, Detail, make_datasets
 from workload_generator.results.samples import CURVE_SHARES, HEAT_EDGES_MS
+from workload_generator.results.starts import phases_of, typical
 
 DETAIL = Detail(10_000, 10_000, 10_000)
 
@@ -45,7 +46,7 @@ def query(campaign: Path, answers: Answers, datasets: dict[str, Dataset]) -> Cal
 
 def test_every_picture_has_data_and_words_and_sql(answers: Answers, datasets: dict[str, Dataset]) -> None:
     charts = make_charts(answers, datasets)
-    assert len(charts) == 16
+    assert len(charts) == 18
     for chart in charts:
         assert chart.see.endswith(".") and len(chart.see) > 40, chart.key
         assert "SELECT" in chart.sql
@@ -132,6 +133,48 @@ def test_sql_of_the_cold_starts(query: Callable[[str], list[Any]], answers: Answ
         found.setdefault((row["run"], row["language"]), []).append(row["ms"])
     samples = [sample for cell in answers.cells if cell.temperature == "cold" for sample in cell.samples]
     assert found == {(s.run.id, s.language): s.picked.tolist() for s in samples if s.served}
+
+
+def test_sql_of_the_phases(query: Callable[[str], list[Any]], answers: Answers) -> None:
+    found = {(row["run"], row["language"], row["seq"], row["phase"]): row for row in query("phases")}
+    assert found
+    for each in answers.starts:
+        for start in each.starts:
+            for name, (begin, end) in start.phases.items():
+                row = found.pop((each.run.id, each.language, start.seq, name))
+                assert (row["begin"], row["end"], row["ms"]) == (begin, end, pytest.approx(end - begin))
+                assert bool(row["grid"]) == (name in start.grid)
+    assert not found
+
+
+def test_phases_are_those_that_were_put_in_and_add_up(answers: Answers, datasets: dict[str, Dataset]) -> None:
+    data = datasets["phases"]
+    sums: dict[str, float] = {}
+    at, keys = data.fields.index("ms"), list(data.groups)
+    for group, ms in zip(data.group, data.columns[at], strict=True):
+        assert ms is not None
+        sums[keys[group][1]] = sums.get(keys[group][1], 0.0) + ms
+    assert set(sums) == set(LANGUAGES)
+    for (_, language), found in answers.starts_of().items():
+        starts = [start for each in found for start in each.starts]
+        assert sums[language] == pytest.approx(np.mean([start.ms for start in starts]), rel=1e-3)
+        mean = {phase.name: phase.mean for phase in phases_of(starts)}
+        whole, before = sum(mean.values()), 0.0
+        for name, share in PHASE_SHARES.items():
+            assert mean[name] / whole == pytest.approx(share - before, abs=1e-3), name
+            before = share
+        middle = typical(starts)
+        assert middle is not None and middle.ms == pytest.approx(np.median([start.ms for start in starts]), rel=0.05)
+
+
+def test_proofs_are_counted(answers: Answers) -> None:
+    for each in answers.starts:
+        cold = [sample for data in answers.data if data.run is each.run for sample in data.samples]
+        (whole,) = [s for s in cold if (s.language, s.temperature) == (each.language, "all")]
+        (proven,) = [s for s in cold if (s.language, s.temperature) == (each.language, "cold")]
+        warm = sum(s.served for s in cold if (s.language, s.temperature) == (each.language, "warm"))
+        assert each.proofs.requests == whole.arrivals and each.proofs.proven == len(each.starts) == proven.served
+        assert each.proofs.refuted == warm and each.proofs.unknown == whole.arrivals - whole.served
 
 
 def test_sql_of_the_delivery(query: Callable[[str], list[Any]], answers: Answers) -> None:

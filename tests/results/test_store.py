@@ -235,7 +235,7 @@ def test_a_database_of_an_earlier_version_becomes_what_a_new_one_is(tmp_path: Pa
     assert rows_of(db, "SELECT id, run_id FROM experiments") == [{"id": 7, "run_id": "kept"}]
     names = "SELECT type, name FROM sqlite_schema ORDER BY type, name"
     assert rows_of(db, names) == rows_of(new, names)
-    for table in ("results", "shards", "cold_starts"):
+    for table in ("results", "shards", "cold_starts", "cold_bursts", "cold_burst_instances"):
         columns = f"SELECT name, type FROM pragma_table_info('{table}') ORDER BY name"
         assert rows_of(db, columns) == rows_of(new, columns)
     assert rows_of(db, "SELECT * FROM cold_start_phases") == rows_of(db, "SELECT * FROM cold_start_proofs") == []

@@ -301,6 +301,23 @@ async def test_the_servers_clock_may_be_set(api: FakeApi, tmp_path: Path) -> Non
         assert abs(ahead_ms - 30_000) <= error_ms + 1
 
 
+async def test_lives_have_their_ends(watched: tuple[LedgerWatcher, KubernetesSource], cluster: Cluster) -> None:
+    """What a burst asks for: every pod since the send, which had two here, from its creation to its end."""
+    watcher, _ = watched
+    _, sent_ns, _ = await cold_start(watcher, cluster, "f-1")
+    cluster.step("f-2", "created")
+    for pod in ("f-1", "f-2"):
+        cluster._note(pod, "gone")
+        cluster.remove(pod)
+    cluster.scale(0)
+    await watcher.until_zero(HOST, 0, MAX_WAIT_NS)
+    lives = {each.instance: each for each in watcher.lives(HOST, sent_ns)}
+    assert set(lives) == {"f-1", "f-2"} and "ready" not in lives["f-2"].points
+    for name, life in lives.items():
+        assert life.gone_ns is not None and 0 <= life.gone_ns - cluster.moments[name]["gone"] < 2_000_000_000
+    assert watcher.lives(HOST, time.monotonic_ns()) == []
+
+
 async def test_a_new_revision_is_known_at_once(
     watched: tuple[LedgerWatcher, KubernetesSource], cluster: Cluster
 ) -> None:

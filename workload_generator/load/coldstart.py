@@ -8,12 +8,13 @@ Rules:
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from workload_generator import codec
 from workload_generator.arrivals import ColdStartRounds, cold_start_orders, cold_start_waits
-from workload_generator.clock import NS_PER_MS, Anchor, format_duration, rfc3339
+from workload_generator.clock import NS_PER_MS, Anchor, format_duration, monotonic_ns, rfc3339
 from workload_generator.coldstarts import Watcher, Zero, is_proven, phases_json
 from workload_generator.experiment import INTERVAL, ZERO, Experiment
 from workload_generator.load.dispatcher import ColdStarts, OneByOne
@@ -76,6 +77,28 @@ class Notes:
             "instance": tap.instance, "cold": tap.cold, "proven": proven, "reason": reason, **phases,
         })  # fmt: skip
 
+    def burst(self, first: Arrival, requests: int, host: str, zero: Zero, waited_ns: int, sent_ns: int) -> None:
+        """All of them have their results; what was started for them is told from the send on, in ms."""
+        instances = []
+        for life in self.watcher.lives(host, sent_ns):
+            points = {name: life.points.get(name) for name in ("created", "ready")}
+            known = {name: None if at is None else _ms(at.at_ns - sent_ns) for name, at in points.items()}
+            gone = None if life.gone_ns is None else _ms(life.gone_ns - sent_ns)
+            error_ns = max((at.error_ns for at in points.values() if at is not None), default=0)
+            instances.append({"instance": codec.clean(life.instance), **known, "gone": gone, "error": _ms(error_ns)})
+        instances.sort(key=lambda each: (each["created"] is None, each["created"], each["instance"]))
+        self._log.line(codec.COLD_BURST, {
+            "seq": first.seq,
+            "requests": requests,
+            "time": rfc3339(self._anchor.wall_at(sent_ns)),
+            "target": self._targets[first.target],
+            "source": self.watcher.source,
+            "zero": zero.reached,
+            "zero_for": None if zero.since_ns is None else _ms(sent_ns - zero.since_ns),
+            "waited": _ms(waited_ns),
+            "instances": instances,
+        })  # fmt: skip
+
     def skipped(self, arrival: Arrival, zero: Zero, waited_ns: int, reason: str) -> None:
         """It was not sent."""
         at_ns = self._anchor.mono_ns + arrival.due_ns
@@ -97,6 +120,10 @@ class Notes:
         }
         fields["instance"] = None if found["instance"] is None else codec.clean(found["instance"])
         self._log.line(codec.COLD_START, fields)
+
+
+def _ms(ns: int) -> float:
+    return round(ns / NS_PER_MS, 3)
 
 
 class WatchedRounds(ColdStarts):
@@ -148,6 +175,7 @@ class FromZero(OneByOne):
         self._hosts = hosts
         self._orders = cold_start_orders(experiment, rounds, seed)
         self._settle_ns, self._max_wait_ns = cold_start_waits(experiment)
+        self._burst = experiment.cold_start.burst or 1
 
     async def _run(self) -> None:
         await self._sleep_until(self._first_ns)
@@ -163,6 +191,9 @@ class FromZero(OneByOne):
         zero = await self._notes.watcher.until_zero(host, self._settle_ns, self._max_wait_ns)
         due_ns = self._now_ns()
         arrival, waited_ns = Arrival(self.planned, Phase.MEASURE, target, due_ns), due_ns - began_ns
+        if zero.reached and self._burst > 1:
+            await self._visit_at_once(arrival, host, zero, waited_ns)
+            return
         if zero.reached:
             await self.visit(arrival)
             await self._notes.sent(arrival, host, zero, waited_ns)
@@ -174,6 +205,25 @@ class FromZero(OneByOne):
         reason += f", but {', '.join(zero.living)}" if zero.living else ", since nobody could look"
         self._record.add(unanswered(arrival, due_ns, ErrorKind.DROPPED, reason))
         self._notes.skipped(arrival, zero, waited_ns, reason)
+
+    async def _visit_at_once(self, first: Arrival, host: str, zero: Zero, waited_ns: int) -> None:
+        """Send a burst, and look on until what it started is gone again."""
+        done, left = asyncio.Event(), self._burst
+
+        def on_done(_error: ErrorKind | None) -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                done.set()
+
+        sent_ns = monotonic_ns()
+        for number in range(self._burst):
+            arrival = first._replace(seq=first.seq + number)
+            self._plan(arrival)
+            self._engine.start(arrival, on_done)
+        await done.wait()
+        await self._notes.watcher.until_zero(host, 0, self._max_wait_ns)
+        self._notes.burst(first, self._burst, host, zero, waited_ns, sent_ns)
 
 
 def wait_of(experiment: Experiment, watched: bool) -> str:

@@ -14,6 +14,8 @@ from workload_generator.results.figures import COUNT, MS, NUMBER, SHARE, Column,
 from workload_generator.results.intervals import Interval, Values, quantiles
 from workload_generator.results.runs import Condition, Run
 from workload_generator.results.samples import COLD_WORD, TABLE_SHARES, UNKNOWN_WORD, Readings, RunData
+from workload_generator.results.specs import phase_word
+from workload_generator.results.starts import Proofs, phases_of
 
 _RUN = (Column("run", COUNT), Column("scenario"), Column("rate"), Column("variant", brief=False), Column("language"))
 _CELL = (Column("scenario"), Column("rate"), Column("variant", brief=False), Column("language"))
@@ -33,6 +35,9 @@ def make_tables(answers: Answers) -> list[Table]:
         rankings_table(answers),
         knees_table(answers),
         cold_table(answers),
+        proofs_table(answers),
+        phases_table(answers),
+        bursts_table(answers),
         outcomes_table(answers),
         readings_table(answers, "ttfb", "TTFB of each run"),
         readings_table(answers, "corrected", "Corrected TTFB of each run"),
@@ -295,6 +300,92 @@ def cold_table(answers: Answers) -> Table:
             timeout=cell.samples[0].run.timeout,
         )
     return table
+
+
+def proofs_table(answers: Answers) -> Table:
+    """What is proven of cold starts."""
+    table = Table(
+        "cold_proofs",
+        "How many cold starts are proven",
+        "Proven: no instance was there just before the send, and the one that answered was made after it. Refuted: one "
+        "of the two is seen not to hold. Skipped: the target never got to zero, and nothing was sent.",
+        (
+            *_CELL,
+            *(Column(name, COUNT) for name in ("requests", "proven", "refuted", "unknown", "skipped")),
+            Column("share", SHARE),
+        ),
+    )
+    for (condition, language), found in answers.starts_of().items():
+        whole = sum((each.proofs for each in found), Proofs())
+        table.add(
+            *of_condition(condition), language, whole.requests, whole.proven, whole.refuted, whole.unknown,
+            whole.skipped, whole.share,
+        )  # fmt: skip
+    return table
+
+
+def phases_table(answers: Answers) -> Table:
+    """The phases of proven cold starts."""
+    names = ("p25", "p50", "p75", "p90", "max")
+    table = Table(
+        "cold_phases",
+        "The phases of proven cold starts",
+        "A phase ends at the point of its name. Quantiles are over all proven starts of a language; share is the "
+        "phase's part of the mean time to the first byte, error how far a point may be off, 1 s grid how many are "
+        "known to whole seconds only.",
+        (
+            *_CELL,
+            Column("phase"),
+            Column("starts", COUNT),
+            Column("mean", MS),
+            *(Column(name, MS) for name in names),
+            Column("share", SHARE),
+            Column("error", MS),
+            Column("1 s grid", COUNT, brief=False),
+        ),
+    )
+    for (condition, language), found in answers.starts_of().items():
+        starts = [start for each in found for start in each.starts]
+        phases = phases_of(starts)
+        whole = sum(phase.mean for phase in phases)
+        for phase in phases:
+            q25, q50, q75, q90 = quantiles(phase.ms, 0, (0.25, 0.5, 0.75, 0.9)).tolist()
+            table.add(
+                *of_condition(condition), language, phase_word(phase.name), len(phase.ms), phase.mean, q25, q50, q75,
+                q90, float(phase.ms[-1]), phase.mean / whole if whole else None, phase.error_ms, phase.on_grid,
+            )  # fmt: skip
+    return table
+
+
+def bursts_table(answers: Answers) -> Table:
+    """What bursts at zero waited for and cost."""
+    means = ("started", "needed", "overshoot", "instance_s", "wasted_s")
+    table = Table(
+        "cold_bursts",
+        "Bursts at zero",
+        "Waiting are the requests whose instance was ready only after the send, wait is for how long. Started, needed "
+        "(answered at least one), overshoot (did not), their seconds and those of the overshoot are means of a burst.",
+        (
+            *_RUN,
+            *(Column(name, COUNT) for name in ("bursts", "requests", "ok", "waiting")),
+            *(Column(f"wait {name}", MS) for name in ("p50", "p90", "max")),
+            *(Column(name.replace("_", " "), NUMBER) for name in means),
+        ),
+    )
+    for each in answers.bursts:
+        condition = each.run.condition
+        waits = quantiles(each.waits, 0, (0.5, 0.9, 1.0)).tolist() if len(each.waits) else (None, None, None)
+        sums = [sum(cost[name] or 0 for cost in each.costs) for name in ("requests", "ok", "waiting")]
+        table.add(
+            each.run.id, *of_condition(condition), each.language, len(each.costs), *sums, *waits,
+            *(_mean([cost[name] for cost in each.costs]) for name in means),
+        )  # fmt: skip
+    return table
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if len(known) == len(values) and known else None
 
 
 def _told(answers: Answers, cell: Cell) -> float | None:

@@ -21,10 +21,11 @@ from workload_generator.results.demands import Demands, read_demands
 from workload_generator.results.intervals import Values
 from workload_generator.results.knee import Knee, find_knees
 from workload_generator.results.machines import Line
-from workload_generator.results.runs import Run, read_runs
+from workload_generator.results.runs import Condition, Run, read_runs
 from workload_generator.results.samples import COLD_WORD, RunData, analyse
 from workload_generator.results.scaling import Change
 from workload_generator.results.scan import batches, read_columns
+from workload_generator.results.starts import Bursts, Starts, read_bursts, read_starts
 from workload_generator.results.store import Store, columns_of, open_store
 
 CONNECTIONS_SQL = """SELECT target, dns_time, connect_time, tls_time FROM requests
@@ -80,6 +81,16 @@ class Answers:
     scaling: dict[int, list[Line]]
     conditions: dict[int, list[tuple[float, Change]]]
     usage_columns: dict[str, set[str]]
+    starts: list[Starts]
+    bursts: list[Bursts]
+
+    def starts_of(self) -> dict[tuple[Condition, str], list[Starts]]:
+        """The watched cold starts of the runs that may be compared, by condition and language."""
+        counted = [each for each in self.starts if each.run.counts_in or self.include_invalid or self.nothing_valid]
+        found: dict[tuple[Condition, str], list[Starts]] = {}
+        for each in sorted(counted, key=lambda each: (each.run.condition.order, each.language)):
+            found.setdefault((each.run.condition, each.language), []).append(each)
+        return found
 
     @property
     def left_out(self) -> list[Run]:
@@ -107,6 +118,8 @@ def ask(
         deliveries = [found for run in runs if events for found in delivery.read_deliveries(store, run)]
         came = {found.run.id for found in deliveries}
         silent = [(run, delivery.sent_events(store, run)) for run in runs if run.id not in came]
+        starts = [found for run in runs for found in read_starts(store, run)]
+        bursts = [found for run in runs for found in read_bursts(store, run)]
         nodes, pods = machines.read_usage(store, "node_metrics"), machines.read_usage(store, "pod_metrics")
         usage_columns = {table: set(columns_of(store, table)) for table in ("node_metrics", "pod_metrics")}
         autoscaling = scaling.read_scaling(store)
@@ -129,6 +142,8 @@ def ask(
         deliveries=deliveries,
         unreceipted=[(run, sent) for run, sent in silent if sent],
         machines={run: found for run, found in lines.items() if found},
+        starts=starts,
+        bursts=bursts,
         scaling={each.run.id: found for each in data if (found := scaling.scaling_of(each, autoscaling))},
         conditions={each.run.id: list(scaling.conditions_of(each, autoscaling)) for each in data},
         usage_columns=usage_columns,

@@ -55,6 +55,7 @@ def _charts(answers: Answers) -> Iterable[Chart]:
     widths = {
         each.run.id: int(max(line.width_s for line in each.timelines) * 1000) for each in answers.data if each.timelines
     }
+    phases = list({name for each in answers.starts for start in each.starts for name in start.phases})
     arrivals, who = ("panel", "language"), ("panel", "language", "run")
     yield Chart(
         "forest",
@@ -169,6 +170,34 @@ def _charts(answers: Answers) -> Iterable[Chart]:
         queries.cold(compared),
         (*arrivals, "what", "ms", "low", "high"),
         height=0,
+        legend=NO_LEGEND,
+    )
+    yield Chart(
+        "phases",
+        "cold",
+        "What proven cold starts are made of",
+        "Each bar is the mean time to the first byte, cut where the platform's own points lie. The widest part is what "
+        "to work on: before the instance is created it is the autoscaler, up to containers started the node and the "
+        "image, up to ready the function and its probes, after that the proxies and the answer itself.",
+        "phases",
+        draw.phases(phases),
+        queries.phases(compared),
+        (*arrivals, "phase", "ms", "p50", "p90", "starts", "error"),
+        height=0,
+        wide=True,
+        legend=NO_LEGEND,
+    )
+    yield Chart(
+        "waterfall",
+        "cold",
+        "One cold start, step by step",
+        "The one in the middle of each language's proven cold starts. A step begins where the one before it ended; "
+        "steps that are as short as the error (under the pointer) may lie anywhere within it.",
+        "waterfall",
+        draw.waterfall(phases),
+        queries.phases(compared),
+        (*arrivals, "phase", "start", "begin", "end", "ms", "error"),
+        height=180,
         legend=NO_LEGEND,
     )
     yield Chart(

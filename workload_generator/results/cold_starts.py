@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from typing import Any
+from urllib.parse import urlsplit
 
 import orjson
 
 from workload_generator.coldstarts import POINTS
+from workload_generator.results.store import Store
 
 COLUMNS = (
     "seq", "timestamp", "target", "source", "zero", "zero_for", "waited", "instance", "is_cold", "cold_proven",
@@ -36,9 +38,62 @@ def row_of(doc: dict[str, Any]) -> tuple[object, ...]:
 
 def insert_sql(experiment_id: int, shard: int) -> str:
     """Inserts rows of `COLUMNS`."""
-    marks = ", ".join("?" * len(COLUMNS))
-    names = ", ".join(COLUMNS)
-    return f"INSERT INTO cold_starts (experiment_id, shard, {names}) VALUES ({experiment_id}, {shard}, {marks})"
+    return insert_into("cold_starts", COLUMNS, experiment_id, shard)
+
+
+BURST_COLUMNS = ("seq", "requests", "timestamp", "target", "source", "zero", "zero_for", "waited")
+INSTANCE_COLUMNS = ("seq", "instance", "created", "ready", "gone", "error")
+
+
+def burst_of(doc: dict[str, Any]) -> tuple[tuple[object, ...], list[tuple[object, ...]]]:
+    """The row of a `cold_burst` line, and those of its instances. Raises KeyError or TypeError when it is not whole."""
+    seq, requests = (_whole(doc[name]) for name in ("seq", "requests"))
+    texts = [_text(doc[name]) for name in ("time", "target", "source")]
+    times = [_number(doc[name]) for name in ("zero_for", "waited")]
+    instances: list[tuple[object, ...]] = []
+    for each in doc["instances"]:
+        if not isinstance(each["instance"], str):
+            raise TypeError("an instance has no name")
+        instances.append((seq, each["instance"], *(_number(each[name]) for name in INSTANCE_COLUMNS[2:])))
+    return (seq, requests, *texts, _bit(doc["zero"]), *times), instances
+
+
+def insert_into(table: str, columns: tuple[str, ...], experiment_id: int, shard: int) -> str:
+    """Inserts rows of `columns` into a table of one run's shard."""
+    marks = ", ".join("?" * len(columns))
+    names = ", ".join(columns)
+    return f"INSERT INTO {table} (experiment_id, shard, {names}) VALUES ({experiment_id}, {shard}, {marks})"
+
+
+_LATEST = "experiment_id = (SELECT max(experiment_id) FROM cold_starts)"
+_PROOFS = f"SELECT sum(proven) AS proven, sum(requests) AS requests FROM cold_start_proofs WHERE {_LATEST}"
+_MEANS = f"""WITH totals AS (
+  SELECT target, count(DISTINCT seq) AS starts, sum(ms) / count(DISTINCT seq) AS whole
+  FROM cold_start_phases WHERE cold_proven = 1 AND {_LATEST} GROUP BY target
+)
+SELECT p.target, t.starts, t.whole, p.phase, sum(p.ms) / t.starts AS mean
+FROM cold_start_phases AS p JOIN totals AS t USING (target)
+WHERE p.cold_proven = 1 AND p.{_LATEST} GROUP BY p.target, p.number ORDER BY p.target, p.number"""
+
+
+def proof_lines(store: Store) -> list[str]:
+    """What the latest run with watched cold starts proved, for a terminal; nothing when there was none."""
+    (proofs,) = store.execute(_PROOFS)
+    if not proofs["requests"]:
+        return []
+    lines = [f"cold starts proven: {proofs['proven']} of {proofs['requests']}; on average, in ms:"]
+    phases: dict[str, list[str]] = {}
+    for row in store.execute(_MEANS):
+        service = (urlsplit(row["target"]).hostname or "").partition(".")[0]
+        start = f"  {service} ({row['starts']}): {row['whole']:,.0f} ="
+        phases.setdefault(start, []).append(f"{row['phase'].replace('_', ' ')} {row['mean']:,.1f}")
+    return lines + [f"{start} {' + '.join(parts)}" for start, parts in phases.items()]
+
+
+def _whole(value: object) -> int:
+    if type(value) is not int or not 0 <= value < _LIMIT:
+        raise TypeError(f"{value!r} is not a number of arrivals")
+    return value
 
 
 def _text(value: object) -> str | None:

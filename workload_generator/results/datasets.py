@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from workload_generator.coldstarts import POINTS
 from workload_generator.results.answers import Answers
 from workload_generator.results.cells import Cell
 from workload_generator.results.intervals import median, over_runs, quantiles
@@ -25,7 +26,8 @@ from workload_generator.results.samples import (
     WHOLE,
     Timeline,
 )
-from workload_generator.results.specs import RECEIVED, SENT
+from workload_generator.results.specs import RECEIVED, SENT, phase_word
+from workload_generator.results.starts import phases_of, typical
 
 NO_TRIGGER = "—"
 """Where no trigger is named."""
@@ -89,6 +91,8 @@ def make_datasets(answers: Answers, detail: Detail) -> dict[str, Dataset]:
         "ramps": _ramps(answers),
         "heat": _heat(answers, detail),
         "cold": _cold(answers, detail),
+        "phases": _phases(answers),
+        "waterfall": _waterfall(answers),
         "outcomes": _outcomes(answers),
         "load": _load(answers),
         "delivery": _delivery(answers),
@@ -283,6 +287,32 @@ def _cold(answers: Answers, detail: Detail) -> Dataset:
         for index in picked.tolist():
             offset = (index * 0.618034) % 1 - 0.5  # the golden ratio spreads neighbours evenly, and always the same
             data.add((*keys, "cold start"), float(values[index]), None, None, offset, None)
+    return data
+
+
+def _phases(answers: Answers) -> Dataset:
+    """The mean of each phase over proven cold starts, which add up; its quantiles are for the pointer."""
+    data = Dataset((*FILTERS, "panel", "phase"), ("number", "ms", "p50", "p90", "starts", "error"))
+    for (condition, language), found in answers.starts_of().items():
+        starts = [start for each in found for start in each.starts]
+        for phase in phases_of(starts):
+            keys = (*_key(condition, language), condition.label, phase_word(phase.name))
+            p50, p90 = quantiles(phase.ms, 0, (0.5, 0.9)).tolist()
+            data.add(keys, POINTS.index(phase.name), phase.mean, p50, p90, len(phase.ms), phase.error_ms)
+    return data
+
+
+def _waterfall(answers: Answers) -> Dataset:
+    """The middle one of each language's proven cold starts, phase by phase."""
+    data = Dataset((*FILTERS, "panel", "phase", "start"), ("number", "begin", "end", "ms", "error"))
+    for (condition, language), found in answers.starts_of().items():
+        start = typical([start for each in found for start in each.starts])
+        if start is None:
+            continue
+        for name, (begin, end) in start.phases.items():
+            told = f"run {start.run.id}, arrival {start.seq}" + (", 1 s grid" if name in start.grid else "")
+            keys = (*_key(condition, language), f"{condition.label}, {language}", phase_word(name), told)
+            data.add(keys, POINTS.index(name), begin, end, end - begin, start.error_ms)
     return data
 
 

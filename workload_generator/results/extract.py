@@ -299,6 +299,12 @@ class _Reading:
         if batch.cold_starts:
             sql = cold_starts.insert_sql(self.experiment_id, self._reader.shard)
             self._store.execute_many(sql, batch.cold_starts)
+        for table, columns, found in (
+            ("cold_bursts", cold_starts.BURST_COLUMNS, batch.bursts),
+            ("cold_burst_instances", cold_starts.INSTANCE_COLUMNS, batch.burst_instances),
+        ):
+            sql = cold_starts.insert_into(table, columns, self.experiment_id, self._reader.shard)
+            self._store.execute_many(sql, found)
         if batch.settings:
             self._store.update("experiments", self.experiment_id, batch.settings)
         self.new_rows += batch.rows

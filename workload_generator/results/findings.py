@@ -13,6 +13,8 @@ from workload_generator.results.answer_tables import rates
 from workload_generator.results.answers import Answers
 from workload_generator.results.cells import Cell, Ranking
 from workload_generator.results.runs import INCOMPLETE, INVALID, UNJUDGED, UNKNOWN, VALID, Condition, Run
+from workload_generator.results.specs import phase_word
+from workload_generator.results.starts import Proofs, phases_of
 
 GOOD, WARN, BAD, PLAIN = "good", "warn", "bad", "plain"
 
@@ -52,6 +54,8 @@ def summarise(answers: Answers) -> Summary:
         *_losses(answers),
         *_knees(answers),
         *_shapes(answers),
+        *_starts(answers),
+        *_bursts(answers),
         *_lateness(answers),
         *_deliveries(answers),
         *_differing(answers),
@@ -217,6 +221,36 @@ def _shapes(answers: Answers) -> Iterable[Finding]:
             f"The times of {_n(len(whole), 'run', 'runs')} {_some(whole)} are whole milliseconds: their log cut them."
         )
         yield Finding(WARN, text, "distribution")
+
+
+def _starts(answers: Answers) -> Iterable[Finding]:
+    """How many cold starts are proven, and what they mostly are."""
+    for (condition, language), found in list(answers.starts_of().items())[:_MOST]:
+        whole = sum((each.proofs for each in found), Proofs())
+        who = f"{condition.label}, {language}: "
+        text = f"{who}{whole.proven} of {whole.requests} cold starts are proven"
+        for number, word in ((whole.refuted, "were none"), (whole.skipped, "were not sent, without zero")):
+            text += f", {number} {word}" if number else ""
+        phases = phases_of([start for each in found for start in each.starts])
+        mean = sum(phase.mean for phase in phases)
+        if phases and mean:
+            most = max(phases, key=lambda phase: phase.mean)
+            text += f"; of their {mean:,.0f} ms on average the longest phase ({most.mean / mean:.0%}) ends with: "
+            text += phase_word(most.name)
+        yield Finding(GOOD if whole.proven == whole.requests else WARN, f"{text}.", "cold")
+
+
+def _bursts(answers: Answers) -> Iterable[Finding]:
+    """What bursts at zero waited for, and what was started for them in vain."""
+    for each in answers.bursts[:_MOST]:
+        total = {
+            name: sum(cost[name] or 0 for cost in each.costs) for name in ("requests", "waiting", "started", "needed")
+        }
+        text = f"Run {each.run.id}, {each.language}: of {total['requests']:,.0f} requests in "
+        text += f"{_n(len(each.costs), 'a burst', '{n} bursts')} at zero {total['waiting']:,.0f} waited"
+        text += f", for {each.waits[-1]:,.0f} ms at most" if len(each.waits) else ""
+        text += f"; {total['started']:,.0f} instances were started and {total['needed']:,.0f} of them answered any"
+        yield Finding(WARN if total["started"] > total["needed"] else PLAIN, f"{text}.", "cold")
 
 
 def _lateness(answers: Answers) -> Iterable[Finding]:

@@ -67,7 +67,15 @@ SECTIONS = (
     ),
     Section("distribution", "Distribution", "The whole distribution", (), ("shapes",), findings="Distributions"),
     Section("load", "Load", "The load curve", (), ("knees",), open=True, findings="Load"),
-    Section("cold", "Cold starts", "Cold starts", (), ("cold_starts",), open=True, findings="Cold starts"),
+    Section(
+        "cold",
+        "Cold starts",
+        "Cold starts",
+        (),
+        ("cold_starts", "cold_proofs", "cold_phases", "cold_bursts"),
+        open=True,
+        findings="Cold starts",
+    ),
     Section("failures", "Failures", "Failures", (), ("outcomes",), findings="Failures"),
     Section("time", "Over time", "How the runs went", ()),
     Section("eventing", "Eventing", "Eventing delivery", (), ("delivery",), open=True, findings="Eventing"),
@@ -109,6 +117,9 @@ SECTIONS = (
             "Two languages differ when a stepwise test says so (Campbell and Skillings, 1985: Mann–Whitney for pairs, "
             "Kruskal–Wallis for larger sets): the chance that any pair of a condition is wrongly told apart is 5 %. "
             "The ratio and its interval are Hodges and Lehmann's (1963).",
+            "A cold start is proven when no instance that is not gone was there just before the send, and the one that "
+            "answered was made after it, by more than the clocks may be wrong. Its phases lie between the platform's "
+            "own points, on the generator's clock; means of phases add up to the mean of starts, quantiles do not.",
             "Modes are tested by Silverman's bootstrap (1981) on the logarithm, steps by the preferred phase against "
             "resamples of the smoothed data, both at 1 %. The knee is where p99 stays above twice its lowest value, "
             "or over 1 % more than at the best rate is lost.",

@@ -131,6 +131,14 @@ FROM requests AS r JOIN experiments AS e ON e.id = r.experiment_id
 WHERE r.ok AND r.is_cold = 1 AND e.id IN ({_listed(runs)}) ORDER BY run, language, ms;"""
 
 
+def phases(runs: Iterable[int]) -> str:
+    """Every phase of every proven cold start."""
+    return f"""SELECT r.experiment_id AS run, {LANGUAGE} AS language, r.seq, r.phase, r.begin, r."end", r.ms,
+       r.error, r.grid
+FROM cold_start_phases AS r JOIN experiments AS e ON e.id = r.experiment_id
+WHERE r.cold_proven = 1 AND e.id IN ({_listed(runs)}) ORDER BY run, language, r.seq, r.number;"""
+
+
 def achieved(runs: Iterable[int]) -> str:
     """Planned and sent."""
     return f"""SELECT id AS run, language, rps, planned, sent, 1.0 * sent / planned AS share, duration

@@ -42,6 +42,8 @@ class Batch:
     trailer: dict[str, Any] | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     cold_starts: list[Row] = field(default_factory=list)
+    bursts: list[Row] = field(default_factory=list)
+    burst_instances: list[Row] = field(default_factory=list)
 
     @property
     def rows(self) -> int:
@@ -248,6 +250,11 @@ def _note(batch: Batch, doc: dict[str, Any]) -> None:
     """Take a heartbeat, a cold start or a trailer. Raises KeyError or TypeError when it is not whole."""
     if doc["event"] == codec.COLD_START:
         batch.cold_starts.append(cold_starts.row_of(doc))
+        return
+    if doc["event"] == codec.COLD_BURST:
+        burst, instances = cold_starts.burst_of(doc)
+        batch.bursts.append(burst)
+        batch.burst_instances += instances
         return
     if doc["event"] == codec.PROGRESS:
         measured = doc["measure"]

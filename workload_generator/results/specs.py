@@ -24,6 +24,13 @@ OUTCOMES = ("2xx", "3xx", "4xx", "5xx", "timeout", "dropped", "other error")
 
 SENT, RECEIVED = "events sent", "receipts"
 
+PHASES = {
+    "scale": ("scale decision", 1), "created": ("instance created", 2), "scheduled": ("scheduled", 3),
+    "pulled": ("image pulled", 4), "started": ("containers started", 5), "listening": ("listens", 5),
+    "queue_ready": ("queue-proxy ready", 6), "ready": ("ready", 7), "first_byte": ("first byte", 8),
+}  # fmt: skip
+"""Words and colours of a cold start's phases; a process listens where a pod's containers start."""
+
 _MS = "TTFB (ms, log scale)"
 _BY_TRIGGER: list[Spec] = [{"field": name, "type": "nominal"} for name in ("run", "trigger")]
 
@@ -231,6 +238,42 @@ class Pictures:
             ],
         }
 
+    def phases(self, present: Sequence[str]) -> Spec:
+        """The phases of a cold start on each other, a bar a language."""
+        tips = _tips("language", "phase", ms="mean (ms)", p50="p50", p90="p90", starts="cold starts", error="± (ms)")
+        return {
+            "mark": {"type": "bar", "height": 22, "stroke": css_name("card"), "strokeWidth": 0.5},
+            "encoding": {
+                "y": {"field": "language", "type": "nominal", "title": None},
+                "x": _x("ms", "mean time since the send (ms)", stack="zero"),
+                "color": _phase_colour(present),
+                "order": {"field": "number", "type": "quantitative"},
+                "tooltip": tips,
+            },
+        }
+
+    def waterfall(self, present: Sequence[str]) -> Spec:
+        """One cold start, a line a phase."""
+        tips = _tips("start", "phase", begin="from (ms)", end="to (ms)", ms="it took (ms)", error="± (ms)")
+        y: Spec = {"field": "phase", "type": "nominal", "title": None, "sort": {"field": "number", "op": "min"}}
+        return {
+            "encoding": {"y": y, "tooltip": tips},
+            "layer": [
+                {
+                    "mark": {"type": "bar", "height": 14, "minBandSize": 1},
+                    "encoding": {
+                        "x": _x("begin", "time since the send (ms)"),
+                        "x2": {"field": "end"},
+                        "color": {**_phase_colour(present), "legend": None},
+                    },
+                },
+                {
+                    "mark": {"type": "tick", "thickness": 2, "size": 14, "color": css_name("ink")},
+                    "encoding": {"x": _x("end", "time since the send (ms)")},
+                },
+            ],
+        }
+
     def outcomes(self) -> Spec:
         """How arrivals ended, as shares."""
         return {
@@ -359,6 +402,21 @@ class Pictures:
                 "tooltip": tips,
             },
         }
+
+
+def phase_word(name: str) -> str:
+    """What comes to an end with a point of a cold start."""
+    return PHASES[name][0]
+
+
+def _phase_colour(present: Sequence[str]) -> Spec:
+    colours = {word: css_name(f"series-{number}") for name, (word, number) in PHASES.items() if name in present}
+    return {
+        "field": "phase",
+        "type": "nominal",
+        "scale": {"domain": list(colours), "range": list(colours.values())},
+        "legend": {"orient": "top", "title": None, "columns": 8, "symbolType": "square"},
+    }
 
 
 def _x(field: str, title: str, **more: Any) -> Spec:

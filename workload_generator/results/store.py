@@ -38,6 +38,7 @@ _STEPS = {
 }
 _WITH_EVENTS = 3  # the version that brought the scripts and tables of events
 _WITH_COLD_STARTS = 4  # and those of cold starts
+_WITH_BURSTS = 5  # and of bursts at zero
 
 _BUSY_S = 30.0
 _CACHE_KIB = 64 * 1024
@@ -151,6 +152,8 @@ def _upgrade(store: Store) -> None:
             _make(store, [table for table in _EVENTS if columns_of(store, table)], "events.sql")
         if version < _WITH_COLD_STARTS:
             _make(store, (), "cold_starts.sql")
+        if version < _WITH_BURSTS:
+            _make(store, (), "bursts.sql")
         store.execute(f"PRAGMA user_version = {VERSION}")
         return
     if version != 0:
@@ -162,7 +165,8 @@ def _upgrade(store: Store) -> None:
     foreign = {name for name in tables if not name.startswith("sqlite_")}
     if foreign and not foreign & (_ORIGINAL.keys() | _ORIGINAL_OTHERS):
         raise BenchError(f"{store.path} is not a benchmark's database: it has the tables {', '.join(sorted(foreign))}")
-    _make(store, [table for table in _ORIGINAL if table in tables], "schema.sql", "events.sql", "cold_starts.sql")
+    scripts = ("schema.sql", "events.sql", "cold_starts.sql", "bursts.sql")
+    _make(store, [table for table in _ORIGINAL if table in tables], *scripts)
     store.execute(f"PRAGMA user_version = {VERSION}")
 
 

@@ -12,7 +12,7 @@ from collections.abc import Awaitable
 from typing import Protocol
 
 from workload_generator.clock import NS_PER_S, monotonic_ns
-from workload_generator.coldstarts import Start, Zero
+from workload_generator.coldstarts import Life, Start, Zero
 from workload_generator.errors import BenchError
 from workload_generator.watch.ledger import Ledger
 
@@ -90,6 +90,10 @@ class LedgerWatcher:
             if not seen or monotonic_ns() >= deadline_ns:
                 return start
             await asyncio.sleep(_LOOK_S)
+
+    def lives(self, host: str, since_ns: int) -> list[Life]:
+        """The host's instances that were there at `since_ns` or later, in no order."""
+        return self._ledger.lives(service_of(host), since_ns)
 
     def clock(self) -> tuple[float, float] | None:
         """See `coldstarts.Watcher`."""

@@ -27,8 +27,8 @@ from workload_generator.monitoring import add_top_command
 from workload_generator.quickstart import quickstart
 from workload_generator.reporting import compare_and_show, report_and_show
 from workload_generator.scenarios import add_scenario_command
-from workload_generator.triggering import add_trigger_command
 from workload_generator.snapshots import add_prometheus_command
+from workload_generator.triggering import add_trigger_command
 from workload_generator.values import duration, positive_whole, url, whole
 
 

@@ -506,7 +506,8 @@ def delivery_table(answers: Answers) -> Table:
         "delay is from the start of the request to the first receipt, lost events slower than any limit, right to ± "
         "what the clocks allow (—: they were not measured); drain is from the last send to the last receipt.",
         (
-            *_RUN[:-1],
+            _RUN[0],
+            *(column._replace(brief=False) for column in _RUN[1:-1]),  # a run's triggers fill a line each as it is
             Column("trigger"),
             Column("expected", COUNT, brief=False),
             Column("sent", COUNT, brief=False),
@@ -518,7 +519,7 @@ def delivery_table(answers: Answers) -> Table:
             Column("extra deliveries", COUNT, brief=False),
             Column("reordered", COUNT),
             Column("unaccounted", COUNT),
-            *(Column(name, MS) for name in ("p50", "p90", "p99", "max")),
+            *(Column(name, MS, brief=name != "p90") for name in ("p50", "p90", "p99", "max")),
             Column("±", MS, brief=False),
             Column("drain", MS, brief=False),
         ),

@@ -23,7 +23,10 @@ TEXT, COUNT, MS, SHARE, NUMBER = "text", "count", "ms", "share", "number"
 NOTHING = "—"
 
 _WHAT = ("scenario", "rate", "language")
-_SHORT = {"temperature": "temp"}
+_SHORT = {
+    "temperature": "temp",
+    "acknowledged": "acked", "duplicated": "dup.", "reordered": "reord.", "unaccounted": "unacc.",
+}  # fmt: skip
 
 
 class Column(NamedTuple):
@@ -104,7 +107,7 @@ def rich_table(table: Table, most: int = 1000) -> RichTable:
     """For a terminal: its brief columns, those that say what was run put into one, and at most so many rows."""
     out = RichTable(title=table.title, title_justify="left", box=None, pad_edge=False, header_style="dim")
     columns, rows = merged(table)
-    what = [index for index, column in enumerate(columns) if column.name in _WHAT]
+    what = [index for index, column in enumerate(columns) if column.name in _WHAT and column.brief]
     shown: list[list[int]] = []
     for index, column in enumerate(columns):
         if what and index == what[0]:

@@ -40,7 +40,7 @@ class LogFile:
         self._size = os.fstat(fd).st_size
         self.lines = 0
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes, lines: int = 1) -> int:
         """Write whole lines. On OSError everything up to the last whole line stays, the rest is cut off."""
         written = 0
         view = memoryview(data)
@@ -55,7 +55,7 @@ class LogFile:
             self.lines += data.count(b"\n", 0, whole)
             raise
         self._size += written
-        self.lines += data.count(b"\n")
+        self.lines += lines
         return written
 
     def flush(self) -> None:
@@ -152,13 +152,14 @@ class Recorder:
             totals.add_served(block, ok)
             progress.add_served(block, ok)
             if self._failure is None:
-                self._file.write(encoder.encode_served(block, ok))
+                self._file.write(encoder.encode_served(block, ok), len(block.seq))
         else:
             results = list(block.results())
             totals.add(results)
             progress.add(results)
             if self._failure is None:
-                self._file.write(b"".join([encoder.encode(result, totals.is_ok(result)) for result in results]))
+                lines = [encoder.encode(result, totals.is_ok(result)) for result in results]
+                self._file.write(b"".join(lines), len(lines))
         self._sync_sometimes()
 
     def _write(self, event: str, fields: dict[str, Any]) -> None:

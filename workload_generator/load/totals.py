@@ -83,9 +83,15 @@ class Totals:
             in_phase, counted = ([of_shape[index] for index in block.shape] for of_shape in (measured, served))
             measured_lag = list(compress(lag, in_phase))
             ttfb, total, lag = (list(compress(column, counted)) for column in (ttfb, total, lag))
-        columns = {"ttfb": ttfb, "corrected_ttfb": map(add, ttfb, lag), "total": total, "lag": measured_lag}
-        for name, values in columns.items():
-            self.histograms[name].record_all(map(_to_us, values, repeat(1000)), 0 if name == "lag" else beyond)
+        ttfb_us = list(map(_to_us, ttfb, repeat(1000)))
+        columns: dict[str, Iterable[int]] = {
+            "ttfb": ttfb_us,
+            "corrected_ttfb": map(_to_us, map(add, ttfb, lag), repeat(1000)),
+            "total": ttfb_us if block.in_one_piece else map(_to_us, total, repeat(1000)),
+            "lag": map(_to_us, measured_lag, repeat(1000)),
+        }
+        for name, values_us in columns.items():
+            self.histograms[name].record_all(values_us, 0 if name == "lag" else beyond)
 
     def add(self, results: Iterable[Result]) -> None:
         """Count a batch of results."""

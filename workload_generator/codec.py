@@ -98,11 +98,16 @@ class ResultEncoder:
             columns[3] = (f'{event}{seq}"{tail}' for seq, tail in zip(s.seq, tails, strict=False))
         ttfbs = [ms[(ns + 500) // 1000] for ns in s.ttfb_ns]
         totals = ttfbs if s.in_one_piece else [ms[(ns + 500) // 1000] for ns in s.total_ns]
-        rows = zip(s.seq, s.due_ns, s.start_ns, ttfbs, totals, *columns, strict=False)
+        lags: Iterable[str] = repeat(ms[0])
+        if not s.in_time:
+            lags = [
+                ms[(start_ns - due_ns + 500) // 1000] for start_ns, due_ns in zip(s.start_ns, s.due_ns, strict=True)
+            ]
+        rows = zip(s.seq, s.start_ns, ttfbs, totals, lags, *columns, strict=False)
         lines = [
             f'{{"event":"request","seq":{seq}{phase}{clock[(us := (start + beyond_ms_ns) // 1000) // 1000]}'
-            f'{digits[us % 1000]}{target}{ttfb},"total":{total}{opening}{ms[(start - due + 500) // 1000]}{tail}\n'
-            for seq, due, start, ttfb, total, phase, target, opening, tail in rows
+            f'{digits[us % 1000]}{target}{ttfb},"total":{total}{opening}{lag}{tail}\n'
+            for seq, start, ttfb, total, lag, phase, target, opening, tail in rows
         ]
         return "".join(lines).encode()
 

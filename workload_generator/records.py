@@ -159,6 +159,11 @@ class Block(NamedTuple):
         """Whether the first byte of each response was also its last to come: one read brought all of it."""
         return self.ttfb_ns == self.total_ns
 
+    @property
+    def in_time(self) -> bool:
+        """Whether all were started to the nanosecond when they were due: where there is no schedule they are."""
+        return self.start_ns == self.due_ns
+
     def results(self) -> Iterator[Result]:
         """The rows, one by one."""
         for seq, due_ns, start_ns, ttfb_ns, total_ns, index in zip(*self[1:], strict=True):

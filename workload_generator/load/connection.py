@@ -22,7 +22,6 @@ from workload_generator.load.endpoint import Origin
 from workload_generator.load.exchange import Exchange, Failure, Opening, Owner, State
 from workload_generator.load.memo import Response, response_of
 from workload_generator.load.protocol import BodyError, ProtocolError, ResponseReader
-from workload_generator.load.readiness import FIRST_READ_BYTES
 from workload_generator.load.receive import ANCILLARY_BYTES, Ancillary, segments_received, stamp_receipts
 from workload_generator.load.resolver import Address, Answer
 from workload_generator.load.tls import TlsSession, fault_of
@@ -193,20 +192,17 @@ class Connection:
     def _on_open(self) -> None:
         exchange = self.exchange
         if exchange is not None:
-            self._send_request(exchange)
+            self.send_request(exchange)
             return
         self.state = State.IDLE
         self._owner.opened(self)
 
     # Requests
 
-    def reuse(self, exchange: Exchange) -> None:
-        """Send another request on this idle connection."""
+    def send_request(self, exchange: Exchange) -> None:
+        """Send the request of `exchange` on this connection, which is open and idle."""
         self.exchange = exchange
         exchange.connection = self
-        self._send_request(exchange)
-
-    def _send_request(self, exchange: Exchange) -> None:
         self.state = _ACTIVE
         endpoint = exchange.endpoint
         if endpoint.method == "HEAD":
@@ -229,7 +225,7 @@ class Connection:
         except OSError as error:
             if self.state is State.ACTIVE:
                 # An early answer (413, say) may be waiting: reading tells it, or that there is none.
-                self._owner.loop.call_soon(self._read_on, FIRST_READ_BYTES)
+                self._owner.loop.call_soon(self._read_on)
                 return
             self.on_lost(error)
             return
@@ -253,7 +249,10 @@ class Connection:
                 self._on_known(response, ancillary, now_ns)
                 return
         if self._sock is not None and not self._on_data(data, ancillary, now_ns):
-            self._read_on(_READ_BYTES)
+            readiness = self._owner.readiness
+            if len(data) == readiness.first_read_bytes:
+                readiness.expect_more()
+            self._read_on()
 
     def _on_known(self, response: Response, ancillary: Ancillary, now_ns: int) -> None:
         """A whole response, known by its bytes."""
@@ -278,18 +277,17 @@ class Connection:
             self.state = _IDLE
         owner.completed(self, exchange, response, arrived_ns, arrived_ns, kernel, segments)
 
-    def _read_on(self, size: int) -> None:
+    def _read_on(self) -> None:
         """Read until there is nothing more for now, or others have to have their turn."""
         for _ in range(_MOST_READS):
-            if self._sock is None or self._read(size):
+            if self._sock is None or self._read():
                 return
-            size = _READ_BYTES
-        self._owner.loop.call_soon(self._read_on, _READ_BYTES)
+        self._owner.loop.call_soon(self._read_on)
 
-    def _read(self, size: int) -> bool:
+    def _read(self) -> bool:
         """Read once. Whether there is nothing more to read for now."""
         try:
-            data, ancillary, _flags, _address = self._sock.recvmsg(size, ANCILLARY_BYTES)
+            data, ancillary, _flags, _address = self._sock.recvmsg(_READ_BYTES, ANCILLARY_BYTES)
         except BlockingIOError:
             return True
         except OSError as error:

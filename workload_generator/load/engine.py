@@ -117,7 +117,7 @@ class Engine:
         if connection is None:
             Connection(self, endpoint.origin).open(Opening(), exchange)
         else:
-            connection.reuse(exchange)
+            connection.send_request(exchange)
 
     def start_again(self, exchange: Exchange, arrival: Arrival, start_ns: int) -> None:
         """Start the request of `arrival` at `start_ns`, which is now: in `on_done`, on the connection of the exchange
@@ -135,7 +135,7 @@ class Engine:
         self._in_flight[exchange] = None
         if self._deadline_timer is None:
             self._arm(start_ns + self._timeout_ns)
-        connection.reuse(exchange)
+        connection.send_request(exchange)
 
     async def preconnect(self, count: int) -> str | None:
         """Open `count` connections to each origin, a few at a time, and keep them for the run.

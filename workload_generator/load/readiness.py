@@ -5,7 +5,7 @@ Rules:
   for it, upon which a closed loop sends again. That is cheaper than to go from one socket to the next through the event
   loop, and a server on another core is woken once for many requests instead of once for each
 - the stamps do not suffer: the kernel takes them when the bytes come
-- one read for each socket; who wants more reads on by itself
+- one read for each socket; who wants more reads on by itself, and says so
 
 Where there is no epoll, the event loop tells of one socket at a time.
 """
@@ -22,7 +22,8 @@ from typing import Any, Protocol
 from workload_generator.clock import monotonic_ns
 from workload_generator.load.receive import ANCILLARY_BYTES, Ancillary, ReceiveClock
 
-FIRST_READ_BYTES = 4 * 1024  # enough for most responses, and cheap to allocate
+_SMALL_BYTES = 448  # enough for many responses, and what the interpreter has at hand for small objects
+_FIRST_BYTES = 4 * 1024  # enough for most
 _MOST = 64  # sockets that are read in one go, so that a deadline of the schedule does not wait for more
 
 Piece = tuple["Reader", bytes, Ancillary, int]
@@ -43,6 +44,7 @@ class Readiness:
     """Reads the sockets that are watched; `clock` is compared after each go."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, clock: ReceiveClock) -> None:
+        self.first_read_bytes = _SMALL_BYTES
         self._loop = loop
         self._clock = clock
         self._watched: dict[int, tuple[Callable[..., Any], Reader]] = {}  # recvmsg, and for whom
@@ -69,6 +71,10 @@ class Readiness:
         else:
             self._loop.remove_reader(fd)
 
+    def expect_more(self) -> None:
+        """More had come than the first read took: let it take more from now on."""
+        self.first_read_bytes = _FIRST_BYTES
+
     def close(self) -> None:
         """Watch nothing any more. Can be called again."""
         for fd in list(self._watched):
@@ -81,13 +87,13 @@ class Readiness:
         self._read(self._poll(0, _MOST))
 
     def _read(self, ready: Iterable[tuple[int, int]]) -> None:
-        watched = self._watched
+        watched, size = self._watched, self.first_read_bytes
         pieces: list[Piece] = []
         lost: list[tuple[Reader, OSError]] = []
         for fd, _events in ready:
             recvmsg, reader = watched[fd]
             try:
-                data, ancillary, _flags, _address = recvmsg(FIRST_READ_BYTES, ANCILLARY_BYTES)
+                data, ancillary, _flags, _address = recvmsg(size, ANCILLARY_BYTES)
             except BlockingIOError:
                 continue
             except OSError as error:

@@ -32,7 +32,7 @@ fix:
     uv run --locked ruff check --fix .
 
 # Every measurement; each writes its section of bench/RESULTS.md, the functions' their own table
-bench: bench-load bench-open bench-truth bench-processes bench-memory bench-local bench-eventing bench-extract bench-report bench-functions
+bench: bench-load bench-open bench-truth bench-processes bench-memory bench-local bench-eventing bench-extract bench-report bench-top bench-functions
 
 # The closed loop beside its peers: wrk, hey, h2load, ab, a Go client, Locust, and what else there is
 bench-load *ARGS:
@@ -93,3 +93,11 @@ cluster-down *ARGS:
 # What takes a cluster: against such a plane of its own, or the cluster of $KUBECONFIG in namespaces of its own; $KNATIVE_CRDS as above
 test-cluster *ARGS:
     BENCH_CLUSTER=1 uv run --locked pytest tests/cluster --timeout=600 {{ARGS}}
+
+# Recipes, templates and settings of infrastructure/, with checkov's checks of terraform
+test-infrastructure *ARGS:
+    BENCH_CHECKOV=1 uv run --locked pytest tests/infrastructure {{ARGS}}
+
+# A tick of `kn-bench top` with 100 nodes and 10,000 pods: its time and memory
+bench-top *ARGS:
+    uv run --locked python bench/top.py {{ARGS}}

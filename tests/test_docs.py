@@ -39,9 +39,14 @@ def help_of(command: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ["kn-bench", "functions", "build"],
         ["kn-bench", "functions", "test"],
         ["kn-bench", "extract"],
+        ["kn-bench", "combine"],
         ["kn-bench", "report"],
         ["kn-bench", "compare"],
         ["kn-bench", "scenario"],
+        ["kn-bench", "extract-logs"],
+        ["kn-bench", "top"],
+        ["kn-bench", "prometheus", "snapshot"],
+        ["kn-bench", "prometheus", "local"],
     ],
     ids=" ".join,
 )
@@ -49,6 +54,13 @@ def test_every_flag_is_in_the_readme(command: list[str], capsys: pytest.CaptureF
     flags = flags_of(help_of(command, capsys))
     assert flags
     assert not {flag for flag in flags if not re.search(rf"{flag}(?![\w-])", README)}
+
+
+@pytest.mark.parametrize("name", ["deploy", "delete", "patch", "trigger"])
+def test_every_flag_of_a_clusters_command_is_on_its_page(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "docs" / "cluster.md").read_text()
+    flags = flags_of(help_of(["kn-bench", name], capsys))
+    assert flags and not {flag for flag in flags if not re.search(rf"{flag}(?![\w-])", page)}
 
 
 @pytest.mark.parametrize("parser", [commands.receiver_parser, commands.event_logger_parser])
@@ -84,7 +96,8 @@ def test_the_readmes_commands_parse() -> None:
 
 
 def test_every_just_recipe_that_is_named_exists() -> None:
-    recipes = set(re.findall(r"^@?([a-z][a-z-]*)[^:=\n]*:", (ROOT / "justfile").read_text(), re.MULTILINE))
+    files = ((ROOT / "justfile").read_text(), (ROOT / "infrastructure/justfile").read_text())
+    recipes = set(re.findall(r"^@?([a-z][a-z-]*)(?: [A-Z]+=\"\")?[^:=\n]*:", "\n".join(files), re.MULTILINE))
     documents = [
         README,
         (ROOT / "ARCHITECTURE.md").read_text(),

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from cloudevents.core.bindings.http import HTTPMessage, from_http_event
 
+from tests.load import servers
 from tests.support import Generator, one_result_each, valid_but_for_the_machine
 from workload_generator import cli
 from workload_generator.clock import Anchor
@@ -113,6 +114,7 @@ def test_every_event_is_whole_and_its_own(name: str, mode: str) -> None:
         (12345, 999_999, "2025-11-24T16:00:00.000999+00:00"),
         (7, 61_000_000_000, "2025-11-24T16:01:01+00:00"),
         (-1, 5_000, "2025-11-24T16:00:00.000005+00:00"),
+        *((number, 5_000, "2025-11-24T16:00:00.000005+00:00") for number in (9, 10, 99, 100, 10**12 - 1, 10**12)),
     ]:
         raw = made.encode(seq, ns)
         kept = Sink()
@@ -211,6 +213,22 @@ async def test_any_2xx_is_success_and_events_are_never_retried(
         valid_but_for_the_machine(ran)
         assert len(kept.requests) == 100 and {doc["status"] for doc in ran.requests()} == {202}
         assert all(doc["retries"] == 0 for doc in ran.requests())
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+async def test_a_sinks_certificate_is_checked_against_what_knative_gives(
+    generator: Generator, environment: pytest.MonkeyPatch, trusted: bool
+) -> None:
+    certificates = servers.Certificates()
+    if trusted:
+        environment.setenv("K_CA_CERTS", certificates.pem.decode())
+    async with servers.serve(servers.answers(), tls=certificates.server()) as server:
+        environment.setenv("K_SINK", server.url)
+        path = generator.experiment("http://ignored", event={"type": "t"}, rate={"requestsPerSecond": 20})
+        ran = await generator.run(f"--config={path}", "--event")
+    one_result_each(ran)
+    assert {doc.get("error") for doc in ran.requests()} == {None if trusted else "tls"}
+    assert ran.trailer["counts"]["measure"]["ok"] == (20 if trusted else 0)
 
 
 @pytest.mark.parametrize("rps", ["100", "0"])

@@ -28,6 +28,8 @@ import yaml
 from workload_generator import cli
 from workload_generator.bundled import bundled_experiments
 from workload_generator.catalog import load_catalog
+from workload_generator.eventing.commands import receiver_parser
+from workload_generator.kube.resources import POD_AUTOSCALERS, PODS, REVISIONS
 from workload_generator.loading import load_experiment
 
 Doc = dict[str, Any]
@@ -35,7 +37,13 @@ Doc = dict[str, Any]
 ROOT = Path(__file__).parents[1]
 K8S = ROOT / "k8s"
 FOLDERS = [".", "job", *(f"overlays/{path.name}" for path in sorted((K8S / "overlays").iterdir()))]
-EVENTING = [f"eventing/{path.name}" for path in sorted((K8S / "eventing").iterdir())]
+EVENTING = [
+    f"eventing/{path.name}"
+    for path in sorted((K8S / "eventing").iterdir())
+    if "kind: Kustomization" in (path / "kustomization.yaml").read_text()
+]
+RECEIVER_SERVICE = "../eventing/receiver-service"
+"""A component for any folder of `k8s/eventing`, as `combined` takes it."""
 COMPONENTS = sorted(path.name for path in (K8S / "components").iterdir())
 KUBERNETES = "1.36"
 CHECKOV = "checkov==3.3.30"
@@ -66,7 +74,8 @@ def one(docs: list[Doc], kind: str, name: str = "workload-generator") -> Doc:
 
 
 def is_knative(doc: Doc) -> bool:
-    return ".knative.dev/" in doc["apiVersion"]
+    """Knative's, or the RabbitMQ operator's: no kind of Kubernetes itself."""
+    return ".knative.dev/" in doc["apiVersion"] or doc["apiVersion"].startswith("rabbitmq.com/")
 
 
 def templates(docs: list[Doc]) -> Iterator[tuple[str, Doc]]:
@@ -89,7 +98,7 @@ def combined(tmp_path: Path, base: str, *components: str) -> list[Doc]:
 # Against schemas
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.parametrize("folder", [*FOLDERS, *EVENTING])
 def test_core_kinds_are_what_kubernetes_takes(folder: str) -> None:
     validate = pytest.importorskip("kubernetes_validate", reason="just test-manifests brings it").validate
     docs = documents(folder)
@@ -110,13 +119,14 @@ def test_core_kinds_are_what_kubernetes_takes(folder: str) -> None:
 
 
 @pytest.mark.parametrize("folder", [*FOLDERS, *EVENTING])
-def test_knatives_kinds_are_what_their_crds_take(folder: str) -> None:
+def test_knatives_kinds_are_what_their_crds_take(folder: str, tmp_path: Path) -> None:
     where = os.environ.get("KNATIVE_CRDS")
     if not where:
         pytest.skip("KNATIVE_CRDS names no folder with Knative's CRDs (k8s/README.md says where to get them)")
     jsonschema = pytest.importorskip("jsonschema", reason="just test-manifests brings it")
     schemas = crd_schemas(Path(where))
-    for doc in documents(folder):
+    received = combined(tmp_path, folder, RECEIVER_SERVICE) if folder in EVENTING else []
+    for doc in [*documents(folder), *received]:
         if is_knative(doc):
             schema = schemas[doc["apiVersion"], doc["kind"]]
             problems = [error.message for error in jsonschema.Draft202012Validator(schema).iter_errors(doc["spec"])]
@@ -225,14 +235,16 @@ def test_every_pod_keeps_to_the_restricted_standard(folder: str) -> None:
     for name, template in found:
         spec, pod = template["spec"], template["spec"].get("securityContext", {})
         assert not any(spec.get(key) for key in ("hostNetwork", "hostPID", "hostIPC")), name
-        assert all(set(volume) & {"emptyDir", "persistentVolumeClaim"} for volume in spec.get("volumes", [])), name
+        allowed = {"emptyDir", "persistentVolumeClaim", "configMap"}
+        assert all(set(volume) & allowed for volume in spec.get("volumes", [])), name
         (container,) = spec["containers"]
         own = container["securityContext"]
         assert own["allowPrivilegeEscalation"] is False and own["readOnlyRootFilesystem"] is True, name
         assert own["capabilities"] == {"drop": ["ALL"]} and not own.get("privileged"), name
         assert {**pod, **own}["runAsNonRoot"] is True and {**pod, **own}["runAsUser"] == 65532, name
         assert {**pod, **own}["seccompProfile"] == {"type": "RuntimeDefault"}, name
-        assert spec["automountServiceAccountToken"] is False, name
+        watches = folder == "overlays/cold-starts" and name == "Deployment/workload-generator"
+        assert spec["automountServiceAccountToken"] is watches, name
 
 
 def test_eventing_has_what_its_scenarios_need() -> None:
@@ -253,6 +265,27 @@ def test_eventing_has_what_its_scenarios_need() -> None:
         assert (trigger["broker"], trigger["subscriber"]["uri"]) == ("default", "/t/receiver-0")
     config = one(documents("eventing/rabbitmq"), "RabbitmqBrokerConfig", "default")["spec"]
     assert config["queueType"] == "quorum"
+
+
+@pytest.mark.parametrize("folder", [folder for folder in EVENTING if folder != "eventing/base"])
+def test_the_receiver_is_a_knative_service_where_one_wants(folder: str, tmp_path: Path) -> None:
+    docs = combined(tmp_path, folder, RECEIVER_SERVICE)
+    service = one(docs, "Service", "receiver-service")
+    before = one(documents(folder), "Deployment", "receiver")["spec"]["template"]["spec"]["containers"][0]
+    (after,) = service["spec"]["template"]["spec"]["containers"]
+    for key in ("image", "command", "env", "resources", "volumeMounts"):
+        assert after[key] == before[key], key
+    assert receiver_parser().parse_args(after["args"]).spool == Path(after["volumeMounts"][0]["mountPath"])
+    assert not [doc for doc in docs if doc["metadata"]["name"] == "receiver"], "the other one is gone"
+    refs = [
+        doc["spec"]["subscriber" if doc["kind"] == "Trigger" else "reply"]
+        for doc in docs
+        if doc["kind"] in ("Trigger", "Sequence")
+    ]
+    assert [(ref["ref"]["apiVersion"], ref["ref"]["name"]) for ref in refs] == [
+        (service["apiVersion"], service["metadata"]["name"])
+    ]
+    assert refs[0]["uri"].startswith("/t/")
 
 
 def test_namespaces_and_their_pod_security() -> None:
@@ -313,7 +346,7 @@ def test_the_generator_is_guaranteed_and_two_of_it_fit_on_its_node(folder: str) 
             )
             assert 2 * float(resources["requests"]["cpu"]) <= CPUS_LEFT, name
             mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
-            assert mounts == {"/logs", "/tmp"}, name
+            assert mounts - {"/experiment"} == {"/logs", "/tmp"}, name
 
 
 @pytest.mark.parametrize("folder", [folder for folder in FOLDERS if folder != "job"])
@@ -361,16 +394,28 @@ def test_placement() -> None:
 
 
 def test_the_watcher_may_look_and_nothing_else(tmp_path: Path) -> None:
-    docs = combined(tmp_path, "base", "cold-start-watcher")
+    docs = documents("overlays/cold-starts")
+    assert docs == combined(tmp_path, "base", "cold-start-watcher")
     assert one(docs, "Deployment")["spec"]["template"]["spec"]["automountServiceAccountToken"] is True
     (role,) = [doc for doc in docs if doc["kind"] == "Role"]
     assert role["metadata"]["namespace"] == "functions"
     assert {verb for rule in role["rules"] for verb in rule["verbs"]} == {"get", "list", "watch"}
+    assert [(rule["apiGroups"], rule["resources"]) for rule in role["rules"]] == [
+        ([each.group], [each.plural]) for each in (PODS, REVISIONS, POD_AUTOSCALERS)
+    ]
     (binding,) = [doc for doc in docs if doc["kind"] == "RoleBinding"]
     assert binding["subjects"] == [
         {"kind": "ServiceAccount", "name": "workload-generator", "namespace": "workload-generator"}
     ]
-    assert "rbac" not in rendered(".")
+    (tmp_path / "more").mkdir()
+    more = combined(tmp_path / "more", "base", "cold-start-watcher", "cold-start-events")
+    (events,) = [doc for doc in more if doc["kind"] == "Role" and doc != role]
+    assert events["rules"] == [{"apiGroups": [""], "resources": ["events"], "verbs": ["get", "list", "watch"]}]
+    for folder in FOLDERS:
+        if folder != "overlays/cold-starts":  # off by default
+            assert "rbac" not in rendered(folder), folder
+            tokens = re.findall(r"automountServiceAccountToken: (\S+)", rendered(folder))
+            assert set(tokens) <= {"false"}, folder
 
 
 def test_scenario_3_changes_nothing_but_concurrency() -> None:
@@ -422,6 +467,9 @@ def test_the_jobs_pod_is_the_deployments_but_for_what_it_runs(job: Doc) -> None:
         "enableServiceLinks",
     ):
         assert ours[key] == theirs[key], key
+    (own,) = [each for each in ours["containers"][0]["volumeMounts"] if each["name"] == "experiment"]
+    ours["containers"][0]["volumeMounts"].remove(own)
+    assert own["readOnly"]
     for key in ("securityContext", "image", "imagePullPolicy", "volumeMounts"):
         assert ours["containers"][0][key] == theirs["containers"][0][key], key
 
@@ -438,11 +486,13 @@ def test_the_jobs_generator_parses(job: Doc, monkeypatch: pytest.MonkeyPatch) ->
     script = job["spec"]["template"]["spec"]["containers"][0]["command"][2]
     (line,) = re.findall(r"^workload-generator (.*?) &$", script.replace("\\\n", " "), re.MULTILINE | re.DOTALL)
     values = {"CONFIG": "a", "PREFIX": "p", "RUN_ID": "r", "SHARDS": "3", "START_AT": "2026-11-25T08:00:00Z"}
+    values["FLAGS"] = "--ping --rps=5"
     monkeypatch.setenv("JOB_COMPLETION_INDEX", "2")
     for name, value in values.items():
         line = line.replace(f"${name}", value)
     options = cli.make_parser().parse_args(shlex.split(line))
     assert (options.shard, options.run_id, options.config) == ((2, 3), "r", "a")
+    assert options.ping and options.rps == 5
 
 
 class Shard:
@@ -455,8 +505,8 @@ class Shard:
         program.chmod(0o755)
         command = job["spec"]["template"]["spec"]["containers"][0]["command"]
         values = {
-            "CONFIG": "c", "PREFIX": "p", "RUN_ID": "r", "START_AT": "now", "SHARDS": "2", "HOLD_SECONDS": "3600",
-            "TMPDIR": str(folder), "PATH": f"{folder}:{os.environ['PATH']}",
+            "CONFIG": "c", "PREFIX": "p", "RUN_ID": "r", "START_AT": "now", "FLAGS": "", "SHARDS": "2",
+            "HOLD_SECONDS": "3600", "TMPDIR": str(folder), "PATH": f"{folder}:{os.environ['PATH']}",
         }  # fmt: skip
         self.process = subprocess.Popen(
             command, env=values | environment, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -481,6 +531,25 @@ def test_a_shard_stays_until_its_log_was_fetched(job: Doc, tmp_path: Path, code:
     assert shard.process.poll() is None
     shard.fetched.touch()
     assert shard.end() == code
+
+
+def test_a_shard_begins_when_it_is_told(job: Doc, tmp_path: Path) -> None:
+    shard = Shard(job, tmp_path, 'echo "args $*" >&2', START_AT="told")
+    (tmp_path / "start-at").write_text("2026-11-25T08:00:00Z\n")
+    shard.wait_for("--start-at=2026-11-25T08:00:00Z")
+    shard.fetched.touch()
+    assert shard.end() == 0
+
+
+@pytest.mark.parametrize(("hold", "number", "code"), [("1", None, 2), ("60", signal.SIGTERM, 143)])
+def test_a_shard_that_nobody_tells_ends(
+    job: Doc, tmp_path: Path, hold: str, number: signal.Signals | None, code: int
+) -> None:
+    shard = Shard(job, tmp_path, "exit 0", START_AT="told", HOLD_SECONDS=hold)
+    if number is not None:
+        time.sleep(0.5)  # the shell has set its trap by then, or the signal ends it: the same to whoever sent it
+        shard.process.send_signal(number)
+    assert shard.end() in (code, -15 if number else code)
 
 
 def test_a_shard_does_not_stay_for_ever(job: Doc, tmp_path: Path) -> None:

@@ -11,18 +11,25 @@ from pathlib import Path
 from rich.console import Console
 
 from workload_generator import __version__
+from workload_generator.combining import add_combine_command
+from workload_generator.deploying import add_deploy_commands
 from workload_generator.diagnosis import add_doctor
-from workload_generator.errors import BenchError
+from workload_generator.errors import BenchError, UsageError
 from workload_generator.extraction import extract_and_show
+from workload_generator.fetching import add_extract_logs_command
 from workload_generator.flags import as_in_a_file
 from workload_generator.functions import build_or_test
+from workload_generator.local.fanout import BROKER, PARALLELISM, RECEIVER, FanOut
 from workload_generator.local.gateway import DEFAULT_MAX_INSTANCES, DEFAULT_PORT, Lines, Options, run_platform
 from workload_generator.local.settings import whole_seconds
 from workload_generator.local.toolchain import Action
+from workload_generator.monitoring import add_top_command
 from workload_generator.quickstart import quickstart
 from workload_generator.reporting import compare_and_show, report_and_show
 from workload_generator.scenarios import add_scenario_command
-from workload_generator.values import duration, positive_whole, whole
+from workload_generator.triggering import add_trigger_command
+from workload_generator.snapshots import add_prometheus_command
+from workload_generator.values import duration, positive_whole, url, whole
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -85,6 +92,14 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="of ports, names and faults; default: the file's, else drawn",
     )
+    positive = as_in_a_file(positive_whole)
+    command.add_argument(
+        "--triggers", type=positive, metavar="N", help=f"so many of the broker {BROKER}, all to the receiver"
+    )
+    command.add_argument(
+        "--parallelism", type=positive, metavar="N", help=f"deliveries at a time of each; default {PARALLELISM}"
+    )
+    command.add_argument("--receiver", type=as_in_a_file(url), metavar="URL", help=f"default: {RECEIVER}")
     command.set_defaults(command=_local)
 
     command = commands.add_parser("functions", help="build or test the benchmark's functions")
@@ -117,7 +132,13 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument("--include-invalid", action="store_true", help="compare invalid and incomplete runs too")
     command.add_argument("--fail-on", choices=("worse",), help="exit with 3 when anything got worse")
     command.set_defaults(command=_compare)
+    add_top_command(commands)
+    add_combine_command(commands)
+    add_prometheus_command(commands)
     add_scenario_command(commands)
+    add_deploy_commands(commands)
+    add_trigger_command(commands)
+    add_extract_logs_command(commands)
     add_doctor(commands.add_parser("doctor", help="whether a cluster is fit for the benchmark, and mend what can be"))
     return parser
 
@@ -133,9 +154,13 @@ def _local(options: argparse.Namespace) -> int:
         "scale_to_zero_grace_period_ns": options.scale_to_zero_grace_period,
     }
     flags = {name: value for name, value in given.items() if value is not None}
-    return run_platform(
-        Options(options.bind, options.port, options.config, options.seed, options.max_instances, flags), Lines().write
-    )
+    fan_out = None
+    if options.triggers is not None:
+        fan_out = FanOut(options.triggers, options.receiver or RECEIVER, options.parallelism or PARALLELISM)
+    elif options.parallelism is not None or options.receiver is not None:
+        raise UsageError("--parallelism and --receiver are of --triggers, which is not given")
+    asked = Options(options.bind, options.port, options.config, options.seed, options.max_instances, fan_out, flags)
+    return run_platform(asked, Lines().write)
 
 
 def _functions(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""Where experiments are found by name: those in `$EXPERIMENTS_DIR`, then the installed ones."""
+"""Where experiments are found by name: those in `$EXPERIMENTS_DIR`, then the installed ones. And the manifests."""
 
 from __future__ import annotations
 
@@ -77,6 +77,15 @@ def find_scenario(name: str) -> Path:
     near = closest(name, names)
     hint = f"; did you mean {near}?" if near else "."
     raise UsageError(f"{name}: no such file, and no scenario of that name{hint} There are {', '.join(names) or 'none'}")
+
+
+def find_manifests() -> Path:
+    """The folder of the manifests, `k8s/`: the installed one, or the checkout's. Raises UsageError."""
+    package = Path(__file__).resolve().parent
+    for folder in (package / "_k8s", package.parent / "k8s"):
+        if (folder / "kustomization.yaml").is_file():
+            return folder
+    raise UsageError(f"no manifests in {package / '_k8s'}: this installation is not whole")
 
 
 def _folders() -> list[Path]:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import orjson
 import uvloop
@@ -25,7 +26,7 @@ from workload_generator.clock import NS_PER_S, NS_PER_US, format_duration
 from workload_generator.coldstarts import Watcher
 from workload_generator.errors import BenchError, UsageError
 from workload_generator.experiment import Experiment
-from workload_generator.flags import as_in_a_file
+from workload_generator.flags import MOST_PROCESSES, as_in_a_file, go_bool, log_prefix
 from workload_generator.load import limits
 from workload_generator.load.clocks import measured_clock
 from workload_generator.load.crew import Crew
@@ -44,14 +45,9 @@ LOG_DIR = "/logs"
 INVALID = 3
 AUTO = "auto"
 
-_MOST_PROCESSES = 256
 _MOST_SHARDS = 100_000
 
 _PIPE_COLUMNS = 160  # nobody wraps the lines of a file
-
-_TRUE = {"1", "t", "T", "true", "TRUE", "True"}
-_FALSE = {"0", "f", "F", "false", "FALSE", "False"}
-_LONGEST_PREFIX_BYTES = 200
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -128,12 +124,14 @@ def _main(argv: Sequence[str]) -> int:
 
 def _watcher(plan: Plan, elsewhere: str | None) -> Watcher | None:
     """Who sees the instances of the platform that the run goes to."""
-    url = elsewhere or plan.experiment.base_url
-    if plan.mode == "cold-start" and plan.platform == LOCAL and url:
-        from workload_generator.watching import watcher_of_local  # other runs do not pay for what it needs
+    if plan.mode != "cold-start":
+        return None
+    from workload_generator.watching import watcher_of_cluster, watcher_of_local  # other runs do not pay for this
 
-        return watcher_of_local(url)
-    return None
+    url = elsewhere or plan.experiment.base_url
+    if plan.platform == LOCAL:
+        return watcher_of_local(url) if url else None
+    return watcher_of_cluster([urlsplit(target.url).hostname or "" for target in plan.experiment.targets])
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -157,7 +155,7 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="D",
         help="replaces the file's duration (90s, 10m, 1h30m)",
     )
-    add("--prefix", type=_prefix, metavar="P", default="workload-generator", help="prefix of the log's name")
+    add("--prefix", type=log_prefix, metavar="P", default="workload-generator", help="prefix of the log's name")
     add("--log-dir", metavar="DIR", help="default: the file's store.logDirPath, then /logs")
     _add_bool(parser, "--cold-start", "visit the targets one after the other, a round every 1/rps seconds")
     _add_bool(parser, "--event", "send CloudEvents to $K_SINK, each with an id of its own")
@@ -204,7 +202,7 @@ def _seed(experiment: Experiment, run_id: str, shared: bool) -> int:
 
 
 def _add_bool(parser: argparse.ArgumentParser, name: str, text: str) -> None:
-    parser.add_argument(name, nargs="?", const=True, default=False, type=_go_bool, metavar="true|false", help=text)
+    parser.add_argument(name, nargs="?", const=True, default=False, type=go_bool, metavar="true|false", help=text)
 
 
 def _go_style(word: str) -> str:
@@ -212,19 +210,11 @@ def _go_style(word: str) -> str:
     return f"-{word}" if word.startswith("-") and not word.startswith("--") and len(word) > 2 else word
 
 
-def _go_bool(text: str) -> bool:
-    if text in _TRUE:
-        return True
-    if text in _FALSE:
-        return False
-    raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
-
-
 def _processes(text: str) -> int | str:
     if text == AUTO:
         return AUTO
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= _MOST_PROCESSES:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither {AUTO} nor a number from 1 to {_MOST_PROCESSES}")
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MOST_PROCESSES:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither {AUTO} nor a number from 1 to {MOST_PROCESSES}")
     return int(text)
 
 
@@ -259,15 +249,6 @@ def _moment(text: str) -> int:
 def _run_id(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", text):
         raise argparse.ArgumentTypeError(f"{text!r}: letters, digits, dots, hyphens and underscores, 63 at most")
-    return text
-
-
-def _prefix(text: str) -> str:
-    size = len(os.fsencode(text))
-    if not text or "/" in text or "\0" in text or text.startswith(".") or size > _LONGEST_PREFIX_BYTES:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} cannot begin a file name: no slash, no leading dot, 1 to {_LONGEST_PREFIX_BYTES} bytes"
-        )
     return text
 
 

@@ -30,12 +30,14 @@ class Moment(NamedTuple):
 class Zero:
     """What was seen of a target's instances just before a request: `reached` None is that nobody could look.
 
-    `since_ns` is since when there is none, as far as that was seen; `living` are those that are not gone.
+    `since_ns` is since when there is none, as far as that was seen; `living` are those that are not gone; `why` is why
+    nobody could look.
     """
 
     reached: bool | None
     since_ns: int | None = None
     living: tuple[str, ...] = ()
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,15 @@ class Start:
 
     instance: str
     points: Mapping[str, Moment] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """An instance as far as it was seen; `gone_ns` (monotonic) is None while it is there."""
+
+    instance: str
+    points: Mapping[str, Moment]
+    gone_ns: int | None
 
 
 class Watcher(Protocol):
@@ -63,6 +74,12 @@ class Watcher(Protocol):
     async def start_of(self, host: str, instance: str | None, sent_ns: int) -> Start | None:
         """What is known of the instance that answered a request sent at `sent_ns`; None: it was never seen."""
 
+    def clock(self) -> tuple[float, float] | None:
+        """Milliseconds by which the source's clock is ahead of this machine's, and how far that may be off.
+
+        None: it has no clock of its own.
+        """
+
     async def close(self) -> None:
         """Look no more."""
 
@@ -72,7 +89,7 @@ def is_proven(zero: Zero, start: Start | None, sent_ns: int) -> tuple[bool | Non
     if zero.reached is False:
         return False, f"there was an instance at the send: {', '.join(zero.living)}"
     if zero.reached is None:
-        return None, "nobody could see whether there was an instance"
+        return None, f"nobody could see whether there was an instance{': ' * bool(zero.why)}{zero.why}"
     if start is None:
         return None, "the instance that answered was not seen"
     created = start.points.get("created")

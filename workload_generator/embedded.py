@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,9 +19,8 @@ import yaml
 from workload_generator.children import die_with_parent
 from workload_generator.errors import BenchError
 from workload_generator.load.platforms import LOCAL, platform_of
+from workload_generator.local.fanout import BROKER, PARALLELISM, FanOut
 from workload_generator.local.process import free_port
-
-BROKER = "default/default"
 
 _KN_BENCH = "import sys; from workload_generator.__main__ import kn_bench; sys.exit(kn_bench())"
 _SERVICE = "import sys; from workload_generator.__main__ import {0}; sys.exit({0}())"
@@ -41,23 +40,38 @@ class Embedded:
         """On `port`, or a free one. `said` gets what it prints, `folder` its settings; `configure` says which."""
         self._port = free_port(port, first=_own_part(_FIRST_PORT, 900))
         self.url = f"http://127.0.0.1:{self._port}"
-        self.receiver_port = free_port(first=_own_part(_FIRST_RECEIVER_PORT, 480), last=_FIRST_RECEIVER_PORT + 499)
+        first = _FIRST_RECEIVER_PORT
+        self.receiver_port = free_port(first=_own_part(first, 480), last=first + 499)
+        self.logger_port = free_port(first=_own_part(first + 500, 480), last=first + 999)
         self.said = said
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
         self._document: Mapping[str, Any] = {}
 
-    def configure(self, document: Mapping[str, Any], triggers: int = 0, parallelism: int = 10) -> None:
+    def configure(self, document: Mapping[str, Any], triggers: int = 0, parallelism: int = PARALLELISM) -> None:
         """The settings (docs/local.md) with which it starts, and so many triggers that lead to `Receivers`."""
-        receiver = f"http://127.0.0.1:{self.receiver_port}/t"
-        names = [f"receiver-{number}" for number in range(triggers)]
-        made = {name: {"subscriber": f"{receiver}/{name}", "parallelism": parallelism} for name in names}
+        made = FanOut(triggers, f"http://127.0.0.1:{self.receiver_port}", parallelism).settings()
         self._document = {**document, **({"brokers": {BROKER: {"triggers": made}}} if made else {})}
 
     @property
-    def sink(self) -> str:
-        """Where events go."""
-        return f"{self.url}/broker/{BROKER}"
+    def logger_url(self) -> str:
+        """Where the event logger of its `Receivers` listens."""
+        return f"http://127.0.0.1:{self.logger_port}"
+
+    def generate(self, flags: Sequence[str], *, event: bool) -> int:
+        """Run `workload-generator` against it, with events against its broker; returns the exit code."""
+        command = [sys.executable, "-m", "workload_generator", *flags]
+        environment = dict(os.environ)
+        if event:  # where they go, and whose clock the receivers' are compared with
+            environment |= {"K_SINK": f"{self.url}/broker/{BROKER}", "EVENT_LOGGER_URL": self.logger_url}
+        else:
+            command.append(f"--dev-url={self.url}")
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment, preexec_fn=die_with_parent())
+        try:
+            return process.wait()
+        except BaseException:
+            end_process(process)  # when the Ctrl-C reached it too, this is its second signal: it ends at once
+            raise
 
     def __enter__(self) -> Embedded:
         config = self._folder / "platform.yaml"
@@ -135,10 +149,9 @@ class Receivers:
     """`event-logger` and `receiver` as children, the former writing among the logs. A context like the platform's."""
 
     def __init__(self, platform: Embedded, logs: Path) -> None:
-        port = free_port(first=_own_part(_FIRST_RECEIVER_PORT + 500, 480), last=_FIRST_RECEIVER_PORT + 999)
         self._commands = [
-            ("event_logger", port, f"--data={logs}"),
-            ("receiver", platform.receiver_port, f"--logger=http://127.0.0.1:{port}"),
+            ("event_logger", platform.logger_port, f"--data={logs}"),
+            ("receiver", platform.receiver_port, f"--logger={platform.logger_url}"),
         ]
         self._said = platform.said
         self._processes: list[subprocess.Popen[bytes]] = []

@@ -4,6 +4,8 @@ Rules:
 - an event's id is `<run id>-<seq>`, its `time` the start of its request, its `sequence` the number in twelve digits, so
   that it sorts as text too (https://github.com/cloudevents/spec/blob/main/cloudevents/extensions/sequence.md)
 - the SDK builds one event, with marks where the holes are; a mark is random, so that no text of a user's is one
+- what changes seldom (the second, and with the number of digits the length) is filled in when it does, so that an event
+  costs one formatting of its number and its microseconds
 - data is text; in a template `${seq}`, `${id}` and `${time}` stand for the event's own
 """
 
@@ -29,7 +31,7 @@ PLACEHOLDERS = ("seq", "id", "time")
 PLACEHOLDER = re.compile(r"\$\{([^}]*)\}")
 JSON_TYPE = re.compile(r"(application|text)/([a-zA-Z0-9.-]+\+)?json(;.*)?", re.DOTALL)
 
-_SEQ, _MICROSECOND, _LENGTH = range(3)
+_SEQ, _MICROSECOND = range(2)
 _SECOND = secrets.token_hex(12).encode()  # where the time up to its second goes, as text
 _TIME = "2000-01-01T00:00:00.123456Z"
 
@@ -57,32 +59,6 @@ def data_of_size(size: int) -> str:
     return '"' + "x" * (size - 2) + '"' if size > 1 else "0" * size
 
 
-class Form:
-    """Bytes with holes for the number, the microseconds and the length of the data; seconds are filled in once."""
-
-    __slots__ = ("_format", "_pick", "_raw")
-
-    def __init__(self, text: bytes, holes: Mapping[bytes, tuple[bytes, tuple[int, ...]]]) -> None:
-        pattern = re.compile(b"|".join(map(re.escape, holes)))
-        kinds = [kind for match in pattern.finditer(text) for kind in holes[match[0]][1]]
-        raw = pattern.sub(lambda match: holes[match[0]][0], text.replace(b"%", b"%%")) if kinds else text
-        self._raw = self._format = raw
-        self._pick: Callable[[tuple[int, int, int]], Any] | None = itemgetter(*kinds) if kinds else None
-
-    @property
-    def varies(self) -> bool:
-        """Whether it has any hole."""
-        return self._pick is not None
-
-    def turn(self, second: bytes) -> None:
-        """A new second has begun: `2026-11-25T08:00:00.`"""
-        self._format = self._raw.replace(_SECOND, second)
-
-    def fill(self, values: tuple[int, int, int]) -> bytes:
-        """The bytes for a number, its microseconds and a length."""
-        return self._format if self._pick is None else self._format % self._pick(values)
-
-
 class EventEncoder:
     """Encodes the events of one run: `head(headers, length mark)` makes the request's head, and is called once.
 
@@ -92,27 +68,32 @@ class EventEncoder:
     def __init__(self, draft: Draft, id_prefix: str, head: Callable[[Mapping[str, str], int], bytes]) -> None:
         id_mark, seq_mark, data_mark = (secrets.token_hex(12) for _ in range(3))
         headers, body = _build(draft, id_mark, seq_mark, data_mark)
-        stamp = (_SECOND + b"%06dZ", (_MICROSECOND,))
-        number = (id_prefix.replace("%", "%%").encode() + b"%d", (_SEQ,))
-        holes = {id_mark.encode(): number, seq_mark.encode(): (b"%012d", (_SEQ,)), _TIME.encode(): stamp}
+        stamp = (_SECOND + b"%06dZ", _MICROSECOND)
+        number = (id_prefix.replace("%", "%%").encode() + b"%d", _SEQ)
+        holes = {id_mark.encode(): number, seq_mark.encode(): (b"%012d", _SEQ), _TIME.encode(): stamp}
         data = (draft.data or "").encode()
         if draft.is_template:
             marks = {name: secrets.token_hex(12) for name in PLACEHOLDERS}
             data = PLACEHOLDER.sub(lambda match: marks[match[1]], draft.data or "").encode()
             holes |= {marks["id"].encode(): number, marks["time"].encode(): stamp}
-            holes[marks["seq"].encode()] = (b"%d", (_SEQ,))
+            holes[marks["seq"].encode()] = (b"%d", _SEQ)
         if draft.mode == BINARY:
             body = data
         elif draft.has_json:
             body = body.replace(orjson.dumps(data_mark), data)
         else:
             body = body.replace(orjson.dumps(data_mark), orjson.dumps(data.decode()))
-        self._body = Form(body, holes)
         length_mark = int(secrets.token_hex(7), 16) + 10**16  # a length that no body has
-        length = length_mark if self._body.varies else len(body)
-        self._head = Form(head(headers, length), {**holes, str(length_mark).encode(): (b"%d", (_LENGTH,))})
+        self._length_mark = str(length_mark).encode()
+        self._body, body_kinds = _with_holes(body, holes)
+        self._head, head_kinds = _with_holes(head(headers, length_mark), holes)
+        self._same = b"" if body_kinds else body  # copied as it is, however long
+        self._pick = _picker(head_kinds + body_kinds)
+        self._pick_body = _picker(body_kinds)
+        self._format = b""
         self._offset_ns = 0
         self._second = -1
+        self._lowest = self._limit = 0  # numbers with as many digits as the last one
 
     def begin(self, offset_ns: int) -> None:
         """Set where the wall clock stands."""
@@ -121,17 +102,32 @@ class EventEncoder:
     def encode(self, seq: int, start_ns: int) -> bytes:
         """The whole request of event `seq` that starts at `start_ns` on the monotonic clock."""
         second, rest_ns = divmod(start_ns + self._offset_ns, NS_PER_S)
-        if second != self._second:
-            self._turn(second)
-        us = rest_ns // 1000
-        body = self._body.fill((seq, us, 0))
-        return self._head.fill((seq, us, len(body))) + body
+        if second != self._second or not self._lowest <= seq < self._limit:
+            self._turn(second, seq)
+        varying: bytes = self._format % self._pick((seq, rest_ns // 1000))
+        return varying + self._same
 
-    def _turn(self, second: int) -> None:
+    def _turn(self, second: int, seq: int) -> None:
+        """A second or another number of digits has begun."""
+        digits = len(str(seq))
         self._second = second
-        text = rfc3339(second * NS_PER_S)[:20].encode()
-        self._head.turn(text)
-        self._body.turn(text)
+        self._lowest, self._limit = 10 ** (digits - 1) if digits > 1 else 0, 10**digits
+        text = rfc3339(second * NS_PER_S)[:20].encode()  # 2026-11-25T08:00:00.
+        body = b"" if self._same else self._body.replace(_SECOND, text)
+        length = len(self._same or body % self._pick_body((seq, 0)))
+        head = self._head.replace(_SECOND, text).replace(self._length_mark, b"%d" % length)
+        self._format = head + body
+
+
+def _with_holes(text: bytes, holes: Mapping[bytes, tuple[bytes, int]]) -> tuple[bytes, list[int]]:
+    """The text as a format, and what its holes take, in order."""
+    pattern = re.compile(b"|".join(map(re.escape, holes)))
+    kinds = [holes[match[0]][1] for match in pattern.finditer(text)]
+    return pattern.sub(lambda match: holes[match[0]][0], text.replace(b"%", b"%%")), kinds
+
+
+def _picker(kinds: list[int]) -> Callable[[tuple[int, int]], Any]:
+    return itemgetter(*kinds) if kinds else lambda _: ()
 
 
 def _build(draft: Draft, id_mark: str, seq_mark: str, data_mark: str) -> tuple[dict[str, str], bytes]:

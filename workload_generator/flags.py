@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
 from typing import TypeVar
 
 from workload_generator.document import Scalar
 
 T = TypeVar("T")
+
+MOST_PROCESSES = 256
+"""Of one generator."""
+_TRUE = {"1", "t", "T", "true", "TRUE", "True"}
+_FALSE = {"0", "f", "F", "false", "FALSE", "False"}
+_LONGEST_PREFIX_BYTES = 200
 
 
 def as_in_a_file(read: Callable[[Scalar], T]) -> Callable[[str], T]:
@@ -21,3 +28,22 @@ def as_in_a_file(read: Callable[[Scalar], T]) -> Callable[[str], T]:
             raise argparse.ArgumentTypeError(str(error)) from None
 
     return read_flag
+
+
+def go_bool(text: str) -> bool:
+    """An argparse type: a boolean as Go's flag package reads it."""
+    if text in _TRUE:
+        return True
+    if text in _FALSE:
+        return False
+    raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+
+
+def log_prefix(text: str) -> str:
+    """An argparse type: what a log file's name can begin with."""
+    size = len(os.fsencode(text))
+    if not text or "/" in text or "\0" in text or text.startswith(".") or size > _LONGEST_PREFIX_BYTES:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} cannot begin a file name: no slash, no leading dot, 1 to {_LONGEST_PREFIX_BYTES} bytes"
+        )
+    return text

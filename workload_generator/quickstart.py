@@ -7,10 +7,7 @@ of the Python one.
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -22,8 +19,7 @@ from rich.console import Console
 
 from workload_generator.bundled import find_experiment, find_platform
 from workload_generator.catalog import Function, load_catalog
-from workload_generator.children import die_with_parent
-from workload_generator.embedded import BROKER, Embedded, Receivers, end_process
+from workload_generator.embedded import Embedded, Receivers
 from workload_generator.errors import BenchError, UsageError
 from workload_generator.extraction import extract_and_show
 from workload_generator.loading import load_experiment
@@ -69,10 +65,10 @@ def quickstart(data: Path, port: int | None, console: Console) -> None:
                 platform.wait_for_zero()
             if part.events:
                 with Receivers(platform, logs):
-                    valid = _generate(part, platform.url, logs, Path(name))
+                    valid = _generate(part, platform, logs, Path(name))
                     platform.wait_for_delivery()
             else:
-                valid = _generate(part, platform.url, logs, Path(name))
+                valid = _generate(part, platform, logs, Path(name))
             if not valid:
                 invalid.append(part.title)
                 console.print("[yellow]its verdict is invalid, for the reasons above; the quickstart goes on[/]")
@@ -170,18 +166,11 @@ def _platform(port: int | None, said: Path, folder: Path) -> Embedded:
     return platform
 
 
-def _generate(part: Part, url: str, logs: Path, folder: Path) -> bool:
+def _generate(part: Part, platform: Embedded, logs: Path, folder: Path) -> bool:
     """Run one part; whether its verdict is valid. Raises BenchError when it has no whole log."""
     config = find_experiment(part.experiment) if part.events else narrowed(part.experiment, part.services, folder)
-    command = [sys.executable, "-m", "workload_generator", f"--config={config}", f"--prefix={part.prefix}"]
-    command += [f"--log-dir={logs}", *part.flags] + ([] if part.events else [f"--dev-url={url}"])
-    environment = {**os.environ, "K_SINK": f"{url}/broker/{BROKER}"} if part.events else None
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment, preexec_fn=die_with_parent())
-    try:
-        code = process.wait()
-    except BaseException:
-        end_process(process)  # when the Ctrl-C reached it too, this is its second signal: it ends at once
-        raise
+    flags = [f"--config={config}", f"--prefix={part.prefix}", f"--log-dir={logs}", *part.flags]
+    code = platform.generate(flags, event=part.events)
     if code not in (_VALID, _INVALID):
         raise BenchError(f"the workload generator ended with exit code {code}")
     return code == _VALID

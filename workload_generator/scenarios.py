@@ -8,28 +8,25 @@ from __future__ import annotations
 import argparse
 import contextlib
 import glob
-import os
 import secrets
-import subprocess
-import sys
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 from rich.console import Console
 
-from workload_generator.bundled import find_scenario
+from workload_generator.bundled import find_manifests, find_scenario
 from workload_generator.catalog import load_catalog
-from workload_generator.children import die_with_parent
+from workload_generator.cluster.platform import ClusterPlatform
 from workload_generator.cluster.scenario import Condition, Scenario, load_scenario
 from workload_generator.cluster.scenario_run import Campaign, Deployment, Job, Platform, Runner, describe, put_back
 from workload_generator.cluster.scenario_state import StateFile
 from workload_generator.codec import CodecError, decode
-from workload_generator.embedded import Embedded, Receivers, end_process
+from workload_generator.embedded import Embedded, Receivers
 from workload_generator.errors import BenchError, ExperimentError, UsageError
 from workload_generator.extraction import extract_and_show
 from workload_generator.flags import as_in_a_file
@@ -38,7 +35,7 @@ from workload_generator.reporting import MissingExtra, report_and_show
 from workload_generator.results.store import open_store
 from workload_generator.values import whole
 
-_LOCAL = "local"
+_LOCAL, _CLUSTER = "local", "cluster"
 _INVALID = 3
 _ANSWER_S = 60.0  # for a first start
 _RENAMED = {"window": "stable-window", "target-utilization-percentage": "container-concurrency-target-percentage"}
@@ -49,7 +46,12 @@ def add_scenario_command(commands: Any) -> None:
     command = commands.add_parser("scenario", help="a scenario's runs, repeated and interleaved, to the report")
     add = command.add_argument
     add("scenario", metavar="NAME|FILE", help="a bundled scenario, or a file of one (docs/scenarios.md)")
-    add("--platform", choices=(_LOCAL,), default=_LOCAL, help="the embedded platform on this machine")
+    add(
+        "--platform",
+        choices=(_LOCAL, _CLUSTER),
+        default=_LOCAL,
+        help="the embedded platform on this machine, or a cluster",
+    )
     add("--languages", metavar="L,…", help="replaces the file's, as the next ones do")
     add("--rates", metavar="R,…", help="requests a second")
     add("--repeats", metavar="N", help="how often each cell of the grid is run")
@@ -58,6 +60,9 @@ def add_scenario_command(commands: Any) -> None:
     add("--out", type=Path, metavar="DIR", help="default: data/<scenario>; what is done there already is not run again")
     add("--db", type=Path, metavar="FILE", help="default: benchmark.db in that folder")
     add("--port", type=int, metavar="N", help="the embedded platform's; default: a free one")
+    add("--kubeconfig", type=Path, metavar="FILE", help="the cluster's; default: as kubectl finds it")
+    add("--context", metavar="NAME", help="of the kubeconfig; default: its current one")
+    add("--manifests", type=Path, metavar="DIR", help="the folder k8s/; default: the installed one")
     add("--dry-run", action="store_true", help="print the order and the planned time, and run nothing")
     add("--restore", action="store_true", help="only put back what a scenario that was killed had changed")
     command.set_defaults(command=scenario_command)
@@ -69,7 +74,8 @@ def scenario_command(options: argparse.Namespace) -> int:
     path = find_scenario(options.scenario)
     scenario = load_scenario(path, _flags(options))
     out = options.out or Path("data") / scenario.scenario
-    scenario = _with_what_is_built(scenario, console)
+    if options.platform == _LOCAL:
+        scenario = _with_what_is_built(scenario, console)
     if options.dry_run:
         seed = secrets.randbits(63) if options.seed is None else options.seed
         for line in describe(Campaign(scenario, path, options.platform, seed)):
@@ -81,9 +87,9 @@ def scenario_command(options: argparse.Namespace) -> int:
 
     logs, db = out / "logs", options.db or out / "benchmark.db"
     with StateFile(out) as file:
-        with _platform(options, scenario, out, file) as platform:
+        with _platform(options, scenario, out, say) as platform:
             if options.restore:
-                say("restored" if put_back(file, platform, say) else f"{file.path}: nothing is to be put back")
+                _restore(file, platform, say)
                 return 0
             seed = options.seed
             if seed is None:
@@ -103,6 +109,19 @@ def scenario_command(options: argparse.Namespace) -> int:
         say(f"[yellow]invalid[/] run {run.number}, {run.prefix} ({run.run_id}): its log and the report say why")
     say(f"{len(runs)} runs in {out}, {len(invalid)} of them invalid")
     return _INVALID if invalid else 0
+
+
+def _restore(file: StateFile, platform: Platform, say: Callable[[str], None]) -> None:
+    """Put back what the folder says was found, or else what the platform itself says."""
+    if put_back(file, platform, say):
+        say("restored")
+        return
+    left = platform.left_behind()
+    if left:
+        platform.restore(left)
+        say("restored")
+    else:
+        say(f"{file.path}: nothing is to be put back")
 
 
 def _flags(options: argparse.Namespace) -> dict[str, Any]:
@@ -141,7 +160,13 @@ def _with_what_is_built(scenario: Scenario, console: Console) -> Scenario:
 
 
 @contextlib.contextmanager
-def _platform(options: argparse.Namespace, scenario: Scenario, out: Path, file: StateFile) -> Iterator[Platform]:
+def _platform(
+    options: argparse.Namespace, scenario: Scenario, out: Path, say: Callable[[str], None]
+) -> Iterator[Platform]:
+    if options.platform == _CLUSTER:
+        manifests = options.manifests or find_manifests()
+        yield ClusterPlatform(scenario, out / "logs", manifests, say, options.kubeconfig, options.context)
+        return
     said = out / "platform.txt"
     said.touch()
     with tempfile.TemporaryDirectory(prefix="kn-bench-") as name, contextlib.ExitStack() as stack:
@@ -189,6 +214,10 @@ class LocalPlatform:
         """End it."""
         self._patched = False
         self.close()
+
+    def left_behind(self) -> dict[str, Any]:
+        """Nothing can be: see `read`."""
+        return {}
 
     def close(self) -> None:
         """End its processes."""
@@ -247,16 +276,8 @@ class LocalPlatform:
             raise UsageError("pods: the embedded platform has none; use processes")
         config = self._folder / f"{job.name}.yaml"
         config.write_text(job.experiment)
-        command = [sys.executable, "-m", "workload_generator", f"--config={config}", f"--prefix={job.prefix}"]
-        command += [f"--log-dir={self._logs}", f"--run-id={job.run_id}", *job.flags]
-        command += [] if job.event else [f"--dev-url={self._embedded.url}"]
-        environment = {**os.environ, "K_SINK": self._embedded.sink} if job.event else None
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment, preexec_fn=die_with_parent())
-        try:
-            return process.wait()
-        except BaseException:
-            end_process(process)  # when the Ctrl-C reached it too, this is its second signal: it ends at once
-            raise
+        flags = [f"--config={config}", f"--prefix={job.prefix}", f"--log-dir={self._logs}", f"--run-id={job.run_id}"]
+        return self._embedded.generate([*flags, *job.flags], event=job.event)
 
 
 def _run_id_of(log: Path) -> str | None:

@@ -1,10 +1,10 @@
 """A stand-in for Knative's controllers, ours, since theirs cannot be had here (README.md says why).
 
 What it plays: a Service gets its Configuration, Revision, PodAutoscaler, Route and Deployment, with the labels and
-owners that Knative gives them; a ContainerSource gets its Deployment and SinkBinding, and K_SINK when the sink has an
-address; Brokers and Triggers become ready. From there on Deployments, pods, owners and garbage are the real control
-plane's. What it does not play: the webhooks (nothing is defaulted or refused beyond the CRDs), autoscaling (a test says
-`scale`), traffic.
+owners that Knative gives them; a ContainerSource gets its Deployment and SinkBinding, and K_SINK when the sink has
+an address; Brokers, Triggers, Sequences and RabbitMQ clusters become ready; a RabbitMQ trigger has its dispatcher.
+From there on Deployments, pods, owners and garbage are the real control plane's. What it does not play: the webhooks
+(nothing is defaulted or refused beyond the CRDs), autoscaling (a test says `scale`), traffic.
 
 Rules:
 - it looks again and again and mends what differs; nothing hangs on an event that could be missed
@@ -71,6 +71,8 @@ class Knative:
     def _run(self) -> None:
         steps: list[tuple[str, str, Callable[[Doc], None]]] = [
             (f"{SERVING}/v1", "Service", self._service),
+            ("rabbitmq.com/v1beta1", "RabbitmqCluster", self._rabbitmq),
+            ("flows.knative.dev/v1", "Sequence", self._sequence),
             ("eventing.knative.dev/v1", "Broker", self._broker),
             ("eventing.knative.dev/v1", "Trigger", self._trigger),
             (f"{SOURCES}/v1", "ContainerSource", self._source),
@@ -204,7 +206,11 @@ class Knative:
         """Older revisions have no pods once a newer one is ready."""
         for each in self._api.list("apps/v1", "Deployment", namespace, f"{SERVING}/service={service}"):
             if each["metadata"]["labels"][f"{SERVING}/revision"] != current and each["spec"]["replicas"]:
-                self._api.patch(each, {"spec": {"replicas": 0}})
+                self._api.patch({"apiVersion": "apps/v1", "kind": "Deployment", **each}, {"spec": {"replicas": 0}})
+        for each in self._api.list(AUTOSCALING, "PodAutoscaler", namespace, f"{SERVING}/service={service}"):
+            if each["metadata"]["name"] != current and each.get("status", {}).get("desiredScale"):
+                scaler = {"apiVersion": AUTOSCALING, "kind": "PodAutoscaler", **each}
+                self._api.patch(scaler, {"status": {"desiredScale": 0}}, "/status")
 
     # Eventing
 
@@ -217,10 +223,35 @@ class Knative:
         namespace = trigger["metadata"]["namespace"]
         broker = self._api.find("eventing.knative.dev/v1", "Broker", namespace, trigger["spec"]["broker"])
         if broker is not None and is_true(broker, "Ready"):
+            if broker["metadata"].get("annotations", {}).get("eventing.knative.dev/broker.class") == "RabbitMQBroker":
+                self._dispatcher(trigger)
             self._status(trigger, [{"type": "Ready", "status": "True"}])
         else:
             reason = "BrokerDoesNotExist" if broker is None else "BrokerNotReady"
             self._status(trigger, [{"type": "Ready", "status": "Unknown", "reason": reason}])
+
+    def _dispatcher(self, trigger: Doc) -> None:
+        """eventing-rabbitmq's: a Deployment for each trigger, whose environment has the annotation's parallelism."""
+        name = f"{trigger['metadata']['name']}-dispatcher"
+        labels = {"knative-bench.test/dispatcher": name}
+        parallelism = trigger["metadata"].get("annotations", {}).get("rabbitmq.eventing.knative.dev/parallelism", "1")
+        container = {
+            "name": "dispatcher",
+            "image": "dev.local/dispatcher:1",
+            "env": [{"name": "PARALLELISM", "value": parallelism}],
+        }
+        spec = {
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}},
+        }
+        self._api.apply(_owned(trigger, "apps/v1", "Deployment", name, labels) | {"spec": spec}, "knative")
+
+    def _sequence(self, sequence: Doc) -> None:
+        self._status(sequence, [{"type": "Ready", "status": "True"}])
+
+    def _rabbitmq(self, cluster: Doc) -> None:
+        kinds = ("AllReplicasReady", "ClusterAvailable", "ReconcileSuccess")
+        self._status(cluster, [{"type": kind, "status": "True", "reason": "Played"} for kind in kinds])
 
     def _source(self, source: Doc) -> None:
         meta = source["metadata"]

@@ -18,7 +18,16 @@ from tests.cluster.conditions import is_true
 from tests.cluster.knative import Knative
 from tests.cluster.namespaces import Namespaces
 from tests.cluster.plane import Plane
-from tests.test_manifests import COMPONENTS, EVENTING, FOLDERS, combined, documents, one, templates
+from tests.test_manifests import (
+    COMPONENTS,
+    EVENTING,
+    FOLDERS,
+    RECEIVER_SERVICE,
+    combined,
+    documents,
+    one,
+    templates,
+)
 
 DEDICATED = {"workload-generator", "workload-generator-shards", "metrics"}
 
@@ -57,6 +66,32 @@ def test_every_folder_is_taken_and_a_second_time_changes_nothing(namespaces: Nam
 def test_every_component_is_taken(namespaces: Namespaces, tmp_path: Path, component: str) -> None:
     with moved(namespaces, combined(tmp_path, "base", component)) as docs:
         namespaces.apply(docs)
+
+
+@pytest.mark.parametrize("components", [(), (RECEIVER_SERVICE,)], ids=["deployment", "knative-service"])
+@pytest.mark.parametrize("folder", ["eventing/rabbitmq", "eventing/in-memory", "eventing/sequence"])
+def test_eventing_becomes_ready(
+    plane: Plane, kube: Api, namespaces: Namespaces, tmp_path: Path, folder: str, components: tuple[str, ...]
+) -> None:
+    """Pods are admitted, scheduled and have their volume; what Knative's controllers would say is the stand-in's."""
+    with moved(namespaces, combined(tmp_path, folder, *components)) as docs:
+        where = docs[0]["metadata"]["namespace"]
+        namespaces.apply(docs)
+        with Knative(kube, [where]):
+            for doc in docs:
+                condition = {"Deployment": "Available", "Broker": "Ready", "Trigger": "Ready"}.get(doc["kind"])
+                if doc["apiVersion"].startswith("serving.knative.dev/"):
+                    condition = "Ready"
+                if condition is not None:
+                    name = doc["metadata"]["name"]
+                    wait_for(
+                        f"{doc['kind']} {name}",
+                        lambda doc=doc, name=name, condition=condition: is_true(
+                            kube.get(doc["apiVersion"], doc["kind"], where, name), condition
+                        ),
+                    )
+        claim = kube.get("v1", "PersistentVolumeClaim", where, "event-logger")
+        assert claim["status"]["phase"] == "Bound"
 
 
 def test_a_field_that_does_not_exist_is_refused(namespaces: Namespaces) -> None:

@@ -20,8 +20,13 @@ RIGHTS: dict[str, dict[tuple[str, str], set[tuple[str, str, str]]]] = {
     # By component, then by account: namespace, API group and resource that it may look at. All else is denied.
     "": {("workload-generator", "workload-generator"): set()},
     "cold-start-watcher": {
-        ("workload-generator", "workload-generator"): {("functions", "", "pods"), ("functions", "", "events")}
+        ("workload-generator", "workload-generator"): {
+            ("functions", "", "pods"),
+            ("functions", "serving.knative.dev", "revisions"),
+            ("functions", "autoscaling.internal.knative.dev", "podautoscalers"),
+        }
     },
+    "cold-start-events": {("workload-generator", "workload-generator"): {("functions", "", "events")}},
     "eventing": {("workload-generator", "workload-generator"): set()},
     "scenario-3": {("workload-generator", "workload-generator"): set()},
 }
@@ -103,13 +108,14 @@ def test_the_watcher_looks_and_cannot_touch(
     account = kube.as_account(names["workload-generator"], "workload-generator")
     doings = {
         "pods": lambda: account.list("v1", "Pod", names["functions"]),
+        "revisions": lambda: account.list("serving.knative.dev/v1", "Revision", names["functions"]),
         "events": lambda: account.list("v1", "Event", names["functions"]),
         "secrets": lambda: account.list("v1", "Secret", names["functions"]),
         "a pod": lambda: account.delete("v1", "Pod", names["functions"], "any"),
         "other pods": lambda: account.list("v1", "Pod", "kube-system"),
         "nodes": lambda: account.list("v1", "Node"),
     }
-    allowed = {"pods", "events"} if component == "cold-start-watcher" else set()
+    allowed = {"cold-start-watcher": {"pods", "revisions"}, "cold-start-events": {"events"}}.get(component, set())
     for what, do in doings.items():
         if what in allowed:
             do()

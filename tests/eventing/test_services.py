@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import signal
 from collections import Counter
 from pathlib import Path
 
 import aiohttp
+import orjson
 import pytest
 
-from tests.eventing.services import Load, Services, headers
+from tests.eventing.services import SOON_S, Load, Services, headers
 from workload_generator.eventing.commands import event_logger_main, receiver_main
 from workload_generator.eventing.receipts import (
     Batch,
@@ -104,6 +106,55 @@ async def test_sigterm_ends_with_everything_written(services: Services, workers:
     written = Counter(row["instance"] for row in rows)
     assert {name: int(row["received"]) for name, row in reports.items() if int(row["received"])} == written
     assert all(int(row["half_rtt_ns"]) >= 0 for row in reports.values() if row["half_rtt_ns"])
+
+
+def a_child_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+
+
+async def test_a_worker_that_dies_ends_them_all_and_loses_nothing_acknowledged(services: Services) -> None:
+    logger = await services.logger()
+    receiver = await services.receiver(logger.url, "--workers=2")
+    assert receiver.process is not None
+    pid = receiver.process.pid
+    async with Load(f"{receiver.url}/t/a", connections=16) as load:
+        await load.until(200)
+        os.kill(a_child_of(pid), signal.SIGKILL)
+        assert await receiver.process.wait() == 1, "whoever started it starts it anew"
+        acknowledged = set(load.acknowledged)
+    assert acknowledged <= services.ids()
+
+
+async def test_a_full_buffer_is_an_honest_429(services: Services) -> None:
+    logger = await services.logger()
+    receiver = await services.receiver(logger.url, spool=False)
+    assert logger.process is not None
+
+    async def send(session: aiohttp.ClientSession, number: int, count: int) -> int:
+        events = [
+            {"specversion": "1.0", "type": "t", "source": "/s", "id": f"{number}-{each}"} for each in range(count)
+        ]
+        kind = {"Content-Type": "application/cloudevents-batch+json"}
+        async with session.post(receiver.url, data=orjson.dumps(events), headers=kind) as response:
+            assert response.status != 429 or response.headers["Retry-After"] == "1"
+            return response.status
+
+    async with aiohttp.ClientSession() as session:
+        logger.process.send_signal(signal.SIGSTOP)
+        waiting = [asyncio.create_task(send(session, 0, 2000))]  # on its way to the logger
+        async with asyncio.timeout(SOON_S):
+            while await metric(receiver.url, "received") < 2000:
+                await asyncio.sleep(0.01)
+            waiting += [asyncio.create_task(send(session, number, 2000)) for number in range(1, 11)]
+            while await metric(receiver.url, "received") < 22_000:
+                await asyncio.sleep(0.01)
+        assert await send(session, 11, 1) == 429
+        logger.process.send_signal(signal.SIGCONT)
+        assert await asyncio.gather(*waiting) == [202] * 11
+        assert await send(session, 12, 1) == 202
+    ids = services.ids()
+    assert len(ids) == 22_001 and "11-0" not in ids
+    assert await metric(receiver.url, "refused") == 1
 
 
 async def test_two_triggers_are_two_deliveries(services: Services) -> None:

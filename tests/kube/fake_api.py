@@ -17,7 +17,8 @@ import threading
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,10 @@ class FakeApi:
         self.on_change: Callable[[str, Object], None] = lambda _type, _obj: None
         """Called after each change: a place for what a controller would do, by `put` and `remove`."""
         self.git_version = "v1.36.3"
+        self.raw: dict[str, Any] = {}
+        """Answers (JSON) to GETs of other paths, such as what a proxy leads to."""
+        self.skew_s = 0.0
+        """How far its clock is ahead of this machine's."""
         self.url = ""
         self._version = 100
         self._oldest = 0
@@ -147,6 +152,7 @@ class FakeApi:
         """Listen on loopback."""
         self._loop = asyncio.get_running_loop()
         app = web.Application(client_max_size=2**24)
+        app.on_response_prepare.append(self._date)
         app.router.add_route("*", "/{path:.*}", self._answer)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
@@ -164,6 +170,21 @@ class FakeApi:
         self.end_watches()
         if self._runner is not None:
             await self._runner.cleanup()
+
+    def replay(self, kind: str, resource: Resource, obj: Object) -> None:
+        """Send a change on every watch, whatever is true: a repeated one, or one out of its order."""
+        self._send(kind, resource, copy.deepcopy(obj))
+
+    def tear_watches(self) -> None:
+        """Break the connection of every watch in the middle of an event."""
+        self._send("TORN", None, {})
+
+    def now(self) -> str:
+        """Its time, as the API writes it: whole seconds."""
+        return f"{datetime.now(UTC) + timedelta(seconds=self.skew_s):%Y-%m-%dT%H:%M:%SZ}"
+
+    async def _date(self, _request: web.Request, response: web.StreamResponse) -> None:
+        response.headers["Date"] = format_datetime(datetime.now(UTC) + timedelta(seconds=self.skew_s), usegmt=True)
 
     # Answers
 
@@ -187,6 +208,8 @@ class FakeApi:
         if request.path == "/version":
             major, minor = self.git_version.lstrip("v").split(".")[:2]
             return web.json_response({"gitVersion": self.git_version, "major": major, "minor": minor})
+        if request.path in self.raw:
+            return web.json_response(self.raw[request.path])
         if found := re.fullmatch(r"/(?:api/(v1)|apis/([^/]+/[^/]+))", request.path):
             return self._discovery(found[1] or found[2])
         match = _PATH.fullmatch(request.path)
@@ -274,6 +297,11 @@ class FakeApi:
                 await response.prepare(request)
                 while (event := await queue.get()) is not None:
                     kind, of, obj = event
+                    if kind == "TORN":
+                        await response.write(b'{"type":"MODIFIED","object":{"metadata":{"na')
+                        assert request.transport is not None
+                        request.transport.abort()
+                        return response
                     if of is None or (of is resource and _selected(request, obj, namespace)):
                         await response.write(json.dumps({"type": kind, "object": obj}).encode() + b"\n")
                 await response.write_eof()
@@ -335,7 +363,7 @@ class FakeApi:
             return _refusal(409, "Conflict", "the UID in the precondition does not match")
         if there["metadata"].get("finalizers"):
             there = copy.deepcopy(there)
-            there["metadata"].setdefault("deletionTimestamp", _now())
+            there["metadata"].setdefault("deletionTimestamp", self.now())
             self._store(resource, there)
         else:
             self.remove(resource, name, namespace)
@@ -363,7 +391,7 @@ class FakeApi:
         before = self._of(resource).get(key)
         if before is None:
             about.setdefault("uid", str(uuid.uuid4()))
-            about.setdefault("creationTimestamp", _now())
+            about.setdefault("creationTimestamp", self.now())
             about.setdefault("generation", 1)
         else:
             for name in ("uid", "creationTimestamp"):
@@ -450,9 +478,13 @@ def _selected(request: web.Request, obj: Object, namespace: str) -> bool:
     about = obj["metadata"]
     if namespace and about.get("namespace") != namespace:
         return False
-    for term in filter(None, request.query.get("labelSelector", "").split(",")):
-        name, equal, value = (term.replace("==", "=").replace("!=", "!").replace("!", "!=")).partition("=")
+    for term in filter(None, re.split(r",(?![^(]*\))", request.query.get("labelSelector", ""))):
         labels = about.get("labels") or {}
+        if found := re.fullmatch(r"(\S+) in \((.*)\)", term):
+            if labels.get(found[1]) not in found[2].split(","):
+                return False
+            continue
+        name, equal, value = (term.replace("==", "=").replace("!=", "!").replace("!", "!=")).partition("=")
         if name.endswith("!"):
             fits = labels.get(name[:-1]) != value
         else:
@@ -480,7 +512,3 @@ def _status(code: int, reason: str, message: str) -> Object:
 
 def _refusal(code: int, reason: str, message: str, headers: dict[str, str] | None = None) -> web.Response:
     return web.json_response(_status(code, reason, message), status=code, headers=headers)
-
-
-def _now() -> str:
-    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"

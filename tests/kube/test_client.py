@@ -296,3 +296,13 @@ async def test_a_watch_ends_when_the_server_ends_it(api: FakeApi, kube: Kube) ->
     async with contextlib.aclosing(kube.watch(PODS, resource_version=version, turn_s=1)) as events:
         seen = [(event.type, event.object["metadata"]["name"]) async for event in events]
     assert seen == [("ADDED", "p")]
+
+
+async def test_any_path_may_be_read(api: FakeApi, kube: Kube) -> None:
+    api.raw["/api/v1/nodes/n/proxy/stats/summary"] = {"node": {"nodeName": "n"}}
+    assert b'"nodeName"' in await kube.raw("/api/v1/nodes/n/proxy/stats/summary", {"only_cpu_and_memory": "true"})
+    assert api.requests[-1] == "GET /api/v1/nodes/n/proxy/stats/summary?only_cpu_and_memory=true"
+    with pytest.raises(errors.ApiAbsent):
+        await kube.raw("/nothing")
+    api.fail("GET /api/v1/nodes/n/proxy", status=503)  # asked again, as all GETs are
+    assert await kube.raw("/api/v1/nodes/n/proxy/stats/summary")

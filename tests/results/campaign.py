@@ -14,6 +14,7 @@ from pathlib import Path
 from tests.results import logs
 from workload_generator import codec
 from workload_generator.clock import NS_PER_MS, NS_PER_S, Anchor, rfc3339
+from workload_generator.metrics import Condition, Gap, Replicas, Row, Scale, schema_of, stamp
 from workload_generator.records import ErrorKind, Phase, Result
 from workload_generator.results.extract import extract
 from workload_generator.results.store import open_store
@@ -218,5 +219,41 @@ def _add_metrics(db: Path, runs: list[Made], draw: random.Random) -> None:
             "CREATE TABLE pod_metrics (id INTEGER PRIMARY KEY, pod_name TEXT, node_name TEXT, container_name TEXT, "
             "cpu_usage TEXT, memory_usage TEXT, cpu_percentage REAL, memory_percentage REAL, timestamp TEXT)"
         )
+        for table, rows in _scaling(runs[0]).items():
+            for statement in schema_of(table):
+                store.execute(statement)
+            store.execute_many(f"INSERT INTO {table} VALUES (NULL{', ?' * len(rows[0])})", rows)
         store.execute_many(f"INSERT INTO node_metrics VALUES (NULL{', ?' * 6})", nodes)
         store.execute_many(f"INSERT INTO pod_metrics VALUES (NULL{', ?' * 8})", pods)
+
+
+def _scaling(run: Made) -> dict[str, list[Row]]:
+    """One pod before the run, then more of it and of a second revision, as `top` records it; only the first run's."""
+
+    def at(seconds: float) -> str:
+        return stamp(run.start.wall_ns + int(seconds * NS_PER_S))
+
+    who = ("functions", "empty-go-http-0", "empty-go-http-0-00001")
+    of = ("functions", "PodAutoscaler", who[2], who[1])
+    other = ("functions", "empty-go-http-0", "empty-go-http-0-00002")
+    return {
+        "metric_gaps": [
+            Gap(at(-300), "watch", "recording", 0, "began"),
+            Gap(at(-100), "watch", "recording", 0, "ended"),
+            Gap(at(-20), "watch", "recording", 0, "began"),
+            Gap(at(1.9), "watch", "recording", 0, "ended"),
+        ],
+        "scales": [
+            Scale(at(-20), *who, 1, 1, 1), Scale(at(0.4), *who, 4, 1, 0), Scale(at(1.2), *who, 4, 3, 0),
+        ],
+        "replicas": [
+            Replicas(at(-290), *who, 0, 0, 9, 0, 1),  # of a recording before, and gone when the next one began
+            Replicas(at(-19.9), *who, 0, 0, 1, 0, 1),
+            Replicas(at(0.5), *who, 1, 0, 1, 0, 0), Replicas(at(0.7), *who, 0, 1, 1, 0, 0),
+            Replicas(at(0.9), *other, 0, 0, 1, 0, 0), Replicas(at(1.1), *who, 0, 0, 2, 0, 0),
+        ],
+        "conditions": [
+            Condition(at(-20), *of, "Active", "Unknown", "Queued", None, None, 1),
+            Condition(at(0.4), *of, "Active", "True", "Traffic", None, None, 0),
+        ],
+    }  # fmt: skip

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None or DRIVER is None, reason="no c
 
 CHARTS = {
     "forest", "ecdf", "tail", "load_p50", "load_p99", "load_lost", "load_achieved", "latency", "throughput", "heat",
-    "cold", "outcomes", "delays", "delivery_rates", "machines",
+    "cold", "outcomes", "delays", "delivery_rates", "scaling", "machines",
 }  # fmt: skip
 PIXELS = {"forest", "ecdf", "heat", "cold", "outcomes"}  # one of each kind: a screenshot takes its time
 COLOURS = "return getComputedStyle(document.querySelector('{}')).{}"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workload_generator.results.naming import Names, language_of, read_file_name, read_name
+from workload_generator.results.naming import Names, language_of, read_file_name, read_name, sink_of
 
 
 @pytest.mark.parametrize(
@@ -72,6 +72,30 @@ def test_every_prefix_reads_back_from_a_file_name(prefix: str, begun: datetime, 
 )
 def test_hosts_tell_the_language(targets: list[str], language: str | None) -> None:
     assert language_of(targets) == language
+
+
+@pytest.mark.parametrize(
+    ("target", "sink"),
+    [
+        ("http://broker-ingress.knative-eventing.svc.cluster.local/eventing/default", "broker eventing/default"),
+        ("http://kafka-broker-ingress.knative-eventing.svc/eventing/default", "broker eventing/default"),
+        ("http://default-broker-ingress.eventing.svc.cluster.local", "broker eventing/default"),
+        ("http://default-broker-ingress.eventing.svc.cluster.local/", "broker eventing/default"),
+        ("http://127.0.0.1:18085/broker/default/default", "broker default/default"),
+        ("http://localhost:8080/broker/a/b?x=1", "broker a/b"),
+        ("http://receiver.eventing.svc.cluster.local/t/receiver-0", "receiver"),
+        ("http://127.0.0.1:8081/t/a", "receiver"),
+        ("http://receiver-service.eventing.svc.cluster.local", "receiver-service"),
+        ("http://127.0.0.1:8081/", "127.0.0.1"),
+        ("http://[::1]:8081/", "::1"),
+        ("http://sink", "sink"),
+        ("http://broker-ingress", "broker broker-ingress"),
+        ("http://[not-a-url", None),
+        ("", None),
+    ],
+)
+def test_a_sink_has_a_name(target: str, sink: str | None) -> None:
+    assert sink_of(target) == sink
 
 
 def test_the_prefix_comes_before_the_experiment() -> None:

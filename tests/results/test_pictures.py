@@ -45,7 +45,7 @@ def query(campaign: Path, answers: Answers, datasets: dict[str, Dataset]) -> Cal
 
 def test_every_picture_has_data_and_words_and_sql(answers: Answers, datasets: dict[str, Dataset]) -> None:
     charts = make_charts(answers, datasets)
-    assert len(charts) == 15
+    assert len(charts) == 16
     for chart in charts:
         assert chart.see.endswith(".") and len(chart.see) > 40, chart.key
         assert "SELECT" in chart.sql
@@ -62,7 +62,7 @@ def test_every_axis_has_a_title(answers: Answers, datasets: dict[str, Dataset]) 
     for chart in make_charts(answers, datasets):
         quantitative = [axis for axis in axes(chart.spec) if axis["type"] == "quantitative"]
         assert quantitative, chart.key
-        if chart.key != "machines":  # there the script adds the unit of each measure
+        if chart.key not in ("machines", "scaling"):  # there the script adds the unit of each measure
             assert all(axis["title"] for axis in quantitative), chart.key
 
 
@@ -171,6 +171,22 @@ def test_sql_of_the_machines(query: Callable[[str], list[Any]], answers: Answers
     assert replicas.value.max() == 2, "one, and one more while the run goes on"
     memory = next(line for line in answers.machines[first.id] if line.metric == "memory of pods (MiB)")
     assert memory.value.max() == pytest.approx(40), "two replicas of 20480Ki"
+
+
+def test_sql_of_the_scaling(query: Callable[[str], list[Any]], answers: Answers) -> None:
+    rows = query("scaling")
+    assert {row["revision"] for row in rows} == {"empty-go-http-0-00001", "empty-go-http-0-00002"}
+    changed = [(run, at_s, *change[1:]) for run, found in answers.conditions.items() for at_s, change in found]
+    (run,) = [run for run, at_s, *_ in changed if 0 < at_s < 2]
+    assert [change for change in changed if change[0] == run] == [
+        (run, pytest.approx(0.4, abs=0.5), "functions/empty-go-http-0-00001", "Active", "True", "Traffic")
+    ]
+    lines = {line.name: line for line in answers.scaling[run]}
+    assert {line.metric for line in lines.values()} == {"replicas of empty-go-http-0"}
+    assert list(lines) == ["desired", "actual", "pending", "running", "ready", "terminating"]
+    assert lines["desired"].value.max() == max(row["desired"] or 0 for row in rows) == 4
+    assert lines["ready"].value.max() == 3, "two of one revision and one of the other"
+    assert lines["ready"].value[[0, -1]].tolist() == [0, 0], "not known before a recording, nor after it"
 
 
 def test_the_rates_of_the_load_curve(datasets: dict[str, Dataset], answers: Answers) -> None:

@@ -52,6 +52,9 @@ class FilePlatform:
         self._log("restore")
         self.config.write_text(json.dumps(found))
 
+    def left_behind(self) -> dict[str, Any]:
+        return {}
+
     def deploy(self, deployment: Deployment) -> None:
         self._log(f"deploy {' '.join(deployment.services)}")
 

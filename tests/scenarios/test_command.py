@@ -29,6 +29,7 @@ coldStart: {gap: 500ms}
 limits: {lag: 1h}
 """,
     "serving-scenario-3-100rps-go.yaml": f"targets: [{{url: http://replaced}}]\n{BASE}",
+    "eventing-scenario-1-1000rps.yaml": f"targets: [{{url: sink}}]\nevent: {{type: t, data: x}}\n{BASE}",
     "events.yaml": f"targets: [{{url: sink}}]\nevent: {{type: t, data: x}}\n{BASE}",
 }
 
@@ -141,6 +142,24 @@ def test_events_over_triggers_and_parallelism(tmp_path: Path) -> None:
         "ON a.experiment_id = e.id ORDER BY 1",
     )
     assert accounts == [(1, 5, 20, 0)] + [(3, 5, 20, 0)] * 3
+    assert not rows(tmp_path, "SELECT 1 FROM event_accounts WHERE delay_error IS NULL"), "every clock was measured"
+
+
+@pytest.mark.parametrize(
+    ("name", "cells"),
+    [
+        ("eventing-1", [(1, 10)]),
+        ("eventing-2", [(triggers, 10) for triggers in (4, 6, 8, 10)]),
+        ("eventing-3", [(1, parallelism) for parallelism in (5, 15, 20)]),
+    ],
+)
+def test_the_bundled_eventing_scenarios(tmp_path: Path, name: str, cells: list[tuple[int, int]]) -> None:
+    code, out = run(tmp_path, name, "--rates=20", "--repeats=1", "--platform=local")
+    assert code in (0, 3), out
+    query = """
+        SELECT count(*) AS triggers, coalesce(e.workers, 10), sum(a.once), sum(a.lost), sum(a.duplicated)
+        FROM event_accounts a JOIN experiments e ON a.experiment_id = e.id GROUP BY e.id ORDER BY 1, 2"""
+    assert rows(tmp_path, query) == [(triggers, workers, 20 * triggers, 0, 0) for triggers, workers in cells]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])

@@ -70,6 +70,9 @@ class Platform(Protocol):
     def restore(self, found: Mapping[str, Any]) -> None:
         """Put back what `read` found."""
 
+    def left_behind(self) -> dict[str, Any]:
+        """What is to be put back by the platform's own account, for `restore`: the folder's may be lost."""
+
     def deploy(self, deployment: Deployment) -> None:
         """See that it is there, as patched. What is so already is left alone."""
 

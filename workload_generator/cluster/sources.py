@@ -26,6 +26,7 @@ from workload_generator.kube.resources import (
     is_ready,
     name_of,
     namespace_of,
+    owned_by,
 )
 
 SINK_VARIABLE = "K_SINK"
@@ -47,14 +48,14 @@ async def examine(kube: Kube, source: Object) -> SourceState:
     """Look at the source's Deployment, ReplicaSets and pods. Raises ApiError."""
     namespace, name = namespace_of(source), name_of(source)
     uid = source["metadata"]["uid"]
-    deployments = [one for one in (await kube.list(DEPLOYMENTS, namespace)).items if _owned_by(one, uid)]
+    deployments = [one for one in (await kube.list(DEPLOYMENTS, namespace)).items if owned_by(one, uid)]
     if not deployments:
         return SourceState(namespace, name, "unbound", f"it has no Deployment: {_ready_text(source)}")
     deployment = deployments[0]
     sets = [
         one
         for one in (await kube.list(REPLICA_SETS, namespace)).items
-        if _owned_by(one, deployment["metadata"]["uid"]) and one["spec"].get("replicas")
+        if owned_by(one, deployment["metadata"]["uid"]) and one["spec"].get("replicas")
     ]
     pods = (await kube.list(PODS, namespace)).items
     new = [one for one in sets if has_sink(one["spec"]["template"])]
@@ -94,17 +95,27 @@ async def mend(kube: Kube, state: SourceState, timeout_s: float) -> str:
         await kube.patch(CONTAINER_SOURCES, state.name, touch, state.namespace)
         done = "the source touched"
     began = time.monotonic()
-    last = state
     try:
-        async with asyncio.timeout(timeout_s), Reflector(kube, PODS, state.namespace) as pods:
+        last = await wait_bound(kube, state.namespace, state.name, timeout_s)
+    except WaitTimeout as error:
+        raise WaitTimeout(f"{done}, but {error}") from None
+    return f"{done}; after {time.monotonic() - began:.1f} s {last.text}"
+
+
+async def wait_bound(kube: Kube, namespace: str, name: str, timeout_s: float) -> SourceState:
+    """Until the source's pod runs with K_SINK, and no pod without it is left. Raises WaitTimeout, ApiError."""
+    last: SourceState | None = None
+    try:
+        async with asyncio.timeout(timeout_s), Reflector(kube, PODS, namespace) as pods:
             while True:
                 seen = _versions(pods.objects)
-                last = await examine(kube, await kube.get(CONTAINER_SOURCES, state.name, state.namespace))
+                last = await examine(kube, await kube.get(CONTAINER_SOURCES, name, namespace))
                 if not last.fault:
-                    return f"{done}; after {time.monotonic() - began:.1f} s {last.text}"
+                    return last
                 await pods.until(lambda now, seen=seen: _versions(now) != seen)  # type: ignore[misc]
     except TimeoutError:
-        raise WaitTimeout(f"{done}, but after {timeout_s:g} s: {last.text}") from None
+        what = last.text if last else "it was not looked at"
+        raise WaitTimeout(f"after {timeout_s:g} s: {what}") from None
 
 
 def _versions(objects: dict[tuple[str, str], Object]) -> dict[tuple[str, str], str]:
@@ -120,12 +131,8 @@ def has_sink(pod: Object) -> bool:
     )
 
 
-def _owned_by(obj: Object, uid: str) -> bool:
-    return any(owner["uid"] == uid for owner in obj["metadata"].get("ownerReferences") or ())
-
-
 def _pods_of(pods: list[Object], sets: list[Object]) -> list[Object]:
-    return [pod for pod in pods if any(_owned_by(pod, one["metadata"]["uid"]) for one in sets)]
+    return [pod for pod in pods if any(owned_by(pod, one["metadata"]["uid"]) for one in sets)]
 
 
 def _ready_text(source: Object) -> str:

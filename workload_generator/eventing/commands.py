@@ -84,6 +84,7 @@ def _receive(options: argparse.Namespace) -> int:
         lambda instance, counters: receiver.Receiver(
             instance, options.logger, options.spool, listening.body_timeout_s, counters
         ),
+        counters_in=options.spool,
     )
 
 

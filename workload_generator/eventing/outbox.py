@@ -5,6 +5,8 @@ Rules:
 - a receipt is safe when the logger has answered 200 for it, or when it is synced in the spool; only then is its event
   acknowledged. Where it is not, its event is refused
 - the buffer is bounded; what does not fit is refused at once
+- whoever answers 200 but does not say that all of them were written is no event logger, and takes nothing from us
+- the logger learns what each instance counted: from itself, or, when it was killed, from the next one on its disk
 """
 
 from __future__ import annotations
@@ -17,11 +19,12 @@ import sys
 import time
 from collections import deque
 from pathlib import Path
+from typing import Any, TypeGuard
 
 import aiohttp
 
-from workload_generator.eventing.counters import Column
-from workload_generator.eventing.receipts import Batch, Receipt, Report, encode_batch
+from workload_generator.eventing.counters import Column, LeftBehind, counters_path, left_behind
+from workload_generator.eventing.receipts import Batch, Receipt, Report, decode_batch, encode_batch
 from workload_generator.eventing.service import Refused
 from workload_generator.eventing.spool import Spool, open_spool, orphans
 
@@ -60,9 +63,10 @@ class Outbox:
         self._stopping = False
         self._down = False
         self._best: tuple[int, int] | None = None  # half the shortest round trip to the logger, and the offset
-        self._reported: tuple[int, ...] = ()
+        self._reported: tuple[int, ...] = (0, 0, 0)
         self._spools: list[Spool] = []
         self._own: Spool | None = None
+        self._dead: list[LeftBehind] = []
         self._lock = asyncio.Lock()
 
     async def start(self) -> None:
@@ -70,6 +74,7 @@ class Outbox:
         if self._folder is not None:
             self._own = open_spool(self._folder, self.instance)
             self._spools = [*orphans(self._folder), self._own]
+            self._dead = list(left_behind(self._folder))
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_REQUEST_S))
         self._task = asyncio.create_task(self._run())
         self._task.add_done_callback(_end_when_broken)
@@ -97,10 +102,16 @@ class Outbox:
         self._wake.set()
         await self._task
         self._drainer.cancel()
-        await asyncio.gather(self._drainer, return_exceptions=True)
+        (ended,) = await asyncio.gather(self._drainer, return_exceptions=True)
         await self._session.close()
         for spool in self._spools:
             spool.close()
+        for dead in self._dead:
+            dead.close(told=False)
+        if self._folder is not None and self._reported == tuple(self._counts()[:3]):
+            counters_path(self._folder, self.instance).unlink(missing_ok=True)
+        if isinstance(ended, Exception):
+            raise ended  # why we end: see _end_when_broken
 
     async def _run(self) -> None:
         while True:
@@ -163,17 +174,12 @@ class Outbox:
         return None
 
     async def _post(self, batch: Batch) -> None:
-        assert self._url is not None
         began_ns = time.time_ns()
         try:
-            async with self._session.post(self._url, data=encode_batch(batch)) as response:
-                if response.status != 200:
-                    raise _Unreachable(f"the logger answered {response.status}: {(await response.text())[:200]}")
-                answer = await response.json(content_type=None)
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            answer = await self._exchange(encode_batch(batch), len(batch.receipts))
+        except _Unreachable:
             self._counters.add("failed_batches")
-            raise _Unreachable(f"the logger does not answer: {error or type(error).__name__}") from None
-        self._down = False
+            raise
         self._counters.add("batches")
         self._note_clock(began_ns, time.time_ns(), answer)
 
@@ -217,29 +223,65 @@ class Outbox:
                 if spool.is_empty and spool is not self._own:
                     spool.close()
                     self._spools.remove(spool)
+            await self._tell_of_the_dead()
             if self._down and all(spool.is_empty for spool in self._spools):
                 await self._probe()
 
     async def _drain_one(self, spool: Spool) -> None:
         while (batch := spool.first()) is not None:
             try:
-                await self._post_raw(batch)
+                await self._exchange(batch, len(_spooled(batch).receipts))
             except _Unreachable as error:
                 self._set_down(str(error))
                 return
             async with self._lock:
                 spool.drop_first()
 
+    async def _tell_of_the_dead(self) -> None:
+        while self._dead and not self._down:
+            dead = self._dead[0]
+            report = Report(*(dead.counts.get(name, 0) for name in ("received", "refused", "acknowledged")))
+            try:
+                await self._exchange(encode_batch(Batch(dead.instance, 1, report, [])), 0)
+            except _Unreachable as error:
+                self._set_down(str(error))
+                return
+            self._dead.pop(0).close(told=True)
+
     async def _probe(self) -> None:
         with contextlib.suppress(_Unreachable):  # it is down still: that was said, and is counted
             await self._post(Batch(self.instance, 1, self._counts(), []))
 
-    async def _post_raw(self, batch: bytes) -> None:
+    async def _exchange(self, batch: bytes, receipts: int) -> dict[str, int]:
+        """Have the logger write an encoded batch of so many receipts; what it answered. Raises _Unreachable."""
         assert self._url is not None
         try:
             async with self._session.post(self._url, data=batch) as response:
+                text = await response.read()
                 if response.status != 200:
-                    raise _Unreachable(f"the logger answered {response.status}: {(await response.text())[:200]}")
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                    raise _Unreachable(f"the logger answered {response.status}: {_shown(text)}")
+                answer = await response.json(content_type=None)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise _Unreachable(f"the logger does not answer: {error or type(error).__name__}") from None
+        if not _says_written(answer, receipts):
+            raise _Unreachable(f"{self._url} is no event logger, or has not written all: it answered {_shown(text)}")
         self._down = False
+        return answer
+
+
+def _says_written(answer: Any, receipts: int) -> TypeGuard[dict[str, int]]:
+    names = ("written", "received_ns", "sent_ns")
+    whole = isinstance(answer, dict) and all(type(answer.get(name)) is int for name in names)
+    return whole and answer["written"] == receipts
+
+
+def _spooled(line: bytes) -> Batch:
+    """What a spool holds. Raises _Unreachable for what is none: it stays where it is, for a person to look at."""
+    try:
+        return decode_batch(line)
+    except ValueError as error:
+        raise _Unreachable(f"the spool holds what is no batch: {error}") from None
+
+
+def _shown(text: bytes) -> str:
+    return text[:200].decode("utf-8", "replace")

@@ -20,6 +20,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import uvloop
@@ -77,15 +78,20 @@ Make = Callable[[str, Column], Service]
 """A worker's service, from the name of its instance and its counters."""
 
 
-def serve(name: str, listening: Listening, counted: tuple[str, ...], make: Make) -> int:
-    """Serve until SIGINT or SIGTERM; returns the exit code. Raises UsageError when the port cannot be had."""
+def serve(
+    name: str, listening: Listening, counted: tuple[str, ...], make: Make, counters_in: Path | None = None
+) -> int:
+    """Serve until SIGINT or SIGTERM; returns the exit code. With a folder, what workers count outlives them.
+
+    Raises UsageError when the port cannot be had, or the folder not be used.
+    """
     listeners = _listen(listening)
     run = secrets.token_hex(3)
     host = os.environ.get("HOSTNAME") or socket.gethostname()
     instances = [f"{host}-{run}-{worker}" for worker in range(listening.workers)]
-    counters = Counters(name, counted, instances)
+    counters = Counters(name, counted, instances, counters_in)
     port = listeners[0].getsockname()[1]
-    sys.stderr.write(f"{name}: {listening.workers} worker(s) on {listening.bind} port {port}\n")
+    sys.stderr.write(f"{name.replace('_', '-')}: {listening.workers} worker(s) on {listening.bind} port {port}\n")
     if listening.workers == 1:
         return _work(listeners[0], listening, counters, 0, make)
     return _supervise(listeners, listening, counters, make)

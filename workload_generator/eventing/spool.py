@@ -17,14 +17,17 @@ _SUFFIX = ".spool"
 
 
 class Spool:
-    """One file of batches, a line each."""
+    """One file of batches, a line each. A new one has another name until it is locked, so that it is no orphan."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, new: bool = False) -> None:
         self.path = path
         self._offset = 0
+        begun = path.with_name(f"{path.name}.begun") if new else path
         try:
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            self._fd = os.open(begun, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if new:
+                begun.rename(path)
         except OSError as error:
             raise UsageError(f"cannot use the spool {path}: {error.strerror}; choose a folder with --spool") from None
         self._size = os.fstat(self._fd).st_size
@@ -85,7 +88,7 @@ def open_spool(folder: Path, instance: str) -> Spool:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"cannot use the spool {folder}: {error.strerror}; choose a folder with --spool") from None
-    return Spool(folder / f"{instance}{_SUFFIX}")
+    return Spool(folder / f"{instance}{_SUFFIX}", new=True)
 
 
 def orphans(folder: Path) -> Iterator[Spool]:

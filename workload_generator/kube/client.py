@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -33,6 +34,19 @@ class Listing:
     items: list[Object]
     resource_version: str
     more: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """A page of objects as they were at some moment between `sent_ns` and `received_ns` (`time.monotonic_ns()`).
+
+    `date_ns` is the second (since the epoch, in ns) of the server's clock in between; None when it does not say.
+    """
+
+    listing: Listing
+    date_ns: int | None
+    sent_ns: int
+    received_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +99,10 @@ class Kube:
         """The server's `/version`: `major`, `minor`, `gitVersion`, …"""
         return _decoded(await self._connection.request("GET", "/version"))
 
+    async def raw(self, path: str, params: Mapping[str, str | int] | None = None) -> bytes:
+        """The body that a GET of any path gives: what a proxy leads to, for instance. Raises ApiError."""
+        return await self._connection.request("GET", path, params=params)
+
     async def get(self, resource: Resource, name: str, namespace: str = "") -> Object:
         """One object. Raises NotFound, ApiAbsent or another ApiError."""
         return _decoded(await self._connection.request("GET", resource.path(name, namespace)))
@@ -130,6 +148,21 @@ class Kube:
             items += listing.items
             version = listing.resource_version
         return Listing(items, version)
+
+    async def glance(
+        self, resource: Resource, namespace: str = "", *, labels: str = "", fields: str = "", limit: int = PAGE
+    ) -> Glance:
+        """One page, as of now and not from a cache that lags, with the server's time. Not retried. Raises ApiError."""
+        params: dict[str, str | int] = {"limit": limit}
+        if labels:
+            params["labelSelector"] = labels
+        if fields:
+            params["fieldSelector"] = fields
+        dated = await self._connection.dated(resource.path(namespace=namespace), params)
+        answer = _decoded(dated.body)
+        about = answer["metadata"]
+        listing = Listing(answer.get("items") or [], about.get("resourceVersion", ""), about.get("continue") or "")
+        return Glance(listing, _date_ns(dated.date), dated.sent_ns, dated.received_ns)
 
     async def watch(
         self,
@@ -189,14 +222,21 @@ class Kube:
         )
 
     async def patch(
-        self, resource: Resource, name: str, patch: Object, namespace: str = "", *, subresource: str = ""
+        self,
+        resource: Resource,
+        name: str,
+        patch: Object,
+        namespace: str = "",
+        *,
+        subresource: str = "",
+        dry_run: bool = False,
     ) -> Object:
         """Merge patch (RFC 7386: null removes). A `metadata.resourceVersion` in it makes others' changes a Conflict."""
         return _decoded(
             await self._connection.request(
                 "PATCH",
                 resource.path(name, namespace, subresource),
-                params=_writing(),
+                params=_writing(dry_run),
                 body=orjson.dumps(patch),
                 content_type="application/merge-patch+json",
             )
@@ -281,6 +321,13 @@ async def _read(content: aiohttp.StreamReader, path: str) -> bytes:
         return await content.readany()
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
         raise Unreachable(f"WATCH {path}: {error or 'silent for too long'}") from None
+
+
+def _date_ns(text: str | None) -> int | None:
+    try:
+        return None if text is None else int(parsedate_to_datetime(text).timestamp()) * 1_000_000_000
+    except ValueError:  # not what HTTP asks for: the server does not say
+        return None
 
 
 def _writing(dry_run: bool = False) -> dict[str, str]:

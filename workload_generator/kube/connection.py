@@ -11,7 +11,7 @@ import contextlib
 import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
 
@@ -24,6 +24,15 @@ _CONNECT_S = 10.0
 _REFUSED_UNDONE = (429, 503)
 
 Params = Mapping[str, str | int]
+
+
+class Dated(NamedTuple):
+    """An answer with the server's `Date`, and (`time.monotonic_ns()`) before it was asked and after its head came."""
+
+    body: bytes
+    date: str | None
+    sent_ns: int
+    received_ns: int
 
 
 class Connection:
@@ -70,6 +79,14 @@ class Connection:
                     raise
             await asyncio.sleep(wait_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    async def dated(self, path: str, params: Params) -> Dated:
+        """One GET that is not retried, with the server's date. Raises ApiError."""
+        timeout = aiohttp.ClientTimeout(total=self._timeout_s, sock_connect=_CONNECT_S)
+        sent_ns = time.monotonic_ns()
+        async with self._open("GET", path, params, None, "application/json", timeout) as response:
+            received_ns = time.monotonic_ns()
+            return Dated(await response.read(), response.headers.get("Date"), sent_ns, received_ns)
 
     @contextlib.asynccontextmanager
     async def stream(self, path: str, params: Params, silence_s: float) -> AsyncIterator[aiohttp.StreamReader]:

@@ -129,8 +129,9 @@ class Reflector:
             except _HOPELESS as error:
                 await self._fail(error)
                 return
-            except ApiError:
+            except ApiError as error:
                 self.breaks += 1
+                pause_s = max(pause_s, min(error.retry_after_s or 0, _LONGEST_PAUSE_S))
             except Exception as error:  # our own fault: whoever waits has to learn of it, not to wait for ever
                 await self._fail(ApiError(f"following {self._resource}: {type(error).__name__}: {error}"))
                 raise
@@ -138,16 +139,19 @@ class Reflector:
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     async def _list(self) -> None:
-        found = await self._kube.list(self._resource, self._namespace, labels=self._labels, fields=self._fields)
+        fresh: dict[Key, Object] = {}
+        version = ""
+        async for page in self._kube.pages(self._resource, self._namespace, labels=self._labels, fields=self._fields):
+            fresh.update((_key(obj), self._shrink(obj)) for obj in page.items)  # never all of them in full
+            version = page.resource_version
         mono_ns = time.monotonic_ns()
         self.lists += 1
-        fresh = {_key(obj): self._shrink(obj) for obj in found.items}
         for key in self.objects.keys() - fresh.keys():
             before = self.objects.pop(key)
             self._tell(Change("DELETED", before, before, mono_ns, listed=True))
         for key, obj in fresh.items():
             self._put(key, obj, mono_ns, listed=True)
-        self._version = found.resource_version
+        self._version = version
         await self._wake()
 
     async def _watch(self) -> None:

@@ -56,6 +56,13 @@ TRIGGERS = Resource("eventing.knative.dev/v1", "triggers", "Trigger")
 SEQUENCES = Resource("flows.knative.dev/v1", "sequences", "Sequence")
 CONTAINER_SOURCES = Resource("sources.knative.dev/v1", "containersources", "ContainerSource")
 SINK_BINDINGS = Resource("sources.knative.dev/v1", "sinkbindings", "SinkBinding")
+RABBITMQ_CLUSTERS = Resource("rabbitmq.com/v1beta1", "rabbitmqclusters", "RabbitmqCluster")
+BROKER_CONFIGS = Resource("eventing.knative.dev/v1alpha1", "rabbitmqbrokerconfigs", "RabbitmqBrokerConfig")
+VOLUME_CLAIMS = Resource("v1", "persistentvolumeclaims", "PersistentVolumeClaim")
+SERVICE_ACCOUNTS = Resource("v1", "serviceaccounts", "ServiceAccount")
+NETWORK_POLICIES = Resource("networking.k8s.io/v1", "networkpolicies", "NetworkPolicy")
+ROLES = Resource("rbac.authorization.k8s.io/v1", "roles", "Role")
+ROLE_BINDINGS = Resource("rbac.authorization.k8s.io/v1", "rolebindings", "RoleBinding")
 NODE_METRICS = Resource("metrics.k8s.io/v1beta1", "nodes", "NodeMetrics", namespaced=False)
 POD_METRICS = Resource("metrics.k8s.io/v1beta1", "pods", "PodMetrics")
 
@@ -68,6 +75,11 @@ def name_of(obj: Object) -> str:
 def namespace_of(obj: Object) -> str:
     """The object's namespace; empty when its kind has none."""
     return str(obj["metadata"].get("namespace") or "")
+
+
+def owned_by(obj: Object, uid: str) -> bool:
+    """Whether the object with this uid is among the object's owners."""
+    return any(owner["uid"] == uid for owner in obj["metadata"].get("ownerReferences") or ())
 
 
 def condition(obj: Object, kind: str) -> Object | None:

@@ -83,6 +83,7 @@ class Notes:
         self._write(arrival, zero, waited_ns, at_ns, {**nothing, **phases_json(None, at_ns, None)})
 
     def _write(self, arrival: Arrival, zero: Zero, waited_ns: int, at_ns: int, found: dict[str, Any]) -> None:
+        clock = self.watcher.clock()
         fields = {
             "seq": arrival.seq,
             "time": rfc3339(self._anchor.wall_at(at_ns)),
@@ -92,6 +93,7 @@ class Notes:
             "zero_for": None if zero.since_ns is None else round((at_ns - zero.since_ns) / NS_PER_MS, 3),
             "waited": round(waited_ns / NS_PER_MS, 3),
             **found,
+            "clock": None if clock is None else {"offset": clock[0], "error": clock[1]},
         }
         fields["instance"] = None if found["instance"] is None else codec.clean(found["instance"])
         self._log.line(codec.COLD_START, fields)

@@ -19,6 +19,7 @@ import uvloop
 from workload_generator.catalog import load_catalog
 from workload_generator.errors import UsageError
 from workload_generator.local.client import Client
+from workload_generator.local.fanout import FanOut
 from workload_generator.local.journal import Event
 from workload_generator.local.platform import OWN, Platform
 from workload_generator.local.settings import load_config
@@ -39,6 +40,7 @@ class Options:
     config: Path | None = None
     seed: int | None = None
     max_instances: int = DEFAULT_MAX_INSTANCES
+    fan_out: FanOut | None = None
     flags: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -46,6 +48,8 @@ def run_platform(options: Options, write: Callable[[str], None]) -> int:
     """Serve until SIGINT or SIGTERM; returns the exit code. `write` gets lines for people. Raises UsageError."""
     functions = load_catalog()
     config = load_config(options.config, functions, options.flags)
+    if options.fan_out is not None:
+        config = options.fan_out.added_to(config)
     listener = _listen(options.bind, options.port)
     _raise_descriptor_limit()
     seed = options.seed if options.seed is not None else config.seed
@@ -62,6 +66,8 @@ def run_platform(options: Options, write: Callable[[str], None]) -> int:
         host, port = listener.getsockname()[:2]
         write(f"the embedded platform, an emulator: http://{f'[{host}]' if ':' in host else host}:{port} (seed {seed})")
         write(f"functions: {', '.join(built)}{'; not built: ' + ', '.join(others) if others else ''}")
+        for name, broker in config.brokers.items():
+            write(f"broker {name}: /broker/{name}, triggers {', '.join(broker.triggers) or 'none'}")
         write(f"state: {OWN.decode()}; Ctrl-C ends it, and every function that it started")
         return await _serve(platform, listener)
 

@@ -39,6 +39,8 @@ def make_tables(answers: Answers) -> list[Table]:
         connections_table(answers),
         shapes_table(answers),
         delivery_table(answers),
+        scaling_table(answers),
+        conditions_table(answers),
         machines_table(answers),
         seconds_table(answers),
     ]
@@ -448,6 +450,45 @@ def machines_table(answers: Answers) -> Table:
     for each in answers.data:
         for line in answers.machines.get(each.run.id, ()):
             table.add(*_of_run(each.run), line.metric, line.name, float(line.value.mean()), float(line.value.max()))
+    return table
+
+
+def scaling_table(answers: Answers) -> Table:
+    """What was wanted and there of each service while each run went on."""
+    table = Table(
+        "scaling",
+        "Autoscaling during the runs",
+        "From half a minute before a run to half a minute after it; means over time. Desired and actual are Knative's, "
+        "the others count pods, running ones that are not ready yet.",
+        (*_RUN, Column("of"), Column("what"), *(Column(name, NUMBER) for name in ("min", "mean", "max", "at first"))),
+        on_terminal=False,
+    )
+    for each in answers.data:
+        for line in answers.scaling.get(each.run.id, ()):
+            held = np.diff(line.at_s)
+            mean = float((line.value[:-1] * held).sum() / held.sum()) if held.sum() else float(line.value[0])
+            low, high = float(line.value.min()), float(line.value.max())
+            service = line.metric.removeprefix("replicas of ")
+            table.add(*_of_run(each.run), service, line.name, low, mean, high, float(line.value[0]))
+    return table
+
+
+def conditions_table(answers: Answers) -> Table:
+    """Conditions of Revisions and PodAutoscalers that changed while each run went on."""
+    table = Table(
+        "conditions",
+        "Conditions that changed during the runs",
+        "Of Revisions and PodAutoscalers, by seconds since the measure phase began.",
+        (
+            *_RUN,
+            Column("s", NUMBER),
+            *(Column(name) for name in ("kind", "name", "condition", "status", "reason")),
+        ),
+        on_terminal=False,
+    )
+    for each in answers.data:
+        for at_s, change in answers.conditions.get(each.run.id, ()):
+            table.add(*_of_run(each.run), at_s, *(word or None for word in change))
     return table
 
 

@@ -15,15 +15,17 @@ from pathlib import Path
 import numpy as np
 
 from workload_generator.errors import BenchError
-from workload_generator.results import delivery, machines, modes
+from workload_generator.results import delivery, machines, modes, scaling
 from workload_generator.results.cells import Cell, Ranking, make_cells, rank
 from workload_generator.results.demands import Demands, read_demands
 from workload_generator.results.intervals import Values
 from workload_generator.results.knee import Knee, find_knees
+from workload_generator.results.machines import Line
 from workload_generator.results.runs import Run, read_runs
 from workload_generator.results.samples import COLD_WORD, RunData, analyse
+from workload_generator.results.scaling import Change
 from workload_generator.results.scan import batches, read_columns
-from workload_generator.results.store import Store, open_store
+from workload_generator.results.store import Store, columns_of, open_store
 
 CONNECTIONS_SQL = """SELECT target, dns_time, connect_time, tls_time FROM requests
 WHERE experiment_id = :id AND (dns_time > 0 OR connect_time > 0 OR tls_time > 0)"""
@@ -57,7 +59,8 @@ class Found:
 class Answers:
     """What a database says of its runs.
 
-    `unreceipted` are the runs that sent so many events and of which no receipt is there, though others' are.
+    `usage_columns` are those of the tables of usage, as far as they are there. `unreceipted` are the runs that sent so
+    many events and of which no receipt is there, though others' are.
     """
 
     db: Path
@@ -73,7 +76,10 @@ class Answers:
     demands: list[Demands]
     deliveries: list[delivery.Delivery]
     unreceipted: list[tuple[Run, int]]
-    machines: dict[int, list[machines.Line]]
+    machines: dict[int, list[Line]]
+    scaling: dict[int, list[Line]]
+    conditions: dict[int, list[tuple[float, Change]]]
+    usage_columns: dict[str, set[str]]
 
     @property
     def left_out(self) -> list[Run]:
@@ -102,6 +108,8 @@ def ask(
         came = {found.run.id for found in deliveries}
         silent = [(run, delivery.sent_events(store, run)) for run in runs if run.id not in came]
         nodes, pods = machines.read_usage(store, "node_metrics"), machines.read_usage(store, "pod_metrics")
+        usage_columns = {table: set(columns_of(store, table)) for table in ("node_metrics", "pod_metrics")}
+        autoscaling = scaling.read_scaling(store)
     lines = {each.run.id: machines.lines_of(each, nodes, pods) for each in data}
     comparable = [each for each in data if include_invalid or each.run.counts_in]
     nothing_valid = not any(each.samples for each in comparable)
@@ -121,6 +129,9 @@ def ask(
         deliveries=deliveries,
         unreceipted=[(run, sent) for run, sent in silent if sent],
         machines={run: found for run, found in lines.items() if found},
+        scaling={each.run.id: found for each in data if (found := scaling.scaling_of(each, autoscaling))},
+        conditions={each.run.id: list(scaling.conditions_of(each, autoscaling)) for each in data},
+        usage_columns=usage_columns,
     )
 
 

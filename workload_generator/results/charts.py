@@ -210,6 +210,21 @@ def _charts(answers: Answers) -> Iterable[Chart]:
         legend=NO_LEGEND,
     )
     yield Chart(
+        "scaling",
+        "machines",
+        "Autoscaling under the latency",
+        "Where desired is above ready, requests wait for pods; pending pods wait for a node, running ones for their "
+        "first successful probe. Desired that lags behind the load is the autoscaler's window.",
+        "scaling",
+        draw.machines(),
+        queries.scaling(every),
+        (*who, "metric", "name", "t", "value"),
+        height=110,
+        wide=True,
+        rows="metric",
+        legend=NAMES,
+    )
+    yield Chart(
         "machines",
         "machines",
         "Nodes and pods under the latency",
@@ -217,7 +232,7 @@ def _charts(answers: Answers) -> Iterable[Chart]:
         "that lag behind the load are the autoscaler's.",
         "machines",
         draw.machines(),
-        queries.machines(every),
+        queries.machines(every, answers.usage_columns),
         (*who, "metric", "name", "t", "value"),
         height=110,
         wide=True,

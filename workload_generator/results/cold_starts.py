@@ -11,16 +11,18 @@ from workload_generator.coldstarts import POINTS
 
 COLUMNS = (
     "seq", "timestamp", "target", "source", "zero", "zero_for", "waited", "instance", "is_cold", "cold_proven",
-    "reason", *POINTS, "error", "grid",
+    "reason", *POINTS, "error", "grid", "clock_offset", "clock_error",
 )  # fmt: skip
 _LIMIT = 2**63
 
 
 def row_of(doc: dict[str, Any]) -> tuple[object, ...]:
     """The row of one line. Raises KeyError or TypeError when it is not whole."""
-    points, grid = doc["points"], doc["grid"]
+    points, grid, clock = doc["points"], doc["grid"], doc.get("clock") or {}  # logs of schema 4 have none
     if not isinstance(points, dict) or not isinstance(grid, list):
         raise TypeError("points and grid are not a mapping and a list")
+    if not isinstance(clock, dict):
+        raise TypeError("clock is not a mapping")
     if type(doc["seq"]) is not int or abs(doc["seq"]) >= _LIMIT:
         raise TypeError("seq is not a number of an arrival")
     texts = [_text(doc[name]) for name in ("time", "target", "source")]
@@ -28,7 +30,7 @@ def row_of(doc: dict[str, Any]) -> tuple[object, ...]:
     return (
         doc["seq"], *texts, _bit(doc["zero"]), *times, _text(doc["instance"]), _bit(doc["cold"]), _bit(doc["proven"]),
         _text(doc["reason"]), *(_number(points.get(name)) for name in POINTS), _number(doc["error"]),
-        orjson.dumps(grid).decode(),
+        orjson.dumps(grid).decode(), _number(clock.get("offset")), _number(clock.get("error")),
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
--- Cold starts: whether each was one, and what it is made of. Added to the schema by version 4.
+-- Cold starts: whether each was one, and what it is made of. Added to the schema by version 4; clocks by 5.
 
 -- One line `cold_start` of the log. Points are ms since the send on the generator's clock; NULL is not seen.
 CREATE TABLE cold_starts (
@@ -25,7 +25,9 @@ CREATE TABLE cold_starts (
     ready         REAL,
     first_byte    REAL,
     error         REAL,    -- how far a point may be off, ms
-    grid          TEXT     -- JSON array: points that are known to whole seconds only (1 s grid)
+    grid          TEXT,    -- JSON array: points that are known to whole seconds only (1 s grid)
+    clock_offset  REAL,    -- ms by which the API server's clock was ahead of the generator's machine's; NULL: no other clock
+    clock_error   REAL     -- and how far that may be off
 );
 CREATE UNIQUE INDEX cold_starts_once ON cold_starts (experiment_id, shard, seq);
 

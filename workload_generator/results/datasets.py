@@ -7,6 +7,7 @@ have some numbers each. Infinite and unknown numbers are null. The page filters 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from workload_generator.results.answers import Answers
 from workload_generator.results.cells import Cell
 from workload_generator.results.intervals import median, over_runs, quantiles
+from workload_generator.results.machines import Line
 from workload_generator.results.runs import Condition, Run
 from workload_generator.results.samples import (
     COLD_WORD,
@@ -91,7 +93,8 @@ def make_datasets(answers: Answers, detail: Detail) -> dict[str, Dataset]:
         "load": _load(answers),
         "delivery": _delivery(answers),
         "delivery_rates": _delivery_rates(answers),
-        "machines": _machines(answers),
+        "machines": _machines(answers, answers.machines),
+        "scaling": _machines(answers, answers.scaling),
     }
 
 
@@ -378,11 +381,11 @@ def _delivery_rates(answers: Answers) -> Dataset:
     return data
 
 
-def _machines(answers: Answers) -> Dataset:
+def _machines(answers: Answers, lines_of: Mapping[int, list[Line]]) -> Dataset:
     """Latency of a run, and under it replicas, CPU and memory on the same time axis; a panel for each measure."""
     data = Dataset((*FILTERS, "panel", "run", "metric", "name"), ("t", "value"))
     for each in answers.data:
-        lines = answers.machines.get(each.run.id)
+        lines = lines_of.get(each.run.id)
         if not lines:
             continue
         run = each.run
@@ -390,7 +393,7 @@ def _machines(answers: Answers) -> Dataset:
         for timeline in each.timelines:
             for t, p99 in zip(timeline.start_s.tolist(), timeline.p99.tolist(), strict=True):
                 data.add((*keys, "TTFB p99 (ms)", timeline.language), t + timeline.width_s / 2, p99)
-        order = sorted(lines, key=lambda line: (line.metric != "replicas", line.metric, line.name))
+        order = sorted(lines, key=lambda line: (line.metric != "replicas", line.metric))  # names as they came
         for line in order:
             for t, value in zip(line.at_s.tolist(), line.value.tolist(), strict=True):
                 data.add((*keys, line.metric, line.name), t, value)

@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 
 LANGUAGES = frozenset({"go", "python", "rust", "typescript", "ts", "node", "quarkus", "springboot", "all"})
 _ALL = "all"
+_RECEIVER = "receiver"
+_INGRESS = "broker-ingress"
 
 _FILE = re.compile(r"(.*)_([0-9]{4}-[0-9]{2}-[0-9]{2})_([0-9]{2}-[0-9]{2}-[0-9]{2})(?:_s[0-9]+)?\.log", re.DOTALL)
 _SCENARIO = re.compile(r"(?:serving|eventing)-scenario-[0-9]+(?![0-9])")
@@ -75,6 +77,34 @@ def language_of(targets: Iterable[str]) -> str | None:
     if len(languages) == 1:
         return languages.pop()
     return _ALL if languages else None
+
+
+def sink_of(target: str) -> str | None:
+    """Where events went, as one word for all runs: `broker eventing/default`, or a service's name, `receiver`.
+
+    Brokers' addresses are those of Knative's (`broker-ingress…/<namespace>/<name>`), of RabbitMQ's
+    (`<name>-broker-ingress.<namespace>.svc`) and of the embedded platform (`/broker/<namespace>/<name>`).
+    """
+    try:
+        parts = urlsplit(target)
+        host = parts.hostname
+    except ValueError:
+        return None
+    if not host:
+        return None
+    labels = host.split(".")
+    path = [word for word in parts.path.split("/") if word]
+    if len(path) == 3 and path[0] == "broker":
+        return f"broker {path[1]}/{path[2]}"
+    if labels[0].endswith(_INGRESS):
+        name = labels[0].removesuffix(_INGRESS).rstrip("-")
+        if len(path) == 2:
+            return f"broker {path[0]}/{path[1]}"
+        return f"broker {labels[1]}/{name}" if len(labels) > 1 and name else f"broker {name or host}"
+    if len(path) == 2 and path[0] == "t":
+        return _RECEIVER  # whatever its address
+    is_address = ":" in host or labels[-1].isdecimal()
+    return host if is_address else labels[0]
 
 
 def _language_of_host(target: str) -> str | None:

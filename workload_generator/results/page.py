@@ -71,7 +71,7 @@ SECTIONS = (
     Section("failures", "Failures", "Failures", (), ("outcomes",), findings="Failures"),
     Section("time", "Over time", "How the runs went", ()),
     Section("eventing", "Eventing", "Eventing delivery", (), ("delivery",), open=True, findings="Eventing"),
-    Section("machines", "Cluster", "Nodes and pods", (), ("machines",)),
+    Section("machines", "Cluster", "Autoscaling, nodes and pods", (), ("scaling", "conditions", "machines")),
     Section(
         "runs",
         "Runs",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from workload_generator.results.delivery import DELAYS_SQL, RATES_SQL
+from workload_generator.results.machines import usage_sql
 from workload_generator.results.samples import CURVE_SHARES
 
 LANGUAGE = """CASE WHEN e.language NOT IN ('all', 'typescript') THEN e.language
@@ -146,12 +147,27 @@ def delivery_rates(runs: Iterable[int]) -> str:
     return RATES_SQL.replace("= :id", f"IN ({_listed(runs)})") + ";"
 
 
-def machines(runs: Iterable[int]) -> str:
+def machines(runs: Iterable[int], columns: Mapping[str, set[str]]) -> str:
     """What was measured of nodes and pods; the runs' own latency is that of the pictures over time."""
+    parts = [
+        f"SELECT '{kind}' AS kind, * FROM ({usage_sql(columns[table], table)})"
+        for kind, table in (("node", "node_metrics"), ("pod", "pod_metrics"))
+        if columns.get(table)
+    ]
+    return (
+        f"-- shown from half a minute before to half a minute after each of the runs {_listed(runs)}\n"
+        "-- (of two sources the kubelets')\n" + "\nUNION ALL\n".join(parts) + "\nORDER BY at, kind, name, part;"
+    )
+
+
+def scaling(runs: Iterable[int]) -> str:
+    """What functions' pods and the autoscaler did; a row holds until the next one of its revision."""
     return f"""-- shown from half a minute before to half a minute after each of the runs {_listed(runs)}
-SELECT timestamp, 'node' AS kind, node_name AS name, cpu_usage, memory_usage FROM node_metrics
+SELECT timestamp, namespace, service, revision, desired, actual, NULL AS pending, NULL AS running, NULL AS ready,
+       NULL AS terminating FROM scales
 UNION ALL
-SELECT timestamp, 'pod', pod_name, cpu_usage, memory_usage FROM pod_metrics ORDER BY 1, 2, 3;"""
+SELECT timestamp, namespace, service, revision, NULL, NULL, pending, running, ready, terminating FROM replicas
+ORDER BY 1, 2, 3, 4;"""
 
 
 def _arrivals(runs: Iterable[int]) -> str:

@@ -143,10 +143,11 @@ class OurReader:
         self.identity = f"{self.run_id}/{self.shard}"
         names = naming.read_name(header["prefix"]).otherwise(naming.read_name(experiment["name"]))
         targets = [target["url"] for target in config["targets"]]
+        events = header.get("events") or {}
         requests_per_second = rate.get("requestsPerSecond")  # none when the arrival process has its own rates
         self.experiment: dict[str, object] = {
             "timestamp": header["start"]["wall"],
-            "language": names.language or naming.language_of(targets),
+            "language": names.language or (naming.sink_of(targets[0]) if events else naming.language_of(targets)),
             "scenario": names.scenario or experiment["name"],
             "concurrency": names.concurrency,
             "rps": requests_per_second if names.rps is None else names.rps,
@@ -175,7 +176,7 @@ class OurReader:
             "python": header.get("python"),
             "cpu_limit": header.get("cpu_limit"),
         }
-        clock = (header.get("events") or {}).get("clock") or {}
+        clock = events.get("clock") or {}
         self.origin |= {f"clock_{name}": clock.get(name) for name in ("offset_ns", "half_rtt_ns")}
         for column, value in (*self.experiment.items(), *self.origin.items()):
             if not (

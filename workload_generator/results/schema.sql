@@ -7,7 +7,7 @@
 CREATE TABLE experiments (
     id                      INTEGER PRIMARY KEY,
     timestamp               TEXT,     -- when the run started
-    language                TEXT,     -- of the functions; 'all' when there are several
+    language                TEXT,     -- of the functions; 'all' when there are several; of events, where they went
     scenario                TEXT,
     concurrency             INTEGER,  -- containerConcurrency, as far as the name tells
     rps                     NUMERIC,  -- as the name says it, else the experiment's

@@ -18,8 +18,9 @@ from typing import Any
 
 from workload_generator.clock import parse_rfc3339
 from workload_generator.errors import BenchError
+from workload_generator.metrics import statements
 
-VERSION = 4
+VERSION = 5
 """Of the schema, in SQLite's `user_version`; the original's databases have 0."""
 
 # What leads from each earlier version of ours to the next one.
@@ -30,6 +31,10 @@ _STEPS = {
         "ALTER TABLE shards ADD COLUMN clock_half_rtt_ns INTEGER",
     ),
     3: (),
+    4: (
+        "ALTER TABLE cold_starts ADD COLUMN clock_offset REAL",
+        "ALTER TABLE cold_starts ADD COLUMN clock_error REAL",
+    ),
 }
 _WITH_EVENTS = 3  # the version that brought the scripts and tables of events
 _WITH_COLD_STARTS = 4  # and those of cold starts
@@ -138,10 +143,12 @@ def _upgrade(store: Store) -> None:
         return
     if version in _STEPS:
         for step in range(version, VERSION):
+            if step >= _WITH_COLD_STARTS > version:
+                continue  # the script, which comes below, is the present one
             for statement in _STEPS[step]:
                 store.execute(statement)
         if version < _WITH_EVENTS:
-            _make(store, [table for table in _EVENTS if _columns(store, table)], "events.sql")
+            _make(store, [table for table in _EVENTS if columns_of(store, table)], "events.sql")
         if version < _WITH_COLD_STARTS:
             _make(store, (), "cold_starts.sql")
         store.execute(f"PRAGMA user_version = {VERSION}")
@@ -164,14 +171,14 @@ def _make(store: Store, original: Sequence[str], *scripts: str) -> None:
     for table in original:
         _set_aside(store, table)
     for script in scripts:
-        for statement in _statements(resources.files(__package__).joinpath(script).read_text("utf-8")):
+        for statement in statements(resources.files(__package__).joinpath(script).read_text("utf-8")):
             store.execute(statement)
     for table in original:
         _bring_back(store, table)
 
 
 def _set_aside(store: Store, table: str) -> None:
-    missing = _ORIGINAL[table] - _columns(store, table).keys()
+    missing = _ORIGINAL[table] - columns_of(store, table).keys()
     if missing:
         raise BenchError(
             f"{store.path} is not a benchmark's database: its table {table} has no column {', '.join(sorted(missing))}"
@@ -184,11 +191,11 @@ def _set_aside(store: Store, table: str) -> None:
 
 def _bring_back(store: Store, table: str) -> None:
     target = "results" if table == "requests" else table
-    known, theirs = _columns(store, target), _columns(store, _aside(table))
+    known, theirs = columns_of(store, target), columns_of(store, _aside(table))
     for name, kind in theirs.items():
         if name not in known:
-            store.execute(f"ALTER TABLE {target} ADD COLUMN {_quoted(name)} {kind}")
-    names = values = ", ".join(map(_quoted, theirs))
+            store.execute(f"ALTER TABLE {target} ADD COLUMN {quoted(name)} {kind}")
+    names = values = ", ".join(map(quoted, theirs))
     if table == "requests" and "status" in theirs and "ok" not in theirs:
         text = "coalesce(error_message, '')" if "error_message" in theirs else "''"
         names, values = f"{names}, ok", f"{values}, coalesce(status BETWEEN 200 AND 299 AND {text} = '', 0)"
@@ -209,23 +216,14 @@ def _aside(table: str) -> str:
     return f"original_{table}_being_migrated"
 
 
-def _columns(store: Store, table: str) -> dict[str, str]:
+def columns_of(store: Store, table: str) -> dict[str, str]:
     """Names (lower case: SQLite does not tell cases apart) and declared types."""
     return {row["name"].lower(): row["type"] for row in store.execute(f"PRAGMA table_info({table})")}
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
+    """A name as SQL has it."""
     return '"' + name.replace('"', '""') + '"'
-
-
-def _statements(script: str) -> Iterator[str]:
-    """The statements one by one: `executescript` would end the transaction."""
-    statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
 
 
 @contextmanager

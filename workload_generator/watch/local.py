@@ -40,14 +40,22 @@ class LocalSource:
         self._ledger = ledger
         self._last = 0
         self._session: aiohttp.ClientSession | None = None
+        self.seen_since_ns = 0
 
-    async def refresh(self) -> None:
-        """Bring the ledger up to date."""
+    async def open(self) -> None:
+        """Take what happened so far."""
+        await self.refresh()
+
+    async def refresh(self, host: str = "") -> None:
+        """Bring the ledger up to date, for all services."""
         events = await self._ask(f"/_platform/events?after={self._last}")
         if events and events[0]["id"] != self._last + 1:
             await self._list()
         else:
             self._take_all(events)
+
+    def clock(self) -> None:
+        """Its clock is ours."""
 
     async def close(self) -> None:
         """End the connection."""
@@ -58,9 +66,9 @@ class LocalSource:
         """Instances and events of one moment."""
         state = await self._ask("/_platform")
         self._take_all(state["events"])
-        services = state["services"].items()
-        there = [(service, instance["name"]) for service, each in services for instance in each["instances"]]
-        self._ledger.there(there, monotonic_ns())
+        now_ns = self.seen_since_ns = monotonic_ns()  # one that came and went in the gap was not seen
+        for service, each in state["services"].items():
+            self._ledger.there(service, [instance["name"] for instance in each["instances"]], now_ns)
 
     def _take_all(self, events: list[dict[str, Any]]) -> None:
         for event in events:

@@ -8,6 +8,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from typing import Protocol
 
 from workload_generator.clock import NS_PER_S, monotonic_ns
@@ -17,16 +18,22 @@ from workload_generator.watch.ledger import Ledger
 
 _LOOK_S = 0.05
 _SEEN_S = 2.0  # how long the API may take to show what has already answered
-_UNKNOWN = Zero(None)
 
 
 class Source(Protocol):
-    """Where a ledger's marks come from."""
+    """Where a ledger's marks come from. `seen_since_ns` is since when nothing can have been missed, 0 for ever."""
 
     name: str
+    seen_since_ns: int
 
-    async def refresh(self) -> None:
-        """Bring the ledger up to date. Raises BenchError."""
+    async def open(self) -> None:
+        """Begin to look. Raises BenchError."""
+
+    async def refresh(self, host: str) -> None:
+        """Bring the ledger up to date for the host's service. Raises BenchError."""
+
+    def clock(self) -> tuple[float, float] | None:
+        """See `coldstarts.Watcher.clock`."""
 
     async def close(self) -> None:
         """Look no more."""
@@ -45,7 +52,7 @@ class LedgerWatcher:
     async def open(self) -> str | None:
         """Begin to look; what keeps it from seeing anything, or None."""
         self._since_ns = monotonic_ns()
-        await self._refresh()
+        await self._try(self._source.open())
         return self.fault
 
     async def until_zero(self, host: str, settle_ns: int, max_wait_ns: int) -> Zero:
@@ -66,9 +73,9 @@ class LedgerWatcher:
 
     async def look(self, host: str) -> Zero:
         """Whether it has an instance now."""
-        if not await self._refresh():
-            return _UNKNOWN
-        return self._ledger.zero(service_of(host), self._since_ns)
+        if not await self._try(self._source.refresh(host)):
+            return Zero(None, why=self.fault or "")
+        return self._ledger.zero(service_of(host), max(self._since_ns, self._source.seen_since_ns))
 
     async def start_of(self, host: str, instance: str | None, sent_ns: int) -> Start | None:
         """What is known of the instance that answered a request sent at `sent_ns`; None: it was never seen."""
@@ -76,7 +83,7 @@ class LedgerWatcher:
             return None
         deadline_ns = monotonic_ns() + int(_SEEN_S * NS_PER_S)
         while True:
-            seen = await self._refresh()
+            seen = await self._try(self._source.refresh(host))
             start = self._ledger.start(service_of(host), instance, sent_ns)
             if start is not None and "created" in start.points and "ready" in start.points:
                 return start
@@ -84,13 +91,17 @@ class LedgerWatcher:
                 return start
             await asyncio.sleep(_LOOK_S)
 
+    def clock(self) -> tuple[float, float] | None:
+        """See `coldstarts.Watcher`."""
+        return self._source.clock()
+
     async def close(self) -> None:
         """Look no more."""
         await self._source.close()
 
-    async def _refresh(self) -> bool:
+    async def _try(self, looking: Awaitable[None]) -> bool:
         try:
-            await self._source.refresh()
+            await looking
         except BenchError as error:
             self.fault = str(error)
             self._since_ns = monotonic_ns()  # what happened meanwhile was not seen

@@ -1,0 +1,82 @@
+"""What answers in the logger's place, and an outbox that breaks."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from tests.eventing.services import SOON_S, Services, free_port, headers
+from workload_generator.eventing.counters import Counters
+from workload_generator.eventing.outbox import Outbox
+from workload_generator.eventing.receipts import Receipt
+from workload_generator.eventing.receiver import COUNTED
+from workload_generator.eventing.spool import Spool
+
+NO_LOGGER = [b"", b"ok", b"{}", b"[]", b'{"written": 0, "received_ns": 1, "sent_ns": 1}', b'{"written": 1}']
+"""What something else answers, with 200."""
+
+
+async def somebody(port: int, answer: bytes) -> web.AppRunner:
+    async def take(_request: web.Request) -> web.Response:
+        return web.Response(body=answer)
+
+    app = web.Application()
+    app.router.add_post("/receipts", take)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    return runner
+
+
+async def post(url: str, event_id: str) -> tuple[int, str]:
+    async with aiohttp.ClientSession() as session, session.post(url, headers=headers(event_id)) as response:
+        return response.status, await response.text()
+
+
+@pytest.mark.parametrize("answer", NO_LOGGER)
+async def test_who_is_no_logger_is_given_nothing(services: Services, answer: bytes) -> None:
+    """With a spool receipts go there, and to the logger when it is one: with whoever answers 200 they would be gone."""
+    port = free_port()
+    other = await somebody(port, answer)
+    receiver = await services.receiver(f"http://127.0.0.1:{port}")
+    assert (await post(receiver.url, "e-1"))[0] == 202
+    await other.cleanup()
+    await services.logger(port)
+    await services.wait_for({"e-1"})
+    assert await receiver.end() == 0
+
+
+async def test_without_a_spool_who_is_no_logger_is_named(services: Services) -> None:
+    port = free_port()
+    other = await somebody(port, b"{}")
+    receiver = await services.receiver(f"http://127.0.0.1:{port}", spool=False)
+    status, reason = await post(receiver.url, "e-1")
+    assert status == 503 and f"127.0.0.1:{port}/receipts is no event logger" in reason
+    await other.cleanup()
+
+
+async def test_a_drainer_that_breaks_ends_its_receiver_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signalled: asyncio.Queue[int] = asyncio.Queue()
+    monkeypatch.setattr(os, "kill", lambda _pid, number: signalled.put_nowait(number))
+
+    def breaks(_spool: Spool) -> bytes:
+        raise RuntimeError("the spool cannot be read")
+
+    monkeypatch.setattr(Spool, "first", breaks)
+    counters = Counters("receiver", COUNTED, ["r-0"], tmp_path)
+    outbox = Outbox("r-0", f"http://127.0.0.1:{free_port()}", tmp_path, counters.of(0))
+    await outbox.start()
+    async with asyncio.timeout(SOON_S):
+        assert await signalled.get() == signal.SIGTERM
+        await outbox.put([Receipt("e-1", 1, "", "")])  # safe in the spool still
+    with pytest.raises(RuntimeError, match="cannot be read"):
+        await outbox.stop()
+    assert b"e-1" in (tmp_path / "r-0.spool").read_bytes()

@@ -1,0 +1,351 @@
+"""A cluster as a scenario's platform: what is changed, written down, put back and waited for, on a fake API server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.kube.fake_api import FakeApi, in_thread
+from tests.pods.standin import Standin
+from workload_generator.bundled import find_manifests
+from workload_generator.cluster import found
+from workload_generator.cluster.interrupts import run_to_end
+from workload_generator.cluster.platform import ClusterPlatform
+from workload_generator.cluster.scenario import Condition, load_scenario
+from workload_generator.cluster.scenario_run import Deployment
+from workload_generator.errors import BenchError, UsageError
+from workload_generator.kube.errors import WaitTimeout
+from workload_generator.kube.resources import CONFIG_MAPS, POD_AUTOSCALERS, PODS, SERVICES, Object
+
+SERVICE = "empty-go-http-0"
+SCENARIO = """
+scenario: serving-scenario-2
+experiment: serving-scenario-1-go
+services: empty-{language}-http-0
+languages: [go]
+patch:
+  autoscaler: {stable-window: 10s, scale-to-zero-grace-period: 10s}
+  containerConcurrency: 1
+  annotations: {max-scale: "400"}
+waitAtMost: 2s
+wait: [ready, drained, zero]
+"""
+
+
+@pytest.fixture
+def api() -> Iterator[FakeApi]:
+    with in_thread(FakeApi()) as api:
+        config = {"stable-window": "60s", "other": "kept"}
+        api.put(
+            CONFIG_MAPS,
+            {"metadata": {"name": "config-autoscaler", "namespace": "knative-serving"}, "data": config},
+        )
+        template = {"metadata": {"annotations": {"autoscaling.knative.dev/max-scale": "7"}}, "spec": {"containers": []}}
+        api.put(
+            SERVICES,
+            {
+                "metadata": {"name": SERVICE, "namespace": "functions"},
+                "spec": {"template": template},
+                "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+            },
+        )
+        yield api
+
+
+class Cluster:
+    """The platform, and what it said."""
+
+    def __init__(self, api: FakeApi, folder: Path, text: str = SCENARIO) -> None:
+        self.said: list[str] = []
+        path = folder / "scenario.yaml"
+        path.write_text(text)
+        self.scenario = load_scenario(path, {})
+        config = api.write_kubeconfig(folder / "kubeconfig")
+        self.platform = ClusterPlatform(self.scenario, folder / "logs", find_manifests(), self.said.append, config)
+
+
+@pytest.fixture
+def cluster(api: FakeApi, standin: Standin, tmp_path: Path) -> Cluster:
+    return Cluster(api, tmp_path)
+
+
+def values(api: FakeApi) -> dict[str, Any]:
+    """All that the scenario may change, annotations of ours included."""
+    config = api.find(CONFIG_MAPS, "config-autoscaler", "knative-serving")
+    service = api.find(SERVICES, SERVICE, "functions")
+    assert config is not None and service is not None
+    return {
+        "config": config["data"],
+        "concurrency": service["spec"]["template"]["spec"].get("containerConcurrency"),
+        "annotations": service["spec"]["template"]["metadata"]["annotations"],
+        "told": [each["metadata"].get("annotations") or {} for each in (config, service)],
+    }
+
+
+def edit(api: FakeApi, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change what the annotations say."""
+    for resource, name, namespace in (
+        (CONFIG_MAPS, "config-autoscaler", "knative-serving"),
+        (SERVICES, SERVICE, "functions"),
+    ):
+        obj = api.find(resource, name, namespace)
+        assert obj is not None
+        document = json.loads(obj["metadata"]["annotations"][found.FOUND])
+        change(document)
+        obj["metadata"]["annotations"][found.FOUND] = json.dumps(document)
+        api.put(resource, obj)
+
+
+def test_what_is_changed_is_written_down_in_the_same_patch_and_put_back(api: FakeApi, cluster: Cluster) -> None:
+    before = values(api)
+    read = cluster.platform.read(cluster.scenario)
+    api.requests.clear()
+    cluster.platform.patch(cluster.scenario)
+    assert sum(line.startswith("PATCH") for line in api.requests) == 2, "one for each object"
+    patched = values(api)
+    assert patched["config"] == {"stable-window": "10s", "scale-to-zero-grace-period": "10s", "other": "kept"}
+    assert patched["concurrency"] == 1 and patched["annotations"] == {"autoscaling.knative.dev/max-scale": "400"}
+    assert all(found.FOUND in each for each in patched["told"])
+    cluster.platform.restore(json.loads(json.dumps(read)))
+    assert values(api) == before
+
+
+def test_it_is_put_back_from_another_machine(api: FakeApi, cluster: Cluster, tmp_path: Path) -> None:
+    before = values(api)
+    cluster.platform.read(cluster.scenario)
+    cluster.platform.patch(cluster.scenario)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    edit(api, lambda document: document["owner"].update(host="another"))
+    other = Cluster(api, elsewhere)
+    with pytest.raises(UsageError, match=r"another scenario has changed this cluster(.*\n)+.*on another, since(.*\n)+"):
+        other.platform.read(other.scenario)
+    left = other.platform.left_behind()
+    other.platform.restore(left)
+    assert values(api) == before and other.platform.left_behind() == {}
+    assert any("ConfigMap knative-serving/config-autoscaler, changed by serving-scenario-2" in s for s in other.said)
+
+
+def test_what_a_killed_one_of_this_machine_left_is_put_back_before_the_next_begins(
+    api: FakeApi, cluster: Cluster, tmp_path: Path
+) -> None:
+    before = values(api)
+    cluster.platform.read(cluster.scenario)
+    cluster.platform.patch(cluster.scenario)
+    edit(api, lambda document: document["owner"].update(start="1"))
+    read = cluster.platform.read(cluster.scenario)
+    assert values(api) == before and any("was killed" in line for line in cluster.said)
+    changes = {change.key: change.old for change in found.changes_of(read)}
+    assert changes == {
+        "stable-window": "60s", "scale-to-zero-grace-period": None, "containerConcurrency": None, "max-scale": "7",
+    }  # fmt: skip
+
+
+def test_one_that_goes_on_keeps_what_was_found_first_and_makes_it_its_own(api: FakeApi, cluster: Cluster) -> None:
+    read = cluster.platform.read(cluster.scenario)
+    cluster.platform.patch(cluster.scenario)
+    told = values(api)["told"]
+    edit(api, lambda document: document["owner"].update(start="1"))
+    cluster.platform.patch(cluster.scenario)
+    now = values(api)["told"]
+    assert [json.loads(each[found.FOUND])["found"] for each in now] == [
+        json.loads(each[found.FOUND])["found"] for each in told
+    ]
+    assert json.loads(now[0][found.FOUND])["owner"]["pid"] == os.getpid()
+    assert json.loads(now[0][found.FOUND])["owner"]["start"] != "1"
+    cluster.platform.restore(read)
+
+
+def test_what_fails_keeps_nobody_from_the_rest(api: FakeApi, cluster: Cluster) -> None:
+    before = values(api)
+    read = cluster.platform.read(cluster.scenario)
+    cluster.platform.patch(cluster.scenario)
+    api.fail("PATCH .*services", status=403, reason="Forbidden")
+    with pytest.raises(BenchError, match="403"):
+        cluster.platform.restore(read)
+    assert values(api)["config"] == before["config"] and values(api)["concurrency"] == 1
+    cluster.platform.restore(read)
+    assert values(api) == before
+    api.remove(SERVICES, SERVICE, "functions")
+    cluster.platform.restore(read)
+    assert any("not there any more" in line for line in cluster.said)
+
+
+def test_what_is_not_deployed_is_named(api: FakeApi, cluster: Cluster) -> None:
+    api.remove(SERVICES, SERVICE, "functions")
+    with pytest.raises(UsageError, match=rf"not deployed in functions: {SERVICE}; `kn-bench deploy functions`"):
+        cluster.platform.read(cluster.scenario)
+
+
+def test_an_annotation_that_is_none_of_ours_is_said(api: FakeApi, cluster: Cluster) -> None:
+    config = api.find(CONFIG_MAPS, "config-autoscaler", "knative-serving")
+    assert config is not None
+    api.put(CONFIG_MAPS, {**config, "metadata": {**config["metadata"], "annotations": {found.FOUND: "x"}}})
+    with pytest.raises(BenchError, match="config-autoscaler: its annotation knative-bench/found is not one of ours"):
+        cluster.platform.read(cluster.scenario)
+
+
+# Conditions
+
+DEPLOYMENT = Deployment((SERVICE,))
+
+
+def pod(api: FakeApi, name: str, ending: bool = False, service: str = SERVICE) -> None:
+    about: Object = {"name": name, "namespace": "functions", "labels": {"serving.knative.dev/service": service}}
+    if ending:
+        about |= {"deletionTimestamp": "2026-11-25T08:00:00Z", "finalizers": ["x"]}
+    api.put(PODS, {"metadata": about, "spec": {"containers": []}, "status": {"phase": "Running"}})
+
+
+def scaler(api: FakeApi, wanted: int, **annotations: str) -> None:
+    told = {f"autoscaling.knative.dev/{key.replace('_', '-')}": value for key, value in annotations.items()}
+    labels = {"serving.knative.dev/service": SERVICE}
+    about = {"name": "r", "namespace": "functions", "labels": labels, "annotations": told}
+    api.put(POD_AUTOSCALERS, {"metadata": about, "status": {"desiredScale": wanted}})
+
+
+def later(*steps: Callable[[], None]) -> threading.Thread:
+    """One after the other, while somebody waits."""
+
+    def run() -> None:
+        for step in steps:
+            time.sleep(0.15)
+            step()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
+
+
+def test_zero_is_without_pods_that_end(api: FakeApi, cluster: Cluster) -> None:
+    pod(api, "p1")
+    pod(api, "p2", ending=True)
+    pod(api, "other", service="not-ours")
+    with pytest.raises(
+        WaitTimeout, match=r"not scaled to zero after 2 s: 2 pods are there \(p1 is Running.*p2 is termi"
+    ):
+        cluster.platform.wait(Condition.ZERO, DEPLOYMENT)
+    gone = threading.Event()
+    thread = later(
+        lambda: api.remove(PODS, "p1", "functions"), lambda: (gone.set(), api.remove(PODS, "p2", "functions"))[0]
+    )
+    cluster.platform.wait(Condition.ZERO, DEPLOYMENT)
+    assert gone.is_set()
+    thread.join()
+
+
+def test_drained_is_when_the_autoscaler_has_forgotten_the_load(api: FakeApi, cluster: Cluster) -> None:
+    for name in ("p1", "p2", "p3"):
+        pod(api, name)
+    scaler(api, 3)
+    with pytest.raises(WaitTimeout, match=f"not drained after 2 s: the autoscaler wants 3 instances of {SERVICE}"):
+        cluster.platform.wait(Condition.DRAINED, DEPLOYMENT)
+    scaler(api, 1)
+    with pytest.raises(WaitTimeout, match=f"{SERVICE} has 3 instances, 1 at rest"):
+        cluster.platform.wait(Condition.DRAINED, DEPLOYMENT)
+    scaler(api, 3)
+    last = threading.Event()
+    thread = later(
+        lambda: scaler(api, 1),
+        lambda: pod(api, "p2", ending=True),
+        lambda: api.remove(PODS, "p2", "functions"),
+        lambda: (last.set(), api.remove(PODS, "p3", "functions"))[0],
+    )
+    cluster.platform.wait(Condition.DRAINED, DEPLOYMENT)
+    assert last.is_set()
+    thread.join()
+    scaler(api, 2, min_scale="2")
+    pod(api, "p2")
+    cluster.platform.wait(Condition.DRAINED, DEPLOYMENT)
+
+
+def test_ready_is_that_of_the_present_generation(api: FakeApi, cluster: Cluster) -> None:
+    cluster.platform.wait(Condition.READY, DEPLOYMENT)
+    service = api.find(SERVICES, SERVICE, "functions")
+    assert service is not None
+    service["status"]["conditions"][0] |= {"status": "False", "reason": "RevisionFailed", "message": "no image"}
+    api.put(SERVICES, service)
+    with pytest.raises(WaitTimeout, match="RevisionFailed: no image"):
+        cluster.platform.wait(Condition.READY, DEPLOYMENT)
+
+
+# Signals
+
+_CHILD = """
+import asyncio, signal, sys
+signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(99))
+from workload_generator.cluster.interrupts import run_to_end
+async def work():
+    print("working", flush=True)
+    try:
+        await asyncio.sleep({work})
+        print("worked", flush=True)
+    finally:
+        await asyncio.sleep(0.2)
+        print("cleaned up", flush=True)
+told = (lambda name: print("told", name, flush=True)) if {patient} else None
+try:
+    run_to_end(work(), told)
+finally:
+    run_to_end(asyncio.sleep(0.1))
+    print("after", flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("patient", "work", "signals", "code", "lines"),
+    [
+        (False, 60, 1, 143, ["cleaned up", "after"]),
+        (False, 60, 2, 143, ["cleaned up", "after"]),
+        (True, 2, 1, 0, ["told SIGTERM", "worked", "cleaned up", "after"]),
+        (True, 60, 2, 143, ["told SIGTERM", "cleaned up", "after"]),
+    ],
+)
+def test_a_signal_ends_what_is_done_in_an_orderly_way(
+    patient: bool, work: int, signals: int, code: int, lines: list[str]
+) -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-c", _CHILD.format(patient=patient, work=work)], stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout is not None and child.stdout.readline() == "working\n"
+    child.send_signal(signal.SIGTERM)
+    said = []
+    if signals == 2:
+        if patient:
+            said.append(child.stdout.readline().strip())
+        child.send_signal(signal.SIGTERM)
+    out, _ = child.communicate(timeout=30)
+    assert (child.returncode, said + out.split("\n")[:-1]) == (code, lines)
+
+
+def test_what_is_done_has_its_result_and_its_errors() -> None:
+    async def work(error: Exception | None) -> int:
+        await asyncio.sleep(0)
+        if error:
+            raise error
+        return 3
+
+    before = signal.getsignal(signal.SIGTERM)
+    assert run_to_end(work(None)) == 3
+    with pytest.raises(BenchError, match="x"):
+        run_to_end(work(BenchError("x")))
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_pods_of_a_source_are_refused_before_anything(api: FakeApi, standin: Standin, tmp_path: Path) -> None:
+    text = yaml.safe_dump({"scenario": "e", "experiment": "eventing-scenario-1-100rps", "mode": "event", "pods": 2})
+    with pytest.raises(UsageError, match="a ContainerSource is one pod"):
+        Cluster(api, tmp_path, text)
+    assert not api.requests

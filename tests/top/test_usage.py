@@ -1,0 +1,161 @@
+"""Samples as the API gives them, made into rows."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.top.clusters import node, node_usage, pod_usage, summary
+from workload_generator.cluster.usage import (
+    Allocatable,
+    Seen,
+    Surroundings,
+    read_allocatable,
+    read_node_metrics,
+    read_pod_metrics,
+    read_summary,
+)
+from workload_generator.metrics import TABLES, columns_of
+
+NOW = "2026-11-25T10:00:03.000Z"
+AT = "2026-11-25T10:00:00Z"
+LATER = "2026-11-25T10:00:10Z"
+AROUND = Surroundings(
+    nodes={"node-1": Allocatable(4000.0, 16 * 2**30)},
+    places={("functions", "f-1"): "node-1"},
+    ignored=frozenset({"kube-system"}),
+)
+
+
+def test_a_rows_fields_are_its_tables_columns() -> None:
+    for kind, table in TABLES.items():
+        assert tuple(columns_of(table)) == kind._fields
+
+
+def test_what_a_node_has() -> None:
+    assert read_allocatable(node("n", "2500m", "14193692Ki")) == Allocatable(2500.0, 14193692 * 1024)
+    with pytest.raises(ValueError, match="fast"):
+        read_allocatable(node("n", "fast"))
+
+
+def test_a_node_as_the_original_wrote_it_and_what_it_left_out() -> None:
+    seen = Seen()
+    (row,) = read_node_metrics([node_usage("node-1", AT)], AROUND, seen, NOW).nodes
+    assert row == (
+        "node-1", "183632734n", "2663656Ki", 183.632734 / 4000, 2663656 / (16 * 2**20), NOW, 183.632734,
+        2663656 * 1024, "2026-11-25T10:00:00.000Z", 15.2, "metrics",
+    )  # fmt: skip
+
+
+def test_a_row_for_each_container_with_its_node_and_namespace() -> None:
+    rows = read_pod_metrics([pod_usage("f-1", AT)], AROUND, Seen(), NOW).pods
+    assert [row.container_name for row in rows] == ["user-container", "queue-proxy"]
+    assert rows[0] == (
+        "f-1", "node-1", "user-container", "1000000n", "20480Ki", 1 / 4000, 20480 / (16 * 2**20), NOW, "functions", 1.0,
+        20480 * 1024, "2026-11-25T10:00:00.000Z", 14.0, "metrics",
+    )  # fmt: skip
+
+
+def test_what_is_not_new_is_not_stored_twice() -> None:
+    seen = Seen()
+    for at, new in ((AT, 1), (AT, 0), (AT, 0), (LATER, 1)):
+        seen.begin()
+        assert len(read_node_metrics([node_usage("node-1", at)], AROUND, seen, NOW).nodes) == new
+        assert len(read_pod_metrics([pod_usage("f-1", at)], AROUND, seen, NOW).pods) == 2 * new
+        assert len(seen.present()) == 3
+
+
+def test_what_an_earlier_top_has_stored_is_not_stored_again() -> None:
+    seen = Seen(stored={("", "node-1", ""): "2026-11-25T10:00:00.000Z"})
+    assert not read_node_metrics([node_usage("node-1", AT)], AROUND, seen, NOW).nodes
+    assert read_node_metrics([node_usage("node-1", LATER)], AROUND, seen, NOW).nodes
+
+
+def test_what_is_gone_is_forgotten() -> None:
+    seen = Seen()
+    read_pod_metrics([pod_usage(f"f-{number}", AT) for number in range(10)], AROUND, seen, NOW)
+    for _ in range(130):
+        seen.begin()
+        read_pod_metrics([pod_usage("f-1", AT)], AROUND, seen, NOW)
+    assert {key[1] for key in seen.known} == {"f-1"} == {key[1] for key in seen.present()}
+
+
+def test_an_unknown_node_has_no_share() -> None:
+    (row,) = read_node_metrics([node_usage("node-9", AT)], AROUND, Seen(), NOW).nodes
+    assert (row.cpu_percentage, row.memory_percentage, row.cpu_millicores) == (None, None, 183.632734)
+    row = read_pod_metrics([pod_usage("f-9", AT)], AROUND, Seen(), NOW).pods[0]
+    assert (row.node_name, row.cpu_percentage) == (None, None)
+
+
+def test_an_ignored_namespace_is_left_out() -> None:
+    assert not read_pod_metrics([pod_usage("dns", AT, "kube-system")], AROUND, Seen(), NOW).pods
+    around = Surroundings({}, {}, frozenset({"functions"}))
+    assert not read_summary(summary("node-1", AT), around, Seen(), NOW).pods
+
+
+def test_what_cannot_be_read_is_counted_and_the_rest_is_kept() -> None:
+    items = [node_usage("node-1", AT), node_usage("node-2", AT, cpu="fast"), {"metadata": {"name": "node-3"}}, "what"]
+    reading = read_node_metrics(items, AROUND, Seen(), NOW)  # type: ignore[arg-type]
+    assert [row.node_name for row in reading.nodes] == ["node-1"]
+    assert reading.unreadable[0].startswith("node-2: 'fast' is not a quantity")
+    assert reading.unreadable[1] == "node-3: 'usage' is missing"
+    assert reading.unreadable[2].startswith("an item without a name")
+    broken = pod_usage("f-1", AT)
+    del broken["containers"][1]["usage"]["cpu"]
+    reading = read_pod_metrics([broken, pod_usage("f-2", AT)], AROUND, Seen(), NOW)
+    assert {row.pod_name for row in reading.pods} == {"f-2"} and len(reading.unreadable) == 1
+
+
+def test_a_kubelets_summary() -> None:
+    seen = Seen()
+    seen.begin()
+    reading = read_summary(summary("node-1", AT), AROUND, seen, NOW)
+    assert reading.nodes == [
+        ("node-1", "50000000n", "2Ki", 50 / 4000, 2048 / (16 * 2**30), NOW, 50.0, 2048, "2026-11-25T10:00:00.000Z",
+         None, "kubelet")
+    ]  # fmt: skip
+    (row,) = reading.pods  # the other container has only just started
+    assert (row.pod_name, row.node_name, row.container_name, row.namespace) == (
+        "f-1",
+        "node-1",
+        "user-container",
+        "functions",
+    )
+    seen.begin()
+    again = read_summary(summary("node-1", AT), AROUND, seen, NOW)
+    assert not again.nodes and not again.pods and not again.unreadable and len(seen.present()) == 2
+    (row,) = read_summary(summary("node-1", LATER), AROUND, seen, NOW).pods
+    assert row.sample_window == 10.0
+
+
+def test_a_kubelet_that_only_counts() -> None:
+    seen = Seen()
+    assert not read_summary(summary("node-1", AT, nano=None, counter=10**9), AROUND, seen, NOW).nodes
+    (row,) = read_summary(summary("node-1", LATER, nano=None, counter=3 * 10**9), AROUND, seen, NOW).nodes
+    assert (row.cpu_usage, row.cpu_millicores, row.sample_window) == ("200000000n", 200.0, 10.0)
+    restarted = summary("node-1", "2026-11-25T10:00:20Z", nano=None, counter=10**6)
+    assert not read_summary(restarted, AROUND, seen, NOW).nodes
+    (row,) = read_summary(
+        summary("node-1", "2026-11-25T10:00:30Z", nano=None, counter=10**9 + 10**6), AROUND, seen, NOW
+    ).nodes
+    assert row.cpu_millicores == 100.0
+
+
+def test_only_what_is_asked_for_of_a_kubelet() -> None:
+    whole = summary("node-1", AT)
+    reading = read_summary(whole, AROUND, Seen(), NOW, nodes=False)
+    assert not reading.nodes and reading.pods
+    assert not read_summary(whole, AROUND, Seen(), NOW, pods=False).pods
+    assert not read_summary(whole, AROUND, Seen(), NOW, namespaces=frozenset({"other"})).pods
+    assert read_summary(whole, AROUND, Seen(), NOW, namespaces=frozenset({"functions"})).pods
+
+
+def test_a_broken_summary_keeps_the_rest() -> None:
+    broken = summary("node-1", AT)
+    broken["node"]["cpu"]["time"] = "yesterday"
+    broken["pods"].append({"podRef": {}})
+    reading = read_summary(broken, AROUND, Seen(), NOW)
+    assert not reading.nodes and len(reading.pods) == 1
+    assert reading.unreadable == [
+        "node-1: 'yesterday' is not an RFC 3339 time",
+        "a pod of node node-1: 'namespace' is missing",
+    ]

@@ -1,0 +1,61 @@
+"""The manifests of `k8s/` as objects: rendered by kustomize, which kubectl has in it, and by nothing of ours."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import yaml
+
+from workload_generator.errors import UsageError
+from workload_generator.kube.resources import Object
+
+_TIMEOUT_S = 60
+
+
+def render(folder: Path, components: Sequence[Path] = ()) -> list[Object]:
+    """What kustomize makes of a folder, with components on top of it. Raises UsageError, with what kustomize says."""
+    program = _program()
+    with _combined(folder, components) as whole:
+        try:
+            ran = subprocess.run(
+                [*program, str(whole)], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_TIMEOUT_S
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise UsageError(f"{' '.join(program)} {folder}: {error}") from None
+    if ran.returncode:
+        said = ran.stderr.strip() or f"exit code {ran.returncode}"
+        raise UsageError(f"{folder}: kustomize cannot render it: {said.replace(str(whole), str(folder))}")
+    try:
+        return [document for document in yaml.safe_load_all(ran.stdout) if document]
+    except yaml.YAMLError as error:
+        raise UsageError(f"{folder}: kustomize made no YAML of it: {error}") from None
+
+
+def _program() -> list[str]:
+    for name, word in (("kubectl", "kustomize"), ("kustomize", "build")):
+        if shutil.which(name):
+            return [name, word]
+    raise UsageError("the manifests are rendered by kubectl (or kustomize), and neither is on the PATH")
+
+
+@contextlib.contextmanager
+def _combined(folder: Path, components: Sequence[Path]) -> Iterator[Path]:
+    if not components:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="kn-bench-") as name:
+        place = os.path.realpath(name)  # kustomize takes relative paths alone, and follows links first
+        document = {
+            "apiVersion": "kustomize.config.k8s.io/v1beta1",
+            "kind": "Kustomization",
+            "resources": [os.path.relpath(os.path.realpath(folder), place)],
+            "components": [os.path.relpath(os.path.realpath(each), place) for each in components],
+        }
+        Path(place, "kustomization.yaml").write_text(yaml.safe_dump(document))
+        yield Path(place)

@@ -1,0 +1,130 @@
+"""When an object is ready, and what it says when it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from workload_generator.kube.client import Kube
+from workload_generator.kube.errors import ApiError
+from workload_generator.kube.resources import PODS, Object, condition, is_ready, name_of, namespace_of
+
+_WAITED_FOR = {
+    "Service": "serving.knative.dev",
+    "Broker": "eventing.knative.dev",
+    "Trigger": "eventing.knative.dev",
+    "Sequence": "flows.knative.dev",
+    "ContainerSource": "sources.knative.dev",
+    "Deployment": "apps",
+    "RabbitmqCluster": "rabbitmq.com",
+}
+
+
+def is_waited_for(obj: Object) -> bool:
+    """Whether the object becomes ready at all, rather than being there at once."""
+    return _WAITED_FOR.get(str(obj["kind"])) == str(obj["apiVersion"]).partition("/")[0]
+
+
+def why_not_ready(obj: Object | None) -> str:
+    """Empty when the object is ready, as its present generation; else the message of what it waits for."""
+    if obj is None:
+        return "it is gone"
+    if "deletionTimestamp" in obj["metadata"]:
+        return "it is being deleted"
+    return _BY_KIND.get(obj["kind"], _condition)(obj)
+
+
+async def explain(kube: Kube, obj: Object) -> str:
+    """Why it is not ready, with what its pods say where it does not say it itself. Raises nothing for what is gone."""
+    text = why_not_ready(obj)
+    selector = _selector(obj)
+    if not text or not selector:
+        return text
+    try:
+        pods = (await kube.list(PODS, namespace_of(obj), labels=selector)).items
+    except ApiError as error:
+        return f"{text} (its pods may not be looked at: {error})"
+    said = [reason for pod in pods if (reason := _of_pod(pod))]
+    return f"{text}; pod {said[0]}" if said and said[0].partition(": ")[2] not in text else text
+
+
+def message_of(found: Object) -> str:
+    """What a condition says of itself."""
+    reason, message = found.get("reason") or "", found.get("message") or ""
+    return (
+        f"{reason}: {message}" if reason and message else message or reason or f"{found['type']} is {found['status']}"
+    )
+
+
+def _condition(obj: Object, kind: str = "Ready") -> str:
+    if is_ready(obj, kind):
+        return ""
+    found = condition(obj, kind)
+    if found is None:
+        return "nothing has looked at it yet"
+    if found["status"] == "True":
+        return "its last change was not looked at yet"
+    return message_of(found)
+
+
+def _service(obj: Object) -> str:
+    text = _condition(obj)
+    status = obj.get("status", {})
+    if text or status.get("latestReadyRevisionName") == status.get("latestCreatedRevisionName"):
+        return text
+    return f"its revision {status.get('latestCreatedRevisionName')} is not ready"
+
+
+def _deployment(obj: Object) -> str:
+    wanted = obj["spec"].get("replicas", 1)
+    status = obj.get("status", {})
+    if status.get("observedGeneration", 0) < obj["metadata"].get("generation", 0):
+        return "its last change was not looked at yet"
+    for kind, bad in (("ReplicaFailure", "True"), ("Progressing", "False")):
+        found = condition(obj, kind)
+        if found is not None and found["status"] == bad:
+            return message_of(found)
+    all_, updated, available = (status.get(f"{key}eplicas", 0) for key in ("r", "updatedR", "availableR"))
+    if updated < wanted:
+        return f"{updated} of {wanted} pods are updated"
+    if all_ > updated:
+        return f"{all_ - updated} old pods are still there"
+    if available < wanted:
+        return f"{available} of {wanted} pods are available"
+    return ""
+
+
+def _rabbitmq(obj: Object) -> str:
+    return _condition(obj, "AllReplicasReady") or _condition(obj, "ClusterAvailable")
+
+
+_BY_KIND: dict[str, Callable[[Object], str]] = {
+    "Service": _service,
+    "Deployment": _deployment,
+    "RabbitmqCluster": _rabbitmq,
+}
+
+
+def _selector(obj: Object) -> str:
+    match obj["kind"]:
+        case "Service":
+            return f"serving.knative.dev/service={name_of(obj)}"
+        case "Deployment":
+            labels = obj["spec"]["selector"].get("matchLabels", {})
+            return ",".join(f"{key}={value}" for key, value in labels.items())
+        case "ContainerSource":
+            return f"sources.knative.dev/containerSource={name_of(obj)}"
+        case "RabbitmqCluster":
+            return f"app.kubernetes.io/name={name_of(obj)}"
+    return ""
+
+
+def _of_pod(pod: Object) -> str:
+    """`<name>: <why it does not run>`, or empty."""
+    for each in pod.get("status", {}).get("containerStatuses") or ():
+        waiting = each.get("state", {}).get("waiting") or {}
+        if waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
+            return f"{name_of(pod)}: {waiting['reason']}: {waiting.get('message') or 'no message'}"
+    scheduled = condition(pod, "PodScheduled")
+    if scheduled is not None and scheduled["status"] == "False":
+        return f"{name_of(pod)}: {message_of(scheduled)}"
+    return ""

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, Protocol, cast
 import orjson
 import structlog
 
-from workload_generator.clock import NS_PER_S, Anchor, rfc3339
+from workload_generator.clock import NS_PER_MS, NS_PER_S, NS_PER_US, Anchor, rfc3339
 from workload_generator.records import Block, ErrorKind, Phase, Result, Shape, shape_of
 
 SCHEMA = 1
@@ -36,6 +36,7 @@ EVENTS = frozenset({RUN_STARTED, REQUEST, PROGRESS, COLD_START, COLD_BURST, RUN_
 _PHASES = tuple(phase.label for phase in Phase)
 _JSON_BOOL = {None: "null", False: "false", True: "true"}
 _MOST_TEXTS = 20_000
+_DIGITS = [f"{number:03d}" for number in range(1000)]
 
 
 class CodecError(ValueError):
@@ -57,20 +58,21 @@ class ResultEncoder:
 
     In event mode a result's event has the id `<event_prefix><seq>`; one that was dropped was never made.
 
-    What repeats from line to line is formatted once: seconds, times in whole microseconds, and for each block what its
-    lines have in common.
+    What repeats from line to line is formatted once: milliseconds of the wall clock, times in whole microseconds, and
+    for each block what its lines have in common.
     """
 
     def __init__(self, targets: Sequence[str], start: Anchor, event_prefix: str | None = None) -> None:
         self._targets = [_json_text(target) for target in targets]
-        self._start_wall_ns = start.wall_ns
+        start_ms, self._beyond_ms_ns = divmod(start.wall_ns, NS_PER_MS)
         self._event = None if event_prefix is None else f',"event_id":{_json_text(event_prefix)[:-1]}'
-        self._seconds = _Texts(lambda second: rfc3339(second * NS_PER_S)[:20])
+        seconds = _Texts(lambda second: rfc3339(second * NS_PER_S)[:20])
+        self._clock = _Texts(lambda ms: f"{seconds[(start_ms + ms) // 1000]}{_DIGITS[(start_ms + ms) % 1000]}")
         self._ms = _Texts(_ms_text)
 
     def encode(self, r: Result, ok: bool) -> bytes:
         """One log line, its newline included. `ok` is whether the experiment expects such a response."""
-        second, rest_ns = divmod(self._start_wall_ns + r.start_ns, NS_PER_S)
+        ms, us = divmod((r.start_ns + self._beyond_ms_ns) // NS_PER_US, 1000)
         ttfb, total, lag = (
             "null" if ns is None else self._ms[(ns + 500) // 1000] for ns in (r.ttfb_ns, r.total_ns, r.lag_ns)
         )
@@ -78,7 +80,7 @@ class ResultEncoder:
         made = self._event is not None and r.error is not ErrorKind.DROPPED
         event = f'{self._event}{r.seq}"' if made else ""
         return (
-            f'{{"event":"request","seq":{r.seq}{phase}{self._seconds[second]}{rest_ns // 1000:06d}{target}{ttfb},'
+            f'{{"event":"request","seq":{r.seq}{phase}{self._clock[ms]}{_DIGITS[us]}{target}{ttfb},'
             f'"total":{total}{opening}{lag}{event}{tail}\n'
         ).encode()
 
@@ -87,7 +89,7 @@ class ResultEncoder:
 
         `ok` is by shape.
         """
-        s, wall_ns, seconds, ms = served, self._start_wall_ns, self._seconds, self._ms
+        s, beyond_ms_ns, clock, digits, ms = served, self._beyond_ms_ns, self._clock, _DIGITS, self._ms
         texts = list(zip(*map(self._texts, s.shapes, ok), strict=True))
         columns: list[Iterable[str]] = [map(of_shape.__getitem__, s.shape) for of_shape in texts]
         if len(s.shapes) == 1:
@@ -95,12 +97,18 @@ class ResultEncoder:
         if self._event is not None:
             event, tails = self._event, columns[3]
             columns[3] = (f'{event}{seq}"{tail}' for seq, tail in zip(s.seq, tails, strict=False))
-        rows = zip(s.seq, s.due_ns, s.start_ns, s.ttfb_ns, s.total_ns, *columns, strict=False)
+        ttfbs = [ms[(ns + 500) // 1000] for ns in s.ttfb_ns]
+        totals = ttfbs if s.in_one_piece else [ms[(ns + 500) // 1000] for ns in s.total_ns]
+        lags: Iterable[str] = repeat(ms[0])
+        if not s.in_time:
+            lags = [
+                ms[(start_ns - due_ns + 500) // 1000] for start_ns, due_ns in zip(s.start_ns, s.due_ns, strict=True)
+            ]
+        rows = zip(s.seq, s.start_ns, ttfbs, totals, lags, *columns, strict=False)
         lines = [
-            f'{{"event":"request","seq":{seq}{phase}{seconds[(wall := wall_ns + start) // NS_PER_S]}'
-            f'{wall % NS_PER_S // 1000:06d}{target}{ms[(ttfb + 500) // 1000]},"total":'
-            f"{ms[(total + 500) // 1000]}{opening}{ms[(start - due + 500) // 1000]}{tail}\n"
-            for seq, due, start, ttfb, total, phase, target, opening, tail in rows
+            f'{{"event":"request","seq":{seq}{phase}{clock[(us := (start + beyond_ms_ns) // 1000) // 1000]}'
+            f'{digits[us % 1000]}{target}{ttfb},"total":{total}{opening}{lag}{tail}\n'
+            for seq, start, ttfb, total, lag, phase, target, opening, tail in rows
         ]
         return "".join(lines).encode()
 
@@ -135,7 +143,7 @@ def _ms(ns: int | None) -> str:
 def _ms_text(us: int) -> str:
     """Milliseconds with three decimals."""
     whole, rest = divmod(abs(us), 1000)
-    return f"{'-' if us < 0 else ''}{whole}.{rest:03d}"
+    return f"{'-' if us < 0 else ''}{whole}.{_DIGITS[rest]}"
 
 
 class _Texts(dict[int, str]):

@@ -9,8 +9,9 @@ start, the others are lengths. None means that the point was not reached.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import IntEnum, StrEnum
+from functools import partial
 from typing import NamedTuple
 
 
@@ -60,6 +61,10 @@ class Arrival(NamedTuple):
     phase: Phase
     target: int
     due_ns: int
+
+
+make_arrival: Callable[[tuple[int, Phase, int, int]], Arrival] = partial(tuple.__new__, Arrival)
+"""An arrival of its four fields, at half of the price of `Arrival(…)`."""
 
 
 class Result(NamedTuple):
@@ -148,6 +153,16 @@ class Block(NamedTuple):
     def all_served(self) -> bool:
         """Whether every request got its whole response."""
         return all(shape.whole for shape in self.shapes) and min(self.ttfb_ns) >= 0 and min(self.total_ns) >= 0
+
+    @property
+    def in_one_piece(self) -> bool:
+        """Whether the first byte of each response was also its last to come: one read brought all of it."""
+        return self.ttfb_ns == self.total_ns
+
+    @property
+    def in_time(self) -> bool:
+        """Whether all were started to the nanosecond when they were due: where there is no schedule they are."""
+        return self.start_ns == self.due_ns
 
     def results(self) -> Iterator[Result]:
         """The rows, one by one."""

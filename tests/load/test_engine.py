@@ -14,15 +14,24 @@ from workload_generator.clock import NS_PER_MS, NS_PER_S, monotonic_ns
 from workload_generator.load.blocks import BlockWriter, read_block
 from workload_generator.load.endpoint import Endpoint, Origin
 from workload_generator.load.engine import Engine
+from workload_generator.load.exchange import Exchange
 from workload_generator.load.pool import Pool
 from workload_generator.load.protocol import encode_request, split_url
+from workload_generator.load.receive import ReceiveClock
 from workload_generator.records import Arrival, ErrorKind, Phase, Result
 
 
 class Client:
     """An engine for one target at a time, as a test drives it."""
 
-    def __init__(self, timeout_s: float = 5.0, max_idle: int = 100, per_host: int = 100, idle_s: float = 90.0) -> None:
+    def __init__(
+        self,
+        timeout_s: float = 5.0,
+        max_idle: int = 100,
+        per_host: int = 100,
+        idle_s: float = 90.0,
+        clock: ReceiveClock | None = None,
+    ) -> None:
         self.results: list[Result] = []
         self._pool = Pool(max_idle, per_host, int(idle_s * NS_PER_S))
         self._endpoints: list[Endpoint] = []
@@ -33,6 +42,7 @@ class Client:
             int(timeout_s * NS_PER_S),
             monotonic_ns(),
             self,
+            clock,
         )
 
     def add(self, result: Result) -> None:
@@ -346,6 +356,62 @@ async def test_idle_connections_are_limited(clients: Make, limits: dict[str, int
                 break
             await asyncio.sleep(0.01)
         assert server.open_now == kept
+
+
+def again(client: Client, targets: list[int]) -> Callable[[Exchange, ErrorKind | None], None]:
+    """Starts the request of the next target in the place of one that is done, as a closed loop does."""
+
+    def on_done(exchange: Exchange, error: ErrorKind | None) -> None:
+        if targets:
+            arrival = Arrival(len(targets), Phase.MEASURE, targets.pop(), 0)
+            client.engine.start_again(exchange, arrival, monotonic_ns())
+
+    return on_done
+
+
+async def test_a_request_that_is_started_again_goes_out_on_the_connection_of_the_one_before(clients: Make) -> None:
+    """Without it having been idle: there is no place for an idle one here."""
+    client = clients(max_idle=1, per_host=1)
+    async with servers.serve(servers.functions()) as server:
+        client.add_endpoint(server.url)
+        client.add_endpoint(server.url + "other")
+        for seq in (100, 101):
+            client.engine.start(Arrival(seq, Phase.MEASURE, 0, 0), again(client, [0, 1, 0, 1, 1]))
+        await client.engine.drain()
+        assert client.idle == 1
+    assert server.connections == 2 and len(client.results) == 12
+    assert [result.error for result in client.results] == [None] * 12
+    assert sum(result.reused for result in client.results) == 10
+    assert sorted(result.target for result in client.results) == [0] * 6 + [1] * 6
+
+
+async def test_a_request_that_is_started_again_goes_where_its_target_is(clients: Make) -> None:
+    client = clients()
+    async with servers.serve(servers.functions()) as one, servers.serve(servers.functions()) as other:
+        client.add_endpoint(one.url)
+        client.add_endpoint(other.url)
+        client.engine.start(Arrival(9, Phase.MEASURE, 0, 0), again(client, [1, 0, 1]))
+        await client.engine.drain()
+        assert (one.connections, other.connections, client.idle) == (1, 1, 2)
+    assert [result.target for result in client.results] == [0, 1, 0, 1]
+    assert [result.reused for result in client.results] == [False, False, True, True]
+
+
+async def test_what_came_before_it_was_asked_is_no_answer(clients: Make) -> None:
+    """An idle connection is read, and taken for a request before it is told what came."""
+    client = clients()
+    async with servers.serve(servers.functions()) as server:
+        first = await client.ask(server.url)
+        watched = client.engine.readiness._watched
+        ((_, connection),) = watched.values()
+        stray, before_ns = next(iter(client.engine.memo)), monotonic_ns()
+        client.start(server.url, method="POST", body=b"x")
+        connection.on_received(stray, (), before_ns)
+        assert [result.error for result in client.results] == [first.error, ErrorKind.RESET]
+        client.start(server.url)
+        connection.on_received(stray, (), before_ns)  # it is closed
+        await client.engine.drain()
+    assert client.results[-1].error is None
 
 
 async def test_what_is_idle_too_long_is_closed(clients: Make) -> None:

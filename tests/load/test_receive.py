@@ -36,6 +36,13 @@ class Clocks:
         return [(socket.SOL_SOCKET, 35, struct.pack("@qq", *divmod(self.mono_ns + self.ahead_ns, NS_PER_S)))]
 
 
+def read(clocks: Clocks, clock: ReceiveClock, stamp: list[tuple[int, int, bytes]]) -> int | None:
+    """What the clock says of bytes that are read now."""
+    now_ns = clocks.monotonic()
+    clock.compare()
+    return clock.arrived_ns(stamp, now_ns)
+
+
 def make() -> tuple[Clocks, ReceiveClock]:
     clocks = Clocks()
     return clocks, ReceiveClock(clocks.monotonic, clocks.wall)
@@ -48,7 +55,7 @@ def test_a_byte_arrived_when_it_did_however_late_it_is_read(waits: list[tuple[in
         clocks.mono_ns += before
         arrived_ns, stamp = clocks.mono_ns, clocks.stamp()
         clocks.mono_ns += unread
-        found = clock.arrived_ns(stamp, clocks.monotonic())
+        found = read(clocks, clock, stamp)
         assert found is not None and abs(found - arrived_ns) < NS_PER_US
     assert clock.steps == 0
 
@@ -64,18 +71,18 @@ def test_a_step_of_the_wall_clock_bends_nothing(step_ns: int, before_ns: int, af
     clocks, clock = make()
     for _ in range(reads):
         clocks.mono_ns += 50 * NS_PER_US
-        assert clock.arrived_ns(clocks.stamp(), clocks.monotonic()) is not None
+        assert read(clocks, clock, clocks.stamp()) is not None
     arrived_ns, stamp = clocks.mono_ns, clocks.stamp()
     clocks.mono_ns += before_ns
     clocks.ahead_ns += step_ns
     clocks.mono_ns += after_ns
-    found = clock.arrived_ns(stamp, clocks.monotonic())
+    found = read(clocks, clock, stamp)
     assert found is None, f"{found - arrived_ns} ns off"
     assert clock.steps == 1 and abs(clock.stepped_ns - abs(step_ns)) < NS_PER_US
     clocks.mono_ns += NS_PER_MS
     arrived_ns, stamp = clocks.mono_ns, clocks.stamp()
     clocks.mono_ns += NS_PER_MS
-    found = clock.arrived_ns(stamp, clocks.monotonic())
+    found = read(clocks, clock, stamp)
     assert found is not None and abs(found - arrived_ns) < NS_PER_US, "what arrives later is trusted again"
     assert clock.steps == 1
 
@@ -87,14 +94,14 @@ def test_a_slewed_clock_was_not_stepped() -> None:
         clocks.ahead_ns += 500  # 500 ppm, the most that adjtimex allows
         arrived_ns, stamp = clocks.mono_ns, clocks.stamp()
         clocks.mono_ns += 50 * NS_PER_US
-        found = clock.arrived_ns(stamp, clocks.monotonic())
+        found = read(clocks, clock, stamp)
         assert found is not None and abs(found - arrived_ns) < 10 * NS_PER_US
     assert clock.steps == 0
 
 
 def test_without_a_stamp_there_is_no_time() -> None:
     clocks, clock = make()
-    assert clock.arrived_ns([], clocks.monotonic()) is None
+    assert read(clocks, clock, []) is None
 
 
 def test_a_stamp_of_the_future_is_not_trusted() -> None:
@@ -102,7 +109,7 @@ def test_a_stamp_of_the_future_is_not_trusted() -> None:
     clocks.mono_ns += NS_PER_MS
     stamp = clocks.stamp()
     clocks.mono_ns -= NS_PER_MS
-    assert clock.arrived_ns(stamp, clocks.monotonic()) is None
+    assert read(clocks, clock, stamp) is None
 
 
 def test_the_real_kernel_stamps_when_bytes_come_and_counts_their_segments() -> None:

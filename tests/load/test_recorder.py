@@ -68,6 +68,22 @@ def test_lines_totals_and_trailer(log: Path) -> None:
     assert [doc["seq"] for doc in docs if doc["event"] == "request"] == [0, 1, 2]
 
 
+def test_the_core_is_offered_between_the_pieces_of_its_work_and_only_when_it_keeps_up(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offered: list[int] = []
+    monkeypatch.setattr(os, "sched_yield", lambda: offered.append(log.stat().st_size))
+    recorder = Recorder(LogFile(open_log(log)))
+    recorder.handle(frames.START, orjson.dumps(START))
+    before = log.stat().st_size
+    recorder.handle(frames.RESULTS, block(SERVED))
+    assert offered == []
+    recorder.offers_core = True
+    after = log.stat().st_size
+    recorder.handle(frames.RESULTS, block(SERVED))
+    assert before < after and offered == [after] * 3, "before it counts, formats and writes"
+
+
 def test_frames_arrive_in_any_pieces() -> None:
     sent = [(frames.RESULTS, b"x" * 1000), (frames.DRAIN, b""), (frames.FINISH, b"{}")]
     stream = b"".join(frames.frame(kind, payload) for kind, payload in sent)

@@ -42,6 +42,8 @@ class BlockWriter:
         self._at = 0
         self._shapes: list[Shape] = []
         self._known: dict[Any, int] = {}  # indexes of shapes, by what is cheap to look up
+        self._last: Any = None  # the key that was looked up last: mostly it comes again,
+        self._last_shape = 0  # and comparing is cheaper than hashing
 
     @property
     def count(self) -> int:
@@ -59,9 +61,8 @@ class BlockWriter:
             at = 0
         seq, phase, target, due_ns = arrival
         if opening is None:
-            shape = self._known.get((phase, target, response, kernel, segments))
-            if shape is None:
-                shape = self._reused(phase, target, response, kernel, segments)
+            key = (phase, target, response, kernel, segments)
+            shape = self._last_shape if key == self._last else self._reused(key)
         else:
             paid = (opening.dns_ns, opening.connect_ns, opening.tls_ns)
             shape = self._add(_shape(phase, target, response, kernel, segments, paid, False, opening.retries))
@@ -88,11 +89,14 @@ class BlockWriter:
         self._at = 0
         self._shapes = []
         self._known = {}
+        self._last = None
         return block
 
-    def _reused(self, phase: Phase, target: int, response: Response, kernel: bool, segments: int) -> int:
-        shape = _shape(phase, target, response, kernel, segments, (0, 0, 0), True, 0)
-        index = self._known[phase, target, response, kernel, segments] = self._add(shape)
+    def _reused(self, key: tuple[Phase, int, Response, bool, int]) -> int:
+        index = self._known.get(key)
+        if index is None:
+            index = self._known[key] = self._add(_shape(*key, (0, 0, 0), True, 0))
+        self._last, self._last_shape = key, index
         return index
 
     def _add(self, shape: Shape) -> int:

@@ -27,7 +27,6 @@ from workload_generator.load.resolver import Address, Answer
 from workload_generator.load.tls import TlsSession, fault_of
 from workload_generator.records import ErrorKind
 
-_FIRST_READ_BYTES = 4 * 1024  # enough for most responses, and cheap to allocate
 _READ_BYTES = 64 * 1024
 _MOST_READERS = 1024  # full readers that are kept for the next response
 _SEGMENTS_PROBE = 32
@@ -163,7 +162,7 @@ class Connection:
         now_ns = monotonic_ns()
         self._opening.connect_ns = now_ns - self._mark_ns
         self._mark_ns = now_ns
-        self._owner.readiness.watch(self._fd, self._on_readable)
+        self._owner.readiness.watch(self._sock, self)
         if self.origin.tls is None:
             self._opening.tls_ns = 0
             self._on_open()
@@ -193,20 +192,17 @@ class Connection:
     def _on_open(self) -> None:
         exchange = self.exchange
         if exchange is not None:
-            self._send_request(exchange)
+            self.send_request(exchange)
             return
         self.state = State.IDLE
         self._owner.opened(self)
 
     # Requests
 
-    def reuse(self, exchange: Exchange) -> None:
-        """Send another request on this idle connection."""
+    def send_request(self, exchange: Exchange) -> None:
+        """Send the request of `exchange` on this connection, which is open and idle."""
         self.exchange = exchange
         exchange.connection = self
-        self._send_request(exchange)
-
-    def _send_request(self, exchange: Exchange) -> None:
         self.state = _ACTIVE
         endpoint = exchange.endpoint
         if endpoint.method == "HEAD":
@@ -229,9 +225,9 @@ class Connection:
         except OSError as error:
             if self.state is State.ACTIVE:
                 # An early answer (413, say) may be waiting: reading tells it, or that there is none.
-                self._owner.loop.call_soon(self._on_readable)
+                self._owner.loop.call_soon(self._read_on)
                 return
-            self._on_lost(error)
+            self.on_lost(error)
             return
         if sent < len(data):
             self._pending = data[sent:]
@@ -245,29 +241,18 @@ class Connection:
 
     # Responses
 
-    def _on_readable(self) -> None:
-        sock = self._sock
-        if sock is None:
-            return
-        if self.state is not _ACTIVE or self._reader is not None or self._tls is not None:
-            self._read_on(_FIRST_READ_BYTES)
-            return
-        # Mostly what comes now is a whole response that is known by its bytes: no call more than that takes.
-        try:
-            data, ancillary, _flags, _address = sock.recvmsg(_FIRST_READ_BYTES, ANCILLARY_BYTES)
-        except BlockingIOError:
-            return
-        except OSError as error:
-            self._on_lost(error)
-            return
-        now_ns = monotonic_ns()
-        owner = self._owner
-        response = owner.memo.get(data)
-        if response is None:
-            if not self._on_data(data, ancillary, now_ns):
-                self._read_on(_READ_BYTES)
-            return
-        self._on_known(response, ancillary, now_ns)
+    def on_received(self, data: bytes, ancillary: Ancillary, now_ns: int) -> None:
+        """See `readiness.Reader`."""
+        if self.state is _ACTIVE and self._reader is None and self._tls is None:
+            response = self._owner.memo.get(data)  # mostly it is a whole response that is known by its bytes
+            if response is not None:
+                self._on_known(response, ancillary, now_ns)
+                return
+        if self._sock is not None and not self._on_data(data, ancillary, now_ns):
+            readiness = self._owner.readiness
+            if len(data) == readiness.first_read_bytes:
+                readiness.expect_more()
+            self._read_on()
 
     def _on_known(self, response: Response, ancillary: Ancillary, now_ns: int) -> None:
         """A whole response, known by its bytes."""
@@ -276,6 +261,9 @@ class Connection:
         arrived_ns = owner.clock.arrived_ns(ancillary, now_ns)
         kernel = True
         if arrived_ns is None or arrived_ns < exchange.start_ns:  # before we asked: the answer to something else
+            if now_ns < exchange.start_ns:
+                self._on_stray()
+                return
             arrived_ns, kernel = now_ns, False
         if owner.counts_segments or self._segments % _SEGMENTS_PROBE == 0:
             segments = self._count_segments()
@@ -289,24 +277,25 @@ class Connection:
             self.state = _IDLE
         owner.completed(self, exchange, response, arrived_ns, arrived_ns, kernel, segments)
 
-    def _read_on(self, size: int) -> None:
+    def _read_on(self) -> None:
         """Read until there is nothing more for now, or others have to have their turn."""
         for _ in range(_MOST_READS):
-            if self._sock is None or self._read(size):
+            if self._sock is None or self._read():
                 return
-            size = _READ_BYTES
-        self._owner.loop.call_soon(self._on_readable)
+        self._owner.loop.call_soon(self._read_on)
 
-    def _read(self, size: int) -> bool:
+    def _read(self) -> bool:
         """Read once. Whether there is nothing more to read for now."""
         try:
-            data, ancillary, _flags, _address = self._sock.recvmsg(size, ANCILLARY_BYTES)
+            data, ancillary, _flags, _address = self._sock.recvmsg(_READ_BYTES, ANCILLARY_BYTES)
         except BlockingIOError:
             return True
         except OSError as error:
-            self._on_lost(error)
+            self.on_lost(error)
             return True
-        return self._on_data(data, ancillary, monotonic_ns())
+        now_ns = monotonic_ns()
+        self._owner.clock.compare()
+        return self._on_data(data, ancillary, now_ns)
 
     def _on_data(self, data: bytes, ancillary: Ancillary, now_ns: int) -> bool:
         """What a read brought. Whether there is nothing more to read for now."""
@@ -364,8 +353,15 @@ class Connection:
         arrived_ns = owner.clock.arrived_ns(ancillary, now_ns)
         kernel = True
         if arrived_ns is None or arrived_ns < exchange.start_ns:
+            if now_ns < exchange.start_ns:
+                self._on_stray()
+                return True
             arrived_ns, kernel = now_ns, False
         return self._on_piece(exchange, data, arrived_ns, kernel)
+
+    def _on_stray(self) -> None:
+        """What came was read while the connection was idle; only then was it taken for the exchange it has now."""
+        self._fail(ErrorKind.RESET, "the server had sent something before it was asked")
 
     def _on_piece(self, exchange: Exchange, data: bytes, arrived_ns: int, kernel: bool) -> bool:
         """A piece that the memo does not know, for the full reader."""
@@ -449,7 +445,8 @@ class Connection:
         else:
             self._fail(ErrorKind.RESET, "the server closed the connection within the response's head")
 
-    def _on_lost(self, error: OSError) -> None:
+    def on_lost(self, error: OSError) -> None:
+        """The socket has failed."""
         reader = self._reader
         if self.state is State.IDLE:
             self._owner.ended(self)

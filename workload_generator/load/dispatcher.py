@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterator
+from itertools import count
 
 from workload_generator.arrivals import WHOLE, ColdStartRounds, Shard
 from workload_generator.clock import monotonic_ns
 from workload_generator.load.engine import Engine, Record
+from workload_generator.load.exchange import Exchange
 from workload_generator.load.timer import DeadlineTimer, Spinner
-from workload_generator.records import Arrival, ErrorKind, Phase, unanswered
+from workload_generator.records import Arrival, ErrorKind, Phase, make_arrival, unanswered
 
 _BURST = 512  # arrivals started before the loop may read responses again, when the generator has fallen behind
 _MEASURE = Phase.MEASURE
@@ -137,15 +139,12 @@ class ClosedLoop(Dispatcher):
         shard: Shard = WHOLE,
     ) -> None:
         super().__init__(engine, origin_ns)
-        self._first_seq, self._step = shard
+        self._seqs = count(*shard)  # no other shard has these
         self._targets = targets
         self._first_ns = first_ns
         self._end_ns = end_ns
         self._connections = connections
         self._stopped = False
-        self._ended = 0
-        self._readiness = engine.readiness
-        self._readiness.after_reads = self._after_reads
         self._start_timer = DeadlineTimer(engine.loop, self._fill)
         self._end_timer = DeadlineTimer(engine.loop, self.stop)
 
@@ -165,26 +164,22 @@ class ClosedLoop(Dispatcher):
         for _ in range(self._connections):
             self._engine.loop.call_soon(self._start_next)
 
-    def _start_next(self) -> None:
-        now_ns = monotonic_ns() - self._origin_ns
-        if self._stopped or now_ns >= self._end_ns:
+    def _start_next(self, done: Exchange | None = None) -> None:
+        now_ns = monotonic_ns()
+        due_ns = now_ns - self._origin_ns
+        if self._stopped or due_ns >= self._end_ns:
             return
-        seq = self._first_seq + self._step * self.planned  # no other shard has it
         self.planned += 1
         self.planned_measured += 1
-        self._engine.start(Arrival(seq, _MEASURE, next(self._targets), now_ns), self._on_done)
+        arrival = make_arrival((next(self._seqs), _MEASURE, next(self._targets), due_ns))
+        if done is None:
+            self._engine.start(arrival, self._on_done)
+        else:
+            self._engine.start_again(done, arrival, now_ns)
 
-    def _after_reads(self) -> None:
-        ended, self._ended = self._ended, 0
-        for _ in range(ended):
-            self._start_next()
-
-    def _on_done(self, error: ErrorKind | None) -> None:
+    def _on_done(self, exchange: Exchange, error: ErrorKind | None) -> None:
         if error is None:
-            if self._readiness.reading:
-                self._ended += 1
-            else:
-                self._start_next()
+            self._start_next(exchange)
         else:
             self._engine.loop.call_later(_FAILED_PAUSE_S, self._start_next)
 
@@ -217,7 +212,7 @@ class OneByOne(Dispatcher):
         """Send one request and wait for its result."""
         self._plan(arrival)
         done = asyncio.Event()
-        self._engine.start(arrival, lambda _error: done.set())
+        self._engine.start(arrival, lambda _exchange, _error: done.set())
         await done.wait()
 
     async def _sleep_until(self, due_ns: int) -> None:

@@ -64,15 +64,14 @@ class Engine:
         clock: ReceiveClock | None = None,
     ) -> None:
         self.loop = loop
-        self.readiness = Readiness(loop)
-        self.resolver = Resolver(loop)
         self.clock = clock or ReceiveClock()
+        self.readiness = Readiness(loop, self.clock)
+        self.resolver = Resolver(loop)
         self._keeper = keep_stamping()
         self.memo = ResponseMemo()
         self.readers: list[ResponseReader] = []
         self.counts_segments = False
         self.started = 0
-        self.finished = 0
         self.last_start_ns = 0
         self.started_measured = 0
         self.finished_measured = 0
@@ -95,6 +94,11 @@ class Engine:
         """Requests that have started and have no result yet."""
         return len(self._in_flight)
 
+    @property
+    def finished(self) -> int:
+        """Requests that have their result."""
+        return self.started - len(self._in_flight)
+
     def start(self, arrival: Arrival, on_done: OnDone | None = None) -> None:
         """Start the request of `arrival` now; `on_done` is told when it has its result, after the record."""
         start_ns = self.last_start_ns = monotonic_ns()
@@ -113,7 +117,25 @@ class Engine:
         if connection is None:
             Connection(self, endpoint.origin).open(Opening(), exchange)
         else:
-            connection.reuse(exchange)
+            connection.send_request(exchange)
+
+    def start_again(self, exchange: Exchange, arrival: Arrival, start_ns: int) -> None:
+        """Start the request of `arrival` at `start_ns`, which is now: in `on_done`, on the connection of the exchange
+        that is done, if that leads where the arrival wants to."""
+        endpoint, connection = self._endpoints[arrival.target], exchange.connection
+        assert connection is not None
+        elsewhere = connection.origin is not endpoint.origin and connection.origin != endpoint.origin
+        if elsewhere or connection.state is not _IDLE:
+            self.start(arrival, exchange.on_done)
+            return
+        self.last_start_ns = exchange.start_ns = start_ns
+        exchange.arrival, exchange.endpoint, exchange.opening = arrival, endpoint, None
+        self.started += 1
+        self.started_measured += arrival.phase is _MEASURE
+        self._in_flight[exchange] = None
+        if self._deadline_timer is None:
+            self._arm(start_ns + self._timeout_ns)
+        connection.send_request(exchange)
 
     async def preconnect(self, count: int) -> str | None:
         """Open `count` connections to each origin, a few at a time, and keep them for the run.
@@ -172,14 +194,12 @@ class Engine:
             arrival, start_ns - self._origin_ns, first_ns - start_ns, last_ns - start_ns, response, kernel, segments,
             exchange.opening,
         )  # fmt: skip
-        if connection.state is _IDLE:
-            self._stacks[arrival.target].release(connection, last_ns)
         del self._in_flight[exchange]
-        self.finished += 1
         self.finished_measured += arrival.phase is _MEASURE
-        on_done = exchange.on_done
-        if on_done is not None:
-            on_done(None)
+        if exchange.on_done is not None:
+            exchange.on_done(exchange, None)
+        if connection.state is _IDLE:  # still, since it may have been started again
+            self._stacks[arrival.target].release(connection, last_ns)
         if self._drained is not None and not self._in_flight:
             self._drained.set()
 
@@ -208,10 +228,9 @@ class Engine:
             result = result._replace(status=status, bytes_read=bytes_read, instance=instance)
         self._record.add(result)
         del self._in_flight[exchange]
-        self.finished += 1
         self.finished_measured += exchange.arrival.phase is _MEASURE
         if exchange.on_done is not None:
-            exchange.on_done(failure.kind)
+            exchange.on_done(exchange, failure.kind)
         if self._drained is not None and not self._in_flight:
             self._drained.set()
 

@@ -77,8 +77,8 @@ class Exchange:
 class OnDone(Protocol):
     """Who wants to know that a request has its result."""
 
-    def __call__(self, error: ErrorKind | None, /) -> None:
-        """It has; `error` is None when the whole response came."""
+    def __call__(self, exchange: Exchange, error: ErrorKind | None, /) -> None:
+        """It has; `error` is None when the whole response came. `exchange` can then be started again."""
 
 
 class Owner(Protocol):

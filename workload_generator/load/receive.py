@@ -4,8 +4,8 @@ The kernel stamps each segment when the network hands it over, long before a bus
 wall-clock times, and the wall clock may be set at any moment.
 
 Rules:
-- the offset between both clocks is known from pairs of readings taken close together; each read compares it, and takes
-  a new pair when it seems to have moved
+- the offset between both clocks is known from pairs of readings taken close together; it is compared after each batch
+  of reads, before anything of it is dated, and a new pair is taken when it seems to have moved
 - an offset that moved by more than a clock can be slewed has been stepped: what arrived before that was noticed is not
   trusted; nor is a byte that arrives after it was read
 - what is not trusted, or has no stamp, gets the time at which it was read (`Stamp.USER`)
@@ -91,12 +91,15 @@ class ReceiveClock:
         self._offset_ns, self._paired_ns = self._pair()
         self._trusted_ns = 0
 
+    def compare(self) -> None:
+        """See whether the wall clock has moved. To be called after reads, before `arrived_ns` is asked about them."""
+        drift_ns = self._wall() - self._monotonic() - self._offset_ns
+        if drift_ns > _JITTER_NS or drift_ns < -_JITTER_NS:
+            self.check()
+
     def arrived_ns(self, ancillary: Ancillary, now_ns: int) -> int | None:
         """When the bytes of a read that ended at `now_ns` arrived, or None when the kernel's word is not to be had or
         not to be trusted."""
-        drift_ns = self._wall() - now_ns - self._offset_ns
-        if drift_ns > _JITTER_NS or drift_ns < -_JITTER_NS:
-            self.check()
         if not ancillary:
             return None
         seconds, rest_ns = _unpack_timespec(ancillary[0][2])

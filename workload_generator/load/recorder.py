@@ -7,6 +7,8 @@ Rules:
 - every line goes to the file whole; when the disk is full, a torn line is cut off again
 - signals are the generator's business: a Ctrl-C that reaches the whole process group does not end the recorder
 - the terminal may vanish; the log does not depend on it
+- it works in short pieces and offers the core between them, so that an event loop on the same core does not wait for
+  it; but not when it falls behind
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from workload_generator.load.progress import Progress, open_progress
 from workload_generator.load.totals import Totals
 
 _SYNC_S = 1.0
+_KEEPS_UP = 2  # frames at once: who finds more has fallen behind
 
 
 class LogFile:
@@ -40,7 +43,7 @@ class LogFile:
         self._size = os.fstat(fd).st_size
         self.lines = 0
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes, lines: int = 1) -> int:
         """Write whole lines. On OSError everything up to the last whole line stays, the rest is cut off."""
         written = 0
         view = memoryview(data)
@@ -55,7 +58,7 @@ class LogFile:
             self.lines += data.count(b"\n", 0, whole)
             raise
         self._size += written
-        self.lines += data.count(b"\n")
+        self.lines += lines
         return written
 
     def flush(self) -> None:
@@ -83,6 +86,7 @@ class Recorder:
         self._board: Board | None = None
         self._failure: dict[str, Any] | None = None
         self._synced = time.monotonic()
+        self.offers_core = False
         self.done = False
 
     def handle(self, kind: int, payload: bytes) -> bytes | None:
@@ -148,18 +152,27 @@ class Recorder:
         if block is None:
             return
         if block.all_served:
+            self._offer_core()
             ok = totals.ok_shapes(block)
             totals.add_served(block, ok)
             progress.add_served(block, ok)
             if self._failure is None:
-                self._file.write(encoder.encode_served(block, ok))
+                self._offer_core()
+                lines = encoder.encode_served(block, ok)
+                self._offer_core()
+                self._file.write(lines, len(block.seq))
         else:
             results = list(block.results())
             totals.add(results)
             progress.add(results)
             if self._failure is None:
-                self._file.write(b"".join([encoder.encode(result, totals.is_ok(result)) for result in results]))
+                encoded = [encoder.encode(result, totals.is_ok(result)) for result in results]
+                self._file.write(b"".join(encoded), len(encoded))
         self._sync_sometimes()
+
+    def _offer_core(self) -> None:
+        if self.offers_core:
+            os.sched_yield()
 
     def _write(self, event: str, fields: dict[str, Any]) -> None:
         if self._failure is None:
@@ -184,7 +197,11 @@ def main(argv: list[str]) -> NoReturn:
             data = generator.recv(1 << 20)
             if not data:
                 break
-            for kind, payload in reader.feed(data):
+            received = list(reader.feed(data))
+            recorder.offers_core = len(received) <= _KEEPS_UP
+            for kind, payload in received:
+                if recorder.offers_core:
+                    os.sched_yield()
                 answer = recorder.handle(kind, payload)
                 if answer:
                     with contextlib.suppress(ConnectionError):  # a killed generator reads no answers; its log goes on

@@ -75,17 +75,22 @@ class Totals:
             counts.ok += count if ok[index] else 0
             beyond += count if shape.phase is Phase.MEASURE and not ok[index] else 0
         ttfb, total = block.ttfb_ns, block.total_ns
-        lag: Sequence[int] = list(map(sub, block.start_ns, block.due_ns))
-        measured_lag = lag
+        measured_lag = lag = _lags(block)
         measured = [shape.phase is Phase.MEASURE for shape in block.shapes]
         if not (all(measured) and all(ok)):
             served = list(map(and_, measured, ok))
             in_phase, counted = ([of_shape[index] for index in block.shape] for of_shape in (measured, served))
             measured_lag = list(compress(lag, in_phase))
             ttfb, total, lag = (list(compress(column, counted)) for column in (ttfb, total, lag))
-        columns = {"ttfb": ttfb, "corrected_ttfb": map(add, ttfb, lag), "total": total, "lag": measured_lag}
-        for name, values in columns.items():
-            self.histograms[name].record_all(map(_to_us, values, repeat(1000)), 0 if name == "lag" else beyond)
+        ttfb_us = list(map(_to_us, ttfb, repeat(1000)))
+        columns: dict[str, Iterable[int]] = {
+            "ttfb": ttfb_us,
+            "corrected_ttfb": ttfb_us if block.in_time else map(_to_us, map(add, ttfb, lag), repeat(1000)),
+            "total": ttfb_us if block.in_one_piece else map(_to_us, total, repeat(1000)),
+            "lag": map(_to_us, measured_lag, repeat(1000)),
+        }
+        for name, values_us in columns.items():
+            self.histograms[name].record_all(values_us, 0 if name == "lag" else beyond)
 
     def add(self, results: Iterable[Result]) -> None:
         """Count a batch of results."""
@@ -128,3 +133,9 @@ class Totals:
             "counts": {phase.label: counts.to_json() for phase, counts in self.phases.items()},
             "histograms": {name: histogram.to_json() for name, histogram in self.histograms.items()},
         }
+
+
+def _lags(block: Block) -> Sequence[int]:
+    if block.in_time:
+        return [0] * len(block.seq)
+    return list(map(sub, block.start_ns, block.due_ns))

@@ -41,9 +41,12 @@ def css_name(word: str) -> str:
 
 
 def language_scales(languages: Sequence[str]) -> tuple[Spec, Spec]:
-    """Colour and dash of each language."""
-    colour = {"domain": list(languages), "range": [css_name(f"lang-{name}") for name in languages]}
-    dash = {"domain": list(languages), "range": [DASHES.get(name, [1, 0]) for name in languages]}
+    """Colour and dash of each language; sinks, whose names are anybody's, share a colour and differ in their dashes."""
+    known = [name if name in DASHES else "unknown" for name in languages]
+    sinks = [name for name in languages if name not in DASHES]
+    dashes = DASHES | {name: [1, 0] if at == 0 else [2 + 2 * at, 3] for at, name in enumerate(sinks)}
+    colour = {"domain": list(languages), "range": [css_name(f"lang-{name}") for name in known]}
+    dash = {"domain": list(languages), "range": [dashes[name] for name in languages]}
     return colour, dash
 
 

@@ -161,7 +161,7 @@
     if (chart.legend !== "name") names = names.sort();
     for (const name of names) {
       const entry = element("span", "", name);
-      const colour = chart.legend === "language" ? `var(--lang-${name}, var(--lang-unknown))`
+      const colour = chart.legend === "language" ? `var(--lang-${name.replace(/[^\w-]/g, "-")}, var(--lang-unknown))`
         : chart.legend === "outcome" ? `var(--end-${name.replaceAll(" ", "-")})` : `var(--series-${(series.indexOf(name) % 8) + 1})`;
       const dash = chart.legend === "language" ? (report.dashes[name] || []).join(" ") : "";
       entry.insertAdjacentHTML("afterbegin",

@@ -19,6 +19,7 @@ from workload_generator.coldstarts import Watcher, Zero, is_proven, phases_json
 from workload_generator.experiment import INTERVAL, ZERO, Experiment
 from workload_generator.load.dispatcher import ColdStarts, OneByOne
 from workload_generator.load.engine import Engine
+from workload_generator.load.exchange import Exchange
 from workload_generator.load.log import Log
 from workload_generator.records import Arrival, ErrorKind, Phase, Result, unanswered
 
@@ -210,7 +211,7 @@ class FromZero(OneByOne):
         """Send a burst, and look on until what it started is gone again."""
         done, left = asyncio.Event(), self._burst
 
-        def on_done(_error: ErrorKind | None) -> None:
+        def on_done(_exchange: Exchange, _error: ErrorKind | None, /) -> None:
             nonlocal left
             left -= 1
             if not left:

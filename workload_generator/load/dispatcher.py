@@ -68,13 +68,15 @@ class OpenLoop(Dispatcher):
         origin_ns: int,
         max_in_flight: int,
         spinner: Spinner | None = None,
+        *,
+        precise: bool = False,
     ) -> None:
         super().__init__(engine, origin_ns)
         self._arrivals = arrivals
         self._record = record
         self._max_in_flight = max_in_flight
         self._next: Arrival | None = None
-        self._timer = DeadlineTimer(engine.loop, self._on_due, spinner)
+        self._timer = DeadlineTimer(engine.loop, self._on_due, spinner, precise=precise)
 
     def start(self) -> None:
         """Begin with the first arrival."""

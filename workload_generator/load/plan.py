@@ -70,7 +70,7 @@ class Plan:
         """How many results the log has to hold, as far as it can be known."""
         if self.mode == "cold-start":
             rounds = cold_start_rounds(self.experiment, self.shard)
-            return rounds.count * len(rounds.targets)
+            return rounds.count * len(rounds.targets) * (self.experiment.cold_start.burst or 1)
         schedule = self.schedule
         return schedule.planned if schedule is not None else 0
 

@@ -200,8 +200,9 @@ class Run:
         experiment, plan, origin_ns, first_ns = self._experiment, self._plan, self._anchor.mono_ns, self._first_ns
         if self._schedule is not None:
             arrivals = self._schedule.arrivals(later_ns=first_ns)
-            spinning = self._monitor if plan.precise else None
-            return OpenLoop(arrivals, engine, self._log, origin_ns, self._max_in_flight, spinning)
+            return OpenLoop(
+                arrivals, engine, self._log, origin_ns, self._max_in_flight, self._monitor, precise=plan.precise
+            )
         if plan.mode == "cold-start":
             return self._cold_starts(engine)
         targets = TargetPicker(experiment, plan.seed).indexes()

@@ -33,7 +33,7 @@ _AWAY_NS = 5_000  # who is back later than this was not spinning meanwhile
 
 
 class Spinner(Protocol):
-    """Who wants to know how long a timer spun."""
+    """Who wants to know how long a timer kept the core busy with waiting."""
 
     spun_ns: int
 
@@ -41,16 +41,23 @@ class Spinner(Protocol):
 class DeadlineTimer:
     """Calls `callback` once at or after the deadline that `arm` sets; a new `arm` replaces the one before.
 
-    With a `spinner` it wakes 250 µs early and reads the clock until the deadline: for those who have a core to spare.
-    Whoever else waits for the core, mostly the recorder, may have it while there is time.
+    If `precise` it wakes 250 µs early and reads the clock until the deadline: for those who have a core to spare.
+    Whoever else waits for the core, mostly the recorder, may have it while there is time. What was waited out by reading
+    the clock is added to `spinner`.
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, callback: Callable[[], None], spinner: Spinner | None = None
+        self,
+        loop: asyncio.AbstractEventLoop,
+        callback: Callable[[], None],
+        spinner: Spinner | None = None,
+        *,
+        precise: bool = False,
     ) -> None:
         self._loop = loop
         self._callback = callback
         self._spinner = spinner
+        self._precise = precise
         self._deadline_ns = 0
         self._lead_ns = _LEAD_NS
         self._sleeps = False
@@ -60,7 +67,7 @@ class DeadlineTimer:
     def arm(self, deadline_ns: int) -> None:
         """Fire at `deadline_ns` on the monotonic clock; at once when that has passed."""
         self._deadline_ns = deadline_ns
-        wake_ns = deadline_ns - (self._lead_ns if self._spinner is None else _SPIN_NS)
+        wake_ns = deadline_ns - (_SPIN_NS if self._precise else self._lead_ns)
         self._sleeps = wake_ns > monotonic_ns()
         _set(self._fd, max(wake_ns, 1))
 
@@ -76,14 +83,13 @@ class DeadlineTimer:
             os.read(self._fd, 8)
         except BlockingIOError:
             return  # re-armed between the poll and this read
-        deadline_ns = self._deadline_ns
         now_ns = monotonic_ns()
-        if self._spinner is not None:
-            self._spinner.spun_ns += self._spin(now_ns)
-        elif now_ns < deadline_ns:
-            self._lead_ns = max(0, self._lead_ns - _STEP_NS)
-            while now_ns < deadline_ns:
-                now_ns = monotonic_ns()
+        if now_ns < self._deadline_ns:
+            spun_ns = self._spin(now_ns)
+            if self._spinner is not None:
+                self._spinner.spun_ns += spun_ns
+            if not self._precise:
+                self._lead_ns = max(0, self._lead_ns - _STEP_NS)
         elif self._sleeps:
             self._lead_ns = min(_MOST_LEAD_NS, self._lead_ns + _STEP_NS)
         self._callback()

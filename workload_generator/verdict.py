@@ -46,8 +46,8 @@ class Verdict:
 class Strain:
     """What the event loop and its machine went through while arrivals were sent. None: the kernel does not tell.
 
-    `cpu_ns` is the loop's own, `spun_ns` the part of it that was spent on waiting for deadlines; `stalls` counts the turns
-    of the loop that took longer than `STALL_NS`; `waited_ns` is how long it was ready to run and had no CPU;
+    `cpu_ns` is the loop's own, `spun_ns` the part of it that went into waiting for deadlines; `stalls` counts the
+    turns of the loop that took longer than `STALL_NS`; `waited_ns` is how long it was ready to run and had no CPU;
     `steal_share` is what the hypervisor took of all CPU time; `clock_stepped_ns` is by how much the wall clock was set.
     """
 

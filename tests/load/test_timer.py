@@ -60,7 +60,7 @@ async def test_the_lead_follows_what_a_wake_up_takes(monkeypatch: pytest.MonkeyP
 
 
 async def test_what_is_waited_out_is_no_work_of_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Woken much too early, it waits for nearly as long, and says so; what it could not sleep through counts as well."""
+    """Woken much too early, it waits for nearly as long, and says so."""
     monkeypatch.setattr(timers, "_LEAD_NS", 2 * NS_PER_MS)
     spun = Spun()
     await fire(20, 3 * NS_PER_MS, spun)

@@ -42,8 +42,8 @@ class DeadlineTimer:
     """Calls `callback` once at or after the deadline that `arm` sets; a new `arm` replaces the one before.
 
     If `precise` it wakes 250 µs early and reads the clock until the deadline: for those who have a core to spare.
-    Whoever else waits for the core, mostly the recorder, may have it while there is time. What was waited out by reading
-    the clock is added to `spinner`.
+    Whoever else waits for the core, mostly the recorder, may have it while there is time. What was waited out by
+    reading the clock is added to `spinner`.
     """
 
     def __init__(

@@ -14,14 +14,21 @@ from rich.console import Console
 
 from workload_generator.bundled import find_manifests
 from workload_generator.clock import NS_PER_S
-from workload_generator.cluster import tuning
-from workload_generator.cluster.deployment import Broker, Part, Wish, manifests, namespace_of_functions, namespaces
-from workload_generator.cluster.eventing import MOST_PARALLELISM, is_rabbitmq, wait_for_dispatchers
+from workload_generator.cluster.deploy import tuning
+from workload_generator.cluster.deploy.deployment import (
+    Broker,
+    Part,
+    Wish,
+    manifests,
+    namespace_of_functions,
+    namespaces,
+)
+from workload_generator.cluster.deploy.eventing import MOST_PARALLELISM, is_rabbitmq, wait_for_dispatchers
+from workload_generator.cluster.deploy.kustomize import render
+from workload_generator.cluster.deploy.objects import PART_OF, PRODUCT, find_ours, stages, wait_ready
+from workload_generator.cluster.deploy.rollout import Progress, check, deploy, remove, title
+from workload_generator.cluster.deploy.services import FUNCTION_LABEL, Images, Tuning, chosen, functions_of
 from workload_generator.cluster.interrupts import run_to_end
-from workload_generator.cluster.kustomize import render
-from workload_generator.cluster.objects import PART_OF, PRODUCT, find_ours, stages, wait_ready
-from workload_generator.cluster.rollout import Progress, check, deploy, remove, title
-from workload_generator.cluster.services import FUNCTION_LABEL, Images, Tuning, chosen, functions_of
 from workload_generator.document import Scalar, closest
 from workload_generator.errors import BenchError, UsageError
 from workload_generator.flags import as_in_a_file

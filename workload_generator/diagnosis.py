@@ -13,8 +13,8 @@ import orjson
 from rich.console import Console
 from rich.markup import escape
 
-from workload_generator.cluster.checks import check_all, check_machine
-from workload_generator.cluster.findings import Finding, Verdict
+from workload_generator.cluster.doctor.checks import check_all, check_machine
+from workload_generator.cluster.doctor.findings import Finding, Verdict
 from workload_generator.flags import as_in_a_file
 from workload_generator.kube.client import Kube
 from workload_generator.values import duration

@@ -13,9 +13,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live
 
-from workload_generator.cluster import board
-from workload_generator.cluster.storage import open_storage
-from workload_generator.cluster.top import Plan, Top
+from workload_generator.cluster.recording import board
+from workload_generator.cluster.recording.storage import open_storage
+from workload_generator.cluster.recording.top import Plan, Top
 from workload_generator.errors import UsageError
 from workload_generator.flags import as_in_a_file, go_bool
 from workload_generator.kube.client import Kube

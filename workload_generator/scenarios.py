@@ -21,10 +21,10 @@ from rich.console import Console
 
 from workload_generator.bundled import find_manifests, find_scenario
 from workload_generator.catalog import load_catalog
-from workload_generator.cluster.platform import ClusterPlatform
-from workload_generator.cluster.scenario import Condition, Scenario, load_scenario
-from workload_generator.cluster.scenario_run import Campaign, Deployment, Job, Platform, Runner, describe, put_back
-from workload_generator.cluster.scenario_state import StateFile
+from workload_generator.cluster.scenarios.platform import ClusterPlatform
+from workload_generator.cluster.scenarios.runner import Campaign, Deployment, Job, Platform, Runner, describe, put_back
+from workload_generator.cluster.scenarios.scenario import Condition, Scenario, load_scenario
+from workload_generator.cluster.scenarios.state import StateFile
 from workload_generator.codec import CodecError, decode
 from workload_generator.embedded import Embedded, Receivers
 from workload_generator.errors import BenchError, ExperimentError, UsageError

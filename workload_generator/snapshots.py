@@ -11,9 +11,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from workload_generator.cluster import tsdb
-from workload_generator.cluster.kubectl import Kubectl
-from workload_generator.cluster.prometheus import find_server, take_snapshot
+from workload_generator.cluster.prometheus import tsdb
+from workload_generator.cluster.prometheus.snapshot import find_server, take_snapshot
+from workload_generator.cluster.prometheus.streams import Kubectl
 from workload_generator.errors import BenchError, UsageError
 from workload_generator.kube.client import Kube
 

@@ -13,7 +13,7 @@ from tests.cluster.plane import HOST_POD, Plane
 from tests.cluster.test_plane import pod
 from tests.prometheus.test_prometheus import query
 from workload_generator import bench
-from workload_generator.cluster import tsdb
+from workload_generator.cluster.prometheus import tsdb
 
 
 @pytest.mark.skipif(not (shutil.which("prometheus") and shutil.which("kubectl")), reason="no prometheus or no kubectl")

@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from tests.kube.fake_api import FakeApi, running
-from workload_generator.cluster.objects import apply
+from workload_generator.cluster.deploy.objects import apply
 from workload_generator.kube import resources as kinds
 from workload_generator.kube.client import Kube
 from workload_generator.kube.errors import Conflict

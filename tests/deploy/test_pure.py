@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from workload_generator.cluster import tuning
-from workload_generator.cluster.objects import _united, stages
-from workload_generator.cluster.readiness import why_not_ready
-from workload_generator.cluster.services import Images
+from workload_generator.cluster.deploy import tuning
+from workload_generator.cluster.deploy.objects import _united, stages
+from workload_generator.cluster.deploy.readiness import why_not_ready
+from workload_generator.cluster.deploy.services import Images
 from workload_generator.kube.resources import SERVICES
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from tests.kube.fake_api import FakeApi
 from workload_generator import bench
-from workload_generator.cluster.apis import _KINDS
-from workload_generator.cluster.placement import SELECTOR, TOLERATIONS
+from workload_generator.cluster.doctor.apis import _KINDS
+from workload_generator.cluster.doctor.placement import SELECTOR, TOLERATIONS
 from workload_generator.kube import resources as kinds
 from workload_generator.kube.resources import Object, Resource
 

@@ -10,7 +10,7 @@ import pytest
 from tests.doctor.fit import Doctor, config, make_fit
 from tests.kube.fake_api import ALL, FakeApi, in_thread
 from workload_generator import bench
-from workload_generator.cluster.checks import _CHECKS
+from workload_generator.cluster.doctor.checks import _CHECKS
 from workload_generator.kube import resources as kinds
 
 

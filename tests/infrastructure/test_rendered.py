@@ -20,7 +20,7 @@ import yaml
 
 from tests import test_manifests
 from tests.infrastructure.recipes import FILLED, INFRASTRUCTURE, ROOT, filled_settings
-from workload_generator.cluster import versions as doctor
+from workload_generator.cluster.doctor import versions as doctor
 
 sys.path.insert(0, str(INFRASTRUCTURE))
 import render

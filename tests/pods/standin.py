@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from workload_generator.cluster.places import always
-from workload_generator.cluster.sessions import Kubectl, Place, Pod
+from workload_generator.cluster.pods.places import always
+from workload_generator.cluster.pods.sessions import Kubectl, Place, Pod
 
 NAMESPACE, NAME = "workload-generator", "generator-1"
 

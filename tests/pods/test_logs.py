@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.pods.standin import Standin
-from workload_generator.cluster import logs as logs_module
-from workload_generator.cluster import sessions
-from workload_generator.cluster.logs import LOG_FILES, RECEIPT_FILES, Copy, delete, fetch
-from workload_generator.cluster.sessions import Refused
+from workload_generator.cluster.pods import logs as logs_module
+from workload_generator.cluster.pods import sessions
+from workload_generator.cluster.pods.logs import LOG_FILES, RECEIPT_FILES, Copy, delete, fetch
+from workload_generator.cluster.pods.sessions import Refused
 from workload_generator.errors import BenchError
 
 SIZES = {"a.log": 300_000, "b.log": 1, "c.log": 0, "d.log": 700_000}

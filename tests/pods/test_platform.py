@@ -20,11 +20,11 @@ import yaml
 from tests.kube.fake_api import FakeApi, in_thread
 from tests.pods.standin import Standin
 from workload_generator.bundled import find_manifests
-from workload_generator.cluster import found
 from workload_generator.cluster.interrupts import run_to_end
-from workload_generator.cluster.platform import ClusterPlatform
-from workload_generator.cluster.scenario import Condition, load_scenario
-from workload_generator.cluster.scenario_run import Deployment
+from workload_generator.cluster.scenarios import found
+from workload_generator.cluster.scenarios.platform import ClusterPlatform
+from workload_generator.cluster.scenarios.runner import Deployment
+from workload_generator.cluster.scenarios.scenario import Condition, load_scenario
 from workload_generator.errors import BenchError, UsageError
 from workload_generator.kube.errors import WaitTimeout
 from workload_generator.kube.resources import CONFIG_MAPS, DEPLOYMENTS, POD_AUTOSCALERS, PODS, SERVICES, Object

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.pods.standin import Standin
-from workload_generator.cluster import podside
-from workload_generator.cluster.sessions import Refused
+from workload_generator.cluster.pods import podside
+from workload_generator.cluster.pods.sessions import Refused
 
 
 def receipts(path: Path, *ids: str, torn: str = "") -> None:

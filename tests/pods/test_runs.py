@@ -15,9 +15,9 @@ import pytest
 
 from tests.pods.standin import Standin
 from tests.support import at_once, target
-from workload_generator.cluster import podside, sessions
-from workload_generator.cluster.podrun import Ended, Lost, Run, begin, code_of, follow, set_aside
-from workload_generator.cluster.sessions import Patience, Pod
+from workload_generator.cluster.pods import podside, sessions
+from workload_generator.cluster.pods.podrun import Ended, Lost, Run, begin, code_of, follow, set_aside
+from workload_generator.cluster.pods.sessions import Patience, Pod
 from workload_generator.errors import BenchError
 from workload_generator.kube.errors import Busy, Unreachable
 

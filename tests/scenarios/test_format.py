@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from workload_generator.bundled import find_scenario
-from workload_generator.cluster.scenario import Condition, Mode, Scenario, fingerprint, load_scenario, order
+from workload_generator.cluster.scenarios.scenario import Condition, Mode, Scenario, fingerprint, load_scenario, order
 from workload_generator.errors import ExperimentError, UsageError
 
 WARM = """

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.scenarios.platforms import FOUND, SCENARIO, FilePlatform, go, lines, prepare, restore
-from workload_generator.cluster.scenario import Condition
+from workload_generator.cluster.scenarios.scenario import Condition
 from workload_generator.errors import BenchError, UsageError
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.top.clusters import autoscaler, pod
-from workload_generator.cluster import states
+from workload_generator.cluster.recording import states
 from workload_generator.metrics import Condition, PodState, Replicas, Scale
 
 THEN, NOW = "2026-11-25T10:00:00.000Z", "2026-11-25T10:00:01.000Z"

@@ -13,8 +13,8 @@ import pytest
 
 from tests.results.test_combine import ORIGINAL
 from tests.top.clusters import node_usage, pod_usage
-from workload_generator.cluster.storage import open_storage
-from workload_generator.cluster.usage import Seen, Surroundings, read_node_metrics, read_pod_metrics
+from workload_generator.cluster.recording.storage import open_storage
+from workload_generator.cluster.recording.usage import Seen, Surroundings, read_node_metrics, read_pod_metrics
 from workload_generator.errors import BenchError, UsageError
 from workload_generator.metrics import TABLES, Gap, Row, stamp
 from workload_generator.results.combine import combine

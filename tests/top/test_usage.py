@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.top.clusters import node, node_usage, pod_usage, summary
-from workload_generator.cluster.usage import (
+from workload_generator.cluster.recording.usage import (
     Allocatable,
     Seen,
     Surroundings,

@@ -1,0 +1,1 @@
+"""What is measured, and what measures it, put into a cluster, changed and removed."""

@@ -1,0 +1,238 @@
+"""Deploying and deleting parts in a cluster, with what is known of it at any moment.
+
+Rules:
+- what cannot be right is refused before anything is applied
+- stage after stage: the next one begins when what it needs is Ready
+- interrupted anywhere, what was applied is whole objects, and deploying or deleting again goes on from there
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from workload_generator.cluster.deploy.deployment import Part, Wish, manifests, namespaces, surplus
+from workload_generator.cluster.deploy.eventing import is_rabbitmq, parallelism_of, wait_for_dispatchers
+from workload_generator.cluster.deploy.objects import (
+    PART,
+    PART_OF,
+    PRODUCT,
+    Applied,
+    apply,
+    delete,
+    find_ours,
+    stages,
+    wait_ready,
+)
+from workload_generator.cluster.deploy.readiness import is_waited_for
+from workload_generator.cluster.deploy.services import FUNCTION_LABEL
+from workload_generator.cluster.deploy.sources import wait_bound
+from workload_generator.errors import UsageError
+from workload_generator.kube import resources as kinds
+from workload_generator.kube.client import Kube
+from workload_generator.kube.errors import ApiAbsent, NotFound, WaitTimeout
+from workload_generator.kube.resources import (
+    BROKERS,
+    CONTAINER_SOURCES,
+    DEPLOYMENTS,
+    TRIGGERS,
+    Object,
+    name_of,
+    namespace_of,
+)
+
+KINDS = (
+    kinds.CONTAINER_SOURCES,
+    kinds.TRIGGERS,
+    kinds.SEQUENCES,
+    kinds.BROKERS,
+    kinds.BROKER_CONFIGS,
+    kinds.RABBITMQ_CLUSTERS,
+    kinds.SERVICES,
+    kinds.DEPLOYMENTS,
+    kinds.CORE_SERVICES,
+    kinds.NETWORK_POLICIES,
+    kinds.ROLE_BINDINGS,
+    kinds.ROLES,
+    kinds.SERVICE_ACCOUNTS,
+    kinds.CONFIG_MAPS,
+)
+"""What is deleted without further ado. Volumes have logs and events in them, namespaces whatever people put there."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """What has been done, to be told at any moment. `say` gets a line for each thing that happens."""
+
+    say: Callable[[str], None]
+    applied: list[Applied] = field(default_factory=list)
+    left: list[Object] = field(default_factory=list)
+    waiting: dict[str, str] = field(default_factory=dict)
+    began: float = field(default_factory=time.monotonic)
+
+    def tell(self, obj: Object, why: str) -> None:
+        """As `objects.Tell`: an object is ready, or waits for something."""
+        name = title(obj)
+        if why:
+            self.waiting[name] = why
+        else:
+            self.waiting.pop(name, None)
+            self.say(f"ready      {name} ({time.monotonic() - self.began:.1f} s)")
+
+    def gone(self, obj: Object, _why: str) -> None:
+        """As `objects.Tell`, for what is deleted."""
+        self.say(f"gone       {title(obj)} ({time.monotonic() - self.began:.1f} s)")
+
+
+def title(obj: Object) -> str:
+    """`Service functions/empty-go-http-0`"""
+    return f"{obj['kind']} {'/'.join(filter(None, (namespace_of(obj), name_of(obj))))}"
+
+
+async def deploy(kube: Kube, wish: Wish, root: Path, timeout_s: float, progress: Progress) -> list[Applied]:
+    """Apply the wish and wait until it is ready, with as many copies as it says and no more; what was applied.
+
+    Raises UsageError before anything is changed, WaitTimeout with the reason of what is not ready, ApiError.
+    """
+    made = manifests(wish, root)
+    await _refuse(kube, wish, made)
+    deadline = time.monotonic() + timeout_s
+    await _prune(kube, wish, made, deadline, progress)
+    order = stages(made)
+    progress.left = [obj for stage in order for obj in stage]
+    for stage in order:
+        for obj in stage:
+            done = await apply(kube, obj)
+            progress.applied.append(done)
+            progress.left.remove(obj)
+            progress.say(f"{done.outcome:<10} {title(done.object)}")
+        waited = [obj for obj in stage if is_waited_for(obj)]
+        progress.waiting = {title(obj): "applied" for obj in waited}
+        await wait_ready(kube, waited, max(deadline - time.monotonic(), 0.0), progress.tell)
+        await _wait_deliverers(kube, stage, made, max(deadline - time.monotonic(), 0.0))
+    return progress.applied
+
+
+async def _wait_deliverers(kube: Kube, stage: Sequence[Object], made: Sequence[Object], timeout_s: float) -> None:
+    """What Ready does not say: RabbitMQ triggers deliver with their parallelism, the source's pod has its sink."""
+    rabbits = {(namespace_of(obj), name_of(obj)) for obj in made if obj["kind"] == BROKERS.kind and is_rabbitmq(obj)}
+    wanted: dict[str, dict[str, str]] = {}
+    for obj in stage:
+        namespace, name = namespace_of(obj), name_of(obj)
+        if obj["kind"] == TRIGGERS.kind and (namespace, obj["spec"]["broker"]) in rabbits:
+            uid = (await kube.get(TRIGGERS, name, namespace))["metadata"]["uid"]
+            wanted.setdefault(namespace, {})[uid] = parallelism_of(obj)
+        elif obj["kind"] == CONTAINER_SOURCES.kind:
+            try:
+                await wait_bound(kube, namespace, name, timeout_s)
+            except WaitTimeout as error:
+                raise WaitTimeout(f"{title(obj)}, {error}; kn-bench doctor --fix may mend it") from None
+    for namespace, uids in wanted.items():
+        await wait_for_dispatchers(kube, namespace, uids, timeout_s)
+
+
+async def check(kube: Kube, wish: Wish, root: Path, progress: Progress) -> None:
+    """A server-side dry run: what a deployment would create, change and delete. Raises UsageError, ApiError."""
+    made = manifests(wish, root)
+    await _refuse(kube, wish, made)
+    for obj in await _surplus(kube, wish, made):
+        progress.say(f"deleted    {title(obj)}")
+    missing: set[str] = set()
+    for obj in (each for stage in stages(made) for each in stage):
+        if namespace_of(obj) in missing:
+            progress.say(f"unchecked  {title(obj)}: its namespace is not there yet")
+            continue
+        done = await apply(kube, obj, dry_run=True)
+        if obj["kind"] == "Namespace" and done.outcome == "created":
+            missing.add(name_of(obj))
+        progress.say(f"{done.outcome:<10} {title(obj)}")
+
+
+async def remove(
+    kube: Kube,
+    parts: Collection[Part],
+    functions: Sequence[str],
+    root: Path,
+    timeout_s: float,
+    progress: Progress,
+    *,
+    volumes: bool = False,
+    spaces: bool = False,
+    dry_run: bool = False,
+) -> list[Object]:
+    """Delete what was deployed, by its labels, and wait until it is gone with its pods; the objects.
+
+    `functions` limits it to these of the catalog; `spaces` deletes the namespaces, with all that is in them. When the
+    event source goes, the generator's Deployment gets its pod back. Raises WaitTimeout, ApiError.
+    """
+    selector = f"{PART_OF}={PRODUCT},{PART} in ({','.join(sorted(parts))})"
+    if functions:
+        selector += f",{FUNCTION_LABEL} in ({','.join(functions)})"
+    wanted = (*KINDS, *((kinds.VOLUME_CLAIMS,) if volumes or spaces else ()), *((kinds.NAMESPACES,) if spaces else ()))
+    where = namespaces(root)
+    found = [
+        obj
+        for obj in await find_ours(kube, wanted, where, selector)
+        if obj["kind"] != "Namespace" or name_of(obj) in where
+    ]
+    if Part.GENERATOR in parts and Part.EVENTING not in parts:
+        await _refuse_source(kube, found, "delete eventing first, or both")
+    if dry_run:
+        for obj in found:
+            progress.say(f"deleted    {title(obj)}")
+        return found
+    progress.left = list(found)
+    deadline = time.monotonic() + timeout_s
+    await delete(kube, found, timeout_s, progress.gone)
+    progress.left = []
+    sources = [obj for obj in found if obj["kind"] == CONTAINER_SOURCES.kind]
+    for source in sources:
+        await _wake(kube, source, max(deadline - time.monotonic(), 0.0), progress)
+    return found
+
+
+async def _refuse(kube: Kube, wish: Wish, made: Sequence[Object]) -> None:
+    """Two generators would measure each other."""
+    if Part.GENERATOR in wish.parts and Part.EVENTING not in wish.parts:
+        await _refuse_source(
+            kube, made, "deploy eventing changes it there, delete eventing gives it its Deployment back"
+        )
+
+
+async def _refuse_source(kube: Kube, objects: Iterable[Object], advice: str) -> None:
+    for obj in objects:
+        if obj["kind"] == DEPLOYMENTS.kind:
+            try:
+                source = await kube.find(CONTAINER_SOURCES, name_of(obj), namespace_of(obj))
+            except ApiAbsent:
+                return
+            if source is not None:
+                raise UsageError(f"the generator runs as {title(source)}: {advice}")
+
+
+async def _surplus(kube: Kube, wish: Wish, made: Sequence[Object]) -> list[Object]:
+    where = sorted({namespace_of(obj) for obj in made} - {""})
+    found = await find_ours(kube, (kinds.TRIGGERS, kinds.SERVICES), where, f"{PART_OF}={PRODUCT}")
+    is_surplus = surplus(wish, made)
+    return [obj for obj in found if is_surplus(obj)]
+
+
+async def _prune(kube: Kube, wish: Wish, made: Sequence[Object], deadline: float, progress: Progress) -> None:
+    extra = await _surplus(kube, wish, made)
+    if extra:
+        await delete(kube, extra, max(deadline - time.monotonic(), 0.0), progress.gone)
+
+
+async def _wake(kube: Kube, source: Object, timeout_s: float, progress: Progress) -> None:
+    """The generator's Deployment of the source's name, with its pod again."""
+    try:
+        deployment = await kube.get(DEPLOYMENTS, name_of(source), namespace_of(source))
+    except NotFound:
+        return
+    if deployment["spec"].get("replicas") == 0 and "deletionTimestamp" not in deployment["metadata"]:
+        one = {"spec": {"replicas": 1}}
+        deployment = await kube.patch(DEPLOYMENTS, name_of(source), one, namespace_of(source))
+        progress.say(f"changed    {title(deployment)}: it has its pod again")
+        await wait_ready(kube, [deployment], timeout_s, progress.tell)

@@ -1,0 +1,1 @@
+"""Runs and logs in pods, reached by `kubectl exec`."""

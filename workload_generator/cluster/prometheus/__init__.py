@@ -1,0 +1,1 @@
+"""A snapshot of Prometheus' data, brought here."""

@@ -1,0 +1,197 @@
+"""A cluster's Prometheus: a snapshot of its data, brought here whole.
+
+Rules:
+- the admin API is reached by a forwarded port alone; nothing of the server is changed
+- what came is compared with the pod's own checksums, file by file, before it has its name; a stream that was cut is
+  tried again
+- the snapshot in the pod is removed when the copy is whole: it keeps the disk from being freed
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import shutil
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from workload_generator.cluster.prometheus import tsdb
+from workload_generator.cluster.prometheus.streams import Kubectl
+from workload_generator.cluster.prometheus.tsdb import Contents
+from workload_generator.errors import BenchError, UsageError
+from workload_generator.kube.client import Kube
+from workload_generator.kube.resources import PODS, Object, is_ready, name_of
+
+LABELS = "app.kubernetes.io/name=prometheus"
+ADMIN_FIX = (
+    "start it with --web.enable-admin-api (kube-prometheus-stack: prometheus.prometheusSpec.enableAdminAPI: true)"
+)
+_NAME = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]+")
+_SUM = re.compile(r"([0-9a-f]{64}) [ *]\./(.+)")
+_TRIES = 3
+_SNAPSHOT_S = 600.0  # it writes the newest hours of data
+_CHUNK = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A Prometheus in a pod."""
+
+    pod: str
+    container: str
+    port: int
+    prefix: str
+    storage: str
+    has_admin_api: bool
+
+
+async def find_server(kube: Kube, namespace: str, pod: str | None) -> Server:
+    """The first ready pod of a Prometheus, or the one of that name. Raises BenchError, UsageError."""
+    if pod is not None:
+        found = [await kube.get(PODS, pod, namespace)]
+    else:
+        found = (await kube.list(PODS, namespace, labels=LABELS)).items
+        if not found:
+            raise UsageError(f"namespace {namespace} has no pod with the label {LABELS}: give --namespace, or --pod")
+    ready = sorted((each for each in found if is_ready(each)), key=name_of)
+    if not ready:
+        raise BenchError(f"no Prometheus is ready in namespace {namespace}: {', '.join(map(name_of, found))}")
+    return server_of(ready[0])
+
+
+def server_of(pod: Object) -> Server:
+    """What a pod's container says of its Prometheus, by the flags that it is started with. Raises BenchError."""
+    containers = pod["spec"]["containers"]
+    named = [each for each in containers if each["name"] in ("prometheus", "prometheus-server")]
+    if not named and len(containers) > 1:
+        raise BenchError(f"pod {name_of(pod)} has no container prometheus")
+    container = (named or containers)[0]
+    flags: dict[str, str] = {}
+    for word in [*(container.get("command") or ()), *(container.get("args") or ())]:
+        name, _, value = word.lstrip("-").partition("=")
+        flags[name] = value
+    address = flags.get("web.listen-address", "")
+    listens = address.rpartition(":")[2]
+    ports = {each.get("name"): each["containerPort"] for each in container.get("ports") or ()}
+    default = ports.get("http-web") or ports.get("web") or ports.get("http") or 9090
+    return Server(
+        pod=name_of(pod),
+        container=container["name"],
+        port=int(listens) if listens.isdecimal() else default,
+        prefix="/" + flags.get("web.route-prefix", "").strip("/"),
+        storage=flags.get("storage.tsdb.path", "/prometheus").rstrip("/"),
+        has_admin_api="web.enable-admin-api" in flags and flags["web.enable-admin-api"] != "false",
+    )
+
+
+async def take_snapshot(
+    kubectl: Kubectl, server: Server, folder: Path, say: Callable[[str], None], *, keep: bool = False
+) -> tuple[Path, Contents]:
+    """Have a snapshot made and bring it into `folder`; where it is, and what it has. Raises BenchError.
+
+    With `keep` the one in the pod stays.
+    """
+    if not server.has_admin_api:
+        raise BenchError(f"the admin API of Prometheus in pod {server.pod} is off: {ADMIN_FIX}")
+    await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+    async with kubectl.forwarded(server.pod, server.port) as port:
+        name = await _ask(f"http://127.0.0.1:{port}{server.prefix.rstrip('/')}/api/v1/admin/tsdb/snapshot")
+    there = f"{server.storage}/snapshots/{name}"
+    say(f"snapshot {name} is in pod {server.pod}, {there}")
+    target = folder / name
+    if target.exists():
+        raise BenchError(f"{target} is there already")
+    expected = await _checksums(kubectl, server, there)
+    part = folder / f"{name}.part"
+    for attempt in range(1, _TRIES + 1):
+        problem = await _copy(kubectl, server, there, part, expected)
+        if problem is None:
+            break
+        if attempt == _TRIES:
+            raise BenchError(f"the snapshot did not come whole in {_TRIES} tries: {problem}; it is left in the pod")
+        say(f"{problem}: once more")
+    contents = tsdb.read_contents(part)
+    part.rename(target)
+    if not keep:
+        await kubectl.run(server.pod, server.container, "rm", "-rf", there)
+    return target, contents
+
+
+async def _ask(url: str) -> str:
+    """Have a snapshot made; its name."""
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_SNAPSHOT_S)) as session,
+            session.post(url) as response,
+        ):
+            text = await response.text()
+            answer: Any = await response.json(content_type=None) if text.startswith("{") else {}
+            status = response.status
+    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        raise BenchError(f"Prometheus does not answer at the forwarded port: {error or 'no answer in time'}") from None
+    if answer.get("status") != "success":
+        reason = answer.get("error") or text.strip()[:200] or "no reason"
+        fix = f": {ADMIN_FIX}" if "admin" in reason.lower() else ""
+        raise BenchError(f"Prometheus makes no snapshot: {reason} ({status}){fix}")
+    name = str((answer.get("data") or {}).get("name"))
+    if not _NAME.fullmatch(name):  # it becomes part of a path, and of one that is removed
+        raise BenchError(f"Prometheus gave its snapshot a name that none has: {name[:100]!r}")
+    return name
+
+
+async def _checksums(kubectl: Kubectl, server: Server, there: str) -> dict[str, str]:
+    try:
+        said = await kubectl.run(
+            server.pod, server.container, "sh", "-c", f"cd '{there}' && find . -type f -exec sha256sum {{}} +"
+        )
+    except BenchError as error:
+        raise BenchError(
+            f"{error}; the snapshot is left in the pod (its image needs sh, find, sha256sum and tar)"
+        ) from None
+    found: dict[str, str] = {}
+    for line in said.decode(errors="replace").splitlines():
+        match = _SUM.fullmatch(line)
+        if match is None:
+            raise BenchError(f"pod {server.pod}: {line[:100]!r} is no checksum")
+        found[match[2]] = match[1]
+    if not found:
+        raise BenchError(f"pod {server.pod}: the snapshot {there} is empty: has this Prometheus any data yet?")
+    return found
+
+
+async def _copy(kubectl: Kubectl, server: Server, there: str, part: Path, expected: dict[str, str]) -> str | None:
+    """Copy and compare; what is wrong with it."""
+    await asyncio.to_thread(_empty, part)
+    archive = part.with_suffix(".tar")
+    try:
+        with archive.open("wb") as file:
+            async with kubectl.streamed(server.pod, server.container, "tar", "-cf", "-", "-C", there, ".") as stream:
+                while chunk := await stream.read(_CHUNK):
+                    file.write(chunk)
+        await asyncio.to_thread(_unpack, archive, part)
+        came = await asyncio.to_thread(tsdb.checksums, part)
+    except (tarfile.TarError, EOFError, BenchError) as error:
+        return f"the stream broke: {error}"
+    except OSError as error:
+        raise BenchError(f"cannot write to {part}: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            archive.unlink()
+    wrong = sorted(name for name in expected.keys() | came.keys() if expected.get(name) != came.get(name))
+    return f"{len(wrong)} of {len(expected)} files are not as in the pod, the first: {wrong[0]}" if wrong else None
+
+
+def _empty(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder, filter="data")

@@ -1,0 +1,1 @@
+"""What `top` records of nodes and pods."""

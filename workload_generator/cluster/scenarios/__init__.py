@@ -1,0 +1,1 @@
+"""Scenarios, and a cluster as the platform of one."""

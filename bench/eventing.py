@@ -41,7 +41,8 @@ def experiment(folder: Path, name: str, url: str, seconds: int, **event: str) ->
 
 def used(config: Path, *flags: str) -> tuple[float, int]:
     """CPU seconds of a run, and how many requests there were."""
-    ran = harness.run(harness.generator(config, config.parent / "logs", *flags))
+    logs = Path(tempfile.mkdtemp(dir=config.parent))  # two runs within a second would have one name
+    ran = harness.run(harness.generator(config, logs, *flags))
     return ran.cpu_s, json.loads(ran.text)["ok"]
 
 

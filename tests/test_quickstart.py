@@ -138,7 +138,7 @@ def test_two_quickstarts_are_eight_experiments_and_leave_nothing_running(tmp_pat
             ("python", f"serving-scenario-{number}", "local", concurrency, planned, 1, planned)
             for number, concurrency, planned in ((1, None, 200), (2, None, 2), (3, 1, 40))
         )
-        events = (None, "eventing-scenario-1", "local", None, 100, 1, 100)
+        events = ("broker default/default", "eventing-scenario-1", "local", None, 100, 1, 100)
         assert rows == [events] * runs + [warm] * runs + [starts] * runs + [busy] * runs
         assert accounts == [("receiver-0", 100, 100, 0, 0), ("receiver-1", 100, 100, 0, 0)] * runs
         assert "Events by trigger" in stdout and "End-to-end delay" in stdout

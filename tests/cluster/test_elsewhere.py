@@ -30,7 +30,7 @@ def everything(kube: Api, without: set[str]) -> dict[str, str]:
         root = f"/apis/{version}" if "/" in version else "/api/v1"
         for each in kube.call("GET", root)["resources"]:
             listed = "list" in each["verbs"] and "/" not in each["name"]
-            if not listed or each["name"] in ("events", "persistentvolumes"):
+            if not listed or each["name"] in ("events", "persistentvolumes", "ipaddresses"):
                 continue
             for item in kube.call("GET", f"{root}/{each['name']}")["items"]:
                 meta = item["metadata"]

@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import sqlite3
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -50,6 +51,20 @@ pytestmark = [
 ]
 
 
+class OnAPlane(Recipes):
+    """Says so when a part of the plane has ended, where a recipe would only have waited for it."""
+
+    def __init__(self, folder: Path, plane: Plane) -> None:
+        super().__init__(folder)
+        self._plane = plane
+
+    def run(self, *recipe: str, answer: str = "") -> subprocess.CompletedProcess[str]:
+        try:
+            return super().run(*recipe, answer=answer)
+        finally:
+            self._plane.check()
+
+
 @pytest.fixture(scope="module")
 def own(own_planes: None) -> Iterator[Plane]:
     with Plane(build.build()) as plane:
@@ -77,7 +92,8 @@ def recipes(own: Plane, cluster: Api, tmp_path_factory: pytest.TempPathFactory) 
     if real is None:
         pytest.skip("kubectl is not here")
     folder = tmp_path_factory.mktemp("recipes")
-    made = Recipes(folder).with_access()
+    made = OnAPlane(folder, own)
+    made.with_access()
     shutil.copy(own.kubeconfig, made.folder / "build/kubeconfig")
     releases = folder / "releases"
     releases.mkdir()

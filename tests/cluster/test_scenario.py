@@ -407,6 +407,7 @@ class Kubelets:
         self._thread.join()
         for process in self._running.values():
             process.kill()
+            process.wait()
 
     @property
     def started(self) -> int:

@@ -39,7 +39,7 @@ patch:
   autoscaler: {stable-window: 10s, scale-to-zero-grace-period: 10s}
   containerConcurrency: 1
   annotations: {max-scale: "400"}
-waitAtMost: 2s
+waitAtMost: 1m
 wait: [ready, drained, zero]
 """
 
@@ -81,6 +81,12 @@ class Cluster:
 @pytest.fixture
 def cluster(api: FakeApi, standin: Standin, tmp_path: Path) -> Cluster:
     return Cluster(api, tmp_path)
+
+
+@pytest.fixture
+def impatient(api: FakeApi, standin: Standin, tmp_path: Path) -> Cluster:
+    """For conditions that do not come."""
+    return Cluster(api, tmp_path, SCENARIO.replace("waitAtMost: 1m", "waitAtMost: 3s"))
 
 
 def values(api: FakeApi) -> dict[str, Any]:
@@ -241,14 +247,14 @@ def later(*steps: Callable[[], None]) -> threading.Thread:
     return thread
 
 
-def test_zero_is_without_pods_that_end(api: FakeApi, cluster: Cluster) -> None:
+def test_zero_is_without_pods_that_end(api: FakeApi, cluster: Cluster, impatient: Cluster) -> None:
     pod(api, "p1")
     pod(api, "p2", ending=True)
     pod(api, "other", service="not-ours")
     with pytest.raises(
-        WaitTimeout, match=r"not scaled to zero after 2 s: 2 pods are there \(p1 is Running.*p2 is termi"
+        WaitTimeout, match=r"not scaled to zero after 3 s: 2 pods are there \(p1 is Running.*p2 is termi"
     ):
-        cluster.platform.wait(Condition.ZERO, DEPLOYMENT)
+        impatient.platform.wait(Condition.ZERO, DEPLOYMENT)
     gone = threading.Event()
     thread = later(
         lambda: api.remove(PODS, "p1", "functions"), lambda: (gone.set(), api.remove(PODS, "p2", "functions"))[0]
@@ -258,15 +264,17 @@ def test_zero_is_without_pods_that_end(api: FakeApi, cluster: Cluster) -> None:
     thread.join()
 
 
-def test_drained_is_when_the_autoscaler_has_forgotten_the_load(api: FakeApi, cluster: Cluster) -> None:
+def test_drained_is_when_the_autoscaler_has_forgotten_the_load(
+    api: FakeApi, cluster: Cluster, impatient: Cluster
+) -> None:
     for name in ("p1", "p2", "p3"):
         pod(api, name)
     scaler(api, 3)
-    with pytest.raises(WaitTimeout, match=f"not drained after 2 s: the autoscaler wants 3 instances of {SERVICE}"):
-        cluster.platform.wait(Condition.DRAINED, DEPLOYMENT)
+    with pytest.raises(WaitTimeout, match=f"not drained after 3 s: the autoscaler wants 3 instances of {SERVICE}"):
+        impatient.platform.wait(Condition.DRAINED, DEPLOYMENT)
     scaler(api, 1)
     with pytest.raises(WaitTimeout, match=f"{SERVICE} has 3 instances, 1 at rest"):
-        cluster.platform.wait(Condition.DRAINED, DEPLOYMENT)
+        impatient.platform.wait(Condition.DRAINED, DEPLOYMENT)
     scaler(api, 3)
     last = threading.Event()
     thread = later(
@@ -283,14 +291,14 @@ def test_drained_is_when_the_autoscaler_has_forgotten_the_load(api: FakeApi, clu
     cluster.platform.wait(Condition.DRAINED, DEPLOYMENT)
 
 
-def test_ready_is_that_of_the_present_generation(api: FakeApi, cluster: Cluster) -> None:
+def test_ready_is_that_of_the_present_generation(api: FakeApi, cluster: Cluster, impatient: Cluster) -> None:
     cluster.platform.wait(Condition.READY, DEPLOYMENT)
     service = api.find(SERVICES, SERVICE, "functions")
     assert service is not None
     service["status"]["conditions"][0] |= {"status": "False", "reason": "RevisionFailed", "message": "no image"}
     api.put(SERVICES, service)
     with pytest.raises(WaitTimeout, match="RevisionFailed: no image"):
-        cluster.platform.wait(Condition.READY, DEPLOYMENT)
+        impatient.platform.wait(Condition.READY, DEPLOYMENT)
 
 
 # Signals

@@ -104,7 +104,7 @@ def test_filters_by_mouse(opened: Browser) -> None:
             "return [...document.querySelectorAll('[data-chart=ecdf] > .key span')].map(e => e.textContent)"
         )
 
-    assert legend() == ["go", "python", "quarkus", "rust", "springboot", "ts", "unknown"]
+    assert legend() == ["broker broker-ingress.knative", "go", "python", "quarkus", "rust", "springboot", "ts"]
     opened.js("scrollTo(0, 0)")
     for box in opened.all("[data-filter=language] label"):
         if box.text not in ("go", "ts"):

@@ -24,7 +24,8 @@ import pytest
 
 from tests.kube.fake_api import FakeApi, in_thread
 from workload_generator import bench
-from workload_generator.cluster.prometheus.snapshot import server_of, tsdb
+from workload_generator.cluster.prometheus import tsdb
+from workload_generator.cluster.prometheus.snapshot import server_of
 from workload_generator.errors import BenchError
 from workload_generator.kube import resources as kinds
 from workload_generator.kube.resources import Object

@@ -9,21 +9,14 @@ import numpy as np
 
 from workload_generator.clock import NS_PER_S, parse_duration
 from workload_generator.results.answers import Answers
-from workload_generator.results.cells import Cell
+from workload_generator.results.cluster_tables import conditions_table, delivery_table, machines_table, scaling_table
+from workload_generator.results.cold_tables import bursts_table, cold_table, phases_table, proofs_table
 from workload_generator.results.figures import COUNT, MS, NUMBER, SHARE, Column, Table, Value
 from workload_generator.results.intervals import Interval, Values, quantiles
-from workload_generator.results.runs import Condition, Run
-from workload_generator.results.samples import COLD_WORD, TABLE_SHARES, UNKNOWN_WORD, Readings, RunData
-from workload_generator.results.specs import phase_word
-from workload_generator.results.starts import Proofs, phases_of
+from workload_generator.results.row_heads import CELL, RUN, of_condition, of_run
+from workload_generator.results.samples import TABLE_SHARES, Readings, RunData
 
-_RUN = (Column("run", COUNT), Column("scenario"), Column("rate"), Column("variant", brief=False), Column("language"))
-_CELL = (Column("scenario"), Column("rate"), Column("variant", brief=False), Column("language"))
 _ESTIMATED = ("p50", "p99", "p99.9")
-_ACCOUNT = (
-    "copies", "sent", "acknowledged", "once", "lost", "lost_deliveries", "duplicated", "extra_deliveries", "reordered",
-    "unaccounted", "delay_p50", "delay_p90", "delay_p99", "delay_max", "delay_error", "drain",
-)  # fmt: skip
 
 
 def make_tables(answers: Answers) -> list[Table]:
@@ -59,7 +52,7 @@ def runs_table(answers: Answers) -> Table:
         "Runs",
         "Achieved is what was sent against what was planned, by the planned time or the last start if later.",
         (
-            *_RUN,
+            *RUN,
             Column("state"),
             Column("planned", COUNT),
             Column("sent", COUNT, brief=False),
@@ -81,7 +74,7 @@ def runs_table(answers: Answers) -> Table:
         planned, achieved = rates(each)
         counts = [run.row[name] for name in ("planned", "sent", "ok", "failed", "dropped", "missing")]
         table.add(
-            *_of_run(run),
+            *of_run(run),
             run.state,
             *counts,
             planned,
@@ -115,15 +108,15 @@ def thresholds_table(answers: Answers) -> Table:
         "thresholds",
         "Thresholds",
         "Of each run's experiment, judged by the counts and histograms of its log.",
-        (*_RUN, Column("threshold"), Column("passed"), Column("measured")),
+        (*RUN, Column("threshold"), Column("passed"), Column("measured")),
     )
     for each in answers.demands:
         if each.judged is None:
             for text in each.texts:
-                table.add(*_of_run(each.run), text, "unknown", "the run is not complete")
+                table.add(*of_run(each.run), text, "unknown", "the run is not complete")
         for judged in each.judged or ():
             passed = "passed" if judged.passed else "failed"
-            table.add(*_of_run(each.run), judged.threshold.text, passed, judged.written)
+            table.add(*of_run(each.run), judged.threshold.text, passed, judged.written)
     return table
 
 
@@ -135,7 +128,7 @@ def cells_table(answers: Answers) -> Table:
         "The median over runs; failed and dropped arrivals rank slower than any limit. The interval is over runs, with "
         "the confidence beside it, or of one run alone, which says nothing about another run.",
         (
-            *_CELL,
+            *CELL,
             Column("temperature"),
             Column("runs", COUNT),
             Column("arrivals", COUNT, brief=False),
@@ -261,140 +254,6 @@ def knees_table(answers: Answers) -> Table:
     return table
 
 
-def cold_table(answers: Answers) -> Table:
-    """Cold starts by language."""
-    names = ("min", "p25", "p50", "p75", "p90", "max")
-    table = Table(
-        "cold_starts",
-        "Cold starts by language",
-        "Answers whose function said that it was its instance's first request. Quantiles are medians over runs. Told "
-        "is the share of answers that said whether they were cold; the others are unknown, and never count as warm.",
-        (
-            *_CELL,
-            Column("runs", COUNT),
-            Column("cold", COUNT),
-            Column("lost", COUNT),
-            *(Column(name, MS) for name in names),
-            Column("p50 low", MS),
-            Column("p50 high", MS),
-            Column("confidence", SHARE, brief=False),
-            Column("told", SHARE, brief=False),
-        ),
-    )
-    for cell in answers.cells:
-        if cell.temperature != COLD_WORD:
-            continue
-        middles = [cell.estimate(name) for name in names[1:-1]]
-        interval = middles[1].interval if middles[1] else None
-        table.add(
-            *of_condition(cell.condition),
-            cell.language,
-            len(cell.samples),
-            cell.served,
-            cell.arrivals - cell.served,
-            min(cell.values("min"), default=None),
-            *(estimate.value if estimate else None for estimate in middles),
-            max(cell.values("max"), default=None),
-            *((interval.low, interval.high, interval.confidence) if interval else (None, None, None)),
-            _told(answers, cell),
-            timeout=cell.samples[0].run.timeout,
-        )
-    return table
-
-
-def proofs_table(answers: Answers) -> Table:
-    """What is proven of cold starts."""
-    table = Table(
-        "cold_proofs",
-        "How many cold starts are proven",
-        "Proven: no instance was there just before the send, and the one that answered was made after it. Refuted: one "
-        "of the two is seen not to hold. Skipped: the target never got to zero, and nothing was sent.",
-        (
-            *_CELL,
-            *(Column(name, COUNT) for name in ("requests", "proven", "refuted", "unknown", "skipped")),
-            Column("share", SHARE),
-        ),
-    )
-    for (condition, language), found in answers.starts_of().items():
-        whole = sum((each.proofs for each in found), Proofs())
-        table.add(
-            *of_condition(condition), language, whole.requests, whole.proven, whole.refuted, whole.unknown,
-            whole.skipped, whole.share,
-        )  # fmt: skip
-    return table
-
-
-def phases_table(answers: Answers) -> Table:
-    """The phases of proven cold starts."""
-    names = ("p25", "p50", "p75", "p90", "max")
-    table = Table(
-        "cold_phases",
-        "The phases of proven cold starts",
-        "A phase ends at the point of its name. Quantiles are over all proven starts of a language; share is the "
-        "phase's part of the mean time to the first byte, error how far a point may be off, 1 s grid how many are "
-        "known to whole seconds only.",
-        (
-            *_CELL,
-            Column("phase"),
-            Column("starts", COUNT),
-            Column("mean", MS),
-            *(Column(name, MS) for name in names),
-            Column("share", SHARE),
-            Column("error", MS),
-            Column("1 s grid", COUNT, brief=False),
-        ),
-    )
-    for (condition, language), found in answers.starts_of().items():
-        starts = [start for each in found for start in each.starts]
-        phases = phases_of(starts)
-        whole = sum(phase.mean for phase in phases)
-        for phase in phases:
-            q25, q50, q75, q90 = quantiles(phase.ms, 0, (0.25, 0.5, 0.75, 0.9)).tolist()
-            table.add(
-                *of_condition(condition), language, phase_word(phase.name), len(phase.ms), phase.mean, q25, q50, q75,
-                q90, float(phase.ms[-1]), phase.mean / whole if whole else None, phase.error_ms, phase.on_grid,
-            )  # fmt: skip
-    return table
-
-
-def bursts_table(answers: Answers) -> Table:
-    """What bursts at zero waited for and cost."""
-    means = ("started", "needed", "overshoot", "instance_s", "wasted_s")
-    table = Table(
-        "cold_bursts",
-        "Bursts at zero",
-        "Waiting are the requests whose instance was ready only after the send, wait is for how long. Started, needed "
-        "(answered at least one), overshoot (did not), their seconds and those of the overshoot are means of a burst.",
-        (
-            *_RUN,
-            *(Column(name, COUNT) for name in ("bursts", "requests", "ok", "waiting")),
-            *(Column(f"wait {name}", MS) for name in ("p50", "p90", "max")),
-            *(Column(name.replace("_", " "), NUMBER) for name in means),
-        ),
-    )
-    for each in answers.bursts:
-        condition = each.run.condition
-        waits = quantiles(each.waits, 0, (0.5, 0.9, 1.0)).tolist() if len(each.waits) else (None, None, None)
-        sums = [sum(cost[name] or 0 for cost in each.costs) for name in ("requests", "ok", "waiting")]
-        table.add(
-            each.run.id, *of_condition(condition), each.language, len(each.costs), *sums, *waits,
-            *(_mean([cost[name] for cost in each.costs]) for name in means),
-        )  # fmt: skip
-    return table
-
-
-def _mean(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if len(known) == len(values) and known else None
-
-
-def _told(answers: Answers, cell: Cell) -> float | None:
-    same = [c for c in answers.cells if (c.condition, c.language) == (cell.condition, cell.language)]
-    whole = sum(each.served for each in same)
-    unknown = sum(each.served for each in same if each.temperature == UNKNOWN_WORD)
-    return (whole - unknown) / whole if whole else None
-
-
 def outcomes_table(answers: Answers) -> Table:
     """How the arrivals of each run ended."""
     endings = {str(ended) for each in answers.data for counter in each.outcomes.values() for ended in counter}
@@ -402,7 +261,7 @@ def outcomes_table(answers: Answers) -> Table:
         "outcomes",
         "How the measured arrivals ended",
         "A status, or the kind of error when the response did not come whole.",
-        (*_RUN, Column("state", brief=False), Column("ended as"), Column("arrivals", COUNT), Column("share", SHARE)),
+        (*RUN, Column("state", brief=False), Column("ended as"), Column("arrivals", COUNT), Column("share", SHARE)),
         on_terminal=not all(ended.startswith("2") for ended in endings),
     )
     for each in answers.data:
@@ -410,7 +269,7 @@ def outcomes_table(answers: Answers) -> Table:
             whole = sum(counter.values())
             for outcome, number in counter.most_common():
                 ended = NOTHING_SAID if outcome is None else str(outcome)
-                table.add(*_of_run(each.run, language), each.run.state, ended, number, number / whole)
+                table.add(*of_run(each.run, language), each.run.state, ended, number, number / whole)
     return table
 
 
@@ -425,7 +284,7 @@ def readings_table(answers: Answers, which: str, title: str) -> Table:
         "Of all arrivals (failed and dropped ones rank slower than any limit), and of the answered ones alone. Mean "
         "and standard deviation are of the answered ones." + (" TTFB + lag." if which == "corrected" else ""),
         (
-            *_RUN,
+            *RUN,
             Column("temperature"),
             Column("state"),
             Column("reading"),
@@ -446,7 +305,7 @@ def readings_table(answers: Answers, which: str, title: str) -> Table:
                 ("answered", readings.answered, sample.served),
             ):
                 table.add(
-                    *_of_run(each.run, sample.language),
+                    *of_run(each.run, sample.language),
                     sample.temperature,
                     each.run.state,
                     reading,
@@ -466,7 +325,7 @@ def connections_table(answers: Answers) -> Table:
         "New connections: DNS, connect, TLS",
         "Only requests that paid for them: on a reused connection all three are 0.",
         (
-            *_RUN,
+            *RUN,
             Column("step"),
             Column("connections", COUNT),
             *(Column(name, MS) for name in ("p50", "p90", "p99", "max")),
@@ -476,7 +335,7 @@ def connections_table(answers: Answers) -> Table:
     for each in answers.connections:
         for step, values in (("DNS", each.dns), ("connect", each.connect), ("TLS", each.tls)):
             if len(values):
-                table.add(*_of_run(each.run, each.language), step, len(values), *_some(values, (0.5, 0.9, 0.99, 1.0)))
+                table.add(*of_run(each.run, each.language), step, len(values), *_some(values, (0.5, 0.9, 0.99, 1.0)))
     return table
 
 
@@ -486,7 +345,7 @@ def shapes_table(answers: Answers) -> Table:
         "shapes",
         "Modes and steps",
         "Silverman's test of a single mode, and a test of steps of a fixed length; of the answered requests.",
-        (*_CELL, Column("temperature"), Column("values", COUNT, brief=False), Column("found")),
+        (*CELL, Column("temperature"), Column("values", COUNT, brief=False), Column("found")),
     )
     for found in answers.shapes:
         cell = found.cell
@@ -496,118 +355,21 @@ def shapes_table(answers: Answers) -> Table:
     return table
 
 
-def delivery_table(answers: Answers) -> Table:
-    """Events: what became of them, by trigger."""
-    table = Table(
-        "delivery",
-        "Event delivery",
-        "The account of each run by trigger, as the view event_accounts has it. Lost events were acknowledged by the "
-        "sink and not delivered; so many as are unaccounted may be the receivers' losses and not the broker's. The "
-        "delay is from the start of the request to the first receipt, lost events slower than any limit, right to ± "
-        "what the clocks allow (—: they were not measured); drain is from the last send to the last receipt.",
-        (
-            _RUN[0],
-            *(column._replace(brief=False) for column in _RUN[1:-1]),  # a run's triggers fill a line each as it is
-            Column("trigger"),
-            Column("expected", COUNT, brief=False),
-            Column("sent", COUNT, brief=False),
-            Column("acknowledged", COUNT),
-            Column("once", COUNT, brief=False),
-            Column("lost", COUNT),
-            Column("lost deliveries", COUNT, brief=False),
-            Column("duplicated", COUNT),
-            Column("extra deliveries", COUNT, brief=False),
-            Column("reordered", COUNT),
-            Column("unaccounted", COUNT),
-            *(Column(name, MS, brief=name != "p90") for name in ("p50", "p90", "p99", "max")),
-            Column("±", MS, brief=False),
-            Column("drain", MS, brief=False),
-        ),
-    )
-    for each in answers.deliveries:
-        values = (each.account[name] for name in _ACCOUNT)
-        table.add(*_of_run(each.run)[:-1], each.trigger or None, *values, beyond="lost")
-    return table
-
-
-def machines_table(answers: Answers) -> Table:
-    """CPU, memory and replicas while each run went on."""
-    table = Table(
-        "machines",
-        "Nodes and pods during the runs",
-        "From half a minute before a run to half a minute after it.",
-        (*_RUN, Column("measured"), Column("of"), Column("mean", NUMBER), Column("max", NUMBER)),
-        on_terminal=False,
-    )
-    for each in answers.data:
-        for line in answers.machines.get(each.run.id, ()):
-            table.add(*_of_run(each.run), line.metric, line.name, float(line.value.mean()), float(line.value.max()))
-    return table
-
-
-def scaling_table(answers: Answers) -> Table:
-    """What was wanted and there of each service while each run went on."""
-    table = Table(
-        "scaling",
-        "Autoscaling during the runs",
-        "From half a minute before a run to half a minute after it; means over time. Desired and actual are Knative's, "
-        "the others count pods, running ones that are not ready yet.",
-        (*_RUN, Column("of"), Column("what"), *(Column(name, NUMBER) for name in ("min", "mean", "max", "at first"))),
-        on_terminal=False,
-    )
-    for each in answers.data:
-        for line in answers.scaling.get(each.run.id, ()):
-            held = np.diff(line.at_s)
-            mean = float((line.value[:-1] * held).sum() / held.sum()) if held.sum() else float(line.value[0])
-            low, high = float(line.value.min()), float(line.value.max())
-            service = line.metric.removeprefix("replicas of ")
-            table.add(*_of_run(each.run), service, line.name, low, mean, high, float(line.value[0]))
-    return table
-
-
-def conditions_table(answers: Answers) -> Table:
-    """Conditions of Revisions and PodAutoscalers that changed while each run went on."""
-    table = Table(
-        "conditions",
-        "Conditions that changed during the runs",
-        "Of Revisions and PodAutoscalers, by seconds since the measure phase began.",
-        (
-            *_RUN,
-            Column("s", NUMBER),
-            *(Column(name) for name in ("kind", "name", "condition", "status", "reason")),
-        ),
-        on_terminal=False,
-    )
-    for each in answers.data:
-        for at_s, change in answers.conditions.get(each.run.id, ()):
-            table.add(*_of_run(each.run), at_s, *(word or None for word in change))
-    return table
-
-
 def seconds_table(answers: Answers) -> Table:
     """Throughput by second."""
     table = Table(
         "throughput_by_second",
         "Throughput by second",
         "The measured arrivals by the second of their start, from the start of the measure phase.",
-        (*_RUN, *(Column(name, COUNT) for name in ("second", "ok", "failed", "dropped", "cold"))),
+        (*RUN, *(Column(name, COUNT) for name in ("second", "ok", "failed", "dropped", "cold"))),
         on_terminal=False,
     )
     for each in answers.data:
         for language, columns in each.seconds.items():
             rows = np.flatnonzero(columns.sum(axis=1)).tolist()
             for second in rows:
-                table.add(*_of_run(each.run, language), second, *columns[second].tolist())
+                table.add(*of_run(each.run, language), second, *columns[second].tolist())
     return table
-
-
-def of_condition(condition: Condition) -> tuple[str, str, str]:
-    """The columns `scenario`, `rate` and `variant`."""
-    return condition.scenario, condition.rate_label, condition.variant
-
-
-def _of_run(run: Run, language: str | None = None) -> tuple[Value, ...]:
-    return run.id, *of_condition(run.condition), language or run.language or "all"
 
 
 def _some(values: Values, shares: Iterable[float]) -> list[float | None]:

@@ -52,11 +52,10 @@ async def examine(kube: Kube, source: Object) -> SourceState:
     if not deployments:
         return SourceState(namespace, name, "unbound", f"it has no Deployment: {_ready_text(source)}")
     deployment = deployments[0]
-    sets = [
-        one
-        for one in (await kube.list(REPLICA_SETS, namespace)).items
-        if owned_by(one, deployment["metadata"]["uid"]) and one["spec"].get("replicas")
+    every = [
+        one for one in (await kube.list(REPLICA_SETS, namespace)).items if owned_by(one, deployment["metadata"]["uid"])
     ]
+    sets = [one for one in every if one["spec"].get("replicas")]
     pods = (await kube.list(PODS, namespace)).items
     new = [one for one in sets if has_sink(one["spec"]["template"])]
     old = [one for one in sets if not has_sink(one["spec"]["template"])]
@@ -72,8 +71,11 @@ async def examine(kube: Kube, source: Object) -> SourceState:
                     f"pod runs without it: {scheduled.get('message') or 'not scheduled'}",
                     tuple(name_of(one) for one in old),
                 )
+    left = [pod for pod in _pods_of(pods, every) if not has_sink(pod)]
     if any(is_ready(pod) for pod in _pods_of(pods, new)) and not old:
-        return SourceState(namespace, name, "", f"its pod runs and has {SINK_VARIABLE}")
+        if not left:
+            return SourceState(namespace, name, "", f"its pod runs and has {SINK_VARIABLE}")
+        return SourceState(namespace, name, "starting", f"pod {name_of(left[0])} without {SINK_VARIABLE} is ending")
     if not has_sink(deployment["spec"]["template"]):
         return SourceState(
             namespace,

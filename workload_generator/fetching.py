@@ -12,10 +12,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import DownloadColumn, Progress, SpinnerColumn, TextColumn, TransferSpeedColumn
 
+from workload_generator.cluster.kubectl import Kubectl
 from workload_generator.cluster.pods import places
 from workload_generator.cluster.pods.logs import LOG_FILES, RECEIPT_FILES, Copy, delete, fetch
 from workload_generator.cluster.pods.podrun import LOGS
-from workload_generator.cluster.pods.sessions import Kubectl, Place, Pod
+from workload_generator.cluster.pods.sessions import Place, Pod
 from workload_generator.errors import BenchError, UsageError
 from workload_generator.kube.client import Kube
 

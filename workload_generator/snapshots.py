@@ -11,9 +11,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from workload_generator.cluster.kubectl import Kubectl
 from workload_generator.cluster.prometheus import tsdb
 from workload_generator.cluster.prometheus.snapshot import find_server, take_snapshot
-from workload_generator.cluster.prometheus.streams import Kubectl
+from workload_generator.cluster.prometheus.streams import Streams
 from workload_generator.errors import BenchError, UsageError
 from workload_generator.kube.client import Kube
 
@@ -60,15 +61,16 @@ def add_prometheus_command(commands: argparse._SubParsersAction[argparse.Argumen
 def _snapshot(options: argparse.Namespace) -> int:
     console = Console(highlight=False, stderr=True)
 
+    def say(text: str) -> None:
+        console.print(text, soft_wrap=True, markup=False)
+
     async def bring() -> tuple[Path, tsdb.Contents]:
-        kubectl = Kubectl(options.namespace, options.kubeconfig, options.context)
-        kubectl.command()  # said before anything is made
+        kubectl = Kubectl(options.kubeconfig, options.context)
+        kubectl.check()  # said before anything is made
         async with await Kube.connect(options.kubeconfig, options.context) as kube:
             server = await find_server(kube, options.namespace, options.pod)
-        return await take_snapshot(
-            kubectl, server, options.output_dir, lambda text: console.print(text, soft_wrap=True, markup=False),
-            keep=options.keep,
-        )  # fmt: skip
+        streams = Streams(kubectl, options.namespace)
+        return await take_snapshot(streams, server, options.output_dir, say, keep=options.keep)
 
     try:
         where, contents = asyncio.run(bring())

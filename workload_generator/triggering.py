@@ -14,9 +14,10 @@ from rich.console import Console
 from workload_generator.bundled import find_experiment, find_manifests
 from workload_generator.clock import NS_PER_S
 from workload_generator.cluster.interrupts import run_to_end
+from workload_generator.cluster.kubectl import Kubectl
 from workload_generator.cluster.pods import logs, places
 from workload_generator.cluster.pods.podrun import LOGS, Run, begin
-from workload_generator.cluster.pods.sessions import PATIENCE_S, Kubectl, Patience, Place, Pod
+from workload_generator.cluster.pods.sessions import PATIENCE_S, Patience, Place, Pod
 from workload_generator.cluster.pods.shards import Shards
 from workload_generator.document import Scalar
 from workload_generator.errors import UsageError

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
+from workload_generator.cluster.kubectl import Kubectl
 from workload_generator.cluster.pods.places import always
-from workload_generator.cluster.pods.sessions import Kubectl, Place, Pod
+from workload_generator.cluster.pods.sessions import Place, Pod
 
 NAMESPACE, NAME = "workload-generator", "generator-1"
 

@@ -188,7 +188,7 @@ def test_what_is_not_there(
     assert "kubectl port-forward to prometheus-0: error: unable to forward port" in capsys.readouterr().err
     monkeypatch.setenv("PATH", "/nonexistent")
     assert cluster.snapshot() == 2
-    assert "kubectl is not installed" in capsys.readouterr().err
+    assert "kubectl is not on PATH" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ import asyncio
 import contextlib
 import json
 import re
-import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from typing import Any
 import orjson
 
 from workload_generator.children import die_with_parent
+from workload_generator.cluster.kubectl import MISSING, Kubectl
 from workload_generator.cluster.pods import podside
 from workload_generator.errors import BenchError, UsageError
 from workload_generator.kube.errors import Busy, Unreachable
@@ -72,26 +72,6 @@ Find = Callable[[], Awaitable[Pod]]
 """The pod as it is now; may wait for it. Raises BenchError when there is none in time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Kubectl:
-    """How kubectl is called."""
-
-    kubeconfig: Path | None = None
-    context: str | None = None
-
-    def check(self) -> None:
-        """Raises UsageError when there is no kubectl."""
-        if shutil.which("kubectl") is None:
-            raise UsageError("kubectl is not on PATH: sessions in pods need it")
-
-    def command(self, pod: Pod, words: Sequence[str], stdin: bool) -> list[str]:
-        """The command line of an exec."""
-        flags = [f"--kubeconfig={self.kubeconfig}"] if self.kubeconfig is not None else []
-        flags += [f"--context={self.context}"] if self.context is not None else []
-        where = [f"--namespace={pod.namespace}", pod.name, f"--container={pod.container}"]
-        return ["kubectl", *flags, "exec", *(["-i"] if stdin else []), *where, "--", *words]
-
-
 class Session:
     """One `kubectl exec`. A context: the process is gone after it, whether it had ended or not."""
 
@@ -100,7 +80,8 @@ class Session:
     ) -> None:
         """`given` goes to the command's stdin, its stdout into the descriptor `into` in the place of a stream."""
         self.pod = pod
-        self._command = kubectl.command(pod, words, stdin=given is not None)
+        into_pod = [*(["-i"] if given is not None else []), pod.name, f"--container={pod.container}"]
+        self._command = kubectl.command(pod.namespace, "exec", *into_pod, "--", *words)
         self._given = given
         self._into = into
         self._heard = time.monotonic()
@@ -124,7 +105,7 @@ class Session:
                 preexec_fn=die_with_parent(),
             )
         except FileNotFoundError:
-            raise UsageError("kubectl is not on PATH: sessions in pods need it") from None
+            raise UsageError(MISSING) from None
         self._tasks.append(asyncio.create_task(self._read_errors()))
         if self._given is not None:
             self._tasks.append(asyncio.create_task(self._give(self._given)))

@@ -18,9 +18,10 @@ from typing import Any
 
 from workload_generator.cluster.deploy.kustomize import render
 from workload_generator.cluster.deploy.objects import apply, stages
+from workload_generator.cluster.kubectl import Kubectl
 from workload_generator.cluster.pods import logs, places
 from workload_generator.cluster.pods.podrun import INVALID, LOGS, VALID, Ended, Run, follow
-from workload_generator.cluster.pods.sessions import Kubectl, Place
+from workload_generator.cluster.pods.sessions import Place
 from workload_generator.errors import BenchError, UsageError
 from workload_generator.kube.client import Kube
 from workload_generator.kube.errors import WaitTimeout

@@ -22,7 +22,7 @@ from typing import Any
 import aiohttp
 
 from workload_generator.cluster.prometheus import tsdb
-from workload_generator.cluster.prometheus.streams import Kubectl
+from workload_generator.cluster.prometheus.streams import Streams
 from workload_generator.cluster.prometheus.tsdb import Contents
 from workload_generator.errors import BenchError, UsageError
 from workload_generator.kube.client import Kube
@@ -91,7 +91,7 @@ def server_of(pod: Object) -> Server:
 
 
 async def take_snapshot(
-    kubectl: Kubectl, server: Server, folder: Path, say: Callable[[str], None], *, keep: bool = False
+    streams: Streams, server: Server, folder: Path, say: Callable[[str], None], *, keep: bool = False
 ) -> tuple[Path, Contents]:
     """Have a snapshot made and bring it into `folder`; where it is, and what it has. Raises BenchError.
 
@@ -100,17 +100,17 @@ async def take_snapshot(
     if not server.has_admin_api:
         raise BenchError(f"the admin API of Prometheus in pod {server.pod} is off: {ADMIN_FIX}")
     await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
-    async with kubectl.forwarded(server.pod, server.port) as port:
+    async with streams.forwarded(server.pod, server.port) as port:
         name = await _ask(f"http://127.0.0.1:{port}{server.prefix.rstrip('/')}/api/v1/admin/tsdb/snapshot")
     there = f"{server.storage}/snapshots/{name}"
     say(f"snapshot {name} is in pod {server.pod}, {there}")
     target = folder / name
     if target.exists():
         raise BenchError(f"{target} is there already")
-    expected = await _checksums(kubectl, server, there)
+    expected = await _checksums(streams, server, there)
     part = folder / f"{name}.part"
     for attempt in range(1, _TRIES + 1):
-        problem = await _copy(kubectl, server, there, part, expected)
+        problem = await _copy(streams, server, there, part, expected)
         if problem is None:
             break
         if attempt == _TRIES:
@@ -119,7 +119,7 @@ async def take_snapshot(
     contents = tsdb.read_contents(part)
     part.rename(target)
     if not keep:
-        await kubectl.run(server.pod, server.container, "rm", "-rf", there)
+        await streams.run(server.pod, server.container, "rm", "-rf", there)
     return target, contents
 
 
@@ -145,9 +145,9 @@ async def _ask(url: str) -> str:
     return name
 
 
-async def _checksums(kubectl: Kubectl, server: Server, there: str) -> dict[str, str]:
+async def _checksums(streams: Streams, server: Server, there: str) -> dict[str, str]:
     try:
-        said = await kubectl.run(
+        said = await streams.run(
             server.pod, server.container, "sh", "-c", f"cd '{there}' && find . -type f -exec sha256sum {{}} +"
         )
     except BenchError as error:
@@ -165,13 +165,13 @@ async def _checksums(kubectl: Kubectl, server: Server, there: str) -> dict[str, 
     return found
 
 
-async def _copy(kubectl: Kubectl, server: Server, there: str, part: Path, expected: dict[str, str]) -> str | None:
+async def _copy(streams: Streams, server: Server, there: str, part: Path, expected: dict[str, str]) -> str | None:
     """Copy and compare; what is wrong with it."""
     await asyncio.to_thread(_empty, part)
     archive = part.with_suffix(".tar")
     try:
         with archive.open("wb") as file:
-            async with kubectl.streamed(server.pod, server.container, "tar", "-cf", "-", "-C", there, ".") as stream:
+            async with streams.streamed(server.pod, server.container, "tar", "-cf", "-", "-C", there, ".") as stream:
                 while chunk := await stream.read(_CHUNK):
                     file.write(chunk)
         await asyncio.to_thread(_unpack, archive, part)

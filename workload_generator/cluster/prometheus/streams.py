@@ -1,44 +1,33 @@
-"""kubectl, for what streams through the API server into a pod: a port, a command (docs/decisions/022)."""
+"""Streams through the API server into a pod: a port, what a command prints (docs/decisions/022)."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import re
-import shutil
 import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from workload_generator.children import die_with_parent
-from workload_generator.errors import BenchError, UsageError
+from workload_generator.cluster.kubectl import Kubectl
+from workload_generator.errors import BenchError
 
 _LISTENS = re.compile(r"Forwarding from 127\.0\.0\.1:([0-9]+) ->")
 _LONGEST_TEXT = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Kubectl:
-    """One cluster and namespace."""
+class Streams:
+    """Those of one namespace."""
 
+    kubectl: Kubectl
     namespace: str
-    kubeconfig: Path | None = None
-    context: str | None = None
-
-    def command(self, *words: str) -> list[str]:
-        """The whole command line. Raises UsageError when there is no kubectl."""
-        program = shutil.which("kubectl")
-        if program is None:
-            raise UsageError("kubectl is not installed: https://kubernetes.io/docs/tasks/tools/")
-        where = [f"--kubeconfig={self.kubeconfig}"] if self.kubeconfig else []
-        where += [f"--context={self.context}"] if self.context else []
-        return [program, *where, f"--namespace={self.namespace}", *words]
 
     @contextlib.asynccontextmanager
     async def forwarded(self, pod: str, port: int, patience_s: float = 30.0) -> AsyncIterator[int]:
         """A port of 127.0.0.1 that leads to the pod's, while the context lasts. Raises BenchError."""
-        command = self.command("port-forward", "--address=127.0.0.1", f"pod/{pod}", f":{port}")
+        command = self.kubectl.command(self.namespace, "port-forward", "--address=127.0.0.1", f"pod/{pod}", f":{port}")
         process = await _start(command)
         assert process.stdout is not None and process.stderr is not None
         try:
@@ -61,7 +50,9 @@ class Kubectl:
 
     async def run(self, pod: str, container: str, *words: str) -> bytes:
         """What a command in the pod prints. Raises BenchError with what it says on stderr."""
-        process = await _start(self.command("exec", pod, f"--container={container}", "--", *words))
+        process = await _start(
+            self.kubectl.command(self.namespace, "exec", pod, f"--container={container}", "--", *words)
+        )
         try:
             out, error = await process.communicate()
         finally:
@@ -73,7 +64,9 @@ class Kubectl:
     @contextlib.asynccontextmanager
     async def streamed(self, pod: str, container: str, *words: str) -> AsyncIterator[asyncio.StreamReader]:
         """What a command in the pod prints, as it comes. Raises BenchError at the end when the command failed."""
-        process = await _start(self.command("exec", pod, f"--container={container}", "--", *words))
+        process = await _start(
+            self.kubectl.command(self.namespace, "exec", pod, f"--container={container}", "--", *words)
+        )
         assert process.stdout is not None and process.stderr is not None
         errors = asyncio.create_task(process.stderr.read())
         try:

@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 
 from workload_generator.cluster.deploy.objects import wait_ready
 from workload_generator.cluster.interrupts import run_to_end
+from workload_generator.cluster.kubectl import Kubectl
 from workload_generator.cluster.pods import logs, places
 from workload_generator.cluster.pods.podrun import INVALID, LOGS, VALID, Ended, Lost, Run, begin, follow, set_aside
-from workload_generator.cluster.pods.sessions import PATIENCE_S, Kubectl, Patience, Place, Pod
+from workload_generator.cluster.pods.sessions import PATIENCE_S, Patience, Place, Pod
 from workload_generator.cluster.pods.shards import Shards
 from workload_generator.cluster.scenarios import found as foundations
 from workload_generator.cluster.scenarios import stage

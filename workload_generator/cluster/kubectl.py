@@ -1,0 +1,30 @@
+"""kubectl, for what streams through the API server into a pod: how it is called, on which cluster."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from workload_generator.errors import UsageError
+
+MISSING = "kubectl is not on PATH: https://kubernetes.io/docs/tasks/tools/"
+
+
+@dataclass(frozen=True, slots=True)
+class Kubectl:
+    """One cluster; without a kubeconfig or context, the one that kubectl finds."""
+
+    kubeconfig: Path | None = None
+    context: str | None = None
+
+    def check(self) -> None:
+        """Raises UsageError when there is no kubectl."""
+        if shutil.which("kubectl") is None:
+            raise UsageError(MISSING)
+
+    def command(self, namespace: str, *words: str) -> list[str]:
+        """The command line of `words` in a namespace."""
+        where = [f"--kubeconfig={self.kubeconfig}"] if self.kubeconfig is not None else []
+        where += [f"--context={self.context}"] if self.context is not None else []
+        return ["kubectl", *where, f"--namespace={namespace}", *words]

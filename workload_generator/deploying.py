@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -18,32 +17,36 @@ from workload_generator.cluster.deploy import tuning
 from workload_generator.cluster.deploy.deployment import (
     Broker,
     Part,
-    Wish,
     manifests,
     namespace_of_functions,
     namespaces,
 )
-from workload_generator.cluster.deploy.eventing import MOST_PARALLELISM, is_rabbitmq, wait_for_dispatchers
+from workload_generator.cluster.deploy.eventing import is_rabbitmq, wait_for_dispatchers
 from workload_generator.cluster.deploy.kustomize import render
 from workload_generator.cluster.deploy.objects import PART_OF, PRODUCT, find_ours, stages, wait_ready
 from workload_generator.cluster.deploy.rollout import Progress, check, deploy, remove, title
-from workload_generator.cluster.deploy.services import FUNCTION_LABEL, Images, Tuning, chosen, functions_of
+from workload_generator.cluster.deploy.services import FUNCTION_LABEL, chosen, functions_of
 from workload_generator.cluster.interrupts import run_to_end
-from workload_generator.document import Scalar, closest
+from workload_generator.document import closest
 from workload_generator.errors import BenchError, UsageError
-from workload_generator.flags import as_in_a_file
 from workload_generator.kube.client import Kube
 from workload_generator.kube.resources import BROKERS, SERVICES, TRIGGERS, Object, name_of, namespace_of
-from workload_generator.values import duration, exact_number, positive_duration, positive_whole, whole
+from workload_generator.wishes import (
+    AUTOSCALER,
+    NONE,
+    WHAT,
+    add_cluster,
+    add_scaling,
+    annotations_of,
+    pair,
+    parallelism,
+    positive,
+    registry,
+    tag,
+    wish_of,
+)
 
-NONE = "none"
-"""What `patch` takes for a value that is to go."""
-_CLASS = ".autoscaling.knative.dev"
-_METRICS = {"concurrency": "kpa", "rps": "kpa", "cpu": "hpa", "memory": "hpa"}
-_SCALING = ("metric", "target", "class", "min_scale", "max_scale", "window")
-_LEAST_TARGET = Fraction(1, 100)
 _MOST_LINES = 20
-_WINDOW_S = (6, 3600)  # Knative's own limits, as for the target
 
 
 def add_deploy_commands(commands: Any) -> None:
@@ -51,33 +54,33 @@ def add_deploy_commands(commands: Any) -> None:
     command = commands.add_parser(
         "deploy", help="functions, the generator, eventing into a cluster, until they are ready"
     )
-    command.add_argument("what", nargs="*", metavar="PART|FUNCTION", help=_WHAT + "; default: generator functions")
+    command.add_argument("what", nargs="*", metavar="PART|FUNCTION", help=WHAT + "; default: generator functions")
     add = command.add_argument
-    add("--count", type=_positive, metavar="N", help="copies of each function: <name>-0, <name>-1, …; default 1")
-    add("--registry", type=_registry, metavar="R", help="where the images are; default: the overlay's")
-    add("--tag", type=_tag, metavar="T", help="of the images; default: the manifests'")
-    _add_scaling(command, "")
+    add("--count", type=positive, metavar="N", help="copies of each function: <name>-0, <name>-1, …; default 1")
+    add("--registry", type=registry, metavar="R", help="where the images are; default: the overlay's")
+    add("--tag", type=tag, metavar="T", help="of the images; default: the manifests'")
+    add_scaling(command, "")
     add("--overlay", metavar="NAME|DIR", help="kind, gce, … of the manifests' overlays, or a folder of your own")
     add("--component", action="append", default=[], metavar="NAME", help="one of the manifests' components; repeatable")
     add("--broker", choices=tuple(Broker), type=str, help="default: rabbitmq")
-    add("--triggers", type=_positive, metavar="N", help="receiver-0, receiver-1, …; default 1")
-    add("--parallelism", type=_parallelism, metavar="N", help="of each RabbitMQ trigger; default: the manifests'")
+    add("--triggers", type=positive, metavar="N", help="receiver-0, receiver-1, …; default 1")
+    add("--parallelism", type=parallelism, metavar="N", help="of each RabbitMQ trigger; default: the manifests'")
     add(
         "--dry-run",
         action="store_true",
         help="have the server check everything, say what would be done, change nothing",
     )
     add("--print", action="store_true", help="print the manifests as YAML, and ask no cluster")
-    _add_cluster(command, "10m", "until everything is ready")
+    add_cluster(command, "10m", "until everything is ready")
     command.set_defaults(command=_deploy)
 
     command = commands.add_parser("delete", help="what deploy made out of a cluster, until it is gone")
-    command.add_argument("what", nargs="*", metavar="PART|FUNCTION", help=_WHAT + "; default: all parts")
+    command.add_argument("what", nargs="*", metavar="PART|FUNCTION", help=WHAT + "; default: all parts")
     add = command.add_argument
     add("--volumes", action="store_true", help="the volumes too, with the logs and events that are on them")
     add("--namespaces", action="store_true", help="the namespaces too, with everything that is in them")
     add("--dry-run", action="store_true", help="say what would be deleted, and delete nothing")
-    _add_cluster(command, "10m", "until everything is gone")
+    add_cluster(command, "10m", "until everything is gone")
     command.set_defaults(command=_delete)
 
     command = commands.add_parser("patch", help="change concurrency, autoscaling, parallelism of what is deployed")
@@ -85,166 +88,14 @@ def add_deploy_commands(commands: Any) -> None:
         "what", nargs="*", metavar="FUNCTION", help="a function, or one copy of it; default: all deployed"
     )
     add = command.add_argument
-    _add_scaling(command, f"; {NONE}: as if it had never been set")
-    add("--parallelism", type=_parallelism, metavar="N", help="of all RabbitMQ triggers that are deployed")
-    add("--autoscaler", type=_pair, action="append", default=[], metavar="KEY=VALUE", help=_AUTOSCALER)
+    add_scaling(command, f"; {NONE}: as if it had never been set")
+    add("--parallelism", type=parallelism, metavar="N", help="of all RabbitMQ triggers that are deployed")
+    add("--autoscaler", type=pair, action="append", default=[], metavar="KEY=VALUE", help=AUTOSCALER)
     add(
         "--dry-run", action="store_true", help="have the server check everything, say what would change, change nothing"
     )
-    _add_cluster(command, "10m", "until the new revisions are ready")
+    add_cluster(command, "10m", "until the new revisions are ready")
     command.set_defaults(command=_patch)
-
-
-_WHAT = f"{', '.join(Part)}, or a function of the catalog"
-_AUTOSCALER = f"of the ConfigMap config-autoscaler: stable-window=10s, or KEY={NONE} to take it out; repeatable"
-
-
-def _add_cluster(command: argparse.ArgumentParser, timeout: str, what: str) -> None:
-    command.add_argument("--manifests", type=Path, metavar="DIR", help="the folder k8s/; default: the installed one")
-    command.add_argument("--kubeconfig", type=Path, metavar="FILE", help="default: as kubectl finds it")
-    command.add_argument("--context", metavar="NAME", help="of the kubeconfig; default: its current one")
-    command.add_argument(
-        "--timeout",
-        type=as_in_a_file(positive_duration),
-        default=positive_duration(Scalar(timeout)),
-        metavar="D",
-        help=f"{what}; default {timeout}",
-    )
-
-
-def _add_scaling(command: argparse.ArgumentParser, more: str) -> None:
-    add = command.add_argument
-    optional = bool(more)
-    add("--container-concurrency", type=_whole, metavar="N", help="requests at a time in an instance; 0: no limit")
-    metrics = (*_METRICS, *([NONE] if optional else []))
-    add("--metric", choices=metrics, help="what is scaled by")
-    add("--target", type=_or_none(_target, optional), metavar="X", help="of the metric, for each instance" + more)
-    add("--class", choices=("kpa", "hpa", *([NONE] if optional else [])), help="Knative's autoscaler, or Kubernetes'")
-    add("--min-scale", type=_or_none(_scale, optional), metavar="N", help="instances at least" + more)
-    add("--max-scale", type=_or_none(_scale, optional), metavar="N", help="instances at most, 0: no limit" + more)
-    add("--window", type=_or_none(_window, optional), metavar="D", help="the stable window, 6s to 1h" + more)
-    add(
-        "--annotation",
-        type=_pair,
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="any other annotation of autoscaling.knative.dev: initial-scale=0; repeatable",
-    )
-
-
-# Flags
-
-
-def _positive(text: str) -> int:
-    return as_in_a_file(positive_whole)(text)
-
-
-def _whole(text: str) -> int:
-    return as_in_a_file(whole)(text)
-
-
-def _or_none(read: Callable[[str], str], optional: bool) -> Callable[[str], str]:
-    return lambda text: text if optional and text == NONE else read(text)
-
-
-def _scale(text: str) -> str:
-    return str(_whole(text))
-
-
-def _target(text: str) -> str:
-    if as_in_a_file(exact_number)(text) < _LEAST_TARGET:
-        raise argparse.ArgumentTypeError(f"{text} is less than 0.01, Knative's least")
-    return text
-
-
-def _window(text: str) -> str:
-    duration_ns = as_in_a_file(duration)(text)
-    seconds, rest = divmod(duration_ns, NS_PER_S)
-    if rest or not _WINDOW_S[0] <= seconds <= _WINDOW_S[1]:
-        raise argparse.ArgumentTypeError(f"{text} is no window: whole seconds, from 6s to 1h")
-    return text
-
-
-def _parallelism(text: str) -> int:
-    number = _positive(text)
-    if number > MOST_PARALLELISM:
-        raise argparse.ArgumentTypeError(f"{text} is more than {MOST_PARALLELISM}, the broker's most")
-    return number
-
-
-def _registry(text: str) -> str:
-    place = text.rstrip("/")
-    if not place or place.strip() != place or "://" in place:
-        raise argparse.ArgumentTypeError(f"{text!r} is no registry, such as europe-docker.pkg.dev/project/bench")
-    return place
-
-
-def _tag(text: str) -> str:
-    if not text or not text.replace("-", "").replace("_", "").replace(".", "").isalnum() or not text.isascii():
-        raise argparse.ArgumentTypeError(f"{text!r} is no tag, such as 0.1.0")
-    return text
-
-
-def _pair(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals or not key or not value:
-        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")
-    return key, value
-
-
-def _annotations(options: argparse.Namespace) -> dict[str, str]:
-    """The autoscaling annotations that the flags say. Raises UsageError for flags that contradict each other."""
-    given = {name.replace("_", "-"): getattr(options, name) for name in _SCALING if getattr(options, name) is not None}
-    for key, value in options.annotation:
-        if key in given or any(key == name.replace("_", "-") for name in _SCALING):
-            raise UsageError(f"--annotation {key}={value}: --{key} says that")
-        given[key] = value
-    least, most = given.get("min-scale", NONE), given.get("max-scale", NONE)
-    if NONE not in (least, most) and 0 < int(most) < int(least):
-        raise UsageError(f"--min-scale: {least} is more than --max-scale, {most}")
-    kind = given.get("class")
-    if kind not in (None, NONE):
-        needed = _METRICS.get(given.get("metric", ""), kind)
-        if needed != kind:
-            raise UsageError(f"--metric: {given['metric']} needs --class {needed}")
-        given["class"] = kind + _CLASS
-    return given
-
-
-def _wish(options: argparse.Namespace) -> Wish:
-    names = tuple(name for name in options.what if name not in tuple(Part))
-    parts = {Part(name) for name in options.what if name in tuple(Part)}
-    if names and Part.FUNCTIONS in parts:
-        raise UsageError(f"functions are all of them: leave out either that or {names[0]}")
-    if names:
-        parts.add(Part.FUNCTIONS)
-    if not options.what:
-        parts = {Part.GENERATOR, Part.FUNCTIONS}
-    annotations = _annotations(options)
-    if _METRICS.get(annotations.get("metric", ""), "kpa") == "hpa" and "class" not in annotations:
-        raise UsageError(f"--metric: {annotations['metric']} needs --class hpa")
-    for flags, part in ((("count", "container_concurrency", *_SCALING), Part.FUNCTIONS), (_OF_EVENTING, Part.EVENTING)):
-        for name in flags:
-            if getattr(options, name) is not None and part not in parts:
-                raise UsageError(f"--{name.replace('_', '-')} is of {part}, which are not deployed here: name them")
-    if options.annotation and Part.FUNCTIONS not in parts:
-        raise UsageError("--annotation is of functions, which are not deployed here: name them")
-    return Wish(
-        frozenset(parts),
-        names,
-        options.count or 1,
-        Tuning(options.container_concurrency, annotations),
-        Images(options.registry, options.tag),
-        options.overlay,
-        tuple(options.component),
-        Broker(options.broker or Broker.RABBITMQ),
-        options.triggers,
-        options.parallelism,
-    )
-
-
-_OF_EVENTING = ("broker", "triggers", "parallelism")
 
 
 # Commands
@@ -258,7 +109,7 @@ def _root(options: argparse.Namespace) -> Path:
 
 
 def _deploy(options: argparse.Namespace) -> int:
-    wish, root = _wish(options), _root(options)
+    wish, root = wish_of(options), _root(options)
     if options.print:
         objects = [obj for stage in stages(manifests(wish, root)) for obj in stage]
         sys.stdout.write(yaml.safe_dump_all(objects, sort_keys=False))
@@ -315,7 +166,7 @@ def _delete(options: argparse.Namespace) -> int:
 
 def _patch(options: argparse.Namespace) -> int:
     root = _root(options)
-    annotations = {key: None if value == NONE else value for key, value in _annotations(options).items()}
+    annotations = {key: None if value == NONE else value for key, value in annotations_of(options).items()}
     values = tuning.of_service(options.container_concurrency, annotations)
     keys = {key: None if value == NONE else value for key, value in options.autoscaler}
     if options.what and not values:

@@ -13,15 +13,17 @@ import sys
 from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.results.logs import NAME, failed, rows_of, served, whole_log
+from tests.results.logs import NAME, failed, header, line, request_lines, rows_of, served, trailer, whole_log
 from tests.results.test_answers import database
 from tests.results.test_store import ORIGINAL, make
-from workload_generator import bench
+from workload_generator import bench, codec
 from workload_generator.records import ErrorKind, Phase, Result
 from workload_generator.results.answers import ask
+from workload_generator.results.extract import extract
 from workload_generator.results.figures import MS, Column, Table, merged, write_csv, written
 from workload_generator.results.findings import summarise
 from workload_generator.results.machines import quantity, service_of
@@ -37,6 +39,20 @@ def report_of(folder: Path, results: Sequence[Result]) -> list[str]:
     """The sentences about a database of one run."""
     summary = summarise(ask(database(folder, results)))
     return [summary.headline, *(finding.text for finding in summary.findings)]
+
+
+@pytest.mark.parametrize(("changes", "warned"), [({"seed": 8}, False), ({"coldStart": {"gap": "1s"}, "seed": 8}, True)])
+def test_another_seed_is_no_other_configuration(tmp_path: Path, changes: dict[str, Any], warned: bool) -> None:
+    for number, more in enumerate(({"seed": 7}, changes)):
+        head = header(run_id=f"run-{number}", prefix="serving-scenario-1_1000rps_go")
+        head["experiment"]["config"] |= more
+        head["experiment"]["sha256"] = f"{number}" * 64
+        results = [served(0)]
+        lines = [line(codec.RUN_STARTED, head), *request_lines(results), trailer(results)]
+        (tmp_path / f"serving-scenario-1_1000rps_go_2025-02-10_10-11-{number:02}.log").write_bytes(b"".join(lines))
+    assert not extract(tmp_path, tmp_path / "x.db").skipped
+    words = [finding.text for finding in summarise(ask(tmp_path / "x.db")).findings]
+    assert any("have 2 configurations" in text for text in words) is warned, words
 
 
 class Reader(HTMLParser):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -305,11 +306,17 @@ def _differing(answers: Answers) -> Iterable[Finding]:
     for cell in answers.cells:
         if not cell.home:
             continue
-        for column, what in (("version", "versions of the generator"), ("config_sha256", "configurations")):
-            found = {sample.run.row[column] for sample in cell.samples}
+        versions = {sample.run.row["version"] for sample in cell.samples}
+        configurations = {_but_for_its_seed(sample.run.config) for sample in cell.samples}
+        for found, what in ((versions, "versions of the generator"), (configurations, "configurations")):
             if len(found) > 1:
                 text = f"{cell.label}: its runs have {len(found)} {what}; they are put together all the same."
                 yield Finding(WARN, text, "runs")
+
+
+def _but_for_its_seed(config: Mapping[str, Any]) -> str:
+    """A repeat has the same of all else; a scenario gives each run a seed of its own."""
+    return json.dumps({key: value for key, value in config.items() if key != "seed"}, sort_keys=True)
 
 
 def ms(cell: Cell, quantile: str) -> str:

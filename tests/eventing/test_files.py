@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,26 @@ def test_a_sync_that_failed_is_tried_again(tmp_path: Path, monkeypatch: pytest.M
     file.sync()
     assert len(synced) == 1
     file.close()
+
+
+def test_workers_that_begin_at_once_write_one_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, real, both = tmp_path / "events.csv", os.write, threading.Barrier(2)
+
+    def slow(fd: int, data: bytes) -> int:
+        time.sleep(0.2)  # the other one looks at the file meanwhile
+        return real(fd, data)
+
+    def begin() -> None:
+        both.wait()
+        AppendFile(path, b"head\n").close()
+
+    monkeypatch.setattr(os, "write", slow)
+    threads = [threading.Thread(target=begin) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert path.read_bytes() == b"head\n"
 
 
 async def test_what_instances_said_is_kept_until_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

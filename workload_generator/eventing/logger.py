@@ -10,6 +10,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import time
 from pathlib import Path
@@ -47,10 +48,12 @@ class AppendFile:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            fcntl.flock(self._fd, fcntl.LOCK_EX)  # several workers may begin at once: one of them writes the header
             size = os.fstat(self._fd).st_size
             self._torn = size > 0 and os.pread(self._fd, 1, size - 1) != b"\n"
             if size == 0:
                 self.write(header)
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
         except OSError as error:
             raise UsageError(f"cannot write to {path}: {error.strerror}; choose a folder with --data") from None
 

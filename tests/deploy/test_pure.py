@@ -50,6 +50,15 @@ def test_changes_survive_json_and_can_be_undone() -> None:
     ]
 
 
+def test_a_job_comes_after_the_configuration_that_its_pods_read() -> None:
+    """Else a pod may begin with what an earlier run left there."""
+    objects = [
+        {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "generator"}},
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "experiment"}},
+    ]
+    assert [[obj["kind"] for obj in stage] for stage in stages(objects)] == [["ConfigMap"], ["Job"]]
+
+
 def test_stages_put_what_is_needed_first_and_keep_the_order_within() -> None:
     def of(version: str, kind: str) -> dict[str, Any]:
         return {"apiVersion": version, "kind": kind, "metadata": {"name": "x"}}

@@ -37,7 +37,7 @@ PART = "knative-bench/part"
 _STAGES: tuple[tuple[str, ...], ...] = (
     ("Namespace",),
     (),  # whatever is not named here
-    ("apps/Deployment", "serving.knative.dev/Service", "rabbitmq.com/RabbitmqCluster"),
+    ("apps/Deployment", "Job", "serving.knative.dev/Service", "rabbitmq.com/RabbitmqCluster"),
     ("eventing.knative.dev/RabbitmqBrokerConfig",),
     ("eventing.knative.dev/Broker", "flows.knative.dev/Sequence"),
     ("eventing.knative.dev/Trigger",),

@@ -15,9 +15,9 @@ functions *ARGS:
     uv run --locked kn-bench functions build {{ARGS}}
     uv run --locked kn-bench functions test {{ARGS}}
 
-# All tests
+# All tests that this machine can run; a table at the end says what it could not
 test *ARGS:
-    uv run --locked pytest {{ARGS}}
+    uv run --locked pytest -n auto {{ARGS}}
 
 # Style, types and import contracts
 lint:

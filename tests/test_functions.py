@@ -16,17 +16,17 @@ import aiohttp
 import orjson
 import pytest
 
+from tests import needs
 from workload_generator.catalog import load_catalog
 from workload_generator.local.process import FunctionProcess, free_port
 
-ALL = list(load_catalog())
-HTTP = [name for name, function in load_catalog().items() if function.entry.kind == "http"]
 ECHO = "echo-go-http"
-FIRST = [name for name in HTTP if name != ECHO]
 EVENT = "go-handler-event"
+ALL = [pytest.param(name, marks=needs.mark(needs.built(name))) for name in load_catalog()]
+HTTP = [each for each in ALL if load_catalog()[each.values[0]].entry.kind == "http"]
+FIRST = [each for each in HTTP if each.values[0] != ECHO]
 SLEEP_MS = 300
 PORTS = range(20_000 + os.getpid() % 8_000, 28_999)  # not where another run of these tests begins to look
-MUST_ALL_BE_BUILT = "BENCH_ALL_FUNCTIONS"
 CLEAN_ENDS = {0, -signal.SIGTERM, 128 + signal.SIGTERM}  # the JVM ends with the last one
 
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -38,12 +38,11 @@ Start = Callable[[str], FunctionProcess]
 
 @pytest.fixture
 def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
-    """Starts an instance of a function, when that is built; it is gone after the test."""
+    """Starts an instance of a function; it is gone after the test."""
     monkeypatch.setenv("SLEEP_MS", str(SLEEP_MS))
     with contextlib.ExitStack() as stack:
 
         def started(name: str) -> FunctionProcess:
-            need_built(name)
             port = free_port(first=PORTS.start, last=PORTS.stop)
             return stack.enter_context(FunctionProcess(name, port))
 
@@ -54,14 +53,6 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
 async def session() -> AsyncIterator[aiohttp.ClientSession]:
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as made:
         yield made
-
-
-def need_built(name: str) -> None:
-    if not load_catalog()[name].built:
-        why = f"{name} is not built: kn-bench functions build {name}"
-        if os.environ.get(MUST_ALL_BE_BUILT):
-            pytest.fail(why)
-        pytest.skip(why)
 
 
 async def ask(session: aiohttp.ClientSession, method: str, url: str, **options: Any) -> tuple[int, str]:
@@ -175,11 +166,13 @@ async def test_a_cold_start_has_a_length(
     assert cold_start_ms > (SLEEP_MS if name.startswith("sleep-") else 0)
 
 
+@needs.mark(needs.built(ECHO))
 async def test_echo_shows_the_head_of_a_request_without_a_body(start: Start, session: aiohttp.ClientSession) -> None:
     status, text = await ask(session, "GET", start(ECHO).url + "/?a=b", headers={"X-Color": "blue"})
     assert status == 200 and text.startswith("GET /?a=b HTTP/1.1\r\n") and "X-Color: blue\r\n" in text
 
 
+@needs.mark(needs.built(EVENT))
 @pytest.mark.parametrize(
     ("headers", "body"),
     [
@@ -199,6 +192,7 @@ async def test_the_event_handler_increments(
     assert event == {"specversion": "1.0", "id": "7", "type": "benchmark.response", "source": f"/{EVENT}"}
 
 
+@needs.mark(needs.built(EVENT))
 @pytest.mark.parametrize(
     ("headers", "body", "reason"),
     [

@@ -25,6 +25,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests import needs
 from workload_generator import cli
 from workload_generator.bundled import bundled_experiments
 from workload_generator.catalog import load_catalog
@@ -50,9 +51,7 @@ CHECKOV = "checkov==3.3.30"
 CPUS_LEFT = 2.3
 """Of a dedicated node with four: 1.5 are reserved for the system, 0.2 are asked for by what runs on every node."""
 
-pytestmark = pytest.mark.skipif(
-    not (shutil.which("kubectl") or shutil.which("kustomize")), reason="neither kubectl nor kustomize is here"
-)
+pytestmark = needs.mark(needs.KUSTOMIZE)
 
 
 @functools.cache
@@ -98,9 +97,11 @@ def combined(tmp_path: Path, base: str, *components: str) -> list[Doc]:
 # Against schemas
 
 
+@needs.mark(needs.SCHEMAS)
 @pytest.mark.parametrize("folder", [*FOLDERS, *EVENTING])
 def test_core_kinds_are_what_kubernetes_takes(folder: str) -> None:
-    validate = pytest.importorskip("kubernetes_validate", reason="just test-manifests brings it").validate
+    from kubernetes_validate import validate
+
     docs = documents(folder)
     core = [doc for doc in docs if not is_knative(doc)]
     assert core
@@ -118,13 +119,12 @@ def test_core_kinds_are_what_kubernetes_takes(folder: str) -> None:
         validate(pod, KUBERNETES, strict=True), name
 
 
+@needs.mark(needs.CRDS, needs.SCHEMAS)
 @pytest.mark.parametrize("folder", [*FOLDERS, *EVENTING])
 def test_knatives_kinds_are_what_their_crds_take(folder: str, tmp_path: Path) -> None:
-    where = os.environ.get("KNATIVE_CRDS")
-    if not where:
-        pytest.skip("KNATIVE_CRDS names no folder with Knative's CRDs (k8s/README.md says where to get them)")
-    jsonschema = pytest.importorskip("jsonschema", reason="just test-manifests brings it")
-    schemas = crd_schemas(Path(where))
+    import jsonschema
+
+    schemas = crd_schemas(Path(os.environ["KNATIVE_CRDS"]))
     received = combined(tmp_path, folder, RECEIVER_SERVICE) if folder in EVENTING else []
     for doc in [*documents(folder), *received]:
         if is_knative(doc):
@@ -133,12 +133,11 @@ def test_knatives_kinds_are_what_their_crds_take(folder: str, tmp_path: Path) ->
             assert not problems, (doc["metadata"]["name"], problems)
 
 
+@needs.mark(needs.CRDS, needs.SCHEMAS)
 def test_a_wrong_manifest_does_not_pass_the_crd() -> None:
-    where = os.environ.get("KNATIVE_CRDS")
-    if not where:
-        pytest.skip("KNATIVE_CRDS names no folder with Knative's CRDs")
-    jsonschema = pytest.importorskip("jsonschema", reason="just test-manifests brings it")
-    schema = crd_schemas(Path(where))["serving.knative.dev/v1", "Service"]
+    import jsonschema
+
+    schema = crd_schemas(Path(os.environ["KNATIVE_CRDS"]))["serving.knative.dev/v1", "Service"]
     spec = one(documents("."), "Service", "empty-go-http-0")["spec"]
     for path, value in (("containerConcurrency", "one"), ("containerConcurency", 1), ("containers", {})):
         wrong = copy.deepcopy(spec)
@@ -173,7 +172,7 @@ def strict(schema: Any) -> Any:
 
 
 @pytest.mark.timeout(900)  # the first time, it is fetched
-@pytest.mark.skipif(not os.environ.get("BENCH_CHECKOV"), reason="just test-manifests brings checkov")
+@needs.mark(needs.CHECKOV)
 def test_checkov_has_nothing_to_say(tmp_path: Path) -> None:
     """What it does not know, Knative's kinds, it is shown as the Deployments that Knative makes of them."""
     for folder in FOLDERS:

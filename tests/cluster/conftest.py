@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import needs
 from tests.cluster import build, cluster
 from tests.cluster.api import Api, wait_for
 from tests.cluster.namespaces import Namespaces
@@ -25,11 +26,9 @@ HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if os.environ.get("BENCH_CLUSTER"):
-        return
     for item in items:
         if HERE in item.path.parents:
-            item.add_marker(pytest.mark.skip(reason="a control plane is started by `just test-cluster`"))
+            item.add_marker(needs.mark(needs.PLANE))
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +45,7 @@ def _plane(request: pytest.FixtureRequest) -> Iterator[Plane | None]:
 @pytest.fixture
 def plane(_plane: Plane | None) -> Plane:
     if _plane is None:
-        pytest.skip("KUBECONFIG names a cluster whose nodes are not kwok's")
+        pytest.skip(needs.OWN_PLANE.reason)
     _plane.check()
     return _plane
 
@@ -55,7 +54,7 @@ def plane(_plane: Plane | None) -> Plane:
 def own_planes() -> None:
     """For tests that start planes of their own: none is needed where the cluster is somebody's."""
     if os.environ.get("KUBECONFIG"):
-        pytest.skip("KUBECONFIG names a cluster, and these tests take none but planes of their own")
+        pytest.skip(needs.OWN_PLANE.reason)
 
 
 @pytest.fixture(scope="session")
@@ -90,5 +89,5 @@ def has_knative(kube: Api) -> None:
     """Skips where the cluster has no Knative CRDs."""
     groups = {each["name"] for each in kube.call("GET", "/apis")["groups"]}
     if not {"serving.knative.dev", "sources.knative.dev"} <= groups:
-        pytest.skip("no CRDs of Knative here: KNATIVE_CRDS names no folder (k8s/README.md says where to get them)")
+        pytest.skip(needs.CRDS.reason)
     wait_for("Knative's CRDs", lambda: cluster.crds_established(kube))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
+from tests import needs
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,7 +20,7 @@ def ask(tmp_path: Path, *arguments: str, **environment: str) -> subprocess.Compl
     )  # fmt: skip
 
 
-@pytest.mark.skipif(shutil.which("go") is None, reason="there is no go here")
+@needs.mark(needs.GO)
 def test_a_build_that_takes_too_long_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     ran = ask(tmp_path, "build", "--within=0.01")
     assert (ran.returncode, ran.stdout, len(ran.stderr.splitlines())) == (1, "", 1)
@@ -35,7 +34,7 @@ def test_without_go_there_is_one_line(tmp_path: Path) -> None:
     assert (ran.returncode, ran.stdout, ran.stderr) == (1, "", "there is no go here\n")
 
 
-@pytest.mark.skipif(shutil.which("go") is None, reason="there is no go here")
+@needs.mark(needs.GO)
 def test_what_is_cached_is_not_built_again(tmp_path: Path) -> None:
     """The folder's name is the hash of modules, code and Go; whatever lies there is taken."""
     ask(tmp_path, "build", "--within=0.01")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests import needs
 from tests.cluster.api import Api, wait_for
 from tests.cluster.plane import HOST_POD, Plane
 from tests.cluster.test_plane import pod
@@ -16,7 +16,7 @@ from workload_generator import bench
 from workload_generator.cluster.prometheus import tsdb
 
 
-@pytest.mark.skipif(not (shutil.which("prometheus") and shutil.which("kubectl")), reason="no prometheus or no kubectl")
+@needs.mark(needs.PROMETHEUS, needs.KUBECTL)
 def test_a_snapshot_through_the_api_server(
     plane: Plane, kube: Api, kubeconfig: Path, namespace: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import http.server
 import json
-import os
 import shutil
 import sqlite3
 import subprocess
@@ -23,6 +22,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests import needs
 from tests.cluster import build
 from tests.cluster.api import Api, wait_for
 from tests.cluster.conditions import is_true
@@ -45,8 +45,8 @@ os.execv(real, [real, *words])
 """
 
 pytestmark = [
-    pytest.mark.skipif(not os.environ.get("KNATIVE_CRDS"), reason="KNATIVE_CRDS names no folder: k8s/README.md"),
-    pytest.mark.skipif("KUBECONFIG" in os.environ, reason="recipes install into a plane of their own"),
+    needs.mark(needs.CRDS, needs.KUBECTL),
+    needs.mark(needs.OWN_PLANE),
     pytest.mark.timeout(300),
 ]
 
@@ -89,8 +89,7 @@ def cluster(own: Plane) -> Api:
 @pytest.fixture(scope="module")
 def recipes(own: Plane, cluster: Api, tmp_path_factory: pytest.TempPathFactory) -> Recipes:
     real = shutil.which("kubectl")
-    if real is None:
-        pytest.skip("kubectl is not here")
+    assert real is not None
     folder = tmp_path_factory.mktemp("recipes")
     made = OnAPlane(folder, own)
     made.with_access()

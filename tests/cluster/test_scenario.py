@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 
+from tests import needs
 from tests.cluster.api import Api, Doc, wait_for
 from tests.cluster.conditions import is_true
 from tests.cluster.knative import Knative
@@ -100,7 +101,7 @@ class _Function(http.server.BaseHTTPRequestHandler):
 def knative(_plane: Plane | None, kube: Api, kubeconfig: Path, has_knative: None) -> Iterator[Knative]:
     """The benchmark deployed, and Knative's controllers played."""
     if _plane is None:
-        pytest.skip("scenarios use the benchmark's own namespaces: only on a plane of ours")
+        pytest.skip(needs.OWN_PLANE.reason)
     made = [GENERATOR, FUNCTIONS, EVENTING, SHARDS, "metrics", "knative-serving"]
     before = {each["metadata"]["name"] for each in kube.list("v1", "Namespace")}
     kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "knative-serving"}})

@@ -25,6 +25,8 @@ from typing import Any
 import orjson
 import pytest
 
+from tests import needs
+
 ROOT = Path(__file__).parents[2]
 MAKE_BASE = Path(__file__).with_name("make-base")
 BASE = re.findall(r"^FROM (\S+)", (ROOT / "Dockerfile.wg").read_text(), re.MULTILINE)[-1]
@@ -43,11 +45,9 @@ events_logger = "file"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if os.environ.get("BENCH_IMAGE"):
-        return
     for item in items:
         if item.path.parent == Path(__file__).parent:
-            item.add_marker(pytest.mark.skip(reason="the image is built and run by `just test-image`"))
+            item.add_marker(needs.mark(needs.IMAGE))
 
 
 class Podman:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,14 +15,13 @@ from typing import Any
 import pytest
 import yaml
 
+from tests import needs
 from tests.deploy.controller import Controller
 from tests.kube.fake_api import ALL, FakeApi, in_thread
 from workload_generator import bench
 from workload_generator.kube import resources as kinds
 
-pytestmark = pytest.mark.skipif(
-    not (shutil.which("kubectl") or shutil.which("kustomize")), reason="neither kubectl nor kustomize is here"
-)
+pytestmark = needs.mark(needs.KUSTOMIZE)
 PREFIX = "autoscaling.knative.dev/"
 Run = Callable[..., int]
 

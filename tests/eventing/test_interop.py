@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import needs
 from tests.eventing.services import SOON_S, Services, free_port
 from tests.support import Generator
 
@@ -19,16 +20,14 @@ HERE = Path(__file__).parent / "interop"
 @pytest.fixture(scope="module")
 def peer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the SDK is installed."""
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        pytest.skip("Node.js and npm are not installed: the CloudEvents SDK for JavaScript cannot be asked")
     folder = tmp_path_factory.mktemp("peer")
     for name in ("package.json", "peer.mjs"):
         shutil.copy(HERE / name, folder)
     command = ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts", "--prefer-offline"]
     try:
         subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=60)
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-        pytest.skip(f"the CloudEvents SDK for JavaScript cannot be installed: {error}")
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
+        pytest.skip(needs.NPM_REGISTRY.reason)
     return folder
 
 

@@ -7,7 +7,6 @@ we promise of it stand in their place.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -18,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests import test_manifests
+from tests import needs, test_manifests
 from tests.infrastructure.recipes import FILLED, INFRASTRUCTURE, ROOT, filled_settings
 from workload_generator.cluster.doctor import versions as doctor
 
@@ -29,9 +28,6 @@ import settings
 Doc = dict[str, Any]
 GOLDEN = Path(__file__).parent / "golden/kops.yaml"
 CHECKOV = "checkov==3.3.30"
-needs_kustomize = pytest.mark.skipif(
-    not (shutil.which("kubectl") or shutil.which("kustomize")), reason="neither kubectl nor kustomize is here"
-)
 
 
 @pytest.fixture
@@ -274,7 +270,7 @@ def test_both_clusters_have_the_admission_plugins(documents: list[Doc]) -> None:
     assert set(plugins) <= set(old["enable-admission-plugins"].split(","))
 
 
-@needs_kustomize
+@needs.mark(needs.KUSTOMIZE)
 def test_namespaces_select_the_nodes_that_there_are_and_tolerate_their_taints(documents: list[Doc]) -> None:
     nodes, prefix = placement(documents), "scheduler.alpha.kubernetes.io/"
     namespaces = {doc["metadata"]["name"]: doc["metadata"] for doc in kustomized(INFRASTRUCTURE / "namespaces")}
@@ -295,7 +291,7 @@ def test_namespaces_select_the_nodes_that_there_are_and_tolerate_their_taints(do
         assert json.loads(placed[f"{prefix}defaultTolerations"]) == [taint]
 
 
-@needs_kustomize
+@needs.mark(needs.KUSTOMIZE)
 @pytest.mark.parametrize("folder", [ROOT / "k8s", INFRASTRUCTURE / "kind/benchmark"])
 def test_the_generator_is_for_its_node(documents: list[Doc], folder: Path) -> None:
     (deployment,) = [doc for doc in kustomized(folder) if doc["kind"] == "Deployment"]
@@ -307,7 +303,7 @@ def test_the_generator_is_for_its_node(documents: list[Doc], folder: Path) -> No
 # Knative and the benchmark's manifests
 
 
-@needs_kustomize
+@needs.mark(needs.KUSTOMIZE)
 def test_knatives_settings(values: dict[str, str], tmp_path: Path) -> None:
     render.folder(INFRASTRUCTURE / "knative", values, tmp_path / "knative")
     maps = {doc["metadata"]["name"]: doc for doc in kustomized(tmp_path / "knative/serving")}
@@ -350,7 +346,7 @@ def test_metrics_values_bind_nothing_that_runs_on_every_node() -> None:
 # Terraform
 
 
-@pytest.mark.skipif(not shutil.which("terraform"), reason="terraform is not here")
+@needs.mark(needs.TERRAFORM)
 def test_terraform_is_formatted() -> None:
     ran = subprocess.run(
         ["terraform", "fmt", "-check", "-diff", str(INFRASTRUCTURE / "terraform")], capture_output=True, text=True
@@ -370,7 +366,7 @@ def test_every_variable_of_terraform_is_given_and_every_one_given_is_declared() 
     assert 'output "kops_state_store_bucket_name"' in (INFRASTRUCTURE / "terraform/outputs.tf").read_text()
 
 
-@pytest.mark.skipif(not os.environ.get("BENCH_CHECKOV"), reason="just test-infrastructure runs checkov")
+@needs.mark(needs.CHECKOV)
 def test_checkov_finds_nothing_in_terraform() -> None:
     where = str(INFRASTRUCTURE / "terraform")
     ran = subprocess.run(

@@ -11,13 +11,17 @@ from pathlib import Path
 
 import pytest
 
+from tests import needs
 from tests.infrastructure.recipes import INFRASTRUCTURE, ROOT, TOOLS, Recipes
 from tests.results.logs import served, whole_log
 
 PAGE = (ROOT / "docs/infrastructure.md").read_text()
 SCENARIOS = ("serving-1", "serving-2", "serving-3", "eventing-1")
 
-pytestmark = pytest.mark.timeout(400)  # a hundred commands, each a process or two
+pytestmark = [
+    needs.mark(needs.KUBECTL),
+    pytest.mark.timeout(400),  # a hundred commands, each a process or two
+]
 
 
 class Newcomer:
@@ -68,8 +72,6 @@ class Newcomer:
 
 @pytest.fixture
 def newcomer(tmp_path: Path) -> Newcomer:
-    if not shutil.which("kubectl"):
-        pytest.skip("kubectl is not here")
     return Newcomer(tmp_path)
 
 

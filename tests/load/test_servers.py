@@ -8,6 +8,7 @@ from time import monotonic_ns
 
 import pytest
 
+from tests import needs
 from tests.load import servers
 from tests.load.servers import Certificates, End, Server, serve
 from workload_generator.load.protocol import ProtocolError, ResponseReader, encode_request
@@ -200,13 +201,11 @@ async def test_refusing() -> None:
             await asyncio.open_connection(server.host, server.port)
 
 
+@needs.mark(needs.IPV6)
 async def test_ipv6() -> None:
-    try:
-        async with serve(servers.answers(), host="::1") as server, client(server) as one:
-            assert server.url.startswith("http://[::1]:")
-            assert await one.ask() == "complete"
-    except OSError as error:
-        pytest.skip(f"no IPv6 on loopback: {error}")
+    async with serve(servers.answers(), host="::1") as server, client(server) as one:
+        assert server.url.startswith("http://[::1]:")
+        assert await one.ask() == "complete"
 
 
 async def test_tls_good_and_bad() -> None:

@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 
+from tests import needs
 from tests.kube.fake_api import FakeApi, in_thread
 from workload_generator import bench
 from workload_generator.cluster.prometheus import tsdb
@@ -32,7 +33,6 @@ from workload_generator.kube.resources import Object
 
 PROMETHEUS = shutil.which("prometheus")
 COMMAND = "import sys; from workload_generator.__main__ import kn_bench; sys.exit(kn_bench())"
-needs_prometheus = pytest.mark.skipif(PROMETHEUS is None, reason="there is no prometheus on this machine")
 
 
 def free_port() -> int:
@@ -125,7 +125,7 @@ def server(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         process.wait()
 
 
-@needs_prometheus
+@needs.mark(needs.PROMETHEUS)
 def test_a_snapshot_and_a_server_over_it(cluster: Cluster, server: int, capsys: pytest.CaptureFixture[str]) -> None:
     assert cluster.snapshot("--context=fake") == 0
     (folder,) = cluster.found()
@@ -153,7 +153,7 @@ def test_a_snapshot_and_a_server_over_it(cluster: Cluster, server: int, capsys: 
     assert tsdb.checksums(folder) == before, "the server has its own folder"
 
 
-@needs_prometheus
+@needs.mark(needs.PROMETHEUS)
 def test_a_stream_that_is_cut_is_tried_again(cluster: Cluster, server: int, capsys: pytest.CaptureFixture[str]) -> None:
     cluster.cut.write_text("2")
     assert cluster.snapshot("--keep") == 0
@@ -166,7 +166,7 @@ def test_a_stream_that_is_cut_is_tried_again(cluster: Cluster, server: int, caps
     assert [path for path in cluster.found() if path.suffix != ".part"] == [folder]
 
 
-@needs_prometheus
+@needs.mark(needs.PROMETHEUS)
 def test_a_server_without_its_admin_api(cluster: Cluster, server: int, capsys: pytest.CaptureFixture[str]) -> None:
     cluster.put()
     assert cluster.snapshot() == 1

@@ -1,6 +1,6 @@
 """The page in a real browser: offline, drawn, filtered by mouse and keyboard, light and dark, on a phone, with tables.
 
-Without Chromium (Debian: `apt-get install chromium chromium-driver`) these tests are skipped.
+Without Chromium and its driver these tests are skipped.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.results.browser import CHROMIUM, DRIVER, Browser, browser
+from tests import needs
+from tests.results.browser import Browser, browser
 from workload_generator.results.report import write_report
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None or DRIVER is None, reason="no chromium and chromedriver here")
+pytestmark = needs.mark(needs.BROWSER)
 
 CHARTS = {
     "forest", "ecdf", "tail", "load_p50", "load_p99", "load_lost", "load_achieved", "latency", "throughput", "heat",

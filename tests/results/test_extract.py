@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests import needs
 from tests.results import logs
 from tests.results.logs import (
     GO,
@@ -584,7 +585,7 @@ def test_a_name_that_is_not_utf8(folder: Folder) -> None:
     try:
         folder.write(whole_log([served(0)]), name)
     except OSError:
-        pytest.skip("this file system has UTF-8 names only")
+        pytest.skip(needs.BYTE_NAMES.reason)
     assert folder.extract().rows == 1
     (shard,) = rows_of(folder.db, "SELECT file FROM shards")
     assert shard["file"] == codec.clean(name)

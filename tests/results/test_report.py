@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests import needs
 from tests.results.logs import NAME, failed, header, line, request_lines, rows_of, served, trailer, whole_log
 from tests.results.test_answers import database
 from tests.results.test_store import ORIGINAL, make
@@ -240,7 +241,7 @@ def test_nothing_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "has no measured requests" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+@needs.mark(needs.NOT_ROOT)
 def test_a_folder_that_may_not_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "locked"
     folder.mkdir(mode=0o555)

@@ -19,6 +19,10 @@ functions *ARGS:
 test *ARGS:
     uv run --locked pytest -n auto {{ARGS}}
 
+# All parts of the tests, also those that take toolchains, tools, a control plane and containers; a table of what ran
+test-all *PARTS:
+    uv run --locked python -m tests.parts {{PARTS}}
+
 # Style, types and import contracts
 lint:
     uv run --locked ruff format --check .

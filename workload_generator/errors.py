@@ -43,5 +43,9 @@ class ExperimentError(UsageError):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
+class GeneratorFault(BenchError):
+    """A fault of ours ended a run; it is the cause."""
+
+
 class LogError(BenchError):
     """The log could not be written to its end; what was written before stays whole."""

@@ -26,8 +26,7 @@ _FAILED_PAUSE_S = 0.001  # a closed loop against a dead target must not become a
 class Dispatcher:
     """Starts arrivals until its time is over, and counts them.
 
-    `finished` is set when nothing will be started any more; `fault` is then the exception of ours that ended it early,
-    if one did.
+    `finished` is set when nothing will be started any more.
     """
 
     def __init__(self, engine: Engine, origin_ns: int) -> None:
@@ -37,7 +36,6 @@ class Dispatcher:
         self.dropped_measured = 0
         self.missed_rounds = 0
         self.finished = asyncio.Event()
-        self.fault: BaseException | None = None
         self._engine = engine
         self._origin_ns = origin_ns
 
@@ -76,7 +74,7 @@ class OpenLoop(Dispatcher):
         self._record = record
         self._max_in_flight = max_in_flight
         self._next: Arrival | None = None
-        self._timer = DeadlineTimer(engine.loop, self._on_due, spinner, precise=precise)
+        self._timer = DeadlineTimer(engine.loop, self._start_due, spinner, precise=precise)
 
     def start(self) -> None:
         """Begin with the first arrival."""
@@ -98,13 +96,6 @@ class OpenLoop(Dispatcher):
             self.stop()
         else:
             self._timer.arm(self._origin_ns + self._next.due_ns)
-
-    def _on_due(self) -> None:
-        try:
-            self._start_due()
-        except Exception as error:  # a fault of ours: without this the timer would never be armed again
-            self.fault = error
-            self.stop()
 
     def _start_due(self) -> None:
         now_ns = self._now_ns()
@@ -207,8 +198,9 @@ class OneByOne(Dispatcher):
         raise NotImplementedError
 
     def _on_end(self, task: asyncio.Task[None]) -> None:
-        self.fault = None if task.cancelled() else task.exception()
         self.finished.set()
+        if not task.cancelled():
+            task.result()  # a fault of ours is raised here, where the loop's exception handler gets it
 
     async def visit(self, arrival: Arrival) -> None:
         """Send one request and wait for its result."""

@@ -3,6 +3,8 @@
 Rules:
 - `start` takes the time first; name look-up, connect and TLS are part of the request that needed them
 - every exchange ends in one of `completed`, `failed` or a time-out, and each makes one result
+- one place, `_settle`, takes an arrival out of flight, tells `on_done` and wakes the drain, whatever else fails. A
+  fault of ours goes on to the event loop's exception handler, which ends the run
 - a request is repeated at most once: GET or HEAD, on a reused connection, before any byte of the response; its start
   stays the first one
 - all requests have the same timeout, so the order of starts is the order of deadlines, and one timer serves them all
@@ -78,7 +80,7 @@ class Engine:
         self.exhausted = 0  # connections that this machine had no descriptor, port or memory for
         self._endpoints = endpoints
         self._pool = pool
-        self._stacks: dict[int, Stack] = {}  # by target
+        self._stacks = _Stacks(endpoints, pool)
         self._timeout_ns = timeout_ns
         self._origin_ns = origin_ns
         self._record = record
@@ -110,10 +112,7 @@ class Engine:
         self._in_flight[exchange] = None
         if self._deadline_timer is None:
             self._arm(start_ns + self._timeout_ns)
-        stack = self._stacks.get(target)
-        if stack is None:
-            stack = self._stacks[target] = self._pool.stack(endpoint.origin)
-        connection = stack.take(start_ns)
+        connection = self._stacks[target].take(start_ns)
         if connection is None:
             Connection(self, endpoint.origin).open(Opening(), exchange)
         else:
@@ -147,7 +146,8 @@ class Engine:
         for _ in range(min(_MOST_OPENING, len(opening.waiting))):
             self._open_next()
         try:
-            await asyncio.wait_for(opening.done.wait(), self._timeout_ns / NS_PER_S)
+            async with asyncio.timeout(self._timeout_ns / NS_PER_S):
+                await opening.done.wait()
         except TimeoutError:
             opening.fault = f"{opening.open} connections were not open within {self._timeout_ns / NS_PER_S:g} s"
         self._preconnection = None
@@ -163,10 +163,15 @@ class Engine:
             await self._drained.wait()
 
     def cancel_all(self, message: str) -> None:
-        """End everything that is in flight, as `cancelled`."""
+        """End everything that is in flight, as `cancelled`; what one of them raises does not hold up the others."""
+        fault: Exception | None = None
         for exchange in list(self._in_flight):
-            if exchange.connection is not None:
-                exchange.connection.abort(ErrorKind.CANCELLED, message)
+            try:
+                self._cancel(exchange, message)
+            except Exception as error:
+                fault = fault or error
+        if fault is not None:
+            raise fault
 
     def close(self) -> None:
         """Close idle connections and timers."""
@@ -190,18 +195,15 @@ class Engine:
     ) -> None:  # fmt: skip
         """See `exchange.Owner`."""
         arrival, start_ns = exchange.arrival, exchange.start_ns
-        self._served(
-            arrival, start_ns - self._origin_ns, first_ns - start_ns, last_ns - start_ns, response, kernel, segments,
-            exchange.opening,
-        )  # fmt: skip
-        del self._in_flight[exchange]
-        self.finished_measured += arrival.phase is _MEASURE
-        if exchange.on_done is not None:
-            exchange.on_done(exchange, None)
+        try:
+            self._served(
+                arrival, start_ns - self._origin_ns, first_ns - start_ns, last_ns - start_ns, response, kernel,
+                segments, exchange.opening,
+            )  # fmt: skip
+        finally:
+            self._settle(exchange, None)
         if connection.state is _IDLE:  # still, since it may have been started again
             self._stacks[arrival.target].release(connection, last_ns)
-        if self._drained is not None and not self._in_flight:
-            self._drained.set()
 
     def failed(self, connection: Connection, exchange: Exchange | None, failure: Failure) -> None:
         """See `exchange.Owner`."""
@@ -209,11 +211,46 @@ class Engine:
         if exchange is None:
             self._on_opened(failure.message)
             return
-        opening, start_ns = exchange.opening, exchange.start_ns
-        lost_reused = opening is None and failure.kind is ErrorKind.RESET and not failure.heard
+        lost_reused = exchange.opening is None and failure.kind is ErrorKind.RESET and not failure.heard
         if lost_reused and exchange.endpoint.retriable:
             Connection(self, exchange.endpoint.origin).open(Opening(retries=1), exchange)
             return
+        try:
+            self._record.add(self._result_of(exchange, failure))
+        finally:
+            self._settle(exchange, failure.kind)
+
+    def ended(self, connection: Connection) -> None:
+        """See `exchange.Owner`."""
+        self._pool.forget(connection)
+
+    # The end of an arrival
+
+    def _settle(self, exchange: Exchange, error: ErrorKind | None) -> None:
+        """The arrival of `exchange` has its result, or never will: take it out of flight, and tell who waits for it."""
+        del self._in_flight[exchange]
+        self.finished_measured += exchange.arrival.phase is _MEASURE
+        try:
+            if exchange.on_done is not None:
+                exchange.on_done(exchange, error)
+        finally:
+            if self._drained is not None and not self._in_flight:
+                self._drained.set()
+
+    def _cancel(self, exchange: Exchange, message: str) -> None:
+        connection, failure = exchange.connection, Failure(ErrorKind.CANCELLED, message)
+        try:
+            if connection is not None and connection.exchange is exchange:
+                connection.abort(failure.kind, message)
+        finally:
+            if exchange in self._in_flight:  # a fault of ours has separated it from its connection
+                try:
+                    self._record.add(self._result_of(exchange, failure))
+                finally:
+                    self._settle(exchange, failure.kind)
+
+    def _result_of(self, exchange: Exchange, failure: Failure) -> Result:
+        opening, start_ns = exchange.opening, exchange.start_ns
         result = unanswered(exchange.arrival, start_ns - self._origin_ns, failure.kind, failure.message)._replace(
             dns_ns=opening.dns_ns if opening is not None else 0,
             connect_ns=opening.connect_ns if opening is not None else 0,
@@ -226,17 +263,7 @@ class Engine:
         if failure.response is not None:
             status, bytes_read, _, instance, _ = failure.response
             result = result._replace(status=status, bytes_read=bytes_read, instance=instance)
-        self._record.add(result)
-        del self._in_flight[exchange]
-        self.finished_measured += exchange.arrival.phase is _MEASURE
-        if exchange.on_done is not None:
-            exchange.on_done(exchange, failure.kind)
-        if self._drained is not None and not self._in_flight:
-            self._drained.set()
-
-    def ended(self, connection: Connection) -> None:
-        """See `exchange.Owner`."""
-        self._pool.forget(connection)
+        return result
 
     # Before the run
 
@@ -288,6 +315,18 @@ class Engine:
     def _sweep(self) -> None:
         self._pool.close_stale(monotonic_ns())
         self._sweep_timer = self.loop.call_later(_SWEEP_S, self._sweep)
+
+
+class _Stacks(dict[int, Stack]):
+    """The idle connections that each target's requests can use, by target."""
+
+    def __init__(self, endpoints: Sequence[Endpoint], pool: Pool) -> None:
+        self._endpoints = endpoints
+        self._pool = pool
+
+    def __missing__(self, target: int) -> Stack:
+        stack = self[target] = self._pool.stack(self._endpoints[target].origin)
+        return stack
 
 
 class _Preconnection:

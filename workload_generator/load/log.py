@@ -120,7 +120,8 @@ class Log:
         future = self._replies[reply] = self._loop.create_future()
         self._send(message)
         try:
-            return await asyncio.wait_for(future, _END_TIMEOUT_S)
+            async with asyncio.timeout(_END_TIMEOUT_S):
+                return await future
         except TimeoutError:
             raise LogError(f"{self.path}: the recorder did not answer within {_END_TIMEOUT_S:g} s") from None
 

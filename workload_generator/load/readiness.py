@@ -64,7 +64,8 @@ class Readiness:
 
     def unwatch(self, fd: int) -> None:
         """Read no more; to be told before `fd` is closed. Not an error when nobody watched."""
-        if self._watched.pop(fd, None) is None:
+        watched = self._watched.pop(fd, None)  # held until the end: it may be all that keeps the socket open
+        if watched is None:
             return
         if sys.platform.startswith("linux"):
             self._epoll.unregister(fd)

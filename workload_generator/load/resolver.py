@@ -8,6 +8,7 @@ import ipaddress
 import socket
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import NamedTuple
 
 from workload_generator.clock import NS_PER_S, monotonic_ns
@@ -62,11 +63,16 @@ class Resolver:
         threading.Thread(target=self._ask, args=(host, port), name=f"resolve {host}", daemon=True).start()
 
     def _ask(self, host: str, port: int) -> None:
-        answer = _look_up(host, port)
+        answer: Future[Answer] = Future()
+        try:
+            answer.set_result(_look_up(host, port))
+        except Exception as error:  # a fault of ours is raised in the loop, where the run learns of it
+            answer.set_exception(error)
         with contextlib.suppress(RuntimeError):  # the loop is closed: the run is over
             self._loop.call_soon_threadsafe(self._on_answer, host, port, answer)
 
-    def _on_answer(self, host: str, port: int, answer: Answer) -> None:
+    def _on_answer(self, host: str, port: int, found: Future[Answer]) -> None:
+        answer = found.result()
         if not isinstance(answer, OSError):
             self._known[host, port] = (monotonic_ns() + CACHE_NS, answer)
         for callback in self._waiting.pop((host, port)):

@@ -5,6 +5,8 @@ Rules:
 - a signal stops the schedule; what is in flight gets five seconds, a second signal ends it at once; every arrival that
   was planned has its result in the log before the trailer
 - a lost terminal (SIGHUP) changes nothing
+- a fault of ours, in whatever callback of the event loop, ends the run at once: what had finished is in the log, what
+  was in flight is cancelled, and the trailer names the fault
 """
 
 from __future__ import annotations
@@ -13,15 +15,18 @@ import asyncio
 import gc
 import resource
 import signal
+import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from workload_generator.arrivals import TargetPicker, cold_start_rounds
 from workload_generator.clock import NS_PER_MS, NS_PER_S, Anchor, format_duration, monotonic_ns, rfc3339
 from workload_generator.coldstarts import Watcher
-from workload_generator.errors import LogError
+from workload_generator.errors import BenchError, GeneratorFault, LogError
 from workload_generator.experiment import INTERVAL
 from workload_generator.load import coldstart, limits
 from workload_generator.load.dispatcher import ClosedLoop, ColdStarts, Dispatcher, OpenLoop, Pings
@@ -39,7 +44,7 @@ from workload_generator.stats import Histogram
 from workload_generator.thresholds import judge_thresholds
 from workload_generator.verdict import Evidence, Strain, Verdict, judge, stopped_early
 
-_GRACE_S = 5.0
+_GRACE_S = 5.0  # for what is in flight after a signal, and for the trailer after a fault of ours
 _HEARTBEAT_S = 1.0
 _LEAD_NS = 50 * NS_PER_MS  # between the last preparation and the first deadline
 
@@ -85,6 +90,10 @@ class Run:
         self._signal: signal.Signals | None = None
         self._dispatching: Dispatcher | None = None
         self._stopped_ns: int | None = None  # when the schedule was cut short, if it was
+        self._task: asyncio.Task[Any] | None = None  # which a fault of ours cancels, as long as there is one
+        self._fault: BaseException | None = None
+        self._used: dict[str, Any] = {}
+        self._strain = Strain(elapsed_ns=0, cpu_ns=0)
 
     @property
     def view(self) -> dict[str, Any]:
@@ -92,7 +101,11 @@ class Run:
         return self._plan.view(self._end_ns)
 
     async def execute(self) -> Outcome:
-        """Run to the end. Raises UsageError before anything was sent, LogError when the log could not be finished."""
+        """Run to the end.
+
+        Raises UsageError before anything was sent, LogError when the log could not be finished, and GeneratorFault when
+        a fault of ours ended the run.
+        """
         loop = self._loop = asyncio.get_running_loop()
         plan = self._plan
         path, fd = open_log_file(plan.log_dir, plan.prefix, plan.stamp, plan.file_suffix)
@@ -100,23 +113,38 @@ class Run:
         try:
             for name in (signal.SIGINT, signal.SIGTERM):
                 loop.add_signal_handler(name, self._on_signal, name)
-            self._anchor = Anchor.now()
-            for endpoint in self._endpoints:
-                if endpoint.events is not None:
-                    endpoint.events.begin(self._anchor.wall_ns - self._anchor.mono_ns)
-            frame = plan.start_frame(self._anchor, self._max_in_flight, self._end_ns)
-            if plan.mode == "cold-start":
-                frame["header"]["cold_starts"] = await self._open_watcher()
-            log.begin(frame)
-            await log.totals()  # the recorder is up: its start must not compete with the first arrivals
-            resources, strain = await self._send()
-            return await self._conclude(resources, strain)
+            loop.set_exception_handler(self._on_exception)
+            self._task = asyncio.current_task()
+            return await self._run()
+        except (Exception, asyncio.CancelledError) as error:
+            if self._fault is None:
+                if isinstance(error, (BenchError, asyncio.CancelledError)):
+                    raise
+                loop.default_exception_handler({"message": "the run failed", "exception": error})
+                self._fault = error
+            raise await self._end_at_fault() from self._fault
         finally:
+            self._task = None
+            loop.set_exception_handler(None)
             log.close()
             if self._watcher is not None:
                 await self._watcher.close()
             for name in (signal.SIGINT, signal.SIGTERM):
                 loop.remove_signal_handler(name)
+
+    async def _run(self) -> Outcome:
+        plan, log = self._plan, self._log
+        self._anchor = Anchor.now()
+        for endpoint in self._endpoints:
+            if endpoint.events is not None:
+                endpoint.events.begin(self._anchor.wall_ns - self._anchor.mono_ns)
+        frame = plan.start_frame(self._anchor, self._max_in_flight, self._end_ns)
+        if plan.mode == "cold-start":
+            frame["header"]["cold_starts"] = await self._open_watcher()
+        log.begin(frame)
+        await log.totals()  # the recorder is up: its start must not compete with the first arrivals
+        await self._send()
+        return await self._conclude()
 
     async def _open_watcher(self) -> dict[str, Any]:
         """Begin to see cold starts; what the log says of that."""
@@ -134,8 +162,8 @@ class Run:
         self.unknown = fault
         return {"source": source, "wait": wait, "unknown": fault}
 
-    async def _send(self) -> tuple[dict[str, Any], Strain]:
-        """Send everything and wait for the last response; what it took, and what the loop went through."""
+    async def _send(self) -> None:
+        """Send everything and wait for the last response."""
         plan, rate, log, origin_ns = self._plan, self._experiment.rate, self._log, self._anchor.mono_ns
         pool = Pool(
             plan.share(rate.max_idle_conns), plan.share(rate.max_idle_conns_per_host), rate.idle_conn_timeout_ns
@@ -161,14 +189,13 @@ class Run:
             self._monitor.start()
             await self._dispatch(self._dispatcher)
             await engine.drain()
-            strain = self._monitor.stop()
         finally:
-            engine.close()
             self._beats.cancel()
             if self._grace is not None:
                 self._grace.cancel()
-        used = _resources(before, resource.getrusage(resource.RUSAGE_SELF), monotonic_ns() - before_ns)
-        return used, strain
+            self._strain = self._monitor.stop()
+            engine.close()
+            self._used = _resources(before, resource.getrusage(resource.RUSAGE_SELF), monotonic_ns() - before_ns)
 
     async def _find_start(self) -> int:
         """When the schedule begins: as soon as possible, or when all shards have agreed to."""
@@ -187,14 +214,10 @@ class Run:
         if self._is_stopped():
             dispatcher.stop()
             return
-        dispatcher.start()
         self._dispatching = dispatcher
+        dispatcher.start()
         await dispatcher.finished.wait()
         self._dispatching = None
-        if dispatcher.fault is not None:
-            assert self._engine is not None
-            self._engine.cancel_all("the generator failed")
-            raise dispatcher.fault
 
     def _make_dispatcher(self, engine: Engine) -> Dispatcher:
         experiment, plan, origin_ns, first_ns = self._experiment, self._plan, self._anchor.mono_ns, self._first_ns
@@ -254,7 +277,20 @@ class Run:
         }
         self._log.heartbeat({"line": line, "elapsed_ns": since_ns, "in_flight": engine.in_flight, "phase": phase.label})
 
+    def _on_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """A callback raised what none of ours may raise: a fault of ours, for which somebody may wait for ever."""
+        if "exception" not in context or "handle" not in context:  # a transport, a future of a library
+            loop.default_exception_handler(context)
+        elif self._fault is None:  # others follow from the first
+            loop.default_exception_handler(context)
+            self._fault = context["exception"]
+            if self._task is not None:
+                self._task.cancel()
+
     def _on_signal(self, name: signal.Signals) -> None:
+        if self._fault is not None and self._task is not None:
+            self._task.cancel()  # no trailer, then
+            return
         first = self._signal is None
         message = f"the run was stopped by {name.name}"
         if first:
@@ -278,27 +314,47 @@ class Run:
 
     # The end
 
-    async def _conclude(self, resources: dict[str, Any], strain: Strain) -> Outcome:
+    async def _end_at_fault(self) -> GeneratorFault:
+        """Save what a fault of ours has left, in the time that there is for that; what the user has to know."""
+        fault, path, engine = self._fault, self._log.path, self._engine
+        assert fault is not None
+        text = f"the generator failed: {_place(fault)}{type(fault).__name__}: {fault}"
+        if engine is None:
+            return GeneratorFault(f"{text}; nothing was sent")
+        for step in (self._stop_dispatching, partial(engine.cancel_all, "the generator failed"), engine.close):
+            try:
+                step()
+            except Exception as error:
+                self._loop.default_exception_handler({"message": "another fault, at the end", "exception": error})
+        try:
+            async with asyncio.timeout(_GRACE_S):
+                await self._conclude(text)
+        except (Exception, asyncio.CancelledError) as error:
+            why = str(error) or type(error).__name__
+            return GeneratorFault(f"{text}; {path} has what had finished by then, but no trailer: {why}")
+        return GeneratorFault(f"{text}; {path} has everything up to there")
+
+    async def _conclude(self, fault: str | None = None) -> Outcome:
         plan, experiment, log, dispatcher = self._plan, self._experiment, self._log, self._dispatcher
-        assert dispatcher is not None
         stopped_by = self._signal
         totals = await log.totals()
         if log.failure is not None:
             raise LogError(log.failure)
         counts = totals["counts"]
         counts["ping"]["planned"] = self._pings.planned if self._pings is not None else 0
-        counts["ramp"]["planned"] = dispatcher.planned - dispatcher.planned_measured
-        counts["measure"]["planned"] = dispatcher.planned_measured
+        counts["ramp"]["planned"] = dispatcher.planned - dispatcher.planned_measured if dispatcher is not None else 0
+        counts["measure"]["planned"] = dispatcher.planned_measured if dispatcher is not None else 0
+        missed_rounds = dispatcher.missed_rounds if dispatcher is not None else 0
         histograms = {name: Histogram.from_json(doc) for name, doc in totals["histograms"].items()}
-        verdict = self._judge(stopped_by, counts["measure"], histograms, strain)
+        verdict = self._judge(fault, stopped_by, counts["measure"], histograms)
         thresholds = judge_thresholds(experiment.thresholds or (), counts["measure"], histograms)
         await log.finish(
             {
                 "time": rfc3339(self._anchor.wall_ns + self._now_ns()),
-                "counts": {**counts, "missed_rounds": dispatcher.missed_rounds},
+                "counts": {**counts, "missed_rounds": missed_rounds},
                 "histograms": totals["histograms"],
-                "resources": resources,
-                "machine": {**asdict(strain), "late_ns": self._late_ns},
+                "resources": self._used,
+                "machine": {**asdict(self._strain), "late_ns": self._late_ns},
                 "verdict": verdict.word,
                 "reasons": list(verdict.reasons),
                 "thresholds": [each.to_json() for each in thresholds],
@@ -316,7 +372,7 @@ class Run:
             logs=(log.path,),
             mode=plan.mode,
             counts=counts["measure"],
-            missed_rounds=dispatcher.missed_rounds,
+            missed_rounds=missed_rounds,
             measured_ns=max(0, end_ns - self._measure_start_ns),
             planned_rps=planned_rps,
             timeout=format_duration(experiment.rate.timeout_ns),
@@ -330,13 +386,13 @@ class Run:
 
     def _judge(
         self,
+        fault: str | None,
         stopped_by: signal.Signals | None,
         counts: dict[str, Any],
         histograms: dict[str, Histogram],
-        strain: Strain,
     ) -> Verdict:
-        stopped = None
-        if stopped_by is not None:
+        stopped = fault
+        if stopped is None and stopped_by is not None:
             elapsed_ns = self._end_ns if self._stopped_ns is None else self._stopped_ns
             stopped = stopped_early(stopped_by.name, elapsed_ns, self._end_ns)
         assert self._engine is not None
@@ -351,7 +407,7 @@ class Run:
                 max_in_flight=self._max_in_flight,
                 stopped=stopped,
                 length_ns=self._end_ns - self._measure_start_ns,
-                strain=strain,
+                strain=self._strain,
                 overrun_ns=self._overrun_ns(),
                 exhausted=self._engine.exhausted,
                 late_ns=self._late_ns,
@@ -362,6 +418,12 @@ class Run:
         """How long after the planned end the last arrival started."""
         assert self._engine is not None
         return max(0, self._engine.last_start_ns - self._anchor.mono_ns - self._first_ns - self._end_ns)
+
+
+def _place(fault: BaseException) -> str:
+    """Where it was raised."""
+    frames = traceback.extract_tb(fault.__traceback__)
+    return f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}: " if frames else ""
 
 
 def _resources(before: resource.struct_rusage, after: resource.struct_rusage, elapsed_ns: int) -> dict[str, Any]:

@@ -397,6 +397,17 @@ async def test_a_request_that_is_started_again_goes_where_its_target_is(clients:
     assert [result.reused for result in client.results] == [False, False, True, True]
 
 
+async def test_a_target_that_was_only_ever_started_again_gives_its_connection_back(clients: Make) -> None:
+    client = clients()
+    async with servers.serve(servers.functions()) as server:
+        client.add_endpoint(server.url)
+        client.add_endpoint(server.url + "other")
+        client.engine.start(Arrival(9, Phase.MEASURE, 0, 0), again(client, [1]))
+        await client.engine.drain()
+        assert client.idle == 1
+    assert [result.target for result in client.results] == [0, 1]
+
+
 async def test_what_came_before_it_was_asked_is_no_answer(clients: Make) -> None:
     """An idle connection is read, and taken for a request before it is told what came."""
     client = clients()

@@ -45,6 +45,9 @@ class Told:
         self.happened.append(f"{self.name} {type(error).__name__}")
         self.then()
 
+    def close(self) -> None:
+        self.happened.append(f"{self.name} closed")
+
 
 @pytest.fixture
 def pairs() -> Iterator[list[Pair]]:
@@ -154,8 +157,10 @@ async def test_a_fault_of_a_socket_is_told_to_its_reader() -> None:
 async def test_closing_twice_leaves_no_descriptor(pairs: list[Pair]) -> None:
     before = len(os.listdir("/proc/self/fd"))
     readiness = Readiness(asyncio.get_running_loop(), ReceiveClock())
-    readiness.watch(pairs[0][0], Told("it", []))
+    happened: list[str] = []
+    readiness.watch(pairs[0][0], Told("it", happened))
     readiness.close()
     readiness.close()
+    assert happened == ["it closed"]
     readiness.unwatch(pairs[0][0].fileno())
     assert len(os.listdir("/proc/self/fd")) == before

@@ -485,10 +485,12 @@ class Connection:
         sock = self._sock
         if sock is None:
             return
-        self._stop_writing()
-        self._owner.readiness.unwatch(self._fd)
-        self._sock, self._fd, self._pending = None, -1, b""
-        sock.close()
+        try:
+            self._stop_writing()
+            self._owner.readiness.unwatch(self._fd)
+        finally:
+            self._sock, self._fd, self._pending = None, -1, b""
+            sock.close()
 
 
 _NO_OPENING = Opening()  # what a connection has before it is opened; nobody writes to it

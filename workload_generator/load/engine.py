@@ -167,7 +167,7 @@ class Engine:
         fault: Exception | None = None
         for exchange in list(self._in_flight):
             try:
-                self._cancel(exchange, message)
+                self._end(exchange, ErrorKind.CANCELLED, message)
             except Exception as error:
                 fault = fault or error
         if fault is not None:
@@ -215,10 +215,7 @@ class Engine:
         if lost_reused and exchange.endpoint.retriable:
             Connection(self, exchange.endpoint.origin).open(Opening(retries=1), exchange)
             return
-        try:
-            self._record.add(self._result_of(exchange, failure))
-        finally:
-            self._settle(exchange, failure.kind)
+        self._on_failed(exchange, failure)
 
     def ended(self, connection: Connection) -> None:
         """See `exchange.Owner`."""
@@ -237,17 +234,23 @@ class Engine:
             if self._drained is not None and not self._in_flight:
                 self._drained.set()
 
-    def _cancel(self, exchange: Exchange, message: str) -> None:
-        connection, failure = exchange.connection, Failure(ErrorKind.CANCELLED, message)
+    def _end(self, exchange: Exchange, kind: ErrorKind, message: str) -> None:
+        """End what is in flight from outside."""
+        connection = exchange.connection
         try:
             if connection is not None and connection.exchange is exchange:
-                connection.abort(failure.kind, message)
+                connection.abort(kind, message)
         finally:
             if exchange in self._in_flight:  # a fault of ours has separated it from its connection
-                try:
-                    self._record.add(self._result_of(exchange, failure))
-                finally:
-                    self._settle(exchange, failure.kind)
+                self._on_failed(exchange, Failure(kind, message))
+                if connection is not None and connection.exchange is None:
+                    connection.close()
+
+    def _on_failed(self, exchange: Exchange, failure: Failure) -> None:
+        try:
+            self._record.add(self._result_of(exchange, failure))
+        finally:
+            self._settle(exchange, failure.kind)
 
     def _result_of(self, exchange: Exchange, failure: Failure) -> Result:
         opening, start_ns = exchange.opening, exchange.start_ns
@@ -308,7 +311,7 @@ class Engine:
             connecting = connection.state is State.CONNECTING
             kind = ErrorKind.CONNECT_TIMEOUT if connecting else ErrorKind.TIMEOUT
             seconds = self._timeout_ns / NS_PER_S
-            connection.abort(kind, f"no complete response within {seconds:g} s, {connection.state.value}")
+            self._end(exchange, kind, f"no complete response within {seconds:g} s, {connection.state.value}")
         if self._in_flight and self._deadline_timer is None:
             self._arm(next(iter(self._in_flight)).start_ns + self._timeout_ns)
 

@@ -50,7 +50,7 @@ class Log:
         self.failure: str | None = None
         self._loop = loop
         self._on_failure = on_failure
-        self._block = BlockWriter(self._flush)
+        self._block = BlockWriter(self.flush)
         self.add = self._block.add  # see `engine.Record`: without a call in between, since it is the hot path
         self.served = self._block.served
         self._waiting: deque[memoryview] = deque()
@@ -81,17 +81,22 @@ class Log:
 
     def heartbeat(self, beat: dict[str, Any]) -> None:
         """Write the counts of this second."""
-        self._flush()
+        self.flush()
         self._send(frames.json_frame(frames.HEARTBEAT, beat))
 
     def line(self, event: str, fields: dict[str, Any]) -> None:
         """Write one of the rare lines, behind the results before it."""
-        self._flush()
+        self.flush()
         self._send(frames.json_frame(frames.LINE, {"event": event, "fields": fields}))
+
+    def flush(self) -> None:
+        """Have the recorder write what was added so far."""
+        if self._block.count:
+            self._send(frames.frame(frames.RESULTS, self._block.take()))
 
     async def totals(self) -> dict[str, Any]:
         """Everything recorded so far, added up. Raises LogError when the recorder is gone."""
-        self._flush()
+        self.flush()
         totals: dict[str, Any] = await self._ask(frames.TOTALS, frames.frame(frames.DRAIN))
         return totals
 
@@ -106,6 +111,7 @@ class Log:
             self._loop.remove_reader(self._fd)
             if self._writing:
                 self._loop.remove_writer(self._fd)
+            self._send_waiting()
             self._fd = -1
             self._sock.close()
         try:
@@ -126,12 +132,8 @@ class Log:
             raise LogError(f"{self.path}: the recorder did not answer within {_END_TIMEOUT_S:g} s") from None
 
     def _on_timer(self) -> None:
-        self._flush()
+        self.flush()
         self._timer = self._loop.call_later(_FLUSH_S, self._on_timer)
-
-    def _flush(self) -> None:
-        if self._block.count:
-            self._send(frames.frame(frames.RESULTS, self._block.take()))
 
     def _send(self, data: bytes) -> None:
         if self._fd < 0:
@@ -164,6 +166,13 @@ class Log:
                 self._loop.add_writer(self._fd, self._on_writable)
             else:
                 self._loop.remove_writer(self._fd)
+
+    def _send_waiting(self) -> None:
+        """Only a run that failed has left something."""
+        self._sock.settimeout(_END_TIMEOUT_S)
+        with contextlib.suppress(OSError):  # the recorder has ended, or hangs: there is no log to be saved
+            while self._waiting:
+                self._sock.sendall(self._waiting.popleft())
 
     def _on_reply(self) -> None:
         try:

@@ -39,6 +39,9 @@ class Reader(Protocol):
     def on_lost(self, error: OSError, /) -> None:
         """There was a fault in the place of data."""
 
+    def close(self) -> None:
+        """Nothing is read any more."""
+
 
 class Readiness:
     """Reads the sockets that are watched; `clock` is compared after each go."""
@@ -77,9 +80,10 @@ class Readiness:
         self.first_read_bytes = _FIRST_BYTES
 
     def close(self) -> None:
-        """Watch nothing any more. Can be called again."""
-        for fd in list(self._watched):
+        """Watch nothing any more, and close whoever is left. Can be called again."""
+        for fd, (_, reader) in list(self._watched.items()):
             self.unwatch(fd)
+            reader.close()
         if sys.platform.startswith("linux") and not self._epoll.closed:
             self._loop.remove_reader(self._epoll.fileno())
             self._epoll.close()

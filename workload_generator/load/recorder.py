@@ -190,24 +190,32 @@ def main(argv: list[str]) -> NoReturn:
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(name, signal.SIG_IGN)
     log_fd, socket_fd = map(int, argv)
+    with socket.socket(fileno=socket_fd) as generator:
+        record(log_fd, generator)
+    os._exit(0)  # the log is synced; a view that hangs in its terminal must not hold the process
+
+
+def record(log_fd: int, generator: socket.socket) -> None:
+    """Write what `generator` sends to the log, until the run's trailer or the generator's end."""
     recorder = Recorder(LogFile(log_fd))
     reader = frames.FrameReader()
-    with socket.socket(fileno=socket_fd) as generator:
-        while not recorder.done:
+    while not recorder.done:
+        try:
             data = generator.recv(1 << 20)
-            if not data:
-                break
-            received = list(reader.feed(data))
-            recorder.offers_core = len(received) <= _KEEPS_UP
-            for kind, payload in received:
-                if recorder.offers_core:
-                    os.sched_yield()
-                answer = recorder.handle(kind, payload)
-                if answer:
-                    with contextlib.suppress(ConnectionError):  # a killed generator reads no answers; its log goes on
-                        generator.sendall(answer)
+        except ConnectionResetError:  # it has ended without having read an answer; all that it sent has been taken
+            break
+        if not data:
+            break
+        received = list(reader.feed(data))
+        recorder.offers_core = len(received) <= _KEEPS_UP
+        for kind, payload in received:
+            if recorder.offers_core:
+                os.sched_yield()
+            answer = recorder.handle(kind, payload)
+            if answer:
+                with contextlib.suppress(ConnectionError):  # a killed generator reads no answers; its log goes on
+                    generator.sendall(answer)
     recorder.close()
-    os._exit(0)  # the log is synced; a view that hangs in its terminal must not hold the process
 
 
 if __name__ == "__main__":

@@ -321,7 +321,8 @@ class Run:
         text = f"the generator failed: {_place(fault)}{type(fault).__name__}: {fault}"
         if engine is None:
             return GeneratorFault(f"{text}; nothing was sent")
-        for step in (self._stop_dispatching, partial(engine.cancel_all, "the generator failed"), engine.close):
+        cancel = partial(engine.cancel_all, "the generator failed")
+        for step in (self._stop_dispatching, cancel, engine.close, self._log.flush):
             try:
                 step()
             except Exception as error:

@@ -9,8 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests import needs
+
+# A pause of a busy machine is no fault, neither of the code nor of how its examples are made.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 WORKERS_PER_CORE = 2
 """Half of a test's time is waiting for processes and sockets."""

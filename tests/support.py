@@ -17,9 +17,13 @@ from typing import Any
 import orjson
 import yaml
 
+from tests import warm
 from workload_generator import codec
 
 Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]
+Process = warm.Process | asyncio.subprocess.Process
+BRIEF = {"requestsPerSecond": 500, "duration": "200ms"}
+"""A hundred arrivals, and soon over."""
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nx-instance: pod-1\r\n\r\nfalse"
 
 
@@ -83,11 +87,16 @@ class Ran:
 
 
 class Generator:
-    """Starts `workload-generator` with experiments and logs in `folder`."""
+    """Starts `workload-generator` with experiments and logs in `folder`, as a process.
 
-    def __init__(self, folder: Path) -> None:
+    `start` and what builds on it begin with the modules loaded, and may have other `constants` in them: see `warm`.
+    `start_cold` starts the interpreter.
+    """
+
+    def __init__(self, folder: Path, **constants: Any) -> None:
         self.folder = folder
         self.logs = folder / "logs"
+        self._constants = constants
 
     def experiment(self, urls: str | list[str], **keys: Any) -> Path:
         """Write an experiment; `keys` are the YAML's. Lag never fails it, since machines are shared."""
@@ -97,21 +106,29 @@ class Generator:
         path.write_text(yaml.safe_dump({"targets": targets, "rate": rate, "limits": {"lag": "1h"}} | keys))
         return path
 
-    async def start(self, *flags: str, **options: Any) -> asyncio.subprocess.Process:
+    async def start(self, *flags: str) -> warm.Process:
+        environment = {**os.environ, "TMPDIR": str(self.folder)}
+        return await warm.start(f"--log-dir={self.logs}", *flags, environment=environment, constants=self._constants)
+
+    async def start_cold(self, *flags: str, **options: Any) -> asyncio.subprocess.Process:
+        """As a user starts it; `options` are those of the subprocess."""
         command = [sys.executable, "-m", "workload_generator", f"--log-dir={self.logs}", *flags]
         environment = {**os.environ, "TMPDIR": str(self.folder)}
         pipes = {"stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.PIPE} | options
         return await asyncio.create_subprocess_exec(*command, env=environment, **pipes)
 
-    async def finish(self, process: asyncio.subprocess.Process) -> Ran:
+    async def finish(self, process: Process) -> Ran:
         stdout, stderr = await process.communicate()
         assert process.returncode is not None
         return Ran(process.returncode, (stdout or b"").decode(), (stderr or b"").decode(), self.read_log())
 
-    async def run(self, *flags: str, **options: Any) -> Ran:
-        return await self.finish(await self.start("--output=json", "--progress=none", *flags, **options))
+    async def run(self, *flags: str) -> Ran:
+        return await self.finish(await self.start("--output=json", "--progress=none", *flags))
 
-    async def run_until_sending(self, *flags: str, requests: int = 20) -> asyncio.subprocess.Process:
+    async def run_cold(self, *flags: str, **options: Any) -> Ran:
+        return await self.finish(await self.start_cold("--output=json", "--progress=none", *flags, **options))
+
+    async def run_until_sending(self, *flags: str, requests: int = 20) -> warm.Process:
         """Start and wait until the log has some requests."""
         process = await self.start("--output=json", "--progress=none", *flags)
         while sum(doc["event"] == "request" for doc in self.read_log()) < requests:
@@ -148,18 +165,35 @@ _OF_THE_MACHINE = re.compile(
 )
 
 
+def held_against(ran: Ran) -> list[str]:
+    """What speaks against the run, apart from what a shared machine did to it."""
+    assert ran.trailer["verdict"] == ("invalid" if ran.trailer["reasons"] else "valid")
+    return [why for why in ran.trailer["reasons"] if not _OF_THE_MACHINE.search(why)]
+
+
 def valid_but_for_the_machine(ran: Ran) -> None:
     """The run is valid, or only what a shared machine did to it speaks against it."""
-    reasons = [why for why in ran.trailer["reasons"] if not _OF_THE_MACHINE.search(why)]
-    assert not reasons and ran.code == (3 if ran.trailer["reasons"] else 0), ran
-    assert ran.trailer["verdict"] == ("invalid" if ran.trailer["reasons"] else "valid")
+    assert not held_against(ran) and ran.code == (3 if ran.trailer["reasons"] else 0), ran
 
 
 def catches(pid: int, number: signal.Signals) -> bool:
     """Whether the process has a handler for this signal."""
+    return _has_bit(pid, "SigCgt", number)
+
+
+def awaits(pid: int, number: signal.Signals) -> bool:
+    """Whether the signal was sent to the process and has not reached it yet."""
+    return _has_bit(pid, "ShdPnd", number)
+
+
+def _has_bit(pid: int, mask: str, number: signal.Signals) -> bool:
     status = Path(f"/proc/{pid}/status").read_text()
-    (mask,) = (line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:"))
-    return bool(int(mask, 16) >> (number - 1) & 1)
+    (bits,) = (line.split()[1] for line in status.splitlines() if line.startswith(f"{mask}:"))
+    return bool(int(bits, 16) >> (number - 1) & 1)
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def _has_open(descriptors: Path, log: Path) -> bool:

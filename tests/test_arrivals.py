@@ -12,7 +12,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from workload_generator.arrivals import (
@@ -95,7 +95,6 @@ def rate_texts(draw: st.DrawFn) -> str:
 weights_of_targets = st.lists(st.integers(0, 6), min_size=1, max_size=4).filter(any).map(tuple)
 
 
-@settings(deadline=None)  # a pause of a busy machine is no fault
 @given(rate=rate_texts(), weights=weights_of_targets, seed=st.integers(0, 2**63 - 1), shards=st.integers(1, 7))
 def test_all_shards_together_are_the_schedule(
     make: Make, rate: str, weights: tuple[int, ...], seed: int, shards: int
@@ -112,7 +111,6 @@ def test_all_shards_together_are_the_schedule(
     assert sorted(arrival for part in parts for arrival in part.arrivals()) == arrivals
 
 
-@settings(deadline=None)  # a pause of a busy machine is no fault
 @given(rate=rate_texts(), weights=weights_of_targets, seed=st.integers(0, 2**63 - 1))
 def test_a_schedule_keeps_its_promises(make: Make, rate: str, weights: tuple[int, ...], seed: int) -> None:
     experiment = make(rate, weights)
@@ -135,7 +133,6 @@ def test_a_schedule_keeps_its_promises(make: Make, rate: str, weights: tuple[int
     assert len(schedule.describe()) >= 2 + len(weights)
 
 
-@settings(deadline=None)  # a pause of a busy machine is no fault
 @given(rate=rate_texts(), seed=st.integers(0, 2**63 - 1))
 def test_the_seed_is_all_that_chance_depends_on(make: Make, rate: str, seed: int) -> None:
     experiment = make(rate, (1, 2))
@@ -182,7 +179,6 @@ def test_the_ramp_leads_from_one_to_the_rate_in_a_straight_line(make: Make) -> N
     assert [per_second[second] for second in (0, 7, 14)] == pytest.approx([34.3, 500.5, 966.7], abs=1.5)
 
 
-@settings(deadline=None)  # a pause of a busy machine is no fault
 @given(
     from_rps=st.fractions(0, 500, max_denominator=1000),
     to_rps=st.fractions(0, 500, max_denominator=1000),
@@ -210,7 +206,6 @@ def test_steps_go_on_where_the_one_before_ended() -> None:
     assert curve.count == 13
 
 
-@settings(deadline=None)  # a pause of a busy machine is no fault
 @given(
     mean_rps=st.fractions(1, 300, max_denominator=100),
     amplitude=st.sampled_from([Fraction(1, 10), Fraction(1, 2), Fraction(1)]),
@@ -228,7 +223,6 @@ def test_a_sine_keeps_to_its_formula(mean_rps: Fraction, amplitude: Fraction, pe
         assert planned == pytest.approx(index, abs=1e-3 + 2e-4 * float(mean_rps * amplitude) / omega)
 
 
-@settings(deadline=None)  # a pause of a busy machine is no fault
 @given(mean_rps=st.fractions(1, 5000, max_denominator=10), length_ns=st.integers(1, 5 * NS_PER_S))
 @example(mean_rps=Fraction(100_000), length_ns=4_003_906_250)  # cut in the middle of a piece that falls steeply
 def test_a_curve_that_is_cut_is_the_beginning_of_the_whole(mean_rps: Fraction, length_ns: int) -> None:
@@ -277,7 +271,6 @@ def test_numbers_of_poisson_arrivals_vary_with_the_seed(make: Make) -> None:
 # Targets
 
 
-@settings(deadline=None)  # a pause of a busy machine is no fault
 @given(weights=weights_of_targets, seed=st.integers(0, 2**63 - 1), blocks=st.integers(1, 30))
 def test_each_block_gives_every_target_its_share(make: Make, weights: tuple[int, ...], seed: int, blocks: int) -> None:
     size = sum(weights)
@@ -293,7 +286,6 @@ def test_no_shard_always_gets_the_same_target(make: Make) -> None:
         assert min(targets.values()) > 1000
 
 
-@settings(deadline=None)  # a pause of a busy machine is no fault
 @given(arrivals=st.integers(0, 30_000), weights=st.sampled_from([(1,), (0, 3), (1, 2), (5, 1, 1), (3000, 2000)]))
 def test_targets_can_be_counted_without_walking_to_them(make: Make, arrivals: int, weights: tuple[int, ...]) -> None:
     picker = TargetPicker(make("requestsPerSecond: 1, duration: 1s", weights), 9)
@@ -414,7 +406,6 @@ def test_the_next_round(start_s: int, end_s: int, gap_s: int, next_s: int | None
     assert rounds.next_start(start_s * S, end_s * S, gap_s * S) == expected
 
 
-@settings(deadline=None)  # a pause of a busy machine is no fault
 @given(
     rps=st.fractions("0.001", 5, max_denominator=1000),
     duration_ns=st.integers(1, 10**12),

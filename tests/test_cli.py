@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests import warm
 from tests.load import servers
-from tests.support import Generator, one_result_each
+from tests.support import BRIEF, Generator, one_result_each, valid_but_for_the_machine
 from workload_generator import cli
 from workload_generator.bundled import bundled_experiments
 from workload_generator.errors import UsageError
@@ -48,26 +47,23 @@ def test_the_default_experiment_is_config_yaml(
 
 
 async def test_dev_sends_to_localhost_and_the_log_goes_where_the_file_says(tmp_path: Path) -> None:
+    assert cli.DEV_URL == "http://localhost:8080"
     generator = Generator(tmp_path)
+    generator.logs = tmp_path / "own"
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
     async with servers.serve(servers.answers()) as server:
-        path = generator.experiment("http://a.functions.svc.cluster.local", store={"logDirPath": str(tmp_path / "own")})
-        command = [sys.executable, "-c", DEV, str(server.port), f"--config={path}", "--dev", "--progress=none"]
-        process = await asyncio.create_subprocess_exec(*command, env={**os.environ, "TMPDIR": str(tmp_path)})
-        assert await process.wait() == 0
+        url = "http://a.functions.svc.cluster.local"
+        path = generator.experiment(url, rate=BRIEF, store={"logDirPath": str(generator.logs)})
+        dev = {"cli.DEV_URL": f"http://localhost:{server.port}"}
+        process = await warm.start(
+            f"--config={path}", "--dev", "--progress=none", environment=environment, constants=dev
+        )
+        valid_but_for_the_machine(await generator.finish(process))
         asked, *sent = server.requests
         assert (asked.method, asked.path) == ("HEAD", "/_platform")  # whether it is the embedded platform
         assert len(sent) == 100
-    (log,) = (tmp_path / "own").iterdir()
+    (log,) = generator.logs.iterdir()
     assert log.name.startswith("workload-generator_20")
-
-
-DEV = """
-import sys
-from workload_generator import cli
-assert cli.DEV_URL == "http://localhost:8080"
-cli.DEV_URL = f"http://localhost:{sys.argv[1]}"
-sys.exit(cli.main(sys.argv[2:]))
-"""
 
 
 @pytest.mark.parametrize(
@@ -130,7 +126,7 @@ async def test_https_trusts_whom_it_is_told_to(tmp_path: Path, monkeypatch: pyte
     if where == "K_CA_CERTS":
         monkeypatch.setenv("K_CA_CERTS", certificates.pem.decode())
     async with servers.serve(servers.answers(), tls=certificates.server()) as server:
-        path = generator.experiment(server.url, rate={"requestsPerSecond": 20})
+        path = generator.experiment(server.url, rate={"duration": "200ms"})
         if where == "tls.caFile":
             path.write_text(path.read_text().replace("- url", "- tls: {caFile: ca.pem}\n  url"))
         ran = await generator.run(f"--config={path}")
@@ -143,7 +139,7 @@ async def test_https_trusts_whom_it_is_told_to(tmp_path: Path, monkeypatch: pyte
 async def test_weights_are_shares_of_the_arrivals(tmp_path: Path) -> None:
     generator = Generator(tmp_path)
     async with servers.serve(servers.answers()) as one, servers.serve(servers.answers()) as two:
-        path = generator.experiment([one.url, two.url])
+        path = generator.experiment([one.url, two.url], rate=BRIEF)
         path.write_text(path.read_text().replace(f"- url: {one.url}", f"- url: {one.url}\n  weight: 3"))
         await generator.run(f"--config={path}")
         assert (len(one.requests), len(two.requests)) == (75, 25)

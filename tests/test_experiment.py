@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import trustme
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from workload_generator.bundled import bundled_experiments, find_experiment
@@ -636,13 +636,11 @@ yaml_values = st.recursive(
 )
 
 
-@settings(deadline=None)  # a pause of a busy machine is no fault
 @given(st.dictionaries(st.sampled_from(["targets", "rate", "store", "limits", "coldStart", "seed"]), yaml_values))
 def test_any_yaml_is_an_experiment_or_a_list_of_problems(tmp_path_factory: Any, data: Any) -> None:
     _load_any(tmp_path_factory, yaml.safe_dump(data, allow_unicode=True).encode("utf-8", "surrogatepass"))
 
 
-@settings(deadline=None)  # a pause of a busy machine is no fault
 @given(st.binary(max_size=60) | st.text(":-[]{}&*!|>'\"%@`#?, \n\tab1<", max_size=40).map(str.encode))
 def test_any_bytes_are_an_experiment_or_a_list_of_problems(tmp_path_factory: Any, raw: bytes) -> None:
     _load_any(tmp_path_factory, raw)
@@ -659,7 +657,6 @@ def _load_any(tmp_path_factory: Any, raw: bytes) -> None:
         assert all(0 <= problem.line <= lines and problem.message for problem in error.problems)
 
 
-@settings(deadline=None)  # a pause of a busy machine is no fault
 @given(
     rps=st.decimals(min_value="0.001", max_value=100_000, places=3),
     duration_ns=st.integers(1, 10**15),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import signal
 import time
 from collections import Counter
@@ -18,15 +19,15 @@ import pytest
 
 from tests import needs
 from workload_generator.catalog import load_catalog
-from workload_generator.local.process import FunctionProcess, free_port
+from workload_generator.local.ports import reserve_port
+from workload_generator.local.process import FunctionProcess
 
 ECHO = "echo-go-http"
 EVENT = "go-handler-event"
 ALL = [pytest.param(name, marks=needs.mark(needs.built(name))) for name in load_catalog()]
 HTTP = [each for each in ALL if load_catalog()[each.values[0]].entry.kind == "http"]
 FIRST = [each for each in HTTP if each.values[0] != ECHO]
-SLEEP_MS = 300
-PORTS = range(20_000 + os.getpid() % 8_000, 28_999)  # not where another run of these tests begins to look
+SLEEP_MS = 100
 CLEAN_ENDS = {0, -signal.SIGTERM, 128 + signal.SIGTERM}  # the JVM ends with the last one
 
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -43,8 +44,9 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     with contextlib.ExitStack() as stack:
 
         def started(name: str) -> FunctionProcess:
-            port = free_port(first=PORTS.start, last=PORTS.stop)
-            return stack.enter_context(FunctionProcess(name, port))
+            port = reserve_port(random.Random())
+            stack.callback(port.release)
+            return stack.enter_context(FunctionProcess(name, port.number))
 
         yield started
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from tests.support import Generator, at_once, target
+from tests.support import Generator, at_once, held_against, target, valid_but_for_the_machine
 from workload_generator.document import Scalar
 from workload_generator.results.answers import ask
 from workload_generator.results.extract import extract
@@ -94,8 +94,7 @@ async def test_a_run_that_misses_one_ends_with_3_and_names_it_everywhere(tmp_pat
         thresholds = ["errors < 1%", "ttfb.p50 < 1ns", "corrected_ttfb.max < 1h"]
         config = generator.experiment(url, rate={"duration": "300ms"}, thresholds=thresholds)
         ran = await generator.run(f"--config={config}")
-    assert ran.code == 3
-    assert ran.summary["verdict"] == "valid"
+    assert ran.code == 3 and not held_against(ran)
     assert [each["passed"] for each in ran.summary["thresholds"]] == [True, False, True]
     assert ran.trailer["thresholds"] == ran.summary["thresholds"]
     extract(generator.logs, tmp_path / "x.db")
@@ -113,7 +112,7 @@ async def test_a_run_that_keeps_them_ends_with_0_and_says_so(tmp_path: Path) -> 
         config = generator.experiment(url, rate={"duration": "300ms"}, thresholds=["errors < 1%"])
         process = await generator.start(f"--config={config}", "--progress=none")
         ran = await generator.finish(process)
-    assert ran.code == 0
+    valid_but_for_the_machine(ran)
     assert "threshold errors < 1%: passed, 0%" in ran.stdout
 
 

@@ -2,8 +2,6 @@
 
 import os
 import resource
-import subprocess
-import sys
 from pathlib import Path
 
 import orjson
@@ -93,29 +91,19 @@ def test_frames_arrive_in_any_pieces() -> None:
 
 
 def test_a_full_disk_leaves_whole_lines_and_is_told_once(log: Path) -> None:
-    code = f"""
-import os, resource, sys
-from workload_generator.load import frames
-from workload_generator.load.recorder import LogFile, Recorder
-from tests.load.test_recorder import START, SERVED, block, open_log
-from pathlib import Path
-import orjson
-resource.setrlimit(resource.RLIMIT_FSIZE, (5000, {resource.RLIM_INFINITY}))
-recorder = Recorder(LogFile(open_log(Path(sys.argv[1]))))
-recorder.handle(frames.START, orjson.dumps(START))
-answers = [recorder.handle(frames.RESULTS, block(*[SERVED._replace(seq=n)] * 5)) for n in range(10)]
-told = [a for a in answers if a]
-assert len(told) == 1, told
-((kind, payload),) = frames.FrameReader().feed(told[0])
-assert kind == frames.FAILED
-print(payload.decode())
-"""
-    root = Path(__file__).parents[2]
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(log)], capture_output=True, text=True, cwd=root, check=False, timeout=60
-    )
-    assert done.returncode == 0, done.stderr
-    told = orjson.loads(done.stdout)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    recorder = Recorder(LogFile(open_log(log)))
+    recorder.handle(frames.START, orjson.dumps(START))
+    blocks = [block(*[SERVED._replace(seq=n)] * 5) for n in range(10)]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
+    try:
+        answers = [recorder.handle(frames.RESULTS, each) for each in blocks]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    (answer,) = (each for each in answers if each)
+    ((kind, payload),) = frames.FrameReader().feed(answer)
+    assert kind == frames.FAILED
+    told = orjson.loads(payload)
     data = log.read_bytes()
     assert data.endswith(b"\n") and 3000 < len(data) <= 5000
     assert all(codec.decode(line) for line in data.splitlines())

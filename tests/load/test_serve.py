@@ -7,7 +7,6 @@ import contextlib
 import fcntl
 import os
 import re
-import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,8 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from tests.support import Generator, after, at_once, target
+from tests import warm
+from tests.support import BRIEF, OK, Generator, after, at_once, target
 from workload_generator.load import metrics, serve
 from workload_generator.load.board import Board, read_boards
 from workload_generator.load.lock import RunLock, lock_holder, lock_path
@@ -34,7 +34,7 @@ BEAT = {"line": {"planned": 9, "started": 8, "finished": 7, "dropped": 1}, "elap
 class Pod:
     """A serving process."""
 
-    process: asyncio.subprocess.Process
+    process: warm.Process
     url: str
 
     async def get(self, path: str) -> tuple[int, str]:
@@ -64,11 +64,9 @@ def samples(text: str) -> dict[str, float]:
 @contextlib.asynccontextmanager
 async def serving(folder: Path, *flags: str, **environment: str) -> AsyncIterator[Pod]:
     """`--serve` with its temporary files in `folder`, as `Generator(folder)` has them."""
-    command = [sys.executable, "-m", "workload_generator", "--serve", f"--log-dir={folder}", *flags]
     variables = {k: v for k, v in os.environ.items() if k != "K_SINK"}
     variables |= {"PORT": "0", "BIND": "127.0.0.1", "TMPDIR": str(folder)} | environment
-    process = await asyncio.create_subprocess_exec(*command, env=variables, stderr=asyncio.subprocess.PIPE)
-    assert process.stderr is not None
+    process = await warm.start("--serve", f"--log-dir={folder}", *flags, environment=variables)
     try:
         line = (await process.stderr.readline()).decode()
         port = re.search(r"on port ([0-9]+)$", line)
@@ -82,7 +80,7 @@ async def serving(folder: Path, *flags: str, **environment: str) -> AsyncIterato
 
 @pytest.fixture
 def generator(tmp_path: Path) -> Generator:
-    return Generator(tmp_path)
+    return Generator(tmp_path, **{"load.runner._HEARTBEAT_S": 0.1, "load.runner._GRACE_S": 60.0})
 
 
 @pytest.mark.parametrize(
@@ -141,7 +139,13 @@ async def test_sigterm_goes_on_to_the_run_and_waits_for_it(tmp_path: Path, gener
 
 
 async def test_no_run_begins_in_a_pod_that_ends(tmp_path: Path, generator: Generator) -> None:
-    async with serving(tmp_path) as pod, target(after(1.5)) as url:
+    second_is_refused = asyncio.Event()
+
+    async def answer(writer: asyncio.StreamWriter) -> None:
+        await second_is_refused.wait()
+        writer.write(OK)
+
+    async with serving(tmp_path) as pod, target(answer) as url:
         path = generator.experiment(url, rate={"duration": "60s"})
         run = await generator.start("--output=json", "--progress=none", f"--config={path}")
         while not (await pod.metrics()).get("arrivals_started_total"):
@@ -151,9 +155,9 @@ async def test_no_run_begins_in_a_pod_that_ends(tmp_path: Path, generator: Gener
             await asyncio.sleep(0.01)
         assert status == 503
         second = await generator.start(f"--config={path}")
-        assert second.stderr is not None
         assert b"one run at a time" in await second.stderr.read()
         assert await second.wait() == 2
+        second_is_refused.set()
         assert await run.wait() == 143
         assert await served == 0
 
@@ -169,7 +173,7 @@ async def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
 
 async def test_without_serve_a_run_shows_nothing(tmp_path: Path, generator: Generator) -> None:
     async with target(at_once) as url:
-        await generator.run(f"--config={generator.experiment(url, rate={'duration': '1500ms'})}")
+        await generator.run(f"--config={generator.experiment(url, rate=BRIEF)}")
     assert not (tmp_path / "workload-generator.boards").exists()
 
 
@@ -187,6 +191,7 @@ def test_a_run_that_cannot_be_seen_does_not_hold_the_pod_for_ever(
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr(serve, "_UNSEEN_S", 0.1)
+    monkeypatch.setattr(serve, "_reap", lambda: False)  # the children of the tests are not its own
     with lock_path().open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.write("another container's, process 999999999, since then\n")

@@ -55,7 +55,7 @@ def sent_events(store: Store) -> dict[int, int]:
     """How many measured events each run sent, of those that sent any."""
     # The plus keeps SQLite on the index of what has an event's id: the other index would visit every row.
     sql = "SELECT experiment_id, count(*) FROM requests WHERE event_id IS NOT NULL GROUP BY +experiment_id"
-    return {run: sent for run, sent in store.execute(sql)}
+    return dict(store.execute(sql))
 
 
 def read_deliveries(store: Store, run: Run) -> list[Delivery]:

@@ -42,6 +42,15 @@ class Made:
     whole: bool = True
 
 
+@dataclass(frozen=True)
+class Reported:
+    """What `kn-bench report` wrote of it, and what it said on the terminal."""
+
+    page: Path
+    csv: Path
+    text: str
+
+
 def make_campaign(folder: Path, *, repeats: int = 5, seconds: float = 2.0, rates: tuple[int, ...] = RATES) -> Path:
     """Write it, extract it, add the other tables; returns the database."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,15 +1,44 @@
-"""A made-up campaign, made once: databases are copied before they are written to."""
+"""A made-up campaign and what its report says, each made once: databases are copied before they are written to."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 from pathlib import Path
 
 import pytest
 
-from tests.results.campaign import make_campaign
+from tests.results.campaign import Reported, make_campaign
+from workload_generator import bench
+from workload_generator.results.answers import Answers, ask
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What shares the campaign runs in one of pytest-xdist's workers: each worker would make its own."""
+    for item in items:
+        if "campaign" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("campaign"))
 
 
 @pytest.fixture(scope="session")
 def campaign(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its database: six languages, four rates, five repeats, cold starts, events, metrics."""
     return make_campaign(tmp_path_factory.mktemp("campaign"))
+
+
+@pytest.fixture(scope="session")
+def answers(campaign: Path) -> Answers:
+    """What the campaign's database says."""
+    return ask(campaign)
+
+
+@pytest.fixture(scope="session")
+def reported(campaign: Path, tmp_path_factory: pytest.TempPathFactory) -> Reported:
+    """The campaign's report, by the command."""
+    folder = tmp_path_factory.mktemp("report")
+    page, csv = folder / "report.html", folder / "csv"
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        assert bench.main(["report", "--db", str(campaign), "--out", str(page), "--csv", str(csv)]) == 0
+    return Reported(page, csv, said.getvalue())

@@ -14,7 +14,7 @@ import pytest
 
 from tests import needs
 from tests.results.browser import Browser, browser
-from workload_generator.results.report import write_report
+from tests.results.campaign import Reported
 
 pytestmark = needs.mark(needs.BROWSER)
 
@@ -27,8 +27,8 @@ COLOURS = "return getComputedStyle(document.querySelector('{}')).{}"
 
 
 @pytest.fixture(scope="module")
-def page(campaign: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_report(campaign, tmp_path_factory.mktemp("page") / "report.html").page
+def page(reported: Reported) -> Path:
+    return reported.page
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,8 @@ from tests.results.test_extract import OLD_LOG
 from tests.strategies import results
 from workload_generator import codec
 from workload_generator.records import ErrorKind
-from workload_generator.results.extract import extract
+from workload_generator.results.extract import Report, extract
+from workload_generator.results.store import open_store
 
 OURS = whole_log([served(0), failed(1), served(2, event_id="ev"), failed(3, ErrorKind.DROPPED), served(4, status=503)])
 KILLED = b"".join([*OURS.splitlines(keepends=True)[:5], heartbeat(9, 9, 8), OURS.splitlines(keepends=True)[5]])
@@ -59,15 +62,23 @@ def test_a_growing_file_in_any_cuts_equals_the_whole_at_once(log: bytes, cuts: l
         assert in_pieces([*(log[:cut] for cut in sorted(cuts)), log], Path(name) / "cut") == at_once
 
 
+def at_every_byte(log: bytes, folder: Path) -> Iterator[tuple[int, Report, int]]:
+    """Each state of a growing file: its size, the report of its extraction, how many results are stored then."""
+    db = folder / "x.db"
+    open_store(db).close()
+    with closing(sqlite3.connect(db)) as reader:
+        for end in range(len(log) + 1):
+            (folder / NAME).write_bytes(log[:end])
+            report = extract(folder, db)
+            (stored,) = reader.execute("SELECT count(*) FROM results").fetchone()
+            yield end, report, stored
+
+
 def test_a_log_torn_at_every_byte_gives_its_whole_lines(tmp_path: Path) -> None:
-    db = tmp_path / "x.db"
-    for end in range(len(OURS) + 1):
-        (tmp_path / NAME).write_bytes(OURS[:end])
-        report = extract(tmp_path, db)
+    for end, report, stored in at_every_byte(OURS, tmp_path):
         whole = OURS[:end].splitlines(keepends=True)
         torn = bool(whole) and not whole[-1].endswith(b"\n")
         read = len(whole) - torn
-        stored = rows_of(db, "SELECT count(*) AS n FROM results")[0]["n"]
         assert stored == sum(line.startswith(b'{"event":"request"') for line in whole[:read])
         assert len(report.skipped) == (torn or end == 0)
         if torn:
@@ -75,12 +86,9 @@ def test_a_log_torn_at_every_byte_gives_its_whole_lines(tmp_path: Path) -> None:
 
 
 def test_the_originals_log_torn_at_every_byte_gives_its_whole_lines(tmp_path: Path) -> None:
-    db, log = tmp_path / "x.db", OLD_LOG.encode()
-    for end in range(len(log) + 1):
-        (tmp_path / NAME).write_bytes(log[:end])
-        extract(tmp_path, db)
+    log = OLD_LOG.encode()
+    for end, _, stored in at_every_byte(log, tmp_path):
         whole = log[:end].count(b"\n")
-        stored = rows_of(db, "SELECT count(*) AS n FROM results")[0]["n"]
         assert stored == [0, 0, 1, 1, 2, 3][whole]
 
 

@@ -23,11 +23,6 @@ DETAIL = Detail(10_000, 10_000, 10_000)
 
 
 @pytest.fixture(scope="module")
-def answers(campaign: Path) -> Answers:
-    return ask(campaign)
-
-
-@pytest.fixture(scope="module")
 def datasets(answers: Answers) -> dict[str, Dataset]:
     return make_datasets(answers, DETAIL)
 
@@ -246,8 +241,15 @@ def test_invalid_and_incomplete_runs_are_left_out_unless_asked_for(campaign: Pat
     assert sorted(out.values()) == ["incomplete", "invalid"]
     compared = {sample.run.id for cell in answers.cells for sample in cell.samples}
     assert not compared & out.keys()
-    everything = ask(campaign, include_invalid=True)
-    assert {s.run.id for cell in everything.cells for s in cell.samples} == {run.id for run in everything.runs}
+    some = [*out, *list(compared)[:5]]
+    everything = ask(campaign, include_invalid=True, experiments=some)
+    assert {s.run.id for cell in everything.cells for s in cell.samples} == set(some)
+
+
+def test_languages_stand_in_the_order_of_the_rows(answers: Answers) -> None:
+    """Whatever the process, the same database gives the same page."""
+    several = [list(each.outcomes) for each in answers.data if len(each.outcomes) > 1]
+    assert several == [list(LANGUAGES)] * 7
 
 
 def test_what_is_lost_counts_in_one_temperature_only(answers: Answers) -> None:

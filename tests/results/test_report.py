@@ -18,12 +18,15 @@ from typing import Any
 import pytest
 
 from tests import needs
+from tests.results.campaign import Reported
 from tests.results.logs import NAME, failed, header, line, request_lines, rows_of, served, trailer, whole_log
 from tests.results.test_answers import database
 from tests.results.test_store import ORIGINAL, make
 from workload_generator import bench, codec
+from workload_generator.clock import NS_PER_S
 from workload_generator.records import ErrorKind, Phase, Result
-from workload_generator.results.answers import ask
+from workload_generator.results.answer_tables import make_tables
+from workload_generator.results.answers import Answers, ask
 from workload_generator.results.extract import extract
 from workload_generator.results.figures import MS, Column, Table, merged, write_csv, written
 from workload_generator.results.findings import summarise
@@ -80,9 +83,8 @@ class Reader(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_the_page_is_whole_and_refers_to_nothing_outside(campaign: Path, tmp_path: Path) -> None:
-    assert run("report", "--db", campaign, "--out", tmp_path / "report.html") == 0
-    page = (tmp_path / "report.html").read_text()
+def test_the_page_is_whole_and_refers_to_nothing_outside(reported: Reported) -> None:
+    page = reported.page.read_text()
     assert len(page.encode()) < MOST_BYTES
     reader = Reader()
     reader.feed(page)
@@ -94,28 +96,23 @@ def test_the_page_is_whole_and_refers_to_nothing_outside(campaign: Path, tmp_pat
     assert "default-src 'none'" in page
 
 
-def test_the_terminal_has_the_tables_and_the_verdict(
-    campaign: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run("report", "--db", campaign, "--out", tmp_path / "report.html", "--csv", tmp_path / "csv")
-    text = capsys.readouterr().out
-    assert "131 of 133 runs measured the system; 1 invalid, 1 incomplete." in text
-    assert "Cold starts by language" in text
-    assert f"report: {tmp_path / 'report.html'}" in text
-    assert re.search(r"1\d tables as CSV", text)
+def test_the_terminal_has_the_tables_and_the_verdict(reported: Reported) -> None:
+    assert "131 of 133 runs measured the system; 1 invalid, 1 incomplete." in reported.text
+    assert "Cold starts by language" in reported.text
+    assert f"report: {reported.page}" in reported.text
+    assert re.search(r"1\d tables as CSV", reported.text)
 
 
-def test_csv_has_what_the_tables_have(campaign: Path, tmp_path: Path) -> None:
-    report = write_report(campaign, tmp_path / "r.html", csv=tmp_path / "csv")
-    assert {path.stem for path in report.csv} == {table.key for table in report.tables}
-    with (tmp_path / "csv" / "ttfb_runs.csv").open() as file:
+def test_csv_has_what_the_tables_have(campaign: Path, answers: Answers, reported: Reported) -> None:
+    assert {path.stem for path in reported.csv.iterdir()} == {table.key for table in make_tables(answers)}
+    with (reported.csv / "ttfb_runs.csv").open() as file:
         rows = list(csv.DictReader(file))
     go = [row for row in rows if (row["run"], row["temperature"]) == ("2", "all")]
     assert [row["reading"] for row in go] == ["all", "answered"]
     (view,) = rows_of(campaign, "SELECT * FROM ttfb_quantiles WHERE experiment_id = 2")
     for name in ("min", "p25", "p50", "p75", "p90", "p99", "max"):
         assert float(go[0][f"{name}_ms"]) == view[name]
-    with (tmp_path / "csv" / "throughput_by_second.csv").open() as file:
+    with (reported.csv / "throughput_by_second.csv").open() as file:
         seconds = [row for row in csv.DictReader(file) if row["run"] == "2"]
     assert [int(row["ok"]) for row in seconds] == [100, 100]
 
@@ -146,8 +143,13 @@ def test_one_run_is_not_ranked_and_says_so(tmp_path: Path) -> None:
     assert any("a single run each" in text for text in words)
 
 
-def test_python_and_ts_without_a_difference(campaign: Path) -> None:
-    words = [finding.text for finding in summarise(ask(campaign)).findings]
+def test_events_without_a_receipt_are_reported(tmp_path: Path) -> None:
+    words = report_of(tmp_path, [served(n, event_id=f"event-{n}") for n in range(5)])
+    assert any("sent 5 events, and no receipt of them is in the database" in text for text in words)
+
+
+def test_python_and_ts_without_a_difference(answers: Answers) -> None:
+    words = [finding.text for finding in summarise(answers).findings]
     (cold,) = [text for text in words if "cold starts, p50" in text]
     assert re.search(r"springboot 1,0\d\d ms < ts 1,1\d\d ms < go .* ≈ rust .* < python .* < quarkus", cold)
     assert cold.endswith("No difference shown at this sample size: go and rust.")
@@ -205,12 +207,13 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     assert not reader.open
 
 
-def test_large_reports_get_coarser_and_stay_small(
-    campaign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = write_report(campaign, tmp_path / "whole.html").size
-    monkeypatch.setattr("workload_generator.results.report.MOST_BYTES", whole - 50_000)
-    assert write_report(campaign, tmp_path / "less.html").size < whole
+def test_large_reports_get_coarser_and_stay_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = [served(n, ms=1 + n % 7, due_ns=n * NS_PER_S, start_ns=n * NS_PER_S) for n in range(120)]
+    db = database(tmp_path, results)
+    whole = write_report(db, tmp_path / "whole.html").size
+    most = whole - 1_000
+    monkeypatch.setattr("workload_generator.results.report.MOST_BYTES", most)
+    assert write_report(db, tmp_path / "less.html").size < most
 
 
 @pytest.mark.parametrize(
@@ -337,12 +340,13 @@ def test_intervals_stand_beside_their_figure(tmp_path: Path) -> None:
     assert (tmp_path / "t.csv").read_text() == "p50_ms,p50_low_ms,p50_high_ms,max_ms\n2.0,1.0,inf,9.0\n2.0,,,9.0\n"
 
 
-def test_a_database_that_is_copied_has_the_same_report(campaign: Path, tmp_path: Path) -> None:
+def test_a_database_that_is_copied_has_the_same_report(campaign: Path, answers: Answers, tmp_path: Path) -> None:
     """Nothing in a page depends on where the database lies, or on the day."""
     (tmp_path / "other").mkdir()
     copy = Path(shutil.copy(campaign, tmp_path / "other" / "benchmark.db"))
-    write_report(campaign, tmp_path / "a.html")
-    write_report(copy, tmp_path / "b.html")
+    one_of_each = {(run.condition.scenario, run.state): run.id for run in answers.runs}.values()
+    write_report(campaign, tmp_path / "a.html", experiments=one_of_each)
+    write_report(copy, tmp_path / "b.html", experiments=one_of_each)
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
 
 
@@ -350,15 +354,14 @@ def test_a_database_that_is_copied_has_the_same_report(campaign: Path, tmp_path:
 def test_without_the_extra_extraction_works_and_a_report_says_what_is_missing(missing: str, tmp_path: Path) -> None:
     """The base install has none of the extra's libraries."""
     (tmp_path / NAME).write_bytes(whole_log([served(n) for n in range(3)]))
-    script = (
-        f"import sys; sys.modules[{missing!r}] = None\nfrom workload_generator import bench\nsys.exit(bench.main())"
-    )
-
-    def run_without(*argv: str | Path) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, "-c", script, *argv], capture_output=True, text=True)
-
-    db = tmp_path / "x.db"
-    assert run_without("extract", "--logs", tmp_path, "--db", db).returncode == 0
-    ran = run_without("report", "--db", db, "--out", tmp_path / "r.html")
-    assert ran.returncode == 1
+    db, page = tmp_path / "x.db", tmp_path / "r.html"
+    script = f"""
+import sys; sys.modules[{missing!r}] = None
+from workload_generator import bench
+assert bench.main(["extract", "--logs", {str(tmp_path)!r}, "--db", {str(db)!r}]) == 0
+sys.exit(bench.main(["report", "--db", {str(db)!r}, "--out", {str(page)!r}]))
+"""
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert rows_of(db, "SELECT count(*) AS n FROM results") == [{"n": 3}]
+    assert (ran.returncode, page.exists()) == (1, False)
     assert f"needs the libraries of the extra `results` ({missing} is missing)" in ran.stderr

@@ -114,10 +114,9 @@ def ask(
         if not any(each.samples for each in data):
             raise BenchError(f"{db} has no measured requests: its runs ({len(runs)}) have none in the measure phase")
         demands = [own for run in runs if (own := read_demands(store, run)) is not None]
-        events = delivery.has_events(store)
-        deliveries = [found for run in runs if events for found in delivery.read_deliveries(store, run)]
+        sent = delivery.sent_events(store)
+        deliveries = [found for run in runs if run.id in sent for found in delivery.read_deliveries(store, run)]
         came = {found.run.id for found in deliveries}
-        silent = [(run, delivery.sent_events(store, run)) for run in runs if run.id not in came]
         starts = [found for run in runs for found in read_starts(store, run)]
         bursts = [found for run in runs for found in read_bursts(store, run)]
         nodes, pods = machines.read_usage(store, "node_metrics"), machines.read_usage(store, "pod_metrics")
@@ -140,7 +139,7 @@ def ask(
         connections=connections,
         demands=demands,
         deliveries=deliveries,
-        unreceipted=[(run, sent) for run, sent in silent if sent],
+        unreceipted=[(run, sent[run.id]) for run in runs if run.id in sent and run.id not in came],
         machines={run: found for run, found in lines.items() if found},
         starts=starts,
         bursts=bursts,

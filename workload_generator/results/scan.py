@@ -76,8 +76,9 @@ def read_columns(store: Store, run: Run) -> Columns:
     base: int | None = None
     for rows in batches(store, ROWS_SQL, {"id": run.id}):
         at, target, ttfb, lag, outcome, bits = zip(*rows, strict=True)
-        for name in set(target) - by_target.keys():
-            by_target[name] = languages.setdefault(run.language_of(name), len(languages))
+        for name in dict.fromkeys(target):  # in the order of the rows: a set's order differs between processes
+            if name not in by_target:
+                by_target[name] = languages.setdefault(run.language_of(name), len(languages))
         flags = np.array(bits, dtype=np.uint8)
         times, lags = np.array(ttfb, dtype=np.float64), np.array(lag, dtype=np.float64)
         with np.errstate(invalid="ignore"):

@@ -17,8 +17,9 @@ from workload_generator.bundled import bundled_experiments, find_experiment
 from workload_generator.clock import NS_PER_MS, NS_PER_S, format_duration
 from workload_generator.errors import ExperimentError, UsageError
 from workload_generator.experiment import Experiment
-from workload_generator.loading import SECTIONS, load_experiment
+from workload_generator.loading import load_experiment
 from workload_generator.processes import PROCESSES, Steps
+from workload_generator.sections import sections_in
 
 ORIGINAL = """\
 targets:
@@ -730,7 +731,7 @@ def test_what_the_reference_shows_loads(load: Any, tmp_path: Path, block: str) -
 
 def test_the_reference_has_every_key_and_every_bundled_experiment() -> None:
     text = REFERENCE.read_text()
-    keys = {key for section in SECTIONS.values() for key in section.keys()}
+    keys = {key for _, section in sections_in(Experiment) for key in section.keys()}
     assert len(keys) > 30
     around_others = {"rate", "tls", "store", "coldStart", "limits", "event", "process"}  # named with what is in them
     for key in keys - around_others:

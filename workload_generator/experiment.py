@@ -11,40 +11,31 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import ssl
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from pydantic import (
-    Field,
-    PrivateAttr,
-    ValidationInfo,
-    ValidatorFunctionWrapHandler,
-    field_validator,
-    model_validator,
-)
-
 from workload_generator.clock import NS_PER_S, format_duration
-from workload_generator.document import Scalar
 from workload_generator.events import BINARY, MODES, PLACEHOLDER, PLACEHOLDERS
-from workload_generator.processes import AnyProcess, Constant, Process, Steps, TraceArrivals, display
-from workload_generator.sections import Section, around, missing
-from workload_generator.thresholds import AnyThreshold
+from workload_generator.processes import PROCESS, Constant, Process, Steps, TraceArrivals, display
+from workload_generator.sections import DERIVED, Found, Kind, Place, Section, key, many, scalar, section
+from workload_generator.thresholds import THRESHOLD, Threshold
 from workload_generator.values import (
-    Duration,
-    Headers,
-    Method,
-    PositiveDuration,
-    PositiveWhole,
-    Rps,
-    Statuses,
-    Text,
-    Whole,
+    DURATION,
+    HEADERS,
+    METHOD,
+    POSITIVE_DURATION,
+    POSITIVE_WHOLE,
+    RPS,
+    STATUSES,
+    TEXT,
+    WHOLE,
     any_text,
     server_url,
-    short,
     url,
+    whole,
+    word,
 )
 
 DEFAULT_RAMP_UP_NS = 15 * NS_PER_S
@@ -56,66 +47,85 @@ LISTED, RANDOM = ORDERS = ("listed", "random")
 """In which order the targets of a round are visited."""
 
 _MOST_EVENT_BYTES = 16 * 1024 * 1024
+_GOS_IDLE_CONNS = 2  # http.DefaultMaxIdleConnsPerHost
 _MOST_WEIGHT = 100_000  # a block of arrivals is held in memory
 
-_ANY: Any = None  # the default of a field whose validator derives it
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What readers of an experiment have to know besides its file: in `event` mode any URL may stand for the sink."""
+
+    event: bool
 
 
+@dataclass(frozen=True, kw_only=True)
 class Tls(Section):
     """How the target's certificate is verified, beside the system's CAs."""
 
-    ca_file_as_written: Text = Field(alias="caFile")
-    _directory: Path = PrivateAttr(default=Path())
+    ca_file_as_written: str = key(TEXT, name="caFile")
+    directory: Path
 
-    @field_validator("ca_file_as_written")
     @classmethod
-    def _holds_certificates(cls, value: str, info: ValidationInfo) -> str:
-        path = around(info).directory / value
-        try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
-        except ssl.SSLError:
-            raise ValueError(f"{path} holds no certificates (PEM)") from None
-        except OSError as error:
-            raise ValueError(f"{path} cannot be read: {error.strerror or error}") from None
-        return value
-
-    @model_validator(mode="after")
-    def _beside_the_experiment(self, info: ValidationInfo) -> Tls:
-        self._directory = around(info).directory
-        return self
+    def complete(cls, found: Found) -> None:
+        """The file holds certificates."""
+        directory = found.values["directory"] = found.place.file.parent
+        written = found.get("ca_file_as_written")
+        if written is not None and (problem := _no_certificates(directory / written)):
+            found.reject("ca_file_as_written", problem)
 
     @property
     def ca_file(self) -> str:
         """Where the CAs are (PEM); a relative path counts from the experiment's file."""
-        return str(self._directory / self.ca_file_as_written)
+        return str(self.directory / self.ca_file_as_written)
 
 
+def _no_certificates(path: Path) -> str:
+    """Why there are none in the file; empty when there are some."""
+    import ssl  # a third of what reading an experiment costs, and seldom needed
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
+    except ssl.SSLError:
+        return f"{path} holds no certificates (PEM)"
+    except OSError as error:
+        return f"{path} cannot be read: {error.strerror or error}"
+    return ""
+
+
+def _read_url(value: object, place: Place) -> str:
+    if place.context.event:
+        return any_text(value)
+    if value == "":
+        raise ValueError("has no value")
+    return url(value)
+
+
+_URL: Kind[str] = Kind(_read_url, str)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Target(Section):
     """Where requests go, and what they are. `weight` is the target's share of the arrivals."""
 
-    url: Text = Field(default="", validate_default=True)
-    weight: Whole = 1
-    headers: Headers = Field(default_factory=dict)
-    body: Text | None = None
-    method: Method = Field(default_factory=lambda data: "POST" if data["body"] else "GET")
-    expect_status: Statuses = ("2xx",)
-    tls: Tls | None = None
+    url: str = key(_URL, DERIVED)
+    weight: int = key(WHOLE, 1)
+    headers: dict[str, str] = key(HEADERS, {})
+    body: str | None = key(TEXT, None)
+    method: str = key(METHOD, DERIVED)
+    expect_status: tuple[str, ...] = key(STATUSES, ("2xx",))
+    tls: Tls | None = key(section(Tls), None)
 
-    @field_validator("url", mode="wrap")
     @classmethod
-    def _url_unless_event(cls, value: object, _handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> str:
-        if around(info).event:
-            return str(value) if value == "" else any_text(value)
-        if value == "":
-            raise missing()
-        return url(value)
-
-    @field_validator("tls")
-    @classmethod
-    def _only_with_https(cls, value: Tls | None, info: ValidationInfo) -> Tls | None:
-        if value is not None and info.data.get("url", "").lower().startswith("http://") and not around(info).event:
-            raise ValueError("only an https:// target has certificates to verify: leave tls out")
-        return value
+    def complete(cls, found: Found) -> None:
+        """Events need no URL, a body makes a POST, and only https:// has certificates."""
+        event = found.place.context.event
+        if event:
+            found.derive("url", "")
+        elif found.left_out("url"):
+            found.missing("url")
+        found.derive("method", "POST" if found.get("body") else "GET")
+        if not event and found.get("tls") is not None and (found.get("url") or "").lower().startswith("http://"):
+            found.reject("tls", "only an https:// target has certificates to verify: leave tls out")
 
     def expects(self, status: int) -> bool:
         """Whether a response with `status` counts as served."""
@@ -128,6 +138,7 @@ class Target(Section):
         return frozenset(single).union(*hundreds)
 
 
+@dataclass(frozen=True, kw_only=True)
 class Rate(Section):
     """How many requests, when, and over how many connections. Times are nanoseconds, rates exact requests a second.
 
@@ -135,72 +146,31 @@ class Rate(Section):
     `max_idle_conns` and `idle_conn_timeout_ns` are without limit when 0, as in Go.
     """
 
-    arrival: AnyProcess = Constant()
-    requests_per_second: Rps | None = Field(default=None, validate_default=True)
-    duration_ns: PositiveDuration = Field(default=_ANY, validate_default=True)
-    ramp_up_ns: Duration = Field(default=_ANY, validate_default=True)
-    max_idle_conns: Whole = 100
-    max_idle_conns_per_host: Whole = 100
-    idle_conn_timeout_ns: Duration = 90 * NS_PER_S
-    timeout_ns: PositiveDuration = 30 * NS_PER_S
-    max_in_flight: PositiveWhole | None = None
-    connections: PositiveWhole = Field(default_factory=lambda data: data["max_idle_conns_per_host"])
-    preconnect: Whole = 0
+    arrival: Process = key(PROCESS, Constant())
+    requests_per_second: Fraction | None = key(RPS, None)
+    duration_ns: int = key(POSITIVE_DURATION, DERIVED)
+    ramp_up_ns: int = key(DURATION, DERIVED)
+    max_idle_conns: int = key(WHOLE, 100)
+    max_idle_conns_per_host: int = key(scalar(lambda value: whole(value) or _GOS_IDLE_CONNS), 100)
+    idle_conn_timeout_ns: int = key(DURATION, 90 * NS_PER_S)
+    timeout_ns: int = key(POSITIVE_DURATION, 30 * NS_PER_S)
+    max_in_flight: int | None = key(POSITIVE_WHOLE, None)
+    connections: int = key(POSITIVE_WHOLE, DERIVED)
+    preconnect: int = key(WHOLE, 0)
 
-    @field_validator("requests_per_second")
     @classmethod
-    def _rate_of_process(cls, value: Fraction | None, info: ValidationInfo) -> Fraction | None:
-        arrival: Process | None = info.data.get("arrival")
-        if arrival is None:
-            return value
-        if not arrival.needs_rate and value is not None:
-            raise ValueError(f"the arrival process {arrival.process} has its own rates: leave requestsPerSecond out")
-        if arrival.needs_rate and value is None:
-            raise missing()
-        if arrival.process in ("poisson", "sine") and not value:
-            raise ValueError(f"the arrival process {arrival.process} needs a rate above 0")
-        return value
-
-    @field_validator("duration_ns", mode="wrap")
-    @classmethod
-    def _duration_of_process(cls, value: object, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> int:
-        arrival: Process | None = info.data.get("arrival")
-        if value is None:
-            if isinstance(arrival, Steps | TraceArrivals):
-                return arrival.duration_ns
-            if arrival is None:
-                return 1  # the problem is elsewhere: nobody knows whether a duration is needed
-            raise missing()
-        duration_ns: int = handler(value)
-        if isinstance(arrival, Steps) and duration_ns != arrival.duration_ns:
-            raise ValueError(f"the steps last {format_duration(arrival.duration_ns)}: leave duration out")
-        return duration_ns
-
-    @field_validator("ramp_up_ns", mode="wrap")
-    @classmethod
-    def _ramp_of_process(cls, value: object, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> int:
-        arrival: Process | None = info.data.get("arrival")
-        rps: Fraction | None = info.data.get("requests_per_second")
-        ramps_up = arrival is not None and arrival.start_rps(rps or Fraction(0)) > 1
-        if value is None:
-            return DEFAULT_RAMP_UP_NS if ramps_up and isinstance(arrival, Constant) else 0
-        ramp_up_ns: int = handler(value)
-        if ramp_up_ns and not ramps_up and "requests_per_second" in info.data:
-            raise ValueError("a ramp leads from 1 request a second to a rate above that: leave rampUp out")
-        return ramp_up_ns
-
-    @field_validator("max_idle_conns_per_host")
-    @classmethod
-    def _as_in_go(cls, value: int) -> int:
-        return value or 2  # http.DefaultMaxIdleConnsPerHost
-
-    @field_validator("preconnect")
-    @classmethod
-    def _kept(cls, value: int, info: ValidationInfo) -> int:
-        most = min(info.data.get("max_idle_conns") or 2**63, info.data.get("max_idle_conns_per_host") or 2**63)
-        if value > most:
-            raise ValueError(f"no more than {most} idle connections are kept: raise maxIdleConns and its like first")
-        return value
+    def complete(cls, found: Found) -> None:
+        """What the arrival process decides, and how many connections there are."""
+        arrival: Process | None = found.get("arrival")
+        if arrival is not None:
+            _complete_rate(found, arrival)
+            _complete_duration(found, arrival)
+            _complete_ramp(found, arrival)
+        found.derive("connections", found.get("max_idle_conns_per_host"))
+        most = min(found.get(name) or 2**63 for name in ("max_idle_conns", "max_idle_conns_per_host"))
+        if (found.get("preconnect") or 0) > most:
+            message = f"no more than {most} idle connections are kept: raise maxIdleConns and its like first"
+            found.reject("preconnect", message)
 
     @property
     def closed_loop(self) -> bool:
@@ -223,15 +193,53 @@ class Rate(Section):
         return display(self.arrival, self.requests_per_second)
 
 
+def _complete_rate(found: Found, arrival: Process) -> None:
+    name, rps = "requests_per_second", found.get("requests_per_second")
+    if name in found.wrong:
+        return
+    if not arrival.needs_rate and rps is not None:
+        found.reject(name, f"the arrival process {arrival.process} has its own rates: leave requestsPerSecond out")
+    elif arrival.needs_rate and rps is None:
+        found.missing(name)
+    elif arrival.process in ("poisson", "sine") and not rps:
+        found.reject(name, f"the arrival process {arrival.process} needs a rate above 0")
+
+
+def _complete_duration(found: Found, arrival: Process) -> None:
+    own_ns = arrival.duration_ns if isinstance(arrival, Steps | TraceArrivals) else None
+    if found.left_out("duration_ns"):
+        if own_ns is None:
+            found.missing("duration_ns")
+        found.derive("duration_ns", own_ns)
+    elif isinstance(arrival, Steps) and found.get("duration_ns") not in (None, own_ns):
+        found.reject("duration_ns", f"the steps last {format_duration(arrival.duration_ns)}: leave duration out")
+
+
+def _complete_ramp(found: Found, arrival: Process) -> None:
+    ramps_up = arrival.start_rps(found.get("requests_per_second") or Fraction(0)) > 1
+    if found.get("ramp_up_ns") and not ramps_up and "requests_per_second" not in found.wrong:
+        found.reject("ramp_up_ns", "a ramp leads from 1 request a second to a rate above that: leave rampUp out")
+    found.derive("ramp_up_ns", DEFAULT_RAMP_UP_NS if ramps_up and isinstance(arrival, Constant) else 0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Store(Section):
     """Where the log goes."""
 
-    log_dir_path: Text = "/logs"
+    log_dir_path: str = key(TEXT, "/logs")
 
 
 MOST_IN_A_BURST = 10_000
 
 
+def _burst(value: object) -> int:
+    requests = whole(value)
+    if not 1 <= requests <= MOST_IN_A_BURST:
+        raise ValueError(f"{requests} is not from 1 to {MOST_IN_A_BURST:,} requests")
+    return requests
+
+
+@dataclass(frozen=True, kw_only=True)
 class ColdStart(Section):
     """Cold-start rounds: `gap_ns` lies between the end of one request and the start of the next.
 
@@ -239,113 +247,88 @@ class ColdStart(Section):
     zero a target gets `burst` requests at once; None is one.
     """
 
-    gap_ns: Duration = 7 * NS_PER_S
-    wait: Text | None = None
-    settle_ns: Duration | None = None
-    max_wait_ns: PositiveDuration | None = None
-    order: Text | None = None
-    burst: Whole | None = None
-
-    @field_validator("burst")
-    @classmethod
-    def _some(cls, value: int | None) -> int | None:
-        if value is not None and not 1 <= value <= MOST_IN_A_BURST:
-            raise ValueError(f"{value} is not from 1 to {MOST_IN_A_BURST:,} requests")
-        return value
-
-    @field_validator("wait", "order")
-    @classmethod
-    def _known(cls, value: str | None, info: ValidationInfo) -> str | None:
-        words = WAITS if info.field_name == "wait" else ORDERS
-        if value is not None and value not in words:
-            raise ValueError(f"{short(value)} is none of {', '.join(words)}")
-        return value
+    gap_ns: int = key(DURATION, 7 * NS_PER_S)
+    wait: str | None = key(word(*WAITS), None)
+    settle_ns: int | None = key(DURATION, None)
+    max_wait_ns: int | None = key(POSITIVE_DURATION, None)
+    order: str | None = key(word(*ORDERS), None)
+    burst: int | None = key(scalar(_burst), None)
 
 
+@dataclass(frozen=True, kw_only=True)
 class Limits(Section):
     """What a valid run must keep. `lag_ns` None is the verdict's own limit."""
 
-    lag_ns: PositiveDuration | None = None
+    lag_ns: int | None = key(POSITIVE_DURATION, None)
 
 
+def _not_empty(value: object) -> str:
+    text = any_text(value)
+    if not text.strip():
+        raise ValueError("must not be empty")
+    return text
+
+
+def _data(value: object) -> str:
+    text = any_text(value)
+    unknown = [name for name in PLACEHOLDER.findall(text) if name not in PLACEHOLDERS]
+    if unknown:
+        known = ", ".join(f"${{{name}}}" for name in PLACEHOLDERS)
+        raise ValueError(f"${{{unknown[0]}}} stands for nothing: there are {known}")
+    return text
+
+
+def _size(value: object) -> int:
+    size = whole(value)
+    if size > _MOST_EVENT_BYTES:
+        raise ValueError(f"{size:,} is more than {_MOST_EVENT_BYTES:,} bytes")
+    return size
+
+
+@dataclass(frozen=True, kw_only=True)
 class Event(Section):
     """What events are in event mode; what is left out stands in the first target's `ce-*` headers and body."""
 
-    type: Text | None = None
-    source: Text | None = None
-    mode: Text = BINARY
-    data: Text | None = None
-    size: Whole | None = None
+    type: str | None = key(scalar(_not_empty), None)
+    source: str | None = key(scalar(_not_empty), None)
+    mode: str = key(word(*MODES), BINARY)
+    data: str | None = key(scalar(_data), None)
+    size: int | None = key(scalar(_size), None)
 
-    @field_validator("mode")
     @classmethod
-    def _known(cls, value: str) -> str:
-        if value not in MODES:
-            raise ValueError(f"{short(value)} is none of {', '.join(MODES)}")
-        return value
-
-    @field_validator("type", "source")
-    @classmethod
-    def _not_empty(cls, value: str | None) -> str | None:
-        if value is not None and not value.strip():
-            raise ValueError("must not be empty")
-        return value
-
-    @field_validator("data")
-    @classmethod
-    def _known_placeholders(cls, value: str | None) -> str | None:
-        unknown = [name for name in PLACEHOLDER.findall(value or "") if name not in PLACEHOLDERS]
-        if unknown:
-            known = ", ".join(f"${{{name}}}" for name in PLACEHOLDERS)
-            raise ValueError(f"${{{unknown[0]}}} stands for nothing: there are {known}")
-        return value
-
-    @field_validator("size")
-    @classmethod
-    def _either(cls, value: int | None, info: ValidationInfo) -> int | None:
-        if value is not None and info.data.get("data") is not None:
-            raise ValueError("data has its own size: leave one of both out")
-        if value is not None and value > _MOST_EVENT_BYTES:
-            raise ValueError(f"{value:,} is more than {_MOST_EVENT_BYTES:,} bytes")
-        return value
+    def complete(cls, found: Found) -> None:
+        """Data has its own size."""
+        if found.get("size") is not None and found.get("data") is not None:
+            found.reject("size", "data has its own size: leave one of both out")
 
 
+def _base_url(value: object) -> str:
+    return "" if value == "" else server_url(value)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Experiment(Section):
-    """One experiment, checked and complete; `load_experiment` makes it."""
+    """One experiment, checked and complete; `load_experiment` makes it. `name` is the file's, without its suffix."""
 
-    targets: tuple[Target, ...] = Field(min_length=1)
-    rate: Rate
-    base_url: Text = ""
-    store: Store = Store()
-    cold_start: ColdStart = ColdStart()
-    limits: Limits = Limits()
-    event: Event | None = None
-    thresholds: tuple[AnyThreshold, ...] | None = None
-    seed: Whole | None = None
-    _name: str = PrivateAttr()
+    targets: tuple[Target, ...] = key(many(section(Target), at_least=1))
+    rate: Rate = key(section(Rate))
+    base_url: str = key(scalar(_base_url), "")
+    store: Store = key(section(Store), Store())
+    cold_start: ColdStart = key(section(ColdStart), ColdStart())
+    limits: Limits = key(section(Limits), Limits())
+    event: Event | None = key(section(Event), None)
+    thresholds: tuple[Threshold, ...] | None = key(many(THRESHOLD), None)
+    seed: int | None = key(WHOLE, None)
+    name: str
 
-    @model_validator(mode="after")
-    def _remember(self, info: ValidationInfo) -> Experiment:
-        self._name = around(info).name
-        return self
-
-    @field_validator("targets")
     @classmethod
-    def _some_weight(cls, value: tuple[Target, ...]) -> tuple[Target, ...]:
-        total = sum(target.weight for target in value)
+    def complete(cls, found: Found) -> None:
+        """The weights fit into a block of arrivals."""
+        found.values["name"] = found.place.file.stem
+        total = sum(target.weight for target in found.get("targets") or ())
         if total > _MOST_WEIGHT:
-            raise ValueError(f"the weights add up to {total:,}, more than {_MOST_WEIGHT:,}: use smaller ones")
-        return value
-
-    @field_validator("base_url")
-    @classmethod
-    def _base(cls, value: str) -> str:
-        return value and server_url(Scalar(value))
-
-    @property
-    def name(self) -> str:
-        """The file's name without its suffix."""
-        return self._name
+            message = f"the weights add up to {total:,}, more than {_MOST_WEIGHT:,}: use smaller ones"
+            found.reject("targets", message)
 
     @property
     def peak_rps(self) -> Fraction:
@@ -357,7 +340,7 @@ class Experiment(Section):
 
         It loads as the same experiment, but for the headers that `values.hides` keeps out of logs.
         """
-        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        return self.to_json()
 
     @functools.cached_property
     def sha256(self) -> str:

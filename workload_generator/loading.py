@@ -8,21 +8,17 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
-
 from workload_generator.clock import format_duration
-from workload_generator.document import Document, Location, Scalar, closest, read_document
+from workload_generator.document import Document, Scalar, read_document
 from workload_generator.errors import ExperimentError, Problem
-from workload_generator.experiment import ColdStart, Event, Experiment, Limits, Rate, Store, Target, Tls
-from workload_generator.processes import PROCESSES, Step
-from workload_generator.sections import Section, Surroundings
-from workload_generator.values import plain, short
+from workload_generator.experiment import Experiment, Surroundings
+from workload_generator.sections import read
+from workload_generator.values import plain
 
 _FLAGS = {"rate.requestsPerSecond": "--rps", "rate.duration": "--duration", "seed": "--seed"}
 
@@ -48,7 +44,7 @@ def load_experiment(
     }
     values = {key: Scalar(text) for key, text in given.items() if text is not None}
     try:
-        return _validate(_replaced(document, values), path.stem, event)
+        return _validate(_replaced(document, values), event)
     except ExperimentError as error:
         of_file = [problem for problem in error.problems if problem.file != document.file or problem.key not in values]
         of_flags = [problem for problem in error.problems if problem not in of_file]
@@ -75,37 +71,14 @@ def _replaced(document: Document, values: Mapping[str, Scalar]) -> Document:
     return replace(document, data=data)
 
 
-# From pydantic's errors to problems
-
-SECTIONS: Mapping[tuple[str, ...], type[Section]] = {
-    (): Experiment,
-    ("targets",): Target,
-    ("targets", "tls"): Tls,
-    ("rate",): Rate,
-    ("store",): Store,
-    ("coldStart",): ColdStart,
-    ("limits",): Limits,
-    ("event",): Event,
-    **{("rate", "arrival", name): kind for name, kind in PROCESSES.items()},
-    ("rate", "arrival", "steps", "steps"): Step,
-}
-"""The sections of a file: keys on the way to each, with the process in the place of what it chooses."""
-
-
-def _validate(document: Document, name: str, event: bool) -> Experiment:
-    surroundings = Surroundings(name, document, event)
-    experiment: Experiment | None = None
-    problems = list(document.problems)
+def _validate(document: Document, event: bool) -> Experiment:
+    experiment, problems = None, list(document.problems)
     if document.data is None:
         problems.append(Problem(document.file, 0, "", "is empty: an experiment has targets and a rate"))
+    elif not isinstance(document.data, dict):
+        problems.append(document.problem((), "is not an experiment"))
     else:
-        try:
-            experiment = Experiment.model_validate(document.data, context=surroundings)
-        except ValidationError as error:
-            # A factory of a default is not called when other fields are wrong; those have their own problems.
-            details = [detail for detail in error.errors() if detail["type"] != "default_factory_not_called"]
-            problems += [problem for detail in details if (problem := _problem(document, detail)) is not None]
-        problems += surroundings.problems
+        experiment, problems = read(Experiment, document, Surroundings(event))
         problems += _weightless(document)
     if problems or experiment is None:
         order = {file: index for index, file in enumerate(dict.fromkeys([document.file, *(p.file for p in problems)]))}
@@ -123,63 +96,3 @@ def _weightless(document: Document) -> list[Problem]:
         if not isinstance(weight, Scalar) or weight.strip("0"):
             return []
     return [document.problem(("targets",), "every target has weight 0, so none would get a request")]
-
-
-def _problem(document: Document, error: ErrorDetails) -> Problem | None:
-    path = error["loc"]
-    names = tuple(part for part in path if isinstance(part, str))
-    location = _location(path)
-    if error["type"] != "extra_forbidden":
-        location = _with_alias(names, location)
-    match error["type"]:
-        case "extra_forbidden":
-            message = _unknown_key(names)
-        case "missing":
-            message = "has no value" if location in document.lines else "is missing"
-        case "value_error":
-            message = str(error["ctx"]["error"])
-        case "model_type" | "dict_type" | "model_attributes_type":
-            message = "must be a mapping, with lines of `key: value`" if location else "is not an experiment"
-        case "tuple_type":
-            message = "must be a list"
-        case "too_short" if error["input"]:
-            return None  # pydantic counts only the valid entries; the others have their own problems
-        case "too_short":
-            message = "must have at least one entry"
-        case "union_tag_not_found":
-            location = (*location, "process")
-            message = f"is missing: one of {', '.join(PROCESSES)}"
-        case "union_tag_invalid":
-            location = (*location, "process")
-            tag = error["ctx"]["tag"]
-            near = closest(tag, PROCESSES)
-            message = f"{short(tag)} is none of {', '.join(PROCESSES)}" + (f": did you mean {near}?" if near else "")
-        case _:
-            message = error["msg"]
-    return document.problem(location, message)
-
-
-def _location(path: Sequence[str | int]) -> Location:
-    """Where an error stands in the file: pydantic's path without the parts that are its own."""
-    if path[:2] == ("rate", "arrival"):
-        path = (*path[:2], *path[3:])  # the process, which chose the section
-    return tuple(path[:-1] if path and path[-1] == "[key]" else path)
-
-
-def _with_alias(names: tuple[str, ...], location: Location) -> Location:
-    """When a validator refuses a default, pydantic names the field; the file's word for it is its alias."""
-    section = SECTIONS.get(names[:-1])
-    if section is None or not names or names[-1] != location[-1] or names[-1] not in section.model_fields:
-        return location
-    return (*location[:-1], section.model_fields[names[-1]].alias or names[-1])
-
-
-def _unknown_key(names: tuple[str, ...]) -> str:
-    key, section = names[-1], names[:-1]
-    near = closest(key, SECTIONS[section].keys())
-    if near:
-        return f"unknown key; did you mean {near}?"
-    for other, kind in SECTIONS.items():
-        if key in kind.keys() and len(other) < 3:
-            return f"unknown key here; it belongs {'under ' + '.'.join(other) if other else 'at the top of the file'}"
-    return f"unknown key; known here: {', '.join(SECTIONS[section].keys())}"

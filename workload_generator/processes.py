@@ -7,26 +7,26 @@ with, where a ramp before the measured time leads to, and the highest one, from 
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Annotated, ClassVar, Literal
-
-from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
+from typing import Any, ClassVar
 
 from workload_generator.clock import NS_PER_S, format_duration
-from workload_generator.document import Location, Scalar
+from workload_generator.document import Scalar
 from workload_generator.errors import ExperimentError
-from workload_generator.sections import Section, around
+from workload_generator.sections import NO_MAPPING, Found, Kind, Place, Section, key, many, scalar, section
 from workload_generator.traces import Trace, read_trace
-from workload_generator.values import Factor, PositiveDuration, Rps, Share, Text, plain
+from workload_generator.values import FACTOR, POSITIVE_DURATION, RPS, SHARE, TEXT, one_of, plain, positive_duration
 
 _SHORTEST_PERIOD_NS = NS_PER_S  # each period is laid out piece by piece
 _MINUTE_NS = 60 * NS_PER_S
 
 
+@dataclass(frozen=True, kw_only=True)
 class Constant(Section):
     """Evenly spaced arrivals."""
 
-    process: Literal["constant"] = "constant"
+    process: str = key(TEXT, "constant")
     needs_rate: ClassVar[bool] = True
 
     def start_rps(self, rps: Fraction) -> Fraction:
@@ -38,10 +38,11 @@ class Constant(Section):
         return rps
 
 
+@dataclass(frozen=True, kw_only=True)
 class Poisson(Section):
     """Independent arrivals with a constant mean rate."""
 
-    process: Literal["poisson"] = "poisson"
+    process: str = key(TEXT, "poisson")
     needs_rate: ClassVar[bool] = True
 
     def start_rps(self, rps: Fraction) -> Fraction:
@@ -53,20 +54,20 @@ class Poisson(Section):
         return rps
 
 
+@dataclass(frozen=True, kw_only=True)
 class Ramp(Section):
     """A rate that changes in a straight line over the measured time."""
 
-    process: Literal["ramp"] = "ramp"
-    from_rps: Rps = Field(alias="from")
-    to_rps: Rps = Field(alias="to")
+    process: str = key(TEXT, "ramp")
+    from_rps: Fraction = key(RPS, name="from")
+    to_rps: Fraction = key(RPS, name="to")
     needs_rate: ClassVar[bool] = False
 
-    @field_validator("to_rps")
     @classmethod
-    def _somewhere(cls, value: Fraction, info: ValidationInfo) -> Fraction:
-        if not value and not info.data.get("from_rps", 1):
-            raise ValueError("a ramp from 0 to 0 has no arrivals")
-        return value
+    def complete(cls, found: Found) -> None:
+        """A ramp leads from somewhere, or to somewhere."""
+        if found.get("from_rps") == found.get("to_rps") == 0:
+            found.reject("to_rps", "a ramp from 0 to 0 has no arrivals")
 
     def start_rps(self, _rps: Fraction) -> Fraction:
         """The rate that it comes from."""
@@ -77,26 +78,28 @@ class Ramp(Section):
         return max(self.from_rps, self.to_rps)
 
 
+@dataclass(frozen=True, kw_only=True)
 class Step(Section):
     """A constant rate for some time."""
 
-    requests_per_second: Rps
-    duration_ns: PositiveDuration
+    requests_per_second: Fraction = key(RPS)
+    duration_ns: int = key(POSITIVE_DURATION)
 
 
+@dataclass(frozen=True, kw_only=True)
 class Steps(Section):
     """One constant rate after the other."""
 
-    process: Literal["steps"] = "steps"
-    steps: tuple[Step, ...] = Field(min_length=1)
+    process: str = key(TEXT, "steps")
+    steps: tuple[Step, ...] = key(many(section(Step), at_least=1))
     needs_rate: ClassVar[bool] = False
 
-    @field_validator("steps")
     @classmethod
-    def _somewhere(cls, value: tuple[Step, ...]) -> tuple[Step, ...]:
-        if not any(step.requests_per_second for step in value):
-            raise ValueError("every step has a rate of 0")
-        return value
+    def complete(cls, found: Found) -> None:
+        """Some step has arrivals."""
+        steps = found.get("steps")
+        if steps and not any(step.requests_per_second for step in steps):
+            found.reject("steps", "every step has a rate of 0")
 
     @property
     def duration_ns(self) -> int:
@@ -112,20 +115,21 @@ class Steps(Section):
         return max(step.requests_per_second for step in self.steps)
 
 
+def _period(value: object) -> int:
+    period_ns = positive_duration(value)
+    if period_ns < _SHORTEST_PERIOD_NS:
+        raise ValueError(f"must be at least {format_duration(_SHORTEST_PERIOD_NS)}")
+    return period_ns
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sine(Section):
     """A rate that swings around `requestsPerSecond` by `amplitude`, a share of it."""
 
-    process: Literal["sine"] = "sine"
-    amplitude: Share
-    period_ns: PositiveDuration
+    process: str = key(TEXT, "sine")
+    amplitude: Fraction = key(SHARE)
+    period_ns: int = key(scalar(_period, format_duration))
     needs_rate: ClassVar[bool] = True
-
-    @field_validator("period_ns")
-    @classmethod
-    def _long_enough(cls, value: int) -> int:
-        if value < _SHORTEST_PERIOD_NS:
-            raise ValueError(f"must be at least {format_duration(_SHORTEST_PERIOD_NS)}")
-        return value
 
     def start_rps(self, rps: Fraction) -> Fraction:
         """The mean rate: the swing begins upwards."""
@@ -136,48 +140,49 @@ class Sine(Section):
         return rps * (1 + self.amplitude)
 
 
+@dataclass(frozen=True, kw_only=True)
 class TraceArrivals(Section):
     """Arrivals as a file has them. `minute_ns` is how long a minute of the trace lasts here."""
 
-    process: Literal["trace"] = "trace"
-    file: Text
-    sha256: Text | None = None
-    row: Text | None = None
-    scale: Factor = Fraction(1)
-    minute_ns: PositiveDuration = _MINUTE_NS
+    process: str = key(TEXT, "trace")
+    file: str = key(TEXT)
+    sha256: str | None = key(TEXT, None)
+    row: str | None = key(TEXT, None)
+    scale: Fraction = key(FACTOR, Fraction(1))
+    minute_ns: int = key(POSITIVE_DURATION, _MINUTE_NS)
     needs_rate: ClassVar[bool] = False
-    _trace: Trace | None = PrivateAttr(default=None)
+    read: Trace | None = field(default=None, repr=False)
 
-    @model_validator(mode="after")
-    def _read(self, info: ValidationInfo) -> TraceArrivals:
-        here = around(info)
-        at: Location = ("rate", "arrival")
+    @classmethod
+    def complete(cls, found: Found) -> None:
+        """Read the file. Its problems do not keep the process from being read."""
+        if found.wrong:
+            return
         try:
-            trace = self._trace = read_trace(here.directory / self.file, self.row)
+            trace = read_trace(found.place.file.parent / found.get("file"), found.get("row"))
         except ExperimentError as error:
-            here.problems += error.problems
-            return self
-        if self.sha256 not in (None, trace.sha256):
-            here.problems.append(here.document.problem((*at, "sha256"), f"the file's is {trace.sha256}"))
-        if trace.offsets_ns is not None and self.scale != 1:
-            message = "only minute counts can be scaled; a trace of offsets is replayed as it is"
-            here.problems.append(here.document.problem((*at, "scale"), message))
-        self.__dict__["sha256"] = trace.sha256  # so that what is resolved says which arrivals these are
-        return self
+            found.place.problems.extend(error.problems)
+            return
+        if found.get("sha256") not in (None, trace.sha256):
+            found.places["sha256"].report(f"the file's is {trace.sha256}")
+        if trace.offsets_ns is not None and found.get("scale") != 1:
+            found.places["scale"].report("only minute counts can be scaled; a trace of offsets is replayed as it is")
+        found.values["sha256"] = trace.sha256  # so that what is resolved says which arrivals these are
+        found.values["read"] = trace
 
     @property
     def trace(self) -> Trace:
         """What the file holds. Every experiment that was loaded has it."""
-        assert self._trace is not None
-        return self._trace
+        assert self.read is not None
+        return self.read
 
     @property
     def duration_ns(self) -> int:
         """How long the whole trace takes here; one of offsets lasts to the whole second after its last."""
-        if self._trace is None:
+        if self.read is None:
             return 1  # it could not be read: the experiment does not load
-        if self._trace.minute_counts is not None:
-            return len(self._trace.minute_counts) * self.minute_ns
+        if self.read.minute_counts is not None:
+            return len(self.read.minute_counts) * self.minute_ns
         return (self.offsets_ns[-1] // NS_PER_S + 1) * NS_PER_S
 
     @functools.cached_property
@@ -204,26 +209,28 @@ class TraceArrivals(Section):
 
 Process = Constant | Poisson | Ramp | Steps | Sine | TraceArrivals
 
-PROCESSES: dict[str, type[Section]] = {
-    "constant": Constant,
-    "poisson": Poisson,
-    "ramp": Ramp,
-    "steps": Steps,
-    "sine": Sine,
-    "trace": TraceArrivals,
+PROCESSES: dict[str, type[Process]] = {
+    kind.process: kind for kind in (Constant, Poisson, Ramp, Steps, Sine, TraceArrivals)
 }
 
 
-def _spelled_out(value: object) -> object:
+def _read_process(value: Any, place: Place) -> Process:
     """`arrival: poisson` is short for `arrival: {process: poisson}`."""
-    if isinstance(value, Scalar):
-        return {"process": str(value)}
-    if isinstance(value, dict) and isinstance(value.get("process"), Scalar):
-        return {**value, "process": str(value["process"])}
-    return value
+    data = {"process": value} if isinstance(value, Scalar) else value
+    if not isinstance(data, dict):
+        raise ValueError(NO_MAPPING)
+    name = place.under("process").read(_NAME, data.get("process"))
+    return place.read(section(PROCESSES[name]), data)
 
 
-AnyProcess = Annotated[Process, Field(discriminator="process"), BeforeValidator(_spelled_out)]
+def _name(value: object) -> str:
+    if value is None:
+        raise ValueError(f"is missing: one of {', '.join(PROCESSES)}")
+    return one_of(value, PROCESSES)
+
+
+_NAME = scalar(_name)
+PROCESS: Kind[Process] = Kind(_read_process, Section.to_json, tuple(((), kind) for kind in PROCESSES.values()))
 
 
 def display(process: Process, rps: Fraction | None) -> str:

@@ -10,12 +10,11 @@ import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
-
-from pydantic import PlainSerializer, PlainValidator
+from typing import Any
 
 from workload_generator.clock import NS_PER_US, parse_duration
 from workload_generator.document import Scalar, closest
+from workload_generator.sections import scalar
 from workload_generator.stats import BEYOND, Histogram
 from workload_generator.values import short
 
@@ -134,6 +133,4 @@ def _value(each: Threshold, counts: Mapping[str, Any], histograms: Mapping[str, 
     return lost[each.figure] / whole if whole else None
 
 
-AnyThreshold = Annotated[
-    Threshold, PlainValidator(threshold), PlainSerializer(lambda each: each.text, return_type=str, when_used="json")
-]
+THRESHOLD = scalar(threshold, lambda each: each.text)

@@ -7,15 +7,13 @@ that its text says, a duration whole nanoseconds. What is no `Scalar` cannot hav
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from fractions import Fraction
-from http import HTTPMethod
-from typing import Annotated
 from urllib.parse import urlsplit
-
-from pydantic import AfterValidator, PlainSerializer, PlainValidator
 
 from workload_generator.clock import format_duration, parse_duration
 from workload_generator.document import Scalar, closest
+from workload_generator.sections import Kind, named, scalar
 
 _HIGHEST_RPS = 10**9  # one a nanosecond: deadlines are whole nanoseconds
 _LONGEST_NUMBER = 40
@@ -26,7 +24,6 @@ _NO_URL = re.compile(r"[^\x21-\x7e]")
 _LABEL = r"[0-9A-Za-z_](?:[0-9A-Za-z_-]*[0-9A-Za-z_])?"
 _HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?|[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*")
 _STATUS = re.compile(r"[1-5]([0-9][0-9]|xx)")
-_METHODS = tuple(method.value for method in HTTPMethod if method not in (HTTPMethod.CONNECT, HTTPMethod.TRACE))
 _SECRET = re.compile(r"authorization|cookie|token|secret|password|credential|api-?key", re.IGNORECASE)
 _HIDDEN = "(hidden)"
 _FRAMING = frozenset({"content-length", "transfer-encoding"})
@@ -150,14 +147,19 @@ def server_url(value: object) -> str:
     return where
 
 
-def _method(value: object) -> str:
+def one_of(value: object, options: Collection[str]) -> str:
+    """One of these words."""
     text = any_text(value)
-    if text not in _METHODS:
-        near = closest(text, _METHODS)
-        raise ValueError(
-            f"{short(text)} is none of {', '.join(_METHODS)}" + (f": did you mean {near}?" if near else "")
-        )
+    if text not in options:
+        near = closest(text, options)
+        hint = f": did you mean {near}?" if near else ""
+        raise ValueError(f"{short(text)} is none of {', '.join(options)}{hint}")
     return text
+
+
+def word(*options: str) -> Kind[str]:
+    """A key that holds one of these words."""
+    return scalar(lambda value: one_of(value, options))
 
 
 def _statuses(value: object) -> tuple[str, ...]:
@@ -170,13 +172,11 @@ def _statuses(value: object) -> tuple[str, ...]:
     return tuple(texts)
 
 
-def _header_name(value: object) -> str:
-    name = str(value)
+def _header_name(name: str) -> None:
     if not _TOKEN.fullmatch(name):
         raise ValueError("is not a header's name: letters, digits and hyphens")
     if name.lower() in _FRAMING:
         raise ValueError("comes from the body: leave it out")
-    return name
 
 
 def _header_value(value: object) -> str:
@@ -214,22 +214,15 @@ def plain(number: Fraction) -> int | float:
     return int(number) if number.denominator == 1 else float(number)
 
 
-Text = Annotated[str, PlainValidator(any_text)]
-Whole = Annotated[int, PlainValidator(whole)]
-PositiveWhole = Annotated[int, PlainValidator(positive_whole)]
-_AsNumber = PlainSerializer(plain, when_used="json")
-Rps = Annotated[Fraction, PlainValidator(rps), _AsNumber]
-Share = Annotated[Fraction, PlainValidator(_share), _AsNumber]
-Factor = Annotated[Fraction, PlainValidator(_factor), _AsNumber]
-_AsDuration = PlainSerializer(format_duration, when_used="json")
-Duration = Annotated[int, PlainValidator(duration), _AsDuration]
-PositiveDuration = Annotated[int, PlainValidator(positive_duration), _AsDuration]
-_HeaderName = Annotated[str, PlainValidator(_header_name)]
-_HeaderValue = Annotated[str, PlainValidator(_header_value)]
-Headers = Annotated[
-    dict[_HeaderName, _HeaderValue], AfterValidator(_distinct), PlainSerializer(_without_secrets, when_used="json")
-]
-Method = Annotated[str, PlainValidator(_method)]
-Statuses = Annotated[
-    tuple[str, ...], PlainValidator(_statuses), PlainSerializer(list, return_type=list[str], when_used="json")
-]
+TEXT = scalar(any_text)
+WHOLE = scalar(whole)
+POSITIVE_WHOLE = scalar(positive_whole)
+RPS = scalar(rps, plain)
+SHARE = scalar(_share, plain)
+FACTOR = scalar(_factor, plain)
+DURATION = scalar(duration, format_duration)
+POSITIVE_DURATION = scalar(positive_duration, format_duration)
+METHOD = word("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
+STATUSES = scalar(_statuses, list)
+_BY_NAME = named(scalar(_header_value), _header_name)
+HEADERS = Kind(lambda value, place: _distinct(_BY_NAME.read(value, place)), _without_secrets)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 import orjson
 
@@ -62,12 +63,9 @@ def for_events(experiment: Experiment, sink: str) -> Experiment:
     first = experiment.targets[0]
     section = experiment.event or Event()
     draft = draft_of(experiment, {})
-    event = section.model_copy(update={"type": draft.type, "source": draft.source, "mode": draft.mode})
-    target = first.model_copy(
-        update={"url": sink, "method": "POST", "weight": 1, "expect_status": ("2xx",)},
-    )
-    target.__dict__.pop("_expected", None)  # what was derived from the statuses that the file expects
-    return experiment.model_copy(update={"targets": (target,), "event": event, "base_url": ""})
+    event = replace(section, type=draft.type, source=draft.source, mode=draft.mode)
+    target = replace(first, url=sink, method="POST", weight=1, expect_status=("2xx",))
+    return replace(experiment, targets=(target,), event=event, base_url="")
 
 
 def draft_of(experiment: Experiment, extensions: Mapping[str, str]) -> Draft:

@@ -27,7 +27,7 @@ def make_endpoints(experiment: Experiment, dev_url: str | None) -> list[Endpoint
 def make_event_endpoint(experiment: Experiment, run_id: str, dev_url: str | None) -> Endpoint:
     """The sink, for an experiment that `sink.for_events` made. Raises UsageError."""
     (target,) = experiment.targets
-    plain = _endpoint(target.model_copy(update={"body": None, "headers": {}}), dev_url)
+    plain = _endpoint(replace(target, body=None, headers={}), dev_url)
 
     def head(headers: Mapping[str, str], length: int) -> bytes:
         known = {name.lower() for name in headers}

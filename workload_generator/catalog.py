@@ -9,17 +9,17 @@ Rules:
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from workload_generator.document import closest, read_document
 from workload_generator.errors import ExperimentError, UsageError
+from workload_generator.sections import Section, key, many, read, scalar, section
+from workload_generator.values import TEXT, any_text, short, word
 
 FUNCTIONS_DIR = "FUNCTIONS_DIR"
 """The environment variable that names a folder of functions with its catalog, instead of the checkout's."""
@@ -27,31 +27,43 @@ FUNCTIONS_DIR = "FUNCTIONS_DIR"
 _FILE = "catalog.yaml"
 
 
-Need = Annotated[str, Field(pattern=r"^[a-z][-a-z0-9]*( \d+(\.\d+)*)?$")]
-"""A program that builds need, and the oldest version that will do: `go 1.24`."""
+_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+_NEED = re.compile(r"[a-z][-a-z0-9]*( \d+(\.\d+)*)?")
 
 
-class Entry(BaseModel):
-    """One function as the catalog has it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str = Field(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$")
-    language: str
-    framework: str
-    kind: Literal["http", "event"] = "http"
-    image: str
-    needs: tuple[Need, ...] = ()
-    build: tuple[str, ...] = ()
-    produces: tuple[str, ...] = ()
-    run: str
-    test: str = ""
+def _name(value: object) -> str:
+    text = any_text(value)
+    if not _NAME.fullmatch(text):
+        raise ValueError(f"{short(text)} is not a function's name: lower-case letters, digits and hyphens")
+    return text
 
 
-class _Catalog(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+def _need(value: object) -> str:
+    text = any_text(value)
+    if not _NEED.fullmatch(text):
+        raise ValueError(f"{short(text)} is not a program and the oldest version that will do, such as go 1.24")
+    return text
 
-    functions: tuple[Entry, ...] = Field(min_length=1)
+
+@dataclass(frozen=True, kw_only=True)
+class Entry(Section):
+    """One function as the catalog has it. `needs` are programs that builds need, some with their oldest version."""
+
+    name: str = key(scalar(_name))
+    language: str = key(TEXT)
+    framework: str = key(TEXT)
+    kind: str = key(word("http", "event"), "http")
+    image: str = key(TEXT)
+    needs: tuple[str, ...] = key(many(scalar(_need)), ())
+    build: tuple[str, ...] = key(many(TEXT), ())
+    produces: tuple[str, ...] = key(many(TEXT), ())
+    run: str = key(TEXT)
+    test: str = key(TEXT, "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Catalog(Section):
+    functions: tuple[Entry, ...] = key(many(section(Entry), at_least=1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +112,9 @@ def load_catalog(folder: Path | None = None) -> Mapping[str, Function]:
     """The functions by name, in the catalog's order. Raises UsageError, or ExperimentError with every problem."""
     folder = find_catalog() if folder is None else folder
     document = read_document(folder / _FILE)
-    problems = list(document.problems)
-    entries: tuple[Entry, ...] = ()
-    try:
-        entries = _Catalog.model_validate(document.data).functions
-    except ValidationError as error:
-        problems += [document.problem(tuple(detail["loc"]), detail["msg"]) for detail in error.errors()]
+    catalog, problems = read(_Catalog, document)
     functions: dict[str, Function] = {}
-    for index, entry in enumerate(entries):
+    for index, entry in enumerate(catalog.functions if catalog else ()):
         at = ("functions", index, "name")
         if entry.name in functions:
             problems.append(document.problem(at, f"{entry.name} stands here twice"))

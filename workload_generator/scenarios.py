@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import glob
 import secrets
 import tempfile
@@ -166,7 +167,7 @@ def _with_what_is_built(scenario: Scenario, console: Console) -> Scenario:
         )
     if missing:
         console.print(f"not built here, and so left out: {', '.join(missing)}", soft_wrap=True)
-    return scenario.model_copy(update={"languages": tuple(built)})
+    return dataclasses.replace(scenario, languages=tuple(built))
 
 
 @contextlib.contextmanager

@@ -215,13 +215,14 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What could be read of a section, by field. A field that is in `wrong` has had its problem reported.
+    """What could be read of a section, by field; `given` are those that the file has, `wrong` those with a problem.
 
     Each field's place keeps its own problems, so that in the end they are in the order of the keys.
     """
 
     place: Place
     places: dict[str, Place]
+    given: frozenset[str]
     values: dict[str, Any] = field(default_factory=dict)
     wrong: set[str] = field(default_factory=set)
 
@@ -260,7 +261,8 @@ def read(kind: type[S], document: Document, context: Any = None) -> tuple[S | No
 def _read(kind: type[S], data: Any, place: Place) -> S:
     if not isinstance(data, dict):
         raise ValueError(NO_MAPPING)
-    found = Found(place, {each.field: replace(place.under(each.name), problems=[]) for each in kind.described()})
+    places = {each.field: replace(place.under(each.name), problems=[]) for each in kind.described()}
+    found = Found(place, places, frozenset(each.field for each in kind.described() if data.get(each.name) is not None))
     for each in kind.described():
         value = data.get(each.name)
         if value is not None:

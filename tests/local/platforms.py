@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ SOON = {"stable-window": "1s", "tick-interval": "200ms"}
 def functions() -> dict[str, Function]:
     """`function.py` under its name, and one that is not built."""
     entry = Entry(name=FUNCTION, language="python", framework="none", image="odd", run=f"{sys.executable} function.py")
-    unbuilt = entry.model_copy(update={"name": "empty-cobol-http", "produces": ("program",)})
+    unbuilt = replace(entry, name="empty-cobol-http", produces=("program",))
     return {each.name: Function(each, Path(__file__).parent) for each in (entry, unbuilt)}
 
 

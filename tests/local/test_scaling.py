@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,8 +16,8 @@ from workload_generator.local.scaling import Autoscaler, Bounds, Decision, Meter
 from workload_generator.local.settings import Settings
 
 
-def settings(**values: object) -> Settings:
-    return Settings().model_copy(update=values)
+def settings(**values: Any) -> Settings:
+    return replace(Settings(), **values)
 
 
 class Simulation:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -177,7 +178,7 @@ async def test_a_start_that_takes_too_long_is_reported(tmp_path: Path) -> None:
 async def test_a_function_that_does_not_exist_cannot_be_started(tmp_path: Path) -> None:
     async with local(tmp_path) as platform:
         function = platform.platform._functions[FUNCTION]
-        object.__setattr__(function, "entry", function.entry.model_copy(update={"run": "./no-such-program"}))
+        object.__setattr__(function, "entry", replace(function.entry, run="./no-such-program"))
         answer = await platform.ask()
         assert answer.status == 504 and "cannot be started" in answer.text and "no-such-program" in answer.text
 

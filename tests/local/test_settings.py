@@ -169,7 +169,7 @@ def test_a_fault_request_is_json_or_yaml() -> None:
     for text in ('{"service": "a-0", "latency": "5ms", "kill": 2}', "service: a-0\nlatency: 5ms\nkill: 2\n"):
         request = read_fault_request(text)
         assert (request.service, request.kill) == ("a-0", 2)
-        assert request.faults == Faults().model_copy(update={"latency_ns": 5_000_000})
+        assert request.faults == Faults(latency_ns=5_000_000)
 
 
 def test_the_bundled_platform_loads() -> None:

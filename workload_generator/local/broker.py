@@ -80,7 +80,7 @@ class Trigger:
         """Counts; with `ids` which events were lost and doubled on purpose, and which could not be delivered."""
         by_id = {"lost": self._lost, "duplicated": self._duplicated, "undelivered": self._undelivered}
         return {
-            "settings": self.settings.model_dump(mode="json", by_alias=True, exclude_none=True),
+            "settings": self.settings.to_json(),
             **self._counts,
             **{f"injected_{name}": each.count for name, each in by_id.items() if name != "undelivered"},
             "queued": self.queue.qsize(),

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from workload_generator.document import Scalar
-from workload_generator.errors import UsageError
+from workload_generator.document import Document, Scalar
+from workload_generator.errors import ExperimentError, UsageError
 from workload_generator.local.settings import BrokerSettings, PlatformConfig, TriggerSettings
+from workload_generator.sections import read
 
 BROKER = "default/default"
 RECEIVER = "http://127.0.0.1:8081"
@@ -32,7 +33,7 @@ class FanOut:
     def added_to(self, config: PlatformConfig) -> PlatformConfig:
         """The configuration with these triggers at the broker `default/default`, which is made when there is none.
 
-        Raises UsageError for a name that the file has already.
+        Raises UsageError for a name that the file has already, and for what no trigger can be.
         """
         broker = config.brokers.get(BROKER, BrokerSettings())
         made = self.settings()
@@ -40,9 +41,13 @@ class FanOut:
         if twice:
             raise UsageError(f"--triggers: the file's broker {BROKER} has {', '.join(twice)} already")
         triggers = {name: _as_in_a_file(own) for name, own in made.items()}
-        whole = broker.model_copy(update={"triggers": {**broker.triggers, **triggers}})
+        whole = replace(broker, triggers={**broker.triggers, **triggers})
         return replace(config, brokers={**config.brokers, BROKER: whole})
 
 
 def _as_in_a_file(own: Mapping[str, Any]) -> TriggerSettings:
-    return TriggerSettings.model_validate({key: Scalar(str(value)) for key, value in own.items()})
+    data = {name: Scalar(str(value)) for name, value in own.items()}
+    trigger, problems = read(TriggerSettings, Document("--triggers", data, {}))
+    if trigger is None:
+        raise ExperimentError(problems)
+    return trigger

@@ -204,7 +204,7 @@ class Platform:
         except _Unknown as unknown:
             exchange.sink.respond(exchange, 404, str(unknown))
             return
-        if request.model_fields_set - {"service", "kill"} or not request.kill:
+        if request.sets_faults or not request.kill:
             service.set_faults(request.faults)
         killed = sum(service.fleet.kill_one() for _ in range(min(request.kill, self._max_instances)))
         self._json(exchange, {"service": service.name, "faults": faults_json(service.faults), "killed": killed})

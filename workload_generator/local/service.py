@@ -369,4 +369,4 @@ class Service:
 
 def faults_json(faults: Faults) -> dict[str, Any]:
     """Faults under the file's keys."""
-    return faults.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return faults.to_json()

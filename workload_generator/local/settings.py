@@ -13,24 +13,21 @@ https://github.com/knative/serving/blob/main/config/core/configmaps/autoscaler.y
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
-
-from pydantic import ConfigDict, Field, PlainSerializer, PlainValidator, ValidationError, field_validator
-from pydantic_core import ErrorDetails
+from typing import Any
 
 from workload_generator.clock import NS_PER_MS, NS_PER_S, format_duration
 from workload_generator.document import Document, Location, closest, parse_document, read_document
 from workload_generator.errors import ExperimentError, Problem
-from workload_generator.sections import Section
+from workload_generator.sections import Found, Place, Section, key, named, read, scalar, section
 from workload_generator.values import (
-    Duration,
-    PositiveDuration,
-    PositiveWhole,
-    Text,
-    Whole,
+    DURATION,
+    POSITIVE_DURATION,
+    POSITIVE_WHOLE,
+    TEXT,
+    WHOLE,
     any_text,
     exact_number,
     plain,
@@ -104,11 +101,9 @@ def _interval(value: object) -> int:
     return duration_ns
 
 
-def _environment_name(value: object) -> str:
-    name = str(value)
+def _environment_name(name: str) -> None:
     if not name or "=" in name or "\0" in name:
         raise ValueError("is not the name of an environment variable")
-    return name
 
 
 def _environment_value(value: object) -> str:
@@ -138,128 +133,146 @@ def _policy(value: object) -> str:
     return str(value)
 
 
-_Url = Annotated[str, PlainValidator(url)]
-_AsNumber = PlainSerializer(plain, when_used="json")
-_Percentage = Annotated[Fraction, PlainValidator(_percentage), _AsNumber]
-_Positive = Annotated[Fraction, PlainValidator(_positive), _AsNumber]
-_ChangeRate = Annotated[Fraction, PlainValidator(_change_rate), _AsNumber]
-_Burst = Annotated[Fraction, PlainValidator(_burst), _AsNumber]
-_Share = Annotated[Fraction, PlainValidator(_share), _AsNumber]
-_WholeSeconds = Annotated[
-    int, PlainValidator(whole_seconds), PlainSerializer(format_duration, return_type=str, when_used="json")
-]
-_Interval = Annotated[
-    int, PlainValidator(_interval), PlainSerializer(format_duration, return_type=str, when_used="json")
-]
-_Environment = dict[
-    Annotated[str, PlainValidator(_environment_name)], Annotated[str, PlainValidator(_environment_value)]
-]
-
-
-def _kebab(name: str) -> str:
-    return name.removesuffix("_ns").replace("_", "-")
+_URL = scalar(url)
+_PERCENTAGE = scalar(_percentage, plain)
+_POSITIVE = scalar(_positive, plain)
+_SHARE = scalar(_share, plain)
+_INTERVAL = scalar(_interval, format_duration)
+_ENVIRONMENT = named(scalar(_environment_value), _environment_name)
 
 
 class _Settings(Section):
-    model_config = ConfigDict(alias_generator=_kebab)
+    @staticmethod
+    def spelling(name: str) -> str:
+        """Knative writes `stable-window`."""
+        return name.removesuffix("_ns").replace("_", "-")
 
 
+@dataclass(frozen=True, kw_only=True)
 class Faults(_Settings):
     """What goes wrong on request. Rates are shares of the requests, drawn from the platform's seed."""
 
-    latency_ns: Duration = 0
-    error_rate: _Share = Fraction(0)
-    error_status: Annotated[int, PlainValidator(_status)] = 500
-    reset_rate: _Share = Fraction(0)
-    slow_start_ns: Duration = 0
-    kill_every_ns: _Interval | None = None
+    stands = "under faults"
+
+    latency_ns: int = key(DURATION, 0)
+    error_rate: Fraction = key(_SHARE, Fraction(0))
+    error_status: int = key(scalar(_status), 500)
+    reset_rate: Fraction = key(_SHARE, Fraction(0))
+    slow_start_ns: int = key(DURATION, 0)
+    kill_every_ns: int | None = key(_INTERVAL, None)
 
 
+@dataclass(frozen=True, kw_only=True)
 class FaultRequest(Faults):
     """What `POST /_platform/faults` takes: a service, its faults from now on, and how many instances die at once."""
 
-    service: Text
-    kill: Whole = 0
+    service: str = key(TEXT)
+    kill: int = key(WHOLE, 0)
+    sets_faults: bool
+
+    @classmethod
+    def complete(cls, found: Found) -> None:
+        """Without any fault, those that stand are left as they are."""
+        found.values["sets_faults"] = bool(found.given & {each.field for each in Faults.described()})
 
     @property
     def faults(self) -> Faults:
         """The standing part."""
-        return Faults.model_construct(**{name: getattr(self, name) for name in Faults.model_fields})
+        return Faults(**{each.field: getattr(self, each.field) for each in Faults.described()})
 
 
+@dataclass(frozen=True, kw_only=True)
 class Settings(_Settings):
-    """One service. Windows and deadlines are nanoseconds; 0 is without limit for scales and concurrency."""
+    """One service. Windows and deadlines are nanoseconds; 0 is without limit for scales and concurrency.
 
-    function: Text | None = None
-    env: _Environment = Field(default_factory=dict)
-    container_concurrency: Whole = Field(default=0, alias="containerConcurrency")
-    timeout_seconds: PositiveWhole = Field(default=300, alias="timeoutSeconds")
-    target: _Positive | None = None
-    container_concurrency_target_default: _Positive = Fraction(100)
-    container_concurrency_target_percentage: _Percentage = Fraction(70)
-    stable_window_ns: _WholeSeconds = 10 * NS_PER_S
-    scale_to_zero_grace_period_ns: Duration = 0
-    panic_window_percentage: _Percentage = Fraction(10)
-    panic_threshold_percentage: _Percentage = Fraction(200)
-    max_scale_up_rate: _ChangeRate = Fraction(1000)
-    max_scale_down_rate: _ChangeRate = Fraction(2)
-    tick_interval_ns: _Interval = 2 * NS_PER_S
-    target_burst_capacity: _Burst = Fraction(200)
-    min_scale: Whole = 0
-    max_scale: Whole = 0
-    initial_scale: Whole = 1
-    queue_limit: PositiveWhole = 10_000
-    progress_deadline_ns: PositiveDuration = 30 * NS_PER_S
-    faults: Faults = Faults()
+    `given` are the fields that the file has, which stand above those of its defaults.
+    """
+
+    stands = "under defaults or a service"
+
+    function: str | None = key(TEXT, None)
+    env: dict[str, str] = key(_ENVIRONMENT, {})
+    container_concurrency: int = key(WHOLE, 0, name="containerConcurrency")
+    timeout_seconds: int = key(POSITIVE_WHOLE, 300, name="timeoutSeconds")
+    target: Fraction | None = key(_POSITIVE, None)
+    container_concurrency_target_default: Fraction = key(_POSITIVE, Fraction(100))
+    container_concurrency_target_percentage: Fraction = key(_PERCENTAGE, Fraction(70))
+    stable_window_ns: int = key(scalar(whole_seconds, format_duration), 10 * NS_PER_S)
+    scale_to_zero_grace_period_ns: int = key(DURATION, 0)
+    panic_window_percentage: Fraction = key(_PERCENTAGE, Fraction(10))
+    panic_threshold_percentage: Fraction = key(_PERCENTAGE, Fraction(200))
+    max_scale_up_rate: Fraction = key(scalar(_change_rate, plain), Fraction(1000))
+    max_scale_down_rate: Fraction = key(scalar(_change_rate, plain), Fraction(2))
+    tick_interval_ns: int = key(_INTERVAL, 2 * NS_PER_S)
+    target_burst_capacity: Fraction = key(scalar(_burst, plain), Fraction(200))
+    min_scale: int = key(WHOLE, 0)
+    max_scale: int = key(WHOLE, 0)
+    initial_scale: int = key(WHOLE, 1)
+    queue_limit: int = key(POSITIVE_WHOLE, 10_000)
+    progress_deadline_ns: int = key(POSITIVE_DURATION, 30 * NS_PER_S)
+    faults: Faults = key(section(Faults), Faults())
+    given: frozenset[str] = field(default=frozenset(), compare=False)
+
+    @classmethod
+    def complete(cls, found: Found) -> None:
+        """Remember what the file has."""
+        found.values["given"] = found.given
 
     def over(self, other: Settings) -> Settings:
         """These settings where they were given, `other` for the rest."""
-        return other.model_copy(update={name: getattr(self, name) for name in self.model_fields_set})
+        return replace(other, **{name: getattr(self, name) for name in self.given})
 
     def resolved(self) -> dict[str, Any]:
         """As JSON values under the file's keys, without the faults, which change."""
-        return self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"faults"})
+        return {name: value for name, value in self.to_json().items() if name != "faults"}
 
 
+@dataclass(frozen=True, kw_only=True)
 class EventFaults(_Settings):
     """What goes wrong with a trigger's events on purpose: shares of them, drawn from the platform's seed."""
 
-    loss: _Share = Fraction(0)
-    duplicates: _Share = Fraction(0)
-    delay_ns: Duration = 0
+    loss: Fraction = key(_SHARE, Fraction(0))
+    duplicates: Fraction = key(_SHARE, Fraction(0))
+    delay_ns: int = key(DURATION, 0)
 
 
+@dataclass(frozen=True, kw_only=True)
 class TriggerSettings(_Settings):
     """One trigger, under the names of Knative's delivery spec."""
 
-    subscriber: _Url
-    filter: _Environment = Field(default_factory=dict)
-    parallelism: Annotated[int, PlainValidator(_parallelism)] = 1
-    retry: Annotated[int, PlainValidator(_retries)] = 5
-    backoff_delay_ns: PositiveDuration = 200 * NS_PER_MS
-    backoff_policy: Annotated[str, PlainValidator(_policy)] = "exponential"
-    dead_letter_sink: _Url | None = None
-    faults: EventFaults = EventFaults()
+    subscriber: str = key(_URL)
+    filter: dict[str, str] = key(_ENVIRONMENT, {})
+    parallelism: int = key(scalar(_parallelism), 1)
+    retry: int = key(scalar(_retries), 5)
+    backoff_delay_ns: int = key(POSITIVE_DURATION, 200 * NS_PER_MS)
+    backoff_policy: str = key(scalar(_policy), "exponential")
+    dead_letter_sink: str | None = key(_URL, None)
+    faults: EventFaults = key(section(EventFaults), EventFaults())
 
 
+@dataclass(frozen=True, kw_only=True)
 class BrokerSettings(_Settings):
     """One broker."""
 
-    queue_limit: PositiveWhole = 100_000
-    triggers: dict[str, TriggerSettings] = Field(default_factory=dict)
+    queue_limit: int = key(POSITIVE_WHOLE, 100_000)
+    triggers: dict[str, TriggerSettings] = key(named(section(TriggerSettings)), {})
 
 
+def _bare_service(value: Any, place: Place) -> Settings:
+    """A service without a setting of its own is worth a line: it is one that is known from the start."""
+    return _SETTINGS.read({} if value is None else value, place)
+
+
+_SETTINGS = section(Settings)
+_SERVICE = replace(_SETTINGS, read=_bare_service)
+
+
+@dataclass(frozen=True, kw_only=True)
 class _File(_Settings):
-    seed: Whole | None = None
-    brokers: dict[str, BrokerSettings] = Field(default_factory=dict)
-    defaults: Settings = Settings()
-    services: dict[str, Settings] = Field(default_factory=dict)
-
-    @field_validator("services", mode="before")
-    @classmethod
-    def _bare_services(cls, value: Any) -> Any:
-        """A service without a setting of its own is worth a line: it is one that is known from the start."""
-        return {name: {} if own is None else own for name, own in value.items()} if isinstance(value, dict) else value
+    seed: int | None = key(WHOLE, None)
+    brokers: dict[str, BrokerSettings] = key(named(section(BrokerSettings)), {})
+    defaults: Settings = key(_SETTINGS, Settings())
+    services: dict[str, Settings] = key(named(_SERVICE), {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +289,7 @@ class PlatformConfig:
         return self.services.get(service, self.defaults)
 
 
-def load_config(path: Path | None, functions: Collection[str], flags: Mapping[str, object]) -> PlatformConfig:
+def load_config(path: Path | None, functions: Collection[str], flags: Mapping[str, Any]) -> PlatformConfig:
     """The platform's file, or the defaults without one; `flags` (by field) replace what it says of any service.
 
     Raises ExperimentError with every problem of the file.
@@ -284,28 +297,23 @@ def load_config(path: Path | None, functions: Collection[str], flags: Mapping[st
     file, problems = _File(), list[Problem]()
     if path is not None:
         document = read_document(path)
-        problems += document.problems
-        if document.data is not None:
-            read, found = _validated(_File, document)
-            file, problems = read or file, problems + found
+        found, problems = read(_File, replace(document, data={} if document.data is None else document.data))
+        file = found or file
         problems += _contradictions(document, functions)
     if problems:
         raise ExperimentError(sorted(problems, key=lambda problem: problem.line))
-    defaults = file.defaults.model_copy(update=dict(flags))
-    services = {name: own.over(file.defaults).model_copy(update=dict(flags)) for name, own in file.services.items()}
+    defaults = replace(file.defaults, **flags)
+    services = {name: replace(own.over(file.defaults), **flags) for name, own in file.services.items()}
     return PlatformConfig(defaults, services, file.seed, file.brokers)
 
 
 def read_fault_request(text: str) -> FaultRequest:
     """What a `POST /_platform/faults` says, in JSON or YAML. Raises ExperimentError with every problem."""
     document = parse_document("request", text)
-    problems = list(document.problems)
-    request = None
     if document.data is None:
-        problems.append(document.problem((), "is empty: name a service, and what is to go wrong"))
-    else:
-        request, found = _validated(FaultRequest, document)
-        problems += found
+        empty = document.problem((), "is empty: name a service, and what is to go wrong")
+        raise ExperimentError([*document.problems, empty])
+    request, problems = read(FaultRequest, document)
     if problems or request is None:
         raise ExperimentError(problems)
     return request
@@ -323,13 +331,13 @@ def _contradictions(document: Document, functions: Collection[str]) -> list[Prob
     """What each key alone cannot know, asked also when something else is wrong elsewhere."""
     data = document.data if isinstance(document.data, dict) else {}
     services = data.get("services")
-    defaults = _settings_in(data.get("defaults")) or Settings()
+    defaults = _settings_in(document, data.get("defaults")) or Settings()
     sections: list[tuple[Location, Any]] = [(("defaults",), data.get("defaults"))]
     if isinstance(services, dict):
         sections += [(("services", name), raw) for name, raw in services.items()]
     problems = []
     for at, raw in sections:
-        own = _settings_in(raw)
+        own = _settings_in(document, raw)
         merged = defaults if own is None else own.over(defaults)
         if own is not None and own.function is not None and own.function not in functions:
             near = closest(own.function, functions)
@@ -339,68 +347,13 @@ def _contradictions(document: Document, functions: Collection[str]) -> list[Prob
             message = "is neither a function's name nor one with a number: its key `function` has to say which it is of"
             problems.append(document.problem(at, message))
         if own is not None and merged.max_scale and merged.min_scale > merged.max_scale:
-            key = "min-scale" if "min_scale" in own.model_fields_set else "max-scale"
+            key = "min-scale" if "min_scale" in own.given else "max-scale"
             message = f"min-scale is {merged.min_scale}, which is above the max-scale of {merged.max_scale}"
             problems.append(document.problem((*at, key), message))
     return problems
 
 
-def _settings_in(raw: Any) -> Settings | None:
+def _settings_in(document: Document, raw: Any) -> Settings | None:
     """The section's settings, or None when it has problems of its own."""
-    try:
-        return Settings() if raw is None else Settings.model_validate(raw)
-    except ValidationError:
-        return None
-
-
-# From pydantic's errors to problems
-
-_Model = TypeVar("_Model", bound=_Settings)
-
-
-def _validated(kind: type[_Model], document: Document) -> tuple[_Model | None, list[Problem]]:
-    try:
-        return kind.model_validate(document.data), []
-    except ValidationError as error:
-        return None, [_problem(kind, document, detail) for detail in error.errors()]
-
-
-def _problem(kind: type[_Settings], document: Document, error: ErrorDetails) -> Problem:
-    path = error["loc"]
-    location = tuple(path[:-1] if path and path[-1] == "[key]" else path)
-    match error["type"]:
-        case "extra_forbidden":
-            message = _unknown_key(kind, location)
-        case "missing":
-            message = "has no value" if location in document.lines else "is missing"
-        case "value_error":
-            message = str(error["ctx"]["error"])
-        case "model_type" | "dict_type" | "model_attributes_type":
-            message = "must be a mapping, with lines of `key: value`"
-        case _:
-            message = error["msg"]
-    return document.problem(location, message)
-
-
-def _broker_section(names: list[str]) -> type[Section]:
-    """What a key under `brokers` stands in: `brokers.<name>.triggers.<name>.faults`."""
-    sections: dict[int, type[Section]] = {5: TriggerSettings, 6: EventFaults}
-    return sections.get(len(names), BrokerSettings)
-
-
-def _unknown_key(kind: type[_Settings], location: Location) -> str:
-    names = [part for part in location if isinstance(part, str)]
-    section: type[Section] = kind
-    if names[0] == "brokers":
-        section = _broker_section(names)
-    elif "faults" in names[:-1]:
-        section = Faults
-    elif len(names) > 1:
-        section = Settings
-    near = closest(names[-1], section.keys())
-    if near:
-        return f"unknown key; did you mean {near}?"
-    for other, where in ((Settings, "under defaults or a service"), (Faults, "under faults")):
-        if kind is _File and section is not other and names[-1] in other.keys():
-            return f"unknown key here; it belongs {where}"
-    return f"unknown key; known here: {', '.join(section.keys())}"
+    settings, _problems = read(Settings, replace(document, data={} if raw is None else raw, problems=()))
+    return settings

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import yaml
 
 from workload_generator.bundled import find_experiment
-from workload_generator.clock import NS_PER_S
+from workload_generator.clock import NS_PER_S, format_duration
 from workload_generator.cluster.scenarios.scenario import Cell, Condition, Mode, Scenario, Step, fingerprint, order
 from workload_generator.cluster.scenarios.state import Begun, Ran, State, StateFile
 from workload_generator.errors import BenchError, UsageError
@@ -146,7 +146,7 @@ class Campaign:
         if cell.rate is not None:
             flags.append(f"--rps={plain(cell.rate)}")
         if scenario.duration_ns is not None:
-            flags.append(f"--duration={scenario.model_dump(mode='json', by_alias=True)['duration']}")
+            flags.append(f"--duration={format_duration(scenario.duration_ns)}")
         if planned.experiment.seed is None:
             drawn = hashlib.sha256(f"{self.seed}/{planned.step.number}".encode()).digest()
             flags.append(f"--seed={int.from_bytes(drawn[:8]) >> 1}")

@@ -17,17 +17,15 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import orjson
-from pydantic import Field, PlainSerializer, PlainValidator, ValidationError, model_validator
-from pydantic_core import ErrorDetails
 
 from workload_generator.clock import NS_PER_S
-from workload_generator.document import Document, Location, Scalar, closest, read_document
+from workload_generator.document import Scalar, read_document
 from workload_generator.errors import ExperimentError, Problem
-from workload_generator.sections import Section
-from workload_generator.values import PositiveDuration, PositiveWhole, Rps, any_text, plain, positive_whole, short
+from workload_generator.sections import Section, key, many, named, read, scalar, section
+from workload_generator.values import POSITIVE_DURATION, POSITIVE_WHOLE, RPS, any_text, one_of, plain, short
 
 _LANGUAGE = "{language}"
 ALL = "all"
@@ -50,23 +48,6 @@ class Condition(StrEnum):
     ZERO = "zero"
 
 
-def _mode(value: object) -> Mode:
-    return Mode(_one_of(value, tuple(Mode)))
-
-
-def _condition(value: object) -> Condition:
-    return Condition(_one_of(value, tuple(Condition)))
-
-
-def _one_of(value: object, options: Sequence[str]) -> str:
-    text = any_text(value)
-    if text not in options:
-        near = closest(text, options)
-        hint = f": did you mean {near}?" if near else ""
-        raise ValueError(f"{short(text)} is none of {', '.join(options)}{hint}")
-    return text
-
-
 def _word(value: object) -> str:
     text = any_text(value)
     if not text or not text.replace("-", "").isalnum() or not text.isascii():
@@ -81,72 +62,70 @@ def _setting(value: object) -> str:
     return text
 
 
-_Word = Annotated[str, PlainValidator(_word)]
-_Setting = Annotated[str, PlainValidator(_setting)]
-_AsWord = PlainSerializer(str, return_type=str, when_used="json")
-_Mode = Annotated[Mode, PlainValidator(_mode), _AsWord]
-_Condition = Annotated[Condition, PlainValidator(_condition), _AsWord]
-_Concurrency = Annotated[int, PlainValidator(positive_whole)]
+_WORD = scalar(_word)
+_SETTING = scalar(_setting)
+_MODE = scalar(lambda value: Mode(one_of(value, tuple(Mode))), str)
+_CONDITION = scalar(lambda value: Condition(one_of(value, tuple(Condition))), str)
+_YES_OR_NO = scalar(lambda value: one_of(value, ("true", "false")) == "true")
 
 
+@dataclass(frozen=True, kw_only=True)
 class Patch(Section):
     """What is changed for the scenario and put back after it, under Knative's names."""
 
-    autoscaler: dict[str, _Setting] = Field(default_factory=dict)
+    autoscaler: dict[str, str] = key(named(_SETTING), {})
     """Keys of the ConfigMap `config-autoscaler`."""
-    container_concurrency: _Concurrency | None = None
+    container_concurrency: int | None = key(POSITIVE_WHOLE, None)
     """Of every service of the scenario."""
-    annotations: dict[str, _Setting] = Field(default_factory=dict)
+    annotations: dict[str, str] = key(named(_SETTING), {})
     """Of every service's revisions, without `autoscaling.knative.dev/`: `max-scale`."""
 
 
+@dataclass(frozen=True, kw_only=True)
 class Scenario(Section):
     """The file. Durations are nanoseconds; an axis without values is not part of the grid."""
 
-    scenario: _Word
-    experiment: _Setting
-    mode: _Mode = Mode.WARM
-    services: _Setting | None = None
-    languages: tuple[_Word, ...] = ()
-    together: Annotated[bool, PlainValidator(lambda value: _one_of(value, ("true", "false")) == "true")] = False
-    rates: tuple[Rps, ...] = ()
-    triggers: tuple[PositiveWhole, ...] = ()
-    parallelism: tuple[PositiveWhole, ...] = ()
-    duration_ns: PositiveDuration | None = None
-    repeats: PositiveWhole = 4
-    pods: PositiveWhole = 1
-    processes: PositiveWhole = 1
-    patch: Patch = Patch()
-    wait_at_most_ns: PositiveDuration = 600 * NS_PER_S
-    wait: tuple[_Condition, ...] = (Condition.READY, Condition.DRAINED)
+    scenario: str = key(_WORD)
+    experiment: str = key(_SETTING)
+    mode: Mode = key(_MODE, Mode.WARM)
+    services: str | None = key(_SETTING, None)
+    languages: tuple[str, ...] = key(many(_WORD), ())
+    together: bool = key(_YES_OR_NO, False)
+    rates: tuple[Fraction, ...] = key(many(RPS), ())
+    triggers: tuple[int, ...] = key(many(POSITIVE_WHOLE), ())
+    parallelism: tuple[int, ...] = key(many(POSITIVE_WHOLE), ())
+    duration_ns: int | None = key(POSITIVE_DURATION, None)
+    repeats: int = key(POSITIVE_WHOLE, 4)
+    pods: int = key(POSITIVE_WHOLE, 1)
+    processes: int = key(POSITIVE_WHOLE, 1)
+    patch: Patch = key(section(Patch), Patch())
+    wait_at_most_ns: int = key(POSITIVE_DURATION, 600 * NS_PER_S)
+    wait: tuple[Condition, ...] = key(many(_CONDITION), (Condition.READY, Condition.DRAINED))
 
-    @model_validator(mode="after")
-    def _fits(self) -> Scenario:
-        """What no key alone can know."""
+    def misfits(self) -> list[str]:
+        """What is wrong with it as a whole."""
         problems = []
         event = self.mode is Mode.EVENT
         if event:
             problems += [
-                f"{key} means nothing with mode: event" for key in ("languages", "services") if getattr(self, key)
+                f"{name} means nothing with mode: event" for name in ("languages", "services") if getattr(self, name)
             ]
         elif self.triggers or self.parallelism:
             problems.append("triggers and parallelism need mode: event")
         if not event and not self.services:
             problems.append("services is missing: which services the requests are for, such as empty-{language}-http-0")
-        for key in ("experiment", "services"):
-            if _LANGUAGE in (getattr(self, key) or "") and not self.languages:
-                problems.append(f"{key} has {_LANGUAGE}, but there are no languages")
+        for name in ("experiment", "services"):
+            if _LANGUAGE in (getattr(self, name) or "") and not self.languages:
+                problems.append(f"{name} has {_LANGUAGE}, but there are no languages")
         if self.together and _LANGUAGE in self.experiment:
             problems.append(f"together runs all languages in one experiment, so experiment cannot have {_LANGUAGE}")
         if self.mode is Mode.COLD and (self.pods > 1 or self.processes > 1):
             problems.append("cold-start rounds cannot be shared: pods and processes have to be 1")
-        for key in ("languages", "rates", "triggers", "parallelism"):
-            values = getattr(self, key)
+        for name in ("languages", "rates", "triggers", "parallelism"):
+            values = getattr(self, name)
             if len(set(values)) < len(values):
-                problems.append(f"{key} has a value twice; repeats says how often")
-        if problems:
-            raise ValueError("; ".join(problems))
-        return self
+                problems.append(f"{name} has a value twice; repeats says how often")
+        return problems
 
     def cells(self) -> list[Cell]:
         """The grid, in the file's order."""
@@ -216,7 +195,7 @@ def order(scenario: Scenario, seed: int) -> list[Step]:
 def fingerprint(scenario: Scenario, platform: str, experiments: Mapping[str, bytes]) -> str:
     """A sha256 of all that decides what is run: the scenario with its flags, the platform, the experiments' files."""
     files = {name: hashlib.sha256(content).hexdigest() for name, content in experiments.items()}
-    whole = {"scenario": scenario.model_dump(mode="json"), "platform": platform, "experiments": files}
+    whole = {"scenario": scenario.to_json(), "platform": platform, "experiments": files}
     return hashlib.sha256(orjson.dumps(whole, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
@@ -229,17 +208,14 @@ def load_scenario(path: Path, flags: Mapping[str, Any]) -> Scenario:
     document = read_document(path)
     given = {key: _scalars(value) for key, value in flags.items()}
     data = document.data
-    problems = list(document.problems)
     if data is None:
-        problems.append(Problem(document.file, 0, "", "is empty: a scenario has a name, an experiment and a grid"))
-        raise ExperimentError(problems)
+        empty = Problem(document.file, 0, "", "is empty: a scenario has a name, an experiment and a grid")
+        raise ExperimentError([*document.problems, empty])
     if isinstance(data, dict):
         document = replace(document, data={**data, **given})
-    scenario = None
-    try:
-        scenario = Scenario.model_validate(document.data)
-    except ValidationError as error:
-        problems += [_problem(document, detail) for detail in error.errors()]
+    scenario, problems = read(Scenario, document)
+    if scenario is not None:
+        problems += [document.problem((), each) for each in scenario.misfits()]
     if problems or scenario is None:
         of_flags = [each for each in problems if each.key.partition("[")[0] in given]
         of_file = [each for each in problems if each not in of_flags]
@@ -250,30 +226,3 @@ def load_scenario(path: Path, flags: Mapping[str, Any]) -> Scenario:
 
 def _scalars(value: Any) -> Any:
     return [Scalar(each) for each in value] if isinstance(value, list) else Scalar(value)
-
-
-_SECTIONS: Mapping[Location, type[Section]] = {(): Scenario, ("patch",): Patch}
-
-
-def _problem(document: Document, error: ErrorDetails) -> Problem:
-    path = error["loc"]
-    location = tuple(path[:-1] if path and path[-1] == "[key]" else path)
-    section = _SECTIONS.get(location[:-1])
-    if section is not None and location and location[-1] in section.model_fields:
-        location = (*location[:-1], section.model_fields[str(location[-1])].alias or location[-1])
-    match error["type"]:
-        case "extra_forbidden":
-            keys = _SECTIONS[location[:-1]].keys()
-            near = closest(str(location[-1]), keys)
-            message = f"unknown key; did you mean {near}?" if near else f"unknown key; known here: {', '.join(keys)}"
-        case "missing":
-            message = "has no value" if location in document.lines else "is missing"
-        case "value_error":
-            message = str(error["ctx"]["error"])
-        case "model_type" | "dict_type" | "model_attributes_type":
-            message = "must be a mapping, with lines of `key: value`"
-        case "tuple_type":
-            message = "must be a list, such as [1000, 2000]"
-        case _:
-            message = error["msg"]
-    return document.problem(location, message)

@@ -10,22 +10,21 @@ Rules:
 from __future__ import annotations
 
 import codecs
-import difflib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from workload_generator.errors import ExperimentError, Problem
 
 Location = tuple[str | int, ...]
 """Keys and list indexes from the top of the file: `("targets", 0, "url")`."""
 
+_Node = Any  # a yaml.Node: its stubs lack `id`, and yaml is imported only where a file is read
 _MOST_NODES = 100_000
 _STANDARD_TAG = "tag:yaml.org,2002:"
 _MERGE = _STANDARD_TAG + "merge"
+_SCALAR, _SEQUENCE, _MAPPING = "scalar", "sequence", "mapping"  # kinds of nodes
 _NOTHING = frozenset({"", "~", "null", "Null", "NULL"})
 
 
@@ -67,6 +66,8 @@ def read_document(path: Path) -> Document:
 
 def parse_document(file: str, text: str) -> Document:
     """YAML (and so JSON) text as a document; `file` is what problems call it. Raises ExperimentError as above."""
+    import yaml  # 35 ms, which commands that read no file do not pay
+
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
@@ -114,6 +115,8 @@ def key_text(location: Location) -> str:
 
 def closest(word: str, options: Collection[str]) -> str | None:
     """The option that `word` was probably meant to be; upper case, hyphens and underscores do not count."""
+    import difflib  # only a mistake needs it
+
     plain = {_plain(option): option for option in options}
     matches = difflib.get_close_matches(_plain(word), plain, n=1, cutoff=0.7)
     return plain[matches[0]] if matches else None
@@ -137,14 +140,14 @@ class _Reading:
     _open: set[int] = field(default_factory=set)  # the collections that we are inside of
     _nodes: int = 0
 
-    def value(self, node: yaml.Node, at: Location) -> Any:
+    def value(self, node: _Node, at: Location) -> Any:
         self.lines.setdefault(at, node.start_mark.line + 1)
         self._nodes += 1
         if self._nodes > _MOST_NODES:
             raise _unreadable(self.file, node.start_mark.line + 1, "not usable: aliases make it endlessly large")
         if not node.tag.startswith(_STANDARD_TAG):
             self._add(node, at, f"the tag {node.tag} means nothing here")
-        if isinstance(node, yaml.ScalarNode):
+        if node.id == _SCALAR:
             quoted = node.style is not None
             return None if not quoted and node.value in _NOTHING else Scalar(node.value, quoted)
         if id(node) in self._open:
@@ -152,13 +155,13 @@ class _Reading:
             return None
         self._open.add(id(node))
         try:
-            if isinstance(node, yaml.SequenceNode):
+            if node.id == _SEQUENCE:
                 return [self.value(item, (*at, index)) for index, item in enumerate(node.value)]
             return self._mapping(node, at)
         finally:
             self._open.discard(id(node))
 
-    def _mapping(self, node: yaml.Node, at: Location) -> dict[str, Any]:
+    def _mapping(self, node: _Node, at: Location) -> dict[str, Any]:
         result: dict[str, Any] = {}
         for key, value in self._own(node, at):
             here = (*at, key.value)
@@ -174,20 +177,20 @@ class _Reading:
                 result[key.value] = self.value(value, here)
         return result
 
-    def _own(self, node: yaml.Node, at: Location) -> Iterator[tuple[yaml.ScalarNode, yaml.Node]]:
+    def _own(self, node: _Node, at: Location) -> Iterator[tuple[_Node, _Node]]:
         for key, value in node.value:
-            if not isinstance(key, yaml.ScalarNode):
+            if key.id != _SCALAR:
                 self._add(key, at, "a key must be a word")
             elif key.tag != _MERGE:
                 yield key, value
 
-    def _merged(self, node: yaml.Node, at: Location) -> Iterator[tuple[yaml.ScalarNode, yaml.Node]]:
+    def _merged(self, node: _Node, at: Location) -> Iterator[tuple[_Node, _Node]]:
         for key, value in node.value:
             if key.tag != _MERGE:
                 continue
-            sources: Iterable[yaml.Node] = value.value if isinstance(value, yaml.SequenceNode) else [value]
+            sources: Iterable[_Node] = value.value if value.id == _SEQUENCE else [value]
             for source in sources:
-                if not isinstance(source, yaml.MappingNode) or id(source) in self._open:
+                if source.id != _MAPPING or id(source) in self._open:
                     self._add(key, at, "<< takes the alias of a mapping, or a list of them")
                     continue
                 self._open.add(id(source))
@@ -195,5 +198,5 @@ class _Reading:
                 yield from self._merged(source, at)
                 self._open.discard(id(source))
 
-    def _add(self, node: yaml.Node, at: Location, message: str) -> None:
+    def _add(self, node: _Node, at: Location, message: str) -> None:
         self.problems.append(Problem(self.file, node.start_mark.line + 1, key_text(at), message))

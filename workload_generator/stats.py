@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hdrh.histogram import HdrHistogram
+if TYPE_CHECKING:
+    from hdrh.histogram import HdrHistogram
 
 BEYOND = math.inf
 
@@ -30,6 +31,8 @@ class Histogram:
     __slots__ = ("_hdr", "_waiting", "beyond", "max_us", "min_us")
 
     def __init__(self) -> None:
+        from hdrh.histogram import HdrHistogram  # not for commands that only name a threshold
+
         self._hdr = HdrHistogram(1, _HIGHEST_US, _DIGITS)
         self._waiting: Counter[int] = Counter()  # counted, but not in the buckets yet: counting is a loop in C
         self.beyond = 0
@@ -106,7 +109,7 @@ class Histogram:
     def from_json(cls, doc: dict[str, Any]) -> Histogram:
         """The histogram that `to_json` wrote."""
         histogram = cls()
-        histogram._hdr = HdrHistogram.decode(doc["hdr"])
+        histogram._hdr = histogram._hdr.decode(doc["hdr"])
         histogram.beyond, histogram.min_us, histogram.max_us = doc["beyond"], doc["min"], doc["max"]
         return histogram
 

@@ -20,6 +20,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from workload_generator.direct import open_directly
+
 SERVICE = "empty-python-http-0"
 KN_BENCH = "import sys; from workload_generator.__main__ import kn_bench; sys.exit(kn_bench())"
 QUANTILES = ("p50", "p99")
@@ -72,14 +74,14 @@ def started(platform: subprocess.Popen[str]) -> str:
 
 def get(url: str) -> bytes:
     """The body of one response."""
-    with urllib.request.urlopen(asking(url), timeout=30) as response:
+    with open_directly(asking(url), 30) as response:
         body: bytes = response.read()
     return body
 
 
 def held_ms(url: str) -> float:
     """How long the platform held one request, on a connection of its own."""
-    with urllib.request.urlopen(asking(url), timeout=30) as response:
+    with open_directly(asking(url), 30) as response:
         response.read()
         return float(response.headers["x-platform-queue-ms"])
 

@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +16,7 @@ from typing import Any
 import yaml
 
 from workload_generator.children import start_child
+from workload_generator.direct import open_directly
 from workload_generator.errors import BenchError
 from workload_generator.load.platforms import LOCAL, platform_of
 from workload_generator.local.fanout import BROKER, PARALLELISM, FanOut
@@ -118,7 +118,7 @@ class Embedded:
 
     def _ask(self, path: str) -> Any:
         try:
-            with urllib.request.urlopen(f"{self.url}{path}", timeout=_ANSWER_S) as response:
+            with open_directly(f"{self.url}{path}", _ANSWER_S) as response:
                 return json.load(response)
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise BenchError(f"the platform does not answer any more: {error}") from None
@@ -200,7 +200,7 @@ def _until_none(count: Callable[[], int], within_s: float, what: str) -> None:
 
 def _answers(port: int) -> bool:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=_ANSWER_S):
+        with open_directly(f"http://127.0.0.1:{port}/healthz", _ANSWER_S):
             return True
     except (OSError, http.client.HTTPException):
         return False

@@ -27,6 +27,7 @@ from workload_generator.cluster.scenarios.runner import Campaign, Deployment, Jo
 from workload_generator.cluster.scenarios.scenario import Condition, Scenario, load_scenario
 from workload_generator.cluster.scenarios.state import StateFile
 from workload_generator.codec import CodecError, decode
+from workload_generator.direct import open_directly
 from workload_generator.embedded import Embedded, Receivers
 from workload_generator.errors import BenchError, ExperimentError, UsageError
 from workload_generator.extraction import extract_and_show
@@ -256,7 +257,7 @@ class LocalPlatform:
         """An instance of it, as every new revision has one first."""
         request = urllib.request.Request(f"{self._embedded.url}/health/readiness", headers={"Host": service})
         try:
-            with urllib.request.urlopen(request, timeout=_ANSWER_S):
+            with open_directly(request, _ANSWER_S):
                 pass
         except urllib.error.HTTPError as error:
             why = error.read().decode("utf-8", "replace").strip()

@@ -202,8 +202,9 @@ class Pod:
 
 GET = """
 import sys, urllib.error, urllib.request
+directly = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 try:
-    answer = urllib.request.urlopen("http://127.0.0.1:8080" + sys.argv[1])
+    answer = directly.open("http://127.0.0.1:8080" + sys.argv[1])
 except urllib.error.HTTPError as error:
     answer = error
 except OSError:

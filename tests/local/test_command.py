@@ -19,6 +19,7 @@ import pytest
 
 from tests.test_quickstart import KN_BENCH, descendants, gone
 from workload_generator.bench import main
+from workload_generator.direct import open_directly
 
 
 @contextlib.contextmanager
@@ -38,7 +39,7 @@ def command(*flags: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 def get(url: str, host: str = "empty-python-http-0.functions.svc.cluster.local") -> bytes:
     request = urllib.request.Request(url, headers={"Host": host})
-    with urllib.request.urlopen(request, timeout=30) as response:
+    with open_directly(request, 30) as response:
         body: bytes = response.read()
     return body
 

@@ -15,7 +15,6 @@ import threading
 import time
 import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from tests.kube.fake_api import FakeApi, in_thread
 from workload_generator import bench
 from workload_generator.cluster.prometheus import tsdb
 from workload_generator.cluster.prometheus.snapshot import server_of
+from workload_generator.direct import open_directly
 from workload_generator.errors import BenchError
 from workload_generator.kube import resources as kinds
 from workload_generator.kube.resources import Object
@@ -53,7 +53,7 @@ def wait_for(what: str, look: Callable[[], Any]) -> Any:
 
 def query(port: int, path: str, **params: Any) -> Any:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}?{urllib.parse.urlencode(params)}") as response:
+        with open_directly(f"http://127.0.0.1:{port}{path}?{urllib.parse.urlencode(params)}", 30) as response:
             body = response.read()
     except (urllib.error.URLError, ConnectionError):
         return None

@@ -11,6 +11,7 @@ import contextlib
 import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -18,6 +19,7 @@ import aiohttp
 from workload_generator import __version__
 from workload_generator.kube.credentials import Access, Credentials
 from workload_generator.kube.errors import ApiError, Busy, Unauthorized, Unreachable, error_of
+from workload_generator.kube.proxies import proxy_for
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
 _CONNECT_S = 10.0
@@ -40,12 +42,12 @@ class Connection:
 
     def __init__(self, credentials: Credentials, access: Access, patience_s: float, timeout_s: float) -> None:
         self._credentials = credentials
-        self._access = access
+        self._access = _with_proxy(access)
         self._patience_s = patience_s
         self._timeout_s = timeout_s
         self._renewing = asyncio.Lock()
         self._session = aiohttp.ClientSession(
-            headers={"User-Agent": f"kn-bench/{__version__}", "Accept": "application/json"}, trust_env=True
+            headers={"User-Agent": f"kn-bench/{__version__}", "Accept": "application/json"}
         )
 
     @property
@@ -152,4 +154,9 @@ class Connection:
         """Load the credentials again, once for all who were refused with the same ones."""
         async with self._renewing:
             if self._access is refused:
-                self._access = await self._credentials.load()
+                self._access = _with_proxy(await self._credentials.load())
+
+
+def _with_proxy(access: Access) -> Access:
+    """With the environment's proxy, unless the kubeconfig names one. Raises UsageError."""
+    return replace(access, proxy=access.proxy or proxy_for(access.server))

@@ -1,0 +1,73 @@
+"""The proxy that the environment names is asked for nothing that is on this machine, by no command of ours."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from tests.support import Generator
+from workload_generator.embedded import Embedded, Receivers
+from workload_generator.errors import BenchError
+from workload_generator.load.clocks import measured_clock
+from workload_generator.load.platforms import LOCAL, platform_of
+from workload_generator.scenarios import LocalPlatform
+from workload_generator.watching import watcher_of_local
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
+    """What the environment's proxy was asked; it refuses everything."""
+    asked: list[bytes] = []
+
+    def refuse() -> None:
+        while True:
+            connection, _ = listening.accept()
+            with connection:
+                asked.append(connection.recv(4096))
+                if not asked[-1]:
+                    return
+                connection.sendall(b"HTTP/1.1 502 Proxy\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        proxy = "{}:{}".format(*listening.getsockname())
+        for name in ("http_proxy", "https_proxy", "all_proxy"):
+            monkeypatch.setenv(name, f"http://{proxy}")
+            monkeypatch.setenv(name.upper(), f"http://{proxy}")
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        try:
+            yield asked
+        finally:
+            socket.create_connection(listening.getsockname()).close()
+            thread.join()
+
+
+async def test_no_command_asks_the_proxy(asked: list[bytes], tmp_path: Path) -> None:
+    generator = Generator(tmp_path)
+    with (
+        Embedded(None, tmp_path / "said", tmp_path) as platform,
+        Receivers(platform, tmp_path),
+    ):
+        assert platform.instances() == 0
+        platform.wait_for_delivery()
+        assert platform_of(platform.url) == LOCAL
+        assert measured_clock({"EVENT_LOGGER_URL": platform.logger_url}) is not None
+        with pytest.raises(BenchError, match="does not become ready: 404"):
+            LocalPlatform._start(cast(LocalPlatform, SimpleNamespace(_embedded=platform)), "unknown")
+        watcher = watcher_of_local(platform.url)
+        assert await watcher.open() is None
+        await watcher.close()
+        experiment = generator.experiment("http://unknown.functions.svc.cluster.local/", rate={"duration": "100ms"})
+        flags = [f"--config={experiment}", f"--log-dir={generator.logs}", "--progress=none", "--output=json"]
+        await asyncio.to_thread(platform.generate, flags, event=False)
+    assert {line["status"] for line in generator.read_log() if line["event"] == "request"} == {404}
+    assert not asked

@@ -12,10 +12,10 @@ from typing import cast
 
 import pytest
 
+from tests.local.platforms import local
 from tests.support import Generator
-from workload_generator.embedded import Embedded, Receivers
+from workload_generator.embedded import Embedded, _answers
 from workload_generator.errors import BenchError
-from workload_generator.load.clocks import measured_clock
 from workload_generator.load.platforms import LOCAL, platform_of
 from workload_generator.scenarios import LocalPlatform
 from workload_generator.watching import watcher_of_local
@@ -53,21 +53,25 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
 
 async def test_no_command_asks_the_proxy(asked: list[bytes], tmp_path: Path) -> None:
     generator = Generator(tmp_path)
-    with (
-        Embedded(None, tmp_path / "said", tmp_path) as platform,
-        Receivers(platform, tmp_path),
-    ):
-        assert platform.instances() == 0
-        platform.wait_for_delivery()
-        assert platform_of(platform.url) == LOCAL
-        assert measured_clock({"EVENT_LOGGER_URL": platform.logger_url}) is not None
-        with pytest.raises(BenchError, match="does not become ready: 404"):
-            LocalPlatform._start(cast(LocalPlatform, SimpleNamespace(_embedded=platform)), "unknown")
+    experiment = generator.experiment("http://unknown.functions.svc.cluster.local/", rate={"duration": "100ms"})
+    flags = [f"--config={experiment}", f"--log-dir={generator.logs}", "--progress=none", "--output=json"]
+    async with local(tmp_path) as platform:
+        embedded = Embedded(None, tmp_path / "said", tmp_path)
+        embedded.url = platform.url
+        scenarios = cast(LocalPlatform, SimpleNamespace(_embedded=embedded))
         watcher = watcher_of_local(platform.url)
         assert await watcher.open() is None
         await watcher.close()
-        experiment = generator.experiment("http://unknown.functions.svc.cluster.local/", rate={"duration": "100ms"})
-        flags = [f"--config={experiment}", f"--log-dir={generator.logs}", "--progress=none", "--output=json"]
-        await asyncio.to_thread(platform.generate, flags, event=False)
+
+        def command() -> None:
+            assert platform_of(platform.url) == LOCAL
+            assert embedded.instances() == 0
+            embedded.wait_for_delivery()
+            assert not _answers(platform.port)  # it has no such path
+            with pytest.raises(BenchError, match="does not become ready: 404"):
+                LocalPlatform._start(scenarios, "unknown")
+            embedded.generate(flags, event=False)
+
+        await asyncio.to_thread(command)
     assert {line["status"] for line in generator.read_log() if line["event"] == "request"} == {404}
     assert not asked

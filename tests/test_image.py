@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
+
+from workload_generator import __version__
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "Dockerfile.wg").read_text()
@@ -27,8 +28,7 @@ def test_both_stages_have_one_pinned_base_and_the_last_a_numeric_user() -> None:
 
 
 def test_the_version_is_the_packages() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert re.findall(r"^ARG VERSION=(.+)$", LAST, re.MULTILINE) == [project["version"]]
+    assert re.findall(r"^ARG VERSION=(.+)$", LAST, re.MULTILINE) == [__version__]
 
 
 def test_nothing_but_what_is_copied_reaches_the_build() -> None:

@@ -38,3 +38,10 @@ def test_nothing_but_what_is_copied_reaches_the_build() -> None:
     assert lines[0] == "*"
     assert {line[1:] for line in lines if line.startswith("!")} == sources
     assert all((ROOT / source).exists() for source in sources)
+
+
+def test_the_build_compiles_what_a_read_only_root_cannot() -> None:
+    build, last = TEXT[: -len(LAST)], LAST
+    assert re.search(r"^ENV UV_COMPILE_BYTECODE=1 PYC_INVALIDATION_MODE=UNCHECKED_HASH ", build, re.MULTILINE)
+    assert build.index("UV_COMPILE_BYTECODE") < build.index("RUN uv sync")
+    assert re.search(r"^RUN python -m compileall .*--invalidation-mode unchecked-hash ", last, re.MULTILINE)

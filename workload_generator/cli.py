@@ -65,8 +65,10 @@ def _command(options: argparse.Namespace) -> Callable[[], int]:
         from workload_generator.planning import check
 
         return lambda: check(options, elsewhere)
-    if options.cold_start:
-        import workload_generator.watching  # noqa: F401 - the run will need it; other runs do not pay for it
+    if options.cold_start:  # what only some runs need: they would load it themselves, when a signal can be lost there
+        import workload_generator.watching  # noqa: F401
+    if options.event:
+        import cloudevents.core.bindings.http  # noqa: F401
     from workload_generator.running import run
 
     return lambda: run(options, elsewhere)

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from workload_generator.children import signals_held
 from workload_generator.errors import BenchError, UsageError
 from workload_generator.results.figures import rich_table
 
@@ -158,9 +159,10 @@ class MissingExtra(BenchError):
 
 @contextmanager
 def _extra() -> Iterator[None]:
-    """Around the import of what needs the extra."""
+    """Around the import of what needs the extra. Signals wait: what a handler raises there can be lost."""
     try:
-        yield
+        with signals_held():
+            yield
     except ImportError as error:
         raise MissingExtra(
             f"this needs the libraries of the extra `results` ({error.name} is missing): "

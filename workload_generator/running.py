@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import encodings.idna  # noqa: F401 - what is connected to a name needs it
 import sys
 from dataclasses import replace
 from urllib.parse import urlsplit
@@ -84,7 +85,7 @@ def _print_summary(outcome: Outcome, output: str) -> None:
         print_lines([_json(outcome.summary.to_json())])
         return
     try:
-        terminal = Terminal(file=sys.stdout, highlight=False)
+        terminal = Terminal(file=sys.stdout, highlight=False, emoji=False)
         if not terminal.is_terminal:
             terminal.width = _PIPE_COLUMNS
         outcome.summary.print(terminal)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 from workload_generator import __version__
@@ -29,6 +30,10 @@ def test_both_stages_have_one_pinned_base_and_the_last_a_numeric_user() -> None:
 
 def test_the_version_is_the_packages() -> None:
     assert re.findall(r"^ARG VERSION=(.+)$", LAST, re.MULTILINE) == [__version__]
+
+
+def test_the_installed_version_is_the_packages() -> None:
+    assert metadata.version("knative-bench") == __version__
 
 
 def test_nothing_but_what_is_copied_reaches_the_build() -> None:

@@ -39,13 +39,16 @@ except SystemExit as stopped:
 print(json.dumps([code, sorted(sys.modules)]), file=sys.stderr)
 """
 LATE = """
-import json, sys
+import json, os, sys
 from workload_generator.cli import prepare
 command = prepare()
-before = set(sys.modules)
+said = os.open(os.environ["SAID"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+sys.addaudithook(lambda event, args: event == "import" and os.write(said, f"{args[0]}\\n".encode()))
 code = command()
-print(json.dumps([code, sorted(sys.modules.keys() - before)]), file=sys.stderr)
+with open(os.environ["SAID"]) as names:
+    print(json.dumps([code, names.read().split()]), file=sys.stderr)
 """
+"""Forked workers have the hook, too."""
 
 
 def modules(program: str, *words: str, env: dict[str, str] | None = None) -> tuple[int, list[str]]:
@@ -95,6 +98,7 @@ def test_a_run_loads_nothing_when_it_has_begun(flags: str, tmp_path: Path) -> No
     path = tmp_path / "experiment.yaml"
     path.write_text(EXPERIMENT)
     words = [f"--config={path}", f"--log-dir={tmp_path}", "--progress=none", *flags.split()]
-    code, late = modules(LATE, *words, env={"K_SINK": "http://127.0.0.1:1/", "TMPDIR": str(tmp_path)})
+    env = {"K_SINK": "http://127.0.0.1:1/", "TMPDIR": str(tmp_path), "SAID": str(tmp_path / "said")}
+    code, late = modules(LATE, *words, env=env)
     assert code in (0, 3)
     assert late == []

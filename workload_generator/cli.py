@@ -61,14 +61,14 @@ def _command(options: argparse.Namespace) -> Callable[[], int]:
 
         return lambda: show_self_test(options.output)
     elsewhere = options.dev_url or (DEV_URL if options.dev else None)
+    if options.event:  # what only some runs need: they would load it themselves, when a signal can be lost there
+        import cloudevents.core.bindings.http  # noqa: F401
     if options.check:
         from workload_generator.planning import check
 
         return lambda: check(options, elsewhere)
-    if options.cold_start:  # what only some runs need: they would load it themselves, when a signal can be lost there
+    if options.cold_start:
         import workload_generator.watching  # noqa: F401
-    if options.event:
-        import cloudevents.core.bindings.http  # noqa: F401
     from workload_generator.running import run
 
     return lambda: run(options, elsewhere)

@@ -45,6 +45,7 @@ def extract_and_show(logs: Path, db: Path, console: Console | None = None, hours
         print_lines([counts])
         return report
     with signals_held():
+        import hdrh.histogram  # noqa: F401 - the tables load it with the first histogram
         from rich.console import Console
         from rich.markup import escape
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import yaml  # noqa: F401 - `document` loads it with the first file, when signals raise already
+
 from workload_generator.arrivals import WHOLE, Shard, cold_start_rounds, describe_cold_start
 from workload_generator.bundled import find_experiment
 from workload_generator.clock import format_duration

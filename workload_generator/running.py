@@ -12,6 +12,7 @@ import sys
 from dataclasses import replace
 from urllib.parse import urlsplit
 
+import hdrh.histogram  # noqa: F401 - `stats` loads it with the first histogram
 import orjson
 import uvloop
 

@@ -36,7 +36,7 @@ fix:
     uv run --locked ruff check --fix .
 
 # Every measurement; each writes its section of bench/RESULTS.md, the functions' their own table
-bench: bench-load bench-open bench-truth bench-processes bench-memory bench-local bench-eventing bench-extract bench-report bench-top bench-functions
+bench: bench-load bench-open bench-truth bench-processes bench-memory bench-local bench-eventing bench-extract bench-report bench-top bench-startup bench-functions
 
 # The closed loop beside its peers: wrk, hey, h2load, ab, a Go client, Locust, and what else there is
 bench-load *ARGS:
@@ -105,3 +105,7 @@ test-infrastructure *ARGS:
 # A tick of `kn-bench top` with 100 nodes and 10,000 pods: its time and memory
 bench-top *ARGS:
     uv run --locked python bench/top.py {{ARGS}}
+
+# Commands that have nothing to wait for, beside `import asyncio, json`
+bench-startup *ARGS:
+    uv run --locked python bench/startup.py {{ARGS}}

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import tomllib
+from importlib import metadata
 from pathlib import Path
+
+from workload_generator import __version__
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "Dockerfile.wg").read_text()
@@ -27,8 +29,11 @@ def test_both_stages_have_one_pinned_base_and_the_last_a_numeric_user() -> None:
 
 
 def test_the_version_is_the_packages() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert re.findall(r"^ARG VERSION=(.+)$", LAST, re.MULTILINE) == [project["version"]]
+    assert re.findall(r"^ARG VERSION=(.+)$", LAST, re.MULTILINE) == [__version__]
+
+
+def test_the_installed_version_is_the_packages() -> None:
+    assert metadata.version("knative-bench") == __version__
 
 
 def test_nothing_but_what_is_copied_reaches_the_build() -> None:
@@ -38,3 +43,10 @@ def test_nothing_but_what_is_copied_reaches_the_build() -> None:
     assert lines[0] == "*"
     assert {line[1:] for line in lines if line.startswith("!")} == sources
     assert all((ROOT / source).exists() for source in sources)
+
+
+def test_the_build_compiles_what_a_read_only_root_cannot() -> None:
+    build, last = TEXT[: -len(LAST)], LAST
+    assert re.search(r"^ENV UV_COMPILE_BYTECODE=1 PYC_INVALIDATION_MODE=UNCHECKED_HASH ", build, re.MULTILINE)
+    assert build.index("UV_COMPILE_BYTECODE") < build.index("RUN uv sync")
+    assert re.search(r"^RUN python -m compileall .*--invalidation-mode unchecked-hash ", last, re.MULTILINE)

@@ -17,7 +17,6 @@ import signal
 import subprocess
 import sys
 import time
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ import pytest
 import yaml
 
 from tests import needs
-from workload_generator import cli
+from workload_generator import __version__, cli
 from workload_generator.bundled import bundled_experiments
 from workload_generator.catalog import load_catalog
 from workload_generator.eventing.commands import receiver_parser
@@ -328,10 +327,9 @@ def test_every_target_of_the_experiments_is_a_service() -> None:
 
 
 def test_images_have_the_packages_version() -> None:
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     images = re.findall(r"image: (\S+)", "".join(rendered(folder) for folder in [*FOLDERS, *EVENTING]))
     assert len(images) > 10
-    assert {image.rpartition(":")[2] for image in images} == {version}
+    assert {image.rpartition(":")[2] for image in images} == {__version__}
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

@@ -177,8 +177,12 @@ def _keep(request: bytes, descriptors: list[int]) -> None:
 
 
 if __name__ == "__main__":
+    import cloudevents.core.bindings.http  # noqa: F401 - these are what takes the time
+
     import workload_generator.cli
-    import workload_generator.load.serve  # noqa: F401 - it is what takes the time
+    import workload_generator.load.serve
+    import workload_generator.running
+    import workload_generator.watching  # noqa: F401
     from workload_generator.__main__ import workload_generator as run
 
     _serve(socket.socket(fileno=int(sys.argv[1])))

@@ -1,7 +1,8 @@
-"""Where the commands begin: signals first, since loading the rest takes half a second.
+"""Where the commands begin: signals first, since loading the rest takes a while.
 
 While modules load nothing has begun that would have to be cleaned up, and an exception can be lost in the import
 system's own callbacks: a signal ends the process at once. Later it raises SystemExit, so that contexts are left.
+So `prepare` reads the flags and loads what they ask for; what it returns does it, and loads nothing more.
 """
 
 from __future__ import annotations
@@ -17,19 +18,21 @@ def workload_generator() -> int:
     """`workload-generator`, and `python -m workload_generator`. A lost terminal never ends a run."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     _on_signals(_end)
-    from workload_generator.cli import main
+    from workload_generator.cli import prepare
 
+    command = prepare()
     _on_signals(_exit)
-    return main()
+    return command()
 
 
 def kn_bench() -> int:
     """`kn-bench`."""
     _on_signals(_end)
-    from workload_generator.bench import main
+    from workload_generator.bench import prepare
 
+    command = prepare()
     _on_signals(_exit)
-    return main()
+    return command()
 
 
 def receiver() -> int:

@@ -15,13 +15,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import repeat
-from typing import Any, BinaryIO, Protocol, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
 
 import orjson
-import structlog
 
 from workload_generator.clock import NS_PER_MS, NS_PER_S, NS_PER_US, Anchor, rfc3339
 from workload_generator.records import Block, ErrorKind, Phase, Result, Shape, shape_of
+
+if TYPE_CHECKING:
+    from structlog.typing import EventDict
 
 SCHEMA = 1
 
@@ -174,6 +176,8 @@ class LineLogger:
     """Writes the lines that are not on the hot path: start, heartbeat, end. Each is flushed to the file at once."""
 
     def __init__(self, file: LineFile) -> None:
+        import structlog  # it brings rich and pygments: too much for those who only read logs
+
         self._logger = structlog.wrap_logger(
             structlog.BytesLogger(cast(BinaryIO, file)),  # it calls write and flush, and nothing else
             processors=[_event_first, structlog.processors.JSONRenderer(serializer=_dumps)],
@@ -198,7 +202,7 @@ def decode(line: bytes) -> dict[str, Any]:
     return cast(dict[str, Any], doc)
 
 
-def _event_first(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+def _event_first(_logger: object, _method: str, event: EventDict) -> EventDict:
     return {"event": event.pop("event"), **event}
 
 

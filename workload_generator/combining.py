@@ -10,9 +10,8 @@ from rich.console import Console
 from workload_generator.results.combine import combine
 
 
-def add_combine_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Register the command with its flags."""
-    command = commands.add_parser("combine", help="metrics of nodes and pods into a benchmark database")
+def add_combine(command: argparse.ArgumentParser) -> None:
+    """The command's flags."""
     command.add_argument("--db", type=Path, required=True, metavar="FILE", help="the benchmark database")
     command.add_argument("--metrics", type=Path, required=True, metavar="FILE", help="the database of metrics")
     command.set_defaults(command=_combine)

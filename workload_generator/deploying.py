@@ -6,7 +6,6 @@ import argparse
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 from rich.console import Console
@@ -49,11 +48,8 @@ from workload_generator.wishes import (
 _MOST_LINES = 20
 
 
-def add_deploy_commands(commands: Any) -> None:
-    """`deploy`, `delete` and `patch` with their flags."""
-    command = commands.add_parser(
-        "deploy", help="functions, the generator, eventing into a cluster, until they are ready"
-    )
+def add_deploy(command: argparse.ArgumentParser) -> None:
+    """The flags of `deploy`."""
     command.add_argument("what", nargs="*", metavar="PART|FUNCTION", help=WHAT + "; default: generator functions")
     add = command.add_argument
     add("--count", type=positive, metavar="N", help="copies of each function: <name>-0, <name>-1, …; default 1")
@@ -74,7 +70,9 @@ def add_deploy_commands(commands: Any) -> None:
     add_cluster(command, "10m", "until everything is ready")
     command.set_defaults(command=_deploy)
 
-    command = commands.add_parser("delete", help="what deploy made out of a cluster, until it is gone")
+
+def add_delete(command: argparse.ArgumentParser) -> None:
+    """The flags of `delete`."""
     command.add_argument("what", nargs="*", metavar="PART|FUNCTION", help=WHAT + "; default: all parts")
     add = command.add_argument
     add("--volumes", action="store_true", help="the volumes too, with the logs and events that are on them")
@@ -83,7 +81,9 @@ def add_deploy_commands(commands: Any) -> None:
     add_cluster(command, "10m", "until everything is gone")
     command.set_defaults(command=_delete)
 
-    command = commands.add_parser("patch", help="change concurrency, autoscaling, parallelism of what is deployed")
+
+def add_patch(command: argparse.ArgumentParser) -> None:
+    """The flags of `patch`."""
     command.add_argument(
         "what", nargs="*", metavar="FUNCTION", help="a function, or one copy of it; default: all deployed"
     )

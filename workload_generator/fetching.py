@@ -23,9 +23,8 @@ from workload_generator.kube.client import Kube
 _RECEIPTS = "/data"
 
 
-def add_extract_logs_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """The command and its flags."""
-    command = commands.add_parser("extract-logs", help="logs and receipts out of a cluster's pods, into a folder")
+def add_extract_logs(command: argparse.ArgumentParser) -> None:
+    """The command's flags."""
     add = command.add_argument
     add("--out", type=Path, default=Path("data/logs"), metavar="DIR", help="default: data/logs; what is there stays")
     add("--delete", action="store_true", help="delete logs in the pods once their copies are checked and on disk")

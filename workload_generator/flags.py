@@ -1,16 +1,22 @@
-"""Flags that mean what the same text means in a file."""
+"""Flags that mean what the same text means in a file.
+
+What reads them is loaded when one is given, so that a command's help does not wait for it.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from workload_generator.document import Scalar
+if TYPE_CHECKING:
+    from workload_generator.document import Scalar
 
 T = TypeVar("T")
 
+AUTO = "auto"
+"""As many processes as the CPU limit allows."""
 MOST_PROCESSES = 256
 """Of one generator."""
 _TRUE = {"1", "t", "T", "true", "TRUE", "True"}
@@ -22,10 +28,23 @@ def as_in_a_file(read: Callable[[Scalar], T]) -> Callable[[str], T]:
     """An argparse type that reads a flag as files are read."""
 
     def read_flag(text: str) -> T:
+        from workload_generator.document import Scalar
+
         try:
             return read(Scalar(text))
         except ValueError as error:
             raise argparse.ArgumentTypeError(str(error)) from None
+
+    return read_flag
+
+
+def value(kind: str) -> Callable[[str], Any]:
+    """An argparse type: what the function `kind` of `values` makes of the text."""
+
+    def read_flag(text: str) -> Any:
+        from workload_generator import values
+
+        return as_in_a_file(getattr(values, kind))(text)
 
     return read_flag
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -15,6 +16,20 @@ from workload_generator.local.toolchain import Action, Outcome, Status, carry_ou
 _DONE = {Action.BUILD: "built", Action.TEST: "passed"}
 _DOING = {Action.BUILD: "building", Action.TEST: "testing"}
 _STYLES = {Status.DONE: "green", Status.FAILED: "bold red", Status.SKIPPED: "yellow"}
+
+
+def add_functions(command: argparse.ArgumentParser) -> None:
+    """The command's two actions and their flags."""
+    actions = command.add_subparsers(required=True, metavar="build|test")
+    for action in Action:
+        command = actions.add_parser(action, help=f"{action} those whose toolchain is on this machine")
+        command.add_argument("names", nargs="*", metavar="NAME", help="default: every function of the catalog")
+        command.add_argument("--all", action="store_true", help="a function that is skipped is a failure")
+        command.set_defaults(command=_functions, action=action)
+
+
+def _functions(options: argparse.Namespace) -> int:
+    return 0 if build_or_test(options.action, options.names, options.all, Console(highlight=False)) else 1
 
 
 def build_or_test(action: Action, names: Sequence[str], require_all: bool, console: Console) -> bool:

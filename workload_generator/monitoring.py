@@ -28,9 +28,8 @@ _SHORTEST_S = 0.1
 _PATIENCE_S, _TIMEOUT_S = 2.0, 30.0
 
 
-def add_top_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Register the command with its flags."""
-    parser = commands.add_parser("top", help="record what nodes, pods and functions do, until Ctrl-C")
+def add_top(parser: argparse.ArgumentParser) -> None:
+    """The command's flags."""
     parser.add_argument("--frequency", type=_seconds, default=5.0, metavar="S", help="seconds between polls; default 5")
     parser.add_argument(
         "--source",

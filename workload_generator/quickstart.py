@@ -7,6 +7,7 @@ of the Python one.
 
 from __future__ import annotations
 
+import argparse
 import re
 import tempfile
 import time
@@ -43,6 +44,18 @@ class Part:
     flags: tuple[str, ...] = ()
     from_zero: bool = False
     events: bool = False
+
+
+def add_quickstart(command: argparse.ArgumentParser) -> None:
+    """The command's flags."""
+    command.add_argument("--data", type=Path, default=Path("data"), metavar="DIR", help="default: data")
+    command.add_argument("--port", type=int, metavar="N", help="the platform's; default: a free one")
+    command.set_defaults(command=_quickstart)
+
+
+def _quickstart(options: argparse.Namespace) -> int:
+    quickstart(options.data, options.port, Console(highlight=False))
+    return 0
 
 
 def quickstart(data: Path, port: int | None, console: Console) -> None:

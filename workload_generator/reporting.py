@@ -5,6 +5,7 @@ The libraries that this needs come with the extra `results`; without them extrac
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from workload_generator.children import signals_held
 from workload_generator.errors import BenchError, UsageError
 from workload_generator.results.figures import rich_table
 
@@ -22,6 +24,51 @@ _MOST_ROWS = 40
 _MOST_LABELS = 5
 _COLOURS = {"good": "green", "warn": "yellow", "bad": "red", "plain": "default"}
 _MARKS = {"good": "✓", "warn": "!", "bad": "✗", "plain": "·"}
+
+
+def add_report(command: argparse.ArgumentParser) -> None:
+    """The flags of `report`."""
+    command.add_argument("--db", type=Path, required=True, metavar="FILE", help="the database")
+    command.add_argument("--out", type=Path, required=True, metavar="FILE", help="the page (HTML), made anew")
+    command.add_argument("--csv", type=Path, metavar="DIR", help="the tables as CSV files too, in this folder")
+    command.add_argument("--include-invalid", action="store_true", help="compare invalid and incomplete runs too")
+    command.set_defaults(command=_report)
+
+
+def add_compare(command: argparse.ArgumentParser) -> None:
+    """The flags of `compare`."""
+    command.add_argument("databases", type=Path, nargs="+", metavar="FILE", help="A.db and B.db, or one of them")
+    command.add_argument(
+        "--experiments", type=_ids, nargs=2, metavar="IDS", help="of one database: 1 2, or repeats: 1,2,3,4 5,6,7,8"
+    )
+    command.add_argument("--force", action="store_true", help="compare also what is not comparable")
+    command.add_argument("--include-invalid", action="store_true", help="compare invalid and incomplete runs too")
+    command.add_argument("--fail-on", choices=("worse",), help="exit with 3 when anything got worse")
+    command.set_defaults(command=_compare)
+
+
+def _report(options: argparse.Namespace) -> int:
+    console = Console(highlight=False)
+    report_and_show(options.db, options.out, console, csv=options.csv, include_invalid=options.include_invalid)
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    return compare_and_show(
+        options.databases,
+        Console(highlight=False),
+        experiments=options.experiments,
+        force=options.force,
+        include_invalid=options.include_invalid,
+        fail_on_worse=options.fail_on == "worse",
+    )
+
+
+def _ids(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(word) for word in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of experiments, such as 1 or 1,2,3") from None
 
 
 def report_and_show(
@@ -112,9 +159,10 @@ class MissingExtra(BenchError):
 
 @contextmanager
 def _extra() -> Iterator[None]:
-    """Around the import of what needs the extra."""
+    """Around the import of what needs the extra. Signals wait: what a handler raises there can be lost."""
     try:
-        yield
+        with signals_held():
+            yield
     except ImportError as error:
         raise MissingExtra(
             f"this needs the libraries of the extra `results` ({error.name} is missing): "

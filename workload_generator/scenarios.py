@@ -43,9 +43,8 @@ _ANSWER_S = 60.0  # for a first start
 _RENAMED = {"window": "stable-window", "target-utilization-percentage": "container-concurrency-target-percentage"}
 
 
-def add_scenario_command(commands: Any) -> None:
-    """The command and its flags."""
-    command = commands.add_parser("scenario", help="a scenario's runs, repeated and interleaved, to the report")
+def add_scenario(command: argparse.ArgumentParser) -> None:
+    """The command's flags."""
     add = command.add_argument
     add("scenario", metavar="NAME|FILE", help="a bundled scenario, or a file of one (docs/scenarios.md)")
     add(

@@ -26,9 +26,8 @@ CONFIG = """scrape_configs:
 _SERVED = ".served"
 
 
-def add_prometheus_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Register the command with its flags."""
-    command = commands.add_parser("prometheus", help="a snapshot of a cluster's Prometheus, and a local server over it")
+def add_prometheus(command: argparse.ArgumentParser) -> None:
+    """The command's two actions and their flags."""
     actions = command.add_subparsers(required=True, metavar="snapshot|local")
     folder = {"type": Path, "default": Path("data/prometheus"), "metavar": "DIR"}
 

@@ -27,9 +27,8 @@ from workload_generator.loading import load_experiment
 from workload_generator.values import positive_duration, positive_whole, rps, whole
 
 
-def add_trigger_command(commands: Any) -> None:
-    """The command and its flags."""
-    command = commands.add_parser("trigger", help="an experiment in the cluster, in the generator's pod or several")
+def add_trigger(command: argparse.ArgumentParser) -> None:
+    """The command's flags."""
     add = command.add_argument
     add("--config", required=True, metavar="FILE", help="a path, or the name of a bundled experiment")
     add(

@@ -19,6 +19,22 @@ targets: [{url: "http://127.0.0.1:8080/healthz"}]
 rate: {requestsPerSecond: %s, duration: %s, rampUp: 0s}
 limits: {lag: 1h}
 """
+UNCOMPILED = """
+import sys
+from workload_generator.cli import prepare
+prepare(sys.argv[1:])
+bare = []
+for module in list(sys.modules.values()):
+    spec = getattr(module, "__spec__", None)
+    if spec is not None and spec.has_location and spec.cached:
+        try:
+            with open(spec.cached, "rb") as file:
+                if file.read(8)[4:] != bytes([1, 0, 0, 0]):
+                    bare.append(spec.cached)
+        except FileNotFoundError:
+            bare.append(spec.origin)
+print(bare, file=sys.stderr)
+"""
 PACKAGES = "/app/.venv/lib/python*/site-packages"
 MOST_ADDED_BYTES = 120_000_000
 
@@ -58,6 +74,14 @@ def test_no_privileges_and_no_place_to_write(pod: Pod) -> None:
     for path in ("/app/x", "/x", "/var/tmp/x", "/run/x", "/home/x"):
         assert pod.exec("sh", "-c", f": > {path}").returncode, path
     assert pod.exec("sh", "-c", ": > /logs/x && : > /tmp/x && rm /logs/x /tmp/x").returncode == 0
+
+
+def test_everything_that_a_command_loads_is_compiled(pod: Pod) -> None:
+    """And is not compared with its source (PEP 552): bit 0 of the flags is set, bit 1 is not."""
+    for command in ("--check --config=serving-scenario-1-go", "--self-test"):
+        ran = pod.exec("/app/.venv/bin/python", "-c", UNCOMPILED, *command.split())
+        assert ran.returncode == 0, ran
+        assert ran.stderr.splitlines()[-1] == "[]", ran
 
 
 def test_pid_1_serves_and_is_ready(pod: Pod) -> None:

@@ -1,4 +1,7 @@
-"""The commands `receiver` and `event-logger`. What is not said by flags comes from the environment, as pods have it."""
+"""The commands `receiver` and `event-logger`. What is not said by flags comes from the environment, as pods have it.
+
+The services are loaded when their flags are read.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,16 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from workload_generator import __version__
 from workload_generator.errors import BenchError, UsageError
-from workload_generator.eventing import logger, receiver
-from workload_generator.eventing.service import BODY_TIMEOUT_S, Listening, serve
 
+if TYPE_CHECKING:
+    from workload_generator.eventing.service import Listening
+
+BODY_TIMEOUT_S = 10.0
 _MOST_WORKERS = 256
 
 
@@ -76,6 +82,9 @@ def _receive(options: argparse.Namespace) -> int:
         raise UsageError("receipts have nowhere to go: set --logger or --spool (EVENT_LOGGER_URL, SPOOL_DIR)")
     if options.logger and urlsplit(options.logger).scheme not in ("http", "https"):
         raise UsageError(f"--logger {options.logger!r} is not a URL that begins with http:// or https://")
+    from workload_generator.eventing import receiver
+    from workload_generator.eventing.service import serve
+
     listening = _listening(options)
     return serve(
         "receiver",
@@ -91,6 +100,9 @@ def _receive(options: argparse.Namespace) -> int:
 def _log(options: argparse.Namespace) -> int:
     if not 0 < options.sync_interval <= 60:
         raise UsageError("--sync-interval: seconds above 0, at most 60")
+    from workload_generator.eventing import logger
+    from workload_generator.eventing.service import serve
+
     listening = _listening(options)
     return serve(
         "event_logger",
@@ -109,6 +121,8 @@ def _listening(options: argparse.Namespace) -> Listening:
         raise UsageError(f"--workers {options.workers}: a number from 1 to {_MOST_WORKERS}")
     if options.body_timeout <= 0:
         raise UsageError("--body-timeout: seconds above 0")
+    from workload_generator.eventing.service import Listening
+
     return Listening(options.bind, options.port, options.workers, options.body_timeout)
 
 

@@ -32,7 +32,6 @@ from workload_generator.errors import BenchError, UsageError
 from workload_generator.eventing.counters import Column, Counters
 
 MOST_BODY_BYTES = 4 * 1024 * 1024
-BODY_TIMEOUT_S = 10.0
 
 _BACKLOG = 4096
 _GRACE_S = 10.0
@@ -54,8 +53,8 @@ class Listening:
 
     bind: str
     port: int
-    workers: int = 1
-    body_timeout_s: float = BODY_TIMEOUT_S
+    workers: int
+    body_timeout_s: float
 
 
 class Service(Protocol):

@@ -6,7 +6,7 @@ import http.client
 import os
 from urllib.parse import urlsplit
 
-KUBERNETES, LOCAL, HOST = "kubernetes", "local", "host"
+from workload_generator.load.plan import HOST, KUBERNETES, LOCAL
 
 _HEADER = "x-platform"
 _TIMEOUT_S = 1.0

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import ssl
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
+from typing import TYPE_CHECKING
 
 from workload_generator.errors import UsageError
 from workload_generator.events import EventEncoder
@@ -14,6 +14,9 @@ from workload_generator.experiment import Experiment, Target
 from workload_generator.load.endpoint import Endpoint, Origin
 from workload_generator.load.protocol import encode_request, split_url
 from workload_generator.load.sink import draft_of, other_headers, overrides
+
+if TYPE_CHECKING:
+    import ssl
 
 
 def make_endpoints(experiment: Experiment, dev_url: str | None) -> list[Endpoint]:
@@ -50,6 +53,8 @@ def _endpoint(target: Target, elsewhere: str | None) -> Endpoint:
 @cache
 def _tls_context(ca_file: str | None) -> ssl.SSLContext:
     """The system's CAs, those of `K_CA_CERTS` (PEM text, as Knative gives it) and the target's own file."""
+    import ssl  # a run has loaded it; a check of http targets does without
+
     context = ssl.create_default_context()
     context.set_alpn_protocols(["http/1.1"])
     knative = os.environ.get("K_CA_CERTS")

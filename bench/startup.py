@@ -1,0 +1,68 @@
+"""How long commands take that have nothing to wait for, beside `import asyncio, json` in the same interpreter.
+
+    uv run python bench/startup.py [--rounds N] [--environment DIR]
+
+The commands are the environment's own, without `uv run`, and their bytecode is cached. At most 4 times the imports is
+the aim.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+from harness import publish, ratios, run, spread
+
+IMPORTS = "import asyncio, json"
+BEFORE = "107f1a8"
+RATIOS_BEFORE = {
+    "workload-generator --help": "11.13 (10.14 to 11.45)",
+    "workload-generator --check": "11.12 (10.43 to 11.66)",
+    "kn-bench --help": "17.94 (16.54 to 18.18)",
+    "kn-bench extract, an empty folder": "17.53 (17.05 to 18.85)",
+}
+"""Of that commit, by `--environment`."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--environment", type=Path, metavar="DIR", help="another one's: printed, and not published")
+    options = parser.parse_args()
+    programs = (options.environment or Path(sys.prefix)) / "bin"
+    took: dict[str, list[float]] = {name: [] for name in (IMPORTS, *RATIOS_BEFORE)}
+    with tempfile.TemporaryDirectory(prefix="bench-startup-") as name:
+        logs = Path(name) / "logs"
+        logs.mkdir()
+        for number in range(options.rounds + 1):
+            commands = [
+                [programs / "python", "-c", IMPORTS],
+                [programs / "workload-generator", "--help"],
+                [programs / "workload-generator", "--check", "--config=serving-scenario-1-go"],
+                [programs / "kn-bench", "--help"],
+                [programs / "kn-bench", "extract", f"--logs={logs}", f"--db={name}/{number}.db"],
+            ]
+            for walls, command in zip(took.values(), commands, strict=True):
+                walls.append(run([str(word) for word in command], core=None, fine=(0, 1)).wall_s)
+    took = {name: walls[1:] for name, walls in took.items()}  # the first round fills the caches
+    rows = [(name, spread([s * 1000 for s in walls]), ratios(walls, took[IMPORTS])) for name, walls in took.items()]
+    if options.environment is not None:
+        for row in rows:
+            print(*row, sep="  ")
+        return 0
+    publish(
+        "startup",
+        "Start-up",
+        f"{options.rounds} alternating runs in the environment's own interpreter, bytecode cached: "
+        f"median (min to max). Before is commit {BEFORE}. At most 4 times the imports is the aim. "
+        "`just bench-startup`.",
+        ["command", "ms", f"÷ `{IMPORTS}`", "before"],
+        [(*row, RATIOS_BEFORE.get(row[0], "")) for row in rows],
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

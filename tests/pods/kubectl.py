@@ -85,8 +85,8 @@ def find_fault(folder: Path, text: str) -> dict[str, Any]:
 
 def run(folder: Path, pod: Path, words: list[str], given: bytes | None, fault: dict[str, Any]) -> int:
     words = [mapped(word, pod) for word in words]
-    if words[0] == "python3":
-        words[0] = sys.executable
+    if words[0] == "python3":  # podside needs the standard library alone
+        words[:1] = [sys.executable, "-S"]
     if words[0] == "workload-generator":
         words = [
             sys.executable,

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.pods.standin import Standin
-from tests.support import at_once, target
+from tests.pods.standin import Clock, Standin
+from tests.support import Answer, at_once, target
 from workload_generator.cluster.pods import podside, sessions
 from workload_generator.cluster.pods.podrun import Ended, Lost, Run, begin, code_of, follow, set_aside
 from workload_generator.cluster.pods.sessions import Patience, Pod
@@ -24,21 +24,51 @@ from workload_generator.kube.errors import Busy, Unreachable
 DONE = (0, 3)  # a busy machine may make a run invalid
 EXPERIMENT = """
 targets: [{{url: http://function.functions.svc.cluster.local}}]
-rate: {{requestsPerSecond: 50, duration: {duration}, rampUp: 0s}}
+rate: {{requestsPerSecond: {rps}, duration: {duration}, rampUp: 0s}}
 limits: {{lag: {lag}}}
 """
 
 
-def run(run_id: str, duration: str = "1s", lag: str = "1h", *flags: str, processes: int = 1) -> Run:
-    text = EXPERIMENT.format(duration=duration, lag=lag)
+def run(run_id: str, duration: str = "200ms", *flags: str, lag: str = "1h", processes: int = 1) -> Run:
+    """50 requests in 200 ms; a longer one of 50 a second is ended by its test."""
+    text = EXPERIMENT.format(rps=250 if duration == "200ms" else 50, duration=duration, lag=lag)
     return Run(run_id, "warm", "serving-scenario-1_50rps_go", text, ("--seed=1", *flags), processes)
 
 
-async def start(standin: Standin, wanted: Run, said: list[str] | None = None, patience_s: float = 20.0) -> Ended:
+async def start(standin: Standin, wanted: Run, said: list[str] | None = None, answer: Answer = at_once) -> Ended:
     say = (said if said is not None else []).append
-    async with target(at_once) as url:
+    async with target(answer) as url:
         configure(standin, url)
-        return await begin(standin.place(patience_s), wanted, say, Patience(patience_s))
+        return await begin(standin.place(), wanted, say, Patience(20))
+
+
+class Gate:
+    """Answers when it is opened, and not before: a run lasts as long as a test needs it."""
+
+    def __init__(self) -> None:
+        self._open = asyncio.Event()
+
+    async def __call__(self, writer: asyncio.StreamWriter) -> None:
+        await self._open.wait()
+        await at_once(writer)
+
+    def open(self) -> None:
+        self._open.set()
+
+
+@pytest.fixture
+async def gate() -> Gate:
+    return Gate()
+
+
+def measures(standin: Standin) -> bool:
+    """Whether the run sends what it measures."""
+    logs = (standin.pod() / "logs").glob("*.log")
+    return any(b'"phase":"measure"' in path.read_bytes() for path in logs)
+
+
+def went_on(said: list[str]) -> bool:
+    return any("the run goes on" in line for line in said)
 
 
 def configure(standin: Standin, url: str) -> None:
@@ -77,36 +107,41 @@ async def test_an_invalid_run_is_3(standin: Standin) -> None:
 
 
 async def test_two_processes_have_two_logs(standin: Standin) -> None:
-    ended = await start(standin, run("r1", "1s", "1h", "--processes=2", processes=2))
+    ended = await start(standin, run("r1", "200ms", "--processes=2", processes=2))
     assert len(ended.logs) == len(ended.trailers) == 2
 
 
-@pytest.mark.parametrize("cut", [0, 30, "log"])
-async def test_a_cut_session_never_loses_the_run(standin: Standin, cut: int | str) -> None:
-    said: list[str] = []
-    logs = standin.pod() / "logs"
-    if cut == "log":
-        flag = standin.folder / "now"
-        standin.fault("^workload-generator", cut_when=str(flag))
-        running = asyncio.create_task(start(standin, run("r1", "3s"), said))
-        await until(lambda: any(b'"phase":"measure"' in path.read_bytes() for path in logs.glob("*.log")))
-        flag.touch()
-        ended = await running
-        assert any("the run goes on" in line for line in said)
-    else:
-        standin.fault("^workload-generator", cut=cut)
-        ended = await start(standin, run("r1"), said)
+@pytest.mark.parametrize("cut", [0, 30])
+async def test_a_cut_session_never_loses_the_run(standin: Standin, cut: int) -> None:
+    standin.fault("^workload-generator", cut=cut)
+    ended = await start(standin, run("r1"))
     assert ended.code in DONE and len(standin.runs()) == 1 and not standin.faults_left
-    assert log_of(standin, ended)[-1]["counts"]["measure"]["ok"] in (50, 150)
+    assert log_of(standin, ended)[-1]["counts"]["measure"]["ok"] == 50
 
 
-async def test_sessions_may_be_cut_again_while_the_run_is_followed(standin: Standin) -> None:
+async def test_a_session_that_is_cut_while_the_run_goes_on(standin: Standin, gate: Gate) -> None:
+    said: list[str] = []
+    flag = standin.folder / "now"
+    standin.fault("^workload-generator", cut_when=str(flag))
+    running = asyncio.create_task(start(standin, run("r1"), said, gate))
+    await until(lambda: bool(list((standin.pod() / "logs").glob("*.log"))))
+    flag.touch()
+    await until(lambda: went_on(said))
+    gate.open()
+    ended = await running
+    assert ended.code in DONE and len(standin.runs()) == 1 and not standin.faults_left
+    assert log_of(standin, ended)[-1]["counts"]["measure"]["ok"] == 50
+
+
+async def test_sessions_may_be_cut_again_while_the_run_is_followed(standin: Standin, gate: Gate) -> None:
     standin.fault("^workload-generator", cut=0, cut_when=str(standin.folder))
     standin.fault('"verb":"look"', refuse="error: unable to upgrade connection")
     standin.fault('"verb":"wait"', cut=0, cut_when=str(standin.folder))
     standin.fault('"verb":"wait"', refuse="Unable to connect to the server: EOF")
-    ended = await start(standin, run("r1", "3s"))
-    assert ended.code in DONE and len(standin.runs()) == 1 and not standin.faults_left
+    running = asyncio.create_task(start(standin, run("r1"), None, gate))
+    await until(lambda: not standin.faults_left)
+    gate.open()
+    assert (await running).code in DONE and len(standin.runs()) == 1
 
 
 async def test_a_session_that_never_came_about_is_tried_again(standin: Standin) -> None:
@@ -131,11 +166,17 @@ async def test_an_api_server_that_is_away_is_waited_for(standin: Standin) -> Non
 
 
 async def test_a_session_that_is_silent_is_left_and_the_run_followed(
-    standin: Standin, monkeypatch: pytest.MonkeyPatch
+    standin: Standin, gate: Gate, clock: Clock
 ) -> None:
-    monkeypatch.setattr(sessions, "SILENCE_S", 1.0)
+    said: list[str] = []
     standin.fault("^workload-generator", hang=0)
-    assert (await start(standin, run("r1", "2s"))).code in DONE and len(standin.runs()) == 1
+    running = asyncio.create_task(start(standin, run("r1"), said, gate))
+    await until(lambda: bool(list((standin.pod() / "logs").glob("*.log"))))
+    assert not said
+    clock.skip(sessions.SILENCE_S)
+    await until(lambda: went_on(said))
+    gate.open()
+    assert (await running).code in DONE and len(standin.runs()) == 1
 
 
 async def test_what_the_generator_refuses_is_said_and_not_tried_again(standin: Standin) -> None:
@@ -144,30 +185,30 @@ async def test_what_the_generator_refuses_is_said_and_not_tried_again(standin: S
     assert len(standin.runs()) == 1
 
 
-async def test_another_run_in_progress_is_said(standin: Standin) -> None:
-    first = asyncio.create_task(start(standin, run("r1", "3s")))
+async def test_another_run_in_progress_is_said(standin: Standin, gate: Gate) -> None:
+    first = asyncio.create_task(start(standin, run("r1"), None, gate))
     await until(lambda: bool(list((standin.pod() / "logs").glob("*.log"))))
     with pytest.raises(BenchError, match=r"another run is in progress \(warm"):
         await begin(standin.place(), run("r2"), print, Patience(5))
+    gate.open()
     assert (await first).code in DONE
 
 
 async def test_a_killed_generator_is_lost_and_its_log_set_aside(standin: Standin) -> None:
     running = asyncio.create_task(start(standin, run("r1", "30s")))
-    logs = standin.pod() / "logs"
-    await until(lambda: any(b'"phase":"measure"' in path.read_bytes() for path in logs.glob("*.log")))
+    await until(lambda: measures(standin))
     for pid in podside.run_processes("r1"):
         os.kill(pid, signal.SIGKILL)
     with pytest.raises(Lost, match="ended without its trailer"):
         await running
+    logs = standin.pod() / "logs"
     assert not list(logs.glob("*.log")) and len(list(logs.glob("*.interrupted"))) == 1
     assert await follow(standin.place(), run("r1"), print) is None
 
 
 async def test_an_interrupted_run_is_ended_in_the_pod_too(standin: Standin) -> None:
     running = asyncio.create_task(start(standin, run("r1", "30s")))
-    logs = standin.pod() / "logs"
-    await until(lambda: any(b'"phase":"measure"' in path.read_bytes() for path in logs.glob("*.log")))
+    await until(lambda: measures(standin))
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running

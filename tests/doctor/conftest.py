@@ -9,11 +9,17 @@ from workload_generator.cluster.doctor import rights
 
 
 @pytest.fixture(autouse=True)
-def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """All tools, in a folder that is all of PATH."""
-    folder = make_tools(tmp_path / "tools", TOOLS)
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that is all of PATH, with kubectl: without that every verdict is "failed"."""
+    folder = make_tools(tmp_path / "tools", {"kubectl": TOOLS["kubectl"]})
     monkeypatch.setenv("PATH", str(folder))
     return folder
+
+
+@pytest.fixture
+def tools(path: Path) -> Path:
+    """The folder with all tools in it."""
+    return make_tools(path, TOOLS)
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ def source(api: FakeApi, *, bound: bool) -> None:
         made = api.put(kind, {"metadata": about, "spec": spec, "status": ready})
 
 
-@pytest.mark.usefixtures("all_rights")
+@pytest.mark.usefixtures("all_rights", "tools")
 def test_a_cluster_that_is_fit(api: FakeApi, doctor: Doctor) -> None:
     source(api, bound=True)
     findings = doctor()

@@ -163,9 +163,9 @@ async def test_ctrl_c_ends_the_run_too(api: FakeApi, standin: Standin, tmp_path:
         process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         until = time.monotonic() + 60
         logs = standin.pod() / "logs"
-        while not any(re.search('"event":"progress"', path.read_text()) for path in logs.glob("*.log")):
+        while not any(re.search('"phase":"measure"', path.read_text()) for path in logs.glob("*.log")):
             assert time.monotonic() < until and process.returncode is None
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.02)
         process.send_signal(signal.SIGINT)
         await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 130

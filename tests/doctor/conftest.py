@@ -5,14 +5,21 @@ import pytest
 
 from tests.doctor.fit import TOOLS, Doctor, make_fit, make_tools
 from tests.kube.fake_api import FakeApi, in_thread
+from workload_generator.cluster.doctor import rights
 
 
 @pytest.fixture(autouse=True)
-def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """All tools, in a folder that is all of PATH."""
-    folder = make_tools(tmp_path / "tools", TOOLS)
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that is all of PATH, with kubectl: without that every verdict is "failed"."""
+    folder = make_tools(tmp_path / "tools", {"kubectl": TOOLS["kubectl"]})
     monkeypatch.setenv("PATH", str(folder))
     return folder
+
+
+@pytest.fixture
+def tools(path: Path) -> Path:
+    """The folder with all tools in it."""
+    return make_tools(path, TOOLS)
 
 
 @pytest.fixture
@@ -26,3 +33,15 @@ def api() -> Iterator[FakeApi]:
 @pytest.fixture
 def doctor(api: FakeApi, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> Doctor:
     return Doctor(api, tmp_path, capsysbinary)
+
+
+@pytest.fixture
+def all_rights() -> None:
+    """For tests of rights: every command's are asked for."""
+
+
+@pytest.fixture(autouse=True)
+def few_rights(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Elsewhere only those of `top` are: 190 of a doctor's 220 requests are about rights."""
+    if "all_rights" not in request.fixturenames:
+        monkeypatch.setattr(rights, "COMMANDS", tuple(each for each in rights.COMMANDS if each.name == "top"))

@@ -126,6 +126,7 @@ def test_crds(api: FakeApi, doctor: Doctor) -> None:
 # Access
 
 
+@pytest.mark.usefixtures("all_rights")
 @pytest.mark.parametrize(
     ("denied", "verdict", "command", "text"),
     [

@@ -31,6 +31,7 @@ def source(api: FakeApi, *, bound: bool) -> None:
         made = api.put(kind, {"metadata": about, "spec": spec, "status": ready})
 
 
+@pytest.mark.usefixtures("all_rights", "tools")
 def test_a_cluster_that_is_fit(api: FakeApi, doctor: Doctor) -> None:
     source(api, bound=True)
     findings = doctor()
@@ -40,6 +41,7 @@ def test_a_cluster_that_is_fit(api: FakeApi, doctor: Doctor) -> None:
     assert {each["check"] for each in findings} == {"tools", *_CHECKS, "container sources"} - silent
 
 
+@pytest.mark.usefixtures("all_rights")
 def test_nothing_in_a_cluster_is_changed(api: FakeApi, doctor: Doctor) -> None:
     doctor()
     writing = [each for each in api.requests if not each.startswith("GET ")]

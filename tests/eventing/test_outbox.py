@@ -12,10 +12,12 @@ import pytest
 from aiohttp import web
 
 from tests.eventing.services import SOON_S, Services, free_port, headers
+from workload_generator.eventing import outbox as outboxes
 from workload_generator.eventing.counters import Counters
 from workload_generator.eventing.outbox import Outbox
 from workload_generator.eventing.receipts import Receipt
 from workload_generator.eventing.receiver import COUNTED
+from workload_generator.eventing.service import Refused
 from workload_generator.eventing.spool import Spool
 
 NO_LOGGER = [b"", b"ok", b"{}", b"[]", b'{"written": 0, "received_ns": 1, "sent_ns": 1}', b'{"written": 1}']
@@ -52,13 +54,19 @@ async def test_who_is_no_logger_is_given_nothing(services: Services, answer: byt
     assert await receiver.end() == 0
 
 
-async def test_without_a_spool_who_is_no_logger_is_named(services: Services) -> None:
+async def test_without_a_spool_who_is_no_logger_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the outbox refuses is what the receiver answers: test_without_logger_and_spool_events_are_refused."""
+    monkeypatch.setattr(outboxes, "_PATIENCE_S", 0.3)
     port = free_port()
     other = await somebody(port, b"{}")
-    receiver = await services.receiver(f"http://127.0.0.1:{port}", spool=False)
-    status, reason = await post(receiver.url, "e-1")
-    assert status == 503 and f"127.0.0.1:{port}/receipts is no event logger" in reason
+    counters = Counters("receiver", COUNTED, ["r-0"], tmp_path)
+    outbox = Outbox("r-0", f"http://127.0.0.1:{port}", None, counters.of(0))
+    await outbox.start()
+    with pytest.raises(Refused, match=rf"127.0.0.1:{port}/receipts is no event logger") as refused:
+        await outbox.put([Receipt("e-1", 1, "", "")])
+    assert refused.value.status == 503 and not outbox.is_ready
     await other.cleanup()
+    await outbox.stop()
 
 
 async def test_a_drainer_that_breaks_ends_its_receiver_with_the_reason(

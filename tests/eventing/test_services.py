@@ -158,8 +158,8 @@ async def test_a_full_buffer_is_an_honest_429(services: Services) -> None:
 
 
 async def test_two_triggers_are_two_deliveries(services: Services) -> None:
-    logger = await services.logger()
-    receiver = await services.receiver(logger.url)
+    logger = await services.logger(loaded=True)
+    receiver = await services.receiver(logger.url, loaded=True)
     async with aiohttp.ClientSession() as session:
         for path in ("/t/a", "/t/b%20c", "/"):
             async with session.post(receiver.url + path, headers=headers("e-1", sequence="7")) as response:

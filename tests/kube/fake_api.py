@@ -2,6 +2,7 @@
 
 State is in memory and may be read and changed by tests (`put`, `remove`, `objects`) while clients look on. Faults are
 asked for with `fail`. `FakeApi` runs in the test's own loop; `in_thread` serves commands that have a loop of their own.
+What tests read and change is done in the server's loop: between two requests, never in the middle of one.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import base64
 import contextlib
 import copy
+import functools
 import json
 import random
 import re
@@ -20,7 +22,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import yaml
 from aiohttp import web
@@ -33,6 +35,18 @@ TOKEN = "a-token"
 PORTS = range(20000, 32768)
 ALL = tuple(value for value in vars(resources).values() if isinstance(value, Resource))
 _PATH = re.compile(r"/(?:api/v1|apis/([^/]+/[^/]+))(?:/namespaces/([^/]+)(?=/))?/([^/]+)(?:/([^/]+))?(?:/([^/]+))?")
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def in_its_loop(method: Callable[Concatenate[FakeApi, P], T]) -> Callable[Concatenate[FakeApi, P], T]:
+    """Called in another thread, the method runs in the server's."""
+
+    @functools.wraps(method)
+    def call(self: FakeApi, *args: P.args, **more: P.kwargs) -> T:
+        return self.run(lambda: method(self, *args, **more))
+
+    return call
 
 
 @dataclass
@@ -75,18 +89,22 @@ class FakeApi:
         self._pages: dict[str, tuple[list[Object], int]] = {}
         self._watchers: list[asyncio.Queue[tuple[str, Resource | None, Object] | None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
         self._runner: web.AppRunner | None = None
 
     # What tests do with it
 
+    @in_its_loop
     def objects(self, resource: Resource) -> list[Object]:
         """Copies of all objects of a kind."""
         return copy.deepcopy(list(self._of(resource).values()))
 
+    @in_its_loop
     def find(self, resource: Resource, name: str, namespace: str = "") -> Object | None:
         """A copy of one object."""
         return copy.deepcopy(self._of(resource).get((namespace, name)))
 
+    @in_its_loop
     def put(self, resource: Resource, obj: Object) -> Object:
         """Store an object as a controller would, status included; its metadata say name and namespace."""
         obj = copy.deepcopy(obj)
@@ -94,6 +112,7 @@ class FakeApi:
         obj.setdefault("kind", resource.kind)
         return copy.deepcopy(self._store(resource, obj))
 
+    @in_its_loop
     def remove(self, resource: Resource, name: str, namespace: str = "") -> None:
         """Remove at once, and what it owns."""
         gone = self._of(resource).pop((namespace, name))
@@ -109,23 +128,37 @@ class FakeApi:
         """Make requests fail: see Fault."""
         self.faults.append(Fault(match, **how))
 
+    @in_its_loop
     def compact(self) -> None:
         """Forget all history: older versions and pages answer 410 from now on, and watches end with it."""
         self._oldest = self._version = self._version + 1
         self._history.clear()
         self._pages.clear()
 
+    @in_its_loop
     def bookmark(self) -> None:
         """Send a bookmark on every watch."""
         self._version += 1
         self._send("BOOKMARK", None, {"metadata": {"resourceVersion": str(self._version)}})
 
+    @in_its_loop
     def end_watches(self, *, expired: bool = False) -> None:
         """End all watches: as the server does after a while, or with an ERROR event of 410."""
         if expired:
             self._send("ERROR", None, _status(410, "Expired", "too old resource version"))
         for queue in self._watchers:
-            self._call(queue.put_nowait, None)
+            queue.put_nowait(None)
+
+    def run(self, function: Callable[[], T]) -> T:
+        """Call it in the server's loop, if that runs in another thread; its result."""
+        loop, thread = self._loop, self._thread
+        if loop is None or thread is threading.current_thread() or not loop.is_running():
+            return function()
+
+        async def call() -> T:
+            return function()
+
+        return asyncio.run_coroutine_threadsafe(call(), loop).result(30)
 
     @property
     def watching(self) -> int:
@@ -150,7 +183,7 @@ class FakeApi:
 
     async def start(self) -> None:
         """Listen on loopback."""
-        self._loop = asyncio.get_running_loop()
+        self._loop, self._thread = asyncio.get_running_loop(), threading.current_thread()
         app = web.Application(client_max_size=2**24)
         app.on_response_prepare.append(self._date)
         app.router.add_route("*", "/{path:.*}", self._answer)
@@ -171,10 +204,12 @@ class FakeApi:
         if self._runner is not None:
             await self._runner.cleanup()
 
+    @in_its_loop
     def replay(self, kind: str, resource: Resource, obj: Object) -> None:
         """Send a change on every watch, whatever is true: a repeated one, or one out of its order."""
         self._send(kind, resource, copy.deepcopy(obj))
 
+    @in_its_loop
     def tear_watches(self) -> None:
         """Break the connection of every watch in the middle of an event."""
         self._send("TORN", None, {})
@@ -429,11 +464,7 @@ class FakeApi:
 
     def _send(self, kind: str, resource: Resource | None, obj: Object) -> None:
         for queue in self._watchers:
-            self._call(queue.put_nowait, (kind, resource, obj))
-
-    def _call(self, function: Callable[..., None], *arguments: Any) -> None:
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(function, *arguments)
+            queue.put_nowait((kind, resource, obj))
 
 
 _VERBS = {

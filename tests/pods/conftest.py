@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pods.standin import Standin
+from tests.pods.standin import Clock, Standin
 
 
 @pytest.fixture
@@ -12,3 +12,8 @@ def standin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Standin
     made.pod()
     yield made
     made.end()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)

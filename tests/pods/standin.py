@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
 import shlex
 import signal
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from tests.support import Answer, target
 from workload_generator.cluster.kubectl import Kubectl
+from workload_generator.cluster.pods import sessions
 from workload_generator.cluster.pods.places import always
 from workload_generator.cluster.pods.sessions import Place, Pod
+
+
+class Clock:
+    """The time of event loops and of sessions, which a test may put forward."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._ahead_s = 0.0
+        monkeypatch.setattr(asyncio.BaseEventLoop, "time", lambda _loop: self.now())
+        monkeypatch.setattr(sessions, "time", SimpleNamespace(monotonic=self.now))
+
+    def now(self) -> float:
+        return time.monotonic() + self._ahead_s
+
+    def skip(self, seconds: float) -> None:
+        self._ahead_s += seconds
+
 
 NAMESPACE, NAME = "workload-generator", "generator-1"
 
@@ -30,7 +52,7 @@ class Standin:
             (folder / name).mkdir(parents=True)
         program = folder / "bin" / "kubectl"
         here = Path(__file__).parent / "kubectl.py"
-        program.write_text(f'#!/bin/sh\nexec {shlex.join([sys.executable, str(here)])} "$@"\n')
+        program.write_text(f'#!/bin/sh\nexec {shlex.join([sys.executable, "-S", str(here)])} "$@"\n')
         program.chmod(0o755)
         monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
         monkeypatch.setenv("KUBECTL_STANDIN", str(folder))
@@ -76,3 +98,19 @@ class Standin:
         for line in path.read_text().splitlines() if path.exists() else ():
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(int(line), signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def served(answer: Answer) -> Iterator[str]:
+    """`support.target` in a thread of its own, for commands that run in this one."""
+    with contextlib.ExitStack() as stack:
+        loop = asyncio.new_event_loop()
+        stack.callback(loop.close)
+        thread = threading.Thread(target=loop.run_forever)
+        thread.start()
+        stack.callback(thread.join)
+        stack.callback(loop.call_soon_threadsafe, loop.stop)
+        serving = target(answer)
+        url = asyncio.run_coroutine_threadsafe(serving.__aenter__(), loop).result(30)
+        stack.callback(lambda: asyncio.run_coroutine_threadsafe(serving.__aexit__(None, None, None), loop).result(30))
+        yield url

@@ -102,7 +102,7 @@ async def test_a_silent_session_is_ended_and_begun_again(
     standin: Standin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = fill(standin.pod() / "logs")
-    monkeypatch.setattr(logs_module, "SILENCE_S", 1.0)
+    monkeypatch.setattr(logs_module, "SILENCE_S", 0.5)
     standin.fault('"archive"', hang=500_000)
     await fetch(standin.place(), "/logs", LOG_FILES, tmp_path / "out")
     assert there(tmp_path / "out") == content

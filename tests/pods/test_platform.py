@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from tests.kube.fake_api import FakeApi, in_thread
+from tests.kube.hasty import hasty
 from tests.pods.standin import Standin
 from workload_generator.bundled import find_manifests
 from workload_generator.cluster.interrupts import run_to_end
@@ -239,7 +240,7 @@ def later(*steps: Callable[[], None]) -> threading.Thread:
 
     def run() -> None:
         for step in steps:
-            time.sleep(0.15)
+            time.sleep(0.05)
             step()
 
     thread = threading.Thread(target=run)
@@ -251,9 +252,8 @@ def test_zero_is_without_pods_that_end(api: FakeApi, cluster: Cluster, impatient
     pod(api, "p1")
     pod(api, "p2", ending=True)
     pod(api, "other", service="not-ours")
-    with pytest.raises(
-        WaitTimeout, match=r"not scaled to zero after 3 s: 2 pods are there \(p1 is Running.*p2 is termi"
-    ):
+    lacking = r"not scaled to zero after 3 s: 2 pods are there \(p1 is Running.*p2 is termi"
+    with hasty(api), pytest.raises(WaitTimeout, match=lacking):
         impatient.platform.wait(Condition.ZERO, DEPLOYMENT)
     gone = threading.Event()
     thread = later(
@@ -270,10 +270,11 @@ def test_drained_is_when_the_autoscaler_has_forgotten_the_load(
     for name in ("p1", "p2", "p3"):
         pod(api, name)
     scaler(api, 3)
-    with pytest.raises(WaitTimeout, match=f"not drained after 3 s: the autoscaler wants 3 instances of {SERVICE}"):
+    lacking = f"not drained after 3 s: the autoscaler wants 3 instances of {SERVICE}"
+    with hasty(api), pytest.raises(WaitTimeout, match=lacking):
         impatient.platform.wait(Condition.DRAINED, DEPLOYMENT)
     scaler(api, 1)
-    with pytest.raises(WaitTimeout, match=f"{SERVICE} has 3 instances, 1 at rest"):
+    with hasty(api), pytest.raises(WaitTimeout, match=f"{SERVICE} has 3 instances, 1 at rest"):
         impatient.platform.wait(Condition.DRAINED, DEPLOYMENT)
     scaler(api, 3)
     last = threading.Event()
@@ -297,7 +298,7 @@ def test_ready_is_that_of_the_present_generation(api: FakeApi, cluster: Cluster,
     assert service is not None
     service["status"]["conditions"][0] |= {"status": "False", "reason": "RevisionFailed", "message": "no image"}
     api.put(SERVICES, service)
-    with pytest.raises(WaitTimeout, match="RevisionFailed: no image"):
+    with hasty(api), pytest.raises(WaitTimeout, match="RevisionFailed: no image"):
         impatient.platform.wait(Condition.READY, DEPLOYMENT)
 
 
@@ -310,16 +311,19 @@ from workload_generator.cluster.interrupts import run_to_end
 async def work():
     print("working", flush=True)
     try:
-        await asyncio.sleep({work})
+        await {work}
         print("worked", flush=True)
     finally:
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.05)
         print("cleaned up", flush=True)
-told = (lambda name: print("told", name, flush=True)) if {patient} else None
+heard = asyncio.Event()
+def told(name):
+    print("told", name, flush=True)
+    heard.set()
 try:
-    run_to_end(work(), told)
+    run_to_end(work(), told if {patient} else None)
 finally:
-    run_to_end(asyncio.sleep(0.1))
+    run_to_end(asyncio.sleep(0.05))
     print("after", flush=True)
 """
 
@@ -327,14 +331,14 @@ finally:
 @pytest.mark.parametrize(
     ("patient", "work", "signals", "code", "lines"),
     [
-        (False, 60, 1, 143, ["cleaned up", "after"]),
-        (False, 60, 2, 143, ["cleaned up", "after"]),
-        (True, 2, 1, 0, ["told SIGTERM", "worked", "cleaned up", "after"]),
-        (True, 60, 2, 143, ["told SIGTERM", "cleaned up", "after"]),
+        (False, "asyncio.sleep(60)", 1, 143, ["cleaned up", "after"]),
+        (False, "asyncio.sleep(60)", 2, 143, ["cleaned up", "after"]),
+        (True, "heard.wait()", 1, 0, ["told SIGTERM", "worked", "cleaned up", "after"]),
+        (True, "asyncio.sleep(60)", 2, 143, ["told SIGTERM", "cleaned up", "after"]),
     ],
 )
 def test_a_signal_ends_what_is_done_in_an_orderly_way(
-    patient: bool, work: int, signals: int, code: int, lines: list[str]
+    patient: bool, work: str, signals: int, code: int, lines: list[str]
 ) -> None:
     child = subprocess.Popen(
         [sys.executable, "-c", _CHILD.format(patient=patient, work=work)], stdout=subprocess.PIPE, text=True

@@ -13,32 +13,65 @@ from typing import Any
 
 import pytest
 
-from tests.pods.standin import Standin
-from tests.support import at_once, target
+from tests.pods.standin import Clock, Standin
+from tests.support import Answer, at_once, target
 from workload_generator.cluster.pods import podside, sessions
 from workload_generator.cluster.pods.podrun import Ended, Lost, Run, begin, code_of, follow, set_aside
 from workload_generator.cluster.pods.sessions import Patience, Pod
 from workload_generator.errors import BenchError
 from workload_generator.kube.errors import Busy, Unreachable
 
+ONE, TWO = f"{os.getpid()}-1", f"{os.getpid()}-2"
+"""Ids of runs. podside finds their processes by them, so that other workers' have to be others."""
+
 DONE = (0, 3)  # a busy machine may make a run invalid
 EXPERIMENT = """
 targets: [{{url: http://function.functions.svc.cluster.local}}]
-rate: {{requestsPerSecond: 50, duration: {duration}, rampUp: 0s}}
+rate: {{requestsPerSecond: {rps}, duration: {duration}, rampUp: 0s}}
 limits: {{lag: {lag}}}
 """
 
 
-def run(run_id: str, duration: str = "1s", lag: str = "1h", *flags: str, processes: int = 1) -> Run:
-    text = EXPERIMENT.format(duration=duration, lag=lag)
+def run(run_id: str, duration: str = "200ms", *flags: str, lag: str = "1h", processes: int = 1) -> Run:
+    """50 requests in 200 ms; a longer one of 50 a second is ended by its test."""
+    text = EXPERIMENT.format(rps=250 if duration == "200ms" else 50, duration=duration, lag=lag)
     return Run(run_id, "warm", "serving-scenario-1_50rps_go", text, ("--seed=1", *flags), processes)
 
 
-async def start(standin: Standin, wanted: Run, said: list[str] | None = None, patience_s: float = 20.0) -> Ended:
+async def start(standin: Standin, wanted: Run, said: list[str] | None = None, answer: Answer = at_once) -> Ended:
     say = (said if said is not None else []).append
-    async with target(at_once) as url:
+    async with target(answer) as url:
         configure(standin, url)
-        return await begin(standin.place(patience_s), wanted, say, Patience(patience_s))
+        return await begin(standin.place(), wanted, say, Patience(20))
+
+
+class Gate:
+    """Answers when it is opened, and not before: a run lasts as long as a test needs it."""
+
+    def __init__(self) -> None:
+        self._open = asyncio.Event()
+
+    async def __call__(self, writer: asyncio.StreamWriter) -> None:
+        await self._open.wait()
+        await at_once(writer)
+
+    def open(self) -> None:
+        self._open.set()
+
+
+@pytest.fixture
+async def gate() -> Gate:
+    return Gate()
+
+
+def measures(standin: Standin) -> bool:
+    """Whether the run sends what it measures."""
+    logs = (standin.pod() / "logs").glob("*.log")
+    return any(b'"phase":"measure"' in path.read_bytes() for path in logs)
+
+
+def went_on(said: list[str]) -> bool:
+    return any("the run goes on" in line for line in said)
 
 
 def configure(standin: Standin, url: str) -> None:
@@ -50,68 +83,83 @@ def log_of(standin: Standin, ended: Ended) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (standin.pod() / "logs" / name).read_text().splitlines()]
 
 
-async def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
+async def until(holds: Callable[[], bool], running: asyncio.Task[Ended]) -> None:
+    deadline = time.monotonic() + 60
     while not holds():
+        assert not running.done(), running
         assert time.monotonic() < deadline
         await asyncio.sleep(0.02)
 
 
+def begun(standin: Standin) -> bool:
+    return any((standin.pod() / "logs").glob("*.log"))
+
+
 async def test_a_run_ends_with_the_generators_code(standin: Standin, capsys: pytest.CaptureFixture[str]) -> None:
-    ended = await start(standin, run("r1"))
+    ended = await start(standin, run(ONE))
     lines = log_of(standin, ended)
     assert (
         ended.code == (0 if lines[-1]["verdict"] == "valid" else 3)
-        and lines[0]["run_id"] == "r1"
+        and lines[0]["run_id"] == ONE
         and lines[0]["experiment"]["name"] == "warm"
     )
     assert sum(line["event"] == "request" for line in lines) == 50
     assert [command[:4] for command in standin.runs()] == [
-        ["workload-generator", "--config=/tmp/kn-bench/r1/warm.yaml", f"--prefix={run('r1').prefix}", "--log-dir=/logs"]
+        [
+            "workload-generator",
+            f"--config=/tmp/kn-bench/{ONE}/warm.yaml",
+            f"--prefix={run('r1').prefix}",
+            "--log-dir=/logs",
+        ]
     ]
     assert "valid" in capsys.readouterr().out, "what the generator prints is printed"
 
 
 async def test_an_invalid_run_is_3(standin: Standin) -> None:
-    assert (await start(standin, run("r1", lag="1ns"))).code == 3
+    assert (await start(standin, run(ONE, lag="1ns"))).code == 3
 
 
 async def test_two_processes_have_two_logs(standin: Standin) -> None:
-    ended = await start(standin, run("r1", "1s", "1h", "--processes=2", processes=2))
+    ended = await start(standin, run(ONE, "200ms", "--processes=2", processes=2))
     assert len(ended.logs) == len(ended.trailers) == 2
 
 
-@pytest.mark.parametrize("cut", [0, 30, "log"])
-async def test_a_cut_session_never_loses_the_run(standin: Standin, cut: int | str) -> None:
-    said: list[str] = []
-    logs = standin.pod() / "logs"
-    if cut == "log":
-        flag = standin.folder / "now"
-        standin.fault("^workload-generator", cut_when=str(flag))
-        running = asyncio.create_task(start(standin, run("r1", "3s"), said))
-        await until(lambda: any(b'"phase":"measure"' in path.read_bytes() for path in logs.glob("*.log")))
-        flag.touch()
-        ended = await running
-        assert any("the run goes on" in line for line in said)
-    else:
-        standin.fault("^workload-generator", cut=cut)
-        ended = await start(standin, run("r1"), said)
+@pytest.mark.parametrize("cut", [0, 30])
+async def test_a_cut_session_never_loses_the_run(standin: Standin, cut: int) -> None:
+    standin.fault("^workload-generator", cut=cut)
+    ended = await start(standin, run(ONE))
     assert ended.code in DONE and len(standin.runs()) == 1 and not standin.faults_left
-    assert log_of(standin, ended)[-1]["counts"]["measure"]["ok"] in (50, 150)
+    assert log_of(standin, ended)[-1]["counts"]["measure"]["ok"] == 50
 
 
-async def test_sessions_may_be_cut_again_while_the_run_is_followed(standin: Standin) -> None:
+async def test_a_session_that_is_cut_while_the_run_goes_on(standin: Standin, gate: Gate) -> None:
+    said: list[str] = []
+    flag = standin.folder / "now"
+    standin.fault("^workload-generator", cut_when=str(flag))
+    running = asyncio.create_task(start(standin, run(ONE), said, gate))
+    await until(lambda: begun(standin), running)
+    flag.touch()
+    await until(lambda: went_on(said), running)
+    gate.open()
+    ended = await running
+    assert ended.code in DONE and len(standin.runs()) == 1 and not standin.faults_left
+    assert log_of(standin, ended)[-1]["counts"]["measure"]["ok"] == 50
+
+
+async def test_sessions_may_be_cut_again_while_the_run_is_followed(standin: Standin, gate: Gate) -> None:
     standin.fault("^workload-generator", cut=0, cut_when=str(standin.folder))
     standin.fault('"verb":"look"', refuse="error: unable to upgrade connection")
     standin.fault('"verb":"wait"', cut=0, cut_when=str(standin.folder))
     standin.fault('"verb":"wait"', refuse="Unable to connect to the server: EOF")
-    ended = await start(standin, run("r1", "3s"))
-    assert ended.code in DONE and len(standin.runs()) == 1 and not standin.faults_left
+    running = asyncio.create_task(start(standin, run(ONE), None, gate))
+    await until(lambda: not standin.faults_left, running)
+    gate.open()
+    assert (await running).code in DONE and len(standin.runs()) == 1
 
 
 async def test_a_session_that_never_came_about_is_tried_again(standin: Standin) -> None:
     standin.fault("^workload-generator", refuse="error: unable to upgrade connection: pod does not exist")
-    assert (await start(standin, run("r1"))).code in DONE and len(standin.runs()) == 2
+    assert (await start(standin, run(ONE))).code in DONE and len(standin.runs()) == 2
 
 
 async def test_an_api_server_that_is_away_is_waited_for(standin: Standin) -> None:
@@ -126,55 +174,61 @@ async def test_an_api_server_that_is_away_is_waited_for(standin: Standin) -> Non
     place.find = found
     async with target(at_once) as url:
         configure(standin, url)
-        assert (await begin(place, run("r1"), print, Patience(20))).code in DONE
+        assert (await begin(place, run(ONE), print, Patience(20))).code in DONE
     assert not away and len(standin.runs()) == 1
 
 
 async def test_a_session_that_is_silent_is_left_and_the_run_followed(
-    standin: Standin, monkeypatch: pytest.MonkeyPatch
+    standin: Standin, gate: Gate, clock: Clock
 ) -> None:
-    monkeypatch.setattr(sessions, "SILENCE_S", 1.0)
+    said: list[str] = []
     standin.fault("^workload-generator", hang=0)
-    assert (await start(standin, run("r1", "2s"))).code in DONE and len(standin.runs()) == 1
+    running = asyncio.create_task(start(standin, run(ONE), said, gate))
+    await until(lambda: begun(standin), running)
+    assert not said
+    clock.skip(sessions.SILENCE_S)
+    await until(lambda: went_on(said), running)
+    gate.open()
+    assert (await running).code in DONE and len(standin.runs()) == 1
 
 
 async def test_what_the_generator_refuses_is_said_and_not_tried_again(standin: Standin) -> None:
     with pytest.raises(BenchError, match=r"exit code 2:\n(.*\n)*.*unknown key"):
-        await start(standin, Run("r1", "warm", "p", "targets: [{url: http://f}]\nrates: 3\n", ()))
+        await start(standin, Run(ONE, "warm", "p", "targets: [{url: http://f}]\nrates: 3\n", ()))
     assert len(standin.runs()) == 1
 
 
-async def test_another_run_in_progress_is_said(standin: Standin) -> None:
-    first = asyncio.create_task(start(standin, run("r1", "3s")))
-    await until(lambda: bool(list((standin.pod() / "logs").glob("*.log"))))
+async def test_another_run_in_progress_is_said(standin: Standin, gate: Gate) -> None:
+    first = asyncio.create_task(start(standin, run(ONE), None, gate))
+    await until(lambda: begun(standin), first)
     with pytest.raises(BenchError, match=r"another run is in progress \(warm"):
-        await begin(standin.place(), run("r2"), print, Patience(5))
+        await begin(standin.place(), run(TWO), print, Patience(5))
+    gate.open()
     assert (await first).code in DONE
 
 
 async def test_a_killed_generator_is_lost_and_its_log_set_aside(standin: Standin) -> None:
-    running = asyncio.create_task(start(standin, run("r1", "30s")))
-    logs = standin.pod() / "logs"
-    await until(lambda: any(b'"phase":"measure"' in path.read_bytes() for path in logs.glob("*.log")))
-    for pid in podside.run_processes("r1"):
+    running = asyncio.create_task(start(standin, run(ONE, "30s")))
+    await until(lambda: measures(standin), running)
+    for pid in podside.run_processes(ONE):
         os.kill(pid, signal.SIGKILL)
     with pytest.raises(Lost, match="ended without its trailer"):
         await running
+    logs = standin.pod() / "logs"
     assert not list(logs.glob("*.log")) and len(list(logs.glob("*.interrupted"))) == 1
-    assert await follow(standin.place(), run("r1"), print) is None
+    assert await follow(standin.place(), run(ONE), print) is None
 
 
 async def test_an_interrupted_run_is_ended_in_the_pod_too(standin: Standin) -> None:
-    running = asyncio.create_task(start(standin, run("r1", "30s")))
-    logs = standin.pod() / "logs"
-    await until(lambda: any(b'"phase":"measure"' in path.read_bytes() for path in logs.glob("*.log")))
+    running = asyncio.create_task(start(standin, run(ONE, "30s")))
+    await until(lambda: measures(standin), running)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    ended = await follow(standin.place(), run("r1"), print)
+    ended = await follow(standin.place(), run(ONE), print)
     assert ended is not None and ended.code == 143
-    await set_aside(standin.place(), run("r1"))
-    assert await follow(standin.place(), run("r1"), print) is None
+    await set_aside(standin.place(), run(ONE))
+    assert await follow(standin.place(), run(ONE), print) is None
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,20 @@
-"""`kn-bench top` as a process of its own, and what it has stored so far."""
+"""`kn-bench top` as a process of its own or in this one, and what it has stored so far."""
 
 from __future__ import annotations
 
+import os
 import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+
+from workload_generator import bench
 
 WAIT_S = 30.0
 COMMAND = "import sys; from workload_generator.__main__ import kn_bench; sys.exit(kn_bench())"
@@ -67,3 +71,42 @@ class Running:
             self.process.send_signal(signal.SIGABRT)  # says where it stands
             raise AssertionError(f"it did not end: {self.process.communicate()[1]}") from None
         return self.process.returncode, text
+
+
+class Recording:
+    """The command in this process and its main thread, while `script` runs in another one; then it gets a signal."""
+
+    def __init__(
+        self, config: Path, out: Path, *flags: str, script: Callable[[Recording], None], by: int = signal.SIGTERM
+    ) -> None:
+        self.config, self.out = config, out
+        self._script, self._by = script, by
+        self._ended = threading.Event()
+        self._fault: BaseException | None = None
+        before = signal.signal(by, lambda _number, _frame: None)  # it is the command's from when that begins
+        thread = threading.Thread(target=self._play)
+        thread.start()
+        try:
+            self.code = bench.main(["top", f"--kubeconfig={config}", f"--output-dir={out}", *flags])
+        finally:
+            self._ended.set()
+            thread.join()
+            signal.signal(by, before)
+            if self._fault is not None:
+                raise self._fault
+
+    def has(self, sql: str, count: int = 1) -> None:
+        """Wait until so many rows are stored."""
+        self.wait_for(f"{count} rows of {sql}", lambda: len(rows(self.out, sql)) >= count)
+
+    def wait_for(self, what: str, holds: Callable[[], Any]) -> None:
+        wait_for(what, lambda: holds() or self._ended.is_set())
+        assert not self._ended.is_set(), f"it ended before {what}"
+
+    def _play(self) -> None:
+        try:
+            self._script(self)
+        except BaseException as fault:
+            self._fault = fault
+        if not self._ended.is_set():
+            os.kill(os.getpid(), self._by)

@@ -1,15 +1,19 @@
-"""`kn-bench top` against a server that refuses, forgets, breaks and is slow; ended by signals, and killed."""
+"""`kn-bench top` against a server that refuses, forgets, breaks and is slow; ended by signals, and killed.
+
+It runs in this process, and a script in another thread does what happens meanwhile. Killed, and on a terminal, it is a
+process of its own.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +21,7 @@ import pytest
 
 from tests.kube.fake_api import ALL, TOKEN, FakeApi, in_thread
 from tests.top.clusters import autoscaler, fill, node_usage, pod, pod_usage, summary
-from tests.top.process import COMMAND, WAIT_S, Running, rows, wait_for
+from tests.top.process import COMMAND, WAIT_S, Recording, Running, rows, wait_for
 from workload_generator import bench
 from workload_generator.kube import resources as kinds
 from workload_generator.results.combine import combine
@@ -31,28 +35,27 @@ def api() -> Iterator[FakeApi]:
         yield api
 
 
-@contextmanager
-def running(api: FakeApi, folder: Path, *flags: str) -> Iterator[Running]:
+def recorded(
+    api: FakeApi, folder: Path, script: Callable[[Recording], None], *flags: str, by: int = signal.SIGTERM
+) -> Recording:
+    """What `top` recorded until `script` had ended."""
     config = api.write_kubeconfig(folder / "kubeconfig")
-    top = Running(config, folder / "out", "--frequency=0.2", *flags)
-    try:
-        yield top
-    finally:
-        if top.process.poll() is None:
-            top.process.kill()
-        top.process.communicate()
+    return Recording(config, folder / "out", "--frequency=0.1", *flags, script=script, by=by)
+
+
+def recorded_until(api: FakeApi, folder: Path, sql: str, count: int, *flags: str) -> None:
+    """What `top` recorded until there were so many rows."""
+    assert recorded(api, folder, lambda top: top.has(sql, count), *flags).code == 143
 
 
 def top(api: FakeApi, folder: Path, *flags: str) -> int:
     """In this process, for a moment."""
     config = api.write_kubeconfig(folder / "kubeconfig")
-    return bench.main(
-        ["top", f"--kubeconfig={config}", f"--output-dir={folder / 'out'}", "--frequency=0.2", "--duration=1s", *flags]
-    )
+    return bench.main(["top", f"--kubeconfig={config}", f"--output-dir={folder / 'out'}", "--frequency=0.1", *flags])
 
 
-def test_a_recording_of_everything(api: FakeApi, tmp_path: Path) -> None:
-    with running(api, tmp_path, "--source=both") as top:
+def test_a_recording_of_everything(api: FakeApi, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def script(top: Recording) -> None:
         top.has("SELECT * FROM node_metrics", 4)
         top.has("SELECT * FROM scales")
         api.put(kinds.NODE_METRICS, node_usage("node-1", "2026-11-25T10:00:15Z"))
@@ -64,8 +67,9 @@ def test_a_recording_of_everything(api: FakeApi, tmp_path: Path) -> None:
         top.has("SELECT * FROM pod_states WHERE state = 'gone'")
         top.has("SELECT * FROM scales", 2)
         top.has("SELECT * FROM node_metrics WHERE sample_timestamp = '2026-11-25T10:00:15.000Z'")
-        code, text = top.end()
-    assert code == 128 + signal.SIGTERM and "5 samples of nodes" in text
+
+    top = recorded(api, tmp_path, script, "--source=both")
+    assert top.code == 128 + signal.SIGTERM and "5 samples of nodes" in capsys.readouterr().err
     assert [path.name for path in top.out.iterdir()] == ["metrics.db"]
     assert rows(top.out, "SELECT source, node_name, count(*) FROM node_metrics GROUP BY 1, 2 ORDER BY 1, 2") == [
         ("kubelet", "node-1", 1), ("kubelet", "node-2", 1), ("metrics", "node-1", 2), ("metrics", "node-2", 1),
@@ -96,49 +100,60 @@ def test_one_request_a_resource_a_tick(api: FakeApi, tmp_path: Path) -> None:
     for number in range(50):
         api.put(kinds.PODS, pod(f"f-{number}", ready=True))
         api.put(kinds.POD_METRICS, pod_usage(f"f-{number}", "2026-11-25T10:00:00Z"))
-    assert top(api, tmp_path, "--duration=2s") == 0
-    asked = [line.partition("?")[0] for line in api.requests]
-    missed = sum(ticks for (ticks,) in rows(tmp_path / "out", "SELECT ticks FROM metric_gaps WHERE subject = 'pods'"))
-    assert 9 <= asked.count("GET /apis/metrics.k8s.io/v1beta1/pods") + missed <= 11
-    assert 2 <= asked.count("GET /apis/metrics.k8s.io/v1beta1/nodes") <= 11
-    assert asked.count("GET /api/v1/pods") == 2  # a list and a watch
-    assert not [line for line in asked if "namespaces" in line or "proxy" in line]
+
+    def polls(resource: str) -> int:
+        missed = sum(row[0] for row in rows(out, f"SELECT ticks FROM metric_gaps WHERE subject = '{resource}'"))
+        return asked().count(f"GET /apis/metrics.k8s.io/v1beta1/{resource}") + missed
+
+    def asked() -> list[str]:
+        return [line.partition("?")[0] for line in api.requests]
+
+    out, began = tmp_path / "out", time.monotonic()
+    recorded(api, tmp_path, lambda top: top.wait_for("ten ticks", lambda: polls("pods") >= 10 <= polls("nodes")))
+    due = (time.monotonic() - began) / 0.1 + 1
+    assert polls("pods") <= due and polls("nodes") <= due
+    assert asked().count("GET /api/v1/pods") == 2  # a list and a watch
+    assert not [line for line in asked() if "namespaces" in line or "proxy" in line]
 
 
-def test_it_ends_by_itself_or_by_ctrl_c_with_everything_stored(api: FakeApi, tmp_path: Path) -> None:
-    assert top(api, tmp_path, "--storage=csv", "--progress=none") == 0
+def test_it_ends_by_itself_or_by_ctrl_c_with_everything_stored(
+    api: FakeApi, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert top(api, tmp_path, "--storage=csv", "--progress=none", "--duration=1s") == 0
     assert len((tmp_path / "out" / "pod_metrics.csv").read_text().splitlines()) == 3
-    with running(api, tmp_path, "--progress=plain") as process:
-        process.has("SELECT * FROM pod_metrics")
-        code, text = process.end(signal.SIGINT)
-    assert code == 130 and "1 of pods" not in text and "2 of pods" in text
+    ended = recorded(
+        api, tmp_path, lambda top: top.has("SELECT * FROM pod_metrics"), "--progress=plain", by=signal.SIGINT
+    )
+    text = capsys.readouterr().err
+    assert ended.code == 130 and "1 of pods" not in text and "2 of pods" in text
 
 
 def test_it_ends_also_before_there_is_an_answer(api: FakeApi, tmp_path: Path) -> None:
     api.fail("GET /version", delay_s=20, times=9)
-    with running(api, tmp_path) as process:
-        wait_for("the first request", lambda: api.requests)
-        began = time.monotonic()
-        assert process.end(signal.SIGINT)[0] == 130
-        assert time.monotonic() - began < 15
+    began = time.monotonic()
+    ended = recorded(api, tmp_path, lambda top: top.wait_for("a request", lambda: api.requests), by=signal.SIGINT)
+    assert ended.code == 130 and time.monotonic() - began < 15
 
 
 def test_a_kill_loses_at_most_the_last_tick(api: FakeApi, tmp_path: Path) -> None:
-    with running(api, tmp_path) as process:
+    out = tmp_path / "out"
+    process = Running(api.write_kubeconfig(tmp_path / "kubeconfig"), out, "--frequency=0.1")
+    try:
         for number in range(5):
             at = f"2026-11-25T10:00:{number:02}Z"
             api.put(kinds.POD_METRICS, pod_usage("f-1", at))
             process.has(f"SELECT * FROM pod_metrics WHERE sample_timestamp = '{at[:-1]}.000Z'", 2)
-        assert process.end(signal.SIGKILL)[0] == -signal.SIGKILL
+    finally:
+        code, _ = process.end(signal.SIGKILL)
+    assert code == -signal.SIGKILL
     db = tmp_path / "benchmark.db"
     open_store(db).close()
-    merged = {each.table: each.new for each in combine(db, process.out / "metrics.db")}
+    merged = {each.table: each.new for each in combine(db, out / "metrics.db")}
     assert merged["pod_metrics"] == 10 and merged["replicas"] == 1
-    with running(api, tmp_path) as process:  # goes on, and does not store again what is there
-        api.put(kinds.NODE_METRICS, node_usage("node-1", "2026-11-25T11:00:00Z"))
-        process.has("SELECT * FROM node_metrics WHERE sample_timestamp > '2026-11-25T10:30'")
-        process.end()
-    assert {each.table: each.new for each in combine(db, process.out / "metrics.db")}["node_metrics"] == 1
+    # It goes on, and does not store again what is there.
+    api.put(kinds.NODE_METRICS, node_usage("node-1", "2026-11-25T11:00:00Z"))
+    recorded_until(api, tmp_path, "SELECT * FROM node_metrics WHERE sample_timestamp > '2026-11-25T10:30'", 1)
+    assert {each.table: each.new for each in combine(db, out / "metrics.db")}["node_metrics"] == 1
 
 
 @pytest.mark.parametrize(
@@ -150,40 +165,46 @@ def test_a_kill_loses_at_most_the_last_tick(api: FakeApi, tmp_path: Path) -> Non
         ({"disconnect": True}, "cannot be reached"),
     ],
 )
-def test_refusals_are_gaps_and_it_goes_on(api: FakeApi, tmp_path: Path, fault: dict[str, Any], reason: str) -> None:
-    with running(api, tmp_path) as process:
-        process.has("SELECT * FROM pod_metrics", 2)
+def test_refusals_are_gaps_and_it_goes_on(
+    api: FakeApi, tmp_path: Path, fault: dict[str, Any], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def script(top: Recording) -> None:
+        top.has("SELECT * FROM pod_metrics", 2)
         api.fail("GET /apis/metrics.k8s.io/v1beta1/pods$", times=8, **fault)
-        process.has("SELECT * FROM metric_gaps WHERE subject = 'pods'", 2)
+        top.has("SELECT * FROM metric_gaps WHERE subject = 'pods' AND reason LIKE 'not asked%'")
         api.faults.clear()
         api.put(kinds.POD_METRICS, pod_usage("f-1", "2026-11-25T10:00:30Z"))
-        process.has("SELECT * FROM pod_metrics WHERE sample_timestamp > '2026-11-25T10:00:20'", 2)
-        code, text = process.end()
-    assert code == 143
-    reasons = [row[0] for row in rows(process.out, "SELECT reason FROM metric_gaps WHERE subject = 'pods'")]
+        top.has("SELECT * FROM pod_metrics WHERE sample_timestamp > '2026-11-25T10:00:20'", 2)
+
+    top = recorded(api, tmp_path, script)
+    text = capsys.readouterr().err
+    assert top.code == 143
+    reasons = [row[0] for row in rows(top.out, "SELECT reason FROM metric_gaps WHERE subject = 'pods'")]
     assert all(reason in each or each.startswith("the tick before took") for each in reasons)
     assert any(each.startswith("not asked, after:") for each in reasons)
     assert text.count("usage of pods is missing") == 1, "said once"
-    assert not rows(process.out, "SELECT * FROM metric_gaps WHERE subject = 'nodes'")
+    others = rows(top.out, "SELECT reason FROM metric_gaps WHERE subject = 'nodes'")
+    assert all(each.startswith("the tick before took") for (each,) in others)
 
 
 def test_a_refusal_is_followed_by_fewer_requests(api: FakeApi, tmp_path: Path) -> None:
     api.fail("GET /apis/metrics.k8s.io/v1beta1/pods$", status=429, reason="TooManyRequests", retry_after=60, times=99)
-    assert top(api, tmp_path) == 0
+    recorded_until(api, tmp_path, "SELECT * FROM metric_gaps WHERE subject = 'pods'", 3)
     assert len([line for line in api.requests if "metrics.k8s.io/v1beta1/pods" in line]) == 1
-    assert len(rows(tmp_path / "out", "SELECT * FROM metric_gaps WHERE subject = 'pods'")) >= 3
 
 
 def test_a_slow_answer_misses_ticks_and_says_how_many(api: FakeApi, tmp_path: Path) -> None:
-    api.fail("GET /apis/metrics.k8s.io/v1beta1/nodes$", delay_s=0.7)
-    assert top(api, tmp_path, "--duration=2s") == 0
-    ((ticks, reason),) = rows(tmp_path / "out", "SELECT ticks, reason FROM metric_gaps WHERE subject = 'nodes'")
-    assert ticks >= 3 and reason.startswith("the tick before took 0.")
+    api.fail("GET /apis/metrics.k8s.io/v1beta1/nodes$", delay_s=0.4)
+    gaps = "SELECT ticks, reason FROM metric_gaps WHERE subject = 'nodes'"
+    recorded_until(api, tmp_path, gaps, 1)
+    ticks, reason = rows(tmp_path / "out", gaps)[0]
+    took = re.fullmatch(r"the tick before took (\d+\.\d) s", reason)
+    assert ticks >= 3 and took is not None and float(took[1]) >= 0.4
     assert len(rows(tmp_path / "out", "SELECT * FROM node_metrics")) == 2
 
 
 def test_a_forgotten_history_is_listed_again(api: FakeApi, tmp_path: Path) -> None:
-    with running(api, tmp_path) as process:
+    def script(process: Recording) -> None:
         process.has("SELECT * FROM replicas")
         wait_for("watches", lambda: api.watching == 4)
         api.fail("GET /api/v1/pods$", status=500, times=99)
@@ -196,19 +217,23 @@ def test_a_forgotten_history_is_listed_again(api: FakeApi, tmp_path: Path) -> No
         process.has(
             "SELECT * FROM metric_gaps WHERE source = 'watch' AND subject = 'pods' AND reason LIKE 'interrupted%'"
         )
-        assert process.end()[0] == 143
+
+    assert recorded(api, tmp_path, script).code == 143
 
 
 def test_a_kubelet_that_does_not_answer_is_a_gap_of_its_own(api: FakeApi, tmp_path: Path) -> None:
     api.fail("GET /api/v1/nodes/node-2/proxy/stats/summary", status=502, times=99)
-    with running(api, tmp_path, "--source=kubelet") as process:
+
+    def script(process: Recording) -> None:
         process.has("SELECT * FROM metric_gaps WHERE subject = 'node node-2'", 3)
         api.raw["/api/v1/nodes/node-1/proxy/stats/summary"] = summary("node-1", "2026-11-25T10:00:10Z", pod="f-node-1")
         process.has("SELECT * FROM node_metrics WHERE node_name = 'node-1'", 2)
         api.remove(kinds.NODES, "node-1")  # a node that vanishes is normal
         api.faults.clear()
         process.has("SELECT * FROM node_metrics WHERE node_name = 'node-2'")
-        assert process.end()[0] == 143
+
+    process = recorded(api, tmp_path, script, "--source=kubelet")
+    assert process.code == 143
     assert rows(process.out, "SELECT DISTINCT source FROM node_metrics") == [("kubelet",)]
     assert not rows(process.out, "SELECT * FROM metric_gaps WHERE subject = 'node node-1'")
     assert not [line for line in api.requests if "metrics.k8s.io" in line]
@@ -221,31 +246,37 @@ def test_no_metrics_api_is_said_with_the_fix(tmp_path: Path, capsys: pytest.Capt
         said = capsys.readouterr().err
         assert "the cluster has no metrics API (metrics.k8s.io)" in said
         assert "metrics-server/releases/latest/download/components.yaml" in said and "--source kubelet" in said
-        assert top(api, tmp_path, "--source=kubelet") == 0
+        assert top(api, tmp_path, "--source=kubelet", "--duration=300ms") == 0
 
 
 def test_no_knative_is_said_and_usage_is_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gaps = "SELECT * FROM metric_gaps WHERE source = 'watch' AND ticks = 0"
+
+    def script(top: Recording) -> None:
+        top.has("SELECT * FROM pod_metrics", 2)
+        top.has(gaps, 3)  # the fourth is its end
+
     with in_thread(FakeApi([each for each in ALL if "knative" not in each.group])) as api:
         fill(api)
-        assert top(api, tmp_path) == 0
+        recorded(api, tmp_path, script)
     said = capsys.readouterr().err
     assert "Knative's scale is not recorded" in said and "conditions of Revisions are not recorded" in said
     assert len(rows(tmp_path / "out", "SELECT * FROM pod_metrics")) == 2
-    assert len(rows(tmp_path / "out", "SELECT * FROM metric_gaps WHERE source = 'watch' AND ticks = 0")) == 4
+    assert len(rows(tmp_path / "out", gaps)) == 4
 
 
 def test_nodes_that_may_not_be_seen_leave_shares_unknown(
     api: FakeApi, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     api.forbidden |= {("list", "nodes")}
-    assert top(api, tmp_path, "--pods") == 0
+    recorded_until(api, tmp_path, "SELECT * FROM pod_metrics", 2, "--pods")
     assert "shares of nodes are not known" in capsys.readouterr().err
     assert rows(tmp_path / "out", "SELECT DISTINCT cpu_percentage, node_name FROM pod_metrics") == [(None, "node-1")]
     assert not rows(tmp_path / "out", "SELECT * FROM node_metrics")
 
 
 def test_credentials_that_expire_are_read_again(api: FakeApi, tmp_path: Path) -> None:
-    with running(api, tmp_path) as process:
+    def script(process: Recording) -> None:
         process.has("SELECT * FROM pod_metrics", 2)
         api.write_kubeconfig(process.config, token="another")
         api.tokens = {"another"}
@@ -256,7 +287,9 @@ def test_credentials_that_expire_are_read_again(api: FakeApi, tmp_path: Path) ->
         api.write_kubeconfig(process.config, token="third")
         api.put(kinds.POD_METRICS, pod_usage("f-1", "2026-11-25T10:00:50Z"))
         process.has("SELECT * FROM pod_metrics", 6)
-        assert process.end()[0] == 143
+
+    process = recorded(api, tmp_path, script)
+    assert process.code == 143
     assert TOKEN not in process.config.read_text()
 
 
@@ -264,16 +297,15 @@ def test_namespaces(api: FakeApi, tmp_path: Path) -> None:
     api.put(kinds.POD_METRICS, pod_usage("dns", "2026-11-25T10:00:00Z", "kube-system"))
     api.put(kinds.POD_METRICS, pod_usage("other", "2026-11-25T10:00:00Z", "other"))
 
-    def found(name: str, *flags: str) -> set[str]:
-        assert top(api, tmp_path / name, *flags) == 0
+    def found(name: str, *flags: str, table: str = "pod_metrics") -> set[str]:
+        (tmp_path / name).mkdir()
+        recorded_until(api, tmp_path / name, f"SELECT * FROM {table}", 1, *flags)
         return {row[0] for row in rows(tmp_path / name / "out", "SELECT DISTINCT pod_name FROM pod_metrics")}
 
-    for name in "abcd":
-        (tmp_path / name).mkdir()
     assert found("a") == {"f-1", "dns", "other"}
     assert found("b", "--all-namespaces", "--ignore-namespace=kube-system,other") == {"f-1"}
     assert found("c", "--namespace", "kube-system", "--namespace=other") == {"dns", "other"}
-    assert found("d", "--nodes") == set()
+    assert found("d", "--nodes", table="node_metrics") == set()
 
 
 @pytest.mark.parametrize(

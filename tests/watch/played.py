@@ -20,15 +20,16 @@ from workload_generator.watch.watcher import LedgerWatcher
 NAMESPACE = "functions"
 HOST = f"f.{NAMESPACE}.svc.cluster.local"
 LABELS = {"serving.knative.dev/service": "f", "serving.knative.dev/revision": "f-00001"}
+_CLOCKS_NS = 1_000_000  # two clocks of this machine, read one after the other
 STEPS = ("scale", "created", "scheduled", "started", "ready")
 
 
 class Cluster:
-    """A namespace with one service; `moments` has when each of a pod's points came to be."""
+    """A namespace with one service; `moments` has when each of a pod's points came to be: not before, and not after."""
 
     def __init__(self, api: FakeApi) -> None:
         self.api = api
-        self.moments: dict[str, dict[str, int]] = {}
+        self.moments: dict[str, dict[str, tuple[int, int]]] = {}
         self.states: dict[str, list[Object]] = {}
         api.put(REVISIONS, self._doc("f-00001"))
         self.scale(0)
@@ -37,9 +38,10 @@ class Cluster:
         """The autoscaler's decision, as Knative's PodAutoscaler has it."""
         active = {"type": "Active", "status": "True" if wanted else "False", "lastTransitionTime": self.api.now()}
         doc = self._doc("f-00001", status={"desiredScale": wanted, "conditions": [active]})
-        if pod:
-            self._note(pod, "scale")
+        before_ns = time.monotonic_ns()
         self.api.put(POD_AUTOSCALERS, doc)
+        if pod:
+            self._note(pod, "scale", before_ns)
 
     def step(self, pod: str, point: str) -> None:
         """The pod gets to `point`, with all that came before it."""
@@ -64,10 +66,10 @@ class Cluster:
                     each["ready"] = True
                 conditions.append({"type": "Ready", "status": "True", "lastTransitionTime": now})
         doc["metadata"]["managedFields"] = [{"manager": "kubelet", "time": now}]
-        self._note(pod, point)
-        if point == "ready":
-            self._note(pod, "queue_ready")
+        before_ns = time.monotonic_ns()
         self.states.setdefault(pod, []).append(self.api.put(PODS, doc))
+        for each in (point, "queue_ready") if point == "ready" else (point,):
+            self._note(pod, each, before_ns)
 
     async def start(self, pod: str, after_s: dict[str, float]) -> None:
         """All steps, each some time after the one before it."""
@@ -83,29 +85,34 @@ class Cluster:
         self.api.put(PODS, doc)
 
     def remove(self, pod: str) -> None:
+        before_ns = time.monotonic_ns()
         self.api.remove(PODS, pod, NAMESPACE)
+        self._note(pod, "gone", before_ns)
 
     def event(self, pod: str, reason: str, **times: str) -> None:
         """What scheduler and kubelet say of a pod."""
         about = {"kind": "Pod", "name": pod, "namespace": NAMESPACE}
-        doc = self._doc(f"{pod}.{reason}.{time.monotonic_ns()}", involvedObject=about, reason=reason, **times)
+        before_ns = time.monotonic_ns()
+        doc = self._doc(f"{pod}.{reason}.{before_ns}", involvedObject=about, reason=reason, **times)
         self.api.put(EVENTS, doc)
+        if reason == "Pulled":
+            self._note(pod, "pulled", before_ns)
 
     def _doc(self, name: str, **parts: Any) -> Object:
         return {"metadata": {"name": name, "namespace": NAMESPACE, "labels": dict(LABELS)}, **copy.deepcopy(parts)}
 
-    def _note(self, pod: str, point: str) -> None:
-        self.moments.setdefault(pod, {})[point] = time.monotonic_ns()
+    def _note(self, pod: str, point: str, before_ns: int) -> None:
+        self.moments.setdefault(pod, {})[point] = before_ns, time.monotonic_ns()
 
     def holds(self, start: Start, *points: str) -> None:
         """Every point that is known was then, as far as its error says; `points` have to be known."""
         assert set(points) <= set(start.points), (points, start.points)
         for point, moment in start.points.items():
             assert isinstance(moment, Moment)
-            truth = self.moments[start.instance][point]
-            off_ms = (moment.at_ns - truth) / 1e6
-            # the fake server stores an object within a moment of its noting the time
-            assert abs(moment.at_ns - truth) <= moment.error_ns + 2_000_000, (point, off_ms, moment)
+            low_ns, high_ns = self.moments[start.instance][point]
+            off_ms = (moment.at_ns - low_ns) / 1e6
+            low_ns, high_ns = low_ns - _CLOCKS_NS, high_ns + _CLOCKS_NS
+            assert low_ns - moment.error_ns <= moment.at_ns <= high_ns + moment.error_ns, (point, off_ms, moment)
 
 
 def watcher_of(api: FakeApi, folder: Path) -> tuple[LedgerWatcher, KubernetesSource]:

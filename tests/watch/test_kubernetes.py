@@ -48,6 +48,7 @@ async def opened(api: FakeApi, folder: Path) -> AsyncIterator[tuple[LedgerWatche
 
 @pytest_asyncio.fixture
 async def watched(cluster: Cluster, tmp_path: Path) -> AsyncIterator[tuple[LedgerWatcher, KubernetesSource]]:
+    cluster.api.skew_s = (0.94 - time.time()) % 1  # clocks are compared at a second's edge: here that is near
     async with opened(cluster.api, tmp_path) as both:
         yield both
 
@@ -74,8 +75,10 @@ async def test_a_start_is_proven_and_shows_its_delays_whatever_the_servers_clock
         assert not any(moment.grid for moment in start.points.values())
         for earlier, later in [("scale", "created"), ("scheduled", "started"), ("started", "ready")]:
             first, second = start.points[earlier], start.points[later]
-            assert abs(ms(first, second) - 1000 * DELAYS[later]) < 300, "a known delay, on a shared machine"
-            assert first.error_ns < 250_000_000, "not the API's whole seconds"
+            happened = cluster.moments["f-1"]
+            delay_ms = (happened[later][0] - happened[earlier][0]) / 1e6
+            assert delay_ms >= 1000 * DELAYS[later] - 1 and abs(ms(first, second) - delay_ms) < 300, "a known delay"
+            assert first.error_ns < 500_000_000, "not the API's whole seconds"
         ahead_ms, error_ms = watcher.clock() or (0, 0)
         assert abs(ahead_ms - 1000 * skew_s) <= error_ms + 1 and error_ms < 100
         assert source.missed_readings == 0
@@ -224,7 +227,6 @@ async def test_events_add_the_image_and_microseconds_where_they_may_be_read(
     await asyncio.sleep(0.1)
     cluster.event("f-1", "Pulled", lastTimestamp=cluster.api.now())
     await asyncio.sleep(0.1)
-    cluster._note("f-1", "pulled")
     cluster.event("f-1", "Pulled", lastTimestamp=cluster.api.now())
     cluster.step("f-1", "started")
     cluster.step("f-1", "ready")
@@ -307,14 +309,13 @@ async def test_lives_have_their_ends(watched: tuple[LedgerWatcher, KubernetesSou
     _, sent_ns, _ = await cold_start(watcher, cluster, "f-1")
     cluster.step("f-2", "created")
     for pod in ("f-1", "f-2"):
-        cluster._note(pod, "gone")
         cluster.remove(pod)
     cluster.scale(0)
     await watcher.until_zero(HOST, 0, MAX_WAIT_NS)
     lives = {each.instance: each for each in watcher.lives(HOST, sent_ns)}
     assert set(lives) == {"f-1", "f-2"} and "ready" not in lives["f-2"].points
     for name, life in lives.items():
-        assert life.gone_ns is not None and 0 <= life.gone_ns - cluster.moments[name]["gone"] < 2_000_000_000
+        assert life.gone_ns is not None and 0 <= life.gone_ns - cluster.moments[name]["gone"][0] < 2_000_000_000
     assert watcher.lives(HOST, time.monotonic_ns()) == []
 
 

@@ -1,0 +1,51 @@
+"""Waits that cost no time: a timer is due as soon as nothing else happens.
+
+`with hasty(api):` holds for event loops that are made inside of it, such as those of commands. Nothing happens when the
+loop has no event and the fake server, which runs in another thread, has nothing left to do. So a deadline that would
+pass in vain passes at once, and one that something still comes before never does, however slow the machine is.
+It is not for loops that wait for another process: what that does is not seen from here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import selectors
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.kube.fake_api import FakeApi
+
+_QUIET_S = 0.03
+_LOOKS = 3
+
+
+@contextlib.contextmanager
+def hasty(api: FakeApi) -> Iterator[None]:
+    """See above; `api` has to run in a thread of its own, and before."""
+
+    class Selector(selectors.DefaultSelector):
+        skipped_s = 0.0
+
+        def select(self, timeout: float | None = None) -> list[Any]:
+            if timeout is None or timeout <= _QUIET_S:
+                return super().select(timeout)
+            for _ in range(_LOOKS):
+                if events := super().select(_QUIET_S):
+                    return events
+                api.run(lambda: None)
+            if events := super().select(0):
+                return events
+            self.skipped_s += timeout
+            return []
+
+    def now(loop: Any) -> float:
+        return time.monotonic() + getattr(loop._selector, "skipped_s", 0.0)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(selectors, "DefaultSelector", Selector)
+        patch.setattr(asyncio.BaseEventLoop, "time", now)
+        yield

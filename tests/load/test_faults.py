@@ -309,11 +309,15 @@ async def test_a_signal_ends_a_run_that_lost_what_was_in_flight(
 ) -> None:
     """After the grace, or at the second one."""
     monkeypatch.setattr(runner, "_GRACE_S", grace_s)
-    monkeypatch.setattr(Engine, "completed", lambda *_: None)
-    loop = asyncio.get_running_loop()
+    loop, lost = asyncio.get_running_loop(), count(1)
+
+    def lose(*_: object) -> None:
+        if next(lost) == 2:  # both connections wait now
+            for number in range(1 if grace_s < 1 else 2):
+                loop.call_later(0.1 * number, os.kill, os.getpid(), name)
+
+    monkeypatch.setattr(Engine, "completed", lose)
     async with servers.serve(servers.functions()) as server:
-        for number in range(1 if grace_s < 1 else 2):
-            loop.call_later(0.3 + 0.1 * number, os.kill, os.getpid(), name)
         await runs.run(runs.plan([server.url]))
     *_, trailer = lines = runs.read()
     assert [line["error"] for line in lines if line["event"] == "request"] == ["cancelled"] * 2

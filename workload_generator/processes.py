@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 from workload_generator.clock import NS_PER_S, format_duration
 from workload_generator.document import Scalar
@@ -209,9 +209,7 @@ class TraceArrivals(Section):
 
 Process = Constant | Poisson | Ramp | Steps | Sine | TraceArrivals
 
-PROCESSES: dict[str, type[Process]] = {
-    kind.process: kind for kind in (Constant, Poisson, Ramp, Steps, Sine, TraceArrivals)
-}
+PROCESSES: dict[str, type[Process]] = {kind.process: kind for kind in get_args(Process)}
 
 
 def _read_process(value: Any, place: Place) -> Process:

@@ -230,18 +230,20 @@ async def test_precise_spins_and_is_never_early(generator: Generator) -> None:
 
 async def test_a_hog_beside_the_run_makes_it_invalid(generator: Generator) -> None:
     core = min(os.sched_getaffinity(0))
-
-    def pin() -> None:
-        os.sched_setaffinity(0, {core})
-
-    hogs = [await asyncio.create_subprocess_exec("sh", "-c", "while :; do :; done", preexec_fn=pin) for _ in range(2)]
-    try:
-        async with target(at_once) as url:
-            path = generator.experiment(url, rate={"requestsPerSecond": 500, "duration": "1s"})
-            ran = await generator.run_cold(f"--config={path}", preexec_fn=pin)
-    finally:
-        for hog in hogs:
-            hog.kill()
-            await hog.wait()
+    hogs: list[asyncio.subprocess.Process] = []
+    async with target(at_once) as url:
+        path = generator.experiment(url, rate={"requestsPerSecond": 500, "duration": "1500ms"})
+        process = await generator.run_until_sending(f"--config={path}")
+        os.sched_setaffinity(process.pid, {core})
+        try:
+            for _ in range(4):
+                hog = await asyncio.create_subprocess_exec("sh", "-c", "while :; do :; done")
+                hogs.append(hog)
+                os.sched_setaffinity(hog.pid, {core})
+            ran = await generator.finish(process)
+        finally:
+            for hog in hogs:
+                hog.kill()
+                await hog.wait()
     assert ran.code == 3
     assert any("waited for a CPU" in reason for reason in ran.trailer["reasons"]), ran.trailer

@@ -89,6 +89,14 @@ def test_a_command_loads_what_it_needs(command: str, code: int, needed: set[str]
     assert HEAVY.intersection(names) <= needed
 
 
+def test_an_extraction_does_without_standard_output(tmp_path: Path) -> None:
+    program = "import os, sys; from workload_generator import __main__; os.close(1); sys.stdout = None; "
+    words = ["extract", f"--logs={tmp_path}", f"--db={tmp_path}.db"]
+    command = [sys.executable, "-c", program + "sys.exit(__main__.kn_bench())", *words]
+    ran = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+    assert (ran.returncode, ran.stderr) == (1, "")
+
+
 @pytest.mark.parametrize(
     "flags", ["", "--processes=2", "--event", "--cold-start", "--check", "--event --check", "--output=json --ping"]
 )

@@ -14,6 +14,7 @@ from importlib import import_module
 
 from workload_generator import __version__
 from workload_generator.errors import BenchError
+from workload_generator.stdio import open_standard_streams
 
 COMMANDS = {
     "quickstart": ("quickstart", "three scenarios on this machine, from functions to a database"),
@@ -43,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def prepare(argv: Sequence[str] | None = None) -> Callable[[], int]:
     """Read the flags and load the command that is typed; what is returned runs it, and returns the exit code."""
+    open_standard_streams()
     words = sys.argv[1:] if argv is None else argv
     typed = next((word for word in words if not word.startswith("-")), "")
     options = make_parser({typed}).parse_args(words)

@@ -31,6 +31,19 @@ def functions() -> dict[str, Function]:
     return {each.name: Function(each, Path(__file__).parent) for each in (entry, unbuilt)}
 
 
+def catalog_of(folder: Path, *names: str) -> Path:
+    """A folder of functions for other processes: `function.py`, which starts five times as fast as one with uvicorn."""
+    if not folder.exists():
+        common = {"language": "python", "framework": "none", "image": "odd"}
+        run = f"{sys.executable} {Path(__file__).parent / 'function.py'}"
+        folder.mkdir()
+        for name in names:
+            (folder / name).mkdir()
+        entries = [{"name": name, "run": run, **common} for name in names]
+        (folder / "catalog.yaml").write_text(yaml.safe_dump({"functions": entries}))
+    return folder
+
+
 class Local:
     """A running platform, and how tests talk to it."""
 

@@ -138,9 +138,7 @@ def test_serving_2_is_cold(tmp_path: Path, run: Run) -> None:
     assert rows(tmp_path, "SELECT cold, ok FROM experiments") == [(2, 2)] * 2, "each begins at zero"
 
 
-def test_serving_3_has_one_request_at_a_time(
-    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_serving_3_has_one_request_at_a_time(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DELAY_MS", "200")
     code, out = run("serving-3", "--languages=python", "--rates=10", "--repeats=1")
     assert code in (0, 3), out
@@ -224,10 +222,7 @@ def test_dry_run_prints_the_order_and_touches_nothing(tmp_path: Path, run: Run) 
     code, out = run("serving-1", "--languages=python", "--rates=5,7", "--repeats=2", "--dry-run", "--seed=4")
     assert code == 0 and not (tmp_path / "out").exists()
     assert re.findall(r"repeat (\d)  serving-scenario-1_(\d)rps_python", out) and "2 s of load" in out
-    assert (
-        run("serving-1", "--languages=python", "--rates=5,7", "--repeats=2", "--dry-run", "--seed=4")[1]
-        == out
-    )
+    assert run("serving-1", "--languages=python", "--rates=5,7", "--repeats=2", "--dry-run", "--seed=4")[1] == out
 
 
 def test_a_flag_that_means_nothing_is_said(tmp_path: Path, run: Run) -> None:

@@ -12,7 +12,6 @@ import orjson
 
 from tests.support import Generator
 
-
 SHORT = """
 import sys
 from workload_generator import cli

@@ -21,6 +21,10 @@ def response(body: bytes, extra: bytes = b"", status: bytes = b"200 OK") -> byte
     return head + extra + b"\r\n" + body
 
 
+def hanging() -> bool:
+    return HANG is not None and os.path.exists(HANG)
+
+
 async def body_of(headers: dict[str, str], reader: asyncio.StreamReader):  # type: ignore[no-untyped-def]
     if headers.get("transfer-encoding") == "chunked":
         while size := int(await reader.readline(), 16):
@@ -106,7 +110,7 @@ async def answer(path: str, method: str, headers: dict[str, str], reader, writer
         case _:
             is_first, first = first, False
             asked += 1
-            while HANG and asked % 4 == 3 and os.path.exists(HANG):
+            while asked % 4 == 3 and hanging():
                 await asyncio.sleep(0.02)
             if DELAY_S:
                 await asyncio.sleep(DELAY_S)

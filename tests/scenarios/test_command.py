@@ -182,6 +182,12 @@ def test_the_bundled_eventing_scenarios(
     assert rows(tmp_path, query) == [(triggers, triggers, workers, EVENTS * triggers, 0, 0)]
 
 
+def measured(logs: Path, but_for: set[str]) -> int:
+    """How many runs have come to their measured time."""
+    new = [log for log in logs.glob("*.log") if log.name not in but_for]
+    return sum(b'"phase":"measure"' in log.read_bytes() for log in new)
+
+
 def test_interrupted_in_a_run_it_leaves_nothing_running_and_goes_on(
     tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,12 +203,7 @@ def test_interrupted_in_a_run_it_leaves_nothing_running_and_goes_on(
         if not done:
             hang.touch()
         process = start(tmp_path, str(scenario), *flags)
-
-        def measured() -> int:
-            new = [log for log in logs.glob("*.log") if log.name not in before]
-            return sum(b'"phase":"measure"' in log.read_bytes() for log in new)
-
-        while measured() <= done:
+        while measured(logs, before) <= done:
             assert process.poll() is None and time.monotonic() < deadline
             if done and state.exists() and json.loads(state.read_text())["runs"]:
                 hang.touch()

@@ -1,36 +1,26 @@
-"""`--self-test`, in processes of its own: with shorter runs, and as a user runs it."""
+"""`--self-test`: with shorter runs, and as a user runs it."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import orjson
 
 from tests.support import Generator
 
-SHORT = """
-import sys
-from workload_generator import cli
-from workload_generator.load import selftest
-selftest._MEASURED_S, selftest._TRIED_S = 0.3, 0.2
-sys.exit(cli.main(["--self-test", "--output=json"]))
-"""
+SHORT = {"load.selftest._MEASURED_S": 0.3, "load.selftest._TRIED_S": 0.2}
 
 
 def left_behind(folder: Path) -> list[Path]:
     return list(folder.glob("self-test-*"))
 
 
-def test_the_self_test_says_what_it_found(tmp_path: Path) -> None:
-    ran = subprocess.run(
-        [sys.executable, "-c", SHORT], env={**os.environ, "TMPDIR": str(tmp_path)}, capture_output=True
-    )
-    assert ran.returncode == 0, ran.stderr
-    report = orjson.loads(ran.stdout)
+async def test_the_self_test_says_what_it_found(tmp_path: Path) -> None:
+    process = await Generator(tmp_path, **SHORT).start("--self-test", "--output=json")
+    stdout, stderr = await process.communicate()
+    assert process.returncode == 0, stderr
+    report = orjson.loads(stdout)
     assert report["kernel_stamps"] > 0.9
     assert 0 < report["lag_p50_ms"] <= report["lag_p99_ms"]
     assert 0 < report["error_p50_ms"] <= report["error_p99_ms"], "the answer came after the server gave it"
@@ -41,7 +31,7 @@ def test_the_self_test_says_what_it_found(tmp_path: Path) -> None:
 
 async def test_it_is_refused_beside_a_run(tmp_path: Path) -> None:
     generator = Generator(tmp_path)
-    first = await generator.start("--self-test")
+    first = await generator.start_cold("--self-test")
     while not (tmp_path / "workload-generator.lock").exists():
         await asyncio.sleep(0.01)
     second = await generator.start("--self-test")

@@ -35,7 +35,7 @@ def ask(db: Path, query: str) -> list[tuple[Any, ...]]:
 
 
 async def test_the_database_says_what_the_run_said(generator: Generator, slow_url: str) -> None:
-    path = generator.experiment(slow_url, rate={"duration": "2s", "rampUp": "1s"})
+    path = generator.experiment(slow_url, rate={"duration": "500ms", "rampUp": "500ms"})
     ran = await generator.run(f"--config={path}", "--prefix=serving-scenario-1_100rps_go", "--ping")
     db = generator.folder / "benchmark.db"
     report = extract(generator.logs, db)
@@ -44,8 +44,8 @@ async def test_the_database_says_what_the_run_said(generator: Generator, slow_ur
         db, "SELECT language, planned, sent, ok, missing, complete, verdict FROM experiments"
     )
     assert (language, missing, complete, verdict) == ("go", 0, 1, ran.summary["verdict"])
-    assert (planned, sent, ok) == (ran.summary["planned"], ran.summary["sent"], ran.summary["ok"]) == (200, 200, 200)
-    assert ask(db, "SELECT count(*), min(ttfb) >= 100, sum(is_cold) FROM requests") == [(200, 1, 0)]
+    assert (planned, sent, ok) == (ran.summary["planned"], ran.summary["sent"], ran.summary["ok"]) == (50, 50, 50)
+    assert ask(db, "SELECT count(*), min(ttfb) >= 100, sum(is_cold) FROM requests") == [(50, 1, 0)]
     phases = dict(ask(db, "SELECT phase, count(*) FROM results GROUP BY phase"))
     assert phases == {phase: len(ran.requests(phase)) for phase in ("ping", "ramp", "measure")}
     assert extract(generator.logs, db).rows == 0, "nothing twice"
@@ -54,20 +54,21 @@ async def test_the_database_says_what_the_run_said(generator: Generator, slow_ur
 async def test_targets_of_one_url_keep_their_own_expected_statuses(generator: Generator) -> None:
     async with target(at_once) as url:
         targets = [{"url": url}, {"url": url, "expectStatus": 404}]
-        ran = await generator.run(f"--config={generator.experiment(url, targets=targets)}")
+        path = generator.experiment(url, targets=targets, rate={"duration": "200ms"})
+        ran = await generator.run(f"--config={path}")
     db = generator.folder / "benchmark.db"
     extract(generator.logs, db)
     assert (
         ask(db, "SELECT ok, failed FROM experiments")
-        == [(50, 50)]
+        == [(10, 10)]
         == ask(db, "SELECT sum(ok), sum(NOT ok) FROM requests")
     )
-    assert (ran.summary["ok"], ran.summary["failed"]) == (50, 50)
+    assert (ran.summary["ok"], ran.summary["failed"]) == (10, 10)
 
 
 async def test_a_killed_run_is_told_from_a_whole_one(generator: Generator, slow_url: str) -> None:
     path = generator.experiment(slow_url, rate={"duration": "60s"})
-    process = await generator.run_until_sending(f"--config={path}", requests=250)
+    process = await generator.run_until_sending(f"--config={path}", requests=120)
     process.kill()
     await process.wait()
     await generator.wait_for_recorder()
@@ -83,11 +84,11 @@ async def test_a_killed_run_is_told_from_a_whole_one(generator: Generator, slow_
 
 async def test_extraction_follows_a_run_that_goes_on(generator: Generator, slow_url: str) -> None:
     db = generator.folder / "benchmark.db"
-    path = generator.experiment(slow_url, rate={"duration": "3s"})
+    path = generator.experiment(slow_url, rate={"duration": "1s"})
     process = await generator.run_until_sending(f"--config={path}")
     first = extract(generator.logs, db)
     assert ask(db, "SELECT complete FROM experiments") == [(0,)]
     ran = await generator.finish(process)
     second = extract(generator.logs, db)
-    assert first.rows > 0 and second.rows > 0 and first.rows + second.rows == len(ran.requests()) == 300
-    assert ask(db, "SELECT complete, missing, count(DISTINCT seq) FROM experiments, requests") == [(1, 0, 300)]
+    assert first.rows > 0 and second.rows > 0 and first.rows + second.rows == len(ran.requests()) == 100
+    assert ask(db, "SELECT complete, missing, count(DISTINCT seq) FROM experiments, requests") == [(1, 0, 100)]

@@ -9,14 +9,19 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from rich.console import Console
 
+from tests.local.platforms import catalog_of
 from tests.support import catches
+from workload_generator import bench, quickstart
 from workload_generator.catalog import find_catalog, load_catalog
 from workload_generator.errors import UsageError
 from workload_generator.loading import load_experiment
@@ -25,28 +30,28 @@ from workload_generator.quickstart import narrowed, plan
 EXPERIMENTS = {
     "quickstart-warm.yaml": """
 targets: [{url: "http://empty-python-http-0.functions.svc.cluster.local"}]
-rate: {requestsPerSecond: 200, duration: 1s, rampUp: 0s}
+rate: {requestsPerSecond: 200, duration: 500ms, rampUp: 0s}
 limits: {lag: 1h}
 """,
     "quickstart-cold.yaml": """
 targets: [{url: "http://empty-python-http-0.functions.svc.cluster.local"}]
-rate: {requestsPerSecond: 0.3, duration: 4s}
-coldStart: {gap: 500ms}
+rate: {requestsPerSecond: 0.1, duration: 20s}
+coldStart: {settle: 10ms}
 limits: {lag: 1h}
 """,
     "quickstart-concurrency.yaml": """
 targets: [{url: "http://sleep-python-http-0.functions.svc.cluster.local"}]
-rate: {requestsPerSecond: 20, duration: 2s, rampUp: 0s}
+rate: {requestsPerSecond: 20, duration: 1s, rampUp: 0s}
 limits: {lag: 1h}
 """,
     "quickstart-events.yaml": """
 targets: [{url: sink}]
 event: {type: t, data: '{"n": ${seq}}'}
-rate: {requestsPerSecond: 100, duration: 1s, rampUp: 0s}
+rate: {requestsPerSecond: 100, duration: 500ms, rampUp: 0s}
 limits: {lag: 1h}
 """,
     "platforms/quickstart.yaml": """
-defaults: {stable-window: 1s, tick-interval: 250ms}
+defaults: {stable-window: 1s, tick-interval: 50ms}
 services:
   sleep-python-http-0: {containerConcurrency: 1, max-scale: 2, queue-limit: 5, env: {SLEEP_MS: "200"}}
 """,
@@ -56,20 +61,32 @@ services:
 KN_BENCH = "import sys; from workload_generator.__main__ import kn_bench; sys.exit(kn_bench())"
 
 
-def start(data: Path, *flags: str) -> subprocess.Popen[str]:
+def environment(data: Path, functions: Path | None = None) -> dict[str, str]:
+    """Short experiments; functions that start fast, unless others are given."""
     folder = next(parent for parent in data.parents if parent.is_dir())
     experiments = folder / "experiments"
     for name, text in EXPERIMENTS.items():
         path = experiments / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    functions = python_functions(folder / "functions")
+    functions = functions or catalog_of(folder / "functions", "empty-python-http", "sleep-python-http")
+    return {"TMPDIR": str(folder), "EXPERIMENTS_DIR": str(experiments), "FUNCTIONS_DIR": str(functions)}
+
+
+def start(data: Path, *flags: str, functions: Path | None = None) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", KN_BENCH, "quickstart", f"--data={data}", *flags]
-    folders = {"TMPDIR": str(folder), "EXPERIMENTS_DIR": str(experiments), "FUNCTIONS_DIR": str(functions)}
-    environment = {**os.environ, **folders}
+    folders = {**os.environ, **environment(data, functions)}
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=folders, start_new_session=True
     )
+
+
+def run_here(monkeypatch: pytest.MonkeyPatch, data: Path, *flags: str, functions: Path | None = None) -> int:
+    """The command in this process; its exit code."""
+    for name, value in environment(data, functions).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(tempfile, "tempdir", None)  # TMPDIR counts again
+    return bench.main(["quickstart", f"--data={data}", *flags])
 
 
 def python_functions(folder: Path) -> Path:
@@ -110,44 +127,65 @@ def gone(pids: set[int], within_s: float) -> bool:
     return True
 
 
-def test_two_quickstarts_are_eight_experiments_and_leave_nothing_running(tmp_path: Path) -> None:
-    data = tmp_path / "data"
-    for runs in (1, 2):
-        process = start(data)
-        while not (below := descendants(process.pid)):
-            time.sleep(0.05)
-        stdout, stderr = process.communicate(timeout=100)
-        assert gone(below, within_s=5)
-        assert process.returncode == 0, stderr
-        assert "p99.9" in stdout and str(data / "benchmark.db") in stdout.replace("\n", "")
-        connection = sqlite3.connect(data / "benchmark.db")
-        rows = connection.execute(
-            "SELECT language, scenario, platform, concurrency, planned, complete, "
-            "(SELECT count(*) FROM requests WHERE experiment_id = e.id) FROM experiments e ORDER BY scenario, id"
-        ).fetchall()
-        cold = connection.execute("SELECT cold, ok FROM experiments WHERE scenario = 'serving-scenario-2'").fetchall()
-        ((ok, refused),) = connection.execute(
-            "SELECT sum(status = 200), sum(status = 503) FROM requests r JOIN experiments e ON r.experiment_id = e.id "
-            "WHERE e.scenario = 'serving-scenario-3'"
-        ).fetchall()
-        accounts = connection.execute(
-            "SELECT trigger, acknowledged, once, lost, unaccounted FROM event_accounts ORDER BY experiment_id, trigger"
-        ).fetchall()
+def test_a_quickstart_is_four_experiments_and_leaves_nothing_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, functions = tmp_path / "data", python_functions(tmp_path / "python")
+    process = start(data, functions=functions)
+    while not (below := descendants(process.pid)):
+        time.sleep(0.05)
+    stdout, stderr = process.communicate(timeout=100)
+    assert gone(below, within_s=5)
+    assert process.returncode == 0, stderr
+    assert "p99.9" in stdout and str(data / "benchmark.db") in stdout.replace("\n", "")
+    warm, starts, busy = (
+        ("python", f"serving-scenario-{number}", "local", concurrency, planned, 1, planned)
+        for number, concurrency, planned in ((1, None, 100), (2, None, 2), (3, 1, 20))
+    )
+    events = ("broker default/default", "eventing-scenario-1", "local", None, 50, 1, 50)
+    assert runs(data) == [events, warm, starts, busy]
+    assert accounts(data) == [("receiver-0", 50, 50, 0, 0), ("receiver-1", 50, 50, 0, 0)]
+    assert "Events by trigger" in stdout and "End-to-end delay" in stdout
+    cold = ask(data, "SELECT cold, ok FROM experiments WHERE scenario = 'serving-scenario-2'")
+    assert cold == [(2, 2)], "each from zero"
+    assert "cold starts proven: 2 of 2; on average, in ms:" in stdout
+    (phases,) = [line for line in stdout.splitlines() if line.startswith("  empty-python-http-0 (2): ")]
+    assert all(f" {name} " in phases for name in ("created", "listening", "ready", "first byte")), phases
+    ((ok, refused),) = ask(
+        data,
+        "SELECT sum(status = 200), sum(status = 503) FROM requests r JOIN experiments e ON r.experiment_id = e.id "
+        "WHERE e.scenario = 'serving-scenario-3'",
+    )
+    assert ok > 0 and refused > 0 and ok + refused == 20
+    assert not list(tmp_path.glob("kn-bench-*")), "its own folder is gone"
+
+    # Another one adds its runs: here the first and the last.
+    monkeypatch.setattr(quickstart, "plan", lambda *known: plan(*known)[::3])
+    monkeypatch.setattr(quickstart, "report_and_show", lambda *_, **__: None)
+    assert run_here(monkeypatch, data, functions=functions) == 0
+    assert runs(data) == [events] * 2 + [warm] * 2 + [starts, busy]
+    assert accounts(data) == [("receiver-0", 50, 50, 0, 0), ("receiver-1", 50, 50, 0, 0)] * 2
+
+
+def ask(data: Path, query: str) -> list[tuple[Any, ...]]:
+    connection = sqlite3.connect(data / "benchmark.db")
+    try:
+        return connection.execute(query).fetchall()
+    finally:
         connection.close()
-        warm, starts, busy = (
-            ("python", f"serving-scenario-{number}", "local", concurrency, planned, 1, planned)
-            for number, concurrency, planned in ((1, None, 200), (2, None, 2), (3, 1, 40))
-        )
-        events = ("broker default/default", "eventing-scenario-1", "local", None, 100, 1, 100)
-        assert rows == [events] * runs + [warm] * runs + [starts] * runs + [busy] * runs
-        assert accounts == [("receiver-0", 100, 100, 0, 0), ("receiver-1", 100, 100, 0, 0)] * runs
-        assert "Events by trigger" in stdout and "End-to-end delay" in stdout
-        assert cold == [(2, 2)] * runs, "each from zero"
-        assert "cold starts proven: 2 of 2; on average, in ms:" in stdout
-        (phases,) = [line for line in stdout.splitlines() if line.startswith("  empty-python-http-0 (2): ")]
-        assert all(f" {name} " in phases for name in ("created", "listening", "ready", "first byte")), phases
-        assert ok > 0 and refused > 0 and ok + refused == 40 * runs
-        assert not list(tmp_path.glob("kn-bench-*")), "its own folder is gone"
+
+
+def runs(data: Path) -> list[tuple[Any, ...]]:
+    return ask(
+        data,
+        "SELECT language, scenario, platform, concurrency, planned, complete, "
+        "(SELECT count(*) FROM requests WHERE experiment_id = e.id) FROM experiments e ORDER BY scenario, id",
+    )
+
+
+def accounts(data: Path) -> list[tuple[Any, ...]]:
+    columns = "trigger, acknowledged, once, lost, unaccounted"
+    return ask(data, f"SELECT {columns} FROM event_accounts ORDER BY experiment_id, trigger")
 
 
 @pytest.mark.parametrize(
@@ -155,29 +193,47 @@ def test_two_quickstarts_are_eight_experiments_and_leave_nothing_running(tmp_pat
     [(signal.SIGINT, True, 130), (signal.SIGTERM, False, 143), (signal.SIGKILL, False, -signal.SIGKILL)],
 )
 def test_however_it_ends_its_processes_end_too(
-    tmp_path: Path, number: signal.Signals, to_group: bool, code: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, to_group: bool, code: int
 ) -> None:
+    hang = tmp_path / "hang"
+    hang.touch()  # so that the first run does not end before the signal comes
+    monkeypatch.setenv("HANG", str(hang))
     process = start(tmp_path / "data")
     logs = tmp_path / "data" / "logs"
-    deadline = time.monotonic() + 60
-    while not any(log.stat().st_size > 10_000 for log in logs.glob("*.log")):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: any(log.stat().st_size > 10_000 for log in logs.glob("*.log")), process)
     below = descendants(process.pid)
     assert len(below) >= 4, "platform, function, generator and recorder"
     (os.killpg if to_group else os.kill)(process.pid, number)
+    hang.unlink()
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == code, stderr
     assert "Traceback" not in stderr
     assert gone(below, within_s=30)
 
 
-@pytest.mark.parametrize("moment_s", [0.0, 0.3, 0.6, 1.0, 1.5])
-def test_ctrl_c_at_any_moment(tmp_path: Path, moment_s: float) -> None:
-    process = start(tmp_path / "data")
-    while not catches(process.pid, signal.SIGTERM):  # before that, Python itself is starting
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
-    time.sleep(moment_s)  # somewhere between its first line of code and the first run
+
+
+@pytest.mark.parametrize(
+    "moment", ["it loads its modules", "it has a folder", "it has a child", "the platform speaks", "a run begins"]
+)
+def test_ctrl_c_at_any_moment(tmp_path: Path, moment: str) -> None:
+    data = tmp_path / "data"
+    process = start(data)
+    wait_until(lambda: catches(process.pid, signal.SIGTERM), process)  # before that, Python itself is starting
+    said, logs = data / "platform.txt", data / "logs"
+    seen: dict[str, Callable[[], bool]] = {
+        "it has a folder": logs.exists,
+        "it has a child": lambda: bool(descendants(process.pid)),
+        "the platform speaks": lambda: said.exists() and said.stat().st_size > 0,
+        "a run begins": lambda: any(logs.glob("*.log")),
+    }
+    if moment in seen:
+        wait_until(seen[moment], process)
     below = descendants(process.pid)
     os.killpg(process.pid, signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
@@ -185,30 +241,34 @@ def test_ctrl_c_at_any_moment(tmp_path: Path, moment_s: float) -> None:
     assert gone(below, within_s=30)
 
 
-def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
+def test_a_port_that_is_taken_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        process = start(tmp_path / "data", f"--port={port}")
-        _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 2 and f"port {port} on 127.0.0.1 is in use" in stderr and "--port" in stderr
+        assert run_here(monkeypatch, tmp_path / "data", f"--port={port}") == 2
+    said = capsys.readouterr().err
+    assert f"port {port} on 127.0.0.1 is in use" in said and "--port" in said
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "file").write_text("")
-    process = start(tmp_path / "file" / "data")
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 2 and "--data" in stderr
+    assert run_here(monkeypatch, tmp_path / "file" / "data") == 2
+    assert "--data" in capsys.readouterr().err
 
 
-def test_a_file_that_is_no_database_is_named_before_anything_runs(tmp_path: Path) -> None:
+def test_a_file_that_is_no_database_is_named_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     data = tmp_path / "data"
     data.mkdir()
     (data / "benchmark.db").write_text("notes, and rather long ones: " * 40)
-    process = start(data)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 1 and "benchmark.db: file is not a database" in stderr
+    assert run_here(monkeypatch, data) == 1
+    assert "benchmark.db: file is not a database" in capsys.readouterr().err
     assert not list((data / "logs").iterdir())
 
 

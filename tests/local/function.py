@@ -11,13 +11,18 @@ import time
 
 INSTANCE = os.environ["HOSTNAME"]
 DELAY_S = int(os.environ.get("DELAY_MS", "0")) / 1000
-first, most, now, sent = True, 0, 0, 0
+HANG = os.environ.get("HANG")  # while this file exists, every fourth request waits
+first, most, now, sent, asked = True, 0, 0, 0, 0
 server: asyncio.Server
 
 
 def response(body: bytes, extra: bytes = b"", status: bytes = b"200 OK") -> bytes:
     head = b"HTTP/1.1 %s\r\nContent-Length: %d\r\nx-instance: %s\r\n" % (status, len(body), INSTANCE.encode())
     return head + extra + b"\r\n" + body
+
+
+def hanging() -> bool:
+    return HANG is not None and os.path.exists(HANG)
 
 
 async def body_of(headers: dict[str, str], reader: asyncio.StreamReader):  # type: ignore[no-untyped-def]
@@ -37,7 +42,7 @@ async def body_of(headers: dict[str, str], reader: asyncio.StreamReader):  # typ
 
 async def answer(path: str, method: str, headers: dict[str, str], reader, writer) -> bool:  # type: ignore[no-untyped-def]
     """Answer; whether the connection stays."""
-    global first, sent
+    global first, sent, asked
     match path.partition("?")[0]:
         case "/headers":
             writer.write(
@@ -104,6 +109,9 @@ async def answer(path: str, method: str, headers: dict[str, str], reader, writer
             writer.write(response(b"%d" % most))
         case _:
             is_first, first = first, False
+            asked += 1
+            while asked % 4 == 3 and hanging():
+                await asyncio.sleep(0.02)
             if DELAY_S:
                 await asyncio.sleep(DELAY_S)
             async for _ in body_of(headers, reader):

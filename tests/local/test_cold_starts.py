@@ -12,6 +12,7 @@ from tests.local.test_runs import run
 from tests.results.logs import rows_of
 from tests.support import Generator
 from workload_generator.coldstarts import Moment
+from workload_generator.local import fleet
 from workload_generator.results.answer_tables import make_tables
 from workload_generator.results.answers import ask
 from workload_generator.results.extract import extract
@@ -29,7 +30,7 @@ def lines(ran: Any) -> list[dict[str, Any]]:
     return [doc for doc in ran.lines if doc["event"] == "cold_start"]
 
 
-ROUNDS = {"requestsPerSecond": 0.2, "duration": "15s"}
+ROUNDS = {"requestsPerSecond": 0.1, "duration": "20s"}
 COLD = {"settle": "100ms", "maxWait": "30s"}
 
 
@@ -63,11 +64,14 @@ async def test_every_start_from_zero_is_proven_and_its_phases_add_up(generator: 
     assert extract(generator.logs, db).rows == 0 and len(rows_of(db, "SELECT * FROM cold_starts")) == len(starts)
 
 
-async def test_a_start_that_crashed_proves_nothing_and_the_next_one_does(generator: Generator, tmp_path: Path) -> None:
+async def test_a_start_that_crashed_proves_nothing_and_the_next_one_does(
+    generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet, "BACKOFF_S", (0.2, 0.2))
     env = {"CRASH_ONCE": str(tmp_path / "crashed")}
-    cold = {**COLD, "settle": "1500ms"}  # longer than the platform waits before it tries again
+    cold = {**COLD, "settle": "400ms"}  # longer than the platform waits before it tries again
     async with local(tmp_path, {NAME: {"env": env}}, **SOON) as platform:
-        ran = await run(generator, platform, "--cold-start", rate={**ROUNDS, "requestsPerSecond": 0.1}, coldStart=cold)
+        ran = await run(generator, platform, "--cold-start", rate=ROUNDS, coldStart=cold)
         crashed = [event.instance for event in platform.events if event.kind == "exited"][0]
     first, second = lines(ran)
     assert [row["status"] for row in ran.requests()] == [504, 200]
@@ -76,8 +80,8 @@ async def test_a_start_that_crashed_proves_nothing_and_the_next_one_does(generat
 
 
 async def test_a_burst_at_zero_waits_and_starts_more_than_it_needs(generator: Generator, tmp_path: Path) -> None:
-    """One instance can take all; the autoscaler wants one for each request, since none is ready for a second."""
-    ready_s, requests = 1.5, 4
+    """One instance can take all; the autoscaler wants one for each request, since none is ready for a while."""
+    ready_s, requests = 0.8, 4
     scaling = {"target": 1, "max-scale": 3, "env": {"READY_AFTER_S": str(ready_s), "DELAY_MS": "200"}}
     async with local(tmp_path, {NAME: scaling}, **SOON) as platform:
         cold = {**COLD, "burst": requests, "maxWait": "60s"}
@@ -114,12 +118,12 @@ async def test_a_burst_at_zero_waits_and_starts_more_than_it_needs(generator: Ge
 async def test_a_target_that_never_gets_to_zero_is_not_sent_to(generator: Generator, tmp_path: Path) -> None:
     warm = {"min-scale": 1}
     async with local(tmp_path, {NAME: warm}, **SOON) as platform:
-        cold = {"maxWait": "500ms", "settle": "0s"}
+        cold = {"maxWait": "300ms", "settle": "0s"}
         ran = await run(generator, platform, "--cold-start", rate={**ROUNDS, "duration": "4s"}, coldStart=cold)
         state = await platform.state()
     (row,), (start,) = ran.requests(), lines(ran)
-    assert row["error"] == "dropped" and "no zero within 500ms" in row["message"] and NAME in row["message"]
-    assert (start["zero"], start["proven"], start["points"]) == (False, None, {}) and start["waited"] >= 500
+    assert row["error"] == "dropped" and "no zero within 300ms" in row["message"] and NAME in row["message"]
+    assert (start["zero"], start["proven"], start["points"]) == (False, None, {}) and start["waited"] >= 300
     assert state["counts"]["requests"] == 0
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 import pytest
 
+from tests.local.platforms import catalog_of
 from tests.test_quickstart import KN_BENCH, descendants, gone
 from workload_generator.bench import main
 from workload_generator.direct import open_directly
@@ -51,7 +52,10 @@ def state(url: str) -> Any:
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)]
 )
-def test_nothing_outlives_it(number: signal.Signals, code: int) -> None:
+def test_nothing_outlives_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int
+) -> None:
+    monkeypatch.setenv("FUNCTIONS_DIR", str(catalog_of(tmp_path / "functions", "empty-python-http")))
     with command() as (process, url):
         for service in range(3):
             assert get(url, f"empty-python-http-{service}") == b"true"

@@ -45,9 +45,9 @@ def scales(events: list[Event]) -> list[int]:
 
 
 async def test_a_thousand_requests_in_flight_at_zero(generator: Generator, tmp_path: Path) -> None:
-    async with local(tmp_path, {NAME: {"faults": {"slow-start": "2500ms"}}}) as platform:
+    async with local(tmp_path, {NAME: {"faults": {"slow-start": "2s"}}}) as platform:
         ran = await run(
-            generator, platform, rate={"requestsPerSecond": 1000, "duration": "1s", "maxIdleConnsPerHost": 1000}
+            generator, platform, rate={"requestsPerSecond": 2000, "duration": "500ms", "maxIdleConnsPerHost": 1000}
         )
         assert Counter(row["status"] for row in ran.requests()) == {200: 1000}
         assert list(firsts(ran).values()) == [1]
@@ -55,13 +55,13 @@ async def test_a_thousand_requests_in_flight_at_zero(generator: Generator, tmp_p
 
 
 async def test_instances_come_go_and_crash_under_load(generator: Generator, tmp_path: Path) -> None:
-    settings = {"target": 1, "max-scale": 4, "env": {"DELAY_MS": "20"}, "faults": {"kill-every": "400ms"}}
+    settings = {"target": 1, "max-scale": 4, "env": {"DELAY_MS": "20"}, "faults": {"kill-every": "200ms"}}
     async with local(tmp_path, {NAME: settings}, **SOON) as platform:
-        ran = await run(generator, platform, rate={"requestsPerSecond": 100, "duration": "5s"})
+        ran = await run(generator, platform, rate={"requestsPerSecond": 100, "duration": "3s"})
         statuses = Counter(row["status"] for row in ran.requests())
-        assert sum(statuses.values()) == 500 and statuses.keys() <= {200, 502, 0}
+        assert sum(statuses.values()) == 300 and statuses.keys() <= {200, 502, 0}
         assert {row["error"] for row in ran.requests() if row["status"] == 0} <= {"reset", "body"}
-        assert statuses[200] > 100, "requests wait while instances are replaced"
+        assert statuses[200] > 60, "requests wait while instances are replaced"
         assert set(firsts(ran).values()) <= {0, 1}, "0 is one whose first answer did not get through"
         killed = [event for event in platform.events if event.kind == "exited"]
         assert len(killed) >= 3 and platform.kinds().count("ready") >= 3
@@ -71,15 +71,16 @@ async def test_instances_come_go_and_crash_under_load(generator: Generator, tmp_
 async def test_exactly_one_true_an_instance_while_it_scales(generator: Generator, tmp_path: Path) -> None:
     settings = {"containerConcurrency": 2, "max-scale": 4, "env": {"DELAY_MS": "40"}}
     async with local(tmp_path, {NAME: settings}, **SOON) as platform:
-        ran = await run(generator, platform, rate={"requestsPerSecond": 120, "duration": "4s"})
-        assert Counter(row["status"] for row in ran.requests()) == {200: 480}
+        ran = await run(generator, platform, rate={"requestsPerSecond": 120, "duration": "2s"})
+        assert Counter(row["status"] for row in ran.requests()) == {200: 240}
         counts = firsts(ran)
         assert set(counts.values()) == {1} and len(counts) == platform.kinds().count("first-byte") > 1
 
 
 async def test_to_zero_and_back_under_stop_and_go(generator: Generator, tmp_path: Path) -> None:
-    steps = [{"requestsPerSecond": rps, "duration": duration} for rps, duration in [(20, "1s"), (0, "4s")] * 2]
-    async with local(tmp_path, {NAME: {}}, **SOON) as platform:
+    go, stop = {"requestsPerSecond": 20, "duration": "500ms"}, {"requestsPerSecond": 0, "duration": "2500ms"}
+    steps = [go, stop, go]
+    async with local(tmp_path, {NAME: {"env": {"DELAY_MS": "500"}}}, **SOON) as platform:  # so that it never rests
         path = generator.experiment(f"http://{NAME}.{DOMAIN}")
         path.write_text(
             path.read_text().replace("rampUp: 0s", f"arrival: {{process: steps, steps: {steps}}}")
@@ -87,7 +88,7 @@ async def test_to_zero_and_back_under_stop_and_go(generator: Generator, tmp_path
         )  # fmt: skip
         ran = await generator.run(f"--config={path}", f"--dev-url={platform.url}")
         one_result_each(ran)
-        assert Counter(row["status"] for row in ran.requests()) == {200: 40}
+        assert Counter(row["status"] for row in ran.requests()) == {200: 20}
         await until(lambda: platform.kinds().count("exited") == 2)
         assert scales(platform.events) == [1, 0] * 2
         assert sorted(firsts(ran).values()) == [1, 1]
@@ -97,7 +98,9 @@ async def test_cold_start_rounds_find_zero_every_time(generator: Generator, tmp_
     async with local(tmp_path, **SOON) as platform:
         services = (NAME, f"{FUNCTION}-1")
         rate = {"requestsPerSecond": 0.25, "duration": "10s", "rampUp": None}
-        ran = await run(generator, platform, "--cold-start", services=services, rate=rate, coldStart={"gap": "100ms"})
+        ran = await run(
+            generator, platform, "--cold-start", services=services, rate=rate, coldStart={"settle": "100ms"}
+        )
         assert [(row["status"], row["cold"]) for row in ran.requests()] == [(200, True)] * 6
         for service in services:
             assert scales([event for event in platform.events if event.service == service])[:5] == [1, 0, 1, 0, 1]
@@ -112,9 +115,9 @@ async def test_cold_start_rounds_find_zero_every_time(generator: Generator, tmp_
 async def test_more_than_the_instances_can_serve(generator: Generator, tmp_path: Path) -> None:
     settings = {"containerConcurrency": 1, "max-scale": 2, "queue-limit": 10, "env": {"DELAY_MS": "100"}}
     async with local(tmp_path, {NAME: settings}, **SOON) as platform:
-        ran = await run(generator, platform, rate={"requestsPerSecond": 60, "duration": "3s"})
+        ran = await run(generator, platform, rate={"requestsPerSecond": 60, "duration": "1s"})
         statuses = Counter(row["status"] for row in ran.requests())
-        assert statuses.keys() == {200, 503} and sum(statuses.values()) == 180
+        assert statuses.keys() == {200, 503} and sum(statuses.values()) == 60
         assert max(scales(platform.events)) == 2
         counts = (await platform.state())["counts"]
         assert (counts["answered"], counts["refused"]) == (statuses[200], statuses[503])
@@ -126,7 +129,7 @@ async def test_faults_are_in_the_log_as_what_they_are(generator: Generator, tmp_
         zip(services, ({"error-rate": 1, "error-status": 418}, {"reset-rate": 1}, {"latency": "30ms"}), strict=True)
     )
     async with local(tmp_path, {name: {"faults": fault} for name, fault in faults.items()}) as platform:
-        ran = await run(generator, platform, services=services, rate={"requestsPerSecond": 60, "duration": "1s"})
+        ran = await run(generator, platform, services=services, rate={"requestsPerSecond": 60, "duration": "300ms"})
         by_target = [[row for row in ran.requests() if row["target"].startswith(f"http://{name}")] for name in services]
         assert {row["status"] for row in by_target[0]} == {418}
         assert {(row["status"], row["error"]) for row in by_target[1]} == {(0, "reset")}

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.local.platforms import FUNCTION, SOON, Answer, local, until
+from tests.local.platforms import CALMLY, FUNCTION, SOON, Answer, local, until
 from workload_generator.local import fleet
 
 NAME = f"{FUNCTION}-0"
@@ -37,7 +37,7 @@ async def abandon(tasks: list[asyncio.Task[Answer]]) -> None:
 
 
 async def test_at_zero_all_wait_for_one_start_and_one_is_first(tmp_path: Path) -> None:
-    async with local(tmp_path, faults={"slow-start": "1s"}) as platform:  # so that all are there in time
+    async with local(tmp_path, faults={"slow-start": "500ms"}) as platform:  # so that all are there in time
         answers = await asyncio.gather(*(platform.ask() for _ in range(200)))
         assert Counter(answer.text for answer in answers) == {"true": 1, "false": 199}
         assert all(answer.ms[1] > 0 for answer in answers)
@@ -75,7 +75,7 @@ async def test_who_waits_for_a_place_is_told_how_long(tmp_path: Path) -> None:
 
 async def test_with_capacity_to_spare_requests_wait_in_front_of_an_instance(tmp_path: Path) -> None:
     services = {NAME: {"containerConcurrency": 1, "max-scale": 1, "target-burst-capacity": 0}}
-    async with local(tmp_path, services, **SOON) as platform:
+    async with local(tmp_path, services, **CALMLY) as platform:
         async with asyncio.timeout(20):
             while not platform.events or (await platform.state())["autoscaler"]["excess_burst_capacity"] is None:
                 await platform.ask()
@@ -95,7 +95,7 @@ async def test_with_capacity_to_spare_requests_wait_in_front_of_an_instance(tmp_
 
 async def test_load_makes_it_grow_and_rest_brings_it_to_zero(tmp_path: Path) -> None:
     limits = {"containerConcurrency": 1, "max-scale": 3, "env": {"DELAY_MS": "50"}}
-    async with local(tmp_path, {NAME: limits}, **SOON) as platform:
+    async with local(tmp_path, {NAME: limits}, **CALMLY) as platform:
         answers: list[Answer] = []
 
         async def keep_asking() -> None:
@@ -139,7 +139,7 @@ async def test_the_platform_has_room_for_so_many(tmp_path: Path) -> None:
 
 
 async def test_a_function_that_cannot_start_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fleet, "BACKOFF_S", (0.2, 0.2))
+    monkeypatch.setattr(fleet, "BACKOFF_S", (0.1, 0.1))
     async with local(tmp_path, {NAME: {"env": {"CRASH": "1"}}}) as platform:
         answers = await asyncio.gather(*(platform.ask() for _ in range(5)))
         assert statuses(answers) == {504: 5}
@@ -157,7 +157,7 @@ async def test_a_function_that_cannot_start_is_given_up(tmp_path: Path, monkeypa
                 assert (await platform.ask()).status == 504
                 await asyncio.sleep(0.05)
         for _ in range(3):
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.1)
             answer = await platform.ask()
             assert answer.status == 504 and "has failed: 3 starts in a row" in answer.text
         assert platform.kinds().count("spawned") == 3 and platform.kinds()[-1] == "failed"
@@ -167,10 +167,10 @@ async def test_a_function_that_cannot_start_is_given_up(tmp_path: Path, monkeypa
 
 
 async def test_a_start_that_takes_too_long_is_reported(tmp_path: Path) -> None:
-    late = {"env": {"READY_AFTER_S": "3600"}, "progress-deadline": "2500ms"}
+    late = {"env": {"READY_AFTER_S": "3600"}, "progress-deadline": "1500ms"}
     async with local(tmp_path, {NAME: late}) as platform:
         answer = await platform.ask()
-        assert answer.status == 504 and "was not ready within 2.5 s" in answer.text
+        assert answer.status == 504 and "was not ready within 1.5 s" in answer.text
         assert platform.kinds()[:3] == ["scale", "spawned", "listening"]
         await until(lambda: "exited" in platform.kinds())
 

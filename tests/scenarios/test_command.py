@@ -1,4 +1,4 @@
-"""`kn-bench scenario` on the embedded platform, as a user runs it."""
+"""`kn-bench scenario` on the embedded platform: called in this process, but for what is asked of signals."""
 
 from __future__ import annotations
 
@@ -9,44 +9,80 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
-from tests.test_quickstart import KN_BENCH, descendants, gone, python_functions
+from tests.local.platforms import catalog_of
+from tests.test_quickstart import KN_BENCH, descendants, gone
+from workload_generator import bench, scenarios
+from workload_generator.reporting import report_and_show
 
+BUNDLED = Path(__file__).parents[2] / "experiments" / "scenarios"
 BASE = """
 limits: {lag: 1h}
-rate: {requestsPerSecond: 20, duration: 1s, rampUp: 0s}
+rate: {requestsPerSecond: 20, duration: 500ms, rampUp: 0s}
 """
 EXPERIMENTS = {
     "serving-scenario-1-go.yaml": f"targets: [{{url: http://replaced}}]\n{BASE}",
     "serving-scenario-2-go-long.yaml": """
 targets: [{url: http://replaced}]
-rate: {requestsPerSecond: 0.3, duration: 4s}
-coldStart: {gap: 500ms}
+rate: {requestsPerSecond: 0.3, duration: 1s}
+coldStart: {settle: 10ms}
 limits: {lag: 1h}
 """,
     "serving-scenario-3-100rps-go.yaml": f"targets: [{{url: http://replaced}}]\n{BASE}",
     "eventing-scenario-1-1000rps.yaml": f"targets: [{{url: sink}}]\nevent: {{type: t, data: x}}\n{BASE}",
     "events.yaml": f"targets: [{{url: sink}}]\nevent: {{type: t, data: x}}\n{BASE}",
 }
+EVENTS = 10
+"""Of one run, at 20 a second."""
+SOON = {"stable-window": "1s", "tick-interval": "50ms"}
+
+Run = Callable[..., tuple[int, str]]
 
 
 def environment(folder: Path) -> dict[str, str]:
+    """Where the command finds short experiments, the bundled scenarios with short windows, and a light function."""
     experiments = folder / "experiments"
-    experiments.mkdir(exist_ok=True)
+    (experiments / "scenarios").mkdir(parents=True, exist_ok=True)
     for name, text in EXPERIMENTS.items():
         (experiments / name).write_text(text)
-    functions = python_functions(folder / "functions")
+    for path in BUNDLED.glob("*.yaml"):
+        document: dict[str, Any] = yaml.safe_load(path.read_text())
+        document.setdefault("patch", {})["autoscaler"] = SOON
+        for axis in ("triggers", "parallelism"):
+            if axis in document:
+                document[axis] = document[axis][-1:]
+        (experiments / "scenarios" / path.name).write_text(yaml.safe_dump(document))
+    functions = catalog_of(folder / "functions", "empty-python-http", "empty-sh-http", "sleep-python-http")
     return {
-        **os.environ,
         "TMPDIR": str(folder),
         "EXPERIMENTS_DIR": str(experiments),
         "FUNCTIONS_DIR": str(functions),
-        "SLEEP_MS": "200",
     }
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """The command in this process, without its report: the exit code, and what it and its children wrote."""
+    for name, value in environment(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(tempfile, "tempdir", None)  # TMPDIR counts again
+    monkeypatch.setattr(scenarios, "report_and_show", lambda *_, **__: None)
+
+    def command(scenario: str, *flags: str) -> tuple[int, str]:
+        code = bench.main(["scenario", scenario, f"--out={tmp_path / 'out'}", *flags])
+        captured = capfd.readouterr()
+        assert "Traceback" not in captured.err, captured.err
+        return code, captured.out + captured.err
+
+    return command
 
 
 def start(folder: Path, scenario: str, *flags: str) -> subprocess.Popen[str]:
@@ -56,16 +92,9 @@ def start(folder: Path, scenario: str, *flags: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment(folder),
+        env={**os.environ, **environment(folder)},
         start_new_session=True,
     )
-
-
-def run(folder: Path, scenario: str, *flags: str) -> tuple[int, str]:
-    process = start(folder, scenario, *flags)
-    stdout, stderr = process.communicate(timeout=110)
-    assert "Traceback" not in stderr, stderr
-    return process.returncode, stdout + stderr
 
 
 def rows(folder: Path, query: str) -> list[tuple[object, ...]]:
@@ -79,11 +108,13 @@ def rows(folder: Path, query: str) -> list[tuple[object, ...]]:
 RUNS = "SELECT scenario, language, rps, complete, concurrency FROM experiments ORDER BY rps, id"
 
 
-def test_serving_1(tmp_path: Path) -> None:
-    flags = ("--languages=python", "--rates=20,30", "--repeats=2", "--seed=1")
-    code, out = run(tmp_path, "serving-1", *flags)
+def test_serving_1(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    flags = ("--languages=python", "--rates=20,30", "--repeats=1", "--seed=1")
+    with monkeypatch.context() as patched:
+        patched.setattr(scenarios, "report_and_show", report_and_show)
+        code, out = run("serving-1", *flags)
     assert code in (0, 3), out
-    cells = [("serving-scenario-1", "python", rps, 1, None) for rps in (20, 20, 30, 30)]
+    cells = [("serving-scenario-1", "python", rps, 1, None) for rps in (20, 30)]
     assert rows(tmp_path, RUNS) == cells
     assert (tmp_path / "out" / "report.html").exists()
     names = [log.name for log in (tmp_path / "out" / "logs").glob("*.log")]
@@ -94,29 +125,22 @@ def test_serving_1(tmp_path: Path) -> None:
     }
     invalid = {run["run_id"] for run in state["runs"] if run["code"] == 3}
     assert (code == 3) == bool(invalid) and all(run_id in out for run_id in invalid)
-    again, out = run(tmp_path, "serving-1", *flags[:-1])
-    assert again == code and "4 of 4 runs are done already" in out and rows(tmp_path, RUNS) == cells
-    code, out = run(tmp_path, "serving-1", "--languages=python", "--rates=20", "--repeats=2")
+    again, out = run("serving-1", *flags[:-1])
+    assert again == code and "2 of 2 runs are done already" in out and rows(tmp_path, RUNS) == cells
+    code, out = run("serving-1", "--languages=python", "--rates=20", "--repeats=1")
     assert code == 2 and "would not be comparable" in out
 
 
-def test_serving_2_is_cold(tmp_path: Path) -> None:
-    scenario = tmp_path / "mine.yaml"
-    bundled = Path(__file__).parents[2] / "experiments" / "scenarios" / "serving-2.yaml"
-    text = bundled.read_text().replace(
-        "stable-window: 10s, scale-to-zero-grace-period: 10s", "stable-window: 1s, tick-interval: 250ms"
-    )
-    scenario.write_text(text)
-    code, out = run(tmp_path, str(scenario), "--languages=python", "--repeats=2")
+def test_serving_2_is_cold(tmp_path: Path, run: Run) -> None:
+    code, out = run("serving-2", "--languages=python,sh", "--repeats=2")
     assert code in (0, 3), out
-    assert rows(tmp_path, RUNS) == [("serving-scenario-2", "python", 0.3, 1, None)] * 2
-    assert rows(tmp_path, "SELECT cold, ok FROM experiments") == [(2, 2)] * 2, (
-        "the patch is on, and each begins at zero"
-    )
+    assert rows(tmp_path, RUNS) == [("serving-scenario-2", "all", 0.3, 1, None)] * 2
+    assert rows(tmp_path, "SELECT cold, ok FROM experiments") == [(2, 2)] * 2, "each begins at zero"
 
 
-def test_serving_3_has_one_request_at_a_time(tmp_path: Path) -> None:
-    code, out = run(tmp_path, "serving-3", "--languages=python", "--rates=10", "--repeats=1")
+def test_serving_3_has_one_request_at_a_time(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DELAY_MS", "200")
+    code, out = run("serving-3", "--languages=python", "--rates=10", "--repeats=1")
     assert code in (0, 3), out
     assert rows(tmp_path, RUNS) == [("serving-scenario-3", "python", 10, 1, 1)]
     busy = rows(
@@ -128,86 +152,96 @@ def test_serving_3_has_one_request_at_a_time(tmp_path: Path) -> None:
         assert isinstance(needed_ms, float) and isinstance(took_ms, float) and took_ms > 0.95 * needed_ms, instance
 
 
-def test_events_over_triggers_and_parallelism(tmp_path: Path) -> None:
+def test_events_over_triggers_and_parallelism(tmp_path: Path, run: Run) -> None:
     scenario = tmp_path / "events-2.yaml"
     scenario.write_text(
         "scenario: eventing-scenario-2\nmode: event\nexperiment: events.yaml\n"
         "triggers: [1, 3]\nparallelism: [5]\nrates: [20]\nrepeats: 1\n"
     )
-    code, out = run(tmp_path, str(scenario))
+    code, out = run(str(scenario))
     assert code in (0, 3), out
     accounts = rows(
         tmp_path,
         "SELECT e.triggers, e.workers, a.once, a.lost FROM event_accounts a JOIN experiments e "
         "ON a.experiment_id = e.id ORDER BY 1",
     )
-    assert accounts == [(1, 5, 20, 0)] + [(3, 5, 20, 0)] * 3
+    assert accounts == [(1, 5, EVENTS, 0)] + [(3, 5, EVENTS, 0)] * 3
     assert not rows(tmp_path, "SELECT 1 FROM event_accounts WHERE delay_error IS NULL"), "every clock was measured"
 
 
-@pytest.mark.parametrize(
-    ("name", "cells"),
-    [
-        ("eventing-1", [(1, 10)]),
-        ("eventing-2", [(triggers, 10) for triggers in (4, 6, 8, 10)]),
-        ("eventing-3", [(1, parallelism) for parallelism in (5, 15, 20)]),
-    ],
-)
-def test_the_bundled_eventing_scenarios(tmp_path: Path, name: str, cells: list[tuple[int, int]]) -> None:
-    code, out = run(tmp_path, name, "--rates=20", "--repeats=1", "--platform=local")
+@pytest.mark.parametrize(("name", "triggers", "workers"), [("1", 1, None), ("2", 10, None), ("3", 1, 20)])
+def test_the_bundled_eventing_scenarios(
+    tmp_path: Path, run: Run, name: str, triggers: int, workers: int | None
+) -> None:
+    """With the last value of each axis."""
+    code, out = run(f"eventing-{name}", "--rates=20", "--repeats=1", "--platform=local")
     assert code in (0, 3), out
     query = """
-        SELECT count(*) AS triggers, coalesce(e.workers, 10), sum(a.once), sum(a.lost), sum(a.duplicated)
-        FROM event_accounts a JOIN experiments e ON a.experiment_id = e.id GROUP BY e.id ORDER BY 1, 2"""
-    assert rows(tmp_path, query) == [(triggers, workers, 20 * triggers, 0, 0) for triggers, workers in cells]
+        SELECT count(*), e.triggers, e.workers, sum(a.once), sum(a.lost), sum(a.duplicated)
+        FROM event_accounts a JOIN experiments e ON a.experiment_id = e.id GROUP BY e.id"""
+    assert rows(tmp_path, query) == [(triggers, triggers, workers, EVENTS * triggers, 0, 0)]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def measured(logs: Path, but_for: set[str]) -> int:
+    """How many runs have come to their measured time."""
+    new = [log for log in logs.glob("*.log") if log.name not in but_for]
+    return sum(b'"phase":"measure"' in log.read_bytes() for log in new)
+
+
 def test_interrupted_in_a_run_it_leaves_nothing_running_and_goes_on(
-    tmp_path: Path, number: signal.Signals, code: int
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flags = ("--languages=python", "--rates=20,30", "--repeats=1", "--duration=3s")
-    process = start(tmp_path, "serving-1", *flags)
-    logs, deadline = tmp_path / "out" / "logs", time.monotonic() + 60
-    while sum(b'"phase":"measure"' in log.read_bytes() for log in logs.glob("*.log")) < 2:
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.02)
-    below = descendants(process.pid)
-    os.kill(process.pid, number)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == code and "Traceback" not in stderr, stderr
-    assert gone(below, within_s=30)
-    again, out = run(tmp_path, "serving-1", *flags)
+    """By one signal after the other: twice in the first run, and in the second one once the first is done."""
+    flags = ("--languages=python", "--rates=20,30", "--repeats=1")
+    hang, logs, state = tmp_path / "hang", tmp_path / "out" / "logs", tmp_path / "out" / "scenario.json"
+    monkeypatch.setenv("HANG", str(hang))
+    scenario = tmp_path / "mine.yaml"
+    scenario.write_text((BUNDLED / "serving-1.yaml").read_text().replace("zero", ""))
+    deadline = time.monotonic() + 100
+    for number, code, done in ((signal.SIGINT, 130, 0), (signal.SIGTERM, 143, 0), (signal.SIGKILL, -9, 1)):
+        before = {log.name for log in logs.glob("*.log")}
+        if not done:
+            hang.touch()
+        process = start(tmp_path, str(scenario), *flags)
+        while measured(logs, before) <= done:
+            assert process.poll() is None and time.monotonic() < deadline
+            if done and state.exists() and json.loads(state.read_text())["runs"]:
+                hang.touch()
+            time.sleep(0.02)
+        below = descendants(process.pid)
+        os.kill(process.pid, number)
+        hang.unlink()
+        _, stderr = process.communicate(timeout=60)
+        assert process.returncode == code and "Traceback" not in stderr, stderr
+        assert gone(below, within_s=30)
+    again, out = run(str(scenario), *flags)
     assert again in (0, 3) and "1 of 2 runs are done already" in out, out
     assert rows(tmp_path, "SELECT rps, sum(complete) FROM experiments GROUP BY rps") == [(20, 1), (30, 1)]
 
 
-def test_dry_run_prints_the_order_and_touches_nothing(tmp_path: Path) -> None:
-    code, out = run(tmp_path, "serving-1", "--languages=python", "--rates=5,7", "--repeats=2", "--dry-run", "--seed=4")
+def test_dry_run_prints_the_order_and_touches_nothing(tmp_path: Path, run: Run) -> None:
+    code, out = run("serving-1", "--languages=python", "--rates=5,7", "--repeats=2", "--dry-run", "--seed=4")
     assert code == 0 and not (tmp_path / "out").exists()
-    assert re.findall(r"repeat (\d)  serving-scenario-1_(\d)rps_python", out) and "4 s of load" in out
-    assert (
-        run(tmp_path, "serving-1", "--languages=python", "--rates=5,7", "--repeats=2", "--dry-run", "--seed=4")[1]
-        == out
-    )
+    assert re.findall(r"repeat (\d)  serving-scenario-1_(\d)rps_python", out) and "2 s of load" in out
+    assert run("serving-1", "--languages=python", "--rates=5,7", "--repeats=2", "--dry-run", "--seed=4")[1] == out
 
 
-def test_a_flag_that_means_nothing_is_said(tmp_path: Path) -> None:
-    code, out = run(tmp_path, "serving-1", "--languages=python", "--context=x")
+def test_a_flag_that_means_nothing_is_said(tmp_path: Path, run: Run) -> None:
+    code, out = run("serving-1", "--languages=python", "--context=x")
     assert code == 2 and "--context means nothing with --platform local" in out
-    code, out = run(tmp_path, "serving-1", "--platform=cluster", "--port=8080")
+    code, out = run("serving-1", "--platform=cluster", "--port=8080")
     assert code == 2 and "--port means nothing with --platform cluster" in out
 
 
-def test_what_cannot_be_is_said_before_anything_runs(tmp_path: Path) -> None:
-    code, out = run(tmp_path, "serving-1")
+def test_what_cannot_be_is_said_before_anything_runs(tmp_path: Path, run: Run) -> None:
+    code, out = run("serving-1")
     assert code == 2 and "empty-go-http-0" in out and "--languages" in out
     bad = tmp_path / "bad.yaml"
     bad.write_text("scenario: a\nexperiment: none\nservices: empty-{language}-http-0\nlanguages: [python]\n")
-    code, out = run(tmp_path, str(bad))
+    code, out = run(str(bad))
     assert code == 2 and "none: no such file, and no experiment of that name" in out
     bad.write_text(
         bad.read_text().replace("none", "serving-scenario-1-go") + "patch: {annotations: {max-scale: many}}\n"
     )
-    code, out = run(tmp_path, str(bad))
+    code, out = run(str(bad))
     assert code == 2 and "max-scale: 'many' is not a number" in out

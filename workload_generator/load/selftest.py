@@ -32,6 +32,8 @@ from workload_generator.load.targets import make_endpoints
 from workload_generator.loading import load_experiment
 
 _LISTENING_S = 10.0
+_MEASURED_S = 1.5
+_TRIED_S = 1.0
 _TIMER_RPS = 2000
 _TRUTH_RPS = 1000
 _CONNECTIONS = 50
@@ -87,9 +89,9 @@ def self_test() -> Report:
     """Run it; takes about ten seconds. Raises BenchError when not even loopback works."""
     with tempfile.TemporaryDirectory(prefix="self-test-") as name, _server() as url:
         folder = Path(name)
-        timer, _ = _run(folder, "timer", _EXPERIMENT, url, _TIMER_RPS, 1.5)
-        closed, closed_log = _run(folder, "closed", _CLOSED, url, 0, 1.5)
-        _, truth_log = _run(folder, "truth", _EXPERIMENT, f"{url}stamp", _TRUTH_RPS, 1.5)
+        timer, _ = _run(folder, "timer", _EXPERIMENT, url, _TIMER_RPS, _MEASURED_S)
+        closed, closed_log = _run(folder, "closed", _CLOSED, url, 0, _MEASURED_S)
+        _, truth_log = _run(folder, "truth", _EXPERIMENT, f"{url}stamp", _TRUTH_RPS, _MEASURED_S)
         errors, stamps = _errors_ns(truth_log)
         sent = max(1, closed.summary.counts["sent"])
         most_rps = closed.summary.achieved_rps
@@ -97,7 +99,7 @@ def self_test() -> Report:
         doubts: tuple[str, ...] = ()
         for share in _SHARES:
             rps = _round_down(most_rps * share)
-            tried, _ = _run(folder, f"share-{share}", _EXPERIMENT, url, rps, 1)
+            tried, _ = _run(folder, f"share-{share}", _EXPERIMENT, url, rps, _TRIED_S)
             if tried.summary.verdict.valid:
                 trusted, doubts = rps, ()
                 break

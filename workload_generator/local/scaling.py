@@ -65,7 +65,7 @@ class Autoscaler:
     """Averages and panic of one service."""
 
     def __init__(self, settings: Settings) -> None:
-        window_s = settings.stable_window_ns // NS_PER_S
+        window = settings.stable_window_ns // SAMPLE_NS  # in samples, as the next one
         total = float(settings.container_concurrency or settings.container_concurrency_target_default)
         if settings.target is not None:
             total = float(settings.target)
@@ -74,8 +74,8 @@ class Autoscaler:
         self.total = total
         self.target = max(_LEAST_TARGET, total * float(settings.container_concurrency_target_percentage) / 100)
         self._settings = settings
-        self._samples: deque[float] = deque(maxlen=window_s)
-        self._panic_s = max(1, round(window_s * float(settings.panic_window_percentage) / 100))
+        self._samples: deque[float] = deque(maxlen=window)
+        self._panic_window = max(1, round(window * float(settings.panic_window_percentage) / 100))
         self._panic_since_ns: int | None = None
         self._most_in_panic = 0
 
@@ -99,7 +99,7 @@ class Autoscaler:
             return None
         settings = self._settings
         stable = sum(self._samples) / len(self._samples)
-        recent = list(self._samples)[-self._panic_s :]
+        recent = list(self._samples)[-self._panic_window :]
         panic = sum(recent) / len(recent)
         ready_or_one = max(1, ready)
         most = math.ceil(settings.max_scale_up_rate * ready_or_one)

@@ -12,9 +12,7 @@ import csv
 import functools
 import json
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -22,19 +20,11 @@ from typing import Any, Protocol
 
 import aiohttp
 
+from tests.ports import free_port
+
 _RUN = "import sys; from workload_generator.__main__ import {0}; sys.exit({0}())"
 SOON_S = 30.0
 ROOT = Path(__file__).parents[2]
-
-
-def free_port() -> int:
-    """One below the ephemeral ports, so that no client's connection has it."""
-    while True:
-        port = random.randint(20_000, 31_999)
-        with socket.socket() as sock, contextlib.suppress(OSError):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind(("127.0.0.1", port))
-            return port
 
 
 class Process(Protocol):

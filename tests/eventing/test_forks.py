@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from workload_generator.local.process import free_port
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
@@ -38,7 +37,7 @@ def test_a_signal_while_workers_are_forked_ends_them_all_in_order(moment: str, f
         moment,
         str(fork),
         str(tmp_path),
-        str(free_port(first=21000 + os.getpid() % 900, last=21999)),
+        str(free_port()),
     ]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert ran.returncode == 0, (ran.returncode, ran.stderr)

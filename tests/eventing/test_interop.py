@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests import needs
-from tests.eventing.services import SOON_S, Services, free_port
+from tests.eventing.services import SOON_S, Services
+from tests.ports import free_port
 from tests.support import Generator
 
 HERE = Path(__file__).parent / "interop"

@@ -11,7 +11,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from tests.eventing.services import SOON_S, Services, free_port, headers
+from tests.eventing.services import SOON_S, Services, headers
+from tests.ports import free_port
 from workload_generator.eventing import outbox as outboxes
 from workload_generator.eventing.counters import Counters
 from workload_generator.eventing.outbox import Outbox

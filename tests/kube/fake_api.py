@@ -13,7 +13,6 @@ import contextlib
 import copy
 import functools
 import json
-import random
 import re
 import threading
 import uuid
@@ -28,11 +27,11 @@ import yaml
 from aiohttp import web
 
 from tests.kube import applying
+from tests.ports import bound
 from workload_generator.kube import resources
 from workload_generator.kube.resources import Object, Resource
 
 TOKEN = "a-token"
-PORTS = range(20000, 32768)
 ALL = tuple(value for value in vars(resources).values() if isinstance(value, Resource))
 _PATH = re.compile(r"/(?:api/v1|apis/([^/]+/[^/]+))(?:/namespaces/([^/]+)(?=/))?/([^/]+)(?:/([^/]+))?(?:/([^/]+))?")
 P = ParamSpec("P")
@@ -189,14 +188,9 @@ class FakeApi:
         app.router.add_route("*", "/{path:.*}", self._answer)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
-        while True:
-            port = random.choice(PORTS)
-            try:
-                await web.TCPSite(self._runner, "127.0.0.1", port).start()
-            except OSError:
-                continue
-            self.url = f"http://127.0.0.1:{port}"
-            return
+        sock = bound()
+        await web.SockSite(self._runner, sock).start()
+        self.url = f"http://127.0.0.1:{sock.getsockname()[1]}"
 
     async def stop(self) -> None:
         """Close everything."""

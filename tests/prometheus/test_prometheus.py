@@ -5,10 +5,8 @@ from __future__ import annotations
 import http.server
 import json
 import os
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -23,6 +21,7 @@ import pytest
 
 from tests import needs
 from tests.kube.fake_api import FakeApi, in_thread
+from tests.ports import free_port
 from workload_generator import bench
 from workload_generator.cluster.prometheus import tsdb
 from workload_generator.cluster.prometheus.snapshot import server_of
@@ -33,14 +32,6 @@ from workload_generator.kube.resources import Object
 
 PROMETHEUS = shutil.which("prometheus")
 COMMAND = "import sys; from workload_generator.__main__ import kn_bench; sys.exit(kn_bench())"
-
-
-def free_port() -> int:
-    while True:
-        port = random.randrange(20000, 32000)
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)):
-                return port
 
 
 def wait_for(what: str, look: Callable[[], Any]) -> Any:

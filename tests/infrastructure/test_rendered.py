@@ -7,6 +7,7 @@ we promise of it stand in their place.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -205,7 +206,7 @@ def test_the_controllers_are_handed_down_to_each_reserved_cgroup(tmp_path: Path)
     script = INFRASTRUCTURE / "kops/reserved-cgroups.sh"
     ran = subprocess.run(
         ["sh", str(script), levels[2], levels[4]],
-        env={"CGROUP_ROOT": str(tmp_path), "PATH": "/usr/bin:/bin"},
+        env={"CGROUP_ROOT": str(tmp_path), "PATH": os.environ["PATH"]},
         timeout=20,
     )
     assert ran.returncode == 0
@@ -218,7 +219,7 @@ def test_the_controllers_are_handed_down_to_each_reserved_cgroup(tmp_path: Path)
 def test_a_slice_that_is_missing_stops_the_kubelets_start(tmp_path: Path) -> None:
     (tmp_path / "cgroup.controllers").write_text("cpu\n")
     script = INFRASTRUCTURE / "kops/reserved-cgroups.sh"
-    env = {"CGROUP_ROOT": str(tmp_path), "PATH": "/usr/bin:/bin"}
+    env = {"CGROUP_ROOT": str(tmp_path), "PATH": os.environ["PATH"]}
     assert subprocess.run(
         ["sh", str(script), "kube.slice/kube-reserved.slice"], env=env, capture_output=True
     ).returncode

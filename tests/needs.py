@@ -80,6 +80,7 @@ KUSTOMIZE = Need(
 )
 BROWSER = _program("chromium", "chromedriver", brought_by="apt-get install chromium chromium-driver")
 NODE = _program("node", "npm", brought_by="apt-get install nodejs npm")
+BASH = _program("bash", "sed", "grep", brought_by="apt-get install bash sed grep")
 GO = _program("go", brought_by="https://go.dev/doc/install")
 TERRAFORM = _program("terraform", brought_by="https://developer.hashicorp.com/terraform/install")
 PROMETHEUS = _program("prometheus", brought_by="apt-get install prometheus")

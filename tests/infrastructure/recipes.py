@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -54,9 +53,10 @@ class Recipes:
             assert found, name
             (self.bin / name).symlink_to(found)
 
-    def add(self, tool: str, stand_in: str = "stand_in.py") -> None:
+    def add(self, tool: str, stand_in: str = "stand_in.sh") -> None:
         source = (Path(__file__).parent / stand_in).read_text()
-        (self.bin / tool).write_text(f"#!{sys.executable}\n{source}")
+        interpreter = f"#!{sys.executable}\n" if stand_in.endswith(".py") else ""
+        (self.bin / tool).write_text(interpreter + source)
         (self.bin / tool).chmod(0o755)
 
     def with_access(self) -> Recipes:
@@ -65,9 +65,16 @@ class Recipes:
         return self
 
     def run(self, *recipe: str, answer: str = "") -> subprocess.CompletedProcess[str]:
-        (self.state / "answers.json").write_text(json.dumps(self.answers))
+        shutil.rmtree(self.state / "answers", ignore_errors=True)
+        for number, beginning in enumerate(sorted(self.answers, key=len, reverse=True)):
+            folder = self.state / f"answers/{number:03}"
+            folder.mkdir(parents=True)
+            answered = {"out": "", "err": "", "code": 0} | self.answers[beginning]
+            for name, text in ({"beginning": beginning} | answered).items():
+                (folder / name).write_text(f"{text}\n" if name in ("beginning", "code") else text)
         (self.state / "calls").unlink(missing_ok=True)
         env = {"PATH": str(self.bin), "HOME": str(self.state), "STAND_IN": str(self.state), "TMPDIR": str(self.state)}
+        env["PYTHON"] = sys.executable
         if os.environ.get("LD_LIBRARY_PATH"):
             env["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
         return subprocess.run(
@@ -85,4 +92,4 @@ class Recipes:
         """One line a call, with the folder of this copy written as `…`."""
         path = self.state / "calls"
         lines = path.read_text().splitlines() if path.exists() else []
-        return [" ".join(json.loads(line)).replace(str(self.folder), "…") for line in lines]
+        return [line.replace(str(self.folder), "…") for line in lines]

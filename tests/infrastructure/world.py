@@ -1,22 +1,22 @@
 """A cloud, a laptop and a cluster that are played: every command needs what an earlier one made, and says so otherwise.
 
-Stands for the commands of the recipes, as stand_in.py does, but remembers. $WORLD is a folder: `state.json` is what
+Stands for the commands of the recipes, as stand_in.sh does, but remembers. $WORLD is a folder: `state.json` is what
 there is; `pod/` the logs in the generator's pod; `runs/<scenario>/` what a run of that scenario will log. kustomize is
-the real one, and so are `kn-bench extract`, `combine` and `report`.
+the real one, and so are `kn-bench extract`, `combine` and `report`. Most of a call's time is imports, so functions have
+those that only they need.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 WORLD = Path(os.environ["WORLD"])
 REAL = ("extract", "combine", "report")
+KN_BENCH = str(Path(sys.executable).with_name("kn-bench"))
 State = dict[str, Any]
 EMPTY: State = {"ready": False, "bucket": "", "spec": [], "cluster": [], "kind": [], "applied": [], "images": []}
 
@@ -149,7 +149,7 @@ def kubectl(state: State, args: list[str]) -> str:
 
 
 def documents(text: str) -> list[Any]:
-    import yaml  # most calls need none, and it is what takes longest
+    import yaml
 
     return list(yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
 
@@ -157,6 +157,8 @@ def documents(text: str) -> list[Any]:
 def kustomized(folder: str) -> str:
     if "metrics-server" in Path(folder, "kustomization.yaml").read_text():
         return "{kind: Deployment, metadata: {name: metrics-server}}\n"  # kustomize would fetch the release
+    import subprocess
+
     program = [os.environ["REAL_KUBECTL"], "kustomize", folder]
     return subprocess.run(program, capture_output=True, text=True, check=True).stdout
 
@@ -172,9 +174,8 @@ def uv(state: State, args: list[str]) -> str:
     if "kn-bench" not in args:
         os.execv(sys.executable, [sys.executable, *args[args.index("python") + 1 :]])
     verb, *words = args[args.index("kn-bench") + 1 :]
-    program = "import sys; from workload_generator.bench import main; sys.exit(main())"
     if verb in REAL:
-        os.execv(sys.executable, [sys.executable, "-c", program, verb, *words])
+        os.execv(KN_BENCH, [KN_BENCH, verb, *words])
     context = cluster(state)
     if verb == "deploy":
         overlay = flag(words, "--overlay")
@@ -186,14 +187,19 @@ def uv(state: State, args: list[str]) -> str:
                 need(image in known, f"ErrImagePull: {image}")
             state["applied"].append(f"{doc['kind']}/{doc['metadata']['name']}")
     elif verb == "scenario":
+        import shutil
+        import subprocess
+
         need("Deployment/workload-generator" in state["applied"], "no generator is deployed")
         need(words[1:3] == ["--platform", "cluster"], "another platform")
         target = Path(flag(words, "--out"), "logs")
         shutil.copytree(WORLD / "runs" / words[0], target, dirs_exist_ok=True)
         shutil.copytree(target, WORLD / "pod", dirs_exist_ok=True)
         extract = ["extract", "--logs", str(target), "--db", flag(words, "--db")]
-        subprocess.run([sys.executable, "-c", program, *extract], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([KN_BENCH, *extract], check=True, stdout=subprocess.DEVNULL)
     elif verb == "extract-logs":
+        import shutil
+
         shutil.copytree(WORLD / "pod", flag(words, "--out"), dirs_exist_ok=True)
     return ""
 

@@ -16,6 +16,7 @@ from tests.ports import free_port
 from tests.support import Generator
 
 HERE = Path(__file__).parent / "interop"
+pytestmark = needs.mark(needs.NODE)
 
 
 @pytest.fixture(scope="module")

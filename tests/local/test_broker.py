@@ -183,7 +183,9 @@ async def test_injected_loss_and_duplication_are_found_exactly(tmp_path: Path, m
         async with local(tmp_path, brokers=broker(**triggers)) as platform:
             monkeypatch.setenv("K_SINK", f"{platform.url}/broker/a/b")
             monkeypatch.setenv("EVENT_LOGGER_URL", logger.url)
-            path = generator.experiment("http://sink", event={"type": "t"}, rate={"requestsPerSecond": 300})
+            path = generator.experiment(
+                "http://sink", event={"type": "t"}, rate={"requestsPerSecond": 600, "duration": "500ms"}
+            )
             ran = await generator.run(f"--config={path}", "--event")
             assert ran.code in (0, 3), ran.stderr
             sent = ran.trailer["counts"]["measure"]["ok"]

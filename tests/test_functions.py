@@ -28,7 +28,7 @@ EVENT = "go-handler-event"
 ALL = [pytest.param(name, marks=needs.mark(needs.built(name))) for name in load_catalog()]
 HTTP = [each for each in ALL if load_catalog()[each.values[0]].entry.kind == "http"]
 FIRST = [each for each in HTTP if each.values[0] != ECHO]
-SLEEP_MS = 100
+SLEEP_MS = 300  # longer than a server takes to notice a signal
 CLEAN_ENDS = {0, -signal.SIGTERM, 128 + signal.SIGTERM}  # the JVM ends with the last one
 
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"

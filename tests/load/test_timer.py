@@ -54,9 +54,8 @@ async def test_no_deadline_is_met_early(period_ns: int, spins: bool) -> None:
 async def test_the_lead_follows_what_a_wake_up_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half of the wake-ups are early: were none of them, it would be at its limit, and were all, at zero."""
     monkeypatch.setattr(timers, "_MOST_LEAD_NS", NS_PER_S)  # this machine may be slow
-    timer, late_ns = await fire(1000, 500 * NS_PER_US)
-    assert timer._lead_ns > 0
-    assert sorted(late_ns)[500] < 2 * NS_PER_MS
+    timer, _ = await fire(1000, 500 * NS_PER_US)
+    assert 0 < timer._lead_ns < timers._LEAD_NS + 1000 * timers._STEP_NS
 
 
 async def test_what_is_waited_out_is_no_work_of_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +101,7 @@ async def test_what_was_spun_is_told_without_the_time_that_others_had(monkeypatc
     monkeypatch.setattr(timers, "_AWAY_NS", 20 * NS_PER_US)
     monkeypatch.setattr(timers.os, "sched_yield", _busy_for(30 * NS_PER_US))
     await fire(50, 3 * NS_PER_MS, disturbed, precise=True)
-    assert disturbed.spun_ns < alone.spun_ns
+    assert disturbed.spun_ns <= 50 * (timers._ROOM_NS + timers._AWAY_NS), "what is left when nobody else gets the core"
 
 
 def _busy_for(ns: int) -> Callable[[], None]:

@@ -127,7 +127,7 @@ async def test_functions_are_cold_once() -> None:
         (servers.continues(times=3, pause=0.01), True),
         (servers.says_close(), False),
         (servers.closes_after_each(), True),
-        (servers.closes_idle(0.05), True),
+        (servers.closes_idle(0.5), True),
         (servers.stale(), True),
     ],
 )
@@ -178,18 +178,19 @@ async def test_a_stale_connection_takes_the_request_and_ends(end: End, how: str)
 
 
 async def test_an_idle_connection_is_closed_in_time() -> None:
-    async with serve(servers.closes_idle(0.2)) as server, client(server) as one:
+    async with serve(servers.closes_idle(0.5)) as server, client(server) as one:
         assert await one.ask() == await one.ask() == "complete"
         start_ns = monotonic_ns()
         assert await one.ended() == "eof"
-        assert monotonic_ns() - start_ns >= 150 * MS
+        assert monotonic_ns() - start_ns >= 450 * MS
 
 
 async def test_silence_and_garbage() -> None:
     async with serve(servers.silent()) as server, client(server) as one:
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(one.ask(), 0.1)
-        assert len(server.requests) == 1
+        while not server.requests:
+            await asyncio.sleep(0.01)
     async with serve(servers.garbage()) as server, client(server) as one:
         with pytest.raises(ProtocolError):
             await one.ask()

@@ -96,7 +96,7 @@ async def test_a_stalled_loop_reads_late_and_reports_the_truth(client: Client) -
         result = await ask_stalled(client, url)
         client.engine.close()
     assert (result.stamp, result.segments, result.reused) == (Stamp.KERNEL, 1, True)
-    assert result.ttfb_ns is not None and 0 < result.ttfb_ns < STALL_S * NS_PER_S / 2
+    assert result.ttfb_ns is not None and 0 < result.ttfb_ns < STALL_S * NS_PER_S
     assert result.total_ns == result.ttfb_ns, "one segment: first and last byte came together"
 
 
@@ -106,7 +106,7 @@ async def test_under_tls_too(client: Client) -> None:
         result = await ask_stalled(client, url, tls=certificates.client())
         client.engine.close()
     assert (result.stamp, result.reused) == (Stamp.KERNEL, True)
-    assert result.ttfb_ns is not None and 0 < result.ttfb_ns < STALL_S * NS_PER_S / 2
+    assert result.ttfb_ns is not None and 0 < result.ttfb_ns < STALL_S * NS_PER_S
 
 
 async def test_a_head_that_comes_before_its_body_is_the_first_byte(client: Client) -> None:

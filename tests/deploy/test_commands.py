@@ -119,8 +119,8 @@ def test_the_sink_is_ready_before_its_source_is_made(
     controller: Controller, kn_bench: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     controller.stuck["default"] = "no exchange"
-    with hasty(controller.api):
-        assert kn_bench("deploy", "eventing", "--timeout=3s") == 1
+    with hasty(controller.api, 60):
+        assert kn_bench("deploy", "eventing", "--timeout=60s") == 1
     assert controller.api.objects(kinds.CONTAINER_SOURCES) == []
     told = capsys.readouterr().err
     assert "brokers.eventing.knative.dev eventing/default: RevisionFailed: no exchange" in told
@@ -138,8 +138,8 @@ def test_what_does_not_get_ready_is_named_with_its_reason(
     controller: Controller, kn_bench: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     controller.stuck["empty-go-http-0"] = 'Unable to fetch image "dev.local/empty-go-http:0.1.0"'
-    with hasty(controller.api):
-        assert kn_bench("deploy", "empty-go-http", "echo-go-http", "--timeout=3s") == 1
+    with hasty(controller.api, 60):
+        assert kn_bench("deploy", "empty-go-http", "echo-go-http", "--timeout=60s") == 1
     told = capsys.readouterr().err
     assert 'functions/empty-go-http-0: RevisionFailed: Unable to fetch image "dev.local' in told
     assert "echo-go-http-0:" not in told
@@ -159,8 +159,8 @@ def test_the_pods_reason_is_told_where_the_object_has_none(
     controller.api.put(
         kinds.PODS, {"metadata": about, "spec": {"containers": []}, "status": {"containerStatuses": [waiting]}}
     )
-    with hasty(controller.api):
-        assert kn_bench("deploy", "generator", "--timeout=3s") == 1
+    with hasty(controller.api, 60):
+        assert kn_bench("deploy", "generator", "--timeout=60s") == 1
     told = capsys.readouterr().err
     assert "0 of 1 pods are available; pod w-1: ErrImageNeverPull: it is not on the node" in told
 
@@ -244,8 +244,8 @@ def test_what_does_not_go_is_named(controller: Controller, kn_bench: Run, capsys
     (there,) = api.objects(kinds.SERVICES)
     there["metadata"]["finalizers"] = ["somebody/else"]
     api.put(kinds.SERVICES, there)
-    with hasty(controller.api):
-        assert kn_bench("delete", "--timeout=2s") == 1
+    with hasty(controller.api, 60):
+        assert kn_bench("delete", "--timeout=60s") == 1
     assert "services.serving.knative.dev functions/empty-go-http-0: it is still there" in capsys.readouterr().err
 
 
@@ -255,8 +255,8 @@ def test_pods_that_end_are_waited_for(
     assert kn_bench("deploy", "empty-go-http") == 0
     about = {"name": "p", "namespace": "functions", "labels": {"serving.knative.dev/service": "empty-go-http-0"}}
     controller.api.put(kinds.PODS, {"metadata": about, "spec": {"containers": []}})
-    with hasty(controller.api):
-        assert kn_bench("delete", "--timeout=2s") == 1
+    with hasty(controller.api, 60):
+        assert kn_bench("delete", "--timeout=60s") == 1
     assert "pods functions/of empty-go-http-0: they are ending" in capsys.readouterr().err
 
 
@@ -304,8 +304,8 @@ def test_patch_of_a_revision_that_fails_says_why(
 ) -> None:
     assert kn_bench("deploy", "empty-go-http") == 0
     controller.stuck["empty-go-http-0"] = "it crashes"
-    with hasty(controller.api):
-        assert kn_bench("patch", "--max-scale=9", "--timeout=2s") == 1
+    with hasty(controller.api, 60):
+        assert kn_bench("patch", "--max-scale=9", "--timeout=60s") == 1
     assert "functions/empty-go-http-0: RevisionFailed: it crashes" in capsys.readouterr().err
 
 
@@ -320,8 +320,8 @@ def test_patch_of_parallelism_waits_for_the_dispatcher(
     assert kn_bench("patch", "--parallelism=20") == 0
     assert "Trigger eventing/receiver-1: parallelism 10 → 20" in capsys.readouterr().out
     controller.dispatchers = False
-    with hasty(controller.api):
-        assert kn_bench("patch", "--parallelism=5", "--timeout=2s") == 1
+    with hasty(controller.api, 60):
+        assert kn_bench("patch", "--parallelism=5", "--timeout=60s") == 1
     assert "receiver-0-dispatcher has PARALLELISM 20, not 5" in capsys.readouterr().err
     controller.dispatchers = True
     assert kn_bench("deploy", "eventing", "--broker=in-memory") == 0

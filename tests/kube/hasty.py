@@ -1,9 +1,10 @@
 """Waits that cost no time: a timer is due as soon as nothing else happens.
 
-`with hasty(api):` holds for event loops that are made inside of it, such as those of commands. Nothing happens when the
-loop has no event and the fake server, which runs in another thread, has nothing left to do. So a deadline that would
-pass in vain passes at once, and one that something still comes before never does, however slow the machine is.
-It is not for loops that wait for another process: what that does is not seen from here.
+`with hasty(api, 60):` holds for event loops that are made inside of it, such as those of commands. Nothing happens when
+the loop has no event, and the fake server, which runs in another thread, has nothing left to do. So a deadline that
+would pass in vain passes at once, and one that something still comes before never does, however slow the machine is.
+When more than the given seconds are left out, nobody had that deadline: it is an error. It is not for loops that wait
+for another process: what that does is not seen from here.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ _LOOKS = 3
 
 
 @contextlib.contextmanager
-def hasty(api: FakeApi) -> Iterator[None]:
+def hasty(api: FakeApi, deadline_s: float) -> Iterator[None]:
     """See above; `api` has to run in a thread of its own, and before."""
+    left_out_s = 0.0
 
     class Selector(selectors.DefaultSelector):
         skipped_s = 0.0
@@ -39,6 +41,8 @@ def hasty(api: FakeApi) -> Iterator[None]:
                 api.run(lambda: None)
             if events := super().select(0):
                 return events
+            nonlocal left_out_s
+            left_out_s += timeout
             self.skipped_s += timeout
             return []
 
@@ -49,3 +53,4 @@ def hasty(api: FakeApi) -> Iterator[None]:
         patch.setattr(selectors, "DefaultSelector", Selector)
         patch.setattr(asyncio.BaseEventLoop, "time", now)
         yield
+    assert 0 < left_out_s <= deadline_s, f"{left_out_s:.1f} s were waited for in vain"

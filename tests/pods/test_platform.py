@@ -87,7 +87,7 @@ def cluster(api: FakeApi, standin: Standin, tmp_path: Path) -> Cluster:
 @pytest.fixture
 def impatient(api: FakeApi, standin: Standin, tmp_path: Path) -> Cluster:
     """For conditions that do not come."""
-    return Cluster(api, tmp_path, SCENARIO.replace("waitAtMost: 1m", "waitAtMost: 3s"))
+    return Cluster(api, tmp_path, SCENARIO.replace("waitAtMost: 1m", "waitAtMost: 60s"))
 
 
 def values(api: FakeApi) -> dict[str, Any]:
@@ -252,8 +252,8 @@ def test_zero_is_without_pods_that_end(api: FakeApi, cluster: Cluster, impatient
     pod(api, "p1")
     pod(api, "p2", ending=True)
     pod(api, "other", service="not-ours")
-    lacking = r"not scaled to zero after 3 s: 2 pods are there \(p1 is Running.*p2 is termi"
-    with hasty(api), pytest.raises(WaitTimeout, match=lacking):
+    lacking = r"not scaled to zero after 60 s: 2 pods are there \(p1 is Running.*p2 is termi"
+    with hasty(api, 60), pytest.raises(WaitTimeout, match=lacking):
         impatient.platform.wait(Condition.ZERO, DEPLOYMENT)
     gone = threading.Event()
     thread = later(
@@ -270,11 +270,11 @@ def test_drained_is_when_the_autoscaler_has_forgotten_the_load(
     for name in ("p1", "p2", "p3"):
         pod(api, name)
     scaler(api, 3)
-    lacking = f"not drained after 3 s: the autoscaler wants 3 instances of {SERVICE}"
-    with hasty(api), pytest.raises(WaitTimeout, match=lacking):
+    lacking = f"not drained after 60 s: the autoscaler wants 3 instances of {SERVICE}"
+    with hasty(api, 60), pytest.raises(WaitTimeout, match=lacking):
         impatient.platform.wait(Condition.DRAINED, DEPLOYMENT)
     scaler(api, 1)
-    with hasty(api), pytest.raises(WaitTimeout, match=f"{SERVICE} has 3 instances, 1 at rest"):
+    with hasty(api, 60), pytest.raises(WaitTimeout, match=f"{SERVICE} has 3 instances, 1 at rest"):
         impatient.platform.wait(Condition.DRAINED, DEPLOYMENT)
     scaler(api, 3)
     last = threading.Event()
@@ -298,7 +298,7 @@ def test_ready_is_that_of_the_present_generation(api: FakeApi, cluster: Cluster,
     assert service is not None
     service["status"]["conditions"][0] |= {"status": "False", "reason": "RevisionFailed", "message": "no image"}
     api.put(SERVICES, service)
-    with hasty(api), pytest.raises(WaitTimeout, match="RevisionFailed: no image"):
+    with hasty(api, 60), pytest.raises(WaitTimeout, match="RevisionFailed: no image"):
         impatient.platform.wait(Condition.READY, DEPLOYMENT)
 
 

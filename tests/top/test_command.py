@@ -93,7 +93,9 @@ def test_a_recording_of_everything(api: FakeApi, tmp_path: Path, capsys: pytest.
     assert set(rows(top.out, "SELECT kind, type, status FROM conditions")) == {
         ("PodAutoscaler", "Active", "True"), ("Revision", "Ready", "True"),
     }  # fmt: skip
-    assert [row[0] for row in rows(top.out, "SELECT reason FROM metric_gaps")] == ["began", "ended"]
+    late = "reason LIKE 'the tick before took%'"  # on a slow machine
+    gaps = rows(top.out, f"SELECT reason FROM metric_gaps WHERE NOT {late}")
+    assert [reason for (reason,) in gaps] == ["began", "ended"]
 
 
 def test_one_request_a_resource_a_tick(api: FakeApi, tmp_path: Path) -> None:

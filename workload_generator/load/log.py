@@ -23,6 +23,7 @@ from typing import Any
 
 import orjson
 
+from workload_generator.children import signals_held
 from workload_generator.errors import LogError, UsageError
 from workload_generator.load import frames
 from workload_generator.load.blocks import BlockWriter
@@ -59,13 +60,18 @@ class Log:
         self._replies: dict[int, asyncio.Future[Any]] = {}
         self._reader = frames.FrameReader()
         ours, theirs = socket.socketpair()
-        with theirs:
+        with theirs, signals_held() as let_go:
+
+            def prepare() -> None:
+                _ignore_signals()
+                let_go()
+
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "workload_generator.load.recorder", str(fd), str(theirs.fileno())],
                 pass_fds=(fd, theirs.fileno(), *inherit),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                preexec_fn=_ignore_signals,
+                preexec_fn=prepare,
             )
         os.close(fd)
         ours.setblocking(False)

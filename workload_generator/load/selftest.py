@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from typing import Any
 import orjson
 import uvloop
 
-from workload_generator.children import die_with_parent
+from workload_generator.children import start_child
 from workload_generator.clock import NS_PER_MS, NS_PER_US
 from workload_generator.errors import BenchError
 from workload_generator.load.plan import Plan
@@ -179,12 +178,8 @@ def _round_down(rps: float) -> int:
 @contextlib.contextmanager
 def _server() -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listening:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "workload_generator.load.loopback", str(listening.fileno())],
-            pass_fds=(listening.fileno(),),
-            stdin=subprocess.DEVNULL,
-            preexec_fn=die_with_parent(),
-        )
+        command = [sys.executable, "-m", "workload_generator.load.loopback", str(listening.fileno())]
+        process = start_child(command, pass_fds=(listening.fileno(),))
         try:
             yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import encodings.idna  # noqa: F401 - loaded at the first connection otherwise, where a signal's exception is lost
 import http.client
 import json
 import os

@@ -61,8 +61,13 @@ def _end(number: int, _frame: FrameType | None) -> None:
 
 
 def _exit(number: int, _frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_IGN)  # what is being cleaned up now is not to be interrupted again
+    for each in (signal.SIGINT, signal.SIGTERM):  # what is being cleaned up now is not to be interrupted again
+        signal.signal(each, _ignore)  # not SIG_IGN: Python says of one that came meanwhile that it is a race
     sys.exit(128 + number)
+
+
+def _ignore(_number: int, _frame: FrameType | None) -> None:
+    pass
 
 
 if __name__ == "__main__":

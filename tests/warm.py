@@ -88,7 +88,9 @@ async def start(*arguments: str, environment: Mapping[str, str], constants: Mapp
     for each in ends:
         os.close(each)
     stdout, stderr, told = readers
-    return Process(int(await told.readline()), stdout, stderr, told)
+    pid = await told.readline()
+    assert pid, "the server of tests/warm.py has ended: its standard error says why"
+    return Process(int(pid), stdout, stderr, told)
 
 
 class _Pipe(asyncio.StreamReaderProtocol):

@@ -8,11 +8,8 @@ Rules:
 
 from __future__ import annotations
 
-import contextlib
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -26,6 +23,7 @@ import yaml
 from tests.cluster import cluster
 from tests.cluster.api import Api, Refused
 from tests.cluster.credentials import ADMIN, Credentials
+from tests.ports import free_port
 from workload_generator.children import die_with_parent
 
 START_S = 120.0
@@ -99,9 +97,8 @@ class Plane:
                 raise PlaneFailed(f"{name} ended with {process.returncode}, its log is {log}:\n{end}")
 
     def _start(self) -> None:
-        ports = iter(free_ports(9))
         credentials = Credentials(self.folder)
-        etcd, peer, api = next(ports), next(ports), next(ports)
+        etcd, peer, api = free_port(), free_port(), free_port()
         server = f"https://127.0.0.1:{api}"
         self._start_etcd(f"http://127.0.0.1:{etcd}", f"http://127.0.0.1:{peer}")
         self._start_api_server(credentials, api, f"http://127.0.0.1:{etcd}")
@@ -110,10 +107,10 @@ class Plane:
         # Before the controllers: the garbage collector looks for new kinds only every half minute.
         cluster.add_crds(admin)
         self._wait("Knative's CRDs", lambda: cluster.crds_established(admin))
-        self._start_controllers(credentials, server, next(ports))
-        self._start_scheduler(credentials, server, next(ports))
-        kubelet, metrics = next(ports), next(ports)
-        self.behind_pod = next(ports)
+        self._start_controllers(credentials, server, free_port())
+        self._start_scheduler(credentials, server, free_port())
+        kubelet, metrics = free_port(), free_port()
+        self.behind_pod = free_port()
         self._start_kwok(credentials, server, kubelet)
         cluster.add_nodes(admin, kubelet)
         cluster.add_agents(admin)
@@ -233,22 +230,6 @@ class Plane:
             if time.monotonic() > deadline:
                 raise PlaneFailed(f"{what} not ready after {START_S:.0f} s; logs are in {self.folder}")
             time.sleep(0.05)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody listens on, below the ephemeral ones, which a client may hold at any moment."""
-    found: list[int] = []
-    with contextlib.ExitStack() as held:
-        for port in random.sample(range(20000, 32000), 2000):
-            probe = held.enter_context(socket.socket())
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            found.append(port)
-            if len(found) == count:
-                return found
-    raise PlaneFailed(f"fewer than {count} free ports between 20000 and 32000")
 
 
 def _answers(api: Api, path: str) -> bool:

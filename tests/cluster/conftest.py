@@ -25,7 +25,12 @@ from tests.cluster.plane import Plane
 HERE = Path(__file__).parent
 
 
+LONGEST = ("test_scenario.py", "test_recipes.py")
+"""They begin first: a file is one worker's."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: HERE not in item.path.parents or item.path.name not in LONGEST)
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(needs.mark(needs.PLANE))

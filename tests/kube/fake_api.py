@@ -195,8 +195,17 @@ class FakeApi:
     async def stop(self) -> None:
         """Close everything."""
         self.end_watches()
-        if self._runner is not None:
-            await self._runner.cleanup()
+        if self._runner is None:
+            return
+        server = self._runner.server
+        assert server is not None
+        open_ones = [connection.transport for connection in server.connections]
+        await self._runner.cleanup()
+        for transport in filter(None, open_ones):
+            transport.abort()  # one whose client does not read would stay open
+        for _ in range(4):  # until what was accepted at the last moment is a connection, and what is closed has ended
+            await asyncio.sleep(0)
+            await server.shutdown(0)
 
     @in_its_loop
     def replay(self, kind: str, resource: Resource, obj: Object) -> None:

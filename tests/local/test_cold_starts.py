@@ -158,7 +158,7 @@ async def test_events_that_the_platform_has_forgotten_make_no_zero(
 
 
 async def test_rounds_say_what_was_not_cold(generator: Generator, tmp_path: Path) -> None:
-    async with local(tmp_path, **SOON) as platform:
+    async with local(tmp_path) as platform:
         rate = {"requestsPerSecond": 5, "duration": "400ms"}
         cold = {"wait": "interval", "gap": "10ms"}
         ran = await run(generator, platform, "--cold-start", rate=rate, coldStart=cold)

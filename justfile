@@ -86,7 +86,7 @@ test-manifests *ARGS:
 test-image *ARGS:
     BENCH_IMAGE=1 uv run --locked pytest tests/container {{ARGS}}
 
-# A Kubernetes control plane on this machine, with nodes that are played; prints the KUBECONFIG to use
+# A Kubernetes control plane on this machine, with simulated nodes; prints the KUBECONFIG to use
 cluster-up *ARGS:
     uv run --locked python -m tests.cluster up {{ARGS}}
 

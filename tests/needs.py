@@ -96,7 +96,7 @@ CRDS = Need(
     "k8s/README.md says where to get them",
     lambda: os.path.isdir(os.environ.get("KNATIVE_CRDS", "")),
 )
-CHECKOV = _asked_for("BENCH_CHECKOV", "checkov", "uv run just test-manifests test-infrastructure")
+CHECKOV = _asked_for("BENCH_CHECKOV", "checkov", "uv run just test-all tools")
 PLANE = _asked_for("BENCH_CLUSTER", "a Kubernetes control plane", "uv run just test-cluster")
 IMAGE = _asked_for("BENCH_IMAGE", "containers", "uv run just test-image")
 OWN_PLANE = Need(

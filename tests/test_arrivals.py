@@ -396,6 +396,7 @@ S = NS_PER_S
         (900, 950, 7, None, 0),  # the tenth was the last
         (800, 990, 7, 997, 0),
         (800, 995, 7, None, 1),  # the tenth is missed: it would start after the end
+        (800, 993, 7, None, 1),  # at the end is too late as well
         (0, 5000, 7, None, 9),
     ],
 )

@@ -527,6 +527,37 @@ async def test_cancelling_ends_everything_at_once(clients: Make) -> None:
     assert {(r.error, r.message) for r in client.results} == {(ErrorKind.CANCELLED, "the run was stopped")}
 
 
+@pytest.mark.parametrize("behaviour", [servers.functions, servers.hangs_up])
+@pytest.mark.parametrize("where", ["the record", "on_done"])
+async def test_the_drain_does_not_wait_for_what_a_fault_of_ours_has_ended(
+    clients: Make, behaviour: Callable[[], servers.Behaviour], where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fault goes to the event loop, and the arrival is out of flight all the same."""
+    faults: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: faults.append(str(context["exception"])))
+
+    def fail(*_: object) -> None:
+        raise LookupError("planted")
+
+    def failing(record: Callable[..., None]) -> Callable[..., None]:
+        def take(*fields: Any) -> None:
+            record(*fields)
+            fail()
+
+        return take
+
+    if where == "the record":
+        for name in ("add", "served"):
+            monkeypatch.setattr(Client, name, failing(getattr(Client, name)))
+    client = clients(timeout_s=60)
+    async with servers.serve(behaviour()) as server:
+        client.add_endpoint(server.url)
+        client.engine.start(Arrival(0, Phase.MEASURE, 0, 0), fail if where == "on_done" else None)
+        async with asyncio.timeout(10):
+            await client.engine.drain()
+    assert faults == ["planted"]
+
+
 async def test_a_thousand_at_once_to_a_dying_server_are_a_thousand_results(clients: Make) -> None:
     client = clients(timeout_s=2)
 

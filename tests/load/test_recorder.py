@@ -1,5 +1,6 @@
 """The recorder: what it writes, what it answers, and a disk that fills up."""
 
+import asyncio
 import os
 import resource
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from workload_generator import codec
 from workload_generator.load import frames
+from workload_generator.load import log as log_module
 from workload_generator.load.blocks import BlockWriter
 from workload_generator.load.recorder import LogFile, Recorder
 from workload_generator.records import ErrorKind, Phase, Result, Stamp
@@ -44,6 +46,10 @@ def open_log(log: Path) -> int:
     return os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
 
+def events_of(log: Path) -> list[str]:
+    return [codec.decode(line)["event"] for line in log.read_bytes().splitlines()]
+
+
 def test_lines_totals_and_trailer(log: Path) -> None:
     recorder = Recorder(LogFile(open_log(log)))
     assert recorder.handle(frames.START, orjson.dumps(START)) is None
@@ -64,6 +70,30 @@ def test_lines_totals_and_trailer(log: Path) -> None:
     docs = [codec.decode(line) for line in log.read_bytes().splitlines()]
     assert [doc["event"] for doc in docs] == ["run_started", *["request"] * 3, "progress", "run_finished"]
     assert [doc["seq"] for doc in docs if doc["event"] == "request"] == [0, 1, 2]
+
+
+def test_done_is_said_when_the_trailer_is_on_the_disk(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", lambda fd: synced.append(os.fstat(fd).st_size))
+    recorder = Recorder(LogFile(open_log(log)))
+    recorder.handle(frames.START, orjson.dumps(START))
+    answer = recorder.handle(frames.FINISH, orjson.dumps({"verdict": "valid"}))
+    assert answer is not None and synced[-1:] == [log.stat().st_size]
+
+
+async def test_a_line_stands_behind_the_results_before_it(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_module, "_FLUSH_S", 60.0)
+    writer = log_module.Log(asyncio.get_running_loop(), log, open_log(log), lambda: None)
+    try:
+        writer.begin(START)
+        writer.add(SERVED)
+        writer.line(codec.COLD_START, {"seq": 0})
+        writer.add(SERVED)
+        writer.heartbeat({"line": {"time": "t"}, "elapsed_ns": 1, "in_flight": 0, "phase": "measure"})
+        await writer.finish({"verdict": "valid"})
+    finally:
+        writer.close()
+    assert events_of(log) == ["run_started", "request", "cold_start", "request", "progress", "run_finished"]
 
 
 def test_the_core_is_offered_between_the_pieces_of_its_work_and_only_when_it_keeps_up(

@@ -708,6 +708,11 @@ def test_an_unknown_name_lists_those_that_exist(name: str) -> None:
     assert ("did you mean serving-scenario-1-go?" in str(caught.value)) == name.startswith("serving")
 
 
+def test_a_folder_is_no_experiment(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=": is a folder, and no experiment of that name"):
+        find_experiment(str(tmp_path))
+
+
 def test_steps_know_their_length(load: Any) -> None:
     arrival = load(process_text("steps")).rate.arrival
     assert isinstance(arrival, Steps)

@@ -23,6 +23,7 @@ def find_experiment(name: str) -> Path:
     try:
         if name and path.exists() and not path.is_dir():  # a pipe is as good as a file
             return path
+        what = "is a folder" if name and path.is_dir() else "no such file"
     except OSError as error:
         raise UsageError(f"{short(name)}: cannot be read: {error.strerror}") from None
     bundled = bundled_experiments()
@@ -33,7 +34,7 @@ def find_experiment(name: str) -> Path:
     hint = f"; did you mean {near}?" if near else "."
     known = "\n".join(f"  {known}" for known in bundled) or "  none"
     raise UsageError(
-        f"{name}: no such file, and no experiment of that name{hint} The bundled experiments are:\n{known}"
+        f"{name}: {what}, and no experiment of that name{hint} The bundled experiments are:\n{known}"
     )
 
 

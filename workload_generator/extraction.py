@@ -42,7 +42,7 @@ def extract_and_show(logs: Path, db: Path, console: Console | None = None, hours
         report = extract(logs, db, hours, show)
     counts = f"{report.read:,} of {report.logs:,} logs had something new: {report.rows:,} results into {db}"
     if console is None and not (report.logs or report.receipts or report.skipped or report.warnings):
-        print_lines([counts])
+        print_lines([f"no logs and no events.csv in {logs}: nothing to extract"])
         return report
     with signals_held():
         import hdrh.histogram  # noqa: F401 - the tables load it with the first histogram

@@ -33,9 +33,7 @@ def find_experiment(name: str) -> Path:
     near = closest(name.removesuffix(".yaml"), bundled)
     hint = f"; did you mean {near}?" if near else "."
     known = "\n".join(f"  {known}" for known in bundled) or "  none"
-    raise UsageError(
-        f"{name}: {what}, and no experiment of that name{hint} The bundled experiments are:\n{known}"
-    )
+    raise UsageError(f"{name}: {what}, and no experiment of that name{hint} The bundled experiments are:\n{known}")
 
 
 def bundled_experiments() -> dict[str, Path]:

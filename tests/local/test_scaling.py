@@ -86,6 +86,13 @@ def test_a_burst_is_panic_and_panic_never_shrinks() -> None:
     assert not simulation.autoscaler.panicking
 
 
+def test_a_panic_does_not_remember_the_one_before() -> None:
+    simulation = Simulation()
+    simulation.run(2, 700)
+    assert simulation.run(80, 70)[-1] == 1 and not simulation.autoscaler.panicking
+    assert max(simulation.run(2, 210)) == 3 and simulation.autoscaler.panicking
+
+
 def test_below_twice_the_capacity_is_no_panic() -> None:
     simulation = Simulation()
     simulation.run(10, 69)

@@ -176,6 +176,19 @@ async def test_the_proxy_of_the_kubeconfig_comes_first(
     assert asked and all(each.startswith(f"GET http://{NAME}/") for each in asked)
 
 
+async def test_a_proxy_that_cannot_be_reached_is_named_without_its_password(
+    kubeconfig: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://me:secret@127.0.0.1:9")
+    lead(kubeconfig, f"http://{NAME}")
+    async with await Kube.connect(kubeconfig, patience_s=0) as kube:
+        with pytest.raises(
+            errors.Unreachable, match=rf"http://{NAME} \(through the proxy 127.0.0.1:9\) cannot"
+        ) as raised:
+            await kube.list(PODS, "ours")
+    assert "secret" not in str(raised.value)
+
+
 async def test_renewed_credentials_keep_to_the_proxy(
     api: FakeApi, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -63,6 +63,12 @@ def load(text: str) -> tuple[Tree | None, list[tuple[int, str, str]]]:
     return tree, [(problem.line, problem.key, problem.message) for problem in problems]
 
 
+def test_a_wrong_name_is_a_problem_and_its_section_is_not_read() -> None:
+    good, _ = load("name: oak\nbest: {leafCount: 2, wait: 1s}\nbranches:\n  low: {leaves: [{leafCount: 1}]}\n")
+    tree, problems = load("name: oak\nbest: {leafCount: 2, wait: 1s}\nbranches:\n  LOW: {leaves: [{leafCount: 1}]}\n")
+    assert good is not None and tree is None and [line for line, _, _ in problems] == [4]
+
+
 def test_keys_defaults_and_what_is_derived() -> None:
     tree, problems = load("name: oak\nfrom: 0.5\nbest: {leafCount: 2, wait: 1m30s}\n")
     assert not problems

@@ -421,6 +421,9 @@ def test_storage_classes(api: FakeApi, doctor: Doctor) -> None:
     api.remove(kinds.STORAGE_CLASSES, "disks")
     (text,) = doctor.of("storage", "failed")
     assert "workload-generator/logs, eventing/event-logger will need it" in text
+    for spec, phase in (({"storageClassName": "other"}, "Available"), ({}, "Bound")):
+        api.put(kinds.VOLUMES, {"metadata": {"name": "v"}, "spec": spec, "status": {"phase": phase}})
+        assert doctor.of("storage", "failed") == [text]
     api.put(kinds.VOLUMES, {"metadata": {"name": "v"}, "spec": {}, "status": {"phase": "Available"}})
     assert not doctor.of("storage")
 

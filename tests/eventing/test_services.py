@@ -174,6 +174,18 @@ async def test_two_triggers_are_two_deliveries(services: Services) -> None:
     assert all(re.fullmatch(r"20..-..-..T..:..:..\.[0-9]{9}Z", row["timestamp"]) for row in rows)
 
 
+async def test_no_two_receipts_of_a_receiver_have_the_same_time(services: Services) -> None:
+    """An event that a batch has twice was delivered twice; the same time would make it one receipt, sent twice."""
+    logger = await services.logger(loaded=True)
+    receiver = await services.receiver(logger.url, loaded=True)
+    events = [{"specversion": "1.0", "type": "t", "source": "/s", "id": "e-1"}] * 100
+    kind = {"Content-Type": "application/cloudevents-batch+json"}
+    async with aiohttp.ClientSession() as session:
+        async with session.post(receiver.url, data=orjson.dumps(events), headers=kind) as response:
+            assert response.status == 202
+    assert len({row["timestamp"] for row in services.rows()}) == len(events)
+
+
 async def test_the_originals_receiver_is_understood_too(services: Services) -> None:
     logger = await services.logger()
     document = {"event_id": "x,1", "timestamp": "2025-02-09T10:11:12.123456789Z"}

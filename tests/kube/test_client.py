@@ -153,6 +153,19 @@ async def test_deleting_waits_for_finalizers(api: FakeApi, kube: Kube) -> None:
     assert await kube.delete_and_wait(CONFIG_MAPS, "a", "ours") is False
 
 
+async def test_deleting_does_not_wait_for_another_of_the_same_name(api: FakeApi, kube: Kube) -> None:
+    api.put(CONFIG_MAPS, config_map())
+
+    def replace(change: str, obj: dict[str, Any]) -> None:
+        if change == "DELETED" and obj["metadata"]["name"] == "a":
+            api.put(CONFIG_MAPS, config_map(new="yes"))
+
+    api.on_change = replace
+    assert await kube.delete_and_wait(CONFIG_MAPS, "a", "ours", timeout_s=20) is True
+    (left,) = api.objects(CONFIG_MAPS)
+    assert left["data"] == {"new": "yes"}
+
+
 async def test_ready_is_of_the_present_generation(kube: Kube) -> None:
     ready = {"conditions": [{"type": "Ready", "status": "True"}], "observedGeneration": 1}
     assert is_ready({"metadata": {"generation": 1}, "status": ready})

@@ -12,7 +12,7 @@ import pytest
 import trustme
 import yaml
 
-from tests.kube.fake_api import FakeApi
+from tests.kube.fake_api import TOKEN, FakeApi
 from workload_generator.errors import UsageError
 from workload_generator.kube import errors
 from workload_generator.kube.client import Kube
@@ -173,6 +173,33 @@ async def test_the_proxy_of_the_kubeconfig_comes_first(
         monkeypatch.setenv("NO_PROXY", "*")
         async with await Kube.connect(kubeconfig, patience_s=0) as kube:
             await kube.list(PODS, "ours")
+    assert asked and all(each.startswith(f"GET http://{NAME}/") for each in asked)
+
+
+async def test_a_proxy_that_cannot_be_reached_is_named_without_its_password(
+    kubeconfig: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://me:secret@127.0.0.1:9")
+    lead(kubeconfig, f"http://{NAME}")
+    async with await Kube.connect(kubeconfig, patience_s=0) as kube:
+        with pytest.raises(
+            errors.Unreachable, match=rf"http://{NAME} \(through the proxy 127.0.0.1:9\) cannot"
+        ) as raised:
+            await kube.list(PODS, "ours")
+    assert "secret" not in str(raised.value)
+
+
+async def test_renewed_credentials_keep_to_the_proxy(
+    api: FakeApi, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    lead(api.write_kubeconfig(kubeconfig, token="old"), f"http://{NAME}")
+    async with relay(int(api.url.rpartition(":")[2]), asked) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy)
+        async with await Kube.connect(kubeconfig, patience_s=0) as kube:
+            lead(api.write_kubeconfig(kubeconfig), f"http://{NAME}")
+            await kube.list(PODS, "ours")
+            assert (kube.access.token, kube.access.proxy) == (TOKEN, f"http://{proxy}")
     assert asked and all(each.startswith(f"GET http://{NAME}/") for each in asked)
 
 

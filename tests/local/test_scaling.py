@@ -86,6 +86,13 @@ def test_a_burst_is_panic_and_panic_never_shrinks() -> None:
     assert not simulation.autoscaler.panicking
 
 
+def test_a_panic_does_not_remember_the_one_before() -> None:
+    simulation = Simulation()
+    simulation.run(2, 700)
+    assert simulation.run(80, 70)[-1] == 1 and not simulation.autoscaler.panicking
+    assert max(simulation.run(2, 210)) == 3 and simulation.autoscaler.panicking
+
+
 def test_below_twice_the_capacity_is_no_panic() -> None:
     simulation = Simulation()
     simulation.run(10, 69)
@@ -110,7 +117,17 @@ def test_bounds_hold() -> None:
     assert min(Simulation(min_scale=2).run(60, 0)) == 2
     assert Simulation(min_scale=2).scale == 2
     assert Simulation(initial_scale=3).scale == 3
-    assert Simulation(initial_scale=3, max_scale=2).scale == 2
+    limited = Simulation(initial_scale=3, max_scale=2)
+    assert limited.scale == 2 and limited.run(120, 0)[-1] == 0, (
+        "an initial scale above max-scale is reached at max-scale"
+    )
+
+
+def test_each_activity_has_a_stable_window_of_its_own() -> None:
+    bounds = Bounds(settings(stable_window_ns=6 * NS_PER_S, scale_to_zero_grace_period_ns=4 * NS_PER_S))
+    wanted = {0: 1, 10: 0, 14: 0, 20: 1, 22: 0, 26: 0, 30: 0}
+    scales = {at: bounds.apply(at * NS_PER_S, desired, 1, 0) for at, desired in wanted.items()}
+    assert scales == {0: 1, 10: 1, 14: 0, 20: 1, 22: 1, 26: 1, 30: 0}
 
 
 def test_zero_comes_after_the_stable_window_and_the_grace_period() -> None:

@@ -41,6 +41,7 @@ class Browser:
 
     def drawn(self) -> None:
         """Wait until nothing is left to be drawn."""
+        self.js("return new Promise(done => setTimeout(done))")  # the page puts off what a reset changes
         end = time.monotonic() + _PATIENCE_S
         while self.js(
             "return document.documentElement.dataset.drawn !== 'all' || document.querySelector('.plot:empty')"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from tests.results.logs import header, line, served
+from tests.results.logs import header, line, served, whole_log
 from workload_generator import codec
 from workload_generator.clock import NS_PER_MS, Anchor, parse_rfc3339, rfc3339
 from workload_generator.records import ErrorKind, unanswered
@@ -156,6 +156,18 @@ def test_extraction_goes_on_where_it_ended(tmp_path: Path) -> None:
     path.write_text(OURS + receipt(0) + receipt(9))
     (tmp_path / "events-copy.csv").unlink()
     assert "cut or replaced" in str(extract(tmp_path, tmp_path / "b.db").skipped)
+
+
+def test_receipts_bring_in_the_runs_that_they_belong_to(tmp_path: Path) -> None:
+    write_log(tmp_path)
+    db = tmp_path / "b.db"
+    (sent,) = extract(tmp_path, db).experiments
+    (log,) = tmp_path.glob("*.log")
+    log.unlink()
+    (tmp_path / "other.log").write_bytes(whole_log([served(0)], run_id="other"))
+    (tmp_path / "events.csv").write_text(OURS + receipt(0))
+    experiments = extract(tmp_path, db).experiments
+    assert len(experiments) == 2 and sent in experiments
 
 
 def test_a_receivers_death_is_told_from_a_brokers_loss(tmp_path: Path) -> None:

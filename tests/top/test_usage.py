@@ -7,6 +7,8 @@ import pytest
 from tests.top.clusters import node, node_usage, pod_usage, summary
 from workload_generator.cluster.recording.usage import (
     Allocatable,
+    Key,
+    Latest,
     Seen,
     Surroundings,
     read_allocatable,
@@ -159,3 +161,17 @@ def test_a_broken_summary_keeps_the_rest() -> None:
         "node-1: 'yesterday' is not an RFC 3339 time",
         "a pod of node node-1: 'namespace' is missing",
     ]
+
+
+def test_what_is_still_there_is_not_forgotten_and_what_has_gone_is() -> None:
+    seen, there, gone = Seen(), ("", "node-1", ""), ("", "node-2", "")
+
+    def is_new(key: Key) -> bool:
+        return seen.is_new(key, Latest("2026-11-25T10:00:00.000Z", seen.tick, key[1], 1.0, 1))
+
+    seen.begin()
+    assert is_new(there) and is_new(gone)
+    for _ in range(200):
+        seen.begin()
+        assert not is_new(there)
+    assert seen.known.keys() == {there}

@@ -142,9 +142,9 @@ class Connection:
             except ApiError:
                 raise
             except TimeoutError:
-                raise Unreachable(f"{method} {path}: {access.server} did not answer in time") from None
+                raise Unreachable(f"{method} {path}: {_way(access)} did not answer in time") from None
             except (aiohttp.ClientError, ssl.SSLError, OSError) as error:
-                raise Unreachable(f"{method} {path}: {access.server} cannot be reached: {error}") from None
+                raise Unreachable(f"{method} {path}: {_way(access)} cannot be reached: {error}") from None
             if not isinstance(refusal, Unauthorized) or renewed:
                 raise refusal
             renewed = True
@@ -155,6 +155,11 @@ class Connection:
         async with self._renewing:
             if self._access is refused:
                 self._access = _with_proxy(await self._credentials.load())
+
+
+def _way(access: Access) -> str:
+    """The server, and the proxy on the way to it, without its password."""
+    return f"{access.server} (through the proxy {access.proxy.rpartition('@')[2]})" if access.proxy else access.server
 
 
 def _with_proxy(access: Access) -> Access:

@@ -87,7 +87,7 @@ PARTS = (
         [[*NEEDS, "--ignore=tests/cluster", "--ignore=tests/container", "--ignore=tests/test_functions.py"]],
         environment={"BENCH_CHECKOV": "1"},
     ),
-    Part("control plane", 4, [["just", "test-cluster", "-n=3", "--dist=loadfile", "--no-loadscope-reorder"]], _plane),
+    Part("control-plane", 4, [["just", "test-cluster", "-n=3", "--dist=loadfile", "--no-loadscope-reorder"]], _plane),
     Part("image", 2, [["just", "test-image"]], _containers),
 )
 """`tests` is the README's test command as a newcomer runs it; `tools` is what it skipped for want of a tool."""
@@ -128,14 +128,14 @@ def _say(text: str) -> None:
 
 def main(argv: Sequence[str] | None = None, parts: Sequence[Part] = PARTS) -> int:
     """Run the parts that are named, or all; returns the exit code."""
-    names = [part.name.replace(" ", "-") for part in parts]
+    names = [part.name for part in parts]
     parser = argparse.ArgumentParser(prog="just test-all", description="All parts of the tests, and a table of them.")
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"one of: {', '.join(names)}")
     wanted = parser.parse_args(argv).parts
     unknown = sorted({*wanted} - {*names})
     if unknown:
         parser.error(f"no such part: {', '.join(unknown)}; there are: {', '.join(names)}")
-    ran = [run(part) for part, name in zip(parts, names, strict=True) if not wanted or name in wanted]
+    ran = [run(part) for part in parts if not wanted or part.name in wanted]
     _say("\n" + "\n".join(table(ran)))
     return 1 if any(each.result == "failed" for each in ran) else 0
 

@@ -232,7 +232,7 @@ async def test_a_hog_beside_the_run_makes_it_invalid(generator: Generator) -> No
     core = min(os.sched_getaffinity(0))
     hogs: list[asyncio.subprocess.Process] = []
     async with target(at_once) as url:
-        # It spins before each deadline, and so takes most of a core, of which its fair share is a fifth: it has to wait.
+        # It spins before each deadline, so that it takes most of a core; its fair share is a fifth. It has to wait.
         path = generator.experiment(url, rate={"requestsPerSecond": 2000, "duration": "1500ms"})
         process = await generator.run_until_sending(f"--config={path}", "--precise")
         os.sched_setaffinity(process.pid, {core})

@@ -120,6 +120,7 @@ async def test_a_burst_at_zero_waits_and_starts_more_than_it_needs(generator: Ge
 async def test_a_target_that_never_gets_to_zero_is_not_sent_to(generator: Generator, tmp_path: Path) -> None:
     warm = {"min-scale": 1}
     async with local(tmp_path, {NAME: warm}, **SOON) as platform:
+        await until(lambda: any(event.kind == "ready" for event in platform.events))
         cold = {"maxWait": "300ms", "settle": "0s"}
         ran = await run(generator, platform, "--cold-start", rate={**ROUNDS, "duration": "4s"}, coldStart=cold)
         state = await platform.state()

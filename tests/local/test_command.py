@@ -68,10 +68,12 @@ def test_nothing_outlives_it(
         assert gone(below, within_s=10)
 
 
-def test_a_start_in_progress_does_not_outlive_it_either() -> None:
+def test_a_start_in_progress_does_not_outlive_it_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FUNCTIONS_DIR", str(catalog_of(tmp_path / "functions", "odd-python-http")))
+    monkeypatch.setenv("SLEEP_BEFORE_S", "60")
     with command() as (process, url):
         with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as sock:
-            sock.sendall(b"GET / HTTP/1.1\r\nHost: empty-python-http-0\r\n\r\n")
+            sock.sendall(b"GET / HTTP/1.1\r\nHost: odd-python-http-0\r\n\r\n")
             while not (below := descendants(process.pid)):
                 assert process.poll() is None
             process.terminate()

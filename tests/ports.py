@@ -10,7 +10,7 @@ _PORTS = range(20_000, 32_768)  # below the ephemeral ones, so that no client's 
 
 
 def bound() -> socket.socket:
-    """A socket with a port that nobody else has, whether they listen or not."""
+    """A socket bound to a port that no other socket is bound to."""
     while True:
         sock = socket.socket()
         with contextlib.suppress(OSError):

@@ -6,6 +6,7 @@ import math
 import sqlite3
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,9 @@ def query(campaign: Path, answers: Answers, datasets: dict[str, Dataset]) -> Cal
     charts = {chart.key: chart for chart in make_charts(answers, datasets)}
 
     def run(key: str) -> list[Any]:
-        connection = sqlite3.connect(f"{campaign.as_uri()}?mode=ro", uri=True)
-        connection.row_factory = sqlite3.Row
-        return connection.execute(charts[key].sql).fetchall()
+        with closing(sqlite3.connect(f"{campaign.as_uri()}?mode=ro", uri=True)) as connection:
+            connection.row_factory = sqlite3.Row
+            return connection.execute(charts[key].sql).fetchall()
 
     return run
 

@@ -8,6 +8,7 @@ import secrets
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from random import Random
 
 import yaml  # noqa: F401 - `document` loads it with the first file, when signals raise already
 
@@ -24,6 +25,9 @@ from workload_generator.load.sink import draft_of, for_events, overrides, sink_u
 from workload_generator.load.targets import make_endpoints, make_event_endpoint
 from workload_generator.loading import load_experiment
 from workload_generator.stdio import print_lines
+
+
+Random("")  # from Python 3.13 on, a text as a seed loads a module the first time
 
 
 @dataclass(frozen=True, slots=True)

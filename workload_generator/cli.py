@@ -17,12 +17,13 @@ from pathlib import Path
 from workload_generator import __version__
 from workload_generator.clock import NS_PER_S, NS_PER_US
 from workload_generator.errors import BenchError
-from workload_generator.flags import AUTO, MOST_PROCESSES, go_bool, log_prefix, value
+from workload_generator.flags import MOST_PROCESSES, go_bool, log_prefix, value
 from workload_generator.stdio import complain, open_standard_streams
 
 DEV_URL = "http://localhost:8080"
 LOG_DIR = "/logs"
 
+_AUTO = "auto"
 _MOST_SHARDS = 100_000
 
 
@@ -131,11 +132,11 @@ def _go_style(word: str) -> str:
     return f"-{word}" if word.startswith("-") and not word.startswith("--") and len(word) > 2 else word
 
 
-def _processes(text: str) -> int | str:
-    if text == AUTO:
-        return AUTO
+def _processes(text: str) -> int | None:
+    if text == _AUTO:
+        return None
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MOST_PROCESSES:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither {AUTO} nor a number from 1 to {MOST_PROCESSES}")
+        raise argparse.ArgumentTypeError(f"{text!r} is neither {_AUTO} nor a number from 1 to {MOST_PROCESSES}")
     return int(text)
 
 

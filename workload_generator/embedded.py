@@ -19,8 +19,7 @@ import yaml
 from workload_generator.children import start_child
 from workload_generator.direct import open_directly
 from workload_generator.errors import BenchError
-from workload_generator.load.plan import LOCAL
-from workload_generator.load.platforms import platform_of
+from workload_generator.load.platforms import LOCAL, platform_of
 from workload_generator.local.fanout import BROKER, PARALLELISM, FanOut
 from workload_generator.local.process import free_port
 

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-AUTO = "auto"
-"""As many processes as the CPU limit allows."""
 MOST_PROCESSES = 256
 """Of one generator."""
 _TRUE = {"1", "t", "T", "true", "TRUE", "True"}

@@ -17,7 +17,6 @@ from workload_generator.bundled import find_experiment
 from workload_generator.clock import format_duration
 from workload_generator.errors import UsageError
 from workload_generator.experiment import Experiment
-from workload_generator.flags import AUTO
 from workload_generator.load import limits
 from workload_generator.load.endpoint import Endpoint
 from workload_generator.load.plan import Plan
@@ -25,7 +24,6 @@ from workload_generator.load.sink import draft_of, for_events, overrides, sink_u
 from workload_generator.load.targets import make_endpoints, make_event_endpoint
 from workload_generator.loading import load_experiment
 from workload_generator.stdio import print_lines
-
 
 Random("")  # from Python 3.13 on, a text as a seed loads a module the first time
 
@@ -55,7 +53,7 @@ def make_job(options: argparse.Namespace, elsewhere: str | None) -> Job:
     )
     if options.event:
         experiment = for_events(experiment, sink_url())
-    processes = limits.auto_processes() if options.processes == AUTO else options.processes
+    processes = limits.auto_processes() if options.processes is None else options.processes
     run_id, shard = _identity(options)
     plan = Plan(
         experiment=experiment,

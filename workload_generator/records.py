@@ -67,6 +67,28 @@ make_arrival: Callable[[tuple[int, Phase, int, int]], Arrival] = partial(tuple._
 """An arrival of its four fields, at half of the price of `Arrival(…)`."""
 
 
+class Opening:
+    """What a request paid for a fresh connection, in nanoseconds; None: not reached."""
+
+    __slots__ = ("connect_ns", "dns_ns", "retries", "tls_ns")
+
+    def __init__(self, retries: int = 0) -> None:
+        self.retries = retries
+        self.dns_ns: int | None = None
+        self.connect_ns: int | None = None
+        self.tls_ns: int | None = None
+
+
+class Response(NamedTuple):
+    """What a whole response says. `cold` is the function's word, None when it gave none."""
+
+    status: int
+    bytes_read: int
+    cold: bool | None
+    instance: str | None
+    keep_alive: bool
+
+
 class Result(NamedTuple):
     """What became of one arrival; every arrival has exactly one, a dropped one too.
 

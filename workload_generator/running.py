@@ -21,8 +21,8 @@ from workload_generator.load import limits
 from workload_generator.load.clocks import measured_clock
 from workload_generator.load.crew import Crew
 from workload_generator.load.lock import RunLock
-from workload_generator.load.plan import LOCAL, Plan
-from workload_generator.load.platforms import platform_of
+from workload_generator.load.plan import Plan
+from workload_generator.load.platforms import LOCAL, platform_of
 from workload_generator.load.runner import Outcome, Run
 from workload_generator.load.selftest import self_test
 from workload_generator.load.terminal import Terminal

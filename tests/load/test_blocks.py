@@ -9,10 +9,8 @@ from tests.strategies import results, served
 from workload_generator.clock import Anchor
 from workload_generator.codec import ResultEncoder, clean
 from workload_generator.load.blocks import BlockWriter, read_block
-from workload_generator.load.exchange import Opening
-from workload_generator.load.memo import Response
 from workload_generator.load.totals import Totals
-from workload_generator.records import Arrival, Block, Phase, Result, Stamp
+from workload_generator.records import Arrival, Block, Opening, Phase, Response, Result, Stamp
 
 
 def block_of(rows: Sequence[Result]) -> Block | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workload_generator.load.memo import Response, ResponseMemo, response_of
+from workload_generator.load.memo import ResponseMemo, response_of
 from workload_generator.load.protocol import BodyError, ProtocolError, ResponseReader
+from workload_generator.records import Response
 
 HEADS = (
     b"Content-Length: %d\r\n", b"content-length:%d\r\n", b"Transfer-Encoding: chunked\r\n", b"Connection: close\r\n",

@@ -9,16 +9,23 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
 from workload_generator.codec import clean
-from workload_generator.records import Arrival, Block, ErrorKind, Phase, Result, Shape, Stamp, shape_of
-
-if TYPE_CHECKING:  # the recorder reads blocks, and needs no connections for that
-    from workload_generator.load.exchange import Opening
-    from workload_generator.load.memo import Response
+from workload_generator.records import (
+    Arrival,
+    Block,
+    ErrorKind,
+    Opening,
+    Phase,
+    Response,
+    Result,
+    Shape,
+    Stamp,
+    shape_of,
+)
 
 _ROW = struct.Struct("<qqqqqH")  # seq, due, start, ttfb, total, shape
 _COUNT = struct.Struct("<I")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from workload_generator import codec
 from workload_generator.arrivals import ColdStartRounds, cold_start_orders, cold_start_waits
@@ -21,11 +21,7 @@ from workload_generator.load.dispatcher import ColdStarts, OneByOne
 from workload_generator.load.engine import Engine
 from workload_generator.load.exchange import Exchange
 from workload_generator.load.log import Log
-from workload_generator.records import Arrival, ErrorKind, Phase, Result, unanswered
-
-if TYPE_CHECKING:
-    from workload_generator.load.exchange import Opening
-    from workload_generator.load.memo import Response
+from workload_generator.records import Arrival, ErrorKind, Opening, Phase, Response, Result, unanswered
 
 
 class Tap:

@@ -19,13 +19,13 @@ from typing import Any
 
 from workload_generator.clock import monotonic_ns
 from workload_generator.load.endpoint import Origin
-from workload_generator.load.exchange import Exchange, Failure, Opening, Owner, State
-from workload_generator.load.memo import Response, response_of
+from workload_generator.load.exchange import Exchange, Failure, Owner, State
+from workload_generator.load.memo import response_of
 from workload_generator.load.protocol import BodyError, ProtocolError, ResponseReader
 from workload_generator.load.receive import ANCILLARY_BYTES, Ancillary, segments_received, stamp_receipts
 from workload_generator.load.resolver import Address, Answer
 from workload_generator.load.tls import TlsSession, fault_of
-from workload_generator.records import ErrorKind
+from workload_generator.records import ErrorKind, Opening, Response
 
 _READ_BYTES = 64 * 1024
 _MOST_READERS = 1024  # full readers that are kept for the next response

@@ -20,14 +20,14 @@ from typing import Protocol
 from workload_generator.clock import NS_PER_S, monotonic_ns
 from workload_generator.load.connection import Connection
 from workload_generator.load.endpoint import Endpoint, Origin
-from workload_generator.load.exchange import Exchange, Failure, OnDone, Opening, State
-from workload_generator.load.memo import Response, ResponseMemo
+from workload_generator.load.exchange import Exchange, Failure, OnDone, State
+from workload_generator.load.memo import ResponseMemo
 from workload_generator.load.pool import Pool, Stack
 from workload_generator.load.protocol import ResponseReader
 from workload_generator.load.readiness import Readiness
 from workload_generator.load.receive import ReceiveClock, keep_stamping
 from workload_generator.load.resolver import Resolver
-from workload_generator.records import Arrival, ErrorKind, Phase, Result, Stamp, unanswered
+from workload_generator.records import Arrival, ErrorKind, Opening, Phase, Response, Result, Stamp, unanswered
 
 _SWEEP_S = 1.0
 _MOST_OPENING = 16  # connections that are opened at the same time before a run

@@ -10,12 +10,12 @@ from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from workload_generator.load.endpoint import Endpoint
-from workload_generator.load.memo import Response, ResponseMemo
+from workload_generator.load.memo import ResponseMemo
 from workload_generator.load.protocol import ResponseReader
 from workload_generator.load.readiness import Readiness
 from workload_generator.load.receive import ReceiveClock
 from workload_generator.load.resolver import Resolver
-from workload_generator.records import Arrival, ErrorKind
+from workload_generator.records import Arrival, ErrorKind, Opening, Response
 
 if TYPE_CHECKING:
     from workload_generator.load.connection import Connection
@@ -46,18 +46,6 @@ class Failure(NamedTuple):
     first_ns: int | None = None
     kernel: bool = False
     response: Response | None = None
-
-
-class Opening:
-    """What a request paid for a fresh connection, in nanoseconds; None: not reached."""
-
-    __slots__ = ("connect_ns", "dns_ns", "retries", "tls_ns")
-
-    def __init__(self, retries: int = 0) -> None:
-        self.retries = retries
-        self.dns_ns: int | None = None
-        self.connect_ns: int | None = None
-        self.tls_ns: int | None = None
 
 
 class Exchange:

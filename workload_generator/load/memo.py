@@ -14,23 +14,12 @@ Rules:
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from workload_generator.codec import text_of
 from workload_generator.load.protocol import ResponseReader
+from workload_generator.records import Response
 
 _LONGEST = 4096
 _MOST = 1024
-
-
-class Response(NamedTuple):
-    """What a whole response says. `cold` is the function's word, None when it gave none."""
-
-    status: int
-    bytes_read: int
-    cold: bool | None
-    instance: str | None
-    keep_alive: bool
 
 
 def response_of(reader: ResponseReader) -> Response:

@@ -21,9 +21,7 @@ from workload_generator.arrivals import (
 from workload_generator.clock import Anchor, format_duration, rfc3339
 from workload_generator.experiment import Experiment
 from workload_generator.load import limits
-
-KUBERNETES, LOCAL, HOST = "kubernetes", "local", "host"
-"""What kind of platform a run measures (`platforms.platform_of`)."""
+from workload_generator.load.platforms import HOST
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,7 @@ import http.client
 import os
 from urllib.parse import urlsplit
 
-from workload_generator.load.plan import HOST, KUBERNETES, LOCAL
-
+KUBERNETES, LOCAL, HOST = "kubernetes", "local", "host"
 _HEADER = "x-platform"
 _TIMEOUT_S = 1.0
 

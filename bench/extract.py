@@ -17,11 +17,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from workload_generator import codec
-from workload_generator.clock import NS_PER_S, Anchor, rfc3339
-from workload_generator.records import ErrorKind, Phase, Result, Stamp
-from workload_generator.results.extract import extract
-from workload_generator.results.store import open_store
+from workload_generator.base.clock import NS_PER_S, Anchor, rfc3339
+from workload_generator.log import format as log_format
+from workload_generator.log.records import ErrorKind, Phase, Result, Stamp
+from workload_generator.results.database import open_store
+from workload_generator.results.ingest.extract import extract
 
 _START = Anchor(wall_ns=1_770_000_000 * NS_PER_S, mono_ns=0)
 _TARGETS = [f"http://empty-{language}-http-0.functions.svc.cluster.local" for language in ("go", "rust")]
@@ -78,11 +78,11 @@ def time_import(csv: Path, db: Path, rows: int) -> float:
 def write_log(path: Path, rows: int) -> None:
     """A log of the measure phase: two targets, a hundredth of timeouts."""
     draw = random.Random(1)
-    encoder = codec.ResultEncoder(_TARGETS, _START)
+    encoder = log_format.ResultEncoder(_TARGETS, _START)
     failed = 0
     with path.open("wb") as file:
-        lines = codec.LineLogger(file)
-        lines.write(codec.RUN_STARTED, _header())
+        lines = log_format.LineLogger(file)
+        lines.write(log_format.RUN_STARTED, _header())
         for seq in range(rows):
             due_ns = seq * NS_PER_S // _RATE
             result = _served(seq, due_ns, draw)
@@ -95,7 +95,7 @@ def write_log(path: Path, rows: int) -> None:
             file.write(encoder.encode(result, result.error is None))
         counts = {"planned": rows, "sent": rows, "ok": rows - failed, "failed": failed, "dropped": 0, "cancelled": 0}
         lines.write(
-            codec.RUN_FINISHED,
+            log_format.RUN_FINISHED,
             {"time": rfc3339(_START.wall_ns), "counts": {"measure": counts}, "verdict": "valid", "reasons": []},
         )
 
@@ -106,7 +106,7 @@ def _header() -> dict[str, object]:
         "rate": {"requestsPerSecond": _RATE, "duration": "100s", "timeout": "30s"},
     }
     return {
-        "schema": codec.SCHEMA,
+        "schema": log_format.SCHEMA,
         "run_id": "bench",
         "shard": {"index": 0, "count": 1},
         "experiment": {"name": "bench", "sha256": "0" * 64, "mode": "open", "config": config},

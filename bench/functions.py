@@ -28,10 +28,10 @@ from pathlib import Path
 
 import yaml
 
-from workload_generator.catalog import Function, find_catalog, load_catalog
-from workload_generator.children import die_with_parent
-from workload_generator.local.process import FunctionProcess, free_port
-from workload_generator.local.toolchain import program_version
+from workload_generator.base.subprocesses import die_with_parent
+from workload_generator.emulator.process import FunctionProcess, free_port
+from workload_generator.functions.catalog import Function, find_catalog, load_catalog
+from workload_generator.functions.toolchain import program_version
 
 _MARKERS = "<!-- figures: begin -->\n", "<!-- figures: end -->\n"
 _EVENT_HEADERS = {

@@ -20,7 +20,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from workload_generator.direct import open_directly
+from workload_generator.base.no_proxy import open_directly
 
 SERVICE = "empty-python-http-0"
 KN_BENCH = "import sys; from workload_generator.__main__ import kn_bench; sys.exit(kn_bench())"

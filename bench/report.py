@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from workload_generator.results.store import open_store
+from workload_generator.results.database import open_store
 
 _LANGUAGES = ("go", "rust", "python", "ts", "quarkus", "springboot")
 _RATES = (100, 200, 400, 800, 1000, 2000, 4000, 8000, 12_000, 16_000)

@@ -29,9 +29,9 @@ import harness
 import yaml
 from aiohttp import web
 
-from workload_generator.cluster.recording.polling import Poller
-from workload_generator.cluster.recording.storage import open_storage
-from workload_generator.cluster.recording.top import Plan, Top
+from workload_generator.cluster.top.polling import Poller
+from workload_generator.cluster.top.recording import Plan, Top
+from workload_generator.cluster.top.storage import open_storage
 from workload_generator.kube.client import Kube
 
 PORT = 18722

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from workload_generator.catalog import load_catalog
+from workload_generator.functions.catalog import load_catalog
 
 _SEPARATOR = " | "
 

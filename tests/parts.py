@@ -77,14 +77,14 @@ PARTS = (
         3,
         [
             ["just", "functions", "--all"],
-            [*NEEDS, "--must-have=functions of all languages", "tests/test_functions.py"],
+            [*NEEDS, "--must-have=functions of all languages", "tests/functions/test_functions.py"],
         ],
         _toolchains,
     ),
     Part(
         "tools",
         3,
-        [[*NEEDS, "--ignore=tests/cluster", "--ignore=tests/container", "--ignore=tests/test_functions.py"]],
+        [[*NEEDS, "--ignore=tests/cluster", "--ignore=tests/container", "--ignore=tests/functions/test_functions.py"]],
         environment={"BENCH_CHECKOV": "1"},
     ),
     Part("control-plane", 4, [["just", "test-cluster", "-n=3", "--dist=loadfile", "--no-loadscope-reorder"]], _plane),

@@ -2,7 +2,7 @@
 
 from hypothesis import strategies as st
 
-from workload_generator.records import ErrorKind, Phase, Result, Stamp
+from workload_generator.log.records import ErrorKind, Phase, Result, Stamp
 
 times = st.integers(0, 10**12)
 reached = st.none() | times

@@ -18,7 +18,7 @@ import orjson
 import yaml
 
 from tests import warm
-from workload_generator import codec
+from workload_generator.log import format as log_format
 
 Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]
 Process = warm.Process | asyncio.subprocess.Process
@@ -141,7 +141,7 @@ class Generator:
         files = list(self.logs.glob("*.log"))
         assert len(files) <= 1, files
         data = files[0].read_bytes() if files else b""
-        return [codec.decode(line) for line in data.splitlines(keepends=True) if line.endswith(b"\n")]
+        return [log_format.decode(line) for line in data.splitlines(keepends=True) if line.endswith(b"\n")]
 
     async def wait_for_recorder(self) -> None:
         """After a SIGKILL: wait until the recorder has written what it was given (nobody has the log open)."""

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from workload_generator import bench, cli
-from workload_generator.eventing import commands
-from workload_generator.records import ErrorKind
+from workload_generator.commands import kn_bench, receiver, workload_generator
+from workload_generator.log.records import ErrorKind
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -23,7 +22,7 @@ def flags_of(help_text: str) -> set[str]:
 
 
 def help_of(command: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    main = cli.main if command[0] == "workload-generator" else bench.main
+    main = workload_generator.main if command[0] == "workload-generator" else kn_bench.main
     with pytest.raises(SystemExit) as stopped:
         main([*command[1:], "--help"])
     assert stopped.value.code == 0
@@ -63,7 +62,7 @@ def test_every_flag_of_a_clusters_command_is_on_its_page(name: str, capsys: pyte
     assert flags and not {flag for flag in flags if not re.search(rf"{flag}(?![\w-])", page)}
 
 
-@pytest.mark.parametrize("parser", [commands.receiver_parser, commands.event_logger_parser])
+@pytest.mark.parametrize("parser", [receiver.receiver_parser, receiver.event_logger_parser])
 def test_every_flag_of_a_service_is_on_its_page(parser: Callable[[], argparse.ArgumentParser]) -> None:
     page = (ROOT / "docs" / "eventing.md").read_text()
     flags = flags_of(parser().format_help())
@@ -83,10 +82,10 @@ def test_every_error_kind_is_in_the_readme() -> None:
 def test_the_readmes_commands_parse() -> None:
     """Each parser ends the process, and so this test, at a flag that it does not know."""
     parsers = {
-        "workload-generator": cli.make_parser(),
-        "kn-bench": bench.make_parser(),
-        "receiver": commands.receiver_parser(),
-        "event-logger": commands.event_logger_parser(),
+        "workload-generator": workload_generator.make_parser(),
+        "kn-bench": kn_bench.make_parser(),
+        "receiver": receiver.receiver_parser(),
+        "event-logger": receiver.event_logger_parser(),
     }
     shown = re.findall(rf"^    (?:[A-Z_]+=\S+ )?(?:uv run )?({'|'.join(parsers)}) (.*)$", README, re.MULTILINE)
     assert {name for name, _ in shown} == parsers.keys()

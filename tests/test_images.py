@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from workload_generator.catalog import load_catalog
+from workload_generator.functions.catalog import load_catalog
 
 FUNCTIONS = load_catalog()
 _ORIGIN = re.compile(r'(?:"resolved": |url = |registry = |source = )"(?:registry\+)?https?://([^/"]+)')

@@ -25,12 +25,13 @@ import pytest
 import yaml
 
 from tests import needs
-from workload_generator import __version__, cli
-from workload_generator.bundled import bundled_experiments
-from workload_generator.catalog import load_catalog
-from workload_generator.eventing.commands import receiver_parser
+from workload_generator import __version__
+from workload_generator.commands import workload_generator
+from workload_generator.commands.receiver import receiver_parser
+from workload_generator.experiment.bundled import bundled_experiments
+from workload_generator.experiment.load import load_experiment
+from workload_generator.functions.catalog import load_catalog
 from workload_generator.kube.resources import POD_AUTOSCALERS, PODS, REVISIONS
-from workload_generator.loading import load_experiment
 
 Doc = dict[str, Any]
 
@@ -394,7 +395,7 @@ def test_commands_parse() -> None:
     served = [command for command in commands if command[:1] == ["workload-generator"]]
     assert served
     for command in served:
-        assert cli.make_parser().parse_args(command[1:]).serve
+        assert workload_generator.make_parser().parse_args(command[1:]).serve
 
 
 @needs.mark(needs.KUSTOMIZE)
@@ -517,7 +518,7 @@ def test_the_jobs_generator_parses(job: Doc, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("JOB_COMPLETION_INDEX", "2")
     for name, value in values.items():
         line = line.replace(f"${name}", value)
-    options = cli.make_parser().parse_args(shlex.split(line))
+    options = workload_generator.make_parser().parse_args(shlex.split(line))
     assert (options.shard, options.run_id, options.config) == ((2, 3), "r", "a")
     assert options.ping and options.rps == 5
 

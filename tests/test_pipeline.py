@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support import Generator, after, at_once, target
-from workload_generator.results.extract import extract
+from workload_generator.results.ingest.extract import extract
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from typing import Any
 
 import orjson
 
-from workload_generator.children import die_with_parent
+from workload_generator.base.subprocesses import die_with_parent
 
 _MOST_BYTES = 1 << 18
 
@@ -181,10 +181,6 @@ def _keep(request: bytes, descriptors: list[int]) -> None:
 if __name__ == "__main__":
     import cloudevents.core.bindings.http  # noqa: F401 - these are what takes the time
 
-    import workload_generator.cli
-    import workload_generator.load.serve
-    import workload_generator.running
-    import workload_generator.watching  # noqa: F401
     from workload_generator.__main__ import workload_generator as run
 
     _serve(socket.socket(fileno=int(sys.argv[1])))

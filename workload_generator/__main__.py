@@ -18,7 +18,7 @@ def workload_generator() -> int:
     """`workload-generator`, and `python -m workload_generator`. A lost terminal never ends a run."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     _on_signals(_end)
-    from workload_generator.cli import prepare
+    from workload_generator.commands.workload_generator import prepare
 
     command = prepare()
     _on_signals(_exit)
@@ -28,7 +28,7 @@ def workload_generator() -> int:
 def kn_bench() -> int:
     """`kn-bench`."""
     _on_signals(_end)
-    from workload_generator.bench import prepare
+    from workload_generator.commands.kn_bench import prepare
 
     command = prepare()
     _on_signals(_exit)
@@ -38,7 +38,7 @@ def kn_bench() -> int:
 def receiver() -> int:
     """`receiver`."""
     _on_signals(_end)
-    from workload_generator.eventing.commands import receiver_main
+    from workload_generator.commands.receiver import receiver_main
 
     return receiver_main()
 
@@ -46,7 +46,7 @@ def receiver() -> int:
 def event_logger() -> int:
     """`event-logger`."""
     _on_signals(_end)
-    from workload_generator.eventing.commands import event_logger_main
+    from workload_generator.commands.receiver import event_logger_main
 
     return event_logger_main()
 

@@ -24,7 +24,7 @@ from tests.cluster import cluster
 from tests.cluster.api import Api, Refused
 from tests.cluster.credentials import ADMIN, Credentials
 from tests.ports import free_port
-from workload_generator.children import die_with_parent
+from workload_generator.base.subprocesses import die_with_parent
 
 START_S = 120.0
 PLUGINS = "PodNodeSelector,PodTolerationRestriction"

@@ -26,7 +26,7 @@ from tests.cluster.plane import Plane
 from tests.results.logs import rows_of
 from tests.support import Generator, Ran
 from tests.test_manifests import combined
-from workload_generator.results.extract import extract
+from workload_generator.results.ingest.extract import extract
 
 pytestmark = pytest.mark.usefixtures("plane", "has_knative")
 SERVING = "serving.knative.dev/v1"

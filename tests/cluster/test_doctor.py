@@ -28,7 +28,7 @@ def doctor(kubeconfig: Path, *flags: str) -> tuple[int, list[dict[str, Any]]]:
     command = [
         sys.executable,
         "-c",
-        "import sys; from workload_generator.bench import main; sys.exit(main())",
+        "import sys; from workload_generator.commands.kn_bench import main; sys.exit(main())",
         "doctor",
     ]
     ran = subprocess.run(

@@ -12,8 +12,8 @@ from tests.cluster.api import Api, wait_for
 from tests.cluster.plane import HOST_POD, Plane
 from tests.cluster.test_plane import pod
 from tests.prometheus.test_prometheus import query
-from workload_generator import bench
 from workload_generator.cluster.prometheus import tsdb
+from workload_generator.commands import kn_bench
 
 
 @needs.mark(needs.PROMETHEUS, needs.KUBECTL)
@@ -39,7 +39,7 @@ def test_a_snapshot_through_the_api_server(
         wait_for("the pod", lambda: _is_ready(kube, namespace))
         out = tmp_path / "out"
         command = ["prometheus", "snapshot", f"--kubeconfig={kubeconfig}", f"--namespace={namespace}"]
-        assert bench.main([*command, f"--output-dir={out}", "--keep"]) == 0, capsys.readouterr().err
+        assert kn_bench.main([*command, f"--output-dir={out}", "--keep"]) == 0, capsys.readouterr().err
         (folder,) = out.iterdir()
         assert tsdb.read_contents(folder).samples > 100
         assert tsdb.checksums(folder) == tsdb.checksums(storage / "snapshots" / folder.name)

@@ -14,8 +14,8 @@ from tests.cluster.knative import Knative
 from tests.cluster.plane import Plane
 from tests.cluster.test_plane import pod
 from tests.top.process import Running, rows
-from workload_generator.results.combine import combine
-from workload_generator.results.store import open_store
+from workload_generator.results.database import open_store
+from workload_generator.results.ingest.combine import combine
 
 NODE = "kubelet-of-the-test"
 

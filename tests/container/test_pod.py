@@ -21,7 +21,7 @@ limits: {lag: 1h}
 """
 UNCOMPILED = """
 import sys
-from workload_generator.cli import prepare
+from workload_generator.commands.workload_generator import prepare
 prepare(sys.argv[1:])
 bare = []
 for module in list(sys.modules.values()):
@@ -139,7 +139,7 @@ def test_pid_1_reaps_what_a_killed_run_leaves(pod: Pod) -> None:
     pod.wait_for("request")
     interrupt(pod, "KILL")
     assert run.wait() == 137
-    while "workload_generator.load.recorder" in (processes := pod.exec("sh", "-c", PROCESSES).stdout):
+    while "workload_generator.log.recorder" in (processes := pod.exec("sh", "-c", PROCESSES).stdout):
         time.sleep(0.1)
     assert " Z " not in processes
 

@@ -9,8 +9,9 @@ import pytest
 
 from tests.deploy.controller import Controller
 from tests.kube.fake_api import FakeApi, in_thread
-from workload_generator import bench, deploying
 from workload_generator.cluster.deploy import deployment, kustomize
+from workload_generator.commands import deploy
+from workload_generator.commands import kn_bench as program
 from workload_generator.kube.resources import Object
 
 _rendered: dict[tuple[str, Path, tuple[Path, ...]], list[Object]] = {}
@@ -26,7 +27,7 @@ def rendered_once(monkeypatch: pytest.MonkeyPatch) -> None:
             _rendered[key] = kustomize.render(folder, components)
         return copy.deepcopy(_rendered[key])
 
-    for module in (deploying, deployment):
+    for module in (deploy, deployment):
         monkeypatch.setattr(module, "render", render)
 
 
@@ -47,6 +48,6 @@ def kn_bench(api: FakeApi, tmp_path: Path) -> Callable[..., int]:
     config = api.write_kubeconfig(tmp_path / "kubeconfig")
 
     def run(command: str, *flags: str) -> int:
-        return bench.main([command, f"--kubeconfig={config}", *flags])
+        return program.main([command, f"--kubeconfig={config}", *flags])
 
     return run

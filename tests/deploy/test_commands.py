@@ -19,7 +19,7 @@ from tests import needs
 from tests.deploy.controller import Controller
 from tests.kube.fake_api import ALL, FakeApi, in_thread
 from tests.kube.hasty import hasty
-from workload_generator import bench
+from workload_generator.commands import kn_bench
 from workload_generator.kube import resources as kinds
 
 pytestmark = needs.mark(needs.KUSTOMIZE)
@@ -266,10 +266,10 @@ def test_where_eventing_is_not_installed_the_rest_works(tmp_path: Path) -> None:
     with in_thread(FakeApi(served)) as api:
         Controller(api)
         config = api.write_kubeconfig(tmp_path / "config")
-        assert bench.main(["deploy", f"--kubeconfig={config}", "empty-go-http", "generator"]) == 0
-        assert bench.main(["delete", f"--kubeconfig={config}"]) == 0
+        assert kn_bench.main(["deploy", f"--kubeconfig={config}", "empty-go-http", "generator"]) == 0
+        assert kn_bench.main(["delete", f"--kubeconfig={config}"]) == 0
         assert api.objects(kinds.SERVICES) == []
-        assert bench.main(["deploy", f"--kubeconfig={config}", "eventing"]) == 1
+        assert kn_bench.main(["deploy", f"--kubeconfig={config}", "eventing"]) == 1
 
 
 # patch

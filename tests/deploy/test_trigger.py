@@ -17,7 +17,7 @@ import pytest
 from tests.kube.fake_api import FakeApi, in_thread
 from tests.pods.standin import Standin, served
 from tests.support import at_once, target
-from workload_generator import bench
+from workload_generator.commands import kn_bench
 from workload_generator.kube.resources import PODS
 
 ENTRY = "import sys; from workload_generator.__main__ import kn_bench; sys.exit(kn_bench())"
@@ -75,7 +75,7 @@ def trigger(api: FakeApi, standin: Standin, tmp_path: Path, capsys: pytest.Captu
         (tmp_path / "mine.yaml").write_text(EXPERIMENT % lag)
         with served(at_once) as url:
             standin.configure(f"--dev-url={url.rstrip('/')}", PYTHONPATH=str(ROOT))
-            code = bench.main(words(api, tmp_path, f"--config={tmp_path / 'mine.yaml'}", *flags)[3:])
+            code = kn_bench.main(words(api, tmp_path, f"--config={tmp_path / 'mine.yaml'}", *flags)[3:])
         said = capsys.readouterr()
         return code, said.out + said.err
 
@@ -116,7 +116,7 @@ def test_without_its_pod_it_says_what_is_there(
     api: FakeApi, standin: Standin, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     generator(api)
-    code = bench.main(words(api, tmp_path, "--config=cloudevent-250", "--event", "--timeout=500ms")[3:])
+    code = kn_bench.main(words(api, tmp_path, "--config=cloudevent-250", "--event", "--timeout=500ms")[3:])
     assert code == 1
     told = capsys.readouterr().err
     assert "no pod of the ContainerSource with K_SINK is ready" in told and "generator-1 is Pending and ready" in told
@@ -147,7 +147,7 @@ def test_bad_input_names_the_flag_and_runs_nothing(
 ) -> None:
     generator(api)
     try:
-        code = bench.main(words(api, tmp_path, *flags.split())[3:])
+        code = kn_bench.main(words(api, tmp_path, *flags.split())[3:])
     except SystemExit as stopped:
         code = int(str(stopped.code))
     assert code == 2 and said in capsys.readouterr().err

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from tests.kube.fake_api import FakeApi
-from workload_generator import bench
 from workload_generator.cluster.doctor.apis import _KINDS
 from workload_generator.cluster.doctor.placement import SELECTOR, TOLERATIONS
+from workload_generator.commands import kn_bench
 from workload_generator.kube import resources as kinds
 from workload_generator.kube.resources import Object, Resource
 
@@ -197,13 +197,13 @@ class Doctor:
 
     def __call__(self, *flags: str) -> list[dict[str, str]]:
         """All findings."""
-        self.code = bench.main(["doctor", f"--kubeconfig={self.config}", "--output=json", *flags])
+        self.code = kn_bench.main(["doctor", f"--kubeconfig={self.config}", "--output=json", *flags])
         findings: list[dict[str, str]] = json.loads(self._captured.readouterr().out)
         return findings
 
     def text(self, *flags: str) -> str:
         """What it prints for people."""
-        self.code = bench.main(["doctor", f"--kubeconfig={self.config}", *flags])
+        self.code = kn_bench.main(["doctor", f"--kubeconfig={self.config}", *flags])
         return self._captured.readouterr().out.decode()
 
     def of(self, check: str, *verdicts: str) -> list[str]:

@@ -10,7 +10,7 @@ from tests.doctor.fit import CONFIGS, Doctor, config, namespace, service
 from tests.kube.fake_api import FakeApi
 from workload_generator.cluster.doctor.capacity import Room, requests_of
 from workload_generator.cluster.doctor.knative_config import KEYS
-from workload_generator.cluster.doctor.spoilers import SPOILERS
+from workload_generator.cluster.doctor.risky_settings import SPOILERS
 from workload_generator.kube import resources as kinds
 
 SERVING, EVENTING = "knative-serving", "knative-eventing"
@@ -130,7 +130,7 @@ def test_a_key_or_a_value_that_is_wrong(
 def test_every_value_that_spoils_is_named_and_the_better_one_is_not(
     api: FakeApi, doctor: Doctor, spoiler: object
 ) -> None:
-    from workload_generator.cluster.doctor.spoilers import Spoiler
+    from workload_generator.cluster.doctor.risky_settings import Spoiler
 
     assert isinstance(spoiler, Spoiler)
     where, name = spoiler.config

@@ -9,8 +9,8 @@ import pytest
 
 from tests.doctor.fit import Doctor, config, make_fit
 from tests.kube.fake_api import ALL, FakeApi, in_thread
-from workload_generator import bench
 from workload_generator.cluster.doctor.checks import _CHECKS
+from workload_generator.commands import kn_bench
 from workload_generator.kube import resources as kinds
 
 
@@ -62,7 +62,7 @@ def test_people_read_what_why_and_what_to_do(api: FakeApi, doctor: Doctor) -> No
 
 
 def test_only_the_tools_need_no_cluster(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
-    assert bench.main(["doctor", "--tools", f"--kubeconfig={tmp_path / 'none'}"]) == 0
+    assert kn_bench.main(["doctor", "--tools", f"--kubeconfig={tmp_path / 'none'}"]) == 0
     assert b"kubectl 1.36.3" in capsysbinary.readouterr().out
 
 
@@ -124,5 +124,5 @@ def test_a_source_without_its_sink_is_touched_and_its_pod_waited_for(api: FakeAp
 
 
 def test_no_cluster_is_an_error_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert bench.main(["doctor", f"--kubeconfig={tmp_path / 'none'}"]) == 2
+    assert kn_bench.main(["doctor", f"--kubeconfig={tmp_path / 'none'}"]) == 2
     assert "no such kubeconfig file" in capsys.readouterr().err

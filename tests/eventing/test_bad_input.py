@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.eventing.services import Services, headers
-from workload_generator.incoming import BATCH_TYPE, STRUCTURED_TYPE, BadEvent, read_events
+from workload_generator.cloudevents.decode import BATCH_TYPE, STRUCTURED_TYPE, BadEvent, read_events
 
 GOOD: dict[str, Any] = {"specversion": "1.0", "id": "e-1", "type": "t", "source": "/s"}
 

@@ -15,10 +15,10 @@ from tests.eventing.services import SOON_S, Services, headers
 from tests.ports import free_port
 from workload_generator.eventing import outbox as outboxes
 from workload_generator.eventing.counters import Counters
+from workload_generator.eventing.http_service import Refused
 from workload_generator.eventing.outbox import Outbox
 from workload_generator.eventing.receipts import Receipt
 from workload_generator.eventing.receiver import COUNTED
-from workload_generator.eventing.service import Refused
 from workload_generator.eventing.spool import Spool
 
 NO_LOGGER = [b"", b"ok", b"{}", b"[]", b'{"written": 0, "received_ns": 1, "sent_ns": 1}', b'{"written": 1}']

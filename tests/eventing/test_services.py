@@ -14,7 +14,7 @@ import orjson
 import pytest
 
 from tests.eventing.services import SOON_S, Load, Services, headers
-from workload_generator.eventing.commands import event_logger_main, receiver_main
+from workload_generator.commands.receiver import event_logger_main, receiver_main
 from workload_generator.eventing.receipts import (
     Batch,
     Receipt,

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from tests.infrastructure.recipes import INFRASTRUCTURE, ROOT, Recipes
-from workload_generator import bench
+from workload_generator.commands import kn_bench
 
 GOLDEN = Path(__file__).parent / "golden/calls.json"
 CALLS: dict[str, list[str]] = json.loads(GOLDEN.read_text())
@@ -291,7 +291,7 @@ def kn_bench_calls() -> Iterator[list[str]]:
 )
 def test_kn_bench_takes_the_flags_that_a_recipe_gives(words: list[str]) -> None:
     """The parser ends the process, and so this test, at what it does not know."""
-    bench.make_parser().parse_args(words)
+    kn_bench.make_parser().parse_args(words)
 
 
 def test_shellcheck_finds_nothing_in_the_recipes(tmp_path: Path) -> None:

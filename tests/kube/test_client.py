@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from tests.kube.fake_api import TOKEN, FakeApi
-from workload_generator.errors import UsageError
+from workload_generator.base.errors import UsageError
 from workload_generator.kube import credentials, errors
 from workload_generator.kube.client import Kube
 from workload_generator.kube.resources import CONFIG_MAPS, NODES, PODS, SERVICES, Resource, is_ready

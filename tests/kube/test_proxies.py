@@ -13,7 +13,7 @@ import trustme
 import yaml
 
 from tests.kube.fake_api import TOKEN, FakeApi
-from workload_generator.errors import UsageError
+from workload_generator.base.errors import UsageError
 from workload_generator.kube import errors
 from workload_generator.kube.client import Kube
 from workload_generator.kube.proxies import proxy_for

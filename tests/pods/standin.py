@@ -21,7 +21,7 @@ import pytest
 from tests.support import Answer, target
 from workload_generator.cluster.kubectl import Kubectl
 from workload_generator.cluster.pods import sessions
-from workload_generator.cluster.pods.places import always
+from workload_generator.cluster.pods.locations import always
 from workload_generator.cluster.pods.sessions import Place, Pod
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.kube.fake_api import FakeApi, in_thread
 from tests.pods.standin import Standin
-from workload_generator import bench
+from workload_generator.commands import kn_bench
 from workload_generator.kube.resources import PODS
 
 COMMAND = [sys.executable, "-c", "import sys; from workload_generator.__main__ import kn_bench; sys.exit(kn_bench())"]
@@ -47,7 +47,7 @@ def extract_logs(api: FakeApi, tmp_path: Path, capsys: pytest.CaptureFixture[str
     config = api.write_kubeconfig(tmp_path / "kubeconfig")
 
     def run(*flags: str) -> tuple[int, str]:
-        code = bench.main(["extract-logs", f"--kubeconfig={config}", f"--out={tmp_path / 'out'}", *flags])
+        code = kn_bench.main(["extract-logs", f"--kubeconfig={config}", f"--out={tmp_path / 'out'}", *flags])
         said = capsys.readouterr()
         return code, said.out + said.err
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from tests.pods.standin import Standin
+from workload_generator.base.errors import BenchError
 from workload_generator.cluster.pods import logs as logs_module
 from workload_generator.cluster.pods import sessions
 from workload_generator.cluster.pods.logs import LOG_FILES, RECEIPT_FILES, Copy, delete, fetch
 from workload_generator.cluster.pods.sessions import Refused
-from workload_generator.errors import BenchError
 
 SIZES = {"a.log": 300_000, "b.log": 1, "c.log": 0, "d.log": 700_000}
 

@@ -20,15 +20,15 @@ import yaml
 from tests.kube.fake_api import FakeApi, in_thread
 from tests.kube.hasty import hasty
 from tests.pods.standin import Standin
-from workload_generator.bundled import find_manifests
+from workload_generator.base.errors import BenchError, UsageError
 from workload_generator.cluster.interrupts import run_to_end
-from workload_generator.cluster.scenarios import found
-from workload_generator.cluster.scenarios.platform import ClusterPlatform
-from workload_generator.cluster.scenarios.runner import Deployment
-from workload_generator.cluster.scenarios.scenario import Condition, load_scenario
-from workload_generator.errors import BenchError, UsageError
+from workload_generator.experiment.bundled import find_manifests
 from workload_generator.kube.errors import WaitTimeout
 from workload_generator.kube.resources import CONFIG_MAPS, DEPLOYMENTS, POD_AUTOSCALERS, PODS, SERVICES, Object
+from workload_generator.scenarios import changes as settings_changes
+from workload_generator.scenarios.cluster import ClusterPlatform
+from workload_generator.scenarios.model import Condition, load_scenario
+from workload_generator.scenarios.runner import Deployment
 
 SERVICE = "empty-go-http-0"
 SCENARIO = """
@@ -111,9 +111,9 @@ def edit(api: FakeApi, change: Callable[[dict[str, Any]], None]) -> None:
     ):
         obj = api.find(resource, name, namespace)
         assert obj is not None
-        document = json.loads(obj["metadata"]["annotations"][found.FOUND])
+        document = json.loads(obj["metadata"]["annotations"][settings_changes.FOUND])
         change(document)
-        obj["metadata"]["annotations"][found.FOUND] = json.dumps(document)
+        obj["metadata"]["annotations"][settings_changes.FOUND] = json.dumps(document)
         api.put(resource, obj)
 
 
@@ -126,7 +126,7 @@ def test_what_is_changed_is_written_down_in_the_same_patch_and_put_back(api: Fak
     patched = values(api)
     assert patched["config"] == {"stable-window": "10s", "scale-to-zero-grace-period": "10s", "other": "kept"}
     assert patched["concurrency"] == 1 and patched["annotations"] == {"autoscaling.knative.dev/max-scale": "400"}
-    assert all(found.FOUND in each for each in patched["told"])
+    assert all(settings_changes.FOUND in each for each in patched["told"])
     cluster.platform.restore(json.loads(json.dumps(read)))
     assert values(api) == before
 
@@ -156,7 +156,7 @@ def test_what_a_killed_one_of_this_machine_left_is_put_back_before_the_next_begi
     edit(api, lambda document: document["owner"].update(start="1"))
     read = cluster.platform.read(cluster.scenario)
     assert values(api) == before and any("was killed" in line for line in cluster.said)
-    changes = {change.key: change.old for change in found.changes_of(read)}
+    changes = {change.key: change.old for change in settings_changes.changes_of(read)}
     assert changes == {
         "stable-window": "60s", "scale-to-zero-grace-period": None, "containerConcurrency": None, "max-scale": "7",
     }  # fmt: skip
@@ -169,11 +169,11 @@ def test_one_that_goes_on_keeps_what_was_found_first_and_makes_it_its_own(api: F
     edit(api, lambda document: document["owner"].update(start="1"))
     cluster.platform.patch(cluster.scenario)
     now = values(api)["told"]
-    assert [json.loads(each[found.FOUND])["found"] for each in now] == [
-        json.loads(each[found.FOUND])["found"] for each in told
+    assert [json.loads(each[settings_changes.FOUND])["found"] for each in now] == [
+        json.loads(each[settings_changes.FOUND])["found"] for each in told
     ]
-    assert json.loads(now[0][found.FOUND])["owner"]["pid"] == os.getpid()
-    assert json.loads(now[0][found.FOUND])["owner"]["start"] != "1"
+    assert json.loads(now[0][settings_changes.FOUND])["owner"]["pid"] == os.getpid()
+    assert json.loads(now[0][settings_changes.FOUND])["owner"]["start"] != "1"
     cluster.platform.restore(read)
 
 
@@ -211,7 +211,7 @@ def test_a_generator_without_a_pod_of_its_own_is_refused_at_once(api: FakeApi, c
 def test_an_annotation_that_is_none_of_ours_is_said(api: FakeApi, cluster: Cluster) -> None:
     config = api.find(CONFIG_MAPS, "config-autoscaler", "knative-serving")
     assert config is not None
-    api.put(CONFIG_MAPS, {**config, "metadata": {**config["metadata"], "annotations": {found.FOUND: "x"}}})
+    api.put(CONFIG_MAPS, {**config, "metadata": {**config["metadata"], "annotations": {settings_changes.FOUND: "x"}}})
     with pytest.raises(BenchError, match="config-autoscaler: its annotation knative-bench/found is not one of ours"):
         cluster.platform.read(cluster.scenario)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.pods.standin import Standin
-from workload_generator.cluster.pods import podside
+from workload_generator.cluster.pods import agent
 from workload_generator.cluster.pods.sessions import Refused
 
 
@@ -24,12 +24,12 @@ def receipts(path: Path, *ids: str, torn: str = "") -> None:
 def test_drained_as_soon_as_every_event_is_there_at_every_trigger(tmp_path: Path) -> None:
     receipts(tmp_path / "events.csv", "r-0@a", "r-0@b", "r-0@b", "other-7@a", "r-9@a", torn="r-9,2026")
     request = {"folder": str(tmp_path), "run_id": "r", "expected": 3, "quiet_s": 60}
-    assert podside.drained(request) == {"receipts": 3}
+    assert agent.drained(request) == {"receipts": 3}
     began = time.monotonic()
-    assert podside.drained({**request, "expected": 4, "quiet_s": 0.5}) == {"receipts": 3}
+    assert agent.drained({**request, "expected": 4, "quiet_s": 0.5}) == {"receipts": 3}
     assert time.monotonic() - began < 30
     receipts(tmp_path / "events-1.csv", "r-1@a", "r-x@a", "r-1234567890123@a")
-    assert podside.drained({**request, "expected": 4}) == {"receipts": 4}
+    assert agent.drained({**request, "expected": 4}) == {"receipts": 4}
 
 
 async def test_drained_waits_for_what_still_comes(standin: Standin) -> None:
@@ -55,7 +55,7 @@ async def test_what_cannot_be_done_in_the_pod_is_refused_and_not_tried_again(sta
 def test_only_the_generator_is_taken_for_a_run() -> None:
     decoy = subprocess.Popen([sys.executable, "-c", "input()", "--run-id=r1"], stdin=subprocess.PIPE)
     try:
-        assert podside.run_processes("r1") == []
+        assert agent.run_processes("r1") == []
     finally:
         decoy.communicate(b"\n")
 
@@ -76,5 +76,5 @@ def test_a_log_says_how_it_ended(tmp_path: Path, content: bytes, trailer: str | 
     (tmp_path / "p_2.log").write_bytes(b'{"event":"run_started","run_id":"r2"}\n' + content)
     (tmp_path / "p_3.log").write_bytes(b'{"event":"run_started","run_id":"r1"}')
     (tmp_path / "pq.log").write_bytes(b"")
-    (log,) = podside.logs_of(str(tmp_path), "p", "r1")
+    (log,) = agent.logs_of(str(tmp_path), "p", "r1")
     assert log["name"] == "p_1.log" and (log["trailer"] or {}).get("verdict") == trailer

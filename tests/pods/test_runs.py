@@ -15,10 +15,10 @@ import pytest
 
 from tests.pods.standin import Clock, Standin
 from tests.support import Answer, at_once, target
-from workload_generator.cluster.pods import podside, sessions
-from workload_generator.cluster.pods.podrun import Ended, Lost, Run, begin, code_of, follow, set_aside
+from workload_generator.base.errors import BenchError
+from workload_generator.cluster.pods import agent, sessions
+from workload_generator.cluster.pods.pod_run import Ended, Lost, Run, begin, code_of, follow, set_aside
 from workload_generator.cluster.pods.sessions import Patience, Pod
-from workload_generator.errors import BenchError
 from workload_generator.kube.errors import Busy, Unreachable
 
 ONE, TWO = f"{os.getpid()}-1", f"{os.getpid()}-2"
@@ -210,7 +210,7 @@ async def test_another_run_in_progress_is_said(standin: Standin, gate: Gate) -> 
 async def test_a_killed_generator_is_lost_and_its_log_set_aside(standin: Standin) -> None:
     running = asyncio.create_task(start(standin, run(ONE, "30s")))
     await until(lambda: measures(standin), running)
-    for pid in podside.run_processes(ONE):
+    for pid in agent.run_processes(ONE):
         os.kill(pid, signal.SIGKILL)
     with pytest.raises(Lost, match="ended without its trailer"):
         await running

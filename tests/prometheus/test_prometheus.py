@@ -22,11 +22,11 @@ import pytest
 from tests import needs
 from tests.kube.fake_api import FakeApi, in_thread
 from tests.ports import free_port
-from workload_generator import bench
+from workload_generator.base.errors import BenchError
+from workload_generator.base.no_proxy import open_directly
 from workload_generator.cluster.prometheus import tsdb
 from workload_generator.cluster.prometheus.snapshot import server_of
-from workload_generator.direct import open_directly
-from workload_generator.errors import BenchError
+from workload_generator.commands import kn_bench
 from workload_generator.kube import resources as kinds
 from workload_generator.kube.resources import Object
 
@@ -76,7 +76,9 @@ class Cluster:
         self.api.put(kinds.PODS, pod(self.storage, *flags, **more))
 
     def snapshot(self, *flags: str) -> int:
-        return bench.main(["prometheus", "snapshot", f"--kubeconfig={self.config}", f"--output-dir={self.out}", *flags])
+        return kn_bench.main(
+            ["prometheus", "snapshot", f"--kubeconfig={self.config}", f"--output-dir={self.out}", *flags]
+        )
 
     def found(self) -> list[Path]:
         return sorted(self.out.iterdir()) if self.out.is_dir() else []
@@ -134,7 +136,7 @@ def test_a_snapshot_and_a_server_over_it(cluster: Cluster, server: int, capsys: 
         wait_for("the local server", lambda: query(port, "/-/ready"))
         at = contents.to_ms / 1000
         assert query(port, "/api/v1/query", query='up{job="itself"}', time=at)[0]["value"][1] == "1"
-        assert bench.main(["prometheus", "local", f"--output-dir={cluster.out}", f"--port={port}"]) == 2
+        assert kn_bench.main(["prometheus", "local", f"--output-dir={cluster.out}", f"--port={port}"]) == 2
         assert f"port {port} of 127.0.0.1 is not to be had" in capsys.readouterr().err
     finally:
         process.send_signal(signal.SIGINT)
@@ -274,7 +276,7 @@ def test_what_is_no_snapshot(spoil: Callable[[Path], Any], complaint: str, tmp_p
 
 
 def local(capsys: pytest.CaptureFixture[str], *flags: str) -> tuple[int, str]:
-    code = bench.main(["prometheus", "local", *flags])
+    code = kn_bench.main(["prometheus", "local", *flags])
     captured = capsys.readouterr()
     return code, captured.out + captured.err
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.results import logs
-from workload_generator import codec
-from workload_generator.clock import NS_PER_MS, NS_PER_S, Anchor, rfc3339
-from workload_generator.metrics import Condition, Gap, Replicas, Row, Scale, schema_of, stamp
-from workload_generator.records import ErrorKind, Phase, Result
-from workload_generator.results.extract import extract
-from workload_generator.results.store import open_store
+from workload_generator.base.clock import NS_PER_MS, NS_PER_S, Anchor, rfc3339
+from workload_generator.base.usage_tables import Condition, Gap, Replicas, Row, Scale, schema_of, stamp
+from workload_generator.log import format as log_format
+from workload_generator.log.records import ErrorKind, Phase, Result
+from workload_generator.results.database import open_store
+from workload_generator.results.ingest.extract import extract
 
 LANGUAGES = {"go": 1.1, "rust": 1.0, "python": 4.2, "ts": 2.1, "quarkus": 2.2, "springboot": 3.1}
 COLD_MS = {"go": 1332, "rust": 1353, "python": 1793, "ts": 1148, "quarkus": 2107, "springboot": 1021}
@@ -181,12 +181,12 @@ def _log(run: Made, run_id: str) -> bytes:
     head["experiment"]["config"]["rate"]["duration"] = f"{run.seconds:g}s"
     head["events"] = {"id_prefix": f"{run_id}-", "clock": {"offset_ns": 0, "half_rtt_ns": 200_000}}
     head["start"] = {"wall": rfc3339(run.start.wall_ns), "monotonic_ns": 0}
-    encoder = codec.ResultEncoder(run.targets, run.start)
+    encoder = log_format.ResultEncoder(run.targets, run.start)
     lines = [encoder.encode(result, logs.is_ok(result)) for result in run.results]
     if run.mode == "cold-start":
         lines += [_cold_start(result, run) for result in run.results]
     last = [logs.trailer(run.results, run.verdict, run.reasons)] if run.whole else []
-    return b"".join([logs.line(codec.RUN_STARTED, head), *lines, *last])
+    return b"".join([logs.line(log_format.RUN_STARTED, head), *lines, *last])
 
 
 PHASE_SHARES = {"scale": 0.05, "created": 0.06, "scheduled": 0.07, "started": 0.3, "queue_ready": 0.8, "ready": 0.85}
@@ -202,7 +202,7 @@ def _cold_start(result: Result, run: Made) -> bytes:
     if answered:
         points["first_byte"] = round(ms, 3)
     return logs.line(
-        codec.COLD_START,
+        log_format.COLD_START,
         {
             "seq": result.seq, "time": rfc3339(run.start.wall_ns + result.start_ns),
             "target": run.targets[result.target], "source": "kubernetes", "zero": proven is not False,

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.results.campaign import Reported, make_campaign
-from workload_generator import bench
-from workload_generator.results.answers import Answers, ask
+from workload_generator.commands import kn_bench
+from workload_generator.results.report.answers import Answers, ask
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -40,5 +40,5 @@ def reported(campaign: Path, tmp_path_factory: pytest.TempPathFactory) -> Report
     page, csv = folder / "report.html", folder / "csv"
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
-        assert bench.main(["report", "--db", str(campaign), "--out", str(page), "--csv", str(csv)]) == 0
+        assert kn_bench.main(["report", "--db", str(campaign), "--out", str(page), "--csv", str(csv)]) == 0
     return Reported(page, csv, said.getvalue())

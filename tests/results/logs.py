@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from workload_generator import codec
-from workload_generator.clock import NS_PER_MS, NS_PER_S, Anchor, rfc3339
-from workload_generator.records import ErrorKind, Phase, Result, Stamp
-from workload_generator.results.store import open_store
-from workload_generator.stats import Histogram
+from workload_generator.base.clock import NS_PER_MS, NS_PER_S, Anchor, rfc3339
+from workload_generator.base.histogram import Histogram
+from workload_generator.log import format as log_format
+from workload_generator.log.records import ErrorKind, Phase, Result, Stamp
+from workload_generator.results.database import open_store
 
 START = Anchor(wall_ns=1_739_182_272_000_000_000, mono_ns=0)  # 2025-02-10T10:11:12Z
 GO = "http://empty-go-http-0.functions.svc.cluster.local"
@@ -33,7 +33,7 @@ def header(
 ) -> dict[str, Any]:
     """The fields of a `run_started`."""
     return {
-        "schema": codec.SCHEMA,
+        "schema": log_format.SCHEMA,
         "run_id": run_id,
         "shard": {"index": shard, "count": shards},
         "experiment": {
@@ -84,7 +84,7 @@ def failed(seq: int, kind: ErrorKind = ErrorKind.TIMEOUT, **changes: Any) -> Res
 def line(event: str, fields: dict[str, Any]) -> bytes:
     """One line of the log."""
     file = io.BytesIO()
-    codec.LineLogger(file).write(event, fields)
+    log_format.LineLogger(file).write(event, fields)
     return file.getvalue()
 
 
@@ -95,7 +95,7 @@ def is_ok(result: Result) -> bool:
 
 def request_lines(results: Iterable[Result], targets: Sequence[str] = (GO,)) -> list[bytes]:
     """Their lines."""
-    encoder = codec.ResultEncoder(targets, START)
+    encoder = log_format.ResultEncoder(targets, START)
     return [encoder.encode(result, is_ok(result)) for result in results]
 
 
@@ -103,7 +103,7 @@ def heartbeat(at_ms: float, planned: int, started: int, dropped: int = 0) -> byt
     """A heartbeat at `at_ms` after the start."""
     four = {"planned": planned, "started": started, "finished": started, "dropped": dropped}
     at = rfc3339(START.wall_ns + int(at_ms * NS_PER_MS))
-    return line(codec.PROGRESS, {"time": at, **four, "measure": four})
+    return line(log_format.PROGRESS, {"time": at, **four, "measure": four})
 
 
 def trailer(results: Sequence[Result], verdict: str = "valid", reasons: Sequence[str] = ()) -> bytes:
@@ -114,7 +114,7 @@ def trailer(results: Sequence[Result], verdict: str = "valid", reasons: Sequence
     times = [r.ttfb_ns // 1000 for r in measured if is_ok(r) and r.ttfb_ns is not None]
     ttfb.record_all(times, len(measured) - len(times))
     return line(
-        codec.RUN_FINISHED,
+        log_format.RUN_FINISHED,
         {
             "time": rfc3339(START.wall_ns + NS_PER_S),
             "counts": {**counts, "missed_rounds": 0},
@@ -130,7 +130,7 @@ def whole_log(results: Sequence[Result], **changes: Any) -> bytes:
     """A log from header to trailer, a heartbeat after its first result."""
     lines = request_lines(results)
     beats = [heartbeat(0.5, len(lines), len(lines))] if lines else []
-    return b"".join([line(codec.RUN_STARTED, header(**changes)), *lines[:1], *beats, *lines[1:], trailer(results)])
+    return b"".join([line(log_format.RUN_STARTED, header(**changes)), *lines[:1], *beats, *lines[1:], trailer(results)])
 
 
 def _counts(results: Sequence[Result]) -> dict[str, Any]:

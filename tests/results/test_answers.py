@@ -17,18 +17,18 @@ from tests.results import logs
 from tests.results.logs import NAME, failed, header, line, rows_of, served, whole_log
 from tests.results.test_extract import OLD_LOG, OLD_NAME
 from tests.results.test_store import ORIGINAL, make
-from workload_generator import codec
-from workload_generator.records import ErrorKind, Phase, Result
-from workload_generator.results.extract import extract
-from workload_generator.results.store import open_store
-from workload_generator.results.tables import print_tables, ttfb_us
-from workload_generator.stats import BEYOND
+from workload_generator.base.histogram import BEYOND
+from workload_generator.log import format as log_format
+from workload_generator.log.records import ErrorKind, Phase, Result
+from workload_generator.results.database import open_store
+from workload_generator.results.ingest.extract import extract
+from workload_generator.results.report.extracted import print_tables, ttfb_us
 
 
 def database(folder: Path, results: Sequence[Result], trailer: bool = True) -> Path:
     log = whole_log(results)
     if not trailer:
-        log = b"".join([line(codec.RUN_STARTED, header()), *logs.request_lines(results)])
+        log = b"".join([line(log_format.RUN_STARTED, header()), *logs.request_lines(results)])
     (folder / NAME).write_bytes(log)
     extract(folder, folder / "x.db")
     return folder / "x.db"

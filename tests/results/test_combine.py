@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 from tests.results.logs import rows_of
-from workload_generator import bench
-from workload_generator.clock import NS_PER_MS, NS_PER_S, rfc3339
-from workload_generator.errors import BenchError
-from workload_generator.metrics import schema_of
-from workload_generator.results import combine as module
-from workload_generator.results.answers import ask
-from workload_generator.results.combine import Merged, combine
-from workload_generator.results.store import open_store
+from workload_generator.base.clock import NS_PER_MS, NS_PER_S, rfc3339
+from workload_generator.base.errors import BenchError
+from workload_generator.base.usage_tables import schema_of
+from workload_generator.commands import kn_bench
+from workload_generator.results.database import open_store
+from workload_generator.results.ingest import combine as module
+from workload_generator.results.ingest.combine import Merged, combine
+from workload_generator.results.report.answers import ask
 
 NODES = (
     "CREATE TABLE node_metrics (id INTEGER PRIMARY KEY AUTOINCREMENT, node_name TEXT, cpu_usage TEXT, "
@@ -194,7 +194,7 @@ def test_files_that_are_none(tmp_path: Path, db: Path, metrics: Path) -> None:
 
 
 def command(argv: Sequence[str | Path], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
-    code = bench.main([str(word) for word in argv])
+    code = kn_bench.main([str(word) for word in argv])
     return code, *capsys.readouterr()
 
 

@@ -10,10 +10,10 @@ import pytest
 
 from tests.results import logs
 from tests.results.logs import served
-from workload_generator import bench
-from workload_generator.records import ErrorKind
+from workload_generator.commands import kn_bench
+from workload_generator.log.records import ErrorKind
 from workload_generator.results.compare import Side, compare
-from workload_generator.results.extract import extract
+from workload_generator.results.ingest.extract import extract
 
 
 def runs(folder: Path, medians: list[float], lost: float = 0.0, verdict: str = "valid", **header: Any) -> Path:
@@ -38,7 +38,7 @@ def verdicts(a: Path, b: Path, **options: Any) -> dict[str, str]:
 
 
 def run(*argv: str | Path) -> int:
-    return bench.main([str(word) for word in argv])
+    return kn_bench.main([str(word) for word in argv])
 
 
 def test_worse_better_and_neither(tmp_path: Path) -> None:

@@ -12,11 +12,11 @@ import pytest
 from rich.console import Console
 
 from tests.results.logs import header, line, served, whole_log
-from workload_generator import codec
-from workload_generator.clock import NS_PER_MS, Anchor, parse_rfc3339, rfc3339
-from workload_generator.records import ErrorKind, unanswered
-from workload_generator.results.extract import Report, extract
-from workload_generator.results.tables import print_tables
+from workload_generator.base.clock import NS_PER_MS, Anchor, parse_rfc3339, rfc3339
+from workload_generator.log import format as log_format
+from workload_generator.log.records import ErrorKind, unanswered
+from workload_generator.results.ingest.extract import Report, extract
+from workload_generator.results.report.extracted import print_tables
 
 START = Anchor(wall_ns=1_739_182_272_000_000_000, mono_ns=0)
 OURS = "event_id,timestamp,trigger,instance,attempt,sequence\n"
@@ -38,7 +38,7 @@ def write_log(
     clock: dict[str, Any] | None = None,
     triggers: int = 2,
 ) -> None:
-    encoder = codec.ResultEncoder(["http://sink"], START, "run-1-")
+    encoder = log_format.ResultEncoder(["http://sink"], START, "run-1-")
     rows = [
         unanswered(served(seq), served(seq).start_ns, ErrorKind.RESET, "it was") if seq in failed else served(seq)  # type: ignore[arg-type]
         for seq in range(events)

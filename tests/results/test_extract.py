@@ -33,10 +33,10 @@ from tests.results.logs import (
 )
 from tests.results.test_original import FAILURE, SUCCESS
 from tests.results.test_store import ORIGINAL, make
-from workload_generator import codec
-from workload_generator.errors import BenchError
-from workload_generator.records import ErrorKind, Phase
-from workload_generator.results.extract import Report, Skip, extract
+from workload_generator.base.errors import BenchError
+from workload_generator.log import format as log_format
+from workload_generator.log.records import ErrorKind, Phase
+from workload_generator.results.ingest.extract import Report, Skip, extract
 
 OLD_NAME = "serving-scenario-1_2000rps_go_2025-02-09_10-11-12.log"
 OLD_LOG = (
@@ -169,11 +169,11 @@ def test_the_prefix_then_the_experiment_then_the_hosts_tell_the_run(
 
 
 def test_ok_is_what_the_log_says(folder: Folder) -> None:
-    encoder = codec.ResultEncoder((GO,), START)
+    encoder = log_format.ResultEncoder((GO,), START)
     cut = served(4, error=ErrorKind.BODY, message="cut")
     said = [(served(0), True), (served(1), False), (served(2, status=404), True), (served(3, status=404), False)]
     lines = [encoder.encode(result, ok) for result, ok in [*said, (cut, False)]]
-    folder.write(line(codec.RUN_STARTED, header()) + b"".join(lines))
+    folder.write(line(log_format.RUN_STARTED, header()) + b"".join(lines))
     folder.extract()
     run = folder.experiment()
     assert (run["ok"], run["failed"], run["sent"]) == (2, 3, 5)
@@ -187,7 +187,7 @@ def test_ok_is_what_the_log_says(folder: Folder) -> None:
 def test_a_killed_run_knows_what_is_missing(folder: Folder) -> None:
     lines = logs.request_lines([served(0), served(1), failed(2, ErrorKind.DROPPED), served(20)])
     beat = heartbeat(10, planned=11, started=8, dropped=1)
-    folder.write(b"".join([line(codec.RUN_STARTED, header()), heartbeat(1, 2, 2), *lines[:3], beat, lines[3]]))
+    folder.write(b"".join([line(log_format.RUN_STARTED, header()), heartbeat(1, 2, 2), *lines[:3], beat, lines[3]]))
     report = folder.extract()
     run = folder.experiment()
     # Two of the eight that had started by then have results; what came after the heartbeat is not among the eight.
@@ -211,10 +211,10 @@ def test_only_the_measured_part_is_missing(folder: Folder) -> None:
     ramp = logs.request_lines([served(0, phase=Phase.RAMP)])
     fields = {"planned": 5, "started": 5, "finished": 1, "dropped": 0}
     beat = line(
-        codec.PROGRESS,
+        log_format.PROGRESS,
         {"time": "2025-02-10T10:11:13.000000Z", **fields, "measure": {**fields, "planned": 3, "started": 2}},
     )
-    folder.write(b"".join([line(codec.RUN_STARTED, header()), *ramp, beat]))
+    folder.write(b"".join([line(log_format.RUN_STARTED, header()), *ramp, beat]))
     folder.extract()
     run = folder.experiment()
     assert (run["planned"], run["sent"], run["missing"]) == (3, 2, 2)
@@ -235,7 +235,7 @@ def test_extracting_during_a_run_and_after_it(folder: Folder) -> None:
 
 
 def test_a_header_alone_is_a_run_that_has_begun(folder: Folder) -> None:
-    folder.write(line(codec.RUN_STARTED, header()))
+    folder.write(line(log_format.RUN_STARTED, header()))
     report = folder.extract()
     assert (report.logs, report.rows) == (1, 0)
     run = folder.experiment()
@@ -353,7 +353,7 @@ def test_one_invalid_shard_makes_the_run_invalid(folder: Folder) -> None:
     results = [served(1)]
     invalid = b"".join(
         [
-            line(codec.RUN_STARTED, header(shard=1, shards=2)),
+            line(log_format.RUN_STARTED, header(shard=1, shards=2)),
             *logs.request_lines(results),
             logs.trailer(results, "invalid", ["lag p99 is too high"]),
         ]
@@ -368,7 +368,7 @@ def test_a_run_id_with_another_experiment_is_refused(folder: Folder) -> None:
     folder.write(shard_log(0, 2), "p_s0.log")
     fields = header(shard=1, shards=2)
     fields["experiment"]["sha256"] = "cd" * 32
-    folder.write(line(codec.RUN_STARTED, fields), "p_s1.log")
+    folder.write(line(log_format.RUN_STARTED, fields), "p_s1.log")
     report = folder.extract()
     assert reasons(report) == [
         "p_s1.log: run run-1 is in the database with another experiment or number of shards",
@@ -492,7 +492,7 @@ def test_a_file_that_cannot_be_read_is_named_and_not_half_stored(
 ) -> None:
     folder.write(whole_log([served(n) for n in range(9)], run_id="a"), "a.log")
     folder.write(whole_log([served(0)], run_id="b"), "b.log")
-    monkeypatch.setattr("workload_generator.results.extract._BLOCK_BYTES", 500)
+    monkeypatch.setattr("workload_generator.results.ingest.extract._BLOCK_BYTES", 500)
     real = Path.open
 
     def open_broken(path: Path, mode: str = "r", **options: Any) -> Any:
@@ -589,7 +589,7 @@ def test_a_name_that_is_not_utf8(folder: Folder) -> None:
         pytest.skip(needs.BYTE_NAMES.reason)
     assert folder.extract().rows == 1
     (shard,) = rows_of(folder.db, "SELECT file FROM shards")
-    assert shard["file"] == codec.clean(name)
+    assert shard["file"] == log_format.clean(name)
 
 
 def test_progress_ends_at_the_whole(folder: Folder) -> None:
@@ -686,7 +686,7 @@ def test_all_at_once(folder: Folder) -> None:
     folder.write(whole_log([served(0)], run_id="a"), "a.log")
     folder.write(OLD_LOG, OLD_NAME)
     folder.write(b"\x00\xff" * 100, "b.log")
-    folder.write(line(codec.RUN_STARTED, header(run_id="c"))[:50], "c.log")
+    folder.write(line(log_format.RUN_STARTED, header(run_id="c"))[:50], "c.log")
     folder.write(whole_log([served(0)], run_id="d")[:-5], "d.log")
     shutil.copy(folder.logs / "a.log", folder.logs / "e.log")
     os.mkfifo(folder.logs / "f.log")

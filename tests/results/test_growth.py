@@ -29,10 +29,10 @@ from tests.results.logs import (
 )
 from tests.results.test_extract import OLD_LOG
 from tests.strategies import results
-from workload_generator import codec
-from workload_generator.records import ErrorKind
-from workload_generator.results.extract import Report, extract
-from workload_generator.results.store import open_store
+from workload_generator.log import format as log_format
+from workload_generator.log.records import ErrorKind
+from workload_generator.results.database import open_store
+from workload_generator.results.ingest.extract import Report, extract
 
 OURS = whole_log([served(0), failed(1), served(2, event_id="ev"), failed(3, ErrorKind.DROPPED), served(4, status=503)])
 KILLED = b"".join([*OURS.splitlines(keepends=True)[:5], heartbeat(9, 9, 8), OURS.splitlines(keepends=True)[5]])
@@ -108,16 +108,16 @@ def test_garbage_between_lines_costs_only_itself(garbage: list[bytes], data: st.
 @settings(deadline=None, max_examples=60)
 @given(st.lists(results, max_size=6), st.text(st.characters(), max_size=40))
 def test_every_result_is_stored_as_it_was(rows: list[Any], target: str) -> None:
-    encoder = codec.ResultEncoder([target], START)
+    encoder = log_format.ResultEncoder([target], START)
     lines = [encoder.encode(row, is_ok(row)) for row in rows]
-    log = b"".join([line(codec.RUN_STARTED, header(targets=(codec.clean(target),))), *lines])
+    log = b"".join([line(log_format.RUN_STARTED, header(targets=(log_format.clean(target),))), *lines])
     with tempfile.TemporaryDirectory() as name:
         (Path(name) / NAME).write_bytes(log)
         report = extract(Path(name), Path(name) / "x.db")
         stored = rows_of(Path(name) / "x.db", "SELECT * FROM results ORDER BY id")
     assert report.rows == len(rows) and not report.skipped
     for row, raw, result in zip(stored, lines, rows, strict=True):
-        doc = codec.decode(raw)
+        doc = log_format.decode(raw)
         assert {
             "timestamp": doc["time"],
             "ttfb": doc["ttfb"],

@@ -10,8 +10,8 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workload_generator.results import intervals
-from workload_generator.results.intervals import (
+from workload_generator.results.report import intervals
+from workload_generator.results.report.intervals import (
     Interval,
     difference,
     false_discovery,

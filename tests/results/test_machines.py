@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from workload_generator.metrics import PodSample, schema_of, stamp
-from workload_generator.results.machines import Line, lines_of, read_usage
-from workload_generator.results.store import open_store
+from workload_generator.base.usage_tables import PodSample, schema_of, stamp
+from workload_generator.results.database import open_store
+from workload_generator.results.report.machines import Line, lines_of, read_usage
 
 START_NS = 1_770_000_000 * 10**9
 

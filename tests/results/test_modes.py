@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from workload_generator.results.modes import shape_of
+from workload_generator.results.report.modes import shape_of
 
 DRAW = np.random.default_rng(5)
 

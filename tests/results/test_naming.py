@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workload_generator.results.naming import Names, language_of, read_file_name, read_name, sink_of
+from workload_generator.results.ingest.naming import Names, language_of, read_file_name, read_name, sink_of
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workload_generator.records import ErrorKind
-from workload_generator.results import original
+from workload_generator.log.records import ErrorKind
+from workload_generator.results.ingest import original
 
 SUCCESS = (
     "time=2025-02-09T10:11:13.5Z level=INFO msg=Success target=http://empty-go-http-0.functions.svc.cluster.local "

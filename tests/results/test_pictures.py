@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from tests.results.campaign import LANGUAGES, PHASE_SHARES, TRIGGERS
-from workload_generator.results.answers import Answers, ask
-from workload_generator.results.charts import Chart, make_charts
-from workload_generator.results.datasets import Dataset, Detail, make_datasets
-from workload_generator.results.samples import CURVE_SHARES, HEAT_EDGES_MS
-from workload_generator.results.starts import phases_of, typical
+from workload_generator.results.report.answers import Answers, ask
+from workload_generator.results.report.charts import Chart, make_charts
+from workload_generator.results.report.datasets import Dataset, Detail, make_datasets
+from workload_generator.results.report.samples import CURVE_SHARES, HEAT_EDGES_MS
+from workload_generator.results.report.starts import phases_of, typical
 
 DETAIL = Detail(10_000, 10_000, 10_000)
 

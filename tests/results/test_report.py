@@ -22,21 +22,22 @@ from tests.results.campaign import Reported
 from tests.results.logs import NAME, failed, header, line, request_lines, rows_of, served, trailer, whole_log
 from tests.results.test_answers import database
 from tests.results.test_store import ORIGINAL, make
-from workload_generator import bench, codec
-from workload_generator.clock import NS_PER_S
-from workload_generator.records import ErrorKind, Phase, Result
-from workload_generator.results.answer_tables import make_tables
-from workload_generator.results.answers import Answers, ask
-from workload_generator.results.extract import extract
-from workload_generator.results.figures import MS, Column, Table, merged, write_csv, written
-from workload_generator.results.findings import summarise
-from workload_generator.results.machines import quantity, service_of
-from workload_generator.results.report import MOST_BYTES, write_report
-from workload_generator.results.scan import known, wall_us
+from workload_generator.base.clock import NS_PER_S
+from workload_generator.commands import kn_bench
+from workload_generator.log import format as log_format
+from workload_generator.log.records import ErrorKind, Phase, Result
+from workload_generator.results.ingest.extract import extract
+from workload_generator.results.report.answer_tables import make_tables
+from workload_generator.results.report.answers import Answers, ask
+from workload_generator.results.report.findings import summarise
+from workload_generator.results.report.machines import quantity, service_of
+from workload_generator.results.report.report import MOST_BYTES, write_report
+from workload_generator.results.report.scan import known, wall_us
+from workload_generator.results.report.table import MS, Column, Table, merged, write_csv, written
 
 
 def run(*argv: str | Path) -> int:
-    return bench.main([str(word) for word in argv])
+    return kn_bench.main([str(word) for word in argv])
 
 
 def report_of(folder: Path, results: Sequence[Result]) -> list[str]:
@@ -52,7 +53,7 @@ def test_another_seed_is_no_other_configuration(tmp_path: Path, changes: dict[st
         head["experiment"]["config"] |= more
         head["experiment"]["sha256"] = f"{number}" * 64
         results = [served(0)]
-        lines = [line(codec.RUN_STARTED, head), *request_lines(results), trailer(results)]
+        lines = [line(log_format.RUN_STARTED, head), *request_lines(results), trailer(results)]
         (tmp_path / f"serving-scenario-1_1000rps_go_2025-02-10_10-11-{number:02}.log").write_bytes(b"".join(lines))
     assert not extract(tmp_path, tmp_path / "x.db").skipped
     words = [finding.text for finding in summarise(ask(tmp_path / "x.db")).findings]
@@ -212,7 +213,7 @@ def test_large_reports_get_coarser_and_stay_small(tmp_path: Path, monkeypatch: p
     db = database(tmp_path, results)
     whole = write_report(db, tmp_path / "whole.html").size
     most = whole - 1_000
-    monkeypatch.setattr("workload_generator.results.report.MOST_BYTES", most)
+    monkeypatch.setattr("workload_generator.results.report.report.MOST_BYTES", most)
     assert write_report(db, tmp_path / "less.html").size < most
 
 
@@ -358,8 +359,8 @@ def test_without_the_extra_extraction_works_and_a_report_says_what_is_missing(mi
     script = f"""
 import sys; sys.modules[{missing!r}] = None
 from workload_generator import bench
-assert bench.main(["extract", "--logs", {str(tmp_path)!r}, "--db", {str(db)!r}]) == 0
-sys.exit(bench.main(["report", "--db", {str(db)!r}, "--out", {str(page)!r}]))
+assert kn_bench.main(["extract", "--logs", {str(tmp_path)!r}, "--db", {str(db)!r}]) == 0
+sys.exit(kn_bench.main(["report", "--db", {str(db)!r}, "--out", {str(page)!r}]))
 """
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert rows_of(db, "SELECT count(*) AS n FROM results") == [{"n": 3}]

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.results.logs import rows_of
-from workload_generator.errors import BenchError
-from workload_generator.results.store import VERSION, open_store
+from workload_generator.base.errors import BenchError
+from workload_generator.results.database import VERSION, open_store
 
 EXPERIMENT_COLUMNS = [
     "id", "timestamp", "language", "scenario", "concurrency", "rps", "requests_per_second", "duration",
@@ -205,7 +205,7 @@ def test_a_transaction_is_all_or_nothing(tmp_path: Path) -> None:
 
 
 def test_a_database_in_use_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workload_generator.results.store._BUSY_S", 0.05)
+    monkeypatch.setattr("workload_generator.results.database._BUSY_S", 0.05)
     db = tmp_path / "benchmark.db"
     with open_store(db) as first, first.transaction(), open_store(db) as second:
         with pytest.raises(BenchError, match="another program"), second.transaction():

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from workload_generator.cluster.scenarios.runner import Campaign, Deployment, Job, Runner, put_back
-from workload_generator.cluster.scenarios.scenario import Condition, Scenario, load_scenario
-from workload_generator.cluster.scenarios.state import StateFile
+from workload_generator.scenarios.model import Condition, Scenario, load_scenario
+from workload_generator.scenarios.runner import Campaign, Deployment, Job, Runner, put_back
+from workload_generator.scenarios.state import StateFile
 
 FOUND = {"stable-window": "60s"}
 SCENARIO = """

@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.local.platforms import catalog_of
-from tests.test_quickstart import KN_BENCH, descendants, gone
-from workload_generator import bench, scenarios
-from workload_generator.reporting import report_and_show
+from tests.commands.test_quickstart import KN_BENCH, descendants, gone
+from tests.emulator.platforms import catalog_of
+from workload_generator.commands import kn_bench, scenario
+from workload_generator.commands.report import report_and_show
 
 BUNDLED = Path(__file__).parents[2] / "experiments" / "scenarios"
 BASE = """
@@ -74,10 +74,10 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     for name, value in environment(tmp_path).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(tempfile, "tempdir", None)  # TMPDIR counts again
-    monkeypatch.setattr(scenarios, "report_and_show", lambda *_, **__: None)
+    monkeypatch.setattr(scenario, "report_and_show", lambda *_, **__: None)
 
     def command(scenario: str, *flags: str) -> tuple[int, str]:
-        code = bench.main(["scenario", scenario, f"--out={tmp_path / 'out'}", *flags])
+        code = kn_bench.main(["scenario", scenario, f"--out={tmp_path / 'out'}", *flags])
         captured = capfd.readouterr()
         assert "Traceback" not in captured.err, captured.err
         return code, captured.out + captured.err
@@ -111,7 +111,7 @@ RUNS = "SELECT scenario, language, rps, complete, concurrency FROM experiments O
 def test_serving_1(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     flags = ("--languages=python", "--rates=20,30", "--repeats=1", "--seed=1")
     with monkeypatch.context() as patched:
-        patched.setattr(scenarios, "report_and_show", report_and_show)
+        patched.setattr(scenario, "report_and_show", report_and_show)
         code, out = run("serving-1", *flags)
     assert code in (0, 3), out
     cells = [("serving-scenario-1", "python", rps, 1, None) for rps in (20, 30)]

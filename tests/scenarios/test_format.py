@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from workload_generator.bundled import find_scenario
-from workload_generator.cluster.scenarios.scenario import Condition, Mode, Scenario, fingerprint, load_scenario, order
-from workload_generator.errors import ExperimentError, UsageError
+from workload_generator.base.errors import ExperimentError, UsageError
+from workload_generator.experiment.bundled import find_scenario
+from workload_generator.scenarios.model import Condition, Mode, Scenario, fingerprint, load_scenario, order
 
 WARM = """
 scenario: serving-scenario-1

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.scenarios.platforms import FOUND, SCENARIO, FilePlatform, go, lines, prepare, restore
-from workload_generator.cluster.scenarios.scenario import Condition
-from workload_generator.errors import BenchError, UsageError
+from workload_generator.base.errors import BenchError, UsageError
+from workload_generator.scenarios.model import Condition
 
 
 def runs(folder: Path) -> list[str]:

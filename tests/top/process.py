@@ -14,7 +14,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from workload_generator import bench
+from workload_generator.commands import kn_bench
 
 WAIT_S = 30.0
 COMMAND = "import sys; from workload_generator.__main__ import kn_bench; sys.exit(kn_bench())"
@@ -87,7 +87,7 @@ class Recording:
         thread = threading.Thread(target=self._play)
         thread.start()
         try:
-            self.code = bench.main(["top", f"--kubeconfig={config}", f"--output-dir={out}", *flags])
+            self.code = kn_bench.main(["top", f"--kubeconfig={config}", f"--output-dir={out}", *flags])
         finally:
             self._ended.set()
             thread.join()

@@ -22,10 +22,10 @@ import pytest
 from tests.kube.fake_api import ALL, TOKEN, FakeApi, in_thread
 from tests.top.clusters import autoscaler, fill, node_usage, pod, pod_usage, summary
 from tests.top.process import COMMAND, WAIT_S, Recording, Running, rows, wait_for
-from workload_generator import bench
+from workload_generator.commands import kn_bench
 from workload_generator.kube import resources as kinds
-from workload_generator.results.combine import combine
-from workload_generator.results.store import open_store
+from workload_generator.results.database import open_store
+from workload_generator.results.ingest.combine import combine
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def recorded_until(api: FakeApi, folder: Path, sql: str, count: int, *flags: str
 def top(api: FakeApi, folder: Path, *flags: str) -> int:
     """In this process, for a moment."""
     config = api.write_kubeconfig(folder / "kubeconfig")
-    return bench.main(["top", f"--kubeconfig={config}", f"--output-dir={folder / 'out'}", "--frequency=0.1", *flags])
+    return kn_bench.main(["top", f"--kubeconfig={config}", f"--output-dir={folder / 'out'}", "--frequency=0.1", *flags])
 
 
 def test_a_recording_of_everything(api: FakeApi, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -322,7 +322,7 @@ def test_namespaces(api: FakeApi, tmp_path: Path) -> None:
 def test_flags_that_contradict(
     flags: list[str], complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert bench.main(["top", f"--output-dir={tmp_path}", *flags]) == 2
+    assert kn_bench.main(["top", f"--output-dir={tmp_path}", *flags]) == 2
     assert complaint in capsys.readouterr().err
 
 
@@ -331,7 +331,7 @@ def test_flags_that_contradict(
 )
 def test_flags_that_cannot_be_read(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
-        bench.main(["top", flag])
+        kn_bench.main(["top", flag])
     assert stopped.value.code == 2 and flag.partition("=")[0] in capsys.readouterr().err
 
 

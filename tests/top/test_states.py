@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from tests.top.clusters import autoscaler, pod
-from workload_generator.cluster.recording import states
-from workload_generator.metrics import Condition, PodState, Replicas, Scale
+from workload_generator.base.usage_tables import Condition, PodState, Replicas, Scale
+from workload_generator.cluster.top import states
 
 THEN, NOW = "2026-11-25T10:00:00.000Z", "2026-11-25T10:00:01.000Z"
 

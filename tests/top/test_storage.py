@@ -13,12 +13,12 @@ import pytest
 
 from tests.results.test_combine import ORIGINAL
 from tests.top.clusters import node_usage, pod_usage
-from workload_generator.cluster.recording.storage import open_storage
-from workload_generator.cluster.recording.usage import Seen, Surroundings, read_node_metrics, read_pod_metrics
-from workload_generator.errors import BenchError, UsageError
-from workload_generator.metrics import TABLES, Gap, Row, stamp
-from workload_generator.results.combine import combine
-from workload_generator.results.store import open_store
+from workload_generator.base.errors import BenchError, UsageError
+from workload_generator.base.usage_tables import TABLES, Gap, Row, stamp
+from workload_generator.cluster.top.storage import open_storage
+from workload_generator.cluster.top.usage import Seen, Surroundings, read_node_metrics, read_pod_metrics
+from workload_generator.results.database import open_store
+from workload_generator.results.ingest.combine import combine
 
 AROUND = Surroundings({}, {})
 GAP = Gap("2026-11-25T10:00:00.000Z", "metrics", "pods", 2, 'refused, "for now",\nsaid it')

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.top.clusters import node, node_usage, pod_usage, summary
-from workload_generator.cluster.recording.usage import (
+from workload_generator.base.usage_tables import TABLES, columns_of
+from workload_generator.cluster.top.usage import (
     Allocatable,
     Key,
     Latest,
@@ -16,7 +17,6 @@ from workload_generator.cluster.recording.usage import (
     read_pod_metrics,
     read_summary,
 )
-from workload_generator.metrics import TABLES, columns_of
 
 NOW = "2026-11-25T10:00:03.000Z"
 AT = "2026-11-25T10:00:00Z"

@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from workload_generator.errors import UsageError
+from workload_generator.base.errors import UsageError
 
 MISSING = "kubectl is not on PATH: https://kubernetes.io/docs/tasks/tools/"
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import orjson
 
-from workload_generator.errors import UsageError
+from workload_generator.base.errors import UsageError
 
 _SLOT_BYTES = 8
 _HEAD_BYTES = 1024  # of a file: the counters' names as JSON, padded

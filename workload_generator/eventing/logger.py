@@ -18,8 +18,9 @@ from pathlib import Path
 import orjson
 from aiohttp import web
 
-from workload_generator.errors import UsageError
+from workload_generator.base.errors import UsageError
 from workload_generator.eventing.counters import Column
+from workload_generator.eventing.http_service import Refused, read_body
 from workload_generator.eventing.receipts import (
     HEADER,
     INSTANCES_HEADER,
@@ -29,7 +30,6 @@ from workload_generator.eventing.receipts import (
     original_receipt,
     report_line,
 )
-from workload_generator.eventing.service import Refused, read_body
 
 EVENTS, INSTANCES = "events.csv", "instances.csv"
 COUNTED = ("receipts", "batches", "rejected", "failed", "written_bytes")

@@ -24,8 +24,8 @@ from typing import Any, TypeGuard
 import aiohttp
 
 from workload_generator.eventing.counters import Column, LeftBehind, counters_path, left_behind
+from workload_generator.eventing.http_service import Refused
 from workload_generator.eventing.receipts import Batch, Receipt, Report, decode_batch, encode_batch
-from workload_generator.eventing.service import Refused
 from workload_generator.eventing.spool import Spool, open_spool, orphans
 
 _MOST_IN_BATCH = 2000

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from workload_generator.clock import NS_PER_S, rfc3339
+from workload_generator.base.clock import NS_PER_S, rfc3339
 
 HEADER = b"event_id,timestamp,trigger,instance,attempt,sequence\n"
 INSTANCES_HEADER = b"instance,timestamp,received,refused,acknowledged,offset_ns,half_rtt_ns\n"

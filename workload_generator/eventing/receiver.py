@@ -10,11 +10,11 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
+from workload_generator.cloudevents.decode import BadEvent, read_events
 from workload_generator.eventing.counters import Column
+from workload_generator.eventing.http_service import Refused, read_body
 from workload_generator.eventing.outbox import Outbox
 from workload_generator.eventing.receipts import Receipt
-from workload_generator.eventing.service import Refused, read_body
-from workload_generator.incoming import BadEvent, read_events
 
 COUNTED = (
     "received", "acknowledged", "refused", "rejected", "spooled", "batches", "failed_batches",

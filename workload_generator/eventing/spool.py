@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from workload_generator.errors import UsageError
+from workload_generator.base.errors import UsageError
 
 _SUFFIX = ".spool"
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from workload_generator.errors import UsageError
+from workload_generator.base.errors import UsageError
 
 if TYPE_CHECKING:
     from kr8s._auth import KubeAuth

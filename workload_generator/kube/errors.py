@@ -6,7 +6,7 @@ from http import HTTPStatus
 
 import orjson
 
-from workload_generator.errors import BenchError
+from workload_generator.base.errors import BenchError
 
 _LONGEST_TEXT = 300
 _UNTYPED = "failed to create typed patch object"

@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from workload_generator.errors import UsageError
+from workload_generator.base.errors import UsageError
 
 _PORTS = {"http": 80, "https": 443}
 _Ip = ipaddress.IPv4Address | ipaddress.IPv6Address

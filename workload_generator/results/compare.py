@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from workload_generator.errors import BenchError, UsageError
-from workload_generator.results.answers import read_data
-from workload_generator.results.cells import BETTER, NONE_SHOWN, WORSE, Cell, make_cells
-from workload_generator.results.figures import MS, SHARE, Column, Table, written
-from workload_generator.results.intervals import CONFIDENCE, Difference, difference, false_discovery, median
-from workload_generator.results.runs import Run
-from workload_generator.results.samples import RunData
+from workload_generator.base.errors import BenchError, UsageError
+from workload_generator.results.report.answers import read_data
+from workload_generator.results.report.cells import BETTER, NONE_SHOWN, WORSE, Cell, make_cells
+from workload_generator.results.report.intervals import CONFIDENCE, Difference, difference, false_discovery, median
+from workload_generator.results.report.runs import Run
+from workload_generator.results.report.samples import RunData
+from workload_generator.results.report.table import MS, SHARE, Column, Table, written
 
 _LEVEL = round(1 - CONFIDENCE, 9)
 

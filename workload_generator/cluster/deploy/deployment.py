@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from workload_generator.base.errors import UsageError
 from workload_generator.cluster.deploy.eventing import is_rabbitmq, triggers
 from workload_generator.cluster.deploy.kustomize import render
 from workload_generator.cluster.deploy.objects import label
@@ -25,7 +26,6 @@ from workload_generator.cluster.deploy.services import (
     functions_of,
     is_function,
 )
-from workload_generator.errors import UsageError
 from workload_generator.kube.resources import BROKERS, CONTAINER_SOURCES, TRIGGERS, Object, name_of, namespace_of
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from workload_generator.errors import UsageError
+from workload_generator.base.errors import UsageError
 from workload_generator.kube.resources import Object
 
 _TIMEOUT_S = 60

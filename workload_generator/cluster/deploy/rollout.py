@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from workload_generator.base.errors import UsageError
 from workload_generator.cluster.deploy.deployment import Part, Wish, manifests, namespaces, surplus
 from workload_generator.cluster.deploy.eventing import is_rabbitmq, parallelism_of, wait_for_dispatchers
 from workload_generator.cluster.deploy.objects import (
@@ -29,7 +30,6 @@ from workload_generator.cluster.deploy.objects import (
 from workload_generator.cluster.deploy.readiness import is_waited_for
 from workload_generator.cluster.deploy.services import FUNCTION_LABEL
 from workload_generator.cluster.deploy.sources import wait_bound
-from workload_generator.errors import UsageError
 from workload_generator.kube import resources as kinds
 from workload_generator.kube.client import Kube
 from workload_generator.kube.errors import ApiAbsent, NotFound, WaitTimeout

@@ -6,8 +6,8 @@ import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from workload_generator.document import closest
-from workload_generator.errors import UsageError
+from workload_generator.base.errors import UsageError
+from workload_generator.experiment.yaml_lines import closest
 from workload_generator.kube.resources import SERVICES, Object, name_of
 
 AUTOSCALING = "autoscaling.knative.dev/"

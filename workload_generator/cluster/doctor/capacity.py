@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 
+from workload_generator.base.quantities import parse_quantity
 from workload_generator.cluster.doctor.findings import FUNCTIONS, GENERATOR, SHARDS, Cluster, Findings
 from workload_generator.cluster.doctor.placement import DEDICATED, is_open, labels_of, selected
 from workload_generator.kube.errors import ApiAbsent
 from workload_generator.kube.resources import CONTAINER_SOURCES, DEPLOYMENTS, NODES, PODS, SERVICES, Object, name_of
-from workload_generator.quantities import parse_quantity
 
 _NONE = Fraction(0)
 _MAX_SCALE = "autoscaling.knative.dev/max-scale"

@@ -25,7 +25,7 @@ from workload_generator.cluster.doctor.knative_config import (
     example_keys,
     is_true,
 )
-from workload_generator.cluster.doctor.spoilers import (
+from workload_generator.cluster.doctor.risky_settings import (
     AUTOSCALER,
     DEFAULTS,
     DEPLOYMENT,
@@ -35,7 +35,7 @@ from workload_generator.cluster.doctor.spoilers import (
     SPOILERS,
 )
 from workload_generator.cluster.doctor.versions import eventing_release, serving_release
-from workload_generator.document import closest
+from workload_generator.experiment.yaml_lines import closest
 from workload_generator.kube.errors import ApiAbsent, ApiError
 from workload_generator.kube.resources import NAMESPACES, SERVICES, name_of
 

@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping
 
 import yaml
 
-from workload_generator.clock import NS_PER_S, format_duration, parse_duration
+from workload_generator.base.clock import NS_PER_S, format_duration, parse_duration
+from workload_generator.base.quantities import parse_quantity
 from workload_generator.cluster.doctor.findings import KNATIVE_EVENTING, KNATIVE_SERVING
-from workload_generator.quantities import parse_quantity
 
 Parser = Callable[[str], None]
 """Raises ValueError, whose text completes "key ..."."""

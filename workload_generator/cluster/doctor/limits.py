@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from workload_generator.base.quantities import parse_quantity
 from workload_generator.cluster.doctor.findings import EVENTING, FUNCTIONS, GENERATOR, OURS, Cluster, Findings
 from workload_generator.kube.resources import (
     LIMIT_RANGES,
@@ -14,7 +15,6 @@ from workload_generator.kube.resources import (
     name_of,
     namespace_of,
 )
-from workload_generator.quantities import parse_quantity
 
 _NEARLY = 0.8
 _UNSET = ("limits.cpu",)  # what our functions do not say, and a quota would make them say

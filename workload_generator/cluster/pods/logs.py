@@ -26,9 +26,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from workload_generator.cluster.pods.podside import BLOCK, OFFSET, SUM
+from workload_generator.base.errors import BenchError
+from workload_generator.cluster.pods.agent import BLOCK, OFFSET, SUM
 from workload_generator.cluster.pods.sessions import SILENCE_S, Cut, Patience, Place, Pod, Session, ask_words
-from workload_generator.errors import BenchError
 
 LOG_FILES = ("*.log",)
 RECEIPT_FILES = ("events*.csv", "instances*.csv")

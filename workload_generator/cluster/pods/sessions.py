@@ -3,7 +3,7 @@
 Rules:
 - kubectl's exit code says nothing when the connection broke (it may even be 0): an answer counts, nothing else
 - a session that ended without its answer is begun again, in whichever pod is there by then, for as long as `patience_s`
-  since the last sign of life; so what is asked for has to bear being asked twice (podside.py)
+  since the last sign of life; so what is asked for has to bear being asked twice (agent.py)
 - a session that is silent for too long is ended by us: a broken connection may never be noticed otherwise
 - kubectl has a process group of its own, so that a Ctrl-C is ours to pass on, and ends with us
 """
@@ -22,10 +22,10 @@ from typing import Any
 
 import orjson
 
-from workload_generator.children import die_with_parent
+from workload_generator.base.errors import BenchError, UsageError
+from workload_generator.base.subprocesses import die_with_parent
 from workload_generator.cluster.kubectl import MISSING, Kubectl
-from workload_generator.cluster.pods import podside
-from workload_generator.errors import BenchError, UsageError
+from workload_generator.cluster.pods import agent
 from workload_generator.kube.errors import Busy, Unreachable
 
 Json = dict[str, Any]
@@ -41,7 +41,7 @@ _LOADER = (
     "exec(compile(source.read(int(sys.argv[1])), 'podside', 'exec'), podside); "
     "podside['main'](json.loads(source.read(int(sys.argv[2]))))"
 )
-_SOURCE = Path(podside.__file__).read_bytes()
+_SOURCE = Path(agent.__file__).read_bytes()
 _KILLED = 128  # exit codes from here on: a signal, not an opinion
 _HOPELESS = re.compile(r"\((Forbidden|Unauthorized)\)|context .* does not exist|stat .*: no such file|completed pod")
 _CODE = re.compile(r"command terminated with exit code (\d+)")

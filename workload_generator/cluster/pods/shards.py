@@ -16,13 +16,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from workload_generator.base.errors import BenchError, UsageError
 from workload_generator.cluster.deploy.kustomize import render
 from workload_generator.cluster.deploy.objects import apply, stages
 from workload_generator.cluster.kubectl import Kubectl
-from workload_generator.cluster.pods import logs, places
-from workload_generator.cluster.pods.podrun import INVALID, LOGS, VALID, Ended, Run, follow
+from workload_generator.cluster.pods import locations, logs
+from workload_generator.cluster.pods.pod_run import INVALID, LOGS, VALID, Ended, Run, follow
 from workload_generator.cluster.pods.sessions import Place
-from workload_generator.errors import BenchError, UsageError
 from workload_generator.kube.client import Kube
 from workload_generator.kube.errors import WaitTimeout
 from workload_generator.kube.reflector import Key, Reflector
@@ -86,7 +86,7 @@ class Shards:
     async def begin(self, within_s: float) -> int:
         """Run it and bring back its logs; the exit code. Raises BenchError."""
         await self._refuse_another()
-        deployed = await self._kube.get(DEPLOYMENTS, places.GENERATOR, places.GENERATOR)
+        deployed = await self._kube.get(DEPLOYMENTS, locations.GENERATOR, locations.GENERATOR)
         for stage in stages(manifests(self._folder, self._run, self._pods, deployed)):
             for obj in stage:
                 await apply(self._kube, obj)
@@ -98,7 +98,7 @@ class Shards:
 
     async def again(self, within_s: float) -> int:
         """The exit code of a run that was begun before; -1 when there is no trace of it. Raises BenchError."""
-        job = await self._kube.find(JOBS, places.GENERATOR, places.SHARDS)
+        job = await self._kube.find(JOBS, locations.GENERATOR, locations.SHARDS)
         if job is None or _run_of(job) != self._run.run_id:
             return -1
         try:
@@ -125,21 +125,21 @@ class Shards:
             await logs.fetch(place, LOGS, [glob.escape(name) for name in ended.logs], self._out)
         for place in own:
             await place.ask("put", path=FETCHED, text="fetched\n")
-        await self._kube.delete_and_wait(JOBS, places.GENERATOR, places.SHARDS, timeout_s=within_s)
+        await self._kube.delete_and_wait(JOBS, locations.GENERATOR, locations.SHARDS, timeout_s=within_s)
         codes = {ended.code for ended in ends}
         return max(codes) if max(codes) > INVALID else INVALID if INVALID in codes else VALID
 
     async def _refuse_another(self) -> None:
-        job = await self._kube.find(JOBS, places.GENERATOR, places.SHARDS)
+        job = await self._kube.find(JOBS, locations.GENERATOR, locations.SHARDS)
         if job is None:
             return
-        if await places.running(self._kube, places.SHARDS, places.GENERATOR_LABELS, places.GENERATOR):
+        if await locations.running(self._kube, locations.SHARDS, locations.GENERATOR_LABELS, locations.GENERATOR):
             raise UsageError(
-                f"the Job of another run, {_run_of(job)}, is in {places.SHARDS}, and its logs may be in its pods: "
+                f"the Job of another run, {_run_of(job)}, is in {locations.SHARDS}, and its logs may be in its pods: "
                 "`kn-bench extract-logs` fetches them, "
-                f"`kubectl delete job {places.GENERATOR} -n {places.SHARDS}` ends it"
+                f"`kubectl delete job {locations.GENERATOR} -n {locations.SHARDS}` ends it"
             )
-        await self._kube.delete_and_wait(JOBS, places.GENERATOR, places.SHARDS)
+        await self._kube.delete_and_wait(JOBS, locations.GENERATOR, locations.SHARDS)
 
     async def _places(self, within_s: float) -> list[Place]:
         """The pods, one of each index, as soon as all are ready."""
@@ -150,20 +150,20 @@ class Shards:
             seen.update({key: obj for key, obj in objects.items() if "deletionTimestamp" not in obj["metadata"]})
             return sum(is_ready(pod) for pod in seen.values()) >= self._pods
 
-        labels = places.GENERATOR_LABELS
+        labels = locations.GENERATOR_LABELS
         try:
             async with (
                 asyncio.timeout(within_s),
-                Reflector(self._kube, PODS, places.SHARDS, labels=labels) as reflector,
+                Reflector(self._kube, PODS, locations.SHARDS, labels=labels) as reflector,
             ):
                 await reflector.until(all_ready)
         except TimeoutError:
-            there = "; ".join(f"{name_of(pod)} {places.state_of(pod)}" for pod in seen.values()) or "there is none"
+            there = "; ".join(f"{name_of(pod)} {locations.state_of(pod)}" for pod in seen.values()) or "there is none"
             raise WaitTimeout(
-                f"{self._pods} pods are not ready in {places.SHARDS} after {within_s:g} s: {there}"
+                f"{self._pods} pods are not ready in {locations.SHARDS} after {within_s:g} s: {there}"
             ) from None
-        pods = [places.pod_of(pod, places.GENERATOR) for pod in seen.values() if is_ready(pod)]
-        return [Place(self._kubectl, places.always(pod)) for pod in sorted(pods, key=lambda pod: pod.name)]
+        pods = [locations.pod_of(pod, locations.GENERATOR) for pod in seen.values() if is_ready(pod)]
+        return [Place(self._kubectl, locations.always(pod)) for pod in sorted(pods, key=lambda pod: pod.name)]
 
     async def _start(self, own: list[Place]) -> None:
         """Tell all pods one moment; those that were told before keep it."""
@@ -184,12 +184,13 @@ class Shards:
 
     async def _end(self) -> None:
         """The run is not wanted any more: end it everywhere, and the Job with it."""
-        pods = await places.running(self._kube, places.SHARDS, places.GENERATOR_LABELS, places.GENERATOR)
+        pods = await locations.running(self._kube, locations.SHARDS, locations.GENERATOR_LABELS, locations.GENERATOR)
         stops = [
-            Place(self._kubectl, places.always(pod)).ask("stop", patience_s=_STOP_S, **self._run.asked) for pod in pods
+            Place(self._kubectl, locations.always(pod)).ask("stop", patience_s=_STOP_S, **self._run.asked)
+            for pod in pods
         ]
         await asyncio.gather(*stops, return_exceptions=True)
-        await self._kube.delete(JOBS, places.GENERATOR, places.SHARDS)
+        await self._kube.delete(JOBS, locations.GENERATOR, locations.SHARDS)
 
 
 def _run_of(job: Object) -> Any:

@@ -21,10 +21,10 @@ from typing import Any
 
 import aiohttp
 
+from workload_generator.base.errors import BenchError, UsageError
 from workload_generator.cluster.prometheus import tsdb
 from workload_generator.cluster.prometheus.streams import Streams
 from workload_generator.cluster.prometheus.tsdb import Contents
-from workload_generator.errors import BenchError, UsageError
 from workload_generator.kube.client import Kube
 from workload_generator.kube.resources import PODS, Object, is_ready, name_of
 

@@ -9,9 +9,9 @@ import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from workload_generator.children import die_with_parent
+from workload_generator.base.errors import BenchError
+from workload_generator.base.subprocesses import die_with_parent
 from workload_generator.cluster.kubectl import Kubectl
-from workload_generator.errors import BenchError
 
 _LISTENS = re.compile(r"Forwarding from 127\.0\.0\.1:([0-9]+) ->")
 _LONGEST_TEXT = 500

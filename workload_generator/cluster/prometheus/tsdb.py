@@ -14,9 +14,9 @@ from pathlib import Path
 
 import orjson
 
-from workload_generator.clock import NS_PER_MS
-from workload_generator.errors import BenchError
-from workload_generator.metrics import stamp
+from workload_generator.base.clock import NS_PER_MS
+from workload_generator.base.errors import BenchError
+from workload_generator.base.usage_tables import stamp
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,191 @@
+"""How large the package is and how its parts hang together.
+
+    uv run python bench/house.py [--root DIR]
+
+Definitions:
+- a room is what stands directly in the package: a folder, or a module that lies flat
+- an arrow leads from one room to another when a module of the first imports one of the second, anywhere in its text,
+  also for types alone
+- a circle is a set of modules each of which imports all others, directly or through each other
+- a line of code has something on it that is neither a comment nor part of a docstring
+- a function's length is from `def` to its end, its parameters are all but `self` and `cls`
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import io
+import tokenize
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import publish
+
+PACKAGE = "workload_generator"
+LONGEST = 60
+MOST_PARAMETERS = 6
+BEFORE_COMMIT = "316d623"
+BEFORE = (53, 218, 2, 26_300, 0, 0)
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+_SILENT = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """One file of the package. `name` is dotted and without the package, "" for its own `__init__`."""
+
+    name: str
+    tree: ast.Module
+    code_lines: int
+
+    @property
+    def room(self) -> str:
+        """The first part of its name."""
+        return self.name.split(".")[0]
+
+    def imports(self, known: Mapping[str, Module]) -> set[str]:
+        """The names of the package's modules that it imports."""
+        found = set()
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Import):
+                found |= {_inside(alias.name) for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module is not None:
+                base = _inside(node.module)
+                if base is not None:
+                    members = {f"{base}.{alias.name}".lstrip(".") for alias in node.names}
+                    found |= {member if member in known else base for member in members}
+        return {name for name in found if name} - {self.name}
+
+    def functions(self) -> Iterator[Function]:
+        """All of them, methods and inner ones too."""
+        return (node for node in ast.walk(self.tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, metavar="DIR", help="another checkout: printed, and not published")
+    options = parser.parse_args()
+    modules = read_package((options.root or Path(__file__).parents[1]) / PACKAGE)
+    rows = measure(modules)
+    for circle in circles(modules):
+        print("circle:", ", ".join(circle))
+    if options.root is not None:
+        for name, value in rows:
+            print(f"{value:>8,}  {name}")
+        return 0
+    publish(
+        "house",
+        "The house",
+        f"The package, counted; `bench/house.py` defines each word. Before is commit {BEFORE_COMMIT}. `just bench-house`.",
+        ["what", "before", "now"],
+        [(name, f"{before:,}", f"{value:,}") for (name, value), before in zip(rows, BEFORE, strict=True)],
+    )
+    return 0
+
+
+def read_package(folder: Path) -> dict[str, Module]:
+    """All modules of the package in `folder`, by their names."""
+    modules = {}
+    for path in sorted(folder.rglob("*.py")):
+        name = ".".join(path.relative_to(folder).with_suffix("").parts).removesuffix("__init__").rstrip(".")
+        text = path.read_text("utf-8")
+        tree = ast.parse(text)
+        modules[name] = Module(name, tree, len(_lines_with_code(text) - _docstring_lines(tree)))
+    return modules
+
+
+def measure(modules: Mapping[str, Module]) -> list[tuple[str, int]]:
+    """Each count with its name."""
+    rooms = {module.room for module in modules.values() if module.room and module.room != "__main__"}
+    functions = [function for module in modules.values() for function in module.functions()]
+    arrows = {
+        (module.room, target.split(".")[0])
+        for module in modules.values()
+        for target in module.imports(modules)
+        if module.room != "__main__"
+    }
+    return [
+        ("rooms", len(rooms)),
+        ("arrows between rooms", len([1 for start, end in arrows if start != end])),
+        ("circles of modules", len(circles(modules))),
+        ("modules", len(modules)),
+        ("lines of code", sum(module.code_lines for module in modules.values())),
+        ("functions", len(functions)),
+        (f"functions of more than {LONGEST} lines", sum(_length(function) > LONGEST for function in functions)),
+        (
+            f"functions of more than {MOST_PARAMETERS} parameters",
+            sum(_parameters(function) > MOST_PARAMETERS for function in functions),
+        ),
+    ]
+
+
+def circles(modules: Mapping[str, Module]) -> list[list[str]]:
+    """The sets of modules that reach each other (strongly connected components), by Tarjan's algorithm."""
+    targets = {name: module.imports(modules) & modules.keys() for name, module in modules.items()}
+    order: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(name: str) -> None:
+        order[name] = low[name] = len(order)
+        stack.append(name)
+        for target in targets[name]:
+            if target not in order:
+                visit(target)
+                low[name] = min(low[name], low[target])
+            elif target in stack:
+                low[name] = min(low[name], order[target])
+        if low[name] == order[name]:
+            at = stack.index(name)
+            if len(stack) - at > 1:
+                found.append(sorted(stack[at:]))
+            del stack[at:]
+
+    for name in targets:
+        if name not in order:
+            visit(name)
+    return found
+
+
+def _inside(name: str) -> str | None:
+    """`name` without the package, None for what is not of it."""
+    if name == PACKAGE:
+        return ""
+    return name.removeprefix(f"{PACKAGE}.") if name.startswith(f"{PACKAGE}.") else None
+
+
+def _lines_with_code(text: str) -> set[int]:
+    return {
+        line
+        for token in tokenize.generate_tokens(io.StringIO(text).readline)
+        if token.type not in _SILENT
+        for line in range(token.start[0], token.end[0] + 1)
+    }
+
+
+def _docstring_lines(tree: ast.Module) -> set[int]:
+    """Of every text that stands as a statement: those behind constants and fields are docstrings, too."""
+    return {
+        line
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)
+    }
+
+
+def _length(function: Function) -> int:
+    return (function.end_lineno or function.lineno) - function.lineno + 1
+
+
+def _parameters(function: Function) -> int:
+    given = function.args
+    names: Sequence[ast.arg] = [*given.posonlyargs, *given.args, *given.kwonlyargs]
+    return len([each for each in names if each.arg not in ("self", "cls")])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

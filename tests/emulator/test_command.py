@@ -1,0 +1,139 @@
+"""`kn-bench local`, as a user runs it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from tests.commands.test_quickstart import KN_BENCH, descendants, gone
+from tests.emulator.platforms import catalog_of
+from workload_generator.base.no_proxy import open_directly
+from workload_generator.commands.kn_bench import main
+
+
+@contextlib.contextmanager
+def command(*flags: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The process, and its URL."""
+    words = [sys.executable, "-c", KN_BENCH, "local", "--port=0", *flags]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        assert process.stdout is not None
+        found = re.search(r"http://\S+", process.stdout.readline())
+        assert found is not None
+        yield process, found[0]
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def get(url: str, host: str = "empty-python-http-0.functions.svc.cluster.local") -> bytes:
+    request = urllib.request.Request(url, headers={"Host": host})
+    with open_directly(request, 30) as response:
+        body: bytes = response.read()
+    return body
+
+
+def state(url: str) -> Any:
+    return orjson.loads(get(f"{url}/_platform"))
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)]
+)
+def test_nothing_outlives_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int
+) -> None:
+    monkeypatch.setenv("FUNCTIONS_DIR", str(catalog_of(tmp_path / "functions", "empty-python-http")))
+    with command() as (process, url):
+        for service in range(3):
+            assert get(url, f"empty-python-http-{service}") == b"true"
+        below = descendants(process.pid)
+        pids = {each["pid"] for service in state(url)["services"].values() for each in service["instances"]}
+        assert len(pids) == 3 and pids <= below
+        os.killpg(process.pid, number)
+        process.wait(30)
+        assert process.returncode == code
+        assert gone(below, within_s=10)
+
+
+def test_a_start_in_progress_does_not_outlive_it_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FUNCTIONS_DIR", str(catalog_of(tmp_path / "functions", "odd-python-http")))
+    monkeypatch.setenv("SLEEP_BEFORE_S", "60")
+    with command() as (process, url):
+        with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as sock:
+            sock.sendall(b"GET / HTTP/1.1\r\nHost: odd-python-http-0\r\n\r\n")
+            while not (below := descendants(process.pid)):
+                assert process.poll() is None
+            process.terminate()
+            process.wait(30)
+            assert gone(below, within_s=10)
+            assert sock.recv(100).startswith(b"HTTP/1.1 503"), "who waited is told"
+
+
+def test_flags_and_file(tmp_path: Path) -> None:
+    config = tmp_path / "p.yaml"
+    config.write_text("services: {empty-python-http-0: {stable-window: 5s, env: {A: b}}}")
+    flags = ["--stable-window=60s", "--scale-to-zero-grace-period=30s", "--max-instances=3", "--seed=8"]
+    with command(f"--config={config}", *flags) as (_, url):
+        get(url)
+        now = state(url)
+        (service,) = now["services"].values()
+        assert (now["seed"], now["max_instances"]) == (8, 3)
+        settings = service["settings"]
+        assert (settings["stable-window"], settings["scale-to-zero-grace-period"]) == ("1m", "30s")
+        assert settings["env"] == {"A": "b"}
+        assert [address for address in listening(now["pid"]) if not address.startswith("127.0.0.1:")] == []
+
+
+def listening(pid: int) -> list[str]:
+    """The addresses that a process listens on, from /proc."""
+    inodes = set()
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            inodes.add(os.readlink(entry))
+    found = []
+    for name in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:]:
+            words = line.split()
+            if words[3] == "0A" and f"socket:[{words[9]}]" in inodes:
+                host, port = words[1].split(":")
+                plain = socket.inet_ntoa(bytes.fromhex(host)[::-1]) if len(host) == 8 else host
+                found.append(f"{plain}:{int(port, 16)}")
+    assert found
+    return found
+
+
+def test_what_it_cannot_do_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert main(["local", f"--port={port}"]) == 2
+        assert f"port {port} on 127.0.0.1 is in use; choose another with --port" in capsys.readouterr().err
+    assert main(["local", "--port=0", "--bind=203.0.113.1"]) == 2
+    assert "cannot listen on 203.0.113.1" in capsys.readouterr().err
+    (tmp_path / "p.yaml").write_text("default: {}\nservices: {x-1: {latency: 3s}}\n")
+    assert main(["local", "--port=0", f"--config={tmp_path}/p.yaml"]) == 2
+    said = capsys.readouterr().err
+    assert "p.yaml:1: default: unknown key; did you mean defaults?" in said
+    assert "p.yaml:2: services.x-1.latency: unknown key here; it belongs under faults" in said
+
+
+def test_outside_of_a_checkout_it_says_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FUNCTIONS_DIR", str(tmp_path))
+    assert main(["local"]) == 2
+    assert "FUNCTIONS_DIR" in capsys.readouterr().err

@@ -1,0 +1,344 @@
+"""Both sides of the proxy, byte by byte and without a socket: however the bytes are cut, the same comes out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workload_generator.emulator.downstream import Client
+from workload_generator.emulator.exchange import Exchange
+from workload_generator.emulator.upstream import Upstream
+
+
+class Transport:
+    """A transport that remembers."""
+
+    def __init__(self) -> None:
+        self.written = b""
+        self.closed = False
+        self.reading = True
+
+    def write(self, data: bytes) -> None:
+        assert not self.closed
+        self.written += data
+
+    def close(self) -> None:
+        self.closed = True
+
+    abort = close
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+
+@dataclass
+class Router:
+    """Takes requests and answers them when it is told to."""
+
+    waiting: list[tuple[Exchange, bytes]] = field(default_factory=list)
+    seen: list[tuple[bytes, bytes, bytes]] = field(default_factory=list)
+    answered: list[Exchange] = field(default_factory=list)
+
+    def route(self, exchange: Exchange, host: bytes, target: bytes) -> None:
+        assert not self.waiting, "one at a time"
+        self.waiting.append((exchange, target))
+
+    def wants_body(self, target: bytes) -> bool:
+        return target.startswith(b"/_platform")
+
+    def connected(self, client: Client) -> None:
+        pass
+
+    def disconnected(self, client: Client) -> None:
+        pass
+
+    def answer(self, whole_only: bool) -> bool:
+        """Answer the request that waits, with its target; whether there was one."""
+        if not self.waiting or (whole_only and not self.waiting[0][0].body_complete):
+            return False
+        exchange, target = self.waiting.pop()
+        self.seen.append((exchange.head.split(b" ")[0], target, exchange.take_body()))
+        self.answered.append(exchange)
+        exchange.sink.respond(exchange, 200, target.decode())
+        return True
+
+
+Ask = tuple[bytes, bytes, bytes, bool]
+"""Method, target, body, and whether the body comes in chunks."""
+
+bodies = st.binary(max_size=200)
+asks = st.tuples(
+    st.sampled_from([b"GET", b"POST", b"PUT"]),
+    st.sampled_from([b"/a", b"/b?c=d", b"/_platform/faults", b"/" + b"long" * 50]),
+    bodies,
+    st.booleans(),
+)
+
+
+def encoded(ask: Ask) -> bytes:
+    method, target, body, chunked = ask
+    head = b"%s %s HTTP/1.1\r\nHost: x\r\n" % (method, target)
+    if not chunked:
+        return head + (b"Content-Length: %d\r\n\r\n%s" % (len(body), body) if body else b"\r\n")
+    pieces = [body[at : at + 70] for at in range(0, len(body), 70)]
+    framed = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces)
+    return head + b"Transfer-Encoding: chunked\r\n\r\n" + framed + b"0\r\n\r\n"
+
+
+def plain(body: bytes) -> bytes:
+    """The body of what is chunked."""
+    whole, rest = b"", body
+    while rest:
+        size, _, rest = rest.partition(b"\r\n")
+        whole, rest = whole + rest[: int(size, 16)], rest[int(size, 16) + 2 :]
+    return whole
+
+
+def cut(data: bytes, cuts: list[int]) -> list[bytes]:
+    places = sorted({place % (len(data) + 1) for place in cuts} | {0, len(data)})
+    return [data[start:end] for start, end in zip(places, places[1:], strict=False)]
+
+
+@given(st.lists(asks, min_size=1, max_size=8), st.lists(st.integers(0, 10**6), max_size=20), st.lists(st.booleans()))
+def test_requests_come_out_in_order_however_they_are_cut(
+    sent: list[Ask], cuts: list[int], answer_now: list[bool]
+) -> None:
+    transport, router = Transport(), Router()
+    client: Any = Client(router)
+    client.connection_made(transport)
+    late = iter(answer_now)
+    for piece in cut(b"".join(map(encoded, sent)), cuts):
+        client.data_received(piece)
+        while next(late, True) and router.answer(whole_only=True):
+            pass
+    while router.answer(whole_only=True):
+        pass
+    got = [(method, target, body if not chunked or router.wants_body(target) else plain(body))
+           for (method, target, body), (_, _, _, chunked) in zip(router.seen, sent, strict=True)]  # fmt: skip
+    assert got == [ask[:3] for ask in sent]
+    answers = transport.written.split(b"HTTP/1.1 200 OK")[1:]
+    assert [answer.rpartition(b"\r\n\r\n")[2] for answer in answers] == [ask[1] + b"\n" for ask in sent]
+    assert transport.reading and not transport.closed and not client.busy
+
+
+@given(st.lists(asks, min_size=2, max_size=6), st.lists(st.integers(0, 10**6), max_size=20))
+def test_who_is_answered_early_sends_the_rest_into_nothing(sent: list[Ask], cuts: list[int]) -> None:
+    transport, router = Transport(), Router()
+    client: Any = Client(router)
+    client.connection_made(transport)
+    for piece in cut(b"".join(map(encoded, sent)), cuts):
+        client.data_received(piece)
+        while router.answer(whole_only=False):
+            pass
+    assert [seen[:2] for seen in router.seen] == [ask[:2] for ask in sent]
+    assert transport.written.count(b"HTTP/1.1 200 OK") == len(sent) and transport.reading
+    assert not any(exchange.body for exchange in router.answered), "nor is it kept"
+
+
+def test_who_sends_ahead_is_not_read() -> None:
+    transport, router = Transport(), Router()
+    client: Any = Client(router)
+    client.connection_made(transport)
+    client.data_received(b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert transport.reading
+    client.data_received(b"GET /b HTTP/1.1\r\nHost: x\r\n\r\n" * 2)
+    assert not transport.reading
+    assert router.answer(whole_only=True) and not transport.reading
+    assert router.answer(whole_only=True) and transport.reading
+    assert router.answer(whole_only=True) and not router.answer(whole_only=True)
+
+
+def test_a_body_that_nobody_takes_is_not_read() -> None:
+    transport, router = Transport(), Router()
+    client: Any = Client(router)
+    client.connection_made(transport)
+    client.data_received(b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\n\r\n" + bytes(65535))
+    assert transport.reading
+    client.data_received(bytes(1))
+    assert not transport.reading
+    assert router.answer(whole_only=False) and transport.reading, "refused: the rest goes nowhere"
+
+
+@given(st.binary(max_size=300), st.lists(st.integers(0, 10**6), max_size=5))
+def test_noise_never_breaks_it(data: bytes, cuts: list[int]) -> None:
+    transport, router = Transport(), Router()
+    client: Any = Client(router)
+    client.connection_made(transport)
+    for piece in cut(data, cuts):
+        if not transport.closed:
+            client.data_received(piece)
+    client.connection_lost(None)
+
+
+# The instance's side
+
+
+class Sink:
+    """A client of HTTP/1.1 (or 1.0) that remembers what it got."""
+
+    def __init__(self, http_1_1: bool = True) -> None:
+        self.keeps_alive = True
+        self.http_1_1 = http_1_1
+        self.got = b""
+        self.answers = 0
+        self.ends: list[str] = []
+
+    def send(self, data: bytes) -> None:
+        self.got += data
+
+    def answered(self) -> None:
+        self.answers += 1
+
+    def respond(self, exchange: Exchange, status: int, reason: str) -> None:
+        self.ends.append(f"{status}")
+
+    def answer(self, exchange: Exchange, status: int, body: bytes, content_type: bytes) -> None:
+        raise AssertionError
+
+    def cut(self) -> None:
+        self.ends.append("cut")
+
+    def reset(self) -> None:
+        self.ends.append("reset")
+
+    def pause(self) -> None:
+        pass
+
+    def resume(self) -> None:
+        pass
+
+
+class Phases:
+    first_byte_ns = 1
+
+
+class Host:
+    """As much of an instance and its service as a connection sees."""
+
+    def __init__(self) -> None:
+        self.name = "i"
+        self.header = b"x-platform-instance: i\r\n"
+        self.idle: list[Upstream] = []
+        self.phases = Phases()
+        self.over: list[str] = []
+
+    def served(self, exchange: Exchange) -> None:
+        self.over.append("served")
+
+    def left(self, exchange: Exchange) -> None:
+        self.over.append("left")
+
+    def again(self, exchange: Exchange) -> None:
+        self.over.append("again")
+
+
+def upstream(method: bytes = b"GET", http_1_1: bool = True) -> tuple[Any, Any, Host, Sink, Transport]:
+    host, sink, transport = Host(), Sink(http_1_1), Transport()
+    connection: Any = Upstream(host)  # type: ignore[arg-type]
+    connection.connection_made(transport)
+    exchange: Any = Exchange(sink, method, b"%s / HTTP/1.1\r\n\r\n" % method, False, True, 0)
+    exchange.body_complete = True
+    exchange.service = exchange.instance = host
+    connection.send(exchange)
+    return connection, exchange, host, sink, transport
+
+
+RESPONSES = {
+    "length": (b"HTTP/1.1 200 OK\r\nX-A: 1\r\nContent-Length: 5\r\n\r\nhello", b"hello"),
+    "chunks": (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3;x=y\r\nllo\r\n0\r\nX-T: 1\r\n\r\n",
+        b"hello",
+    ),
+    "nothing": (b"HTTP/1.1 204 No Content\r\n\r\n", b""),
+    "interim": (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b""),
+    "close": (b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello", b"hello"),
+}
+
+
+@given(st.sampled_from(sorted(RESPONSES)), st.lists(st.integers(0, 1000), max_size=12))
+def test_responses_come_out_whole_however_they_are_cut(kind: str, cuts: list[int]) -> None:
+    raw, body = RESPONSES[kind]
+    connection, _, host, sink, transport = upstream()
+    for piece in cut(raw, cuts):
+        connection.data_received(piece)
+    head, _, rest = sink.got.removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n").partition(b"\r\n\r\n")
+    assert b"x-platform: local\r\n" in head and b"x-platform-instance: i" in head
+    if b"Transfer-Encoding: chunked" in head:
+        chunks, trailer = rest[: rest.index(b"0\r\n")], rest[rest.index(b"0\r\n") :]
+        assert plain(chunks) == body and trailer == b"0\r\nX-T: 1\r\n\r\n"
+    else:
+        assert rest == body
+    assert (host.over, sink.answers, sink.ends) == (["served"], 1, [])
+    kept = kind != "close"
+    assert (connection in host.idle) == kept == (not transport.closed)
+
+
+@pytest.mark.parametrize("end", [None, ConnectionResetError("reset")])
+@pytest.mark.parametrize("http_1_1", [True, False])
+@given(st.data())
+def test_a_response_that_breaks_off_is_never_taken_for_whole(
+    end: Exception | None, http_1_1: bool, data: st.DataObject
+) -> None:
+    kind = data.draw(st.sampled_from(["length", "chunks"]))
+    raw, _ = RESPONSES[kind]
+    place = data.draw(st.integers(0, len(raw) - 1))
+    connection, _, host, sink, _ = upstream(http_1_1=http_1_1)
+    if place:
+        connection.data_received(raw[:place])
+    connection.connection_lost(end)
+    begun = place > raw.index(b"\r\n\r\n") + 3
+    unframed = kind == "chunks" and not http_1_1
+    assert host.over == ["left"] and sink.answers == 0
+    assert sink.ends == [("reset" if unframed else "cut") if begun else "502"]
+
+
+def test_a_kept_connection_that_was_gone_is_tried_again_once() -> None:
+    connection, exchange, host, sink, _ = upstream()
+    connection.data_received(RESPONSES["length"][0])
+    connection.send(exchange)
+    connection.connection_lost(None)
+    assert host.over == ["served", "again"] and sink.ends == []
+    other, _, _, _, _ = upstream()
+    other.used = True
+    other._exchange = exchange
+    other.connection_lost(None)
+    assert host.over == ["served", "again", "left"] and sink.ends == ["502"]
+
+
+@pytest.mark.parametrize("more", [RESPONSES["length"][0], b"and some noise"])
+def test_who_answers_more_than_was_asked_is_not_asked_again(more: bytes) -> None:
+    connection, _, host, sink, transport = upstream()
+    connection.data_received(RESPONSES["length"][0] + more)
+    assert sink.got.endswith(b"hello") and sink.got.count(b"HTTP/1.1") == 1
+    assert (host.over, sink.ends, host.idle, transport.closed) == (["served"], [], [], True)
+    connection, _, host, _, transport = upstream()
+    connection.data_received(RESPONSES["length"][0])
+    connection.data_received(more)
+    assert (host.over, transport.closed) == (["served"], True)
+
+
+def test_until_the_end_of_the_connection() -> None:
+    connection, _, host, sink, _ = upstream()
+    connection.data_received(b"HTTP/1.1 200 OK\r\n\r\nhello")
+    connection.connection_lost(None)
+    assert sink.got.endswith(b"\r\n\r\n5\r\nhello\r\n0\r\n\r\n") and host.over == ["served"]
+
+
+def test_head_has_no_body_whatever_its_headers_say() -> None:
+    connection, exchange, host, sink, _ = upstream(b"HEAD")
+    for _ in range(2):
+        connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n")
+        assert connection in host.idle
+        host.idle.clear()
+        connection.send(exchange)
+    assert sink.answers == 2 and sink.got.count(b"Content-Length: 500") == 2

@@ -1,0 +1,77 @@
+"""The proxy that the environment names is asked for nothing that is on this machine, by no command of ours."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from tests.emulator.platforms import local
+from tests.support import Generator
+from workload_generator.base.errors import BenchError
+from workload_generator.base.measured_platform import LOCAL, platform_of
+from workload_generator.coldstart.connect import watcher_of_local
+from workload_generator.commands.scenario import LocalPlatform
+from workload_generator.emulator.child import Embedded, _answers
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
+    """What the environment's proxy was asked; it refuses everything."""
+    asked: list[bytes] = []
+
+    def refuse() -> None:
+        while True:
+            connection, _ = listening.accept()
+            with connection:
+                asked.append(connection.recv(4096))
+                if not asked[-1]:
+                    return
+                connection.sendall(b"HTTP/1.1 502 Proxy\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        proxy = "{}:{}".format(*listening.getsockname())
+        for name in ("http_proxy", "https_proxy", "all_proxy"):
+            monkeypatch.setenv(name, f"http://{proxy}")
+            monkeypatch.setenv(name.upper(), f"http://{proxy}")
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        try:
+            yield asked
+        finally:
+            socket.create_connection(listening.getsockname()).close()
+            thread.join()
+
+
+async def test_no_command_asks_the_proxy(asked: list[bytes], tmp_path: Path) -> None:
+    generator = Generator(tmp_path)
+    experiment = generator.experiment("http://unknown.functions.svc.cluster.local/", rate={"duration": "100ms"})
+    flags = [f"--config={experiment}", f"--log-dir={generator.logs}", "--progress=none", "--output=json"]
+    async with local(tmp_path) as platform:
+        embedded = Embedded(None, tmp_path / "said", tmp_path)
+        embedded.url = platform.url
+        scenarios = cast(LocalPlatform, SimpleNamespace(_embedded=embedded))
+        watcher = watcher_of_local(platform.url)
+        assert await watcher.open() is None
+        await watcher.close()
+
+        def command() -> None:
+            assert platform_of(platform.url) == LOCAL
+            assert embedded.instances() == 0
+            embedded.wait_for_delivery()
+            assert not _answers(platform.port)  # it has no such path
+            with pytest.raises(BenchError, match="does not become ready: 404"):
+                LocalPlatform._start(scenarios, "unknown")
+            embedded.generate(flags, event=False)
+
+        await asyncio.to_thread(command)
+    assert {line["status"] for line in generator.read_log() if line["event"] == "request"} == {404}
+    assert not asked

@@ -1,0 +1,354 @@
+"""Instances come, queue, fail, crash and go: the platform with real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.emulator.platforms import CALMLY, FUNCTION, SOON, Answer, local, until
+from workload_generator.emulator import fleet
+
+NAME = f"{FUNCTION}-0"
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def statuses(answers: list[Answer]) -> Counter[int]:
+    return Counter(answer.status for answer in answers)
+
+
+async def abandon(tasks: list[asyncio.Task[Answer]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_at_zero_all_wait_for_one_start_and_one_is_first(tmp_path: Path) -> None:
+    async with local(tmp_path, faults={"slow-start": "500ms"}) as platform:  # so that all are there in time
+        answers = await asyncio.gather(*(platform.ask() for _ in range(200)))
+        assert Counter(answer.text for answer in answers) == {"true": 1, "false": 199}
+        assert all(answer.ms[1] > 0 for answer in answers)
+        assert platform.kinds().count("spawned") == 1
+
+
+async def test_concurrency_has_its_limit_and_the_queue_has_its_own(tmp_path: Path) -> None:
+    async with local(tmp_path, containerConcurrency=2, max_scale=1, queue_limit=5) as platform:
+        await platform.ask()
+        asked = [asyncio.create_task(platform.ask("/slow?3600")) for _ in range(20)]
+        async with asyncio.timeout(20):
+            refused, _ = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+            while len(refused) < 13:
+                more, _ = await asyncio.wait(set(asked) - refused, return_when=asyncio.FIRST_COMPLETED)
+                refused |= more
+        assert {(task.result().status, task.result().text) for task in refused} == {
+            (503, f"5 requests wait for {NAME} already (queue-limit)\n")
+        }
+        state = await platform.state()
+        assert (state["in_flight"], state["queued"], state["instances"][0]["in_flight"]) == (7, 5, 2)
+        assert state["counts"] == {"requests": 21, "answered": 1, "refused": 13, "abandoned": 0}
+        await abandon(asked)
+        await until(lambda: platform.platform.to_json()["in_flight"] == 0)
+
+
+async def test_who_waits_for_a_place_is_told_how_long(tmp_path: Path) -> None:
+    async with local(tmp_path, {NAME: {"env": {"DELAY_MS": "400"}}}, containerConcurrency=1, max_scale=1) as platform:
+        await platform.ask()
+        answers = await asyncio.gather(*(platform.ask() for _ in range(4)))
+        waits = [answer.ms[0] for answer in answers]
+        assert max(waits) > 400 > min(waits), "the last waits for three others, if they came at once"
+        assert all(answer.ms[1] == 0 and answer.ms[2] > 395 for answer in answers)
+        assert (await platform.ask("/most")).text == "1"
+
+
+async def test_with_capacity_to_spare_requests_wait_in_front_of_an_instance(tmp_path: Path) -> None:
+    services = {NAME: {"containerConcurrency": 1, "max-scale": 1, "target-burst-capacity": 0}}
+    async with local(tmp_path, services, **CALMLY) as platform:
+        async with asyncio.timeout(20):
+            while not platform.events or (await platform.state())["autoscaler"]["excess_burst_capacity"] is None:
+                await platform.ask()
+        asked = [asyncio.create_task(platform.ask("/slow?3600")) for _ in range(15)]
+        await until(lambda: sum(task.done() for task in asked) == 4)
+        assert {(task.result().status, task.result().text) for task in asked if task.done()} == {
+            (503, f"10 requests wait for each instance of {NAME} already (10 × containerConcurrency)\n")
+        }
+        (instance,) = (await platform.state())["instances"]
+        assert (instance["in_flight"], instance["queued"]) == (1, 10)
+        os.kill(instance["pid"], signal.SIGKILL)  # they are placed anew; what the dying instance still took is lost
+        await until(lambda: platform.kinds().count("ready") == 2)
+        lost = [task.result().status for task in asked if task.done() and task.result().status != 503]
+        assert set(lost) <= {502} and (await platform.state())["in_flight"] == 11 - len(lost) >= 8
+        await abandon(asked)
+
+
+async def test_load_makes_it_grow_and_rest_brings_it_to_zero(tmp_path: Path) -> None:
+    limits = {"containerConcurrency": 1, "max-scale": 3, "env": {"DELAY_MS": "50"}}
+    async with local(tmp_path, {NAME: limits}, **CALMLY) as platform:
+        answers: list[Answer] = []
+
+        async def keep_asking() -> None:
+            while platform.kinds().count("ready") < 3:
+                answers.append(await platform.ask())
+
+        async with asyncio.timeout(25):
+            await asyncio.gather(*(keep_asking() for _ in range(6)))
+        for _ in range(10):
+            answers += await asyncio.gather(*(platform.ask() for _ in range(3)))
+        assert statuses(answers) == {200: len(answers)}
+        seen = {answer.headers["x-instance"] for answer in answers}
+        first = Counter(answer.headers["x-instance"] for answer in answers if answer.text == "true")
+        assert first == dict.fromkeys(seen, 1) and len(seen) == 3, "exactly one `true` an instance"
+        await until(lambda: platform.kinds().count("exited") == 3)
+        state = await platform.state()
+        assert (state["state"], state["desired"], state["actual"]) == ("zero", 0, 0)
+        assert (await platform.ask()).text == "true", "and up again"
+
+
+async def test_scales_that_are_kept(tmp_path: Path) -> None:
+    services = {NAME: {"min-scale": 2}, f"{FUNCTION}-1": {"initial-scale": 3}}
+    async with local(tmp_path, services, **SOON) as platform:
+        await until(lambda: platform.kinds().count("ready") == 2)
+        assert (await platform.ask(service=f"{FUNCTION}-1")).status == 200
+        await until(lambda: platform.kinds(f"{FUNCTION}-1").count("spawned") == 3)
+        await until(lambda: platform.kinds(f"{FUNCTION}-1").count("exited") == 3)
+        assert (await platform.state())["actual"] == 2
+        pid = (await platform.state())["instances"][0]["pid"]
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: platform.kinds().count("ready") == 3)
+        assert (await platform.state())["state"] == "ready"
+
+
+async def test_the_platform_has_room_for_so_many(tmp_path: Path) -> None:
+    async with local(tmp_path, {NAME: {"initial-scale": 5}}, max_instances=2) as platform:
+        assert (await platform.ask()).status == 200
+        state = await platform.state()
+        assert (state["desired"], state["actual"]) == (5, 2)
+        assert platform.kinds().count("capped") == 1
+
+
+async def test_a_function_that_cannot_start_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet, "BACKOFF_S", (0.1, 0.1))
+    async with local(tmp_path, {NAME: {"env": {"CRASH": "1"}}}) as platform:
+        answers = await asyncio.gather(*(platform.ask() for _ in range(5)))
+        assert statuses(answers) == {504: 5}
+        assert all(
+            "ended with exit code 1 before it was ready: this function cannot start" in answer.text
+            for answer in answers
+        )
+        assert "the next start is in" in answers[0].text
+        state = await platform.state()
+        assert (state["state"], state["failures_in_a_row"]) == ("backing-off", 1)
+        assert (await platform.ask()).status == 504
+        assert platform.kinds().count("spawned") == 1, "not at once again"
+        async with asyncio.timeout(20):
+            while (await platform.state())["state"] != "failed":
+                assert (await platform.ask()).status == 504
+                await asyncio.sleep(0.05)
+        for _ in range(3):
+            await asyncio.sleep(0.1)
+            answer = await platform.ask()
+            assert answer.status == 504 and "has failed: 3 starts in a row" in answer.text
+        assert platform.kinds().count("spawned") == 3 and platform.kinds()[-1] == "failed"
+        assert (await platform.own(f"/services/{NAME}", "DELETE")).status == 200
+        assert "next start" in (await platform.ask()).text
+        assert platform.kinds().count("spawned") == 4
+
+
+async def test_a_start_that_takes_too_long_is_reported(tmp_path: Path) -> None:
+    late = {"env": {"READY_AFTER_S": "3600"}, "progress-deadline": "1500ms"}
+    async with local(tmp_path, {NAME: late}) as platform:
+        answer = await platform.ask()
+        assert answer.status == 504 and "was not ready within 1.5 s" in answer.text
+        assert platform.kinds()[:3] == ["scale", "spawned", "listening"]
+        await until(lambda: "exited" in platform.kinds())
+
+
+async def test_a_function_that_does_not_exist_cannot_be_started(tmp_path: Path) -> None:
+    async with local(tmp_path) as platform:
+        function = platform.platform._functions[FUNCTION]
+        object.__setattr__(function, "entry", replace(function.entry, run="./no-such-program"))
+        answer = await platform.ask()
+        assert answer.status == 504 and "cannot be started" in answer.text and "no-such-program" in answer.text
+
+
+async def test_readiness_is_waited_for(tmp_path: Path) -> None:
+    async with local(tmp_path, {NAME: {"env": {"READY_AFTER_S": "1"}}}) as platform:
+        assert (await platform.ask()).text == "true"
+        (instance,) = (await platform.state())["instances"]
+        assert instance["phases"]["ready_ms"] - instance["phases"]["listening_ms"] > 300
+
+
+async def test_a_crash_takes_its_requests_and_is_replaced(tmp_path: Path) -> None:
+    async with local(tmp_path) as platform:
+        await platform.ask()
+        others = [asyncio.create_task(platform.ask("/slow?3600", method="POST", body=b"x")) for _ in range(3)]
+        await until(lambda: platform.platform.to_json()["in_flight"] == 3)
+        crashed = await platform.ask("/crash", method="POST", body=b"x")
+        assert statuses([crashed, *await asyncio.gather(*others)]) == {502: 4}
+        assert "ended the connection" in crashed.text
+        await until(lambda: platform.kinds().count("ready") == 2)
+        assert (await platform.ask()).text == "true"
+        exited = next(event for event in platform.events if event.kind == "exited")
+        assert exited.message == "ended with exit code 7: the end of the function"
+
+
+async def test_an_instance_that_takes_no_connections_is_replaced(tmp_path: Path) -> None:
+    async with local(tmp_path) as platform:
+        assert (await platform.ask("/deaf-from-now-on")).text == "bye"
+        answer = await platform.ask(method="POST", body=b"x")  # it was never sent, so that even this can be placed anew
+        assert (answer.status, answer.text) == (200, "true")
+        await until(lambda: "exited" in platform.kinds())
+        assert (await platform.state())["actual"] == 1
+
+
+async def test_a_function_that_never_answers_backs_off_too(tmp_path: Path) -> None:
+    async with local(tmp_path) as platform:
+        assert (await platform.ask("/crash", method="POST", body=b"x")).status == 502
+        await until(lambda: "exited" in platform.kinds())
+        answer = await platform.ask()
+        assert answer.status == 504 and "exit code 7" in answer.text
+
+
+async def test_no_answer_within_the_time_limit(tmp_path: Path) -> None:
+    async with local(tmp_path, {NAME: {"min-scale": 1, "timeoutSeconds": 1}}) as platform:
+        await until(lambda: "ready" in platform.kinds())
+        answer = await platform.ask("/slow?3600")
+        assert (answer.status, answer.text) == (504, f"{NAME} has not answered within 1 s (timeoutSeconds)\n")
+        assert (await platform.state())["in_flight"] == 0
+
+
+async def test_who_is_sent_away_answers_first(tmp_path: Path) -> None:
+    async with local(tmp_path) as platform:
+        await platform.ask()
+        slow = asyncio.create_task(platform.ask("/slow?1"))
+        await until(lambda: platform.platform.to_json()["in_flight"] == 1)
+        assert (await platform.own(f"/services/{NAME}", "DELETE")).json() == {"deleted": NAME}
+        assert (await platform.ask()).text == "true", "the next request makes it anew"
+        assert (await slow).text == "slow"
+        await until(lambda: "exited" in platform.kinds())
+
+
+async def test_the_stubborn_are_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workload_generator.emulator.instance._STOP_S", 0.3)
+    async with local(tmp_path, {NAME: {"env": {"STUBBORN": "1"}}}) as platform:
+        await platform.ask()
+        (instance,) = (await platform.state())["instances"]
+        await platform.own(f"/services/{NAME}", "DELETE")
+        await until(lambda: "exited" in platform.kinds())
+        assert not alive(instance["pid"])
+        assert platform.events[-1].message == "SIGKILL"
+
+
+# Faults
+
+
+async def fault(platform: Any, **faults: object) -> Answer:
+    answer: Answer = await platform.own("/faults", "POST", {"service": NAME, **faults})
+    return answer
+
+
+async def test_faults_come_and_go(tmp_path: Path) -> None:
+    async with local(tmp_path) as platform:
+        await platform.ask()
+        assert (await fault(platform, **{"error-rate": 1, "error-status": 418})).status == 200
+        answer = await platform.ask()
+        assert (answer.status, answer.text) == (418, f"an error of {NAME} by request (error-rate)\n")
+        await fault(platform, **{"reset-rate": 1})
+        with pytest.raises(ConnectionResetError):
+            await platform.ask()
+        await fault(platform, latency="150ms")
+        assert (await platform.ask()).ms[0] > 140
+        assert (await platform.own("/faults")).json()[NAME]["latency"] == "150ms"
+        assert (await platform.own(f"/faults?service={NAME}", "DELETE")).json()[NAME]["latency"] == "0s"
+        assert (await platform.ask()).status == 200
+
+
+async def test_rates_are_shares_drawn_from_the_seed(tmp_path: Path) -> None:
+    async with local(tmp_path, {NAME: {"faults": {"error-rate": 0.5}}}) as platform:
+        answers = [await platform.ask() for _ in range(60)]
+        assert 10 < statuses(answers)[500] < 50 and statuses(answers).keys() == {200, 500}
+
+
+async def test_kills_are_no_failures_of_the_function(tmp_path: Path) -> None:
+    async with local(tmp_path) as platform:
+        await platform.ask()
+        for number in range(4):
+            assert (await fault(platform, kill=1)).json()["killed"] == 1
+            await until(lambda at=number: platform.kinds().count("exited") == at + 1)  # type: ignore[misc]
+            await until(lambda at=number: platform.kinds().count("ready") == at + 2)  # type: ignore[misc]
+        state = await platform.state()
+        assert (state["state"], state["failures_in_a_row"]) == ("ready", 0)
+        assert {event.message for event in platform.events if event.kind == "exited"} == {"SIGKILL (killed by a fault)"}
+        await fault(platform, **{"kill-every": "100ms"})
+        await fault(platform, kill=1)  # which leaves the others
+        await until(lambda: platform.kinds().count("exited") >= 6)
+
+
+async def test_a_slow_start_is_a_longer_cold_start(tmp_path: Path) -> None:
+    async with local(tmp_path, {NAME: {"faults": {"slow-start": "700ms"}}}) as platform:
+        assert (await platform.ask()).ms[1] > 690
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "reason"),
+    [
+        ("", 400, "is empty"),
+        ("{", 400, "not YAML"),
+        ('{"service": "x-0", "latncy": "1s"}', 400, "request:1: latncy: unknown key; did you mean latency?"),
+        ("service: x-0\nlatency: soon\nerror-rate: 2\n", 400, "request:3: error-rate: 2 is not a share"),
+        ('{"latency": "1s"}', 400, "service: is missing"),
+        ('{"service": "nobody"}', 404, "no function for the service nobody"),
+        ("x" * 4_200_000, 413, "more than 4,194,304 bytes"),
+    ],
+)
+async def test_faults_that_make_no_sense(tmp_path: Path, body: str, status: int, reason: str) -> None:
+    async with local(tmp_path) as platform:
+        answer = await platform.own("/faults", "POST", body)
+        assert answer.status == status and reason in answer.text
+
+
+# Its own pages
+
+
+async def test_its_own_pages(tmp_path: Path) -> None:
+    async with local(tmp_path) as platform:
+        state = (await platform.own()).json()
+        assert (state["platform"], state["pid"], state["services"]) == ("local", os.getpid(), {})
+        assert state["functions"] == {FUNCTION: {"built": True}, "empty-cobol-http": {"built": False}}
+        head = await platform.own(method="HEAD")
+        assert (head.status, head.body, head.headers["x-platform"]) == (200, b"", "local")
+        for path, method, status in [
+            ("", "POST", 405),
+            ("/events", "POST", 405),
+            ("/events?after=x", "GET", 400),
+            ("/faults", "PUT", 405),
+            ("/faults?service=x", "DELETE", 404),
+            ("/services/x", "GET", 405),
+            ("/services/x", "DELETE", 404),
+            ("/nothing", "GET", 404),
+        ]:
+            assert (await platform.own(path, method)).status == status, (path, method)
+        assert (await platform.ask("/_platformer", service="nobody")).status == 404
+        chunked = (
+            b"POST /_platform/faults HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
+        body = b'{"service": "' + NAME.encode() + b'"}'
+        raw = await platform.all(chunked, b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body))
+        assert raw.startswith(b"HTTP/1.1 200")
+        await platform.ask()
+        events = (await platform.own("/events")).json()
+        assert [event["kind"] for event in events] == ["scale", "spawned", "listening", "ready", "first-byte"]
+        assert events == [{**event, "id": number} for number, event in enumerate(events, 1)]
+        assert (await platform.own("/events?after=3")).json() == events[3:]

@@ -1,0 +1,166 @@
+"""Sockets that can be read, read in one go."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from workload_generator.engine.poller import Readiness
+from workload_generator.engine.timestamps import Ancillary, ReceiveClock
+
+Pair = tuple[socket.socket, socket.socket]
+
+
+class Clock(ReceiveClock):
+    """Says when it was compared."""
+
+    __slots__ = ("happened",)
+
+    def __init__(self, happened: list[str]) -> None:
+        super().__init__()
+        self.happened = happened
+
+    def compare(self) -> None:
+        self.happened.append("compared")
+        super().compare()
+
+
+class Told:
+    """A reader that writes down what it is told, and then does something."""
+
+    def __init__(self, name: str, happened: list[str], then: Callable[[], None] = lambda: None) -> None:
+        self.name = name
+        self.happened = happened
+        self.then = then
+
+    def on_received(self, data: bytes, ancillary: Ancillary, now_ns: int) -> None:
+        self.happened.append(f"{self.name} {data.decode()}")
+        self.then()
+
+    def on_lost(self, error: OSError) -> None:
+        self.happened.append(f"{self.name} {type(error).__name__}")
+        self.then()
+
+    def close(self) -> None:
+        self.happened.append(f"{self.name} closed")
+
+
+@pytest.fixture
+def pairs() -> Iterator[list[Pair]]:
+    made = [socket.socketpair() for _ in range(3)]
+    for ours, _ in made:
+        ours.setblocking(False)
+    yield made
+    for pair in made:
+        for sock in pair:
+            sock.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+async def test_all_that_can_be_read_is_read_and_the_clocks_compared_before_anybody_is_told(pairs: list[Pair]) -> None:
+    happened: list[str] = []
+    readiness = Readiness(asyncio.get_running_loop(), Clock(happened))
+    unread: list[int] = []
+
+    def look() -> None:
+        for ours, _ in pairs:
+            with pytest.raises(BlockingIOError):
+                ours.recv(10)
+            unread.append(0)
+
+    for number, (ours, theirs) in enumerate(pairs):
+        readiness.watch(ours, Told(str(number), happened, look))
+        theirs.send(b"x")
+    await until(lambda: len(happened) == 4)
+    assert happened[0] == "compared" and sorted(happened[1:]) == ["0 x", "1 x", "2 x"] and len(unread) == 9
+    pairs[1][1].send(b"again")
+    await until(lambda: len(happened) == 6)
+    assert happened[4:] == ["compared", "1 again"]
+    readiness.close()
+
+
+async def test_who_is_unwatched_is_not_read_any_more(pairs: list[Pair]) -> None:
+    happened: list[str] = []
+    readiness = Readiness(asyncio.get_running_loop(), ReceiveClock())
+
+    def end_all() -> None:
+        for ours, _ in pairs:
+            readiness.unwatch(ours.fileno())
+
+    for number, (ours, theirs) in enumerate(pairs):
+        readiness.watch(ours, Told(str(number), happened, end_all))
+        theirs.send(b"x")
+    await until(lambda: len(happened) == 3)
+    for _, theirs in pairs:
+        theirs.send(b"more")
+    for _ in range(10):
+        await asyncio.sleep(0.001)
+    assert sorted(happened) == ["0 x", "1 x", "2 x"], "what was read before is told, and nothing else"
+    readiness.close()
+
+
+async def test_an_end_is_something_to_read_and_a_fault_of_one_reader_keeps_nobody_from_the_rest(
+    pairs: list[Pair],
+) -> None:
+    loop = asyncio.get_running_loop()
+    faults: list[object] = []
+    loop.set_exception_handler(lambda _loop, context: faults.append(context["exception"]))
+    readiness = Readiness(loop, ReceiveClock())
+    happened: list[str] = []
+
+    def fail() -> None:
+        raise RuntimeError("a fault of ours")
+
+    def stop(sock: socket.socket) -> Callable[[], None]:
+        return lambda: readiness.unwatch(sock.fileno())
+
+    (bad, bad_peer), (good, good_peer), (other, other_peer) = pairs
+    readiness.watch(bad, Told("bad", happened, fail))
+    readiness.watch(good, Told("good", happened, stop(good)))
+    readiness.watch(other, Told("other", happened, fail))
+    bad_peer.send(b"x")
+    good_peer.close()
+    other_peer.send(b"y")
+    await until(lambda: len(happened) == 3)
+    assert sorted(happened) == ["bad x", "good ", "other y"]
+    await until(lambda: len(faults) == 2)
+    assert [str(fault) for fault in faults] == ["a fault of ours"] * 2
+    readiness.close()
+
+
+async def test_a_fault_of_a_socket_is_told_to_its_reader() -> None:
+    happened: list[str] = []
+    readiness = Readiness(asyncio.get_running_loop(), ReceiveClock())
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listening,
+        socket.create_connection(listening.getsockname()) as sock,
+    ):
+        peer, _ = listening.accept()
+        sock.setblocking(False)
+        readiness.watch(sock, Told("it", happened, lambda: readiness.unwatch(sock.fileno())))
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        peer.close()
+        await until(lambda: bool(happened))
+        assert happened == ["it ConnectionResetError"]
+        readiness.close()
+
+
+async def test_closing_twice_leaves_no_descriptor(pairs: list[Pair]) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    readiness = Readiness(asyncio.get_running_loop(), ReceiveClock())
+    happened: list[str] = []
+    readiness.watch(pairs[0][0], Told("it", happened))
+    readiness.close()
+    readiness.close()
+    assert happened == ["it closed"]
+    readiness.unwatch(pairs[0][0].fileno())
+    assert len(os.listdir("/proc/self/fd")) == before

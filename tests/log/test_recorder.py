@@ -1,0 +1,140 @@
+"""The recorder: what it writes, what it answers, and a disk that fills up."""
+
+import asyncio
+import os
+import resource
+from pathlib import Path
+
+import orjson
+import pytest
+
+from workload_generator.log import format as log_format
+from workload_generator.log import frames
+from workload_generator.log import writer as log_module
+from workload_generator.log.recorder import LogFile, Recorder
+from workload_generator.log.records import ErrorKind, Phase, Result, Stamp
+from workload_generator.log.wire import BlockWriter
+
+SERVED = Result(
+    seq=0, phase=Phase.MEASURE, target=0, due_ns=0, start_ns=1000, status=200, dns_ns=0, connect_ns=0, tls_ns=0,
+    ttfb_ns=2_000_000, total_ns=2_100_000, bytes_read=5, cold=False, reused=True, retries=0, stamp=Stamp.USER,
+    segments=1, instance="pod", event_id=None, error=None, message=None,
+)  # fmt: skip
+START = {
+    "targets": ["http://a"],
+    "expected": [[200]],
+    "start": {"wall_ns": 10**18, "mono_ns": 0},
+    "progress": "none",
+    "view": {"title": "t", "total_ns": 10**9, "timeout": "30s"},
+    "header": {"schema": log_format.SCHEMA, "run_id": "r"},
+}
+
+
+def block(*results: Result) -> bytes:
+    writer = BlockWriter(lambda: None)
+    for result in results:
+        writer.add(result)
+    return writer.take()
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "a.log"
+
+
+def open_log(log: Path) -> int:
+    return os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+
+def events_of(log: Path) -> list[str]:
+    return [log_format.decode(line)["event"] for line in log.read_bytes().splitlines()]
+
+
+def test_lines_totals_and_trailer(log: Path) -> None:
+    recorder = Recorder(LogFile(open_log(log)))
+    assert recorder.handle(frames.START, orjson.dumps(START)) is None
+    dropped = SERVED._replace(seq=2, status=0, ttfb_ns=None, total_ns=None, error=ErrorKind.DROPPED, message="full")
+    unexpected = SERVED._replace(seq=1, status=503)
+    assert recorder.handle(frames.RESULTS, block(SERVED, unexpected, dropped)) is None
+    beat = {"line": {"time": "t", "started": 2}, "elapsed_ns": 1, "in_flight": 0, "phase": "measure"}
+    assert recorder.handle(frames.HEARTBEAT, orjson.dumps(beat)) is None
+    ((kind, payload),) = frames.FrameReader().feed(recorder.handle(frames.DRAIN, b"") or b"")
+    counts = orjson.loads(payload)["counts"]["measure"]
+    assert kind == frames.TOTALS
+    assert (counts["sent"], counts["ok"], counts["failed"], counts["dropped"]) == (2, 1, 1, 1)
+    assert counts["statuses"] == {"200": 1, "503": 1}
+    ttfb = orjson.loads(payload)["histograms"]["ttfb"]
+    assert (ttfb["served"], ttfb["beyond"]) == (1, 2), "a 503 and a drop are slower than any limit"
+    answer = recorder.handle(frames.FINISH, orjson.dumps({"verdict": "valid"})) or b""
+    assert [kind for kind, _ in frames.FrameReader().feed(answer)] == [frames.DONE]
+    docs = [log_format.decode(line) for line in log.read_bytes().splitlines()]
+    assert [doc["event"] for doc in docs] == ["run_started", *["request"] * 3, "progress", "run_finished"]
+    assert [doc["seq"] for doc in docs if doc["event"] == "request"] == [0, 1, 2]
+
+
+def test_done_is_said_when_the_trailer_is_on_the_disk(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", lambda fd: synced.append(os.fstat(fd).st_size))
+    recorder = Recorder(LogFile(open_log(log)))
+    recorder.handle(frames.START, orjson.dumps(START))
+    answer = recorder.handle(frames.FINISH, orjson.dumps({"verdict": "valid"}))
+    assert answer is not None and synced[-1:] == [log.stat().st_size]
+
+
+async def test_a_line_stands_behind_the_results_before_it(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_module, "_FLUSH_S", 60.0)
+    writer = log_module.Log(asyncio.get_running_loop(), log, open_log(log), lambda: None)
+    try:
+        writer.begin(START)
+        writer.add(SERVED)
+        writer.line(log_format.COLD_START, {"seq": 0})
+        writer.add(SERVED)
+        writer.heartbeat({"line": {"time": "t"}, "elapsed_ns": 1, "in_flight": 0, "phase": "measure"})
+        await writer.finish({"verdict": "valid"})
+    finally:
+        writer.close()
+    assert events_of(log) == ["run_started", "request", "cold_start", "request", "progress", "run_finished"]
+
+
+def test_the_core_is_offered_between_the_pieces_of_its_work_and_only_when_it_keeps_up(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offered: list[int] = []
+    monkeypatch.setattr(os, "sched_yield", lambda: offered.append(log.stat().st_size))
+    recorder = Recorder(LogFile(open_log(log)))
+    recorder.handle(frames.START, orjson.dumps(START))
+    before = log.stat().st_size
+    recorder.handle(frames.RESULTS, block(SERVED))
+    assert offered == []
+    recorder.offers_core = True
+    after = log.stat().st_size
+    recorder.handle(frames.RESULTS, block(SERVED))
+    assert before < after and offered == [after] * 3, "before it counts, formats and writes"
+
+
+def test_frames_arrive_in_any_pieces() -> None:
+    sent = [(frames.RESULTS, b"x" * 1000), (frames.DRAIN, b""), (frames.FINISH, b"{}")]
+    stream = b"".join(frames.frame(kind, payload) for kind, payload in sent)
+    reader = frames.FrameReader()
+    got = [each for at in range(0, len(stream), 7) for each in reader.feed(stream[at : at + 7])]
+    assert got == sent
+
+
+def test_a_full_disk_leaves_whole_lines_and_is_told_once(log: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    recorder = Recorder(LogFile(open_log(log)))
+    recorder.handle(frames.START, orjson.dumps(START))
+    blocks = [block(*[SERVED._replace(seq=n)] * 5) for n in range(10)]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
+    try:
+        answers = [recorder.handle(frames.RESULTS, each) for each in blocks]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    (answer,) = (each for each in answers if each)
+    ((kind, payload),) = frames.FrameReader().feed(answer)
+    assert kind == frames.FAILED
+    told = orjson.loads(payload)
+    data = log.read_bytes()
+    assert data.endswith(b"\n") and 3000 < len(data) <= 5000
+    assert all(log_format.decode(line) for line in data.splitlines())
+    assert (told["lines"], told["bytes"]) == (data.count(b"\n"), len(data))

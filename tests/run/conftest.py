@@ -1,0 +1,5 @@
+"""Runs go on the loop that runs in the pod."""
+
+from tests.engine.conftest import pytest_asyncio_loop_factories
+
+__all__ = ["pytest_asyncio_loop_factories"]

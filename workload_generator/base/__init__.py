@@ -1,0 +1,1 @@
+"""What every part uses: clocks, errors, histograms, the verdict, child processes. It imports nothing of ours."""

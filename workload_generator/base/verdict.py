@@ -1,0 +1,171 @@
+"""Whether a run measured the system or the generator.
+
+A run is `valid` unless one of the reasons below holds; each reason carries its figure. The closed loop has no schedule
+to miss and takes what CPU there is, so neither is held against it; cold-start rounds have no lag limit either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from workload_generator.base.clock import NS_PER_MS, NS_PER_US, format_duration
+from workload_generator.base.histogram import BEYOND, Histogram
+
+_ACHIEVED_SHARE = 0.99
+STALL_NS = 20 * NS_PER_MS
+"""An event loop that did not turn for longer than this has stalled."""
+
+_SHORT_OVERRUN_NS = 100 * NS_PER_MS  # one this short is a stall at the end, which is the lag's to judge
+_CPU_SHARE = 0.9
+_WAITED_SHARE = 0.05
+_STEAL_SHARE = 0.05
+_LEAST_LAG_LIMIT_US = 1000.0
+_LAG_SHARE_OF_TTFB = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`valid`, or `invalid` with the reasons."""
+
+    reasons: tuple[str, ...]
+
+    @property
+    def valid(self) -> bool:
+        """Whether nothing speaks against the figures."""
+        return not self.reasons
+
+    @property
+    def word(self) -> str:
+        """As log and database hold it."""
+        return "valid" if self.valid else "invalid"
+
+
+@dataclass(frozen=True, slots=True)
+class Strain:
+    """What the event loop and its machine went through while arrivals were sent. None: the kernel does not tell.
+
+    `cpu_ns` is the loop's own, `spun_ns` the part of it that went into waiting for deadlines; `stalls` counts the
+    turns of the loop that took longer than `STALL_NS`; `waited_ns` is how long it was ready to run and had no CPU;
+    `steal_share` is what the hypervisor took of all CPU time; `clock_stepped_ns` is by how much the wall clock was set.
+    """
+
+    elapsed_ns: int
+    cpu_ns: int
+    spun_ns: int = 0
+    stalls: int = 0
+    longest_stall_ns: int = 0
+    throttled_periods: int | None = None
+    throttled_ns: int | None = None
+    waited_ns: int | None = None
+    steal_share: float | None = None
+    clock_steps: int = 0
+    clock_stepped_ns: int = 0
+
+    @property
+    def cpu_share(self) -> float:
+        """Of one core, spinning aside."""
+        return (self.cpu_ns - self.spun_ns) / self.elapsed_ns if self.elapsed_ns else 0.0
+
+    @property
+    def waited_share(self) -> float:
+        """Of the time that passed."""
+        return (self.waited_ns or 0) / self.elapsed_ns if self.elapsed_ns else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a verdict is made from: the measured phase's counts, its distributions, and how the run ended.
+
+    `lag_limit_ns` is the experiment's own limit or None for the default; `mode` is `open`, `closed` or `cold-start`;
+    `stopped` says what ended the run before its time, or is None; `exhausted` counts the connections
+    that this machine had no descriptor, port or memory for; `late_ns` is by how much a shard missed the common start.
+    `length_ns` is the planned length of the measured time,
+    `overrun_ns` how long after its end the last arrival started.
+    """
+
+    mode: str
+    counts: Mapping[str, Any]
+    lag: Histogram
+    ttfb: Histogram
+    lag_limit_ns: int | None
+    user_set_max_in_flight: bool
+    max_in_flight: int
+    stopped: str | None
+    length_ns: int
+    strain: Strain
+    overrun_ns: int = 0
+    exhausted: int = 0
+    late_ns: int = 0
+
+
+def judge(evidence: Evidence) -> Verdict:
+    """The verdict on one run, every reason listed."""
+    reasons: list[str] = []
+    if evidence.stopped is not None:
+        reasons.append(evidence.stopped)
+    sent, dropped, planned = (evidence.counts[word] for word in ("sent", "dropped", "planned"))
+    if not sent and not evidence.stopped:
+        reasons.append("nothing was sent in the measure phase")
+    if evidence.late_ns:
+        reasons.append(f"started {_rounded(evidence.late_ns)} after the start that all shards share")
+    if evidence.exhausted:
+        reasons.append(f"this machine had no descriptor, port or memory for {evidence.exhausted:,} connections")
+    if evidence.mode == "open":
+        lag_limit_us = _lag_limit_us(evidence)
+        late_ns = evidence.overrun_ns if evidence.overrun_ns > max(_SHORT_OVERRUN_NS, lag_limit_us * NS_PER_US) else 0
+        share = sent / planned * evidence.length_ns / (evidence.length_ns + late_ns) if planned else 1.0
+        if share < _ACHIEVED_SHARE:
+            after = f", the last {_rounded(late_ns)} after the planned end" if late_ns else ""
+            reasons.append(f"achieved {share:.2%} of the planned rate (sent {sent:,} of {planned:,}{after})")
+        if dropped:
+            who, whose = ("target", "the experiment's") if evidence.user_set_max_in_flight else ("generator", "its own")
+            cap = evidence.max_in_flight
+            reasons.append(f"{who}: {dropped:,} arrivals were dropped at {whose} limit of {cap:,} requests in flight")
+        lag_p99 = evidence.lag.quantile_us(0.99)
+        if lag_p99 is not None and lag_p99 > lag_limit_us:
+            reasons.append(f"lag p99 {lag_p99 / 1000:.3f} ms is above the limit of {lag_limit_us / 1000:.3f} ms")
+    return Verdict((*reasons, *_strains(evidence.strain, closed=evidence.mode == "closed")))
+
+
+def _strains(strain: Strain, closed: bool) -> list[str]:
+    reasons: list[str] = []
+    if strain.cpu_share > _CPU_SHARE and not closed:
+        reasons.append(f"the event loop used {strain.cpu_share:.1%} of a core, more than {_CPU_SHARE:.0%}")
+    if strain.throttled_ns:
+        periods = f" in {strain.throttled_periods:,} periods" if strain.throttled_periods else ""
+        reasons.append(f"throttled by its cgroup's CPU limit for {_rounded(strain.throttled_ns)}{periods}")
+    if strain.stalls:
+        reasons.append(
+            f"the event loop stalled {strain.stalls:,} times for more than {_rounded(STALL_NS)}, "
+            f"at most {_rounded(strain.longest_stall_ns)}"
+        )
+    if strain.waited_share > _WAITED_SHARE and not closed:
+        reasons.append(
+            f"the event loop waited for a CPU {strain.waited_share:.1%} of the time, more than {_WAITED_SHARE:.0%}"
+        )
+    if strain.steal_share is not None and strain.steal_share > _STEAL_SHARE:
+        reasons.append(f"the hypervisor took {strain.steal_share:.1%} of the CPU time, more than {_STEAL_SHARE:.0%}")
+    if strain.clock_steps:
+        by = format_duration(round(strain.clock_stepped_ns / NS_PER_US) * NS_PER_US)
+        reasons.append(f"the wall clock was set {strain.clock_steps:,} times, by {by} in all")
+    return reasons
+
+
+def _lag_limit_us(evidence: Evidence) -> float:
+    if evidence.lag_limit_ns is not None:
+        return evidence.lag_limit_ns / 1000
+    median = evidence.ttfb.quantile_us(0.5)
+    if median is None or median == BEYOND:
+        return _LEAST_LAG_LIMIT_US
+    return max(_LEAST_LAG_LIMIT_US, _LAG_SHARE_OF_TTFB * median)
+
+
+def stopped_early(signal_name: str, elapsed_ns: int, planned_ns: int) -> str:
+    """The reason of a run that a signal ended."""
+    return f"stopped by {signal_name} after {_rounded(elapsed_ns)} of {_rounded(planned_ns)}"
+
+
+def _rounded(ns: int) -> str:
+    return format_duration(round(ns / NS_PER_MS) * NS_PER_MS)

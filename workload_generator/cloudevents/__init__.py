@@ -1,0 +1,1 @@
+"""CloudEvents over HTTP: encoding what is sent, decoding what is received."""

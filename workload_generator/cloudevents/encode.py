@@ -1,0 +1,170 @@
+"""CloudEvents as requests: what all events of a run share is encoded once, by the SDK; the rest is filled into holes.
+
+Rules:
+- an event's id is `<run id>-<seq>`, its `time` the start of its request, its `sequence` the number in twelve digits, so
+  that it sorts as text too (https://github.com/cloudevents/spec/blob/main/cloudevents/extensions/sequence.md)
+- the SDK builds one event, with marks where the holes are; a mark is random, so that no text of a user's is one
+- what changes seldom (the second, and with the number of digits the length) is filled in when it does, so that an event
+  costs one formatting of its number and its microseconds
+- data is text; in a template `${seq}`, `${id}` and `${time}` stand for the event's own
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from operator import itemgetter
+from typing import Any
+
+import orjson
+
+from workload_generator.base.clock import NS_PER_S, rfc3339
+from workload_generator.base.errors import UsageError
+
+BINARY, STRUCTURED = "binary", "structured"
+MODES = (BINARY, STRUCTURED)
+PLACEHOLDERS = ("seq", "id", "time")
+
+PLACEHOLDER = re.compile(r"\$\{([^}]*)\}")
+JSON_TYPE = re.compile(r"(application|text)/([a-zA-Z0-9.-]+\+)?json(;.*)?", re.DOTALL)
+
+_SEQ, _MICROSECOND = range(2)
+_SECOND = secrets.token_hex(12).encode()  # where the time up to its second goes, as text
+_TIME = "2000-01-01T00:00:00.123456Z"
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What the events of a run have in common. `data` is a template when `is_template`; None is no data."""
+
+    type: str
+    source: str
+    mode: str = BINARY
+    content_type: str | None = None
+    data: str | None = None
+    is_template: bool = False
+    attributes: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def has_json(self) -> bool:
+        """Whether the data is JSON: without a content type it is (CloudEvents 1.0, section 3.1.1)."""
+        return self.content_type is None or JSON_TYPE.fullmatch(self.content_type) is not None
+
+
+def data_of_size(size: int) -> str:
+    """JSON text of exactly `size` bytes: a string, since a benchmark's data means nothing."""
+    return '"' + "x" * (size - 2) + '"' if size > 1 else "0" * size
+
+
+class EventEncoder:
+    """Encodes the events of one run: `head(headers, length mark)` makes the request's head, and is called once.
+
+    `begin` has to be called before the first event: `offset_ns` is wall clock − monotonic clock.
+    """
+
+    def __init__(self, draft: Draft, id_prefix: str, head: Callable[[Mapping[str, str], int], bytes]) -> None:
+        id_mark, seq_mark, data_mark = (secrets.token_hex(12) for _ in range(3))
+        headers, body = _build(draft, id_mark, seq_mark, data_mark)
+        stamp = (_SECOND + b"%06dZ", _MICROSECOND)
+        number = (id_prefix.replace("%", "%%").encode() + b"%d", _SEQ)
+        holes = {id_mark.encode(): number, seq_mark.encode(): (b"%012d", _SEQ), _TIME.encode(): stamp}
+        data = (draft.data or "").encode()
+        if draft.is_template:
+            marks = {name: secrets.token_hex(12) for name in PLACEHOLDERS}
+            data = PLACEHOLDER.sub(lambda match: marks[match[1]], draft.data or "").encode()
+            holes |= {marks["id"].encode(): number, marks["time"].encode(): stamp}
+            holes[marks["seq"].encode()] = (b"%d", _SEQ)
+        if draft.mode == BINARY:
+            body = data
+        elif draft.has_json:
+            body = body.replace(orjson.dumps(data_mark), data)
+        else:
+            body = body.replace(orjson.dumps(data_mark), orjson.dumps(data.decode()))
+        length_mark = int(secrets.token_hex(7), 16) + 10**16  # a length that no body has
+        self._length_mark = str(length_mark).encode()
+        self._body, body_kinds = _with_holes(body, holes)
+        self._head, head_kinds = _with_holes(head(headers, length_mark), holes)
+        self._same = b"" if body_kinds else body  # copied as it is, however long
+        self._pick = _picker(head_kinds + body_kinds)
+        self._pick_body = _picker(body_kinds)
+        self._format = b""
+        self._offset_ns = 0
+        self._second = -1
+        self._lowest = self._limit = 0  # numbers with as many digits as the last one
+
+    def begin(self, offset_ns: int) -> None:
+        """Set where the wall clock stands."""
+        self._offset_ns = offset_ns
+
+    def encode(self, seq: int, start_ns: int) -> bytes:
+        """The whole request of event `seq` that starts at `start_ns` on the monotonic clock."""
+        second, rest_ns = divmod(start_ns + self._offset_ns, NS_PER_S)
+        if second != self._second or not self._lowest <= seq < self._limit:
+            self._turn(second, seq)
+        varying: bytes = self._format % self._pick((seq, rest_ns // 1000))
+        return varying + self._same
+
+    def _turn(self, second: int, seq: int) -> None:
+        """A second or another number of digits has begun."""
+        digits = len(str(seq))
+        self._second = second
+        self._lowest, self._limit = 10 ** (digits - 1) if digits > 1 else 0, 10**digits
+        text = rfc3339(second * NS_PER_S)[:20].encode()  # 2026-11-25T08:00:00.
+        body = b"" if self._same else self._body.replace(_SECOND, text)
+        length = len(self._same or body % self._pick_body((seq, 0)))
+        head = self._head.replace(_SECOND, text).replace(self._length_mark, b"%d" % length)
+        self._format = head + body
+
+
+def _with_holes(text: bytes, holes: Mapping[bytes, tuple[bytes, int]]) -> tuple[bytes, list[int]]:
+    """The text as a format, and what its holes take, in order."""
+    pattern = re.compile(b"|".join(map(re.escape, holes)))
+    kinds = [holes[match[0]][1] for match in pattern.finditer(text)]
+    return pattern.sub(lambda match: holes[match[0]][0], text.replace(b"%", b"%%")), kinds
+
+
+def _picker(kinds: list[int]) -> Callable[[tuple[int, int]], Any]:
+    return itemgetter(*kinds) if kinds else lambda _: ()
+
+
+def _build(draft: Draft, id_mark: str, seq_mark: str, data_mark: str) -> tuple[dict[str, str], bytes]:
+    """Headers and body of one event with marks in it, as the SDK encodes it. Raises UsageError."""
+    # Here, since it takes a tenth of a second to load, and only event mode needs it.
+    from cloudevents.core.bindings.http import to_binary_event, to_structured_event
+    from cloudevents.core.exceptions import CloudEventValidationError
+    from cloudevents.core.v1.event import CloudEvent
+
+    attributes: dict[str, Any] = {
+        "specversion": "1.0",
+        "id": id_mark,
+        "source": draft.source,
+        "type": draft.type,
+        "time": datetime(2000, 1, 1, 0, 0, 0, 123456, UTC),
+        "sequence": seq_mark,
+    }
+    if draft.content_type is not None and draft.data is not None:
+        attributes["datacontenttype"] = draft.content_type
+    attributes |= draft.attributes
+    try:
+        event = CloudEvent(attributes, None if draft.data is None else data_mark)
+    except CloudEventValidationError as error:
+        problems = [str(problem) for each in error.errors.values() for problem in each]
+        raise UsageError(f"no CloudEvent can be made: {'; '.join(problems)}") from None
+    _check_data(draft)
+    message = to_binary_event(event) if draft.mode == BINARY else to_structured_event(event)
+    return dict(message.headers), message.body
+
+
+def _check_data(draft: Draft) -> None:
+    if not draft.data or not draft.has_json:
+        return
+    samples = {"seq": "1", "id": "run-1", "time": _TIME}
+    text = PLACEHOLDER.sub(lambda match: samples[match[1]], draft.data) if draft.is_template else draft.data
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        if draft.mode == STRUCTURED:  # in binary mode data is any bytes; here it would break the whole event
+            raise UsageError(f"the event's data is not JSON, as its content type says: {error}") from None

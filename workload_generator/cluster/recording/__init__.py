@@ -1,1 +1,0 @@
-"""What `top` records of nodes and pods."""

@@ -1,1 +1,0 @@
-"""Scenarios, and a cluster as the platform of one."""

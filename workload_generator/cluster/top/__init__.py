@@ -1,0 +1,1 @@
+"""`kn-bench top`: usage of nodes and pods, recorded."""

@@ -1,0 +1,255 @@
+"""Where `top` writes: a SQLite database, or CSV files; a tick is there as a whole or not at all.
+
+Rules:
+- one `top` at a time writes to a folder
+- what is there is continued: tables of the original's get our columns, a line that a kill has torn is taken away
+- the database is in WAL mode while it is written, so that `combine` may read it meanwhile, and one file afterwards
+"""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import io
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Protocol
+
+from workload_generator.base.errors import BenchError, UsageError
+from workload_generator.base.usage_tables import TABLES, NodeSample, PodSample, Row, columns_of, schema_of
+from workload_generator.cluster.top.usage import Key
+
+DATABASE = "metrics.db"
+_BUSY_S = 30.0
+_TAIL_BYTES = 16 * 2**20
+_RECENT = timedelta(minutes=10)
+
+
+class Storage(Protocol):
+    """One open place. `write` may be called by any thread, by one at a time."""
+
+    def write(self, rows: Iterable[Row]) -> None:
+        """Store all of them, or none. Raises BenchError."""
+        ...
+
+    def last_samples(self, source: str) -> dict[Key, str]:
+        """The times of the samples of the last minutes that are there already."""
+        ...
+
+    def close(self) -> None:
+        """Everything is where it belongs. Raises BenchError."""
+        ...
+
+
+@contextmanager
+def open_storage(kind: str, folder: Path) -> Iterator[Storage]:
+    """`sqlite` or `csv` in `folder`, which is made when absent. Raises BenchError, UsageError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise UsageError(f"--output-dir {folder}: {error.strerror}") from None
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"--output-dir {folder}: another kn-bench top is writing there") from None
+        storage: Storage = Database(folder / DATABASE) if kind == "sqlite" else CsvFiles(folder)
+        try:
+            yield storage
+        finally:
+            storage.close()
+    finally:
+        os.close(lock)
+
+
+class Database:
+    """`metrics.db`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with _translated(path):
+            self._connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+        try:
+            self._prepare()
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def write(self, rows: Iterable[Row]) -> None:
+        """One transaction."""
+        with _translated(self._path):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                for kind, group in _grouped(rows).items():
+                    names = ", ".join(kind._fields)
+                    marks = ", ".join("?" * len(kind._fields))
+                    self._connection.executemany(f"INSERT INTO {TABLES[kind]} ({names}) VALUES ({marks})", group)
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    def last_samples(self, source: str) -> dict[Key, str]:
+        """By the index over time: only the last minutes are looked at."""
+        since = (datetime.now(UTC) - _RECENT).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        found: dict[Key, str] = {}
+        with _translated(self._path):
+            for table, names in (
+                ("node_metrics", "'', node_name, ''"),
+                ("pod_metrics", "namespace, pod_name, container_name"),
+            ):
+                for *key, sample in self._connection.execute(
+                    f"SELECT {names}, max(sample_timestamp) FROM {table} WHERE timestamp > ? AND source = ? "
+                    "AND sample_timestamp IS NOT NULL GROUP BY 1, 2, 3",
+                    (since, source),
+                ):
+                    found[key[0], key[1], key[2]] = sample
+        return found
+
+    def close(self) -> None:
+        """The write-ahead log goes into the database, unless someone is still reading."""
+        try:
+            self._connection.execute("PRAGMA busy_timeout = 1000")
+            self._connection.execute("PRAGMA journal_mode = DELETE")
+        except sqlite3.OperationalError:
+            return  # a reader is there: what is committed stays in the log beside it, and is read from there
+        finally:
+            self._connection.close()
+
+    def _prepare(self) -> None:
+        with _translated(self._path):
+            there = {name for (name,) in self._connection.execute("SELECT lower(name) FROM sqlite_schema")}
+            if "experiments" in there:
+                raise UsageError(
+                    f"{self._path} is a benchmark database, not one of metrics: choose another --output-dir"
+                )
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("PRAGMA synchronous = NORMAL")
+            self._connection.execute("BEGIN IMMEDIATE")
+            for table in TABLES.values():
+                if table not in there:
+                    for statement in schema_of(table):
+                        self._connection.execute(statement)
+                    continue
+                known = {row[1].lower() for row in self._connection.execute(f"PRAGMA table_info({table})")}
+                for name, (kind, needed) in columns_of(table).items():
+                    if name not in known and needed:
+                        raise UsageError(
+                            f"{self._path} is not a database of metrics: its table {table} has no column {name}"
+                        )
+                    if name not in known:
+                        self._connection.execute(f"ALTER TABLE {table} ADD COLUMN {name} {kind}")
+            self._connection.execute("COMMIT")
+
+
+class CsvFiles:
+    """A file for each table, with a header; a tick is one write to each."""
+
+    def __init__(self, folder: Path) -> None:
+        self._files: dict[type[Row], int] = {}
+        self._paths = {kind: folder / f"{table}.csv" for kind, table in TABLES.items()}
+        try:
+            for kind, path in self._paths.items():
+                _mend(path, kind._fields)
+                self._files[kind] = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+                if not os.fstat(self._files[kind]).st_size:
+                    _write_all(self._files[kind], _lines([kind._fields]))
+        except OSError as error:
+            self.close()
+            raise BenchError(f"cannot write to {folder}: {error.strerror}") from error
+        except BaseException:
+            self.close()
+            raise
+
+    def write(self, rows: Iterable[Row]) -> None:
+        """What belongs to a file is appended in one go, and taken back when it did not fit."""
+        before = {kind: os.fstat(file).st_size for kind, file in self._files.items()}
+        try:
+            for kind, group in _grouped(rows).items():
+                _write_all(self._files[kind], _lines(group))
+        except OSError as error:
+            for kind, size in before.items():
+                os.ftruncate(self._files[kind], size)
+            raise BenchError(f"cannot write to {self._paths[kind].parent}: {error.strerror}") from error
+
+    def last_samples(self, source: str) -> dict[Key, str]:
+        """From the end of the files."""
+        found: dict[Key, str] = {}
+        for kind in (NodeSample, PodSample):
+            with self._paths[kind].open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+                if file.tell():
+                    file.readline()  # the rest of a line
+                text = file.read().decode(errors="replace")
+            for values in csv.reader(io.StringIO(text)):
+                if len(values) != len(kind._fields) or values[-1] != source:
+                    continue
+                row = dict(zip(kind._fields, values, strict=True))
+                key = (
+                    ("", row["node_name"], "")
+                    if kind is NodeSample
+                    else (row["namespace"], row["pod_name"], row["container_name"])
+                )
+                found[key] = row["sample_timestamp"]
+        return found
+
+    def close(self) -> None:
+        """Close all files."""
+        for file in self._files.values():
+            os.close(file)
+        self._files.clear()
+
+
+def _grouped(rows: Iterable[Row]) -> Mapping[type[Row], list[Row]]:
+    groups: dict[type[Row], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(type(row), []).append(row)
+    return groups
+
+
+def _lines(rows: Iterable[Iterable[object]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()
+
+
+def _write_all(file: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(file, data) :]
+
+
+def _mend(path: Path, columns: tuple[str, ...]) -> None:
+    """Take away the end of a line that a kill has torn. Raises UsageError when the file is not one of ours."""
+    if not path.exists() or not path.stat().st_size:
+        return
+    with path.open("rb+") as file:
+        header = file.readline()
+        if header != _lines([columns]):
+            if not header.endswith(b"\n") and _lines([columns]).startswith(header):
+                file.truncate(0)
+                return
+            raise UsageError(f"{path} has other columns than {','.join(columns)}: choose another --output-dir")
+        end = file.seek(0, os.SEEK_END)
+        while end > len(header):
+            begin = max(len(header), end - 65536)
+            file.seek(begin)
+            newline = file.read(end - begin).rfind(b"\n")
+            if newline >= 0:
+                end = begin + newline + 1
+                break
+            end = begin
+        file.truncate(end)
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise BenchError(f"cannot use the database {path}: {error}") from error

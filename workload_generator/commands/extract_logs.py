@@ -1,0 +1,101 @@
+"""`kn-bench extract-logs`: logs and receipts out of a cluster's pods, into a folder for `kn-bench extract`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import DownloadColumn, Progress, SpinnerColumn, TextColumn, TransferSpeedColumn
+
+from workload_generator.base.errors import BenchError, UsageError
+from workload_generator.cluster.kubectl import Kubectl
+from workload_generator.cluster.pods import locations
+from workload_generator.cluster.pods.logs import LOG_FILES, RECEIPT_FILES, Copy, delete, fetch
+from workload_generator.cluster.pods.pod_run import LOGS
+from workload_generator.cluster.pods.sessions import Place, Pod
+from workload_generator.kube.client import Kube
+
+_RECEIPTS = "/data"
+
+
+def add_extract_logs(command: argparse.ArgumentParser) -> None:
+    """The command's flags."""
+    add = command.add_argument
+    add("--out", type=Path, default=Path("data/logs"), metavar="DIR", help="default: data/logs; what is there stays")
+    add("--delete", action="store_true", help="delete logs in the pods once their copies are checked and on disk")
+    add("--kubeconfig", type=Path, metavar="FILE", help="default: as kubectl finds it")
+    add("--context", metavar="NAME", help="of the kubeconfig; default: its current one")
+    command.set_defaults(command=_extract_logs)
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A pod, and what is fetched of it. Receipts are never deleted: their writer has them open."""
+
+    pod: Pod
+    folder: str
+    patterns: Sequence[str]
+    may_delete: bool
+
+
+def _extract_logs(options: argparse.Namespace) -> int:
+    kubectl = Kubectl(options.kubeconfig, options.context)
+    kubectl.check()
+    return asyncio.run(_copy_all(options, kubectl, Console(highlight=False)))
+
+
+async def _copy_all(options: argparse.Namespace, kubectl: Kubectl, console: Console) -> int:
+    failed = 0
+    async with await Kube.connect(options.kubeconfig, options.context) as kube:
+        sources = await _sources(kube)
+    if not sources:
+        raise UsageError(
+            f"nothing to fetch from: no pod of the generator runs in {locations.GENERATOR} or {locations.SHARDS}, "
+            f"and no event logger in {locations.EVENTING}"
+        )
+    for source in sources:
+        try:
+            failed += await _copy(source, Place(kubectl, locations.always(source.pod)), options, console)
+        except UsageError:
+            raise
+        except BenchError as error:
+            failed += 1
+            console.print(f"[red]failed[/] {source.pod}: {escape(str(error))}", soft_wrap=True)
+    return 1 if failed else 0
+
+
+async def _sources(kube: Kube) -> list[_Source]:
+    generators = await locations.running(kube, locations.GENERATOR, locations.GENERATOR_LABELS, locations.GENERATOR)
+    shards = await locations.running(kube, locations.SHARDS, locations.GENERATOR_LABELS, locations.GENERATOR)
+    loggers = await locations.running(kube, locations.EVENTING, locations.LOGGER_LABELS, locations.LOGGER)
+    logs = [_Source(pod, LOGS, LOG_FILES, may_delete=True) for pod in generators[:1] + shards]  # one volume of logs
+    return logs + [_Source(pod, _RECEIPTS, RECEIPT_FILES, may_delete=False) for pod in loggers[:1]]
+
+
+async def _copy(source: _Source, place: Place, options: argparse.Namespace, console: Console) -> int:
+    """One pod; how many files are not as asked."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(escape(str(source.pod)), total=None)
+        copies = await fetch(
+            place, source.folder, source.patterns, options.out, lambda size: progress.advance(task, size)
+        )
+    console.print(f"{source.pod}: {_summary(copies)}", soft_wrap=True)
+    if not options.delete or not source.may_delete:
+        return 0
+    kept = await delete(place, source.folder, options.out, copies)
+    console.print(f"{source.pod}: {len(copies) - len(kept)} deleted there", soft_wrap=True)
+    for name, why in kept.items():
+        console.print(f"[yellow]kept[/] {escape(name)}: {escape(why)}", soft_wrap=True)
+    return 0
+
+
+def _summary(copies: Sequence[Copy]) -> str:
+    fresh = [copy for copy in copies if copy.came]
+    size = sum(copy.came for copy in fresh)
+    return f"{len(copies)} files, {len(copies) - len(fresh)} of them here already; {size:,} bytes came, all checked"

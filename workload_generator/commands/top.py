@@ -1,0 +1,172 @@
+"""`kn-bench top`: what nodes, pods and functions do, recorded until a signal, and shown meanwhile."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import dataclasses
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+
+from workload_generator.base.errors import UsageError
+from workload_generator.base.usage_tables import KUBELET, METRICS
+from workload_generator.cluster.top import screen
+from workload_generator.cluster.top.recording import Plan, Top
+from workload_generator.cluster.top.storage import open_storage
+from workload_generator.commands.flags import as_in_a_file, go_bool
+from workload_generator.experiment.values import duration
+from workload_generator.kube.client import Kube
+
+_SOURCES = {"metrics": (METRICS,), "kubelet": (KUBELET,), "both": (METRICS, KUBELET)}
+_PLAIN_S, _LIVE_S = 60.0, 1.0
+_SHORTEST_S = 0.1
+_PATIENCE_S, _TIMEOUT_S = 2.0, 30.0
+
+
+def add_top(parser: argparse.ArgumentParser) -> None:
+    """The command's flags."""
+    parser.add_argument("--frequency", type=_seconds, default=5.0, metavar="S", help="seconds between polls; default 5")
+    parser.add_argument(
+        "--source",
+        choices=tuple(_SOURCES),
+        default="metrics",
+        help="the metrics API (default), the kubelets themselves, or both",
+    )
+    _add_bool(parser, "--nodes", "nodes; default true, unless only --pods is given")
+    _add_bool(parser, "--pods", "pods; default true, unless only --nodes is given")
+    _add_bool(parser, "--all-namespaces", "pods of all namespaces; the default without --namespace")
+    for name, text in (("--namespace", "only pods of these"), ("--ignore-namespace", "no pods of these")):
+        parser.add_argument(
+            name,
+            action="append",
+            type=_names,
+            default=[],
+            metavar="NAME[,…]",
+            help=f"{text} namespaces; may be repeated",
+        )
+    parser.add_argument("--storage", choices=("sqlite", "csv"), default="sqlite", help="metrics.db, or a file a table")
+    parser.add_argument(
+        "--output-dir", type=Path, default=Path("data"), metavar="DIR", help="made when absent; default: data"
+    )
+    parser.add_argument(
+        "--duration", type=as_in_a_file(duration), metavar="D", help="end after this; default: a signal"
+    )
+    parser.add_argument("--sort-by", choices=("cpu", "memory"), default="cpu", help="of the live table; default cpu")
+    parser.add_argument(
+        "--progress",
+        choices=("auto", "rich", "plain", "none"),
+        default="auto",
+        help="live tables on a terminal, else a line a minute, on stderr",
+    )
+    parser.add_argument("--kubeconfig", type=Path, metavar="FILE", help="default: as kubectl finds it")
+    parser.add_argument("--context", metavar="NAME", help="of the kubeconfig; default: its current one")
+    parser.set_defaults(command=_top)
+
+
+def _top(options: argparse.Namespace) -> int:
+    if options.nodes is None and options.pods is None:
+        options.nodes = options.pods = True
+    nodes = options.nodes if options.nodes is not None else not options.pods
+    pods = options.pods if options.pods is not None else not options.nodes
+    namespaces = tuple(dict.fromkeys(name for names in options.namespace for name in names))
+    ignored = frozenset(name for names in options.ignore_namespace for name in names)
+    if not nodes and not pods:
+        raise UsageError("--nodes=false --pods=false: there is nothing left to record")
+    if options.all_namespaces and namespaces:
+        raise UsageError("--all-namespaces and --namespace exclude each other")
+    if both := ignored & set(namespaces):
+        raise UsageError(f"--namespace and --ignore-namespace both name {', '.join(sorted(both))}")
+    if options.duration is not None and options.duration <= 0:
+        raise UsageError("--duration has to be longer than zero")
+    duration_s = None if options.duration is None else options.duration / 1e9
+    plan = Plan(options.frequency, _SOURCES[options.source], nodes, pods, namespaces, ignored, duration_s)
+    return asyncio.run(_record(options, plan))
+
+
+async def _record(options: argparse.Namespace, plan: Plan) -> int:
+    stop, received = asyncio.Event(), [0]
+
+    def on_signal(number: int) -> None:
+        received[0] = number
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, on_signal, number)
+    console = Console(stderr=True, highlight=False)
+    kube = await Kube.connect(
+        options.kubeconfig, options.context, patience_s=min(_PATIENCE_S, plan.period_s / 2), timeout_s=_TIMEOUT_S
+    )
+    async with kube:
+        if options.all_namespaces is False and not plan.namespaces:
+            plan = dataclasses.replace(plan, namespaces=(kube.access.namespace,))
+        with open_storage(options.storage, options.output_dir) as storage:
+            top = Top(
+                kube, plan, storage, lambda text: console.print(f"kn-bench top: {text}", soft_wrap=True, markup=False)
+            )
+            async with _shown(top, options, console):
+                await top.run(stop)
+    counts = top.counts
+    if options.progress != "none":
+        samples = f"{counts.nodes:,} samples of nodes, {counts.pods:,} of pods"
+        rest = f"{counts.changes:,} changes, {counts.gaps:,} gaps"
+        console.print(f"stored in {options.output_dir}: {samples}, {rest}", soft_wrap=True)
+    return 128 + received[0] if received[0] else 0
+
+
+@contextlib.asynccontextmanager
+async def _shown(top: Top, options: argparse.Namespace, console: Console) -> AsyncIterator[None]:
+    """The live tables, or a line now and then."""
+    kind = options.progress
+    if kind == "auto":
+        kind = "rich" if console.is_terminal else "plain"
+    if kind == "none":
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        live = stack.enter_context(Live(console=console, auto_refresh=False)) if kind == "rich" else None
+
+        async def show() -> None:
+            while True:
+                await asyncio.sleep(_PLAIN_S if live is None else _LIVE_S)
+                seen = await top.in_the_writer(lambda: screen.look(top.seen, options.sort_by))
+                if live is None:
+                    console.print(screen.status(seen, top.counts, top.pollers), soft_wrap=True)
+                else:
+                    drawn = screen.draw(seen, top.counts, top.pollers, top.around.nodes, console.height)
+                    live.update(drawn, refresh=True)
+
+        task = asyncio.create_task(show())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+
+def _add_bool(parser: argparse.ArgumentParser, name: str, text: str) -> None:
+    parser.add_argument(name, nargs="?", const=True, default=None, type=go_bool, metavar="true|false", help=text)
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise argparse.ArgumentTypeError(f"{text!r} has an empty name")
+    return names
+
+
+def _seconds(text: str) -> float:
+    """Seconds, with or without their unit (`5`, `0.5`, `5s`)."""
+    try:
+        seconds = float(text.removesuffix("s"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds, such as 5") from None
+    if not _SHORTEST_S <= seconds <= 86_400:
+        raise argparse.ArgumentTypeError(f"{text} is not between {_SHORTEST_S:g} and 86400 seconds")
+    return seconds

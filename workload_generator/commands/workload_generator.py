@@ -1,0 +1,174 @@
+"""The `workload-generator` command: flags as the original's users know them, exit codes as README.md lists them.
+
+What the flags ask for is loaded when they are read: `--help` loads no models, `--check` no engine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+from pathlib import Path
+
+from workload_generator import __version__
+from workload_generator.base.clock import NS_PER_S, NS_PER_US
+from workload_generator.base.errors import BenchError
+from workload_generator.base.standard_streams import complain, open_standard_streams
+from workload_generator.commands.flags import MOST_PROCESSES, go_bool, log_prefix, value
+
+DEV_URL = "http://localhost:8080"
+LOG_DIR = "/logs"
+
+_AUTO = "auto"
+_MOST_SHARDS = 100_000
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return prepare(argv)()
+
+
+def prepare(argv: Sequence[str] | None = None) -> Callable[[], int]:
+    """Read the flags and load everything that they ask for; what is returned does it, and returns the exit code.
+
+    A signal between the two finds nothing that is still to be loaded, and nothing that is to be cleaned up.
+    """
+    open_standard_streams()
+    options = make_parser().parse_args([_go_style(word) for word in (sys.argv[1:] if argv is None else argv)])
+    command = _command(options)
+
+    def guarded() -> int:
+        try:
+            return command()
+        except BenchError as error:
+            complain("workload-generator", str(error))
+            return error.exit_code
+
+    return guarded
+
+
+def _command(options: argparse.Namespace) -> Callable[[], int]:
+    """What the flags ask for, loaded."""
+    if options.serve:
+        from workload_generator.run.serve import serve
+
+        return lambda: serve(Path(options.log_dir or LOG_DIR), options.event)
+    if options.self_test:
+        from workload_generator.run.execute import show_self_test
+
+        return lambda: show_self_test(options.output)
+    elsewhere = options.dev_url or (DEV_URL if options.dev else None)
+    if options.event:  # what only some runs need: they would load it themselves, when a signal can be lost there
+        import cloudevents.core.bindings.http  # noqa: F401
+    if options.check:
+        from workload_generator.run.job import check
+
+        return lambda: check(options, elsewhere)
+    if options.cold_start:
+        import workload_generator.coldstart.connect  # noqa: F401
+    from workload_generator.run.execute import run
+
+    return lambda: run(options, elsewhere)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command's flags."""
+    parser = argparse.ArgumentParser(
+        prog="workload-generator",
+        description="Sends an experiment's requests on schedule and logs what became of each.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--config", metavar="FILE", default="config.yaml", help="a path, or the name of a bundled experiment")
+    add(
+        "--rps",
+        type=value("rps"),
+        metavar="N",
+        help="replaces the file's requestsPerSecond; 0 is the closed loop",
+    )
+    add(
+        "--duration",
+        type=value("positive_duration"),
+        metavar="D",
+        help="replaces the file's duration (90s, 10m, 1h30m)",
+    )
+    add("--prefix", type=log_prefix, metavar="P", default="workload-generator", help="prefix of the log's name")
+    add("--log-dir", metavar="DIR", help="default: the file's store.logDirPath, then /logs")
+    _add_bool(parser, "--cold-start", "visit the targets one after the other, a round every 1/rps seconds")
+    _add_bool(parser, "--event", "send CloudEvents to $K_SINK, each with an id of its own")
+    _add_bool(parser, "--ping", "one request to each target first, with its timings")
+    _add_bool(parser, "--dev", f"send everything to {DEV_URL}, with the target's host in the Host header")
+    add("--dev-url", type=value("server_url"), metavar="URL", help="as --dev, but to this address")
+    add(
+        "--seed",
+        type=value("whole"),
+        metavar="N",
+        help="default: the file's, else drawn; it is in the log",
+    )
+    add("--processes", type=_processes, metavar="N|auto", default=1, help="worker processes, each with a shard")
+    add("--shard", type=_shard, metavar="I/N", help="this pod's share of a run; I defaults to $JOB_COMPLETION_INDEX")
+    add("--start-at", type=_moment, metavar="TIME", help="when all shards begin: RFC 3339, or seconds since the epoch")
+    add("--run-id", type=_run_id, metavar="ID", help="the same for all shards of a run; default: drawn")
+    _add_bool(parser, "--precise", "spin for the last 250 µs before each deadline: takes up to a whole core")
+    add("--progress", choices=("auto", "rich", "plain", "none"), default="auto", help="the live view on stderr")
+    add("--output", choices=("text", "json"), default="text", help="the summary on stdout")
+    _add_bool(parser, "--check", "validate the experiment and print the resolved schedule; send nothing")
+    _add_bool(parser, "--serve", "stay up for runs that exec triggers: /healthz, /readyz, /metrics on $PORT (8080)")
+    _add_bool(parser, "--self-test", "ten seconds against a server of our own: what this machine can be trusted with")
+    add("--version", action="version", version=f"workload-generator {__version__}")
+    return parser
+
+
+def _add_bool(parser: argparse.ArgumentParser, name: str, text: str) -> None:
+    parser.add_argument(name, nargs="?", const=True, default=False, type=go_bool, metavar="true|false", help=text)
+
+
+def _go_style(word: str) -> str:
+    """Go's flag package takes `-config` for `--config`, and so do we."""
+    return f"-{word}" if word.startswith("-") and not word.startswith("--") and len(word) > 2 else word
+
+
+def _processes(text: str) -> int | None:
+    if text == _AUTO:
+        return None
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MOST_PROCESSES:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither {_AUTO} nor a number from 1 to {MOST_PROCESSES}")
+    return int(text)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    index, slash, count = text.rpartition("/")
+    if not index:
+        index = os.environ.get("JOB_COMPLETION_INDEX", "")
+        if not index:
+            raise argparse.ArgumentTypeError(f"{text!r} names no shard, and JOB_COMPLETION_INDEX is not set: write I/N")
+    numbers = [int(word) if word.isascii() and word.isdigit() else -1 for word in (index, count)]
+    if not 0 <= numbers[0] < numbers[1] <= _MOST_SHARDS:
+        raise argparse.ArgumentTypeError(f"{index}/{count} is no shard: I/N with 0 <= I < N, such as 0/3")
+    return numbers[0], numbers[1]
+
+
+def _moment(text: str) -> int:
+    try:
+        return int(Fraction(text) * NS_PER_S)
+    except (ValueError, ZeroDivisionError):
+        pass
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no time: write 2026-11-25T08:00:00Z, or seconds since the epoch"
+        ) from None
+    if moment.tzinfo is None:
+        raise argparse.ArgumentTypeError(f"{text!r} has no time zone: write Z behind it for UTC")
+    return int((moment - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(microseconds=1)) * NS_PER_US
+
+
+def _run_id(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", text):
+        raise argparse.ArgumentTypeError(f"{text!r}: letters, digits, dots, hyphens and underscores, 63 at most")
+    return text

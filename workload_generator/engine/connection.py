@@ -1,0 +1,496 @@
+"""One TCP connection and the exchange that runs on it: sockets and TLS around the sans-I/O protocol.
+
+Rules:
+- the first byte is stamped before anything else happens to it
+- reading is registered as long as the connection lives, so that an idle connection's end is seen when it comes
+- a connection reports to its engine exactly once for each exchange: `completed` or `failed`
+- what is readable is read until there is no more, as long as the response is incomplete: after a reset the event loop
+  calls a reader once and never again
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import ssl
+from typing import Any
+
+from workload_generator.base.clock import monotonic_ns
+from workload_generator.engine.endpoint import Origin
+from workload_generator.engine.exchange import Exchange, Failure, Owner, State
+from workload_generator.engine.http1 import BodyError, ProtocolError, ResponseReader
+from workload_generator.engine.resolver import Address, Answer
+from workload_generator.engine.response_cache import response_of
+from workload_generator.engine.timestamps import ANCILLARY_BYTES, Ancillary, segments_received, stamp_receipts
+from workload_generator.engine.tls import TlsSession, fault_of
+from workload_generator.log.records import ErrorKind, Opening, Response
+
+_READ_BYTES = 64 * 1024
+_MOST_READERS = 1024  # full readers that are kept for the next response
+_SEGMENTS_PROBE = 32
+_MOST_READS = 16  # in one go, so that one large response cannot keep the loop from the others
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM}
+
+_CONNECT_KINDS = {
+    errno.ECONNREFUSED: ErrorKind.CONNECT_REFUSED,
+    errno.ETIMEDOUT: ErrorKind.CONNECT_TIMEOUT,
+    errno.ECONNRESET: ErrorKind.RESET,
+}
+
+
+# On the hot path a global is cheaper than an enum's member.
+_ACTIVE, _IDLE = State.ACTIVE, State.IDLE
+
+
+class Connection:
+    """A socket of ours, from the look-up of its name to its end; at most one exchange at a time."""
+
+    __slots__ = (
+        "_addresses",
+        "_fd",
+        "_first_ns",
+        "_mark_ns",
+        "_opening",
+        "_owner",
+        "_pending",
+        "_reader",
+        "_segments",
+        "_sock",
+        "_kernel",
+        "_tls",
+        "_writing",
+        "exchange",
+        "origin",
+        "state",
+    )
+
+    def __init__(self, owner: Owner, origin: Origin) -> None:
+        self._owner = owner
+        self.origin = origin
+        self.state = State.RESOLVING
+        self.exchange: Exchange | None = None
+        self._opening = _NO_OPENING
+        self._sock: Any = None  # socket.socket; not spelled out, since None must not be checked for each request
+        self._fd = -1
+        self._tls: TlsSession | None = None
+        self._addresses: list[Address] | None = None
+        self._pending = b""
+        self._writing = False
+        self._mark_ns = 0
+        self._segments = 0
+        # For the response, once its first piece is with the full reader
+        self._reader: ResponseReader | None = None
+        self._first_ns: int | None = None
+        self._kernel = False
+
+    # Opening
+
+    def open(self, opening: Opening, exchange: Exchange | None = None) -> None:
+        """Connect, and send the exchange's request when there is one."""
+        self._opening = opening
+        if exchange is not None:
+            self.exchange = exchange
+            exchange.connection = self
+            exchange.opening = opening
+        self._mark_ns = monotonic_ns()
+        known = self._owner.resolver.cached(self.origin.host, self.origin.port)
+        if known is not None:
+            opening.dns_ns = 0
+            self._connect(known)
+        else:
+            self._owner.resolver.resolve(self.origin.host, self.origin.port, self._on_answer)
+
+    def _on_answer(self, answer: Answer) -> None:
+        if self.state is not State.RESOLVING:
+            return  # timed out or cancelled meanwhile
+        if isinstance(answer, OSError):
+            self._fail(ErrorKind.DNS, f"{self.origin.host}: {answer.strerror or answer}")
+            return
+        dns_ns = self._opening.dns_ns = monotonic_ns() - self._mark_ns
+        self._mark_ns += dns_ns
+        self._connect(answer)
+
+    def _connect(self, addresses: list[Address]) -> None:
+        self.state = State.CONNECTING
+        self._addresses = list(addresses)
+        self._try_next_address()
+
+    def _try_next_address(self) -> None:
+        assert self._addresses
+        address = self._addresses.pop(0)
+        try:
+            sock = socket.socket(address.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        except OSError as error:
+            self._on_connect_error(error.errno or 0)
+            return
+        self._sock, self._fd = sock, sock.fileno()
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        stamp_receipts(sock)
+        try:
+            code = sock.connect_ex(address.sockaddr)
+        except OSError as error:  # an address that the family cannot express
+            code = error.errno or errno.EADDRNOTAVAIL
+        if code == 0:
+            self._on_connected()
+        elif code in (errno.EINPROGRESS, errno.EAGAIN):
+            self._owner.loop.add_writer(self._fd, self._on_connect_ready)
+            self._writing = True
+        else:
+            self._on_connect_error(code)
+
+    def _on_connect_ready(self) -> None:
+        assert self._sock is not None
+        self._stop_writing()
+        code = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            self._on_connect_error(code)
+        else:
+            self._on_connected()
+
+    def _on_connect_error(self, code: int) -> None:
+        self._release_socket()
+        if self._addresses:
+            self._try_next_address()
+            return
+        kind = _CONNECT_KINDS.get(code, ErrorKind.OTHER)
+        self._fail(kind, f"connect to {self.origin}: {os.strerror(code)}", ours=code in _EXHAUSTED)
+
+    def _on_connected(self) -> None:
+        self._addresses = None
+        now_ns = monotonic_ns()
+        self._opening.connect_ns = now_ns - self._mark_ns
+        self._mark_ns = now_ns
+        self._owner.readiness.watch(self._sock, self)
+        if self.origin.tls is None:
+            self._opening.tls_ns = 0
+            self._on_open()
+            return
+        self.state = State.HANDSHAKE
+        self._tls = TlsSession(self.origin.tls, self.origin.host)
+        self._shake_hands(b"")
+
+    def _shake_hands(self, received: bytes) -> None:
+        tls = self._tls
+        assert tls is not None
+        try:
+            done = tls.shake_hands(received)
+        except (ssl.SSLError, ssl.CertificateError, ValueError) as error:
+            with contextlib.suppress(OSError):  # the alert is for the server's log; ours has the error
+                self._sock.send(tls.to_send())
+            self._fail(ErrorKind.TLS, fault_of(error))
+            return
+        self._send(tls.to_send())
+        if done and self.state is State.HANDSHAKE:
+            now_ns = monotonic_ns()
+            self._opening.tls_ns = now_ns - self._mark_ns
+            self._segments = segments_received(self._sock)
+            self._on_open()
+            self._on_encrypted(b"", (), now_ns)  # what came with the end of the handshake
+
+    def _on_open(self) -> None:
+        exchange = self.exchange
+        if exchange is not None:
+            self.send_request(exchange)
+            return
+        self.state = State.IDLE
+        self._owner.opened(self)
+
+    # Requests
+
+    def send_request(self, exchange: Exchange) -> None:
+        """Send the request of `exchange` on this connection, which is open and idle."""
+        self.exchange = exchange
+        exchange.connection = self
+        self.state = _ACTIVE
+        endpoint = exchange.endpoint
+        if endpoint.method == "HEAD":
+            self._begin_reading(exchange)  # what the memo knows answers other methods
+        events = endpoint.events
+        data = endpoint.request if events is None else events.encode(exchange.arrival.seq, exchange.start_ns)
+        self._send(data if self._tls is None else self._tls.encrypt(data))
+
+    def _send(self, data: bytes) -> None:
+        if self._writing:
+            self._pending += data
+            return
+        sock = self._sock
+        if sock is None or not data:
+            return
+        try:
+            sent: int = sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            if self.state is State.ACTIVE:
+                # An early answer (413, say) may be waiting: reading tells it, or that there is none.
+                self._owner.loop.call_soon(self._read_on)
+                return
+            self.on_lost(error)
+            return
+        if sent < len(data):
+            self._pending = data[sent:]
+            self._writing = True
+            self._owner.loop.add_writer(self._fd, self._on_writable)
+
+    def _on_writable(self) -> None:
+        data, self._pending = self._pending, b""
+        self._stop_writing()
+        self._send(data)
+
+    # Responses
+
+    def on_received(self, data: bytes, ancillary: Ancillary, now_ns: int) -> None:
+        """See `readiness.Reader`."""
+        if self.state is _ACTIVE and self._reader is None and self._tls is None:
+            response = self._owner.memo.get(data)  # mostly it is a whole response that is known by its bytes
+            if response is not None:
+                self._on_known(response, ancillary, now_ns)
+                return
+        if self._sock is not None and not self._on_data(data, ancillary, now_ns):
+            readiness = self._owner.readiness
+            if len(data) == readiness.first_read_bytes:
+                readiness.expect_more()
+            self._read_on()
+
+    def _on_known(self, response: Response, ancillary: Ancillary, now_ns: int) -> None:
+        """A whole response, known by its bytes."""
+        owner, exchange = self._owner, self.exchange
+        assert exchange is not None
+        arrived_ns = owner.clock.arrived_ns(ancillary, now_ns)
+        kernel = True
+        if arrived_ns is None or arrived_ns < exchange.start_ns:  # before we asked: the answer to something else
+            if now_ns < exchange.start_ns:
+                self._on_stray()
+                return
+            arrived_ns, kernel = now_ns, False
+        if owner.counts_segments or self._segments % _SEGMENTS_PROBE == 0:
+            segments = self._count_segments()
+        else:
+            segments = 1
+            self._segments += 1
+        self.exchange = None
+        if self._pending:
+            self.close()
+        else:
+            self.state = _IDLE
+        owner.completed(self, exchange, response, arrived_ns, arrived_ns, kernel, segments)
+
+    def _read_on(self) -> None:
+        """Read until there is nothing more for now, or others have to have their turn."""
+        for _ in range(_MOST_READS):
+            if self._sock is None or self._read():
+                return
+        self._owner.loop.call_soon(self._read_on)
+
+    def _read(self) -> bool:
+        """Read once. Whether there is nothing more to read for now."""
+        try:
+            data, ancillary, _flags, _address = self._sock.recvmsg(_READ_BYTES, ANCILLARY_BYTES)
+        except BlockingIOError:
+            return True
+        except OSError as error:
+            self.on_lost(error)
+            return True
+        now_ns = monotonic_ns()
+        self._owner.clock.compare()
+        return self._on_data(data, ancillary, now_ns)
+
+    def _on_data(self, data: bytes, ancillary: Ancillary, now_ns: int) -> bool:
+        """What a read brought. Whether there is nothing more to read for now."""
+        if self.state is _ACTIVE and self._tls is None and data:
+            return self._on_plain(data, ancillary, now_ns)
+        return self._on_other(data, ancillary, now_ns)
+
+    def _on_other(self, data: bytes, ancillary: Ancillary, now_ns: int) -> bool:
+        """What is not a part of a plain response. Whether there is nothing more to read for now."""
+        if not data:
+            self._on_end(now_ns)
+        elif self.state is State.IDLE:
+            self._on_idle_data(data)
+        elif self.state is State.HANDSHAKE:
+            self._shake_hands(data)
+        else:
+            return self._on_encrypted(data, ancillary, now_ns)
+        return self.state is State.IDLE
+
+    def _on_encrypted(self, data: bytes, ancillary: Ancillary, now_ns: int) -> bool:
+        assert self._tls is not None
+        try:
+            plain, ended = self._tls.decrypt(data)
+        except ssl.SSLError as error:
+            self._fail(ErrorKind.TLS, fault_of(error))
+            return True
+        self._send(self._tls.to_send())
+        done = False
+        if plain and self.state is State.ACTIVE:
+            done = self._on_plain(plain, ancillary, now_ns)
+        if ended and self.state in (State.ACTIVE, State.IDLE):
+            self._on_end(now_ns)
+        return done
+
+    def _on_idle_data(self, data: bytes) -> None:
+        if self._tls is not None:  # session tickets and key updates come when they like
+            with contextlib.suppress(ssl.SSLError):
+                plain, ended = self._tls.decrypt(data)
+                self._send(self._tls.to_send())
+                if not plain and not ended:
+                    self._segments = segments_received(self._sock)
+                    return
+        self._owner.ended(self)
+        self.close()
+
+    def _on_plain(self, data: bytes, ancillary: Ancillary, now_ns: int) -> bool:
+        """A piece of the response. Whether its exchange is over."""
+        owner, exchange = self._owner, self.exchange
+        assert exchange is not None
+        if self._reader is None:
+            response = owner.memo.get(data)
+            if response is not None:
+                self._on_known(response, ancillary, now_ns)
+                return True
+        arrived_ns = owner.clock.arrived_ns(ancillary, now_ns)
+        kernel = True
+        if arrived_ns is None or arrived_ns < exchange.start_ns:
+            if now_ns < exchange.start_ns:
+                self._on_stray()
+                return True
+            arrived_ns, kernel = now_ns, False
+        return self._on_piece(exchange, data, arrived_ns, kernel)
+
+    def _on_stray(self) -> None:
+        """What came was read while the connection was idle; only then was it taken for the exchange it has now."""
+        self._fail(ErrorKind.RESET, "the server had sent something before it was asked")
+
+    def _on_piece(self, exchange: Exchange, data: bytes, arrived_ns: int, kernel: bool) -> bool:
+        """A piece that the memo does not know, for the full reader."""
+        reader = self._reader or self._begin_reading(exchange)
+        if self._first_ns is None:
+            self._first_ns, self._kernel = arrived_ns, kernel
+        whole = not reader.heard
+        try:
+            complete = reader.feed(data)
+        except ProtocolError as error:
+            self._fail(ErrorKind.PROTOCOL, str(error))
+            return True
+        except BodyError as error:
+            self._fail(ErrorKind.BODY, str(error))
+            return True
+        if not reader.started:
+            self._first_ns = None  # only interim responses so far: the status line that counts is still to come
+        if not complete:
+            return False
+        response = response_of(reader)
+        if whole and exchange.endpoint.method != "HEAD":
+            self._owner.memo.learn(data, response)
+        self._complete(exchange, response, self._first_ns or arrived_ns, arrived_ns, self._kernel)
+        return True
+
+    def _count_segments(self) -> int:
+        """Segments of the response that has just ended, 0 when the kernel does not tell.
+
+        Asking costs a tenth of a request. As long as no response had more than one segment, responses that are known
+        by heart are taken to have one, and only some are asked about: the count is the connection's, so that one that
+        was missed shows with the next question, and from then on every response is asked about.
+        """
+        received = segments_received(self._sock)
+        number, self._segments = received - self._segments, received
+        if number > 1:
+            self._owner.counts_segments = True
+        return max(0, number)
+
+    def _begin_reading(self, exchange: Exchange) -> ResponseReader:
+        readers = self._owner.readers
+        reader = self._reader = readers.pop() if readers else ResponseReader()
+        reader.start(exchange.endpoint.method)
+        self._first_ns = None
+        return reader
+
+    def _end_reading(self) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            if not reader.keep_alive or len(self._owner.readers) >= _MOST_READERS:
+                reader.close()  # its parser stands somewhere within what nobody will read
+            if len(self._owner.readers) < _MOST_READERS:
+                self._owner.readers.append(reader)
+
+    def _complete(self, exchange: Exchange, response: Response, first_ns: int, last_ns: int, kernel: bool) -> None:
+        segments = self._count_segments()
+        self.exchange = None
+        self._end_reading()
+        if response.keep_alive and not self._pending:
+            self.state = _IDLE
+        else:
+            self.close()
+        self._owner.completed(self, exchange, response, first_ns, last_ns, kernel, segments)
+
+    # Ends
+
+    def _on_end(self, now_ns: int) -> None:
+        reader = self._reader
+        if self.state is State.IDLE:
+            self._owner.ended(self)
+            self.close()
+        elif self.state is State.HANDSHAKE:
+            self._fail(ErrorKind.TLS, "the server closed the connection during the TLS handshake")
+        elif reader is None or not reader.started:
+            self._fail(ErrorKind.RESET, "the server closed the connection without a response")
+        elif reader.at_eof():
+            exchange = self.exchange
+            assert exchange is not None and self._first_ns is not None
+            self._complete(exchange, response_of(reader), self._first_ns, now_ns, self._kernel)
+        elif reader.head_complete:
+            self._fail(ErrorKind.BODY, "the server closed the connection within the body")
+        else:
+            self._fail(ErrorKind.RESET, "the server closed the connection within the response's head")
+
+    def on_lost(self, error: OSError) -> None:
+        """The socket has failed."""
+        reader = self._reader
+        if self.state is State.IDLE:
+            self._owner.ended(self)
+            self.close()
+        elif reader is not None and reader.started and reader.head_complete and self.state is State.ACTIVE:
+            self._fail(ErrorKind.BODY, f"{error.strerror} while reading the body")
+        else:
+            self._fail(ErrorKind.RESET, f"{error.strerror} while {self.state.value}")
+
+    def abort(self, kind: ErrorKind, message: str) -> None:
+        """End the exchange from outside: it took too long, or the run is over."""
+        self._fail(kind, message)
+
+    def close(self) -> None:
+        """End the connection; nothing is reported."""
+        self.state = State.CLOSED
+        self._release_socket()
+        self._end_reading()
+
+    def _fail(self, kind: ErrorKind, message: str, ours: bool = False) -> None:
+        exchange, reader = self.exchange, self._reader
+        self.exchange = None
+        failure = Failure(kind, message, ours)
+        if reader is not None:
+            response = response_of(reader) if reader.head_complete else None
+            failure = Failure(kind, message, ours, reader.heard, self._first_ns, self._kernel, response)
+        self.close()
+        self._owner.failed(self, exchange, failure)
+
+    def _stop_writing(self) -> None:
+        if self._writing:
+            self._owner.loop.remove_writer(self._fd)
+            self._writing = False
+
+    def _release_socket(self) -> None:
+        sock = self._sock
+        if sock is None:
+            return
+        try:
+            self._stop_writing()
+            self._owner.readiness.unwatch(self._fd)
+        finally:
+            self._sock, self._fd, self._pending = None, -1, b""
+            sock.close()
+
+
+_NO_OPENING = Opening()  # what a connection has before it is opened; nobody writes to it

@@ -1,0 +1,83 @@
+"""Idle connections, last in first out, within the limits that Go's transport has and the experiment names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from workload_generator.engine.connection import Connection
+    from workload_generator.engine.endpoint import Origin
+
+
+class Pool:
+    """Keeps idle connections for reuse. A limit of 0 means no limit (per host: 2), as in Go's `http.Transport`."""
+
+    def __init__(self, max_idle: int, max_idle_per_host: int, idle_timeout_ns: int) -> None:
+        self.max_idle = max_idle or 2**63
+        self.max_idle_per_host = max_idle_per_host or 2
+        self.idle_timeout_ns = idle_timeout_ns
+        self.by_age: dict[Connection, int] = {}  # since when; in the order of release, so the oldest come first
+        self._stacks: dict[Origin, Stack] = {}
+
+    def __len__(self) -> int:
+        return len(self.by_age)
+
+    def stack(self, origin: Origin) -> Stack:
+        """The idle connections to `origin`; the same stack each time."""
+        return self._stacks.setdefault(origin, Stack(self))
+
+    def forget(self, connection: Connection) -> None:
+        """An idle connection has ended by itself."""
+        if self.by_age.pop(connection, None) is not None:
+            self._stacks[connection.origin].idle.remove(connection)
+
+    def close_stale(self, now_ns: int) -> None:
+        """Close what has been idle for longer than the timeout (0: never)."""
+        if not self.idle_timeout_ns:
+            return
+        while self.by_age and now_ns - next(iter(self.by_age.values())) >= self.idle_timeout_ns:
+            self.close_oldest()
+
+    def close(self) -> None:
+        """Close everything."""
+        while self.by_age:
+            self.close_oldest()
+
+    def close_oldest(self) -> None:
+        """Close what has been idle for longest."""
+        connection = next(iter(self.by_age))
+        self.forget(connection)
+        connection.close()
+
+
+class Stack:
+    """The idle connections of one origin."""
+
+    __slots__ = ("_pool", "idle")
+
+    def __init__(self, pool: Pool) -> None:
+        self.idle: list[Connection] = []
+        self._pool = pool
+
+    def take(self, now_ns: int) -> Connection | None:
+        """The connection that was released last, unless it has been idle for too long, or None."""
+        if not self.idle:
+            return None
+        connection = self.idle.pop()
+        idle_timeout_ns = self._pool.idle_timeout_ns
+        since_ns = self._pool.by_age.pop(connection)
+        if idle_timeout_ns and now_ns - since_ns >= idle_timeout_ns:
+            connection.close()  # the others are idle for longer still
+            return None
+        return connection
+
+    def release(self, connection: Connection, now_ns: int) -> None:
+        """Keep an idle connection, or close it, or close the oldest for it, as the limits say."""
+        pool = self._pool
+        if len(self.idle) >= pool.max_idle_per_host:
+            connection.close()
+            return
+        if len(pool.by_age) >= pool.max_idle:
+            pool.close_oldest()
+        self.idle.append(connection)
+        pool.by_age[connection] = now_ns

@@ -1,0 +1,137 @@
+"""A timer that fires at absolute monotonic deadlines, through the event loop's own poll.
+
+uvloop's timers stand on a grid of one millisecond and may fire early; a timerfd does neither. Python has
+`timerfd` since 3.13; before that we call libc.
+
+Rules:
+- never early: what is left until the deadline is waited out by reading the clock
+- it takes the kernel some 20 to 40 µs to wake us: the timer is set as much earlier as it mostly takes, which is learnt
+  from each wake-up. So half of them are too early by a few microseconds, and the others late by a few
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from workload_generator.base.clock import NS_PER_S, monotonic_ns
+
+_TFD_FLAGS = os.O_NONBLOCK | os.O_CLOEXEC
+_TFD_TIMER_ABSTIME = 1
+
+_LEAD_NS, _MOST_LEAD_NS = 20_000, 50_000  # at first, and at most: what is waited out is CPU time
+_STEP_NS = 500
+
+_SPIN_NS = 250_000
+_ROOM_NS = 60_000  # another task gets the core when more than this is left
+_AWAY_NS = 5_000  # who is back later than this was not spinning meanwhile
+
+
+class Spinner(Protocol):
+    """Who wants to know how long a timer kept the core busy with waiting."""
+
+    spun_ns: int
+
+
+class DeadlineTimer:
+    """Calls `callback` once at or after the deadline that `arm` sets; a new `arm` replaces the one before.
+
+    If `precise` it wakes 250 µs early and reads the clock until the deadline: for those who have a core to spare.
+    Whoever else waits for the core, mostly the recorder, may have it while there is time. What was waited out by
+    reading the clock is added to `spinner`.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        callback: Callable[[], None],
+        spinner: Spinner | None = None,
+        *,
+        precise: bool = False,
+    ) -> None:
+        self._loop = loop
+        self._callback = callback
+        self._spinner = spinner
+        self._precise = precise
+        self._deadline_ns = 0
+        self._lead_ns = _LEAD_NS
+        self._sleeps = False
+        self._fd = _create()
+        loop.add_reader(self._fd, self._on_readable)
+
+    def arm(self, deadline_ns: int) -> None:
+        """Fire at `deadline_ns` on the monotonic clock; at once when that has passed."""
+        self._deadline_ns = deadline_ns
+        wake_ns = deadline_ns - (_SPIN_NS if self._precise else self._lead_ns)
+        self._sleeps = wake_ns > monotonic_ns()
+        _set(self._fd, max(wake_ns, 1))
+
+    def close(self) -> None:
+        """Never fire again."""
+        if self._fd >= 0:
+            self._loop.remove_reader(self._fd)
+            os.close(self._fd)
+            self._fd = -1
+
+    def _on_readable(self) -> None:
+        try:
+            os.read(self._fd, 8)
+        except BlockingIOError:
+            return  # re-armed between the poll and this read
+        now_ns = monotonic_ns()
+        if now_ns < self._deadline_ns:
+            spun_ns = self._spin(now_ns)
+            if self._spinner is not None:
+                self._spinner.spun_ns += spun_ns
+            if not self._precise:
+                self._lead_ns = max(0, self._lead_ns - _STEP_NS)
+        elif self._sleeps:
+            self._lead_ns = min(_MOST_LEAD_NS, self._lead_ns + _STEP_NS)
+        self._callback()
+
+    def _spin(self, now_ns: int) -> int:
+        """Wait for the deadline; how long that kept the core busy."""
+        began_ns, away_ns = now_ns, 0
+        while now_ns < self._deadline_ns:
+            before_ns = now_ns
+            if self._deadline_ns - now_ns > _ROOM_NS:
+                os.sched_yield()
+            now_ns = monotonic_ns()
+            if now_ns - before_ns > _AWAY_NS:
+                away_ns += now_ns - before_ns
+        return now_ns - began_ns - away_ns
+
+
+if sys.version_info >= (3, 13):
+
+    def _create() -> int:
+        return os.timerfd_create(time.CLOCK_MONOTONIC, flags=os.TFD_NONBLOCK | os.TFD_CLOEXEC)
+
+    def _set(fd: int, deadline_ns: int) -> None:
+        os.timerfd_settime_ns(fd, flags=os.TFD_TIMER_ABSTIME, initial=deadline_ns)
+
+else:
+
+    class _TimeSpec(ctypes.Structure):
+        _fields_ = (("tv_sec", ctypes.c_long), ("tv_nsec", ctypes.c_long))
+
+    class _TimerSpec(ctypes.Structure):
+        _fields_ = (("it_interval", _TimeSpec), ("it_value", _TimeSpec))
+
+    _libc = ctypes.CDLL(None, use_errno=True)
+
+    def _create() -> int:
+        fd: int = _libc.timerfd_create(time.CLOCK_MONOTONIC, _TFD_FLAGS)
+        if fd < 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        return fd
+
+    def _set(fd: int, deadline_ns: int) -> None:
+        spec = _TimerSpec(_TimeSpec(0, 0), _TimeSpec(*divmod(deadline_ns, NS_PER_S)))
+        if _libc.timerfd_settime(fd, _TFD_TIMER_ABSTIME, ctypes.byref(spec), None) < 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))

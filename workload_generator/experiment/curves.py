@@ -1,0 +1,229 @@
+"""When arrivals are due: the times of one phase, as whole nanoseconds.
+
+Rules:
+- a time follows from the arrival's index (where times are random, from the seed and the index) and not from when the
+  one before was sent, so that nothing adds up and every shard finds the same schedule
+- arrival k of a planned rate is due when k arrivals were planned before it: the inverse of the rate's integral, exact,
+  and cut to the nanosecond only at the end
+- times never decrease
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import islice, repeat
+from operator import floordiv
+from random import Random
+from typing import Protocol
+
+from workload_generator.base.clock import NS_PER_S
+
+_SINE_PIECES = 256
+
+
+class Times(Protocol):
+    """The times of one phase."""
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+
+    def due(self, first: int, step: int, start_ns: int) -> Iterator[int]:
+        """Those with the indexes `first`, `first + step`, …; each is `start_ns` later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A stretch of a curve on which the rate changes in a straight line. Rates are over the curve's denominator."""
+
+    length_ns: int
+    rate: int
+    end_rate: int
+
+
+class Curve:
+    """A rate made of pieces, which repeat until `length_ns`.
+
+    The area under a piece is the number of its arrivals. Areas are whole numbers, in units in which one arrival is
+    `2 × denominator × 10⁹`: the area of a piece is then (rate + end_rate) × length_ns.
+    """
+
+    def __init__(self, pieces: Sequence[Piece], denominator: int, length_ns: int) -> None:
+        self._pieces = tuple(piece for piece in pieces if piece.length_ns)
+        self._unit = 2 * denominator * NS_PER_S
+        self._area = sum((piece.rate + piece.end_rate) * piece.length_ns for piece in self._pieces)
+        self._length_ns = sum(piece.length_ns for piece in self._pieces)
+        self.count = math.ceil(self._area_until(length_ns) / self._unit)
+
+    def due(self, first: int, step: int, start_ns: int) -> Iterator[int]:
+        """As `Times` says."""
+        index, area = first, 0
+        while index < self.count:
+            repeats = (index * self._unit - area) // self._area  # without an arrival that is asked for
+            area += repeats * self._area
+            start_ns += repeats * self._length_ns
+            for piece in self._pieces:
+                end_area = area + (piece.rate + piece.end_rate) * piece.length_ns
+                end = min(self.count, -(-end_area // self._unit))
+                if index < end:
+                    indexes = range(index, end, step)
+                    yield from _due_in_piece(piece, indexes, self._unit, area, start_ns)
+                    index += len(indexes) * step
+                area = end_area
+                start_ns += piece.length_ns
+
+    def _area_until(self, length_ns: int) -> Fraction:
+        repeats, rest_ns = divmod(length_ns, self._length_ns)
+        area = Fraction(repeats * self._area)
+        for piece in self._pieces:
+            part_ns = min(rest_ns, piece.length_ns)
+            rise = Fraction((piece.end_rate - piece.rate) * part_ns, piece.length_ns)
+            area += (2 * piece.rate + rise) * part_ns
+            rest_ns -= part_ns
+        return area
+
+
+def _due_in_piece(piece: Piece, indexes: range, unit: int, area: int, start_ns: int) -> Iterator[int]:
+    """The times at which the area from the piece's start is index × unit − area.
+
+    With a rate that goes from a to b over L, the area after t is (2a + (b − a) t / L) t; solved for t that is the
+    quadratic formula below. Floors of roots and quotients nest: ⌊(x − c) / m⌋ = ⌊(⌊x⌋ − c) / m⌋ for whole c and m > 0
+    (Graham, Knuth and Patashnik, Concrete Mathematics, equation 3.11), so that whole numbers suffice.
+    """
+    slope = piece.end_rate - piece.rate
+    if not slope:
+        divisor = 2 * piece.rate
+        common = math.gcd(unit, area, divisor)
+        divisor //= common
+        areas = (index * unit - area for index in (indexes.start, indexes.stop))
+        low, high = (this // common + start_ns * divisor for this in areas)
+        return map(floordiv, range(low, high, indexes.step * unit // common), repeat(divisor))
+    level = piece.rate * piece.length_ns
+    if slope > 0:
+        return _rising(level, slope, piece.length_ns, indexes, unit, area, start_ns)
+    return _falling(level, -slope, piece.length_ns, indexes, unit, area, start_ns)
+
+
+def _rising(
+    level: int, slope: int, length_ns: int, indexes: range, unit: int, area: int, start_ns: int
+) -> Iterator[int]:
+    isqrt, square, scale = math.isqrt, level * level, slope * length_ns
+    for index in indexes:
+        yield start_ns + (isqrt(square + scale * (index * unit - area)) - level) // slope
+
+
+def _falling(
+    level: int, slope: int, length_ns: int, indexes: range, unit: int, area: int, start_ns: int
+) -> Iterator[int]:
+    isqrt, square, scale = math.isqrt, level * level, slope * length_ns
+    for index in indexes:
+        under_root = square - scale * (index * unit - area)
+        root = isqrt(under_root - 1) + 1 if under_root else 0  # rounded up, since it is taken away
+        yield start_ns + (level - root) // slope
+
+
+def line(from_rps: Fraction, to_rps: Fraction, length_ns: int) -> Curve:
+    """A rate that changes in a straight line; constant when both ends are the same."""
+    denominator = math.lcm(from_rps.denominator, to_rps.denominator)
+    return Curve([Piece(length_ns, int(from_rps * denominator), int(to_rps * denominator))], denominator, length_ns)
+
+
+def stairs(steps: Sequence[tuple[Fraction, int]], length_ns: int) -> Curve:
+    """Constant rates, each with how long it holds (ns), cut at `length_ns`."""
+    denominator = math.lcm(*(rps.denominator for rps, _ in steps))
+    levels = [(int(rps * denominator), step_ns) for rps, step_ns in steps]
+    whole_ns = sum(step_ns for _, step_ns in steps)
+    pieces = [Piece(step_ns, level, level) for level, step_ns in levels]
+    return Curve([*pieces, Piece(max(0, length_ns - whole_ns), 0, 0)], denominator, length_ns)
+
+
+def sine(mean_rps: Fraction, amplitude: Fraction, period_ns: int, length_ns: int) -> Curve:
+    """mean × (1 + amplitude × sin(2πt / period)), as 256 straight pieces a period.
+
+    They stay within 0.01 % of the amplitude of the curve, and a whole period has exactly its arrivals where it divides
+    into equal pieces. Sines are rounded to 10⁻⁹, so that every machine plans the same.
+    """
+    sines = [round(math.sin(2 * math.pi * piece / _SINE_PIECES) * 10**9) for piece in range(_SINE_PIECES + 1)]
+    rates = [mean_rps * (1 + amplitude * Fraction(value, 10**9)) for value in sines]
+    denominator = math.lcm(*(rate.denominator for rate in rates))
+    levels = [int(rate * denominator) for rate in rates]
+    edges = [period_ns * piece // _SINE_PIECES for piece in range(_SINE_PIECES + 1)]
+    pieces = [Piece(edges[piece + 1] - edges[piece], levels[piece], levels[piece + 1]) for piece in range(_SINE_PIECES)]
+    return Curve(pieces, denominator, length_ns)
+
+
+class PoissonTimes:
+    """A Poisson process: its number of arrivals is Poisson distributed, and given that, they lie uniformly.
+
+    So the number is known before the first arrival is made. Source of the property: Kingman, Poisson Processes (1993),
+    section 2.4; of uniform times in order, one after the other: Devroye, Non-Uniform Random Variate Generation (1986),
+    chapter V.2.1: of n that remain, the next one leaves a share V^(1/n) of the time.
+    """
+
+    def __init__(self, rps: Fraction, length_ns: int, seed: str) -> None:
+        self._mean = float(rps * length_ns / NS_PER_S)
+        self._length_ns = length_ns
+        self._seed = seed
+        self.count = poisson(Random(seed), self._mean)
+
+    def due(self, first: int, step: int, start_ns: int) -> Iterator[int]:
+        """As `Times` says."""
+        return islice(self._all(start_ns), first, None, step)
+
+    def _all(self, start_ns: int) -> Iterator[int]:
+        stream = Random(self._seed)
+        count = poisson(stream, self._mean)
+        random, length_ns, last_ns = stream.random, self._length_ns, start_ns + self._length_ns - 1
+        left = 1.0
+        for remaining in range(count, 0, -1):
+            left *= (1.0 - random()) ** (1.0 / remaining)
+            due_ns = start_ns + int(length_ns * (1.0 - left))
+            yield due_ns if due_ns < last_ns else last_ns
+
+
+def poisson(stream: Random, mean: float) -> int:
+    """A Poisson distributed number.
+
+    Small means by multiplication (Knuth, The Art of Computer Programming 2, section 3.4.1), others by transformed
+    rejection: algorithm PTRS of Hörmann, The transformed rejection method for generating Poisson random variables,
+    Insurance: Mathematics and Economics 12 (1993), https://doi.org/10.1016/0167-6687(93)90997-4
+    """
+    if mean < 10:
+        threshold, product, number = math.exp(-mean), stream.random(), 0
+        while product > threshold:
+            product *= stream.random()
+            number += 1
+        return number
+    b = 0.931 + 2.53 * math.sqrt(mean)
+    a = -0.059 + 0.02483 * b
+    log_inverse_alpha = math.log(1.1239 + 1.1328 / (b - 3.4))
+    sure = 0.9277 - 3.6224 / (b - 2)
+    while True:
+        u, v = stream.random() - 0.5, 1.0 - stream.random()
+        edge = 0.5 - abs(u)
+        if edge <= 0:
+            continue
+        number = math.floor((2 * a / edge + b) * u + mean + 0.43)
+        if edge >= 0.07 and v <= sure:
+            return number
+        if number < 0 or (edge < 0.013 and v > edge):
+            continue
+        density = number * math.log(mean) - mean - math.lgamma(number + 1)
+        if math.log(v) + log_inverse_alpha - math.log(a / (edge * edge) + b) <= density:
+            return number
+
+
+class Replay:
+    """Times that are given: sorted offsets, cut at `length_ns`."""
+
+    def __init__(self, offsets_ns: Sequence[int], length_ns: int) -> None:
+        self._offsets_ns = offsets_ns
+        self.count = bisect_left(offsets_ns, length_ns)
+
+    def due(self, first: int, step: int, start_ns: int) -> Iterator[int]:
+        """As `Times` says."""
+        return map(start_ns.__add__, islice(self._offsets_ns, first, self.count, step))

@@ -1,0 +1,311 @@
+"""The mappings of a YAML file as dataclasses: which keys each has, and how a key is read and shown again.
+
+Rules:
+- a section is a frozen dataclass. Its fields made by `key` are the keys of the file, in their order; others are not
+- a section is read to its end, and every problem is reported at its key. `complete` gets what could be read: it checks
+  what depends on more than one key, and derives what was left out
+- a key without a value counts as left out; an unknown key is a problem
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import MISSING, dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+from workload_generator.base.errors import Problem
+from workload_generator.experiment.yaml_lines import Document, Location, closest
+
+T = TypeVar("T")
+D = TypeVar("D")
+S = TypeVar("S", bound="Section")
+
+DERIVED: Any = object()
+"""The default of a key that `complete` fills in."""
+
+_REQUIRED: Any = object()
+NO_MAPPING = "must be a mapping, with lines of `key: value`"
+_NO_LIST = "must be a list, with lines of `- value`"
+_ANY_NAME = "*"
+
+
+# What a section's class says
+
+
+@dataclass(frozen=True, slots=True)
+class Kind(Generic[T]):
+    """What a key holds: how it is read, and how it is shown in JSON.
+
+    `read` takes data of a document and raises ValueError, whose text is what the user reads, or `Told`. `parts` are the
+    sections in it, each with the keys on the way there.
+    """
+
+    read: Callable[[Any, Place], T]
+    show: Callable[[T], Any]
+    parts: tuple[tuple[tuple[str, ...], type[Section]], ...] = ()
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def scalar(parse: Callable[[Any], T], show: Callable[[T], Any] = _as_it_is) -> Kind[T]:
+    """A value that `parse` reads from a scalar of the document."""
+    return Kind(lambda value, _place: parse(value), show)
+
+
+def section(kind: type[S]) -> Kind[S]:
+    """A section."""
+    return Kind(functools.partial(_read, kind), Section.to_json, (((), kind),))
+
+
+def many(kind: Kind[T], at_least: int = 0) -> Kind[tuple[T, ...]]:
+    """A list; `at_least` is 0 or 1."""
+
+    def read(value: Any, place: Place) -> tuple[T, ...]:
+        if not isinstance(value, list):
+            raise ValueError(_NO_LIST)
+        if len(value) < at_least:
+            raise ValueError("must have at least one entry")
+        return tuple(_all(kind, enumerate(value), place))
+
+    return Kind(read, lambda values: [kind.show(value) for value in values], kind.parts)
+
+
+def named(kind: Kind[T], check_name: Callable[[str], object] = _as_it_is) -> Kind[dict[str, T]]:
+    """A mapping whose keys are the file's to choose. `check_name` raises ValueError."""
+
+    def entry(value: Any, place: Place) -> T:
+        problems = len(place.problems)
+        try:
+            check_name(str(place.location[-1]))
+        except ValueError as error:
+            place.report(str(error))
+        read = place.read(kind, value)
+        if len(place.problems) > problems:
+            raise Told
+        return read
+
+    def read(value: Any, place: Place) -> dict[str, T]:
+        if not isinstance(value, dict):
+            raise ValueError(NO_MAPPING)
+        return dict(zip(value, _all(Kind(entry, kind.show), value.items(), place), strict=True))
+
+    parts = tuple(((_ANY_NAME, *path), part) for path, part in kind.parts)
+    return Kind(read, lambda values: {name: kind.show(value) for name, value in values.items()}, parts)
+
+
+def key(kind: Kind[T], default: D = _REQUIRED, *, name: str = "") -> T | D:
+    """A field of a section. `name` is the file's word for it where `Section.spelling` does not give it."""
+    metadata = {"key": (kind, name, default is _REQUIRED)}
+    if default is _REQUIRED or default is DERIVED:
+        return field(metadata=metadata)  # type: ignore[no-any-return]
+    if isinstance(default, dict):
+        return field(default_factory=default.copy, metadata=metadata)  # type: ignore[return-value]
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key of a section: `field` is our word for it, `name` the file's. `default` makes its value, if it has one."""
+
+    field: str
+    name: str
+    kind: Kind[Any]
+    required: bool
+    default: Callable[[], Any] | None
+
+
+class Section:
+    """A mapping of the file. Subclasses are frozen dataclasses with keyword-only fields."""
+
+    stands: ClassVar[str] = ""
+    """Where in the file, for sections that stand in several places: `under defaults or a service`."""
+
+    @staticmethod
+    def spelling(name: str) -> str:
+        """The file's word for a field: `idle_conn_timeout_ns` is `idleConnTimeout`."""
+        first, *others = name.removesuffix("_ns").split("_")
+        return first + "".join(map(str.capitalize, others))
+
+    @classmethod
+    @functools.cache
+    def described(cls) -> tuple[Key, ...]:
+        """All keys, in their order."""
+        return tuple(
+            Key(each.name, name or cls.spelling(each.name), kind, required, _default(each))
+            for each in dataclasses.fields(cls)  # type: ignore[arg-type]
+            if "key" in each.metadata
+            for kind, name, required in (each.metadata["key"],)
+        )
+
+    @classmethod
+    def keys(cls) -> tuple[str, ...]:
+        """The keys that the section may hold."""
+        return tuple(each.name for each in cls.described())
+
+    @classmethod
+    def complete(cls, found: Found) -> None:
+        """Check what depends on more than one key, and fill in what is derived."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values under the file's keys, defaults filled in; it reads as the same section."""
+        return {
+            each.name: each.kind.show(value)
+            for each in self.described()
+            if (value := getattr(self, each.field)) is not None
+        }
+
+
+def _default(of: dataclasses.Field[Any]) -> Callable[[], Any] | None:
+    if of.default_factory is not MISSING:
+        return of.default_factory
+    return None if of.default is MISSING else functools.partial(_as_it_is, of.default)
+
+
+def sections_in(root: type[Section], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], type[Section]]]:
+    """Every section of a file, with the keys on the way there; `*` is a name of the file's own choice."""
+    yield path, root
+    for each in root.described():
+        for inner, part in each.kind.parts:
+            yield from sections_in(part, (*path, each.name, *inner))
+
+
+# How a file is read
+
+
+class Told(Exception):
+    """A value could not be read, and every problem of it has been reported."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Somewhere in a document that is read as a `root`. `context` is what readers have to know besides."""
+
+    document: Document
+    root: type[Section]
+    context: Any
+    problems: list[Problem]
+    location: Location = ()
+
+    def under(self, part: str | int) -> Place:
+        """The place of a key or an entry here."""
+        return replace(self, location=(*self.location, part))
+
+    def report(self, message: str) -> None:
+        """Add a problem with what stands (or should stand) here."""
+        self.problems.append(self.document.problem(self.location, message))
+
+    def read(self, kind: Kind[T], value: Any) -> T:
+        """The value. Raises `Told`."""
+        try:
+            return kind.read(value, self)
+        except ValueError as error:
+            self.report(str(error))
+            raise Told from None
+
+    @property
+    def file(self) -> Path:
+        """The document's file."""
+        return Path(self.document.file)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What could be read of a section, by field; `given` are those that the file has, `wrong` those with a problem.
+
+    Each field's place keeps its own problems, so that in the end they are in the order of the keys.
+    """
+
+    place: Place
+    places: dict[str, Place]
+    given: frozenset[str]
+    values: dict[str, Any] = field(default_factory=dict)
+    wrong: set[str] = field(default_factory=set)
+
+    def get(self, name: str) -> Any:
+        """The field's value; None when it has none, or when it is wrong."""
+        return None if name in self.wrong else self.values.get(name)
+
+    def left_out(self, name: str) -> bool:
+        """Whether the field has no value, and no default, and no problem yet."""
+        return name not in self.values and name not in self.wrong
+
+    def derive(self, name: str, value: Any) -> None:
+        """Fill in a field that was left out."""
+        self.values.setdefault(name, value)
+
+    def reject(self, name: str, message: str) -> None:
+        """Report a problem with the field."""
+        self.places[name].report(message)
+        self.wrong.add(name)
+
+    def missing(self, name: str) -> None:
+        """Report that the field should have been there."""
+        place = self.places[name]
+        self.reject(name, "has no value" if place.location in place.document.lines else "is missing")
+
+
+def read(kind: type[S], document: Document, context: Any = None) -> tuple[S | None, list[Problem]]:
+    """The document as a section, and every problem with it; the section is None when some value could not be read."""
+    place = Place(document, kind, context, list(document.problems))
+    try:
+        return place.read(section(kind), document.data), place.problems
+    except Told:
+        return None, place.problems
+
+
+def _read(kind: type[S], data: Any, place: Place) -> S:
+    if not isinstance(data, dict):
+        raise ValueError(NO_MAPPING)
+    places = {each.field: replace(place.under(each.name), problems=[]) for each in kind.described()}
+    found = Found(place, places, frozenset(each.field for each in kind.described() if data.get(each.name) is not None))
+    for each in kind.described():
+        value = data.get(each.name)
+        if value is not None:
+            try:
+                found.values[each.field] = found.places[each.field].read(each.kind, value)
+            except Told:
+                found.wrong.add(each.field)
+        elif each.required:
+            found.missing(each.field)
+        elif each.default is not None:
+            found.values[each.field] = each.default()
+    kind.complete(found)
+    for own in found.places.values():
+        place.problems.extend(own.problems)
+    unknown = [name for name in data if name not in kind.keys()]
+    for name in unknown:
+        place.under(name).report(_unknown_key(name, kind, place.root))
+    if found.wrong or unknown:
+        raise Told
+    return kind(**found.values)
+
+
+def _all(kind: Kind[T], items: Iterable[tuple[str | int, Any]], place: Place) -> list[T]:
+    values: list[T] = []
+    told = False
+    for part, item in items:
+        try:
+            values.append(place.under(part).read(kind, item))
+        except Told:
+            told = True
+    if told:
+        raise Told
+    return values
+
+
+def _unknown_key(name: str, kind: type[Section], root: type[Section]) -> str:
+    near = closest(name, kind.keys())
+    if near:
+        return f"unknown key; did you mean {near}?"
+    for path, other in sections_in(root):
+        where = other.stands or (
+            "" if _ANY_NAME in path else f"under {'.'.join(path)}" if path else "at the top of the file"
+        )
+        if where and name in other.keys():
+            return f"unknown key here; it belongs {where}"
+    return f"unknown key; known here: {', '.join(kind.keys())}"

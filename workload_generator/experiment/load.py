@@ -1,0 +1,98 @@
+"""From a file and the command line to an experiment, or to every problem that they have.
+
+Rules:
+- what the command line says takes the file's place before anything is checked
+- every problem is reported at once, with file, line and key, in the order of the file; those of flags come last
+- a key that is not known is a problem, one that belongs to a later version too; nothing is silently ignored
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+from workload_generator.base.clock import format_duration
+from workload_generator.base.errors import ExperimentError, Problem
+from workload_generator.experiment.fields import read
+from workload_generator.experiment.model import Experiment, Surroundings
+from workload_generator.experiment.values import plain
+from workload_generator.experiment.yaml_lines import Document, Scalar, read_document
+
+_FLAGS = {"rate.requestsPerSecond": "--rps", "rate.duration": "--duration", "seed": "--seed"}
+
+
+def load_experiment(
+    path: Path,
+    *,
+    event: bool = False,
+    rps: Fraction | None = None,
+    duration_ns: int | None = None,
+    seed: int | None = None,
+) -> Experiment:
+    """The experiment in the YAML file at `path`, with what the command line says in place of the file's.
+
+    In `event` mode targets need no URL: the sink takes its place. Raises ExperimentError with every problem of the file
+    (and of the trace that it names), in its order, and then of the flags.
+    """
+    document = read_document(path)
+    given = {
+        "rate.requestsPerSecond": None if rps is None else str(plain(rps)),
+        "rate.duration": None if duration_ns is None else format_duration(duration_ns),
+        "seed": None if seed is None else str(seed),
+    }
+    values = {key: Scalar(text) for key, text in given.items() if text is not None}
+    try:
+        return _validate(_replaced(document, values), event)
+    except ExperimentError as error:
+        of_file = [problem for problem in error.problems if problem.file != document.file or problem.key not in values]
+        of_flags = [problem for problem in error.problems if problem not in of_file]
+        flags = [Problem(_FLAGS[problem.key], 0, "", problem.message) for problem in of_flags]
+        raise ExperimentError([*of_file, *flags]) from None
+
+
+def _replaced(document: Document, values: Mapping[str, Scalar]) -> Document:
+    """The document with `values` at their keys. What is no mapping stays as it is: that is a problem of its own."""
+    if not isinstance(document.data, dict):
+        return document
+    data = dict(document.data)
+    rate = data.get("rate")
+    sections = {"": data}
+    if isinstance(rate, dict):
+        sections["rate"] = data["rate"] = dict(rate)
+    for name, value in values.items():
+        section, _, key = name.rpartition(".")
+        if section in sections:
+            sections[section][key] = value
+    rps = values.get("rate.requestsPerSecond")
+    if rps is not None and Fraction(rps) <= 1:
+        sections.get("rate", {}).pop("rampUp", None)  # the file's leads to the file's rate; to this one there is none
+    return replace(document, data=data)
+
+
+def _validate(document: Document, event: bool) -> Experiment:
+    experiment, problems = None, list(document.problems)
+    if document.data is None:
+        problems.append(Problem(document.file, 0, "", "is empty: an experiment has targets and a rate"))
+    elif not isinstance(document.data, dict):
+        problems.append(document.problem((), "is not an experiment"))
+    else:
+        experiment, problems = read(Experiment, document, Surroundings(event))
+        problems += _weightless(document)
+    if problems or experiment is None:
+        order = {file: index for index, file in enumerate(dict.fromkeys([document.file, *(p.file for p in problems)]))}
+        raise ExperimentError(sorted(problems, key=lambda problem: (order[problem.file], problem.line)))
+    return experiment
+
+
+def _weightless(document: Document) -> list[Problem]:
+    """All weights 0: a question to all targets, asked also when something else is wrong with one of them."""
+    targets = document.data.get("targets") if isinstance(document.data, dict) else None
+    if not isinstance(targets, list) or not targets:
+        return []
+    for target in targets:
+        weight = target.get("weight") if isinstance(target, dict) else None
+        if not isinstance(weight, Scalar) or weight.strip("0"):
+            return []
+    return [document.problem(("targets",), "every target has weight 0, so none would get a request")]

@@ -1,0 +1,349 @@
+"""Experiments: what to send where, how often and for how long. `docs/experiments.md` is the users' reference.
+
+Rules:
+- a section checks its own values; what a file as a whole has to be is `loading`'s
+- numbers are exact: a rate is the fraction that its text says, a duration whole nanoseconds
+- what depends on another key (the ramp, the method) is derived here, so that `resolved()` shows all of it
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from workload_generator.base.clock import NS_PER_S, format_duration
+from workload_generator.cloudevents.encode import BINARY, MODES, PLACEHOLDER, PLACEHOLDERS
+from workload_generator.experiment.arrival_processes import PROCESS, Constant, Process, Steps, TraceArrivals, display
+from workload_generator.experiment.fields import DERIVED, Found, Kind, Place, Section, key, many, scalar, section
+from workload_generator.experiment.thresholds import THRESHOLD, Threshold
+from workload_generator.experiment.values import (
+    DURATION,
+    HEADERS,
+    METHOD,
+    POSITIVE_DURATION,
+    POSITIVE_WHOLE,
+    RPS,
+    STATUSES,
+    TEXT,
+    WHOLE,
+    any_text,
+    server_url,
+    url,
+    whole,
+    word,
+)
+
+DEFAULT_RAMP_UP_NS = 15 * NS_PER_S
+
+ZERO, INTERVAL = WAITS = ("zero", "interval")
+"""What a cold-start request waits for."""
+
+LISTED, RANDOM = ORDERS = ("listed", "random")
+"""In which order the targets of a round are visited."""
+
+_MOST_EVENT_BYTES = 16 * 1024 * 1024
+_GOS_IDLE_CONNS = 2  # http.DefaultMaxIdleConnsPerHost
+_MOST_WEIGHT = 100_000  # a block of arrivals is held in memory
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What readers of an experiment have to know besides its file: in `event` mode any URL may stand for the sink."""
+
+    event: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tls(Section):
+    """How the target's certificate is verified, beside the system's CAs."""
+
+    ca_file_as_written: str = key(TEXT, name="caFile")
+    directory: Path
+
+    @classmethod
+    def complete(cls, found: Found) -> None:
+        """The file holds certificates."""
+        directory = found.values["directory"] = found.place.file.parent
+        written = found.get("ca_file_as_written")
+        if written is not None and (problem := _no_certificates(directory / written)):
+            found.reject("ca_file_as_written", problem)
+
+    @property
+    def ca_file(self) -> str:
+        """Where the CAs are (PEM); a relative path counts from the experiment's file."""
+        return str(self.directory / self.ca_file_as_written)
+
+
+def _no_certificates(path: Path) -> str:
+    """Why there are none in the file; empty when there are some."""
+    import ssl  # 10 ms, and seldom needed
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
+    except ssl.SSLError:
+        return f"{path} holds no certificates (PEM)"
+    except OSError as error:
+        return f"{path} cannot be read: {error.strerror or error}"
+    return ""
+
+
+def _read_url(value: object, place: Place) -> str:
+    if place.context.event:
+        return any_text(value)
+    if value == "":
+        raise ValueError("has no value")
+    return url(value)
+
+
+_URL: Kind[str] = Kind(_read_url, str)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target(Section):
+    """Where requests go, and what they are. `weight` is the target's share of the arrivals."""
+
+    url: str = key(_URL, DERIVED)
+    weight: int = key(WHOLE, 1)
+    headers: dict[str, str] = key(HEADERS, {})
+    body: str | None = key(TEXT, None)
+    method: str = key(METHOD, DERIVED)
+    expect_status: tuple[str, ...] = key(STATUSES, ("2xx",))
+    tls: Tls | None = key(section(Tls), None)
+
+    @classmethod
+    def complete(cls, found: Found) -> None:
+        """Events need no URL, a body makes a POST, and only https:// has certificates."""
+        event = found.place.context.event
+        if event:
+            found.derive("url", "")
+        elif found.left_out("url"):
+            found.missing("url")
+        found.derive("method", "POST" if found.get("body") else "GET")
+        if not event and found.get("tls") is not None and (found.get("url") or "").lower().startswith("http://"):
+            found.reject("tls", "only an https:// target has certificates to verify: leave tls out")
+
+    def expects(self, status: int) -> bool:
+        """Whether a response with `status` counts as served."""
+        return status in self._expected
+
+    @functools.cached_property
+    def _expected(self) -> frozenset[int]:
+        hundreds = [range(int(text[0]) * 100, int(text[0]) * 100 + 100) for text in self.expect_status if "x" in text]
+        single = [int(text) for text in self.expect_status if "x" not in text]
+        return frozenset(single).union(*hundreds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rate(Section):
+    """How many requests, when, and over how many connections. Times are nanoseconds, rates exact requests a second.
+
+    `requests_per_second` is None when the arrival process has its own rates, and 0 for the closed loop.
+    `max_idle_conns` and `idle_conn_timeout_ns` are without limit when 0, as in Go.
+    """
+
+    arrival: Process = key(PROCESS, Constant())
+    requests_per_second: Fraction | None = key(RPS, None)
+    duration_ns: int = key(POSITIVE_DURATION, DERIVED)
+    ramp_up_ns: int = key(DURATION, DERIVED)
+    max_idle_conns: int = key(WHOLE, 100)
+    max_idle_conns_per_host: int = key(scalar(lambda value: whole(value) or _GOS_IDLE_CONNS), 100)
+    idle_conn_timeout_ns: int = key(DURATION, 90 * NS_PER_S)
+    timeout_ns: int = key(POSITIVE_DURATION, 30 * NS_PER_S)
+    max_in_flight: int | None = key(POSITIVE_WHOLE, None)
+    connections: int = key(POSITIVE_WHOLE, DERIVED)
+    preconnect: int = key(WHOLE, 0)
+
+    @classmethod
+    def complete(cls, found: Found) -> None:
+        """What the arrival process decides, and how many connections there are."""
+        arrival: Process | None = found.get("arrival")
+        if arrival is not None:
+            _complete_rate(found, arrival)
+            _complete_duration(found, arrival)
+            _complete_ramp(found, arrival)
+        found.derive("connections", found.get("max_idle_conns_per_host"))
+        most = min(found.get(name) or 2**63 for name in ("max_idle_conns", "max_idle_conns_per_host"))
+        if (found.get("preconnect") or 0) > most:
+            message = f"no more than {most} idle connections are kept: raise maxIdleConns and its like first"
+            found.reject("preconnect", message)
+
+    @property
+    def closed_loop(self) -> bool:
+        """Whether requests wait for responses instead of following a schedule."""
+        return self.requests_per_second == 0
+
+    @property
+    def start_rps(self) -> Fraction:
+        """The rate at the beginning of the measured time: where the ramp leads to."""
+        return self.arrival.start_rps(self.requests_per_second or Fraction(0))
+
+    @property
+    def peak_rps(self) -> Fraction:
+        """The highest rate planned; 0 for the closed loop."""
+        return self.arrival.peak_rps(self.requests_per_second or Fraction(0))
+
+    @property
+    def display_rps(self) -> str:
+        """The rate as people write it: `1000`, `0.016`, `10 to 1000`, `up to 500`."""
+        return display(self.arrival, self.requests_per_second)
+
+
+def _complete_rate(found: Found, arrival: Process) -> None:
+    name, rps = "requests_per_second", found.get("requests_per_second")
+    if name in found.wrong:
+        return
+    if not arrival.needs_rate and rps is not None:
+        found.reject(name, f"the arrival process {arrival.process} has its own rates: leave requestsPerSecond out")
+    elif arrival.needs_rate and rps is None:
+        found.missing(name)
+    elif arrival.process in ("poisson", "sine") and not rps:
+        found.reject(name, f"the arrival process {arrival.process} needs a rate above 0")
+
+
+def _complete_duration(found: Found, arrival: Process) -> None:
+    own_ns = arrival.duration_ns if isinstance(arrival, Steps | TraceArrivals) else None
+    if found.left_out("duration_ns"):
+        if own_ns is None:
+            found.missing("duration_ns")
+        found.derive("duration_ns", own_ns)
+    elif isinstance(arrival, Steps) and found.get("duration_ns") not in (None, own_ns):
+        found.reject("duration_ns", f"the steps last {format_duration(arrival.duration_ns)}: leave duration out")
+
+
+def _complete_ramp(found: Found, arrival: Process) -> None:
+    ramps_up = arrival.start_rps(found.get("requests_per_second") or Fraction(0)) > 1
+    if found.get("ramp_up_ns") and not ramps_up and "requests_per_second" not in found.wrong:
+        found.reject("ramp_up_ns", "a ramp leads from 1 request a second to a rate above that: leave rampUp out")
+    found.derive("ramp_up_ns", DEFAULT_RAMP_UP_NS if ramps_up and isinstance(arrival, Constant) else 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Store(Section):
+    """Where the log goes."""
+
+    log_dir_path: str = key(TEXT, "/logs")
+
+
+MOST_IN_A_BURST = 10_000
+
+
+def _burst(value: object) -> int:
+    requests = whole(value)
+    if not 1 <= requests <= MOST_IN_A_BURST:
+        raise ValueError(f"{requests} is not from 1 to {MOST_IN_A_BURST:,} requests")
+    return requests
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColdStart(Section):
+    """Cold-start rounds: `gap_ns` lies between the end of one request and the start of the next.
+
+    `wait` is what a visit waits for: `zero`, seen for `settle`, or an `interval`. None: zero where it can be seen. At
+    zero a target gets `burst` requests at once; None is one.
+    """
+
+    gap_ns: int = key(DURATION, 7 * NS_PER_S)
+    wait: str | None = key(word(*WAITS), None)
+    settle_ns: int | None = key(DURATION, None)
+    max_wait_ns: int | None = key(POSITIVE_DURATION, None)
+    order: str | None = key(word(*ORDERS), None)
+    burst: int | None = key(scalar(_burst), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits(Section):
+    """What a valid run must keep. `lag_ns` None is the verdict's own limit."""
+
+    lag_ns: int | None = key(POSITIVE_DURATION, None)
+
+
+def _not_empty(value: object) -> str:
+    text = any_text(value)
+    if not text.strip():
+        raise ValueError("must not be empty")
+    return text
+
+
+def _data(value: object) -> str:
+    text = any_text(value)
+    unknown = [name for name in PLACEHOLDER.findall(text) if name not in PLACEHOLDERS]
+    if unknown:
+        known = ", ".join(f"${{{name}}}" for name in PLACEHOLDERS)
+        raise ValueError(f"${{{unknown[0]}}} stands for nothing: there are {known}")
+    return text
+
+
+def _size(value: object) -> int:
+    size = whole(value)
+    if size > _MOST_EVENT_BYTES:
+        raise ValueError(f"{size:,} is more than {_MOST_EVENT_BYTES:,} bytes")
+    return size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event(Section):
+    """What events are in event mode; what is left out stands in the first target's `ce-*` headers and body."""
+
+    type: str | None = key(scalar(_not_empty), None)
+    source: str | None = key(scalar(_not_empty), None)
+    mode: str = key(word(*MODES), BINARY)
+    data: str | None = key(scalar(_data), None)
+    size: int | None = key(scalar(_size), None)
+
+    @classmethod
+    def complete(cls, found: Found) -> None:
+        """Data has its own size."""
+        if found.get("size") is not None and found.get("data") is not None:
+            found.reject("size", "data has its own size: leave one of both out")
+
+
+def _base_url(value: object) -> str:
+    return "" if value == "" else server_url(value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment(Section):
+    """One experiment, checked and complete; `load_experiment` makes it. `name` is the file's, without its suffix."""
+
+    targets: tuple[Target, ...] = key(many(section(Target), at_least=1))
+    rate: Rate = key(section(Rate))
+    base_url: str = key(scalar(_base_url), "")
+    store: Store = key(section(Store), Store())
+    cold_start: ColdStart = key(section(ColdStart), ColdStart())
+    limits: Limits = key(section(Limits), Limits())
+    event: Event | None = key(section(Event), None)
+    thresholds: tuple[Threshold, ...] | None = key(many(THRESHOLD), None)
+    seed: int | None = key(WHOLE, None)
+    name: str
+
+    @classmethod
+    def complete(cls, found: Found) -> None:
+        """The weights fit into a block of arrivals."""
+        found.values["name"] = found.place.file.stem
+        total = sum(target.weight for target in found.get("targets") or ())
+        if total > _MOST_WEIGHT:
+            message = f"the weights add up to {total:,}, more than {_MOST_WEIGHT:,}: use smaller ones"
+            found.reject("targets", message)
+
+    @property
+    def peak_rps(self) -> Fraction:
+        """The highest rate planned; 0 for the closed loop."""
+        return self.rate.peak_rps
+
+    def resolved(self) -> dict[str, Any]:
+        """The experiment as JSON values under the file's keys, defaults filled in.
+
+        It loads as the same experiment, but for the headers that `values.hides` keeps out of logs.
+        """
+        return self.to_json()
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Identifies what `resolved()` says, whatever the file looks like."""
+        canonical = json.dumps(self.resolved(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()

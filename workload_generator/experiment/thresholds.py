@@ -1,0 +1,136 @@
+"""Thresholds: what an experiment demands of its figures, as `ttfb.p99 < 50ms` or `errors < 1%`.
+
+One code reads them, judges them at the end of a run, and judges them again in a report. They are no part of the
+verdict: a run that misses one may have measured the system perfectly well.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from workload_generator.base.clock import NS_PER_US, parse_duration
+from workload_generator.base.histogram import BEYOND, Histogram
+from workload_generator.experiment.fields import scalar
+from workload_generator.experiment.values import short
+from workload_generator.experiment.yaml_lines import Scalar, closest
+
+TIMES = ("ttfb", "corrected_ttfb", "lag")
+SHARES = ("errors", "failed", "dropped")
+
+_OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
+    "<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt,
+}  # fmt: skip
+_FORM = re.compile(r"\s*([\w-]+)(?:\.([\w.]+))?\s*(<=|>=|<|>)\s*(\S+)\s*")
+_QUANTILE = re.compile(r"p([0-9]{1,2}(?:\.[0-9]{1,4})?)")
+_PERCENT = re.compile(r"([0-9]+(?:\.[0-9]+)?)(%?)")
+_EXAMPLES = "write for instance ttfb.p99 < 50ms or errors < 1%"
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """One demand. `limit` is µs of a time and 0 to 1 of a share; `quantile` is None of a share."""
+
+    text: str
+    figure: str
+    quantile: float | None
+    comparison: str
+    limit: float
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What became of one. `value` has its limit's unit, is infinite beyond the timeout, and None of no arrivals."""
+
+    threshold: Threshold
+    value: float | None
+    passed: bool
+
+    @property
+    def written(self) -> str:
+        """The value for people."""
+        if self.value is None:
+            return "nothing was measured"
+        if self.threshold.quantile is None:
+            return f"{100 * self.value:.4g}%"
+        return "beyond the timeout" if self.value == BEYOND else f"{self.value / 1000:.3f} ms"
+
+    @property
+    def sentence(self) -> str:
+        """As the summary and the report say it."""
+        return f"{self.threshold.text}: {'passed' if self.passed else 'failed'}, {self.written}"
+
+    def to_json(self) -> dict[str, Any]:
+        """As the log's trailer and the JSON summary have it: times in ms, the text `beyond` past the timeout."""
+        value: float | str | None = self.value
+        if value == BEYOND:
+            value = "beyond"
+        elif self.value is not None and self.threshold.quantile is not None:
+            value = self.value / 1000
+        return {"threshold": self.threshold.text, "value": value, "passed": self.passed}
+
+
+def threshold(value: object) -> Threshold:
+    """Read one. Raises ValueError, whose text is what the user reads."""
+    if isinstance(value, Threshold):
+        return value
+    if not isinstance(value, Scalar):
+        raise ValueError(f"must be text: {_EXAMPLES}")
+    match = _FORM.fullmatch(value)
+    if match is None:
+        raise ValueError(f"{short(value)} is not a threshold: {_EXAMPLES}")
+    figure, aggregate, comparison, limit = match.groups()
+    if figure not in (*TIMES, *SHARES):
+        near = closest(figure, (*TIMES, *SHARES))
+        known = ", ".join((*TIMES, *SHARES))
+        raise ValueError(f"{figure} is none of {known}" + (f": did you mean {near}?" if near else ""))
+    text = f"{figure}{'.' + aggregate if aggregate else ''} {comparison} {limit}"
+    if figure in SHARES:
+        if aggregate:
+            raise ValueError(f"{figure} is a share, without .{aggregate}: write for instance {figure} < 1%")
+        return Threshold(text, figure, None, comparison, _share(limit))
+    return Threshold(text, figure, _quantile(figure, aggregate), comparison, parse_duration(limit) / NS_PER_US)
+
+
+def _quantile(figure: str, aggregate: str | None) -> float:
+    if aggregate in ("min", "max"):
+        return 0.0 if aggregate == "min" else 1.0
+    match = _QUANTILE.fullmatch(aggregate or "")
+    if match is None:
+        raise ValueError(f"{figure} needs min, max or a quantile such as p50, p99 or p99.9: {figure}.p99")
+    return float(match[1]) / 100
+
+
+def _share(text: str) -> float:
+    match = _PERCENT.fullmatch(text)
+    share = float(match[1]) / (100 if match[2] else 1) if match else -1.0
+    if not 0 <= share <= 1:
+        raise ValueError(f"{short(text)} is not a share: write for instance 1% or 0.01")
+    return share
+
+
+def judge_thresholds(
+    thresholds: Iterable[Threshold], counts: Mapping[str, Any], histograms: Mapping[str, Histogram]
+) -> tuple[Judged, ...]:
+    """Judge each by the counts of the measure phase and its histograms. Where nothing was measured, none is passed."""
+    judged = []
+    for each in thresholds:
+        value = _value(each, counts, histograms)
+        passed = value is not None and _OPERATORS[each.comparison](value, each.limit)
+        judged.append(Judged(each, value, passed))
+    return tuple(judged)
+
+
+def _value(each: Threshold, counts: Mapping[str, Any], histograms: Mapping[str, Histogram]) -> float | None:
+    if each.quantile is not None:
+        histogram = histograms.get(each.figure)
+        return None if histogram is None else histogram.quantile_us(each.quantile)
+    whole = counts["sent"] + counts["dropped"]
+    lost = {"errors": counts["failed"] + counts["dropped"], "failed": counts["failed"], "dropped": counts["dropped"]}
+    return lost[each.figure] / whole if whole else None
+
+
+THRESHOLD = scalar(threshold, lambda each: each.text)

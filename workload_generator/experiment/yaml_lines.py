@@ -1,0 +1,202 @@
+"""YAML files as plain data in which every key still knows its line.
+
+Rules:
+- what can go wrong with the text is reported, not raised one by one: as long as the file can be read on, it is
+- a scalar stays the text that stands in the file (`Scalar`), so that numbers are exact and `yes` is a word; who reads a
+  key decides what it means. Nothing, `~` and `null` are None
+- a key counts once: a second one of the same name in the same mapping is a problem. `<<` merges, as YAML 1.1 has it
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from workload_generator.base.errors import ExperimentError, Problem
+
+Location = tuple[str | int, ...]
+"""Keys and list indexes from the top of the file: `("targets", 0, "url")`."""
+
+_Node = Any  # a yaml.Node: its stubs lack `id`, and yaml is imported only where a file is read
+_MOST_NODES = 100_000
+_STANDARD_TAG = "tag:yaml.org,2002:"
+_MERGE = _STANDARD_TAG + "merge"
+_SCALAR, _SEQUENCE, _MAPPING = "scalar", "sequence", "mapping"  # kinds of nodes
+_NOTHING = frozenset({"", "~", "null", "Null", "NULL"})
+
+
+class Scalar(str):
+    """The text of one YAML scalar; `quoted` when it can only be meant as text."""
+
+    quoted: bool
+
+    def __new__(cls, text: str, quoted: bool = False) -> Scalar:
+        scalar = super().__new__(cls, text)
+        scalar.quoted = quoted
+        return scalar
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A file's data (dicts, lists, `Scalar`s and None), its lines, and what is already known to be wrong with it."""
+
+    file: str
+    data: Any
+    lines: Mapping[Location, int]
+    problems: tuple[Problem, ...] = ()
+
+    def line(self, location: Location) -> int:
+        """The line of a key, or of the innermost thing around it that is there."""
+        while location and location not in self.lines:
+            location = location[:-1]
+        return self.lines.get(location, 0)
+
+    def problem(self, location: Location, message: str) -> Problem:
+        """A problem with what stands (or should stand) at `location`."""
+        return Problem(self.file, self.line(location), key_text(location), message)
+
+
+def read_document(path: Path) -> Document:
+    """The YAML file at `path`. Raises ExperimentError when it cannot be read to its end."""
+    return parse_document(str(path), decode_text(path, read_bytes(path)))
+
+
+def parse_document(file: str, text: str) -> Document:
+    """YAML (and so JSON) text as a document; `file` is what problems call it. Raises ExperimentError as above."""
+    import yaml  # 35 ms, which commands that read no file do not pay
+
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        message = ", ".join(part for part in (error.context, error.problem) if part)
+        raise _unreadable(file, mark.line + 1 if mark else 0, f"not YAML: {message}") from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise _unreadable(file, line, "not YAML: a control character that YAML does not allow") from None
+    except RecursionError:
+        raise _unreadable(file, 0, "not usable: nested too deeply") from None
+    except (ValueError, OverflowError) as error:  # such as an escape beyond Unicode
+        raise _unreadable(file, 0, f"not YAML: {error}") from None
+    if node is None:
+        return Document(file, None, {})
+    reading = _Reading(file)
+    data = reading.value(node, ())
+    return Document(file, data, reading.lines, tuple(reading.problems))
+
+
+def read_bytes(path: Path) -> bytes:
+    """All of the file at `path`. Raises ExperimentError when it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise _unreadable(str(path), 0, f"cannot be read: {error.strerror or error}") from None
+
+
+def decode_text(path: Path, raw: bytes) -> str:
+    """What was read from `path` as text, without a byte order mark. Raises ExperimentError when it is not UTF-8."""
+    try:
+        return raw.removeprefix(codecs.BOM_UTF8).decode()
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise _unreadable(str(path), line, f"byte 0x{error.object[error.start]:02x} is not UTF-8") from None
+
+
+def key_text(location: Location) -> str:
+    """`targets[0].url`, as problems name it."""
+    text = ""
+    for part in location:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def closest(word: str, options: Collection[str]) -> str | None:
+    """The option that `word` was probably meant to be; upper case, hyphens and underscores do not count."""
+    import difflib  # only a mistake needs it
+
+    plain = {_plain(option): option for option in options}
+    matches = difflib.get_close_matches(_plain(word), plain, n=1, cutoff=0.7)
+    return plain[matches[0]] if matches else None
+
+
+def _plain(word: str) -> str:
+    return word.casefold().replace("_", "").replace("-", "")
+
+
+def _unreadable(file: str, line: int, message: str) -> ExperimentError:
+    return ExperimentError([Problem(file, line, "", message)])
+
+
+@dataclass(slots=True)
+class _Reading:
+    """Turns nodes into data; lives as long as one file is read."""
+
+    file: str
+    lines: dict[Location, int] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    _open: set[int] = field(default_factory=set)  # the collections that we are inside of
+    _nodes: int = 0
+
+    def value(self, node: _Node, at: Location) -> Any:
+        self.lines.setdefault(at, node.start_mark.line + 1)
+        self._nodes += 1
+        if self._nodes > _MOST_NODES:
+            raise _unreadable(self.file, node.start_mark.line + 1, "not usable: aliases make it endlessly large")
+        if not node.tag.startswith(_STANDARD_TAG):
+            self._add(node, at, f"the tag {node.tag} means nothing here")
+        if node.id == _SCALAR:
+            quoted = node.style is not None
+            return None if not quoted and node.value in _NOTHING else Scalar(node.value, quoted)
+        if id(node) in self._open:
+            self._add(node, at, "an alias inside of what it stands for")
+            return None
+        self._open.add(id(node))
+        try:
+            if node.id == _SEQUENCE:
+                return [self.value(item, (*at, index)) for index, item in enumerate(node.value)]
+            return self._mapping(node, at)
+        finally:
+            self._open.discard(id(node))
+
+    def _mapping(self, node: _Node, at: Location) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        for key, value in self._own(node, at):
+            here = (*at, key.value)
+            if key.value in result:
+                self._add(key, here, f"the key stands here twice; first in line {self.lines[here]}")
+            else:
+                self.lines[here] = key.start_mark.line + 1
+                result[key.value] = self.value(value, here)
+        for key, value in self._merged(node, at):
+            if key.value not in result:
+                here = (*at, key.value)
+                self.lines[here] = key.start_mark.line + 1
+                result[key.value] = self.value(value, here)
+        return result
+
+    def _own(self, node: _Node, at: Location) -> Iterator[tuple[_Node, _Node]]:
+        for key, value in node.value:
+            if key.id != _SCALAR:
+                self._add(key, at, "a key must be a word")
+            elif key.tag != _MERGE:
+                yield key, value
+
+    def _merged(self, node: _Node, at: Location) -> Iterator[tuple[_Node, _Node]]:
+        for key, value in node.value:
+            if key.tag != _MERGE:
+                continue
+            sources: Iterable[_Node] = value.value if value.id == _SEQUENCE else [value]
+            for source in sources:
+                if source.id != _MAPPING or id(source) in self._open:
+                    self._add(key, at, "<< takes the alias of a mapping, or a list of them")
+                    continue
+                self._open.add(id(source))
+                yield from self._own(source, at)
+                yield from self._merged(source, at)
+                self._open.discard(id(source))
+
+    def _add(self, node: _Node, at: Location, message: str) -> None:
+        self.problems.append(Problem(self.file, node.start_mark.line + 1, key_text(at), message))

@@ -1,0 +1,136 @@
+"""The catalog of functions, `functions/catalog.yaml`: what there is, and how each is built, run and tested.
+
+Rules:
+- commands are run in the function's folder, without a shell; `{python}` in them is the function's own interpreter where
+  it has a virtual environment, else the one that runs us
+- a function is built when everything that `produces` names is there; one that names nothing needs no build
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from workload_generator.base.errors import ExperimentError, UsageError
+from workload_generator.experiment.fields import Section, key, many, read, scalar, section
+from workload_generator.experiment.values import TEXT, any_text, short, word
+from workload_generator.experiment.yaml_lines import closest, read_document
+
+FUNCTIONS_DIR = "FUNCTIONS_DIR"
+"""The environment variable that names a folder of functions with its catalog, instead of the checkout's."""
+
+_FILE = "catalog.yaml"
+
+
+_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+_NEED = re.compile(r"[a-z][-a-z0-9]*( \d+(\.\d+)*)?")
+
+
+def _name(value: object) -> str:
+    text = any_text(value)
+    if not _NAME.fullmatch(text):
+        raise ValueError(f"{short(text)} is not a function's name: lower-case letters, digits and hyphens")
+    return text
+
+
+def _need(value: object) -> str:
+    text = any_text(value)
+    if not _NEED.fullmatch(text):
+        raise ValueError(f"{short(text)} is not a program and the oldest version that will do, such as go 1.24")
+    return text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry(Section):
+    """One function as the catalog has it. `needs` are programs that builds need, some with their oldest version."""
+
+    name: str = key(scalar(_name))
+    language: str = key(TEXT)
+    framework: str = key(TEXT)
+    kind: str = key(word("http", "event"), "http")
+    image: str = key(TEXT)
+    needs: tuple[str, ...] = key(many(scalar(_need)), ())
+    build: tuple[str, ...] = key(many(TEXT), ())
+    produces: tuple[str, ...] = key(many(TEXT), ())
+    run: str = key(TEXT)
+    test: str = key(TEXT, "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Catalog(Section):
+    functions: tuple[Entry, ...] = key(many(section(Entry), at_least=1))
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A function of the catalog and the folder that it lives in."""
+
+    entry: Entry
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """What it is called: its folder, and its services but for their number."""
+        return self.entry.name
+
+    @property
+    def built(self) -> bool:
+        """Whether it can be run as it stands."""
+        return all((self.folder / path).exists() for path in self.entry.produces)
+
+    @property
+    def command(self) -> list[str]:
+        """What runs one instance, in `folder`, with `$PORT` and `$HOSTNAME` set."""
+        return self.words(self.entry.run)
+
+    def words(self, command: str) -> list[str]:
+        """A command of the entry as the words that a process is started with."""
+        own = self.folder / ".venv" / "bin" / "python"
+        python = str(own) if own.exists() else sys.executable
+        return [word.replace("{python}", python) for word in shlex.split(command)]
+
+
+def find_catalog() -> Path:
+    """The folder with the catalog: `$FUNCTIONS_DIR`, the checkout's, or the working directory's. Raises UsageError."""
+    given = os.environ.get(FUNCTIONS_DIR)
+    folders = [Path(given)] if given else [Path(__file__).resolve().parents[2] / "functions", Path.cwd() / "functions"]
+    for folder in folders:
+        if (folder / _FILE).is_file():
+            return folder
+    raise UsageError(
+        f"no {_FILE} in {', '.join(map(str, folders))}: run this in a checkout, or name the functions' folder in "
+        f"{FUNCTIONS_DIR}"
+    )
+
+
+def load_catalog(folder: Path | None = None) -> Mapping[str, Function]:
+    """The functions by name, in the catalog's order. Raises UsageError, or ExperimentError with every problem."""
+    folder = find_catalog() if folder is None else folder
+    document = read_document(folder / _FILE)
+    catalog, problems = read(_Catalog, document)
+    functions: dict[str, Function] = {}
+    for index, entry in enumerate(catalog.functions if catalog else ()):
+        at = ("functions", index, "name")
+        if entry.name in functions:
+            problems.append(document.problem(at, f"{entry.name} stands here twice"))
+        elif not (folder / entry.name).is_dir():
+            problems.append(document.problem(at, f"there is no folder {folder / entry.name}"))
+        functions[entry.name] = Function(entry, folder / entry.name)
+    if problems:
+        raise ExperimentError(problems)
+    return functions
+
+
+def find_function(name: str) -> Function:
+    """The function of that name. Raises UsageError, which lists those that exist."""
+    functions = load_catalog()
+    if name in functions:
+        return functions[name]
+    near = closest(name, functions)
+    hint = f"; did you mean {near}?" if near else ""
+    raise UsageError(f"no function {name}{hint} The catalog has {', '.join(functions)}")

@@ -1,0 +1,141 @@
+"""What a run adds up to: counts by phase, status and error, and the distributions of its measured part."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import compress, repeat
+from operator import add, and_, sub
+from operator import floordiv as _to_us
+from typing import Any
+
+from workload_generator.base.histogram import Histogram
+from workload_generator.log.records import Block, ErrorKind, Phase, Result
+
+_COLD_WORDS = {None: "unknown", False: "false", True: "true"}
+HISTOGRAMS = ("ttfb", "corrected_ttfb", "total", "lag")
+
+
+class PhaseCounts:
+    """The results of one phase, counted. `failed` has errors and unexpected statuses; `cancelled` is part of it."""
+
+    __slots__ = ("cold", "dropped", "errors", "ok", "sent", "statuses")
+
+    def __init__(self) -> None:
+        self.sent = self.ok = self.dropped = 0
+        self.statuses: Counter[int] = Counter()
+        self.errors: Counter[str] = Counter()
+        self.cold: Counter[str] = Counter()
+
+    @property
+    def failed(self) -> int:
+        """Sent, but not answered as expected."""
+        return self.sent - self.ok
+
+    def to_json(self) -> dict[str, Any]:
+        """As trailer and summary hold it."""
+        return {
+            "sent": self.sent,
+            "ok": self.ok,
+            "failed": self.failed,
+            "dropped": self.dropped,
+            "cancelled": self.errors[ErrorKind.CANCELLED.value],
+            "statuses": {str(status): count for status, count in sorted(self.statuses.items())},
+            "errors": dict(sorted(self.errors.items())),
+            "cold": {word: self.cold[word] for word in ("true", "false", "unknown")},
+        }
+
+
+class Totals:
+    """Counts every result once. `expected` holds, for each target, the statuses that are a success."""
+
+    def __init__(self, expected: Sequence[Iterable[int]]) -> None:
+        self._expected = [frozenset(statuses) for statuses in expected]
+        self.phases = {phase: PhaseCounts() for phase in Phase}
+        self.histograms = {name: Histogram() for name in HISTOGRAMS}
+
+    def is_ok(self, result: Result) -> bool:
+        """Whether the whole response came and its status was one that the experiment expects."""
+        return result.error is None and result.status in self._expected[result.target]
+
+    def ok_shapes(self, block: Block) -> list[bool]:
+        """`is_ok` of the shapes of a block in which every request got its whole response."""
+        return [shape.status in self._expected[shape.target] for shape in block.shapes]
+
+    def add_served(self, block: Block, ok: Sequence[bool]) -> None:
+        """Count a block in which every request got its whole response; the same as `add`, by whole columns. `ok` is by
+        shape."""
+        beyond = 0
+        for index, count in Counter(block.shape).items():
+            shape = block.shapes[index]
+            counts = self.phases[shape.phase]
+            counts.sent += count
+            counts.statuses[shape.status] += count
+            counts.cold[_COLD_WORDS[shape.cold]] += count
+            counts.ok += count if ok[index] else 0
+            beyond += count if shape.phase is Phase.MEASURE and not ok[index] else 0
+        ttfb, total = block.ttfb_ns, block.total_ns
+        measured_lag = lag = _lags(block)
+        measured = [shape.phase is Phase.MEASURE for shape in block.shapes]
+        if not (all(measured) and all(ok)):
+            served = list(map(and_, measured, ok))
+            in_phase, counted = ([of_shape[index] for index in block.shape] for of_shape in (measured, served))
+            measured_lag = list(compress(lag, in_phase))
+            ttfb, total, lag = (list(compress(column, counted)) for column in (ttfb, total, lag))
+        ttfb_us = list(map(_to_us, ttfb, repeat(1000)))
+        columns: dict[str, Iterable[int]] = {
+            "ttfb": ttfb_us,
+            "corrected_ttfb": ttfb_us if block.in_time else map(_to_us, map(add, ttfb, lag), repeat(1000)),
+            "total": ttfb_us if block.in_one_piece else map(_to_us, total, repeat(1000)),
+            "lag": map(_to_us, measured_lag, repeat(1000)),
+        }
+        for name, values_us in columns.items():
+            self.histograms[name].record_all(values_us, 0 if name == "lag" else beyond)
+
+    def add(self, results: Iterable[Result]) -> None:
+        """Count a batch of results."""
+        ttfb: list[int] = []
+        corrected: list[int] = []
+        total: list[int] = []
+        lag: list[int] = []
+        beyond = 0
+        for r in results:
+            counts = self.phases[r.phase]
+            measured = r.phase is Phase.MEASURE
+            if r.error is not None:
+                counts.errors[r.error.value] += 1
+            if r.error is ErrorKind.DROPPED:
+                counts.dropped += 1
+                beyond += measured
+                continue
+            counts.sent += 1
+            if r.status:
+                counts.statuses[r.status] += 1
+                counts.cold["unknown" if r.cold is None else "true" if r.cold else "false"] += 1
+            ok = self.is_ok(r)
+            counts.ok += ok
+            if not measured:
+                continue
+            lag.append(r.lag_ns // 1000)
+            corrected_ns = r.corrected_ttfb_ns
+            if ok and corrected_ns is not None and r.ttfb_ns is not None and r.total_ns is not None:
+                ttfb.append(r.ttfb_ns // 1000)
+                corrected.append(corrected_ns // 1000)
+                total.append(r.total_ns // 1000)
+            else:
+                beyond += 1
+        for name, values in zip(HISTOGRAMS, (ttfb, corrected, total, lag), strict=True):
+            self.histograms[name].record_all(values, 0 if name == "lag" else beyond)
+
+    def to_json(self) -> dict[str, Any]:
+        """`counts` by phase and `histograms` of the measured part."""
+        return {
+            "counts": {phase.label: counts.to_json() for phase, counts in self.phases.items()},
+            "histograms": {name: histogram.to_json() for name, histogram in self.histograms.items()},
+        }
+
+
+def _lags(block: Block) -> Sequence[int]:
+    if block.in_time:
+        return [0] * len(block.seq)
+    return list(map(sub, block.start_ns, block.due_ns))

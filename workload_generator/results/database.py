@@ -1,0 +1,243 @@
+"""The database: opened, made, or migrated from the original's, and the one place that talks to SQLite.
+
+Rules:
+- what belongs together is one transaction; whatever ends it early leaves the database as it was
+- SQLite's errors become BenchErrors that name the file
+- a migration copies every row and every column, also those that we do not know, and keeps the tables that are not ours
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from workload_generator.base.clock import parse_rfc3339
+from workload_generator.base.errors import BenchError
+from workload_generator.base.usage_tables import statements
+
+VERSION = 5
+"""Of the schema, in SQLite's `user_version`; the original's databases have 0."""
+
+# What leads from each earlier version of ours to the next one.
+_STEPS = {
+    1: ("ALTER TABLE results ADD COLUMN segments INTEGER",),
+    2: (
+        "ALTER TABLE shards ADD COLUMN clock_offset_ns INTEGER",
+        "ALTER TABLE shards ADD COLUMN clock_half_rtt_ns INTEGER",
+    ),
+    3: (),
+    4: (
+        "ALTER TABLE cold_starts ADD COLUMN clock_offset REAL",
+        "ALTER TABLE cold_starts ADD COLUMN clock_error REAL",
+    ),
+}
+_WITH_EVENTS = 3  # the version that brought the scripts and tables of events
+_WITH_COLD_STARTS = 4  # and those of cold starts
+_WITH_BURSTS = 5  # and of bursts at zero
+
+_BUSY_S = 30.0
+_CACHE_KIB = 64 * 1024
+
+# Tables by which a database without a version is known to be the original's, with the columns that it must have.
+_EVENTS = {"events": {"event_id", "timestamp"}}
+_ORIGINAL = {"experiments": {"id"}, "requests": {"id", "experiment_id"}, **_EVENTS}
+_ORIGINAL_OTHERS = {"node_metrics", "pod_metrics"}
+
+
+class Store:
+    """One open database. A context manager; closing it without the end of a transaction undoes that transaction."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self._connection = connection
+
+    def __enter__(self) -> Store:
+        """The store itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close it."""
+        self._connection.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing; no one else writes meanwhile."""
+        self.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:  # SQLite ends some by itself, as when the disk is full
+                self._connection.execute("ROLLBACK")
+            raise
+
+    def execute(self, sql: str, values: Sequence[object] | Mapping[str, object] = ()) -> list[Any]:
+        """All rows of one statement; columns by name or index."""
+        with _translated(self.path):
+            return self._connection.execute(sql, values).fetchall()
+
+    def stream(self, sql: str, values: Sequence[object] | Mapping[str, object], batch: int) -> Iterator[list[Any]]:
+        """The rows of one statement as tuples, at most `batch` at a time: for more than memory should hold."""
+        with _translated(self.path):
+            cursor = self._connection.cursor()
+            cursor.row_factory = None
+            cursor.execute(sql, values)
+            while rows := cursor.fetchmany(batch):
+                yield rows
+
+    def execute_many(self, sql: str, rows: Iterable[Sequence[object]]) -> None:
+        """One statement for each of `rows`."""
+        with _translated(self.path):
+            self._connection.executemany(sql, rows)
+
+    def insert(self, table: str, fields: Mapping[str, object]) -> int:
+        """Insert one row; returns its id."""
+        with _translated(self.path):
+            names, marks = ", ".join(fields), ", ".join("?" * len(fields))
+            cursor = self._connection.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", tuple(fields.values()))
+            assert cursor.lastrowid is not None
+            return cursor.lastrowid
+
+    def update(self, table: str, row_id: int, fields: Mapping[str, object]) -> None:
+        """Set `fields` of the row `row_id`."""
+        names = ", ".join(f"{name} = ?" for name in fields)
+        self.execute(f"UPDATE {table} SET {names} WHERE id = ?", (*fields.values(), row_id))
+
+
+def open_store(path: Path) -> Store:
+    """Open the database at `path`, made when absent, migrated when it is the original's. Raises BenchError."""
+    if not path.parent.is_dir():
+        raise BenchError(f"cannot open {path}: the folder {path.parent} does not exist")
+    with _translated(path):
+        connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
+    try:
+        connection.row_factory = sqlite3.Row
+        connection.create_function("nanoseconds", 1, _nanoseconds, deterministic=True)
+        store = Store(path, connection)
+        store.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        if _version(store) != VERSION:
+            with store.transaction():
+                _upgrade(store)
+    except BaseException:
+        connection.close()
+        raise
+    return store
+
+
+def _version(store: Store) -> int:
+    return int(store.execute("PRAGMA user_version")[0][0])
+
+
+def _upgrade(store: Store) -> None:
+    version = _version(store)
+    if version == VERSION:  # another process was faster
+        return
+    if version in _STEPS:
+        for step in range(version, VERSION):
+            if step >= _WITH_COLD_STARTS > version:
+                continue  # the script, which comes below, is the present one
+            for statement in _STEPS[step]:
+                store.execute(statement)
+        if version < _WITH_EVENTS:
+            _make(store, [table for table in _EVENTS if columns_of(store, table)], "events.sql")
+        if version < _WITH_COLD_STARTS:
+            _make(store, (), "cold_starts.sql")
+        if version < _WITH_BURSTS:
+            _make(store, (), "bursts.sql")
+        store.execute(f"PRAGMA user_version = {VERSION}")
+        return
+    if version != 0:
+        raise BenchError(
+            f"{store.path} has schema version {version} and this program knows {VERSION}: "
+            "it was written by a newer version, or by another program"
+        )
+    tables = {name for (name,) in store.execute("SELECT lower(name) FROM sqlite_schema WHERE type = 'table'")}
+    foreign = {name for name in tables if not name.startswith("sqlite_")}
+    if foreign and not foreign & (_ORIGINAL.keys() | _ORIGINAL_OTHERS):
+        raise BenchError(f"{store.path} is not a benchmark's database: it has the tables {', '.join(sorted(foreign))}")
+    scripts = ("schema.sql", "events.sql", "cold_starts.sql", "bursts.sql")
+    _make(store, [table for table in _ORIGINAL if table in tables], *scripts)
+    store.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def _make(store: Store, original: Sequence[str], *scripts: str) -> None:
+    """Run the scripts, around the tables of the original's that have the same names."""
+    for table in original:
+        _set_aside(store, table)
+    for script in scripts:
+        for statement in statements(resources.files(__package__).joinpath(script).read_text("utf-8")):
+            store.execute(statement)
+    for table in original:
+        _bring_back(store, table)
+
+
+def _set_aside(store: Store, table: str) -> None:
+    missing = _ORIGINAL[table] - columns_of(store, table).keys()
+    if missing:
+        raise BenchError(
+            f"{store.path} is not a benchmark's database: its table {table} has no column {', '.join(sorted(missing))}"
+        )
+    # Without this, SQLite would have users' views follow the table to its temporary name.
+    store.execute("PRAGMA legacy_alter_table = ON")
+    store.execute(f"ALTER TABLE {table} RENAME TO {_aside(table)}")
+    store.execute("PRAGMA legacy_alter_table = OFF")
+
+
+def _bring_back(store: Store, table: str) -> None:
+    target = "results" if table == "requests" else table
+    known, theirs = columns_of(store, target), columns_of(store, _aside(table))
+    for name, kind in theirs.items():
+        if name not in known:
+            store.execute(f"ALTER TABLE {target} ADD COLUMN {quoted(name)} {kind}")
+    names = values = ", ".join(map(quoted, theirs))
+    if table == "requests" and "status" in theirs and "ok" not in theirs:
+        text = "coalesce(error_message, '')" if "error_message" in theirs else "''"
+        names, values = f"{names}, ok", f"{values}, coalesce(status BETWEEN 200 AND 299 AND {text} = '', 0)"
+    store.execute(f"INSERT INTO {target} ({names}) SELECT {values} FROM {_aside(table)} ORDER BY rowid")
+    if table == "events":
+        store.execute("UPDATE events SET received_ns = nanoseconds(timestamp)")
+    store.execute(f"DROP TABLE {_aside(table)}")
+
+
+def _nanoseconds(text: object) -> int | None:
+    try:
+        return parse_rfc3339(str(text))
+    except ValueError:
+        return None
+
+
+def _aside(table: str) -> str:
+    return f"original_{table}_being_migrated"
+
+
+def columns_of(store: Store, table: str) -> dict[str, str]:
+    """Names (lower case: SQLite does not tell cases apart) and declared types."""
+    return {row["name"].lower(): row["type"] for row in store.execute(f"PRAGMA table_info({table})")}
+
+
+def quoted(name: str) -> str:
+    """A name as SQL has it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        text = str(error)
+        if "unable to open" in text and path.is_dir():
+            text = "it is a folder"
+        elif "locked" in text:
+            text = f"another program has been writing to it for {_BUSY_S:.0f} s ({text})"
+        raise BenchError(f"cannot use the database {path}: {text}") from error

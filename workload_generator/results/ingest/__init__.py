@@ -1,0 +1,1 @@
+"""Logs and receipts into the SQLite database."""

@@ -1,0 +1,346 @@
+"""Log lines → rows of `results`, one reader for our logs and one for the original's.
+
+A reader is made from a file's first line, which tells what the file is. It keeps no state that a later extraction would
+miss: reading a file in pieces gives what reading it at once does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from operator import itemgetter
+from typing import Any, Protocol
+
+import orjson
+
+from workload_generator.log import format as log_format
+from workload_generator.results.ingest import cold_starts, naming, original
+
+FORMAT = "workload-generator"
+ORIGINAL_FORMAT = "original"
+
+Row = tuple[object, ...]
+
+
+class NotALog(ValueError):
+    """A file that is neither our log nor the original's, or whose header cannot be used; `str()` says why."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """What some lines hold. `rows` come in groups of the same columns, in the order of the log.
+
+    `read` is how many lines were taken: fewer than given when another run begins among them. `bad` are lines that were
+    left out, by number and reason. `settings` are columns of the experiment that the lines tell.
+    """
+
+    groups: list[tuple[tuple[str, ...], list[Row]]] = field(default_factory=list)
+    read: int = 0
+    bad: list[tuple[int, str]] = field(default_factory=list)
+    heartbeat: dict[str, Any] | None = None
+    trailer: dict[str, Any] | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    cold_starts: list[Row] = field(default_factory=list)
+    bursts: list[Row] = field(default_factory=list)
+    burst_instances: list[Row] = field(default_factory=list)
+
+    @property
+    def rows(self) -> int:
+        """How many results there are."""
+        return sum(len(rows) for _, rows in self.groups)
+
+
+class Reader(Protocol):
+    """Reads one file. `identity` is the same for every copy of it; `shards` is how many the run has;
+    with `has_header` the first line tells about the file and is no result."""
+
+    format: str
+    identity: str
+    run_id: str | None
+    shard: int
+    shards: int
+    has_header: bool
+    experiment: dict[str, object]
+    """Columns of `experiments`."""
+    origin: dict[str, object]
+    """Columns of `shards`: where and when it was written."""
+    moments: tuple[str, ...]
+    """The seconds by which the original's own database may know this run; none for ours."""
+
+    def read(self, lines: Sequence[bytes], number: int) -> Batch:
+        """Take whole lines, the first of which is line `number` of the file."""
+
+
+def open_reader(file: str, first: bytes) -> Reader:
+    """The reader for the file named `file` whose first line is `first`. Raises NotALog."""
+    try:
+        doc = log_format.decode(first)
+    except log_format.CodecError:
+        fields = original.parse(log_format.text_of(first.rstrip(b"\r\n")))
+        if fields is None:
+            raise NotALog("its first line is neither ours nor the original's") from None
+        return OriginalReader(file, first, fields)
+    if doc["event"] != log_format.RUN_STARTED:
+        raise NotALog(f"its first line is {doc['event']} and not {log_format.RUN_STARTED}: its header is lost")
+    return OurReader(doc)
+
+
+# Ours
+
+_SERVED: tuple[str, ...] = (
+    "timestamp", "status", "ttfb", "total_time", "is_cold", "dns_time", "connect_time", "tls_time", "target", "seq",
+    "phase", "lag", "reused", "retries", "bytes", "stamp", "segments", "instance", "ok",
+)  # fmt: skip
+_FULL: tuple[str, ...] = (*_SERVED, "error_message", "event_id", "error_kind")
+
+_TIMES = frozenset(("ttfb", "total_time", "dns_time", "connect_time", "tls_time", "lag"))
+_null = type(None)
+_TYPES: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(_TIMES, (float, _null)),
+    **dict.fromkeys(("timestamp", "target", "phase"), (str,)),
+    **dict.fromkeys(("stamp", "instance", "error_message", "event_id", "error_kind"), (str, _null)),
+    **dict.fromkeys(("status", "seq", "retries", "bytes", "ok"), (int,)),
+    **dict.fromkeys(("is_cold", "reused", "segments"), (int, _null)),
+}
+
+_get = itemgetter(
+    "time", "status", "ttfb", "total", "cold", "dns", "connect", "tls", "target", "seq", "phase", "lag", "reused",
+    "retries", "bytes", "stamp",
+)  # fmt: skip
+_BIT = {None: None, False: 0, True: 1}
+_SEGMENTS = {"kernel": 1}  # where the log does not say a number
+_PHASES = frozenset(("ping", "ramp", "measure"))
+_LIMIT = 2**63  # of SQLite's integers
+_MOST_SHARDS = 100_000
+_COUNTS = ("planned", "sent", "ok", "failed", "dropped")
+
+
+class OurReader:
+    """Reads what our generator writes."""
+
+    format = FORMAT
+    has_header = True
+    moments: tuple[str, ...] = ()
+
+    def __init__(self, header: dict[str, Any]) -> None:
+        try:
+            if header["schema"] > log_format.SCHEMA:
+                raise NotALog(
+                    f"its schema is {header['schema']}, newer than the {log_format.SCHEMA} that this version reads"
+                )
+            self._open(header)
+        except NotALog:
+            raise
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise NotALog(f"its {log_format.RUN_STARTED} is not whole: {type(error).__name__} {error}") from None
+
+    def _open(self, header: dict[str, Any]) -> None:
+        experiment = header["experiment"]
+        config, rate = experiment["config"], experiment["config"]["rate"]
+        self.run_id: str | None = str(header["run_id"])
+        self.shard, self.shards = int(header["shard"]["index"]), int(header["shard"]["count"])
+        if not 0 <= self.shard < self.shards <= _MOST_SHARDS:
+            raise ValueError(f"it is shard {self.shard} of {self.shards}")
+        self.identity = f"{self.run_id}/{self.shard}"
+        names = naming.read_name(header["prefix"]).otherwise(naming.read_name(experiment["name"]))
+        targets = [target["url"] for target in config["targets"]]
+        events = header.get("events") or {}
+        requests_per_second = rate.get("requestsPerSecond")  # none when the arrival process has its own rates
+        self.experiment: dict[str, object] = {
+            "timestamp": header["start"]["wall"],
+            "language": names.language or (naming.sink_of(targets[0]) if events else naming.language_of(targets)),
+            "scenario": names.scenario or experiment["name"],
+            "concurrency": names.concurrency,
+            "rps": requests_per_second if names.rps is None else names.rps,
+            "requests_per_second": requests_per_second,
+            "duration": rate.get("duration"),
+            "max_idle_conns": rate.get("maxIdleConns"),
+            "max_idle_conns_per_host": rate.get("maxIdleConnsPerHost"),
+            "idle_conn_timeout": rate.get("idleConnTimeout"),
+            "timeout": rate.get("timeout"),
+            "triggers": names.triggers,
+            "workers": names.workers,
+            "run_id": self.run_id,
+            "name": experiment["name"],
+            "mode": experiment.get("mode"),
+            "prefix": header["prefix"],
+            "seed": header.get("seed"),
+            "config": orjson.dumps(config).decode(),
+            "config_sha256": experiment.get("sha256"),
+            "version": header.get("version"),
+            "platform": header.get("platform"),
+            "shards": self.shards,
+        }
+        self.origin: dict[str, object] = {
+            "started": header["start"]["wall"],
+            "host": header.get("host"),
+            "python": header.get("python"),
+            "cpu_limit": header.get("cpu_limit"),
+        }
+        clock = events.get("clock") or {}
+        self.origin |= {f"clock_{name}": clock.get(name) for name in ("offset_ns", "half_rtt_ns")}
+        for column, value in (*self.experiment.items(), *self.origin.items()):
+            if not (
+                value is None
+                or isinstance(value, str | float)
+                or (isinstance(value, int) and -_LIMIT <= value < _LIMIT)
+            ):
+                raise TypeError(f"{column} is not a plain value")
+        self._shapes: set[tuple[type, ...]] = set()
+
+    def read(self, lines: Sequence[bytes], number: int) -> Batch:
+        """Take whole lines, the first of which is line `number` of the file."""
+        batch = Batch(read=len(lines))
+        decode, shapes = log_format.decode, self._shapes
+        rows: list[Row] = []
+        columns: tuple[str, ...] = ()
+        for at, line in enumerate(lines):
+            try:
+                doc = decode(line)
+                if doc["event"] != log_format.REQUEST:
+                    if doc["event"] == log_format.RUN_STARTED:
+                        batch.read = at
+                        break
+                    _note(batch, doc)
+                    continue
+                (
+                    time, status, ttfb, total, cold, dns, connect, tls, target, seq, phase, lag, reused, retries, size,
+                    stamp,
+                ) = _get(doc)  # fmt: skip
+                get = doc.get
+                message, event_id, error = get("message"), get("event_id"), get("error")
+                if phase not in _PHASES or (seq | status | retries | size) >> 63 > 0:
+                    raise ValueError("a value is out of range")
+                row: Row = (
+                    time, status, ttfb, total, _BIT[cold], dns, connect, tls, target, seq, phase, lag, _BIT[reused],
+                    retries, size, stamp, get("segments", _SEGMENTS.get(stamp)), get("instance"),
+                    _BIT[get("expected", True)] if error is None else 0,
+                )  # fmt: skip
+                wanted = _SERVED
+                if not (message is event_id is error is None):
+                    row, wanted = (*row, message, event_id, error), _FULL
+                shape = tuple(map(type, row))
+                if shape not in shapes:
+                    row = _checked(wanted, row)
+                    shapes.add(tuple(map(type, row)))
+            except log_format.CodecError as problem:
+                batch.bad.append((number + at, str(problem)))
+                continue
+            except (KeyError, TypeError, ValueError, AttributeError) as problem:
+                batch.bad.append((number + at, f"not a whole line of a log: {type(problem).__name__} {problem}"))
+                continue
+            if wanted is not columns:
+                rows, columns = [], wanted
+                batch.groups.append((columns, rows))
+            rows.append(row)
+        return batch
+
+
+def _checked(columns: Sequence[str], row: Row) -> Row:
+    """The row, its times as floats: other programs than ours may write `0` for `0.000`. Raises TypeError."""
+    values = [float(v) if type(v) is int and c in _TIMES else v for c, v in zip(columns, row, strict=True)]
+    for column, value in zip(columns, values, strict=True):
+        if type(value) not in _TYPES[column]:
+            raise TypeError(f"{column} is a {type(value).__name__}")
+    return tuple(values)
+
+
+def _note(batch: Batch, doc: dict[str, Any]) -> None:
+    """Take a heartbeat, a cold start or a trailer. Raises KeyError or TypeError when it is not whole."""
+    if doc["event"] == log_format.COLD_START:
+        batch.cold_starts.append(cold_starts.row_of(doc))
+        return
+    if doc["event"] == log_format.COLD_BURST:
+        burst, instances = cold_starts.burst_of(doc)
+        batch.bursts.append(burst)
+        batch.burst_instances += instances
+        return
+    if doc["event"] == log_format.PROGRESS:
+        measured = doc["measure"]
+        if type(doc["time"]) is not str:
+            raise TypeError("time is not a text")
+        batch.heartbeat = {
+            "time": doc["time"],
+            "planned": _count(measured["planned"]),
+            "started": _count(measured["started"]),
+        }
+        return
+    phases = [phase for phase in doc["counts"].values() if isinstance(phase, dict)]
+    for phase in phases:
+        for name in _COUNTS:
+            _count(phase[name])
+        for count in phase.get("cold", {}).values():
+            _count(count)
+    if not isinstance(doc["counts"]["measure"], dict):
+        raise TypeError("there are no counts of the measure phase")
+    if type(doc["verdict"]) is not str or not isinstance(doc["reasons"], list):
+        raise TypeError("the verdict is not a word with reasons")
+    batch.trailer = doc
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < _LIMIT:
+        raise TypeError(f"{value!r} is not a count")
+    return value
+
+
+# The original's
+
+
+class OriginalReader:
+    """Reads what the Go original wrote. Its file's name tells the experiment."""
+
+    format = ORIGINAL_FORMAT
+    has_header = False
+
+    def __init__(self, file: str, first: bytes, fields: dict[str, str]) -> None:
+        self.identity = f"sha256:{hashlib.sha256(first.rstrip()).hexdigest()}"
+        self.run_id: str | None = None
+        self.shard, self.shards = 0, 1
+        try:
+            started = original.timestamp(fields["time"])
+        except ValueError as error:
+            raise NotALog(f"its first line: {error}") from None
+        prefix, begun = naming.read_file_name(file)
+        self.moments: tuple[str, ...] = (started[:19],)
+        if begun is not None:
+            self.moments += (f"{begun:%Y-%m-%dT%H:%M:%S}",)
+        names = naming.read_name(prefix)
+        self.experiment: dict[str, object] = {
+            "timestamp": started,
+            "language": names.language,
+            "scenario": names.scenario,
+            "concurrency": names.concurrency,
+            "rps": names.rps,
+            "triggers": names.triggers,
+            "workers": names.workers,
+            "prefix": prefix,
+            "shards": 1,
+        }
+        self.origin: dict[str, object] = {"started": started}
+
+    def read(self, lines: Sequence[bytes], number: int) -> Batch:
+        """Take whole lines, the first of which is line `number` of the file."""
+        batch = Batch(read=len(lines))
+        rows: list[Row] = []
+        for at, line in enumerate(lines, number):
+            fields = original.parse(log_format.text_of(line.rstrip(b"\r\n")))
+            if fields is None:
+                batch.bad.append((at, "not a line of the original's log"))
+                continue
+            try:
+                row = original.row_of(fields)
+            except (KeyError, ValueError) as problem:
+                batch.bad.append((at, f"not a whole line of the original's log: {type(problem).__name__} {problem}"))
+                continue
+            if row is not None:
+                rows.append(row)
+            elif fields["msg"] == original.LOADED and "config" in fields:
+                batch.settings = {
+                    **original.settings(fields["config"]),
+                    "config": orjson.dumps(fields["config"]).decode(),
+                }
+        if rows:
+            batch.groups.append((original.COLUMNS, rows))
+        return batch

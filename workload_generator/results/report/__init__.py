@@ -1,0 +1,1 @@
+"""The SQLite database into answers, tables, pictures and the page."""

@@ -1,0 +1,255 @@
+"""Starts arrivals when they are due: the open loop, the closed loop, cold-start rounds, and pings before them.
+
+Rules of the open loop:
+- deadlines are absolute; what is due is started in one go, never early, and never waits for responses
+- past `max_in_flight` an arrival is dropped: it gets its result, and the schedule goes on
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterator
+from itertools import count
+
+from workload_generator.base.clock import monotonic_ns
+from workload_generator.engine.engine import Engine, Record
+from workload_generator.engine.exchange import Exchange
+from workload_generator.engine.timer import DeadlineTimer, Spinner
+from workload_generator.experiment.schedule import WHOLE, ColdStartRounds, Shard
+from workload_generator.log.records import Arrival, ErrorKind, Phase, make_arrival, unanswered
+
+_BURST = 512  # arrivals started before the loop may read responses again, when the generator has fallen behind
+_MEASURE = Phase.MEASURE
+_FAILED_PAUSE_S = 0.001  # a closed loop against a dead target must not become a storm of refused connections
+
+
+class Dispatcher:
+    """Starts arrivals until its time is over, and counts them.
+
+    `finished` is set when nothing will be started any more.
+    """
+
+    def __init__(self, engine: Engine, origin_ns: int) -> None:
+        self.planned = 0
+        self.planned_measured = 0
+        self.dropped = 0
+        self.dropped_measured = 0
+        self.missed_rounds = 0
+        self.finished = asyncio.Event()
+        self._engine = engine
+        self._origin_ns = origin_ns
+
+    def start(self) -> None:
+        """Begin."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """Start nothing more; arrivals that are not due yet were never planned."""
+        raise NotImplementedError
+
+    def _now_ns(self) -> int:
+        return monotonic_ns() - self._origin_ns
+
+    def _plan(self, arrival: Arrival) -> None:
+        self.planned += 1
+        self.planned_measured += arrival.phase is Phase.MEASURE
+
+
+class OpenLoop(Dispatcher):
+    """Follows a schedule; due times count from `origin_ns` on the monotonic clock."""
+
+    def __init__(
+        self,
+        arrivals: Iterator[Arrival],
+        engine: Engine,
+        record: Record,
+        origin_ns: int,
+        max_in_flight: int,
+        spinner: Spinner | None = None,
+        *,
+        precise: bool = False,
+    ) -> None:
+        super().__init__(engine, origin_ns)
+        self._arrivals = arrivals
+        self._record = record
+        self._max_in_flight = max_in_flight
+        self._next: Arrival | None = None
+        self._timer = DeadlineTimer(engine.loop, self._start_due, spinner, precise=precise)
+
+    def start(self) -> None:
+        """Begin with the first arrival."""
+        self._advance()
+        self._arm()
+
+    def stop(self) -> None:
+        """Start nothing more."""
+        self._arrivals = iter(())
+        self._next = None
+        self._timer.close()
+        self.finished.set()
+
+    def _advance(self) -> None:
+        self._next = next(self._arrivals, None)
+
+    def _arm(self) -> None:
+        if self._next is None:
+            self.stop()
+        else:
+            self._timer.arm(self._origin_ns + self._next.due_ns)
+
+    def _start_due(self) -> None:
+        now_ns = self._now_ns()
+        for _ in range(_BURST):
+            arrival = self._next
+            if arrival is None or arrival.due_ns > now_ns:
+                break
+            self._plan(arrival)
+            if self._engine.in_flight >= self._max_in_flight:
+                self._drop(arrival)
+            else:
+                self._engine.start(arrival)
+            self._advance()
+        self._arm()
+
+    def _drop(self, arrival: Arrival) -> None:
+        self.dropped += 1
+        self.dropped_measured += arrival.phase is Phase.MEASURE
+        message = f"{self._max_in_flight} requests were in flight"
+        self._record.add(unanswered(arrival, self._now_ns(), ErrorKind.DROPPED, message))
+
+
+class ClosedLoop(Dispatcher):
+    """Keeps `connections` requests in flight from `first_ns` to `end_ns`; one starts when another has ended."""
+
+    def __init__(
+        self,
+        targets: Iterator[int],
+        engine: Engine,
+        origin_ns: int,
+        first_ns: int,
+        end_ns: int,
+        connections: int,
+        shard: Shard = WHOLE,
+    ) -> None:
+        super().__init__(engine, origin_ns)
+        self._seqs = count(*shard)  # no other shard has these
+        self._targets = targets
+        self._first_ns = first_ns
+        self._end_ns = end_ns
+        self._connections = connections
+        self._stopped = False
+        self._start_timer = DeadlineTimer(engine.loop, self._fill)
+        self._end_timer = DeadlineTimer(engine.loop, self.stop)
+
+    def start(self) -> None:
+        """Fill every connection when the time has come."""
+        self._start_timer.arm(self._origin_ns + self._first_ns)
+        self._end_timer.arm(self._origin_ns + self._end_ns)
+
+    def stop(self) -> None:
+        """Start nothing more."""
+        self._stopped = True
+        self._start_timer.close()
+        self._end_timer.close()
+        self.finished.set()
+
+    def _fill(self) -> None:
+        for _ in range(self._connections):
+            self._engine.loop.call_soon(self._start_next)
+
+    def _start_next(self, done: Exchange | None = None) -> None:
+        now_ns = monotonic_ns()
+        due_ns = now_ns - self._origin_ns
+        if self._stopped or due_ns >= self._end_ns:
+            return
+        self.planned += 1
+        self.planned_measured += 1
+        arrival = make_arrival((next(self._seqs), _MEASURE, next(self._targets), due_ns))
+        if done is None:
+            self._engine.start(arrival, self._on_done)
+        else:
+            self._engine.start_again(done, arrival, now_ns)
+
+    def _on_done(self, exchange: Exchange, error: ErrorKind | None) -> None:
+        if error is None:
+            self._start_next(exchange)
+        else:
+            self._engine.loop.call_later(_FAILED_PAUSE_S, self._start_next)
+
+
+class OneByOne(Dispatcher):
+    """Sends requests one after the other, in a task of its own."""
+
+    _task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin with the first request."""
+        self._task = self._engine.loop.create_task(self._run())
+        self._task.add_done_callback(self._on_end)
+
+    def stop(self) -> None:
+        """Start nothing more."""
+        if self._task is None:
+            self.finished.set()
+        else:
+            self._task.cancel()
+
+    def _run(self) -> Coroutine[None, None, None]:
+        raise NotImplementedError
+
+    def _on_end(self, task: asyncio.Task[None]) -> None:
+        self.finished.set()
+        if not task.cancelled():
+            task.result()  # a fault of ours is raised here, where the loop's exception handler gets it
+
+    async def visit(self, arrival: Arrival) -> None:
+        """Send one request and wait for its result."""
+        self._plan(arrival)
+        done = asyncio.Event()
+        self._engine.start(arrival, lambda _exchange, _error: done.set())
+        await done.wait()
+
+    async def _sleep_until(self, due_ns: int) -> None:
+        due = asyncio.Event()
+        timer = DeadlineTimer(self._engine.loop, due.set)
+        try:
+            timer.arm(self._origin_ns + due_ns)
+            await due.wait()
+        finally:
+            timer.close()
+
+
+class Pings(OneByOne):
+    """One request to each target, in the phase `ping`; their sequence numbers are negative."""
+
+    def __init__(self, targets: int, engine: Engine, origin_ns: int, shard: int = 0) -> None:
+        super().__init__(engine, origin_ns)
+        self._targets = targets
+        self._first_seq = -targets * (shard + 1)  # no other shard's pings have these
+
+    async def _run(self) -> None:
+        for target in range(self._targets):
+            await self.visit(Arrival(self._first_seq + target, Phase.PING, target, self._now_ns()))
+
+
+class ColdStarts(OneByOne):
+    """Visits the targets in rounds, the first at `first_ns`: `gap_ns` from one's end to the next one's start."""
+
+    def __init__(self, rounds: ColdStartRounds, engine: Engine, origin_ns: int, first_ns: int, gap_ns: int) -> None:
+        super().__init__(engine, origin_ns)
+        self._rounds = rounds
+        self._first_ns = first_ns
+        self._gap_ns = gap_ns
+
+    async def _run(self) -> None:
+        start_ns: int | None = 0
+        while start_ns is not None:
+            due_ns = self._first_ns + start_ns
+            for position, target in enumerate(self._rounds.targets):
+                if position:
+                    due_ns = self._now_ns() + self._gap_ns
+                await self._sleep_until(due_ns)
+                await self.visit(Arrival(self.planned, Phase.MEASURE, target, due_ns))
+            end_ns = self._now_ns() - self._first_ns
+            start_ns, missed = self._rounds.next_start(start_ns, end_ns, self._gap_ns)
+            self.missed_rounds += missed

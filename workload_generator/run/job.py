@@ -1,0 +1,131 @@
+"""From the flags of `workload-generator` to the run that they ask for, and `--check`, which prints it."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import secrets
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
+
+import yaml  # noqa: F401 - `document` loads it with the first file, when signals raise already
+
+from workload_generator.base.clock import format_duration
+from workload_generator.base.errors import UsageError
+from workload_generator.base.standard_streams import print_lines
+from workload_generator.engine.endpoint import Endpoint
+from workload_generator.experiment.bundled import find_experiment
+from workload_generator.experiment.load import load_experiment
+from workload_generator.experiment.model import Experiment
+from workload_generator.experiment.schedule import WHOLE, Shard, cold_start_rounds, describe_cold_start
+from workload_generator.run import machine_limits
+from workload_generator.run.plan import Plan
+from workload_generator.run.sink import draft_of, for_events, overrides, sink_url
+from workload_generator.run.targets import make_endpoints, make_event_endpoint
+
+Random("")  # from Python 3.13 on, a text as a seed loads a module the first time
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A plan, where it sends to, in how many processes, and how many results its log has to hold.
+
+    `elsewhere` is the URL to which everything is sent instead of the targets' hosts, if one is given.
+    """
+
+    plan: Plan
+    endpoints: list[Endpoint]
+    processes: int
+    expected: int
+    elsewhere: str | None
+
+
+def make_job(options: argparse.Namespace, elsewhere: str | None) -> Job:
+    """The run that the flags ask for. Raises BenchError."""
+    experiment = load_experiment(
+        find_experiment(options.config),
+        event=options.event,
+        rps=options.rps,
+        duration_ns=options.duration,
+        seed=options.seed,
+    )
+    if options.event:
+        experiment = for_events(experiment, sink_url())
+    processes = machine_limits.auto_processes() if options.processes is None else options.processes
+    run_id, shard = _identity(options)
+    plan = Plan(
+        experiment=experiment,
+        seed=_seed(experiment, run_id, shared=shard != WHOLE),
+        cold_start=options.cold_start,
+        ping=options.ping,
+        prefix=options.prefix,
+        log_dir=Path(options.log_dir or experiment.store.log_dir_path),
+        progress=options.progress,
+        run_id=run_id,
+        stamp=f"{datetime.now(UTC):%Y-%m-%d_%H-%M-%S}",
+        shard=shard,
+        start_wall_ns=options.start_at,
+        precise=options.precise,
+        event=options.event,
+    )
+    if options.event:
+        endpoints = [make_event_endpoint(experiment, run_id, elsewhere)]
+    else:
+        endpoints = make_endpoints(experiment, elsewhere)
+    last = replace(plan, shard=(shard[0] + shard[1] * (processes - 1), shard[1] * processes))
+    expected = last.expected_requests * processes  # and a complaint when it cannot be shared
+    if plan.mode == "closed":
+        last.connections  # noqa: B018 - the same
+    return Job(plan, endpoints, processes, expected, elsewhere)
+
+
+def check(options: argparse.Namespace, elsewhere: str | None) -> int:
+    """Print the run that the flags ask for, and send nothing; returns the exit code. Raises BenchError."""
+    plan = make_job(options, elsewhere).plan
+    print_lines(_check_lines(plan.experiment, plan))
+    return 0
+
+
+def _check_lines(experiment: Experiment, plan: Plan) -> list[str]:
+    lines = [f"{experiment.name} ({plan.mode}), sha256 {experiment.sha256}, seed {plan.seed}"]
+    lines += [
+        f"target {index}: {target.method} {target.url} weight {target.weight}"
+        for index, target in enumerate(experiment.targets)
+    ]
+    if plan.event:
+        draft = draft_of(experiment, overrides())
+        lines.append(f"events: {draft.mode}, type {draft.type}, source {draft.source}, ids {plan.event_prefix}<seq>")
+    if plan.mode == "cold-start":
+        lines += describe_cold_start(experiment, cold_start_rounds(experiment), plan.seed)
+    elif plan.mode == "closed":
+        rate = experiment.rate
+        lines.append(
+            f"closed loop: {rate.connections} connections for {format_duration(rate.duration_ns)}, "
+            "as fast as the target answers"
+        )
+    else:
+        schedule = plan.schedule
+        assert schedule is not None
+        lines += schedule.describe()
+    return lines
+
+
+def _identity(options: argparse.Namespace) -> tuple[str, Shard]:
+    """The run's id and this process's shard of it."""
+    run_id, shard = options.run_id, options.shard
+    if shard is None:
+        return run_id or secrets.token_hex(8), WHOLE
+    if shard[1] > 1 and run_id is None:
+        raise UsageError("--shard: the shards of one run need the same --run-id, or nobody knows that they are one")
+    return run_id or secrets.token_hex(8), shard
+
+
+def _seed(experiment: Experiment, run_id: str, shared: bool) -> int:
+    """The experiment's, else a drawn one. What several pods share follows from what they all know."""
+    if experiment.seed is not None:
+        return experiment.seed
+    if shared:
+        return int.from_bytes(hashlib.sha256(run_id.encode()).digest()[:8]) >> 1
+    return secrets.randbits(63)

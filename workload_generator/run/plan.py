@@ -1,0 +1,135 @@
+"""What one run is before it begins: the experiment with all overrides, how to run it, its share of a larger run."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from workload_generator import __version__
+from workload_generator.base.clock import Anchor, format_duration, rfc3339
+from workload_generator.base.measured_platform import HOST
+from workload_generator.experiment.model import Experiment
+from workload_generator.experiment.schedule import (
+    WHOLE,
+    Schedule,
+    Shard,
+    closed_loop_connections,
+    cold_start_rounds,
+    make_schedule,
+)
+from workload_generator.log import format as log_format
+from workload_generator.run import machine_limits
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that one run is. Limits of connections and in flight are divided by the number of shards.
+
+    `start_wall_ns` is when the first arrival of all shards is due (None: when this one is ready); `stamp` is the time
+    in the log's name. In `event` mode `clock` says how far this machine's clock is from that of the event logger.
+    """
+
+    experiment: Experiment
+    seed: int
+    cold_start: bool
+    ping: bool
+    prefix: str
+    log_dir: Path
+    progress: str
+    run_id: str
+    stamp: str
+    shard: Shard = WHOLE
+    start_wall_ns: int | None = None
+    precise: bool = False
+    platform: str = HOST
+    event: bool = False
+    clock: Mapping[str, object] | None = None
+
+    @property
+    def event_prefix(self) -> str | None:
+        """What the ids of events begin with; their number follows."""
+        return f"{self.run_id}-" if self.event else None
+
+    @property
+    def mode(self) -> str:
+        """`open`, `closed` or `cold-start`."""
+        if self.cold_start:
+            return "cold-start"
+        return "closed" if self.experiment.rate.closed_loop else "open"
+
+    @property
+    def schedule(self) -> Schedule | None:
+        """This shard's part of the open loop's schedule."""
+        return make_schedule(self.experiment, self.seed, self.shard) if self.mode == "open" else None
+
+    @property
+    def expected_requests(self) -> int:
+        """How many results the log has to hold, as far as it can be known."""
+        if self.mode == "cold-start":
+            rounds = cold_start_rounds(self.experiment, self.shard)
+            return rounds.count * len(rounds.targets) * (self.experiment.cold_start.burst or 1)
+        schedule = self.schedule
+        return schedule.planned if schedule is not None else 0
+
+    @property
+    def connections(self) -> int:
+        """How many connections this shard of the closed loop keeps busy."""
+        return closed_loop_connections(self.experiment, self.shard)
+
+    @property
+    def file_suffix(self) -> str:
+        """What a shard's log has behind the time in its name."""
+        return f"_s{self.shard[0]}" if self.shard[1] > 1 else ""
+
+    def share(self, limit: int) -> int:
+        """This shard's share of a limit of the whole run; 0 stays 0, and nothing else becomes it."""
+        index, shards = self.shard
+        return max(1, limit // shards + (index < limit % shards)) if limit else 0
+
+    def view(self, end_ns: int) -> dict[str, Any]:
+        """What the live view has to know."""
+        experiment, rate = self.experiment, self.experiment.rate
+        return {
+            "title": f"{experiment.name}: {rate.display_rps} rps for {format_duration(rate.duration_ns)} ({self.mode})",
+            "total_ns": end_ns,
+            "timeout": format_duration(rate.timeout_ns),
+        }
+
+    def start_frame(self, anchor: Anchor, max_in_flight: int, end_ns: int) -> dict[str, Any]:
+        """What the recorder has to know before the first result, the log's header among it."""
+        experiment = self.experiment
+        targets = experiment.targets
+        return {
+            "targets": [target.url for target in targets],
+            "expected": [[status for status in range(100, 1000) if target.expects(status)] for target in targets],
+            "start": {"wall_ns": anchor.wall_ns, "mono_ns": anchor.mono_ns},
+            "progress": self.progress,
+            "event_prefix": self.event_prefix,
+            "view": self.view(end_ns),
+            "header": {
+                "schema": log_format.SCHEMA,
+                "run_id": self.run_id,
+                "shard": {"index": self.shard[0], "count": self.shard[1]},
+                "experiment": {
+                    "name": experiment.name,
+                    "sha256": experiment.sha256,
+                    "mode": self.mode,
+                    "config": experiment.resolved(),
+                },
+                "prefix": log_format.clean(self.prefix),
+                **({"events": {"id_prefix": self.event_prefix, "clock": self.clock}} if self.event else {}),
+                "seed": self.seed,
+                "start": {"wall": rfc3339(anchor.wall_ns), "monotonic_ns": anchor.mono_ns},
+                "max_in_flight": max_in_flight,
+                "precise": self.precise,
+                "version": __version__,
+                "host": socket.gethostname(),
+                "python": sys.version.split()[0],
+                "platform": self.platform,
+                "cpu_limit": machine_limits.cpu_limit(),
+            },
+        }

@@ -1,0 +1,108 @@
+"""Conditions before a run, seen through the API: nothing left of a load, nothing left of any instance.
+
+What they go by:
+- zero: no pod of the services is left, terminating ones included: those still take CPU from whoever comes next
+- drained: no pod is terminating, and neither the autoscaler wants nor the service has more instances than at rest (one,
+  or its min-scale). The autoscaler has then forgotten the load, which its stable window makes it remember for a while
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from workload_generator.cluster.pods.locations import FUNCTIONS, state_of
+from workload_generator.kube.client import Kube
+from workload_generator.kube.errors import WaitTimeout
+from workload_generator.kube.reflector import Key, Reflector
+from workload_generator.kube.resources import POD_AUTOSCALERS, PODS, Object, name_of
+
+SERVICE_LABEL = "serving.knative.dev/service"
+_MIN_SCALE = ("autoscaling.knative.dev/min-scale", "autoscaling.knative.dev/minScale")
+_MOST_NAMED = 3
+
+Objects = dict[Key, Object]
+
+
+async def until_zero(kube: Kube, services: Sequence[str], within_s: float) -> None:
+    """Until no instance of the services is left. Raises WaitTimeout, ApiError."""
+    left: list[Object] = []
+
+    def none(pods: Objects) -> bool:
+        left[:] = _of(pods, services)
+        return not left
+
+    try:
+        async with asyncio.timeout(within_s), Reflector(kube, PODS, FUNCTIONS, labels=SERVICE_LABEL) as reflector:
+            await reflector.until(none)
+    except TimeoutError:
+        raise WaitTimeout(f"not scaled to zero after {within_s:g} s: {_named(left)}") from None
+
+
+async def until_drained(kube: Kube, services: Sequence[str], within_s: float) -> None:
+    """Until nothing of an earlier load is left with the services. Raises WaitTimeout, ApiError."""
+    why = ""
+    try:
+        async with (
+            asyncio.timeout(within_s),
+            Reflector(kube, POD_AUTOSCALERS, FUNCTIONS, labels=SERVICE_LABEL) as scalers,
+            Reflector(kube, PODS, FUNCTIONS, labels=SERVICE_LABEL) as pods,
+        ):
+
+            def calm(_objects: Objects) -> bool:
+                nonlocal why
+                why = _why_not_drained(pods.objects, scalers.objects, services)
+                return not why
+
+            while not calm({}):
+                if _wanting(scalers.objects, services):
+                    await scalers.until(lambda now: not _wanting(now, services))
+                else:
+                    await pods.until(calm)
+    except TimeoutError:
+        raise WaitTimeout(f"the previous load is not drained after {within_s:g} s: {why}") from None
+
+
+def _why_not_drained(pods: Objects, scalers: Objects, services: Sequence[str]) -> str:
+    wanting = _wanting(scalers, services)
+    if wanting:
+        return ", ".join(wanting)
+    there = _of(pods, services)
+    ending = [pod for pod in there if "deletionTimestamp" in pod["metadata"]]
+    if ending:
+        return _named(ending)
+    for service in services:
+        own = [pod for pod in there if _service(pod) == service]
+        rest = max((_at_rest(each) for each in _of(scalers, [service])), default=1)
+        if len(own) > rest:
+            return f"{service} has {len(own)} instances, {rest} at rest"
+    return ""
+
+
+def _wanting(scalers: Objects, services: Sequence[str]) -> list[str]:
+    """The services whose autoscaler wants more than at rest."""
+    found = []
+    for each in _of(scalers, services):
+        wanted = each.get("status", {}).get("desiredScale") or 0
+        if wanted > _at_rest(each):
+            found.append(f"the autoscaler wants {wanted} instances of {_service(each)}")
+    return found
+
+
+def _at_rest(scaler: Object) -> int:
+    annotations = scaler["metadata"].get("annotations") or {}
+    least = next((annotations[key] for key in _MIN_SCALE if key in annotations), "0")
+    return max(1, int(least) if least.isdigit() else 0)
+
+
+def _of(objects: Objects, services: Sequence[str]) -> list[Object]:
+    return [obj for obj in objects.values() if _service(obj) in services]
+
+
+def _service(obj: Object) -> str:
+    return str((obj["metadata"].get("labels") or {}).get(SERVICE_LABEL, ""))
+
+
+def _named(pods: list[Object]) -> str:
+    named = "; ".join(f"{name_of(pod)} {state_of(pod)}" for pod in pods[:_MOST_NAMED])
+    return f"{len(pods)} pods are there ({named}{'; …' if len(pods) > _MOST_NAMED else ''})"

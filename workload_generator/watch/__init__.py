@@ -1,1 +1,0 @@
-"""Who sees instances come and go: the proof of cold starts, and their phases."""

@@ -36,7 +36,7 @@ fix:
     uv run --locked ruff check --fix .
 
 # Every measurement; each writes its section of bench/RESULTS.md, the functions' their own table
-bench: bench-load bench-open bench-truth bench-processes bench-memory bench-local bench-eventing bench-extract bench-report bench-top bench-startup bench-functions
+bench: bench-load bench-open bench-truth bench-processes bench-memory bench-local bench-eventing bench-extract bench-report bench-top bench-startup bench-house bench-functions
 
 # The closed loop beside its peers: wrk, hey, h2load, ab, a Go client, Locust, and what else there is
 bench-load *ARGS:
@@ -109,3 +109,7 @@ bench-top *ARGS:
 # Commands that have nothing to wait for, beside `import asyncio, json`
 bench-startup *ARGS:
     uv run --locked python bench/startup.py {{ARGS}}
+
+# How large the package is, and how its parts hang together
+bench-house *ARGS:
+    uv run --locked --group bench python bench/house.py {{ARGS}}

@@ -15,7 +15,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-READ = ("workload_generator", "README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/*.md", "functions/README.md", "k8s")
+READ = (
+    "workload_generator",
+    "README.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "docs/*.md",
+    "functions/README.md",
+    "k8s",
+)
 SUFFIXES = {".py", ".md", ".sql", ".yaml"}
 
 INSTEAD = {

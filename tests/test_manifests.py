@@ -378,7 +378,7 @@ def test_one_generator_alone_in_its_namespace(folder: str) -> None:
 
 @needs.mark(needs.KUSTOMIZE)
 def test_probes_ask_what_serve_answers() -> None:
-    source = (ROOT / "workload_generator" / "load" / "serve.py").read_text()
+    source = (ROOT / "workload_generator" / "run" / "serve.py").read_text()
     (container,) = one(documents("."), "Deployment")["spec"]["template"]["spec"]["containers"]
     for probe, path in (("readinessProbe", "/readyz"), ("livenessProbe", "/healthz")):
         assert container[probe]["httpGet"]["path"] == path and f'web.get("{path}"' in source

@@ -71,7 +71,7 @@ class Process:
 async def start(*arguments: str, environment: Mapping[str, str], constants: Mapping[str, Any] | None = None) -> Process:
     """Start `workload-generator` in this folder, with pipes for its output.
 
-    `constants` replace those of its modules, each under a name such as `cli.DEV_URL`.
+    `constants` replace those of its modules, each under a name such as `run.runner._GRACE_S`.
     """
     readers, ends = [], []
     for _ in range(3):
@@ -181,6 +181,10 @@ def _keep(request: bytes, descriptors: list[int]) -> None:
 if __name__ == "__main__":
     import cloudevents.core.bindings.http  # noqa: F401 - these are what takes the time
 
+    import workload_generator.coldstart.connect
+    import workload_generator.commands.workload_generator
+    import workload_generator.run.execute
+    import workload_generator.run.serve  # noqa: F401
     from workload_generator.__main__ import workload_generator as run
 
     _serve(socket.socket(fileno=int(sys.argv[1])))

@@ -54,7 +54,7 @@ async def test_dev_sends_to_localhost_and_the_log_goes_where_the_file_says(tmp_p
     async with servers.serve(servers.answers()) as server:
         url = "http://a.functions.svc.cluster.local"
         path = generator.experiment(url, rate=BRIEF, store={"logDirPath": str(generator.logs)})
-        dev = {"cli.DEV_URL": f"http://localhost:{server.port}"}
+        dev = {"commands.workload_generator.DEV_URL": f"http://localhost:{server.port}"}
         process = await warm.start(
             f"--config={path}", "--dev", "--progress=none", environment=environment, constants=dev
         )

@@ -15,10 +15,11 @@ import pytest
 from tests.emulator.platforms import local
 from tests.support import Generator
 from workload_generator.base.errors import BenchError
-from workload_generator.base.measured_platform import LOCAL, platform_of
 from workload_generator.coldstart.connect import watcher_of_local
 from workload_generator.commands.scenario import LocalPlatform
 from workload_generator.emulator.child import Embedded, _answers
+from workload_generator.emulator.detect import platform_of
+from workload_generator.log.format import LOCAL
 
 
 @pytest.fixture

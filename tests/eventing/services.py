@@ -43,7 +43,7 @@ class Process(Protocol):
 _FORKING = """
 import json, os, sys
 from workload_generator import __main__ as commands
-from workload_generator.eventing import commands as _
+from workload_generator.commands import receiver as _
 
 for line in sys.stdin:
     asked = json.loads(line)

@@ -358,7 +358,7 @@ def test_without_the_extra_extraction_works_and_a_report_says_what_is_missing(mi
     db, page = tmp_path / "x.db", tmp_path / "r.html"
     script = f"""
 import sys; sys.modules[{missing!r}] = None
-from workload_generator import bench
+from workload_generator.commands import kn_bench
 assert kn_bench.main(["extract", "--logs", {str(tmp_path)!r}, "--db", {str(db)!r}]) == 0
 sys.exit(kn_bench.main(["report", "--db", {str(db)!r}, "--out", {str(page)!r}]))
 """

@@ -380,14 +380,14 @@ async def test_many_targets_of_one_origin_over_one_connection(tmp_path: Path, pr
 
 _FAULTY = """
 import sys
-from workload_generator import cli
+from workload_generator.commands import workload_generator
 from workload_generator.engine.pool import Stack
 
 def release(stack, connection, now_ns):
     raise LookupError("planted")
 
 Stack.release = release
-sys.exit(cli.main())
+sys.exit(workload_generator.main())
 """
 
 

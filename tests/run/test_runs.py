@@ -29,8 +29,8 @@ from tests.support import (
     valid_but_for_the_machine,
 )
 
-HEARTBEAT = "load.runner._HEARTBEAT_S"
-GRACE = "load.runner._GRACE_S"
+HEARTBEAT = "run.runner._HEARTBEAT_S"
+GRACE = "run.runner._GRACE_S"
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import orjson
 
 from tests.support import Generator
 
-SHORT = {"load.selftest._MEASURED_S": 0.3, "load.selftest._TRIED_S": 0.2}
+SHORT = {"run.self_test._MEASURED_S": 0.3, "run.self_test._TRIED_S": 0.2}
 
 
 def left_behind(folder: Path) -> list[Path]:

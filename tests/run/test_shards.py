@@ -49,7 +49,7 @@ async def finish(process: Process) -> tuple[int, dict[str, Any], str]:
 
 
 async def test_two_processes_share_one_schedule_and_sum_up_as_one(tmp_path: Path) -> None:
-    generator = Generator(tmp_path, **{"load.runner._HEARTBEAT_S": 0.1})
+    generator = Generator(tmp_path, **{"run.runner._HEARTBEAT_S": 0.1})
     async with target(at_once) as url:
         path = generator.experiment(url, rate={"requestsPerSecond": 505, "duration": "400ms"})
         process = await generator.start(f"--config={path}", "--processes=2", "--ping", "--output=json", "--seed=3")

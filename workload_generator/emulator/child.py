@@ -17,11 +17,12 @@ from typing import Any
 import yaml
 
 from workload_generator.base.errors import BenchError
-from workload_generator.base.measured_platform import LOCAL, platform_of
 from workload_generator.base.no_proxy import open_directly
 from workload_generator.base.subprocesses import start_child
+from workload_generator.emulator.detect import platform_of
 from workload_generator.emulator.fanout import BROKER, PARALLELISM, FanOut
 from workload_generator.emulator.process import free_port
+from workload_generator.log.format import LOCAL
 
 _KN_BENCH = "import sys; from workload_generator.__main__ import kn_bench; sys.exit(kn_bench())"
 _SERVICE = "import sys; from workload_generator.__main__ import {0}; sys.exit({0}())"

@@ -35,6 +35,9 @@ COLD_BURST = "cold_burst"
 RUN_FINISHED = "run_finished"
 EVENTS = frozenset({RUN_STARTED, REQUEST, PROGRESS, COLD_START, COLD_BURST, RUN_FINISHED})
 
+KUBERNETES, LOCAL, HOST = "kubernetes", "local", "host"
+"""What kind of platform a run measures."""
+
 _PHASES = tuple(phase.label for phase in Phase)
 _JSON_BOOL = {None: "null", False: "false", True: "true"}
 _MOST_TEXTS = 20_000

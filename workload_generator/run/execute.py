@@ -16,10 +16,11 @@ import hdrh.histogram  # noqa: F401 - `stats` loads it with the first histogram
 import orjson
 import uvloop
 
-from workload_generator.base.measured_platform import LOCAL, platform_of
 from workload_generator.base.standard_streams import complain, forget_stdout, print_lines
 from workload_generator.base.terminal import Terminal
 from workload_generator.coldstart.proof import Watcher
+from workload_generator.emulator.detect import platform_of
+from workload_generator.log.format import LOCAL
 from workload_generator.run import machine_limits
 from workload_generator.run.job import Job, make_job
 from workload_generator.run.lock import RunLock

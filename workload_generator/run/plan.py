@@ -11,7 +11,6 @@ from typing import Any
 
 from workload_generator import __version__
 from workload_generator.base.clock import Anchor, format_duration, rfc3339
-from workload_generator.base.measured_platform import HOST
 from workload_generator.experiment.model import Experiment
 from workload_generator.experiment.schedule import (
     WHOLE,
@@ -22,6 +21,7 @@ from workload_generator.experiment.schedule import (
     make_schedule,
 )
 from workload_generator.log import format as log_format
+from workload_generator.log.format import HOST
 from workload_generator.run import machine_limits
 
 

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from tests.engine.servers import answers, garbage, hangs_up, refusing, serve, silent
-from workload_generator.base import measured_platform
-from workload_generator.base.measured_platform import platform_of
+from workload_generator.emulator import detect
+from workload_generator.emulator.detect import platform_of
 
 
 async def asked(url: str | None) -> str:
@@ -25,7 +25,7 @@ async def test_only_the_header_makes_it_local() -> None:
 
 @pytest.mark.parametrize("behaviour", [garbage(), hangs_up(), silent()])
 async def test_whoever_misbehaves_is_a_host(behaviour: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measured_platform, "_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(detect, "_TIMEOUT_S", 0.1)
     async with serve(behaviour) as server:  # type: ignore[arg-type]
         assert await asked(server.url) == "host"
 

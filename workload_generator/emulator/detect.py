@@ -6,7 +6,8 @@ import http.client
 import os
 from urllib.parse import urlsplit
 
-KUBERNETES, LOCAL, HOST = "kubernetes", "local", "host"
+from workload_generator.log.format import HOST, KUBERNETES, LOCAL
+
 _HEADER = "x-platform"
 _TIMEOUT_S = 1.0
 

@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from workload_generator.kube import errors
 from workload_generator.kube.client import Kube
-from workload_generator.kube.reflector import Reflector
+from workload_generator.kube.reflector import Reflector, delete_and_wait
 from workload_generator.kube.resources import CONFIG_MAPS, DEPLOYMENTS, PODS, SERVICES, Resource, name_of
 
 
@@ -40,8 +40,8 @@ async def test_apply_patch_and_delete(ours: Kube, namespace: str) -> None:
     stale = {"metadata": {"resourceVersion": "1"}, "data": {"a": "5"}}
     with pytest.raises(errors.Conflict):
         await ours.patch(CONFIG_MAPS, "a", stale, namespace)
-    assert await ours.delete_and_wait(CONFIG_MAPS, "a", namespace, timeout_s=30) is True
-    assert await ours.delete_and_wait(CONFIG_MAPS, "a", namespace, timeout_s=30) is False
+    assert await delete_and_wait(ours, CONFIG_MAPS, "a", namespace, timeout_s=30) is True
+    assert await delete_and_wait(ours, CONFIG_MAPS, "a", namespace, timeout_s=30) is False
 
 
 async def test_refusals(ours: Kube, namespace: str) -> None:
@@ -82,7 +82,7 @@ async def test_a_deployments_pods_are_followed(ours: Kube, namespace: str) -> No
     async with asyncio.timeout(60), Reflector(ours, PODS, namespace, labels="app=x") as pods:
         await ours.apply(deployment)
         await pods.until(lambda now: [pod["status"]["phase"] for pod in now.values()] == ["Running"] * 3)
-        await ours.delete_and_wait(DEPLOYMENTS, "x", namespace)
+        await delete_and_wait(ours, DEPLOYMENTS, "x", namespace)
         await pods.until(lambda now: not now)
 
 

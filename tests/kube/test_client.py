@@ -15,6 +15,7 @@ from tests.kube.fake_api import TOKEN, FakeApi
 from workload_generator.base.errors import UsageError
 from workload_generator.kube import credentials, errors
 from workload_generator.kube.client import Kube
+from workload_generator.kube.reflector import delete_and_wait
 from workload_generator.kube.resources import CONFIG_MAPS, NODES, PODS, SERVICES, Resource, is_ready
 
 
@@ -144,13 +145,13 @@ async def test_deleting_waits_for_finalizers(api: FakeApi, kube: Kube) -> None:
     held["metadata"]["finalizers"] = ["ours/held"]
     api.put(CONFIG_MAPS, held)
     with pytest.raises(errors.WaitTimeout, match=r"configmaps ours/a is not gone after 0\.3 s"):
-        await kube.delete_and_wait(CONFIG_MAPS, "a", "ours", timeout_s=0.3)
-    deleting = asyncio.create_task(kube.delete_and_wait(CONFIG_MAPS, "a", "ours", timeout_s=20))
+        await delete_and_wait(kube, CONFIG_MAPS, "a", "ours", timeout_s=0.3)
+    deleting = asyncio.create_task(delete_and_wait(kube, CONFIG_MAPS, "a", "ours", timeout_s=20))
     await asyncio.sleep(0.1)
     assert not deleting.done()
     await kube.patch(CONFIG_MAPS, "a", {"metadata": {"finalizers": None}}, "ours")
     assert await deleting is True
-    assert await kube.delete_and_wait(CONFIG_MAPS, "a", "ours") is False
+    assert await delete_and_wait(kube, CONFIG_MAPS, "a", "ours") is False
 
 
 async def test_deleting_does_not_wait_for_another_of_the_same_name(api: FakeApi, kube: Kube) -> None:
@@ -161,7 +162,7 @@ async def test_deleting_does_not_wait_for_another_of_the_same_name(api: FakeApi,
             api.put(CONFIG_MAPS, config_map(new="yes"))
 
     api.on_change = replace
-    assert await kube.delete_and_wait(CONFIG_MAPS, "a", "ours", timeout_s=20) is True
+    assert await delete_and_wait(kube, CONFIG_MAPS, "a", "ours", timeout_s=20) is True
     (left,) = api.objects(CONFIG_MAPS)
     assert left["data"] == {"new": "yes"}
 

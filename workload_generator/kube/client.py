@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -16,7 +15,7 @@ import orjson
 
 from workload_generator.kube.connection import Connection
 from workload_generator.kube.credentials import Access, Credentials, find_credentials
-from workload_generator.kube.errors import ApiAbsent, ApiError, NotFound, Unreachable, WaitTimeout, error_of_status
+from workload_generator.kube.errors import ApiAbsent, ApiError, NotFound, Unreachable, error_of_status
 from workload_generator.kube.resources import Object, Resource, name_of, namespace_of
 
 FIELD_MANAGER = "kn-bench"
@@ -254,53 +253,6 @@ class Kube:
         except NotFound:
             return False
         return True
-
-    async def delete_and_wait(
-        self, resource: Resource, name: str, namespace: str = "", *, timeout_s: float = 120.0
-    ) -> bool:
-        """Delete, and return when it is gone, or replaced by another of its name. Raises WaitTimeout, ApiError."""
-        there = await self.find(resource, name, namespace)
-        if there is None:
-            return False
-        uid = there["metadata"]["uid"]
-        await self.delete(resource, name, namespace, uid=uid)
-        await self.wait_for(
-            resource, name, namespace, lambda obj: obj is None or obj["metadata"]["uid"] != uid, "gone", timeout_s
-        )
-        return True
-
-    async def wait_for(
-        self,
-        resource: Resource,
-        name: str,
-        namespace: str,
-        done: Callable[[Object | None], bool],
-        what: str,
-        timeout_s: float,
-        explain: Callable[[Object | None], str] | None = None,
-    ) -> Object | None:
-        """The object as soon as `done` says so of it (None: there is none). `what` completes "is not … after N s".
-
-        Raises WaitTimeout with what `explain` makes of the object last seen, and ApiError.
-        """
-        from workload_generator.kube.reflector import Reflector  # it is built on this class
-
-        last: Object | None = None
-
-        def look(objects: dict[tuple[str, str], Object]) -> bool:
-            nonlocal last
-            last = next(iter(objects.values()), None)
-            return done(last)
-
-        try:
-            async with asyncio.timeout(timeout_s):
-                async with Reflector(self, resource, namespace, fields=f"metadata.name={name}") as reflector:
-                    await reflector.until(look)
-        except TimeoutError:
-            reason = explain(last) if explain else ""
-            text = f"{resource} {namespace + '/' if namespace else ''}{name} is not {what} after {timeout_s:g} s"
-            raise WaitTimeout(f"{text}: {reason}" if reason else text) from None
-        return last
 
     async def resource_of(self, obj: Object) -> Resource:
         """The resource of a manifest, by its apiVersion and kind. Raises ApiAbsent when the cluster has none."""

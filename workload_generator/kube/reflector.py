@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Literal
 
 from workload_generator.kube.client import Kube
-from workload_generator.kube.errors import ApiAbsent, ApiError, Expired, Forbidden, Invalid, Unauthorized
+from workload_generator.kube.errors import ApiAbsent, ApiError, Expired, Forbidden, Invalid, Unauthorized, WaitTimeout
 from workload_generator.kube.resources import Object, Resource, name_of, namespace_of
 
 Key = tuple[str, str]  # namespace ("" when there is none) and name
@@ -197,6 +197,30 @@ class Reflector:
         for queue in self._readers:
             queue.put_nowait(None)
         await self._wake()
+
+
+async def delete_and_wait(
+    kube: Kube, resource: Resource, name: str, namespace: str = "", *, timeout_s: float = 120.0
+) -> bool:
+    """Delete an object and wait until it is gone or replaced by another of its name; False if there was none.
+
+    Raises WaitTimeout, ApiError.
+    """
+    existing = await kube.find(resource, name, namespace)
+    if existing is None:
+        return False
+    uid = existing["metadata"]["uid"]
+    await kube.delete(resource, name, namespace, uid=uid)
+    try:
+        async with (
+            asyncio.timeout(timeout_s),
+            Reflector(kube, resource, namespace, fields=f"metadata.name={name}") as reflector,
+        ):
+            await reflector.until(lambda objects: all(obj["metadata"]["uid"] != uid for obj in objects.values()))
+    except TimeoutError:
+        where = f"{namespace}/{name}" if namespace else name
+        raise WaitTimeout(f"{resource} {where} is not gone after {timeout_s:g} s") from None
+    return True
 
 
 def _key(obj: Object) -> Key:

@@ -25,7 +25,7 @@ from workload_generator.cluster.pods.pod_run import INVALID, LOGS, VALID, Ended,
 from workload_generator.cluster.pods.sessions import Place
 from workload_generator.kube.client import Kube
 from workload_generator.kube.errors import WaitTimeout
-from workload_generator.kube.reflector import Key, Reflector
+from workload_generator.kube.reflector import Key, Reflector, delete_and_wait
 from workload_generator.kube.resources import CONFIG_MAPS, DEPLOYMENTS, JOBS, PODS, Object, is_ready, name_of
 
 EXPERIMENT = "experiment"
@@ -125,7 +125,7 @@ class Shards:
             await logs.fetch(place, LOGS, [glob.escape(name) for name in ended.logs], self._out)
         for place in own:
             await place.ask("put", path=FETCHED, text="fetched\n")
-        await self._kube.delete_and_wait(JOBS, locations.GENERATOR, locations.SHARDS, timeout_s=within_s)
+        await delete_and_wait(self._kube, JOBS, locations.GENERATOR, locations.SHARDS, timeout_s=within_s)
         codes = {ended.code for ended in ends}
         return max(codes) if max(codes) > INVALID else INVALID if INVALID in codes else VALID
 
@@ -139,7 +139,7 @@ class Shards:
                 "`kn-bench extract-logs` fetches them, "
                 f"`kubectl delete job {locations.GENERATOR} -n {locations.SHARDS}` ends it"
             )
-        await self._kube.delete_and_wait(JOBS, locations.GENERATOR, locations.SHARDS)
+        await delete_and_wait(self._kube, JOBS, locations.GENERATOR, locations.SHARDS)
 
     async def _places(self, within_s: float) -> list[Place]:
         """The pods, one of each index, as soon as all are ready."""

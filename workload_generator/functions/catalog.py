@@ -24,10 +24,10 @@ from workload_generator.experiment.yaml_lines import closest, read_document
 FUNCTIONS_DIR = "FUNCTIONS_DIR"
 """The environment variable that names a folder of functions with its catalog, instead of the checkout's."""
 
-_FILE = "catalog.yaml"
-
+CATALOG_FILE = "catalog.yaml"
 
 _NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+_LANGUAGE = re.compile(r"[a-z][a-z0-9]*")  # one word of a function's name
 _NEED = re.compile(r"[a-z][-a-z0-9]*( \d+(\.\d+)*)?")
 
 
@@ -35,6 +35,13 @@ def _name(value: object) -> str:
     text = any_text(value)
     if not _NAME.fullmatch(text):
         raise ValueError(f"{short(text)} is not a function's name: lower-case letters, digits and hyphens")
+    return text
+
+
+def _language(value: object) -> str:
+    text = any_text(value)
+    if not _LANGUAGE.fullmatch(text):
+        raise ValueError(f"{short(text)} is not a language's name: lower-case letters and digits")
     return text
 
 
@@ -50,7 +57,7 @@ class Entry(Section):
     """One function as the catalog has it. `needs` are programs that builds need, some with their oldest version."""
 
     name: str = key(scalar(_name))
-    language: str = key(TEXT)
+    language: str = key(scalar(_language))
     framework: str = key(TEXT)
     kind: str = key(word("http", "event"), "http")
     image: str = key(TEXT)
@@ -62,7 +69,9 @@ class Entry(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Catalog(Section):
+class Catalog(Section):
+    """The whole file."""
+
     functions: tuple[Entry, ...] = key(many(section(Entry), at_least=1))
 
 
@@ -100,19 +109,19 @@ def find_catalog() -> Path:
     given = os.environ.get(FUNCTIONS_DIR)
     folders = [Path(given)] if given else [Path(__file__).resolve().parents[2] / "functions", Path.cwd() / "functions"]
     for folder in folders:
-        if (folder / _FILE).is_file():
+        if (folder / CATALOG_FILE).is_file():
             return folder
     raise UsageError(
-        f"no {_FILE} in {', '.join(map(str, folders))}: run this in a checkout, or name the functions' folder in "
-        f"{FUNCTIONS_DIR}"
+        f"no {CATALOG_FILE} in {', '.join(map(str, folders))}: run this in a checkout, or set {FUNCTIONS_DIR} to the "
+        "folder of the functions"
     )
 
 
 def load_catalog(folder: Path | None = None) -> Mapping[str, Function]:
     """The functions by name, in the catalog's order. Raises UsageError, or ExperimentError with every problem."""
     folder = find_catalog() if folder is None else folder
-    document = read_document(folder / _FILE)
-    catalog, problems = read(_Catalog, document)
+    document = read_document(folder / CATALOG_FILE)
+    catalog, problems = read(Catalog, document)
     functions: dict[str, Function] = {}
     for index, entry in enumerate(catalog.functions if catalog else ()):
         at = ("functions", index, "name")

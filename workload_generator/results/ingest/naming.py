@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
-LANGUAGES = frozenset({"go", "python", "rust", "typescript", "ts", "node", "quarkus", "springboot", "all"})
-_ALL = "all"
+from workload_generator.functions import languages
+
 _RECEIVER = "receiver"
 _INGRESS = "broker-ingress"
 
@@ -56,14 +56,14 @@ def read_name(name: str) -> Names:
     scenario = _SCENARIO.search(name)
     rest = name if scenario is None else name[: scenario.start()] + name[scenario.end() :]
     words = re.split(r"[_-]+", rest)
-    languages = [word for word in words if word in LANGUAGES]
+    language = next((word for word in words if word == languages.ALL or languages.language_of(word)), None)
     figures = {match[2].rstrip("s"): float(match[1]) for match in map(_FIGURE.fullmatch, words) if match}
     concurrency = _whole(figures.get("concurrency"))
     if concurrency is None and scenario is not None and scenario[0] == _ONE_AT_A_TIME:
         concurrency = 1
     return Names(
         scenario=scenario[0] if scenario else None,
-        language=languages[0] if languages else None,
+        language=language,
         rps=figures.get("rp"),
         triggers=_whole(figures.get("trigger")),
         workers=_whole(figures.get("worker")),
@@ -73,10 +73,10 @@ def read_name(name: str) -> Names:
 
 def language_of(targets: Iterable[str]) -> str | None:
     """The language of the functions that the URLs name; `all` when there are several, None when none is known."""
-    languages = {_language_of_host(target) for target in targets}
-    if len(languages) == 1:
-        return languages.pop()
-    return _ALL if languages else None
+    found = {_language_of_host(target) for target in targets}
+    if len(found) == 1:
+        return found.pop()
+    return languages.ALL if found else None
 
 
 def sink_of(target: str) -> str | None:
@@ -112,7 +112,7 @@ def _language_of_host(target: str) -> str | None:
         host = urlsplit(target).hostname or ""
     except ValueError:
         return None
-    return next((word for word in host.partition(".")[0].split("-") if word in LANGUAGES - {_ALL}), None)
+    return languages.language_of(host.partition(".")[0])
 
 
 def _whole(number: float | None) -> int | None:

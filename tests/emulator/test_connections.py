@@ -218,10 +218,6 @@ class Sink:
         pass
 
 
-class Phases:
-    first_byte_ns = 1
-
-
 class Host:
     """As much of an instance and its service as a connection sees."""
 
@@ -229,8 +225,10 @@ class Host:
         self.name = "i"
         self.header = b"x-platform-instance: i\r\n"
         self.idle: list[Upstream] = []
-        self.phases = Phases()
         self.over: list[str] = []
+
+    def first_byte(self, now_ns: int) -> None:
+        pass
 
     def served(self, exchange: Exchange) -> None:
         self.over.append("served")
@@ -248,7 +246,7 @@ def upstream(method: bytes = b"GET", http_1_1: bool = True) -> tuple[Any, Any, H
     connection.connection_made(transport)
     exchange: Any = Exchange(sink, method, b"%s / HTTP/1.1\r\n\r\n" % method, False, True, 0)
     exchange.body_complete = True
-    exchange.service = exchange.instance = host
+    exchange.service = host
     connection.send(exchange)
     return connection, exchange, host, sink, transport
 

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from workload_generator.base.clock import NS_PER_MS
-
-if TYPE_CHECKING:
-    from workload_generator.emulator.instance import Instance
-    from workload_generator.emulator.service import Service
-    from workload_generator.emulator.upstream import Upstream
 
 MARK = b"x-platform: local\r\n"
 """What every response of the platform carries, so that nobody takes it for a cluster."""
@@ -47,47 +43,66 @@ class Sink(Protocol):
         """Take more of it."""
 
 
+class ServiceSide(Protocol):
+    """The service that a request was routed to."""
+
+    def served(self, exchange: Exchange) -> None:
+        """The response is complete."""
+
+    def left(self, exchange: Exchange) -> None:
+        """The instance will not complete the response."""
+
+    def again(self, exchange: Exchange) -> None:
+        """The instance closed the connection before it read the request."""
+
+    def abandoned(self, exchange: Exchange) -> None:
+        """The client closed its connection."""
+
+
+class InstanceSide(Protocol):
+    """The connection to the instance, while the request is on it."""
+
+    responding: bool
+    """Whether the client has a part of the response."""
+
+    def send_more(self, exchange: Exchange) -> None:
+        """Send the part of the body that has arrived since."""
+
+    def pause_reading(self) -> None:
+        """Stop reading the response."""
+
+    def resume_reading(self) -> None:
+        """Read the response again."""
+
+    def close(self) -> None:
+        """Close the connection."""
+
+    def cut(self, exchange: Exchange) -> None:
+        """End a partial response in a way that the client detects."""
+
+
+@dataclass(slots=True, eq=False)
 class Exchange:
-    """State of one request. Readings are monotonic nanoseconds; 0 was not reached."""
+    """State of one request. Times are monotonic nanoseconds; 0 is "not yet"."""
 
-    __slots__ = (
-        "arrived_ns",
-        "body",
-        "body_complete",
-        "body_size",
-        "chunked",
-        "head",
-        "held",
-        "instance",
-        "method",
-        "queue",
-        "retries",
-        "retriable",
-        "sent_ns",
-        "service",
-        "sink",
-        "started_ns",
-        "upstream",
-    )
-
-    def __init__(self, sink: Sink, method: bytes, head: bytes, chunked: bool, retriable: bool, arrived_ns: int) -> None:
-        self.sink = sink
-        self.method = method
-        self.head = head
-        self.chunked = chunked
-        self.retriable = retriable
-        self.arrived_ns = arrived_ns
-        self.body: list[bytes] = []
-        self.body_size = 0
-        self.body_complete = False
-        self.service: Service | None = None
-        self.instance: Instance | None = None
-        self.upstream: Upstream | None = None
-        self.queue: OrderedDict[Exchange, None] | None = None
-        self.held = False  # there was no instance to answer it when it came
-        self.started_ns = 0  # when there was one, after that
-        self.sent_ns = 0
-        self.retries = 0
+    sink: Sink
+    method: bytes
+    head: bytes
+    chunked: bool
+    retriable: bool
+    arrived_ns: int
+    body: list[bytes] = field(default_factory=list)
+    body_size: int = 0
+    body_complete: bool = False
+    service: ServiceSide | None = None
+    upstream: InstanceSide | None = None
+    queue: OrderedDict[Exchange, None] | None = None
+    held: bool = False
+    """No instance was ready when the request arrived."""
+    started_ns: int = 0
+    """When an instance became ready after that."""
+    sent_ns: int = 0
+    retries: int = 0
 
     def encode(self, data: bytes) -> bytes:
         """A piece of the body as it goes to the instance."""
@@ -100,13 +115,12 @@ class Exchange:
             pieces.append(b"0\r\n\r\n")
         return b"".join(pieces)
 
-    def timings(self, now_ns: int) -> bytes:
-        """The platform's headers, when the first byte of the response comes at `now_ns`.
+    def timings(self, now_ns: int, instance: bytes) -> bytes:
+        """The platform's headers, `instance` among them, when the first byte of the response comes at `now_ns`.
 
         Queue time and start time add up to how long the request was held; the start time is the part of it during
         which no instance was ready.
         """
-        assert self.instance is not None
         held_ns = self.sent_ns - self.arrived_ns
         start_ns = min(max(self.started_ns - self.arrived_ns, 0), held_ns) if self.held else 0
         return b"%sx-platform-queue-ms: %.3f\r\nx-platform-start-ms: %.3f\r\nx-platform-function-ms: %.3f\r\n%s" % (
@@ -114,5 +128,5 @@ class Exchange:
             (held_ns - start_ns) / NS_PER_MS,
             start_ns / NS_PER_MS,
             (now_ns - self.sent_ns) / NS_PER_MS,
-            self.instance.header,
+            instance,
         )

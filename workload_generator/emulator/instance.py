@@ -23,20 +23,18 @@ from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from workload_generator.base.clock import NS_PER_MS, NS_PER_S, monotonic_ns
 from workload_generator.base.errors import BenchError
 from workload_generator.base.subprocesses import start_child
+from workload_generator.emulator.exchange import Exchange
 from workload_generator.emulator.journal import Journal
 from workload_generator.emulator.ports import Port, reserve_port
 from workload_generator.emulator.process import READY_PATH
+from workload_generator.emulator.upstream import Upstream
 from workload_generator.functions.catalog import Function
 from workload_generator.log.format import text_of
-
-if TYPE_CHECKING:
-    from workload_generator.emulator.exchange import Exchange
-    from workload_generator.emulator.upstream import Upstream
 
 HOST = "127.0.0.1"
 
@@ -170,9 +168,10 @@ class Instance:
         await self._exited.wait()
 
     def first_byte(self, now_ns: int) -> None:
-        """The first byte of its first response came."""
-        self.phases.first_byte_ns = now_ns
-        self._note("first-byte", at_ns=now_ns)
+        """The first byte of a response arrived. The first of all is an event."""
+        if self.phases.first_byte_ns is None:
+            self.phases.first_byte_ns = now_ns
+            self._note("first-byte", at_ns=now_ns)
 
     def idle_connection(self) -> Upstream | None:
         """A connection that can be used at once: the last that was. Functions close what is idle for long."""

@@ -45,7 +45,7 @@ class Service:
         self._meter = Meter(monotonic_ns())
         self._decision: Decision | None = None
         self._born = False
-        self._active: dict[Exchange, None] = {}
+        self._active: dict[Exchange, Instance | None] = {}  # in the order of arrival; None while it waits
         self._queue: OrderedDict[Exchange, None] = OrderedDict()
         self._connecting: set[asyncio.Task[None]] = set()  # the loop itself forgets tasks
         self._closed: str | None = None
@@ -81,15 +81,17 @@ class Service:
 
     def again(self, exchange: Exchange) -> None:
         """Its instance had closed the connection before the request came: place it once more."""
-        if exchange.instance is not None:
-            exchange.instance.close_idle()  # the others are no better
-        self._free(exchange)
+        instance, self._active[exchange] = self._active[exchange], None
+        assert instance is not None
+        instance.close_idle()  # they were opened before it: the instance has closed them too
+        self._free(exchange, instance)
         self._place(exchange)
 
     def served(self, exchange: Exchange) -> None:
         """Its response is whole."""
-        assert exchange.instance is not None
-        exchange.instance.served += 1
+        instance = self._active[exchange]
+        assert instance is not None
+        instance.served += 1
         self.fleet.answered()
         self._counts["answered"] += 1
         self._over(exchange)
@@ -161,7 +163,7 @@ class Service:
         return best
 
     def _send(self, exchange: Exchange, instance: Instance) -> None:
-        exchange.instance = instance
+        self._active[exchange] = instance
         exchange.started_ns = self.fleet.up_ns
         instance.in_flight += 1
         upstream = instance.idle_connection()
@@ -176,7 +178,7 @@ class Service:
         try:
             _, upstream = await self._loop.create_connection(lambda: Upstream(instance), HOST, instance.port)
         except OSError as error:
-            if exchange not in self._active or exchange.instance is not instance:
+            if self._active.get(exchange) is not instance:
                 return
             exchange.retries += 1
             if isinstance(error, ConnectionError):
@@ -186,14 +188,13 @@ class Service:
                     return
             self._refuse(exchange, 502, f"no connection to instance {instance.name}: {error.strerror or error}")
             return
-        if exchange in self._active and exchange.instance is instance:
+        if self._active.get(exchange) is instance:
             upstream.send(exchange)
         else:  # abandoned meanwhile
             upstream.close()
 
-    def _free(self, exchange: Exchange) -> None:
+    def _free(self, exchange: Exchange, instance: Instance | None) -> None:
         """It does not occupy an instance or a place in a queue any more."""
-        instance, exchange.instance = exchange.instance, None
         if exchange.queue is not None:
             exchange.queue.pop(exchange, None)
             exchange.queue = None
@@ -202,9 +203,9 @@ class Service:
             self.on_place(instance)
 
     def _over(self, exchange: Exchange) -> None:
-        del self._active[exchange]
+        instance = self._active.pop(exchange)
         self._meter.add(-1, monotonic_ns())
-        self._free(exchange)
+        self._free(exchange, instance)
 
     def _refuse(self, exchange: Exchange, status: int, reason: str) -> None:
         self._counts["refused"] += 1
@@ -325,7 +326,7 @@ class Service:
         for repeat in (self._sampling, self._ticking, self._killing):
             if repeat is not None:
                 repeat.stop()
-        for exchange in [exchange for exchange in self._active if exchange.instance is None]:
+        for exchange in [exchange for exchange, instance in self._active.items() if instance is None]:
             self._refuse(exchange, 503, reason)
 
     def drain(self) -> None:

@@ -10,15 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, cast
+from typing import Protocol, cast
 
 import httptools
 
 from workload_generator.base.clock import monotonic_ns
 from workload_generator.emulator.exchange import Exchange
-
-if TYPE_CHECKING:
-    from workload_generator.emulator.instance import Instance
 
 HOP_BY_HOP = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding", b"upgrade", b"trailer"}
@@ -28,11 +25,23 @@ HOP_BY_HOP = frozenset(
 _NO_BODY = (204, 304)
 
 
+class Backend(Protocol):
+    """The instance at the other end of a connection."""
+
+    name: str
+    header: bytes
+    idle: list[Upstream]
+
+    def first_byte(self, now_ns: int) -> None:
+        """The first byte of a response arrived."""
+
+
 class Upstream(asyncio.Protocol):
     """State of one connection; an exchange at a time."""
 
-    def __init__(self, instance: Instance) -> None:
+    def __init__(self, instance: Backend) -> None:
         self.instance = instance
+        self.responding = False
         self.used = False
         self.idle_since_ns = 0
         self.paused = False
@@ -46,16 +55,11 @@ class Upstream(asyncio.Protocol):
         self._headers: list[tuple[bytes, bytes]] = []
         self._reason = b""
         self._any_byte = False
-        self._responding = False
+        self.responding = False
         self._framing = b""  # how the body's end is told to the client: b"length", b"chunks", b"close" or b"none"
         self._until_close = False
         self._complete = False
         self._keep = False
-
-    @property
-    def responding(self) -> bool:
-        """Whether a part of the response has gone to the client."""
-        return self._responding
 
     def send(self, exchange: Exchange) -> None:
         """Send the request, as far as it has come."""
@@ -173,10 +177,9 @@ class Upstream(asyncio.Protocol):
                 fields = b"".join(b"%s: %s\r\n" % header for header in headers)
                 self._out.append(b"HTTP/1.1 %d %s\r\n%s\r\n" % (status, reason, fields))
             return
-        self._responding = True
+        self.responding = True
         now_ns = monotonic_ns()
-        if self.instance.phases.first_byte_ns is None:
-            self.instance.first_byte(now_ns)
+        self.instance.first_byte(now_ns)
         named = self._named_by_connection(headers)
         length = chunked = False
         lines = [b"HTTP/1.1 %d %s\r\n" % (status, reason)]
@@ -187,7 +190,7 @@ class Upstream(asyncio.Protocol):
                 continue
             length = length or lower == b"content-length"
             lines.append(b"%s: %s\r\n" % (name, value))
-        lines.append(exchange.timings(now_ns))
+        lines.append(exchange.timings(now_ns, self.instance.header))
         bodyless = exchange.method == b"HEAD" or status in _NO_BODY
         self._until_close = not (bodyless or length or chunked)
         self._keep = self._parser.should_keep_alive() and not self._until_close
@@ -218,7 +221,7 @@ class Upstream(asyncio.Protocol):
             self._out.append(data)
 
     def on_message_complete(self) -> None:
-        if self._responding and not self._complete and not self._until_close:
+        if self.responding and not self._complete and not self._until_close:
             self._end_body()
             self._complete = True
 
@@ -251,7 +254,7 @@ class Upstream(asyncio.Protocol):
         exchange.upstream = None
         self._retire()
         exchange.service.left(exchange)
-        if self._responding:
+        if self.responding:
             self.cut(exchange)
         else:
             exchange.sink.respond(exchange, 502, reason)

@@ -16,10 +16,10 @@ from tests.emulator.platforms import local
 from tests.support import Generator
 from workload_generator.base.errors import BenchError
 from workload_generator.coldstart.connect import watcher_of_local
-from workload_generator.commands.scenario import LocalPlatform
 from workload_generator.emulator.child import Embedded, _answers
 from workload_generator.emulator.detect import platform_of
 from workload_generator.log.format import LOCAL
+from workload_generator.scenarios.emulator import EmulatorPlatform
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ async def test_no_command_asks_the_proxy(asked: list[bytes], tmp_path: Path) -> 
     async with local(tmp_path) as platform:
         embedded = Embedded(None, tmp_path / "said", tmp_path)
         embedded.url = platform.url
-        scenarios = cast(LocalPlatform, SimpleNamespace(_embedded=embedded))
+        scenarios = cast(EmulatorPlatform, SimpleNamespace(_embedded=embedded))
         watcher = watcher_of_local(platform.url)
         assert await watcher.open() is None
         await watcher.close()
@@ -70,7 +70,7 @@ async def test_no_command_asks_the_proxy(asked: list[bytes], tmp_path: Path) -> 
             embedded.wait_for_delivery()
             assert not _answers(platform.port)  # it has no such path
             with pytest.raises(BenchError, match="does not become ready: 404"):
-                LocalPlatform._start(scenarios, "unknown")
+                EmulatorPlatform._start(scenarios, "unknown")
             embedded.generate(flags, event=False)
 
         await asyncio.to_thread(command)

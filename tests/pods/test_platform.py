@@ -24,6 +24,7 @@ from workload_generator.base.errors import BenchError, UsageError
 from workload_generator.cluster.interrupts import run_to_end
 from workload_generator.experiment.bundled import find_manifests
 from workload_generator.kube.errors import WaitTimeout
+from workload_generator.kube.names import CHANGED_ANNOTATION
 from workload_generator.kube.resources import CONFIG_MAPS, DEPLOYMENTS, POD_AUTOSCALERS, PODS, SERVICES, Object
 from workload_generator.scenarios import changes as settings_changes
 from workload_generator.scenarios.cluster import ClusterPlatform
@@ -111,9 +112,9 @@ def edit(api: FakeApi, change: Callable[[dict[str, Any]], None]) -> None:
     ):
         obj = api.find(resource, name, namespace)
         assert obj is not None
-        document = json.loads(obj["metadata"]["annotations"][settings_changes.FOUND])
+        document = json.loads(obj["metadata"]["annotations"][CHANGED_ANNOTATION])
         change(document)
-        obj["metadata"]["annotations"][settings_changes.FOUND] = json.dumps(document)
+        obj["metadata"]["annotations"][CHANGED_ANNOTATION] = json.dumps(document)
         api.put(resource, obj)
 
 
@@ -126,7 +127,7 @@ def test_what_is_changed_is_written_down_in_the_same_patch_and_put_back(api: Fak
     patched = values(api)
     assert patched["config"] == {"stable-window": "10s", "scale-to-zero-grace-period": "10s", "other": "kept"}
     assert patched["concurrency"] == 1 and patched["annotations"] == {"autoscaling.knative.dev/max-scale": "400"}
-    assert all(settings_changes.FOUND in each for each in patched["told"])
+    assert all(CHANGED_ANNOTATION in each for each in patched["told"])
     cluster.platform.restore(json.loads(json.dumps(read)))
     assert values(api) == before
 
@@ -169,11 +170,11 @@ def test_one_that_goes_on_keeps_what_was_found_first_and_makes_it_its_own(api: F
     edit(api, lambda document: document["owner"].update(start="1"))
     cluster.platform.patch(cluster.scenario)
     now = values(api)["told"]
-    assert [json.loads(each[settings_changes.FOUND])["found"] for each in now] == [
-        json.loads(each[settings_changes.FOUND])["found"] for each in told
+    assert [json.loads(each[CHANGED_ANNOTATION])["found"] for each in now] == [
+        json.loads(each[CHANGED_ANNOTATION])["found"] for each in told
     ]
-    assert json.loads(now[0][settings_changes.FOUND])["owner"]["pid"] == os.getpid()
-    assert json.loads(now[0][settings_changes.FOUND])["owner"]["start"] != "1"
+    assert json.loads(now[0][CHANGED_ANNOTATION])["owner"]["pid"] == os.getpid()
+    assert json.loads(now[0][CHANGED_ANNOTATION])["owner"]["start"] != "1"
     cluster.platform.restore(read)
 
 
@@ -208,11 +209,11 @@ def test_a_generator_without_a_pod_of_its_own_is_refused_at_once(api: FakeApi, c
         cluster.platform.read(cluster.scenario)
 
 
-def test_an_annotation_that_is_none_of_ours_is_said(api: FakeApi, cluster: Cluster) -> None:
+def test_an_annotation_that_does_not_parse_is_named(api: FakeApi, cluster: Cluster) -> None:
     config = api.find(CONFIG_MAPS, "config-autoscaler", "knative-serving")
     assert config is not None
-    api.put(CONFIG_MAPS, {**config, "metadata": {**config["metadata"], "annotations": {settings_changes.FOUND: "x"}}})
-    with pytest.raises(BenchError, match="config-autoscaler: its annotation knative-bench/found is not one of ours"):
+    api.put(CONFIG_MAPS, {**config, "metadata": {**config["metadata"], "annotations": {CHANGED_ANNOTATION: "x"}}})
+    with pytest.raises(BenchError, match="config-autoscaler: the annotation knative-bench/found does not parse"):
         cluster.platform.read(cluster.scenario)
 
 

@@ -26,6 +26,7 @@ from workload_generator.coldstart.proof import Moment
 from workload_generator.coldstart.timeline import Ledger
 from workload_generator.kube.client import Glance, Kube
 from workload_generator.kube.errors import ApiError, Forbidden
+from workload_generator.kube.names import SERVICE_LABEL
 from workload_generator.kube.reflector import Change, Reflector
 from workload_generator.kube.resources import EVENTS, POD_AUTOSCALERS, PODS, REVISIONS, Object, Resource
 
@@ -105,7 +106,7 @@ class KubernetesSource:
             return
         if not any(each["service"] == service for each in self._revisions.objects.values()):
             raise BenchError(f"there is no revision of {service} in the namespace {self._namespace}")
-        labels = f"{kubernetes_objects.SERVICE_LABEL}={service}"
+        labels = f"{SERVICE_LABEL}={service}"
         glance = await self._kube.glance(PODS, self._namespace, labels=labels)
         self._read(glance)
         for obj in glance.listing.items:

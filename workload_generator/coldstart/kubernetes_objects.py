@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from workload_generator.base.clock import NS_PER_S, parse_rfc3339
+from workload_generator.kube.names import SERVICE_LABEL
 from workload_generator.kube.resources import Object, condition
 
-SERVICE_LABEL = "serving.knative.dev/service"
 QUEUE_PROXY = "queue-proxy"
 _EVENT_POINTS = {"Scheduled": "scheduled", "Pulled": "pulled"}
 

@@ -22,9 +22,9 @@ from workload_generator.cluster.deploy.deployment import (
 )
 from workload_generator.cluster.deploy.eventing import is_rabbitmq, wait_for_dispatchers
 from workload_generator.cluster.deploy.kustomize import render
-from workload_generator.cluster.deploy.objects import PART_OF, PRODUCT, find_ours, stages, wait_ready
+from workload_generator.cluster.deploy.objects import find_ours, stages, wait_ready
 from workload_generator.cluster.deploy.rollout import Progress, check, deploy, remove, title
-from workload_generator.cluster.deploy.services import FUNCTION_LABEL, chosen, functions_of
+from workload_generator.cluster.deploy.services import chosen, functions_of
 from workload_generator.cluster.interrupts import run_to_end
 from workload_generator.commands.deploy_flags import (
     AUTOSCALER,
@@ -43,6 +43,7 @@ from workload_generator.commands.deploy_flags import (
 from workload_generator.experiment.bundled import find_manifests
 from workload_generator.experiment.yaml_lines import closest
 from workload_generator.kube.client import Kube
+from workload_generator.kube.names import NAME_LABEL, PART_OF_LABEL, PRODUCT
 from workload_generator.kube.resources import BROKERS, SERVICES, TRIGGERS, Object, name_of, namespace_of
 
 _MOST_LINES = 20
@@ -207,10 +208,10 @@ def _patch(options: argparse.Namespace) -> int:
 async def _services(kube: Kube, root: Path, names: Sequence[str]) -> list[Object]:
     """The deployed functions of these names, or single Services. Raises UsageError for a name that is not deployed."""
     where = namespace_of_functions(root)
-    found = await find_ours(kube, [SERVICES], [where], f"{PART_OF}={PRODUCT}")
+    found = await find_ours(kube, [SERVICES], [where], f"{PART_OF_LABEL}={PRODUCT}")
     known: dict[str, list[Object]] = {}
     for obj in found:
-        known.setdefault(obj["metadata"]["labels"].get(FUNCTION_LABEL, name_of(obj)), []).append(obj)
+        known.setdefault(obj["metadata"]["labels"].get(NAME_LABEL, name_of(obj)), []).append(obj)
         known.setdefault(name_of(obj), []).append(obj)
     for name in names:
         if name not in known:
@@ -228,7 +229,7 @@ async def _services(kube: Kube, root: Path, names: Sequence[str]) -> list[Object
 async def _triggers(kube: Kube, root: Path) -> list[Object]:
     """The deployed triggers. Raises UsageError when there are none, or they have no parallelism."""
     where = namespaces(root)
-    found = await find_ours(kube, [TRIGGERS], where, f"{PART_OF}={PRODUCT}")
+    found = await find_ours(kube, [TRIGGERS], where, f"{PART_OF_LABEL}={PRODUCT}")
     if not found:
         raise UsageError("--parallelism: no trigger is deployed: kn-bench deploy eventing")
     for obj in found:

@@ -19,6 +19,7 @@ from workload_generator.cluster.pods.logs import LOG_FILES, RECEIPT_FILES, Copy,
 from workload_generator.cluster.pods.pod_run import LOGS
 from workload_generator.cluster.pods.sessions import Place, Pod
 from workload_generator.kube.client import Kube
+from workload_generator.kube.names import EVENTING, GENERATOR, GENERATOR_LABELS, LOGGER, LOGGER_LABELS, SHARDS
 
 _RECEIPTS = "/data"
 
@@ -55,8 +56,8 @@ async def _copy_all(options: argparse.Namespace, kubectl: Kubectl, console: Cons
         sources = await _sources(kube)
     if not sources:
         raise UsageError(
-            f"nothing to fetch from: no pod of the generator runs in {locations.GENERATOR} or {locations.SHARDS}, "
-            f"and no event logger in {locations.EVENTING}"
+            f"nothing to fetch from: no pod of the generator runs in {GENERATOR} or {SHARDS}, "
+            f"and no event logger in {EVENTING}"
         )
     for source in sources:
         try:
@@ -70,9 +71,9 @@ async def _copy_all(options: argparse.Namespace, kubectl: Kubectl, console: Cons
 
 
 async def _sources(kube: Kube) -> list[_Source]:
-    generators = await locations.running(kube, locations.GENERATOR, locations.GENERATOR_LABELS, locations.GENERATOR)
-    shards = await locations.running(kube, locations.SHARDS, locations.GENERATOR_LABELS, locations.GENERATOR)
-    loggers = await locations.running(kube, locations.EVENTING, locations.LOGGER_LABELS, locations.LOGGER)
+    generators = await locations.running(kube, GENERATOR, GENERATOR_LABELS, GENERATOR)
+    shards = await locations.running(kube, SHARDS, GENERATOR_LABELS, GENERATOR)
+    loggers = await locations.running(kube, EVENTING, LOGGER_LABELS, LOGGER)
     logs = [_Source(pod, LOGS, LOG_FILES, may_delete=True) for pod in generators[:1] + shards]  # one volume of logs
     return logs + [_Source(pod, _RECEIPTS, RECEIPT_FILES, may_delete=False) for pod in loggers[:1]]
 

@@ -25,10 +25,10 @@ from workload_generator.emulator.child import Embedded, Receivers
 from workload_generator.experiment.bundled import find_experiment, find_platform
 from workload_generator.experiment.load import load_experiment
 from workload_generator.functions.catalog import Function, load_catalog
+from workload_generator.kube.names import FUNCTIONS_DOMAIN
 from workload_generator.results.database import open_store
 from workload_generator.results.ingest.cold_starts import proof_lines
 
-_DOMAIN = "functions.svc.cluster.local"
 _VALID, _INVALID = 0, 3  # both have a whole log
 _TRIGGERS = 2
 
@@ -157,7 +157,7 @@ def narrowed(experiment: str, services: Sequence[str], folder: Path) -> Path:
     path = find_experiment(experiment)
     document = yaml.safe_load(path.read_text())
     first = document["targets"][0]
-    document["targets"] = [{**first, "url": f"http://{service}.{_DOMAIN}"} for service in services]
+    document["targets"] = [{**first, "url": f"http://{service}.{FUNCTIONS_DOMAIN}"} for service in services]
     narrow = folder / path.name
     narrow.write_text(yaml.safe_dump(document, sort_keys=False))
     return narrow

@@ -1,46 +1,32 @@
-"""`kn-bench scenario`: a scenario on a platform, from its file to the report. Here rooms are put together.
-
-The embedded platform is a child, as in the quickstart: what a scenario changes is its settings, which end with it.
-"""
+"""`kn-bench scenario`: runs a scenario on a platform, from its file to the report."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
-import glob
 import secrets
 import tempfile
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 
-from workload_generator.base.errors import BenchError, ExperimentError, UsageError
-from workload_generator.base.no_proxy import open_directly
+from workload_generator.base.errors import UsageError
 from workload_generator.commands.extract import extract_and_show
 from workload_generator.commands.flags import as_in_a_file
 from workload_generator.commands.report import MissingExtra, report_and_show
-from workload_generator.emulator.child import Embedded, Receivers
-from workload_generator.emulator.settings import function_of, load_config
 from workload_generator.experiment.bundled import find_manifests, find_scenario
 from workload_generator.experiment.values import whole
-from workload_generator.functions.catalog import load_catalog
-from workload_generator.log.format import CodecError, decode
 from workload_generator.results.database import open_store
 from workload_generator.scenarios.cluster import ClusterPlatform
-from workload_generator.scenarios.model import Condition, Scenario, load_scenario
-from workload_generator.scenarios.runner import Campaign, Deployment, Job, Platform, Runner, describe, put_back
+from workload_generator.scenarios.emulator import EmulatorPlatform, with_built_languages
+from workload_generator.scenarios.model import Scenario, load_scenario
+from workload_generator.scenarios.runner import Campaign, Platform, Runner, describe, put_back
 from workload_generator.scenarios.state import StateFile
 
 _LOCAL, _CLUSTER = "local", "cluster"
 _INVALID = 3
-_ANSWER_S = 60.0  # for a first start
-_RENAMED = {"window": "stable-window", "target-utilization-percentage": "container-concurrency-target-percentage"}
 
 
 def add_scenario(command: argparse.ArgumentParser) -> None:
@@ -74,19 +60,20 @@ def scenario_command(options: argparse.Namespace) -> int:
     """Run it; the exit code: 0, or 3 when a run's verdict is invalid. Raises BenchError."""
     _refuse_what_means_nothing(options)
     console = Console(highlight=False)
+
+    def say(line: str) -> None:
+        console.print(line, soft_wrap=True)
+
     path = find_scenario(options.scenario)
     scenario = load_scenario(path, _flags(options))
     out = options.out or Path("data") / scenario.scenario
     if options.platform == _LOCAL:
-        scenario = _with_what_is_built(scenario, console)
+        scenario = with_built_languages(scenario, say)
     if options.dry_run:
         seed = secrets.randbits(63) if options.seed is None else options.seed
         for line in describe(Campaign(scenario, path, options.platform, seed)):
-            console.print(line, soft_wrap=True)
+            say(line)
         return 0
-
-    def say(line: str) -> None:
-        console.print(line, soft_wrap=True)
 
     logs, db = out / "logs", options.db or out / "benchmark.db"
     with StateFile(out) as file:
@@ -147,29 +134,6 @@ def _flags(options: argparse.Namespace) -> dict[str, Any]:
     return flags
 
 
-def _with_what_is_built(scenario: Scenario, console: Console) -> Scenario:
-    """The scenario without the languages whose functions are not built here. Raises UsageError when none is."""
-    if scenario.services is None:
-        return scenario
-    functions = load_catalog()
-    missing, built = {}, []
-    for language in scenario.languages:
-        service = scenario.services.replace("{language}", language)
-        name = function_of(service, functions)
-        if name is None or not functions[name].built:
-            missing[language] = service
-        else:
-            built.append(language)
-    if scenario.languages and not built:
-        raise UsageError(
-            f"no function is built for {', '.join(missing.values())}: `kn-bench functions build` builds them, "
-            "or choose other --languages (python needs no build)"
-        )
-    if missing:
-        console.print(f"not built here, and so left out: {', '.join(missing)}", soft_wrap=True)
-    return dataclasses.replace(scenario, languages=tuple(built))
-
-
 @contextlib.contextmanager
 def _platform(
     options: argparse.Namespace, scenario: Scenario, out: Path, say: Callable[[str], None]
@@ -183,135 +147,6 @@ def _platform(
     said = out / "platform.txt"
     said.touch()
     with tempfile.TemporaryDirectory(prefix="kn-bench-") as name, contextlib.ExitStack() as stack:
-        platform = LocalPlatform(options.port, scenario, out / "logs", said, Path(name))
+        platform = EmulatorPlatform(options.port, scenario, out / "logs", said, Path(name))
         stack.callback(platform.close)
         yield platform
-
-
-class LocalPlatform:
-    """The embedded platform as scenarios need it: a change of its settings is a start anew."""
-
-    name = _LOCAL
-
-    def __init__(self, port: int | None, scenario: Scenario, logs: Path, said: Path, folder: Path) -> None:
-        """Raises UsageError when its settings cannot do what the scenario patches."""
-        self._logs = logs
-        self._folder = folder
-        self._wait_s = scenario.wait_at_most_ns / 1e9
-        self._embedded = Embedded(port, said, folder)
-        self._scenario = scenario
-        self._running: Deployment | None = None
-        self._children = contextlib.ExitStack()
-        self._patched = False
-        self._check(scenario)
-
-    def _check(self, scenario: Scenario) -> None:
-        services = tuple(dict.fromkeys(each for cell in scenario.cells() for each in scenario.services_of(cell)))
-        path = self._folder / "patch"
-        path.write_text(yaml.safe_dump(_settings(scenario, services)))
-        try:
-            load_config(path, load_catalog(), {})
-        except ExperimentError as error:
-            reasons = "\n".join(f"  {problem.key}: {problem.message}" for problem in error.problems)
-            raise UsageError(f"patch: the embedded platform cannot do this (docs/local.md):\n{reasons}") from None
-
-    def read(self, scenario: Scenario) -> dict[str, Any]:
-        """Nothing: its settings end with it."""
-        return {}
-
-    def patch(self, scenario: Scenario) -> None:
-        """From the next start on."""
-        self._patched = True
-
-    def restore(self, found: Mapping[str, Any]) -> None:
-        """End it."""
-        self._patched = False
-        self.close()
-
-    def left_behind(self) -> dict[str, Any]:
-        """Nothing can be: see `read`."""
-        return {}
-
-    def close(self) -> None:
-        """End its processes."""
-        self._running = None
-        self._children.close()
-
-    def deploy(self, deployment: Deployment) -> None:
-        """Start it with these settings, unless it runs with them already."""
-        if self._running == deployment:
-            return
-        self.close()
-        document = _settings(self._scenario, deployment.services) if self._patched else {}
-        triggers = (deployment.triggers or 1) if deployment.event else 0
-        self._embedded.configure(document, triggers, deployment.parallelism or 10)
-        self._children.enter_context(self._embedded)
-        if deployment.event:
-            self._children.enter_context(Receivers(self._embedded, self._logs))
-        for service in deployment.services:
-            self._start(service)
-        self._running = deployment
-
-    def _start(self, service: str) -> None:
-        """An instance of it, as every new revision has one first."""
-        request = urllib.request.Request(f"{self._embedded.url}/health/readiness", headers={"Host": service})
-        try:
-            with open_directly(request, _ANSWER_S):
-                pass
-        except urllib.error.HTTPError as error:
-            why = error.read().decode("utf-8", "replace").strip()
-            raise BenchError(f"{service} does not become ready: {error.code} {why}") from None
-        except OSError as error:
-            raise BenchError(f"{service} does not become ready: {error}") from None
-
-    def wait(self, condition: Condition, deployment: Deployment) -> None:
-        """Until it holds."""
-        match condition:
-            case Condition.READY:
-                pass  # `deploy` returns when it is
-            case Condition.DRAINED:
-                self._embedded.wait_for_drained(self._wait_s)
-            case Condition.ZERO:
-                self._embedded.wait_for_zero(self._wait_s)
-
-    def _set_aside(self, job: Job) -> None:
-        """Keep the log of a run that was interrupted where extraction does not take it for one of the cell's."""
-        for log in self._logs.glob(f"{glob.escape(job.prefix)}_*.log"):
-            if _run_id_of(log) == job.run_id:
-                log.rename(log.with_suffix(".interrupted"))
-
-    def run(self, job: Job, again: bool) -> int:
-        """Run the generator as a child. One that was begun before ended with the process that began it."""
-        if again:
-            self._set_aside(job)
-            return -1
-        if job.pods > 1:
-            raise UsageError("pods: the embedded platform has none; use processes")
-        config = self._folder / f"{job.name}.yaml"
-        config.write_text(job.experiment)
-        flags = [f"--config={config}", f"--prefix={job.prefix}", f"--log-dir={self._logs}", f"--run-id={job.run_id}"]
-        return self._embedded.generate([*flags, *job.flags], event=job.event)
-
-
-def _run_id_of(log: Path) -> str | None:
-    """What its first line says, when that was written."""
-    with log.open("rb") as file:
-        try:
-            header = decode(file.readline())
-        except CodecError:
-            return None
-    run_id = header.get("run_id")
-    return run_id if isinstance(run_id, str) else None
-
-
-def _settings(scenario: Scenario, services: tuple[str, ...]) -> dict[str, Any]:
-    """The patch under the platform's names."""
-    patch = scenario.patch
-    own: dict[str, Any] = {_RENAMED.get(key, key): str(value) for key, value in patch.annotations.items()}
-    if patch.container_concurrency is not None:
-        own["containerConcurrency"] = patch.container_concurrency
-    plain = {key: int(value) if isinstance(value, str) and value.isdecimal() else value for key, value in own.items()}
-    return {
-        "defaults": {key: str(value) for key, value in patch.autoscaler.items()},
-        "services": dict.fromkeys(services, plain),
-    }

@@ -25,6 +25,7 @@ from workload_generator.experiment.load import load_experiment
 from workload_generator.experiment.values import positive_duration, positive_whole, rps, whole
 from workload_generator.experiment.yaml_lines import Scalar
 from workload_generator.kube.client import Kube
+from workload_generator.kube.names import SHARDS
 
 
 def add_trigger(command: argparse.ArgumentParser) -> None:
@@ -90,7 +91,7 @@ async def _run(options: argparse.Namespace, run: Run, kubectl: Kubectl, say: Any
     async with await Kube.connect(options.kubeconfig, options.context) as kube:
         if options.pods > 1:
             folder = (options.manifests or find_manifests()) / "job"
-            say(f"{run.prefix} ({run.run_id}) in {options.pods} pods of {locations.SHARDS}")
+            say(f"{run.prefix} ({run.run_id}) in {options.pods} pods of {SHARDS}")
             code = await Shards(kube, kubectl, folder, run, options.pods, options.out, say).begin(within_s)
             say(f"the logs are in {options.out}")
             return code

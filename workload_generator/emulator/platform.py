@@ -29,15 +29,15 @@ from workload_generator.emulator.repeat import Repeat
 from workload_generator.emulator.service import Service, faults_json
 from workload_generator.emulator.settings import Faults, PlatformConfig, function_of, read_fault_request
 from workload_generator.functions.catalog import Function
+from workload_generator.kube.names import FUNCTIONS
 
 OWN = b"/_platform"
 
 _MOST_SERVICES = 1000
 _MOST_HOSTS = 10_000
 _CHECK_S = 0.01
-_NAMESPACE = "functions"
 _HOST = re.compile(r"([a-z0-9](?:[a-z0-9-]*[a-z0-9])?)(\.[a-z0-9.-]*)?")
-_DOMAINS = ("", f".{_NAMESPACE}", f".{_NAMESPACE}.svc", f".{_NAMESPACE}.svc.cluster.local")
+_DOMAINS = ("", f".{FUNCTIONS}", f".{FUNCTIONS}.svc", f".{FUNCTIONS}.svc.cluster.local")
 _JSON = b"application/json"
 
 

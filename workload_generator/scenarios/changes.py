@@ -22,9 +22,9 @@ import orjson
 from workload_generator.base.errors import BenchError, UsageError
 from workload_generator.cluster.deploy import tuning
 from workload_generator.cluster.deploy.tuning import Change
-from workload_generator.cluster.pods.locations import FUNCTIONS, GENERATOR
 from workload_generator.kube.client import Kube
 from workload_generator.kube.errors import ApiAbsent, ApiError, NotFound
+from workload_generator.kube.names import CHANGED_ANNOTATION, CONFIG_AUTOSCALER, FUNCTIONS, GENERATOR, KNATIVE_SERVING
 from workload_generator.kube.resources import (
     CONFIG_MAPS,
     DEPLOYMENTS,
@@ -36,10 +36,9 @@ from workload_generator.kube.resources import (
 )
 from workload_generator.scenarios.model import Scenario
 
-FOUND = "knative-bench/found"
-CHANGES, EVENTING = "changes", "eventing"
+CHANGES_KEY, EVENTING_KEY = "changes", "eventing"
 
-_PLACE = ("metadata", "annotations", FOUND)
+_PLACE = ("metadata", "annotations", CHANGED_ANNOTATION)
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -103,7 +102,7 @@ async def find_left(kube: Kube) -> list[Left]:
     """All that is annotated. Raises ApiError."""
     objects: list[tuple[Resource, Object]] = []
     for resource, name, namespace in (
-        (CONFIG_MAPS, tuning.AUTOSCALER, tuning.CONFIG_NAMESPACE),
+        (CONFIG_MAPS, CONFIG_AUTOSCALER, KNATIVE_SERVING),
         (DEPLOYMENTS, GENERATOR, GENERATOR),
     ):
         obj = await kube.find(resource, name, namespace)
@@ -115,7 +114,7 @@ async def find_left(kube: Kube) -> list[Left]:
 
 
 def _left(resource: Resource, obj: Object) -> Left | None:
-    text = (obj["metadata"].get("annotations") or {}).get(FOUND)
+    text = (obj["metadata"].get("annotations") or {}).get(CHANGED_ANNOTATION)
     if text is None:
         return None
     try:
@@ -124,7 +123,8 @@ def _left(resource: Resource, obj: Object) -> Left | None:
     except (orjson.JSONDecodeError, KeyError, TypeError) as error:
         where = f"{resource} {namespace_of(obj)}/{name_of(obj)}"
         raise BenchError(
-            f"{where}: its annotation {FOUND} is not one of ours ({error}); remove it when nothing is to be put back"
+            f"{where}: the annotation {CHANGED_ANNOTATION} does not parse ({error}); "
+            "remove the annotation if there is nothing to restore"
         ) from None
 
 
@@ -132,9 +132,9 @@ def together(lefts: Iterable[Left]) -> dict[str, Any]:
     """What several annotations say, as one `found`."""
     whole: dict[str, Any] = {}
     for left in lefts:
-        whole.setdefault(CHANGES, []).extend(left.found.get(CHANGES, ()))
-        if EVENTING in left.found:
-            whole[EVENTING] = left.found[EVENTING]
+        whole.setdefault(CHANGES_KEY, []).extend(left.found.get(CHANGES_KEY, ()))
+        if EVENTING_KEY in left.found:
+            whole[EVENTING_KEY] = left.found[EVENTING_KEY]
     return whole
 
 
@@ -158,7 +158,7 @@ async def take_over(kube: Kube, lefts: Iterable[Left], owner: Owner) -> None:
     """What an ended process of this scenario changed is this one's from now on. Raises ApiError."""
     for left in lefts:
         if left.owner.is_gone:
-            note: Object = {"metadata": {"annotations": {FOUND: annotation(owner, left.found)}}}
+            note: Object = {"metadata": {"annotations": {CHANGED_ANNOTATION: annotation(owner, left.found)}}}
             await kube.patch(left.resource, name_of(left.object), note, namespace_of(left.object))
 
 
@@ -189,7 +189,7 @@ async def make(kube: Kube, changes: Sequence[Change], owner: Owner, lefts: Seque
     for key, own in _by_object(changes).items():
         told = []
         if key not in known:
-            found = {CHANGES: [change.to_json() for change in own]}
+            found = {CHANGES_KEY: [change.to_json() for change in own]}
             told = [Change(own[0].resource, own[0].namespace, own[0].name, _PLACE, None, annotation(owner, found))]
         await tuning.make(kube, [*own, *told])
 
@@ -211,7 +211,7 @@ async def put_back(kube: Kube, changes: Sequence[Change], say: Callable[[str], N
 
 def changes_of(found: Mapping[str, Any]) -> list[Change]:
     """The changes that `found` has."""
-    return [Change.from_json(each) for each in found.get(CHANGES, ())]
+    return [Change.from_json(each) for each in found.get(CHANGES_KEY, ())]
 
 
 _Key = tuple[Resource, str, str]

@@ -20,7 +20,7 @@ from workload_generator.kube.client import Kube
 from workload_generator.kube.errors import WaitTimeout
 from workload_generator.scenarios import changes as foundations
 from workload_generator.scenarios import eventing_setup
-from workload_generator.scenarios.changes import CHANGES, EVENTING, Owner
+from workload_generator.scenarios.changes import CHANGES_KEY, EVENTING_KEY, Owner
 from workload_generator.scenarios.conditions import until_drained, until_zero
 from workload_generator.scenarios.model import Condition, Mode, Scenario
 from workload_generator.scenarios.runner import Deployment, Job
@@ -86,9 +86,9 @@ class ClusterPlatform:
             found: dict[str, Any] = {}
             changes = await foundations.plan(kube, scenario)
             if changes:
-                found[CHANGES] = [change.to_json() for change in changes]
+                found[CHANGES_KEY] = [change.to_json() for change in changes]
             if scenario.mode is Mode.EVENT:
-                found[EVENTING] = await eventing_setup.read(kube)
+                found[EVENTING_KEY] = await eventing_setup.read(kube)
             else:
                 await eventing_setup.refuse_source(kube)
             return found
@@ -135,8 +135,8 @@ class ClusterPlatform:
         try:
             await foundations.put_back(kube, foundations.changes_of(found), self._say)
         finally:
-            if EVENTING in found:
-                await eventing_setup.put_back(kube, found[EVENTING], self._within_s, self._say)
+            if EVENTING_KEY in found:
+                await eventing_setup.put_back(kube, found[EVENTING_KEY], self._within_s, self._say)
 
     # What is there for a cell
 

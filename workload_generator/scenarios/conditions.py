@@ -11,14 +11,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from workload_generator.cluster.pods.locations import FUNCTIONS, state_of
+from workload_generator.cluster.pods.locations import state_of
 from workload_generator.kube.client import Kube
 from workload_generator.kube.errors import WaitTimeout
+from workload_generator.kube.names import AUTOSCALING, FUNCTIONS, MIN_SCALE, SERVICE_LABEL
 from workload_generator.kube.reflector import Key, Reflector
 from workload_generator.kube.resources import POD_AUTOSCALERS, PODS, Object, name_of
 
-SERVICE_LABEL = "serving.knative.dev/service"
-_MIN_SCALE = ("autoscaling.knative.dev/min-scale", "autoscaling.knative.dev/minScale")
+_MIN_SCALE = (MIN_SCALE, f"{AUTOSCALING}minScale")
 _MOST_NAMED = 3
 
 Objects = dict[Key, Object]

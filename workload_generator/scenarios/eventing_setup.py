@@ -17,16 +17,15 @@ from typing import Any
 
 from workload_generator.base.errors import BenchError, UsageError
 from workload_generator.cluster.deploy.deployment import Broker, Part
-from workload_generator.cluster.deploy.eventing import PARALLELISM, is_rabbitmq, triggers, wait_for_dispatchers
+from workload_generator.cluster.deploy.eventing import is_rabbitmq, triggers, wait_for_dispatchers
 from workload_generator.cluster.deploy.kustomize import render
 from workload_generator.cluster.deploy.objects import apply, delete, label, stages, wait_ready
 from workload_generator.cluster.deploy.readiness import is_waited_for
 from workload_generator.cluster.deploy.services import Images
 from workload_generator.cluster.deploy.sources import examine, mend
-from workload_generator.cluster.pods.locations import EVENTING as NAMESPACE
-from workload_generator.cluster.pods.locations import GENERATOR, LOGGER, RECEIVER
 from workload_generator.kube.client import Kube
 from workload_generator.kube.errors import ApiAbsent, WaitTimeout
+from workload_generator.kube.names import CHANGED_ANNOTATION, EVENTING, GENERATOR, LOGGER, PARALLELISM, RECEIVER
 from workload_generator.kube.reflector import Reflector
 from workload_generator.kube.resources import (
     BROKER_CONFIGS,
@@ -39,7 +38,7 @@ from workload_generator.kube.resources import (
     Object,
     name_of,
 )
-from workload_generator.scenarios.changes import EVENTING, FOUND, Owner, annotation
+from workload_generator.scenarios.changes import EVENTING_KEY, Owner, annotation
 
 BROKER = "default"
 
@@ -90,7 +89,7 @@ async def put_back(kube: Kube, found: Mapping[str, Any], within_s: float, say: S
         source = await kube.find(CONTAINER_SOURCES, GENERATOR, GENERATOR)
         if source is not None:
             await delete(kube, [source], within_s, _nothing)
-    back: Object = {"metadata": {"annotations": {FOUND: None}}, "spec": {"replicas": found["replicas"]}}
+    back: Object = {"metadata": {"annotations": {CHANGED_ANNOTATION: None}}, "spec": {"replicas": found["replicas"]}}
     deployment = await kube.patch(DEPLOYMENTS, GENERATOR, back, GENERATOR)
     await wait_ready(kube, [deployment], within_s, _nothing)
     say("the generator is what it was")
@@ -109,19 +108,17 @@ class Stage:
     async def mark(self, found: Mapping[str, Any]) -> None:
         """Write down at the generator's Deployment what is to be put back. Raises ApiError."""
         deployment = await self._kube.get(DEPLOYMENTS, GENERATOR, GENERATOR)
-        if FOUND not in (deployment["metadata"].get("annotations") or {}):
-            told = annotation(self._owner, {EVENTING: dict(found)})
-            await self._kube.patch(DEPLOYMENTS, GENERATOR, {"metadata": {"annotations": {FOUND: told}}}, GENERATOR)
+        if CHANGED_ANNOTATION not in (deployment["metadata"].get("annotations") or {}):
+            note = {CHANGED_ANNOTATION: annotation(self._owner, {EVENTING_KEY: dict(found)})}
+            await self._kube.patch(DEPLOYMENTS, GENERATOR, {"metadata": {"annotations": note}}, GENERATOR)
 
     async def set_up(self, count: int | None, parallelism: int | None) -> None:
         """All of it, ready; so many triggers, or at least one. Raises UsageError, WaitTimeout, ApiError."""
         deployment = await self._kube.get(DEPLOYMENTS, GENERATOR, GENERATOR)
-        broker = await self._kube.find(BROKERS, BROKER, NAMESPACE)
+        broker = await self._kube.find(BROKERS, BROKER, EVENTING)
         if broker is None:
             broker = await self._make_broker(deployment)
-        await self._ready(
-            [broker, *[await self._kube.get(DEPLOYMENTS, name, NAMESPACE) for name in (RECEIVER, LOGGER)]]
-        )
+        await self._ready([broker, *[await self._kube.get(DEPLOYMENTS, name, EVENTING) for name in (RECEIVER, LOGGER)]])
         await self._set_triggers(broker, count, parallelism)
         await self._be_source(deployment)
 
@@ -136,11 +133,11 @@ class Stage:
         image = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
         place, _, rest = image.partition("@")[0].rpartition("/")
         Images(place or None, rest.partition(":")[2] or None).put_into(objects)
-        self._say(f"no Broker {NAMESPACE}/{BROKER} yet: the {kind} one of the manifests is made")
+        self._say(f"no Broker {EVENTING}/{BROKER} yet: the {kind} one of the manifests is made")
         for stage in stages(objects):
             made = [(await apply(self._kube, obj)).object for obj in stage]
             await self._ready([obj for obj in made if is_waited_for(obj)])
-        return await self._kube.get(BROKERS, BROKER, NAMESPACE)
+        return await self._kube.get(BROKERS, BROKER, EVENTING)
 
     async def _has_rabbitmq(self) -> bool:
         for resource in (RABBITMQ_CLUSTERS, BROKER_CONFIGS):
@@ -155,7 +152,7 @@ class Stage:
         rabbitmq = is_rabbitmq(broker)
         if parallelism is not None and not rabbitmq:
             raise UsageError(
-                f"parallelism: only RabbitMQ's triggers have one, and the Broker {NAMESPACE}/{BROKER} is none"
+                f"parallelism: only RabbitMQ's triggers have one, and the Broker {EVENTING}/{BROKER} is none"
             )
         there = await _triggers(self._kube)
         if count is None:
@@ -175,7 +172,7 @@ class Stage:
                 for obj in made
                 if PARALLELISM in (obj["metadata"].get("annotations") or {})
             }
-            await wait_for_dispatchers(self._kube, NAMESPACE, values, self._within_s)
+            await wait_for_dispatchers(self._kube, EVENTING, values, self._within_s)
 
     async def _be_source(self, deployment: Object) -> None:
         """The ContainerSource in the Deployment's place, its pod ready with K_SINK."""
@@ -231,7 +228,7 @@ async def _triggers(kube: Kube) -> list[Object]:
     """Those that are ours to change, by number."""
     found = [
         obj
-        for obj in (await kube.list(TRIGGERS, NAMESPACE)).items
+        for obj in (await kube.list(TRIGGERS, EVENTING)).items
         if obj["spec"].get("broker") == BROKER and _OURS.fullmatch(name_of(obj))
     ]
     return sorted(found, key=lambda obj: int(name_of(obj).rpartition("-")[2]))

@@ -25,10 +25,10 @@ from workload_generator.experiment.bundled import find_experiment
 from workload_generator.experiment.load import load_experiment
 from workload_generator.experiment.model import Experiment
 from workload_generator.experiment.values import plain
+from workload_generator.kube.names import FUNCTIONS_DOMAIN
 from workload_generator.scenarios.model import Cell, Condition, Mode, Scenario, Step, fingerprint, order
 from workload_generator.scenarios.state import Begun, Ran, State, StateFile
 
-_DOMAIN = "functions.svc.cluster.local"
 _VALID, _INVALID = 0, 3  # both have a whole log
 
 
@@ -134,7 +134,7 @@ class Campaign:
         if services:
             document = yaml.safe_load(text)
             first = document["targets"][0]
-            document["targets"] = [{**first, "url": f"http://{service}.{_DOMAIN}"} for service in services]
+            document["targets"] = [{**first, "url": f"http://{service}.{FUNCTIONS_DOMAIN}"} for service in services]
             text = yaml.safe_dump(document, sort_keys=False)
         deployment = Deployment(services, event, cell.triggers, cell.parallelism)
         return Planned(step, experiment, path.stem, text, scenario.prefix_of(cell), deployment)

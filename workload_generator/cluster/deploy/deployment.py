@@ -17,15 +17,8 @@ from workload_generator.base.errors import UsageError
 from workload_generator.cluster.deploy.eventing import is_rabbitmq, triggers
 from workload_generator.cluster.deploy.kustomize import render
 from workload_generator.cluster.deploy.objects import label
-from workload_generator.cluster.deploy.services import (
-    FUNCTION_LABEL,
-    Images,
-    Tuning,
-    chosen,
-    copies,
-    functions_of,
-    is_function,
-)
+from workload_generator.cluster.deploy.services import Images, Tuning, chosen, copies, functions_of, is_function
+from workload_generator.kube.names import NAME_LABEL
 from workload_generator.kube.resources import BROKERS, CONTAINER_SOURCES, TRIGGERS, Object, name_of, namespace_of
 
 
@@ -175,13 +168,13 @@ def _identity(obj: Object) -> tuple[str, str, str, str]:
 def surplus(wish: Wish, made: Sequence[Object]) -> Callable[[Object], bool]:
     """Whether an object of the cluster is a copy that the wish no longer has: a function's, or a trigger."""
     wanted = {_identity(obj) for obj in made}
-    functions = {obj["metadata"]["labels"][FUNCTION_LABEL] for obj in made if is_function(obj)}
+    functions = {obj["metadata"]["labels"][NAME_LABEL] for obj in made if is_function(obj)}
 
     def is_surplus(obj: Object) -> bool:
         if _identity(obj) in wanted:
             return False
         if is_function(obj):
-            return obj["metadata"]["labels"][FUNCTION_LABEL] in functions
+            return obj["metadata"]["labels"][NAME_LABEL] in functions
         return obj["kind"] == TRIGGERS.kind and Part.EVENTING in wish.parts
 
     return is_surplus

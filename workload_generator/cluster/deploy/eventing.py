@@ -10,19 +10,17 @@ from workload_generator.cluster.deploy.readiness import why_not_ready
 from workload_generator.cluster.deploy.services import FIRST
 from workload_generator.kube.client import Kube
 from workload_generator.kube.errors import WaitTimeout
+from workload_generator.kube.names import BROKER_CLASS, PARALLELISM, RABBITMQ_BROKER
 from workload_generator.kube.reflector import Reflector
 from workload_generator.kube.resources import DEPLOYMENTS, Object, name_of, owned_by
 
-PARALLELISM = "rabbitmq.eventing.knative.dev/parallelism"
 MOST_PARALLELISM = 1000  # eventing-rabbitmq's webhook refuses more
-BROKER_CLASS = "eventing.knative.dev/broker.class"
-RABBITMQ_CLASS = "RabbitMQBroker"
 _VARIABLE = "PARALLELISM"
 
 
 def is_rabbitmq(broker: Object) -> bool:
     """Whether a Broker is RabbitMQ's: the only one whose triggers have a parallelism."""
-    return bool(broker["metadata"].get("annotations", {}).get(BROKER_CLASS) == RABBITMQ_CLASS)
+    return bool((broker["metadata"].get("annotations") or {}).get(BROKER_CLASS) == RABBITMQ_BROKER)
 
 
 def parallelism_of(trigger: Object) -> str:

@@ -18,6 +18,7 @@ from typing import Literal
 from workload_generator.cluster.deploy.readiness import explain, is_waited_for, why_not_ready
 from workload_generator.kube.client import FIELD_MANAGER, Kube
 from workload_generator.kube.errors import ApiAbsent, Conflict, WaitTimeout
+from workload_generator.kube.names import PART_LABEL, PART_OF_LABEL, PRODUCT, SERVICE_LABEL
 from workload_generator.kube.reflector import Reflector
 from workload_generator.kube.resources import (
     DEPLOYMENTS,
@@ -30,10 +31,6 @@ from workload_generator.kube.resources import (
     owned_by,
 )
 
-PART_OF = "app.kubernetes.io/part-of"
-PRODUCT = "knative-bench"
-PART = "knative-bench/part"
-"""The label that says to which part of a deployment an object belongs."""
 _STAGES: tuple[tuple[str, ...], ...] = (
     ("Namespace",),
     (),  # whatever is not named here
@@ -60,7 +57,7 @@ class Applied:
 def label(objects: Iterable[Object], part: str) -> None:
     """Say in every object that it is ours, and of which part: `delete` finds it by that."""
     for obj in objects:
-        obj["metadata"].setdefault("labels", {}).update({PART_OF: PRODUCT, PART: str(part)})
+        obj["metadata"].setdefault("labels", {}).update({PART_OF_LABEL: PRODUCT, PART_LABEL: str(part)})
 
 
 def stages(objects: Iterable[Object]) -> list[list[Object]]:
@@ -174,7 +171,7 @@ async def _delete_stage(kube: Kube, stage: list[Object], timeout_s: float, tell:
         async with Reflector(kube, resource, namespace) as reflector:
             await reflector.until(lambda found: look(resource, namespace, uids, found))
         if resource.kind == "Service" and resource.group:
-            selector = f"serving.knative.dev/service in ({','.join(uids)})"
+            selector = f"{SERVICE_LABEL} in ({','.join(uids)})"
             async with Reflector(kube, PODS, namespace, labels=selector) as pods:
                 left[PODS, namespace, f"of {', '.join(uids)}"] = "they are ending"
                 await pods.until(lambda found: not found)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from workload_generator.kube.client import Kube
 from workload_generator.kube.errors import ApiError
+from workload_generator.kube.names import NAME_LABEL, SERVICE_LABEL
 from workload_generator.kube.resources import PODS, Object, condition, is_ready, name_of, namespace_of
 
 _WAITED_FOR = {
@@ -107,14 +108,14 @@ _BY_KIND: dict[str, Callable[[Object], str]] = {
 def _selector(obj: Object) -> str:
     match obj["kind"]:
         case "Service":
-            return f"serving.knative.dev/service={name_of(obj)}"
+            return f"{SERVICE_LABEL}={name_of(obj)}"
         case "Deployment":
             labels = obj["spec"]["selector"].get("matchLabels", {})
             return ",".join(f"{key}={value}" for key, value in labels.items())
         case "ContainerSource":
             return f"sources.knative.dev/containerSource={name_of(obj)}"
         case "RabbitmqCluster":
-            return f"app.kubernetes.io/name={name_of(obj)}"
+            return f"{NAME_LABEL}={name_of(obj)}"
     return ""
 
 

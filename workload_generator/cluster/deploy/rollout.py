@@ -16,23 +16,13 @@ from pathlib import Path
 from workload_generator.base.errors import UsageError
 from workload_generator.cluster.deploy.deployment import Part, Wish, manifests, namespaces, surplus
 from workload_generator.cluster.deploy.eventing import is_rabbitmq, parallelism_of, wait_for_dispatchers
-from workload_generator.cluster.deploy.objects import (
-    PART,
-    PART_OF,
-    PRODUCT,
-    Applied,
-    apply,
-    delete,
-    find_ours,
-    stages,
-    wait_ready,
-)
+from workload_generator.cluster.deploy.objects import Applied, apply, delete, find_ours, stages, wait_ready
 from workload_generator.cluster.deploy.readiness import is_waited_for
-from workload_generator.cluster.deploy.services import FUNCTION_LABEL
 from workload_generator.cluster.deploy.sources import wait_bound
 from workload_generator.kube import resources as kinds
 from workload_generator.kube.client import Kube
 from workload_generator.kube.errors import ApiAbsent, NotFound, WaitTimeout
+from workload_generator.kube.names import NAME_LABEL, PART_LABEL, PART_OF_LABEL, PRODUCT
 from workload_generator.kube.resources import (
     BROKERS,
     CONTAINER_SOURCES,
@@ -167,9 +157,9 @@ async def remove(
     `functions` limits it to these of the catalog; `spaces` deletes the namespaces, with all that is in them. When the
     event source goes, the generator's Deployment gets its pod back. Raises WaitTimeout, ApiError.
     """
-    selector = f"{PART_OF}={PRODUCT},{PART} in ({','.join(sorted(parts))})"
+    selector = f"{PART_OF_LABEL}={PRODUCT},{PART_LABEL} in ({','.join(sorted(parts))})"
     if functions:
-        selector += f",{FUNCTION_LABEL} in ({','.join(functions)})"
+        selector += f",{NAME_LABEL} in ({','.join(functions)})"
     wanted = (*KINDS, *((kinds.VOLUME_CLAIMS,) if volumes or spaces else ()), *((kinds.NAMESPACES,) if spaces else ()))
     where = namespaces(root)
     found = [
@@ -214,7 +204,7 @@ async def _refuse_source(kube: Kube, objects: Iterable[Object], advice: str) -> 
 
 async def _surplus(kube: Kube, wish: Wish, made: Sequence[Object]) -> list[Object]:
     where = sorted({namespace_of(obj) for obj in made} - {""})
-    found = await find_ours(kube, (kinds.TRIGGERS, kinds.SERVICES), where, f"{PART_OF}={PRODUCT}")
+    found = await find_ours(kube, (kinds.TRIGGERS, kinds.SERVICES), where, f"{PART_OF_LABEL}={PRODUCT}")
     is_surplus = surplus(wish, made)
     return [obj for obj in found if is_surplus(obj)]
 

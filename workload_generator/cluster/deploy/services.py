@@ -8,11 +8,9 @@ from dataclasses import dataclass, field
 
 from workload_generator.base.errors import UsageError
 from workload_generator.experiment.yaml_lines import closest
+from workload_generator.kube.names import AUTOSCALING, NAME_LABEL
 from workload_generator.kube.resources import SERVICES, Object, name_of
 
-AUTOSCALING = "autoscaling.knative.dev/"
-FUNCTION_LABEL = "app.kubernetes.io/name"
-"""Which function of the catalog an object is of."""
 FIRST = "-0"
 
 
@@ -63,13 +61,13 @@ def is_function(obj: Object) -> bool:
     return (
         obj["apiVersion"] == SERVICES.api_version
         and obj["kind"] == SERVICES.kind
-        and FUNCTION_LABEL in obj["metadata"].get("labels", {})
+        and NAME_LABEL in obj["metadata"].get("labels", {})
     )
 
 
 def functions_of(manifests: Iterable[Object]) -> dict[str, Object]:
     """The functions' Services by the functions' names: `empty-go-http` is `empty-go-http-0`."""
-    return {obj["metadata"]["labels"][FUNCTION_LABEL]: obj for obj in manifests if is_function(obj)}
+    return {obj["metadata"]["labels"][NAME_LABEL]: obj for obj in manifests if is_function(obj)}
 
 
 def chosen(functions: Iterable[str], names: Sequence[str]) -> list[str]:

@@ -11,13 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from workload_generator.cluster.deploy.eventing import PARALLELISM
-from workload_generator.cluster.deploy.services import AUTOSCALING
 from workload_generator.kube.client import Kube
+from workload_generator.kube.names import AUTOSCALING, CONFIG_AUTOSCALER, KNATIVE_SERVING, PARALLELISM
 from workload_generator.kube.resources import CONFIG_MAPS, Object, Resource, name_of, namespace_of
-
-CONFIG_NAMESPACE = "knative-serving"
-AUTOSCALER = "config-autoscaler"
 
 Place = tuple[str, ...]
 Value = str | int | None
@@ -85,7 +81,7 @@ def plan(resource: Resource, objects: Iterable[Object], wanted: Mapping[Place, V
 
 async def plan_autoscaler(kube: Kube, keys: Mapping[str, str | None]) -> list[Change]:
     """What has to change in `config-autoscaler`. Raises ApiError."""
-    config = await kube.get(CONFIG_MAPS, AUTOSCALER, CONFIG_NAMESPACE)
+    config = await kube.get(CONFIG_MAPS, CONFIG_AUTOSCALER, KNATIVE_SERVING)
     return plan(CONFIG_MAPS, [config], of_autoscaler(keys))
 
 

@@ -6,7 +6,7 @@ selector and tolerations, or the plugins are off. Nothing is stored.
 
 from __future__ import annotations
 
-from workload_generator.cluster.doctor.findings import FUNCTIONS, GENERATOR, KNATIVE, METRICS, Cluster, Findings
+from workload_generator.cluster.doctor.findings import Cluster, Findings
 from workload_generator.cluster.doctor.placement import (
     DEDICATED,
     SELECTOR,
@@ -19,6 +19,7 @@ from workload_generator.cluster.doctor.placement import (
     tolerations_of,
 )
 from workload_generator.kube.errors import ApiError
+from workload_generator.kube.names import FUNCTIONS, GENERATOR, KNATIVE, METRICS
 from workload_generator.kube.resources import NAMESPACES, NODES, Object, name_of
 
 _PLACED = (*KNATIVE, METRICS)

@@ -7,6 +7,7 @@ from collections import defaultdict
 from workload_generator.cluster.doctor.findings import Cluster, Findings, Verdict
 from workload_generator.cluster.doctor.versions import eventing_release, serving_release
 from workload_generator.kube.errors import ApiAbsent, ApiError
+from workload_generator.kube.names import VERSION_LABEL
 from workload_generator.kube.resources import (
     BROKERS,
     CRDS,
@@ -94,7 +95,7 @@ def _check_kinds(crds: dict[str, Object], product: str, release: int | None, fou
             found.add(verdict, f"{name} is not established", why, f"kubectl describe crd {name}")
         else:
             good += 1
-        labelled = (crd["metadata"].get("labels") or {}).get("app.kubernetes.io/version", "")
+        labelled = (crd["metadata"].get("labels") or {}).get(VERSION_LABEL, "")
         if release is not None and labelled and labelled.removeprefix("v").split(".")[:2] != ["1", str(release)]:
             others[labelled].append(name)
     if good:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from workload_generator.base.quantities import parse_quantity
-from workload_generator.cluster.doctor.findings import FUNCTIONS, GENERATOR, SHARDS, Cluster, Findings
+from workload_generator.cluster.doctor.findings import Cluster, Findings
 from workload_generator.cluster.doctor.placement import DEDICATED, is_open, labels_of, selected
 from workload_generator.kube.errors import ApiAbsent
+from workload_generator.kube.names import FUNCTIONS, GENERATOR, MAX_SCALE, SERVICE_LABEL, SHARDS
 from workload_generator.kube.resources import CONTAINER_SOURCES, DEPLOYMENTS, NODES, PODS, SERVICES, Object, name_of
 
 _NONE = Fraction(0)
-_MAX_SCALE = "autoscaling.knative.dev/max-scale"
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,9 +161,9 @@ def _places(node: Object, pods: Iterable[Object]) -> int:
 
 
 def _max_scale(service: Object) -> int:
-    text = (service["spec"]["template"].get("metadata", {}).get("annotations") or {}).get(_MAX_SCALE, "0")
+    text = (service["spec"]["template"].get("metadata", {}).get("annotations") or {}).get(MAX_SCALE, "0")
     return int(text) if text.isdecimal() else 0
 
 
 def _instances(service: str, pods: Iterable[Object]) -> int:
-    return sum(labels_of(pod).get("serving.knative.dev/service") == service for pod in pods)
+    return sum(labels_of(pod).get(SERVICE_LABEL) == service for pod in pods)

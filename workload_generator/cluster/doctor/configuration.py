@@ -4,14 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from workload_generator.cluster.doctor.findings import (
-    FUNCTIONS,
-    KNATIVE_EVENTING,
-    KNATIVE_SERVING,
-    KOURIER,
-    Cluster,
-    Findings,
-)
+from workload_generator.cluster.doctor.findings import Cluster, Findings
 from workload_generator.cluster.doctor.knative_config import (
     DOMAIN,
     EVENTING_FEATURES,
@@ -37,6 +30,7 @@ from workload_generator.cluster.doctor.risky_settings import (
 from workload_generator.cluster.doctor.versions import eventing_release, serving_release
 from workload_generator.experiment.yaml_lines import closest
 from workload_generator.kube.errors import ApiAbsent, ApiError
+from workload_generator.kube.names import FUNCTIONS, KNATIVE_EVENTING, KNATIVE_SERVING, KOURIER
 from workload_generator.kube.resources import NAMESPACES, SERVICES, name_of
 
 _IGNORED = "Knative ignores it, and runs with its default"

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
-from workload_generator.cluster.doctor.findings import (
+from workload_generator.cluster.deploy.eventing import is_rabbitmq
+from workload_generator.cluster.doctor.findings import Cluster, Findings
+from workload_generator.kube.errors import ApiAbsent
+from workload_generator.kube.names import (
     EVENTING,
     FUNCTIONS,
     GENERATOR,
@@ -12,10 +15,7 @@ from workload_generator.cluster.doctor.findings import (
     KNATIVE_EVENTING,
     KNATIVE_SERVING,
     OURS,
-    Cluster,
-    Findings,
 )
-from workload_generator.kube.errors import ApiAbsent
 from workload_generator.kube.resources import (
     BROKERS,
     CONTAINER_SOURCES,
@@ -40,7 +40,6 @@ _KINDS: tuple[tuple[Resource, str], ...] = (
 )  # fmt: skip
 _PULL = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable")
 _BROKEN = (*_PULL, "CrashLoopBackOff", "CreateContainerConfigError", "CreateContainerError", "RunContainerError")
-_CLASS, _RABBITMQ = "eventing.knative.dev/broker.class", "RabbitMQBroker"
 _CONTROLLER = "rabbitmq-broker-controller"
 _OPERATORS = (
     # What makes it, by a CRD that it brings; the namespace and name of its Deployment.
@@ -103,7 +102,7 @@ async def check_rabbitmq(cluster: Cluster, found: Findings) -> None:
         brokers = await cluster.all(BROKERS, EVENTING)
     except ApiAbsent:
         return
-    theirs = [each for each in brokers if (each["metadata"].get("annotations") or {}).get(_CLASS) == _RABBITMQ]
+    theirs = [each for each in brokers if is_rabbitmq(each)]
     if not theirs:
         return
     names = ", ".join(f"{EVENTING}/{name_of(each)}" for each in theirs)

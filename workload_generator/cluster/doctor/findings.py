@@ -11,17 +11,6 @@ from workload_generator.kube.resources import CONFIG_MAPS, Object, Resource
 
 Verdict = Literal["ok", "warning", "failed", "unknown"]
 
-GENERATOR = "workload-generator"
-SHARDS = "workload-generator-shards"
-FUNCTIONS = "functions"
-EVENTING = "eventing"
-METRICS = "metrics"
-KNATIVE_SERVING = "knative-serving"
-KNATIVE_EVENTING = "knative-eventing"
-KOURIER = "kourier-system"
-OURS = (GENERATOR, SHARDS, FUNCTIONS, EVENTING, METRICS)
-KNATIVE = (KNATIVE_SERVING, KOURIER, KNATIVE_EVENTING)
-
 
 @dataclass(frozen=True, slots=True)
 class Finding:

@@ -15,7 +15,7 @@ import yaml
 
 from workload_generator.base.clock import NS_PER_S, format_duration, parse_duration
 from workload_generator.base.quantities import parse_quantity
-from workload_generator.cluster.doctor.findings import KNATIVE_EVENTING, KNATIVE_SERVING
+from workload_generator.kube.names import CONFIG_AUTOSCALER, KNATIVE_EVENTING, KNATIVE_SERVING
 
 Parser = Callable[[str], None]
 """Raises ValueError, whose text completes "key ..."."""
@@ -139,7 +139,7 @@ _SIDECAR = {
 }
 
 KEYS: Mapping[tuple[str, str], Mapping[str, Parser]] = {
-    (KNATIVE_SERVING, "config-autoscaler"): {
+    (KNATIVE_SERVING, CONFIG_AUTOSCALER): {
         "container-concurrency-target-percentage": number(0.01, 100),
         "container-concurrency-target-default": number(0.01),
         "requests-per-second-target-default": number(0.01),

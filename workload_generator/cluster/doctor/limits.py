@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from workload_generator.base.quantities import parse_quantity
-from workload_generator.cluster.doctor.findings import EVENTING, FUNCTIONS, GENERATOR, OURS, Cluster, Findings
+from workload_generator.cluster.doctor.findings import Cluster, Findings
+from workload_generator.kube.names import EVENTING, FUNCTIONS, GENERATOR, LOGGER, OURS
 from workload_generator.kube.resources import (
     LIMIT_RANGES,
     NAMESPACES,
@@ -19,7 +20,7 @@ from workload_generator.kube.resources import (
 _NEARLY = 0.8
 _UNSET = ("limits.cpu",)  # what our functions do not say, and a quota would make them say
 _DEFAULT = ("storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class")
-_CLAIMS = ((GENERATOR, "logs", "the generator's logs"), (EVENTING, "event-logger", "the receipts of events"))
+_CLAIMS = ((GENERATOR, "logs", "the generator's logs"), (EVENTING, LOGGER, "the receipts of events"))
 
 
 async def check_limits(cluster: Cluster, found: Findings) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from workload_generator.cluster.doctor.findings import (
+from workload_generator.cluster.doctor.findings import Cluster, Findings, Verdict
+from workload_generator.kube.names import (
     EVENTING,
     FUNCTIONS,
     GENERATOR,
@@ -14,9 +15,6 @@ from workload_generator.cluster.doctor.findings import (
     KNATIVE_SERVING,
     METRICS,
     SHARDS,
-    Cluster,
-    Findings,
-    Verdict,
 )
 from workload_generator.kube.resources import (
     ACCESS_REVIEWS,

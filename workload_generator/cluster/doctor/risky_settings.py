@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from workload_generator.base.clock import NS_PER_S, parse_duration
-from workload_generator.cluster.doctor.findings import KNATIVE_EVENTING, KNATIVE_SERVING, Verdict
+from workload_generator.cluster.doctor.findings import Verdict
 from workload_generator.cluster.doctor.knative_config import EVENTING_FEATURES, is_true
+from workload_generator.kube.names import CONFIG_AUTOSCALER, KNATIVE_EVENTING, KNATIVE_SERVING
 
 _COLD = "nothing ever scales to zero: there are no cold starts to measure"
 
@@ -40,7 +41,7 @@ def _set(text: str) -> bool:
     return bool(text.strip())
 
 
-AUTOSCALER, DEFAULTS = (KNATIVE_SERVING, "config-autoscaler"), (KNATIVE_SERVING, "config-defaults")
+AUTOSCALER, DEFAULTS = (KNATIVE_SERVING, CONFIG_AUTOSCALER), (KNATIVE_SERVING, "config-defaults")
 NETWORK, DEPLOYMENT = (KNATIVE_SERVING, "config-network"), (KNATIVE_SERVING, "config-deployment")
 FEATURES, OBSERVABILITY = (KNATIVE_SERVING, "config-features"), (KNATIVE_SERVING, "config-observability")
 EVENTING_OBSERVABILITY = (KNATIVE_EVENTING, "config-observability")

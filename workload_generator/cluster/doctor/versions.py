@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 
-from workload_generator.cluster.doctor.findings import KNATIVE_EVENTING, KNATIVE_SERVING, Cluster, Findings
+from workload_generator.cluster.doctor.findings import Cluster, Findings
+from workload_generator.kube.names import CONFIG_AUTOSCALER, KNATIVE_EVENTING, KNATIVE_SERVING, VERSION_LABEL
 from workload_generator.kube.resources import NODES, Object, name_of
 
 MINIMUM = ((22, 34), (21, 33), (18, 31))
 """Knative 1.x from x on needs Kubernetes 1.y. Source: the release notes of knative/serving and knative/eventing."""
 _PRODUCTS = (
-    ("Knative Serving", "config-autoscaler", KNATIVE_SERVING),
+    ("Knative Serving", CONFIG_AUTOSCALER, KNATIVE_SERVING),
     ("Knative Eventing", "config-features", KNATIVE_EVENTING),
 )
 _KUBELET_SKEW = 3  # https://kubernetes.io/releases/version-skew-policy/#kubelet
@@ -55,7 +56,7 @@ async def release_of(cluster: Cluster, config: str, namespace: str) -> int | Non
 
 def _label(config: Object | None) -> str:
     labels = (config or {}).get("metadata", {}).get("labels") or {}
-    return str(labels.get("app.kubernetes.io/version", "")).removeprefix("v")
+    return str(labels.get(VERSION_LABEL, "")).removeprefix("v")
 
 
 async def serving_release(cluster: Cluster) -> int | None:

@@ -9,18 +9,9 @@ from workload_generator.cluster.deploy.sources import has_sink
 from workload_generator.cluster.pods.sessions import Pod
 from workload_generator.kube.client import Kube
 from workload_generator.kube.errors import WaitTimeout
+from workload_generator.kube.names import EVENTING, GENERATOR, GENERATOR_LABELS, LOGGER, LOGGER_LABELS
 from workload_generator.kube.reflector import Key, Reflector
 from workload_generator.kube.resources import PODS, Object, is_ready, name_of, namespace_of
-
-GENERATOR = "workload-generator"
-"""Namespace, Deployment, ContainerSource and container of the generator."""
-SHARDS = "workload-generator-shards"
-EVENTING = "eventing"
-FUNCTIONS = "functions"
-LOGGER = "event-logger"
-RECEIVER = "receiver"
-GENERATOR_LABELS = f"app.kubernetes.io/name={GENERATOR}"
-LOGGER_LABELS = f"app={LOGGER}"
 
 
 def pod_of(obj: Object, container: str) -> Pod:

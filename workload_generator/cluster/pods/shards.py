@@ -25,6 +25,7 @@ from workload_generator.cluster.pods.pod_run import INVALID, LOGS, VALID, Ended,
 from workload_generator.cluster.pods.sessions import Place
 from workload_generator.kube.client import Kube
 from workload_generator.kube.errors import WaitTimeout
+from workload_generator.kube.names import GENERATOR, GENERATOR_LABELS, RUN_ANNOTATION, SHARDS
 from workload_generator.kube.reflector import Key, Reflector, delete_and_wait
 from workload_generator.kube.resources import CONFIG_MAPS, DEPLOYMENTS, JOBS, PODS, Object, is_ready, name_of
 
@@ -51,7 +52,7 @@ def manifests(folder: Path, run: Run, pods: int, deployed: Object) -> list[Objec
         if obj["kind"] == CONFIG_MAPS.kind:
             obj["data"].update(values)
         elif obj["kind"] == JOBS.kind:
-            obj["metadata"].setdefault("annotations", {})["knative-bench/run"] = run.run_id
+            obj["metadata"].setdefault("annotations", {})[RUN_ANNOTATION] = run.run_id
             spec = obj["spec"]
             spec.update(completions=pods, parallelism=pods, maxFailedIndexes=pods)
             ours = spec["template"]["spec"]
@@ -86,7 +87,7 @@ class Shards:
     async def begin(self, within_s: float) -> int:
         """Run it and bring back its logs; the exit code. Raises BenchError."""
         await self._refuse_another()
-        deployed = await self._kube.get(DEPLOYMENTS, locations.GENERATOR, locations.GENERATOR)
+        deployed = await self._kube.get(DEPLOYMENTS, GENERATOR, GENERATOR)
         for stage in stages(manifests(self._folder, self._run, self._pods, deployed)):
             for obj in stage:
                 await apply(self._kube, obj)
@@ -98,7 +99,7 @@ class Shards:
 
     async def again(self, within_s: float) -> int:
         """The exit code of a run that was begun before; -1 when there is no trace of it. Raises BenchError."""
-        job = await self._kube.find(JOBS, locations.GENERATOR, locations.SHARDS)
+        job = await self._kube.find(JOBS, GENERATOR, SHARDS)
         if job is None or _run_of(job) != self._run.run_id:
             return -1
         try:
@@ -125,21 +126,21 @@ class Shards:
             await logs.fetch(place, LOGS, [glob.escape(name) for name in ended.logs], self._out)
         for place in own:
             await place.ask("put", path=FETCHED, text="fetched\n")
-        await delete_and_wait(self._kube, JOBS, locations.GENERATOR, locations.SHARDS, timeout_s=within_s)
+        await delete_and_wait(self._kube, JOBS, GENERATOR, SHARDS, timeout_s=within_s)
         codes = {ended.code for ended in ends}
         return max(codes) if max(codes) > INVALID else INVALID if INVALID in codes else VALID
 
     async def _refuse_another(self) -> None:
-        job = await self._kube.find(JOBS, locations.GENERATOR, locations.SHARDS)
+        job = await self._kube.find(JOBS, GENERATOR, SHARDS)
         if job is None:
             return
-        if await locations.running(self._kube, locations.SHARDS, locations.GENERATOR_LABELS, locations.GENERATOR):
+        if await locations.running(self._kube, SHARDS, GENERATOR_LABELS, GENERATOR):
             raise UsageError(
-                f"the Job of another run, {_run_of(job)}, is in {locations.SHARDS}, and its logs may be in its pods: "
+                f"the Job of another run, {_run_of(job)}, is in {SHARDS}, and its logs may be in its pods: "
                 "`kn-bench extract-logs` fetches them, "
-                f"`kubectl delete job {locations.GENERATOR} -n {locations.SHARDS}` ends it"
+                f"`kubectl delete job {GENERATOR} -n {SHARDS}` ends it"
             )
-        await delete_and_wait(self._kube, JOBS, locations.GENERATOR, locations.SHARDS)
+        await delete_and_wait(self._kube, JOBS, GENERATOR, SHARDS)
 
     async def _places(self, within_s: float) -> list[Place]:
         """The pods, one of each index, as soon as all are ready."""
@@ -150,19 +151,17 @@ class Shards:
             seen.update({key: obj for key, obj in objects.items() if "deletionTimestamp" not in obj["metadata"]})
             return sum(is_ready(pod) for pod in seen.values()) >= self._pods
 
-        labels = locations.GENERATOR_LABELS
+        labels = GENERATOR_LABELS
         try:
             async with (
                 asyncio.timeout(within_s),
-                Reflector(self._kube, PODS, locations.SHARDS, labels=labels) as reflector,
+                Reflector(self._kube, PODS, SHARDS, labels=labels) as reflector,
             ):
                 await reflector.until(all_ready)
         except TimeoutError:
             there = "; ".join(f"{name_of(pod)} {locations.state_of(pod)}" for pod in seen.values()) or "there is none"
-            raise WaitTimeout(
-                f"{self._pods} pods are not ready in {locations.SHARDS} after {within_s:g} s: {there}"
-            ) from None
-        pods = [locations.pod_of(pod, locations.GENERATOR) for pod in seen.values() if is_ready(pod)]
+            raise WaitTimeout(f"{self._pods} pods are not ready in {SHARDS} after {within_s:g} s: {there}") from None
+        pods = [locations.pod_of(pod, GENERATOR) for pod in seen.values() if is_ready(pod)]
         return [Place(self._kubectl, locations.always(pod)) for pod in sorted(pods, key=lambda pod: pod.name)]
 
     async def _start(self, own: list[Place]) -> None:
@@ -184,14 +183,14 @@ class Shards:
 
     async def _end(self) -> None:
         """The run is not wanted any more: end it everywhere, and the Job with it."""
-        pods = await locations.running(self._kube, locations.SHARDS, locations.GENERATOR_LABELS, locations.GENERATOR)
+        pods = await locations.running(self._kube, SHARDS, GENERATOR_LABELS, GENERATOR)
         stops = [
             Place(self._kubectl, locations.always(pod)).ask("stop", patience_s=_STOP_S, **self._run.asked)
             for pod in pods
         ]
         await asyncio.gather(*stops, return_exceptions=True)
-        await self._kube.delete(JOBS, locations.GENERATOR, locations.SHARDS)
+        await self._kube.delete(JOBS, GENERATOR, SHARDS)
 
 
 def _run_of(job: Object) -> Any:
-    return (job["metadata"].get("annotations") or {}).get("knative-bench/run")
+    return (job["metadata"].get("annotations") or {}).get(RUN_ANNOTATION)

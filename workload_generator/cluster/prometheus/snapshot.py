@@ -26,9 +26,10 @@ from workload_generator.cluster.prometheus import tsdb
 from workload_generator.cluster.prometheus.streams import Streams
 from workload_generator.cluster.prometheus.tsdb import Contents
 from workload_generator.kube.client import Kube
+from workload_generator.kube.names import NAME_LABEL
 from workload_generator.kube.resources import PODS, Object, is_ready, name_of
 
-LABELS = "app.kubernetes.io/name=prometheus"
+LABELS = f"{NAME_LABEL}=prometheus"
 ADMIN_FIX = (
     "start it with --web.enable-admin-api (kube-prometheus-stack: prometheus.prometheusSpec.enableAdminAPI: true)"
 )

@@ -18,6 +18,7 @@ from workload_generator.cluster.top.polling import NOT_NOW, reason_of, retry_aft
 from workload_generator.cluster.top.usage import Allocatable, Surroundings, read_allocatable
 from workload_generator.kube.client import Kube
 from workload_generator.kube.errors import ApiAbsent, Forbidden, Unauthorized
+from workload_generator.kube.names import REVISION_LABEL
 from workload_generator.kube.reflector import Reflector
 from workload_generator.kube.resources import (
     NODES,
@@ -141,7 +142,7 @@ class Places(Handler):
 
     def __init__(self, known: dict[tuple[str, str], str], *, functions_only: bool) -> None:
         """`known` is shared by several."""
-        self.labels = states.REVISION if functions_only else ""
+        self.labels = REVISION_LABEL if functions_only else ""
         self._known = known
         self._mine: set[tuple[str, str]] = set()
         self._pods = states.Pods()

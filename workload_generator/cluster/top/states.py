@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from workload_generator.base.usage_tables import Condition, PodState, Replicas, Row, Scale
+from workload_generator.kube.names import REVISION_LABEL, SERVICE_LABEL
 from workload_generator.kube.resources import Object, condition, name_of, namespace_of
 
-REVISION, SERVICE = "serving.knative.dev/revision", "serving.knative.dev/service"
 """Labels that Knative gives to pods, Revisions (the second) and PodAutoscalers."""
 
 COUNTED = ("pending", "running", "ready", "terminating")
@@ -29,7 +29,7 @@ def small_pod(pod: Object) -> Object:
     kept = {
         name: about[name] for name in ("name", "namespace", "resourceVersion", "deletionTimestamp") if name in about
     }
-    kept["labels"] = {name: labels[name] for name in (REVISION, SERVICE) if name in labels}
+    kept["labels"] = {name: labels[name] for name in (REVISION_LABEL, SERVICE_LABEL) if name in labels}
     ready = [each for each in status.get("conditions") or () if each.get("type") == "Ready"]
     return {
         "metadata": kept,
@@ -55,7 +55,7 @@ def small_status(obj: Object) -> Object:
     about, status = obj["metadata"], obj.get("status") or {}
     labels = about.get("labels") or {}
     kept = {name: about[name] for name in ("name", "namespace", "resourceVersion") if name in about}
-    kept["labels"] = {name: labels[name] for name in (REVISION, SERVICE) if name in labels}
+    kept["labels"] = {name: labels[name] for name in (REVISION_LABEL, SERVICE_LABEL) if name in labels}
     names = ("conditions", "desiredScale", "actualScale")
     return {"kind": obj.get("kind"), "metadata": kept, "status": {n: status[n] for n in names if n in status}}
 
@@ -90,7 +90,7 @@ class Pods:
 
     def all(self, pods: Iterable[Object], now: str) -> list[Row]:
         """These are all there are."""
-        ours = {(namespace_of(pod), name_of(pod)): pod for pod in pods if REVISION in pod["metadata"]["labels"]}
+        ours = {(namespace_of(pod), name_of(pod)): pod for pod in pods if REVISION_LABEL in pod["metadata"]["labels"]}
         rows: list[Row] = []
         touched: dict[_Key, str | None] = {}
         for key in self._known.keys() - ours.keys():
@@ -101,7 +101,7 @@ class Pods:
 
     def changed(self, pod: Object, *, gone: bool, now: str, listed: bool) -> list[Row]:
         """One of them is as given, or is gone."""
-        if REVISION not in pod["metadata"]["labels"]:
+        if REVISION_LABEL not in pod["metadata"]["labels"]:
             return []
         rows: list[Row] = []
         touched: dict[_Key, str | None] = {}
@@ -114,7 +114,9 @@ class Pods:
     def _note(self, pod: Object, now: str, listed: int, rows: list[Row], touched: dict[_Key, str | None]) -> None:
         key = (namespace_of(pod), name_of(pod))
         labels = pod["metadata"]["labels"]
-        new = _Pod((key[0], labels[REVISION]), labels.get(SERVICE), pod["spec"].get("nodeName"), state_of(pod))
+        new = _Pod(
+            (key[0], labels[REVISION_LABEL]), labels.get(SERVICE_LABEL), pod["spec"].get("nodeName"), state_of(pod)
+        )
         old = self._known.get(key)
         self._known[key] = new
         if old is not None and (old.state, old.node) == (new.state, new.node):
@@ -176,7 +178,7 @@ class Conditions:
     def _note(self, obj: Object, now: str, listed: int) -> list[Row]:
         namespace, name = key = (namespace_of(obj), name_of(obj))
         labels, status = obj["metadata"]["labels"], obj["status"]
-        service = labels.get(SERVICE)
+        service = labels.get(SERVICE_LABEL)
         rows: list[Row] = []
         known = self._known.setdefault(key, {})
         for found in status.get("conditions") or ():
@@ -191,7 +193,7 @@ class Conditions:
                 rows.append(row)
         if self.kind == "PodAutoscaler" and not status.keys().isdisjoint(("desiredScale", "actualScale")):
             wanted, there = status.get("desiredScale"), status.get("actualScale")
-            scale = Scale(now, namespace, service, labels.get(REVISION) or name, wanted, there, listed)
+            scale = Scale(now, namespace, service, labels.get(REVISION_LABEL) or name, wanted, there, listed)
             before = self._scales.get(key)
             self._scales[key] = scale
             if before is None or (before.desired, before.actual) != (scale.desired, scale.actual):

@@ -5,10 +5,10 @@
 Definitions:
 - a room is what stands directly in the package: a folder, or a module that lies flat
 - an arrow leads from one room to another when a module of the first imports one of the second, anywhere in its text,
-  also for types alone
+  also for types alone; `__main__`, which starts the commands, is not a room
 - a circle is a set of modules each of which imports all others, directly or through each other
-- a line of code has something on it that is neither a comment nor part of a docstring
-- a function's length is from `def` to its end, its parameters are all but `self` and `cls`
+- a line of code has a token that is neither a comment nor part of a docstring
+- a function's length is from `def` to its end; `self`, `cls`, `*args` and `**kwargs` are not counted as parameters
 """
 
 from __future__ import annotations
@@ -47,12 +47,14 @@ class Module:
         return self.name.split(".")[0]
 
     def imports(self, known: Mapping[str, Module]) -> set[str]:
-        """The names of the package's modules that it imports."""
+        """The names of the package's modules that it imports. Raises ValueError for a relative import."""
         found = set()
         for node in ast.walk(self.tree):
             if isinstance(node, ast.Import):
                 found |= {_inside(alias.name) for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            elif isinstance(node, ast.ImportFrom):
+                if node.module is None or node.level:
+                    raise ValueError(f"{self.name}:{node.lineno}: relative import; import from {PACKAGE}")
                 base = _inside(node.module)
                 if base is not None:
                     members = {f"{base}.{alias.name}".lstrip(".") for alias in node.names}

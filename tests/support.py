@@ -108,7 +108,8 @@ class Generator:
 
     async def start(self, *flags: str) -> warm.Process:
         environment = {**os.environ, "TMPDIR": str(self.folder)}
-        return await warm.start(f"--log-dir={self.logs}", *flags, environment=environment, constants=self._constants)
+        words = ["workload_generator", f"--log-dir={self.logs}", *flags]
+        return await warm.start(*words, environment=environment, constants=self._constants)
 
     async def start_cold(self, *flags: str, **options: Any) -> asyncio.subprocess.Process:
         """As a user starts it; `options` are those of the subprocess."""

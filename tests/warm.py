@@ -1,13 +1,13 @@
-"""Commands as processes that need not load their modules.
+"""Commands as processes whose modules are already loaded.
 
-Most of what a short run of ours costs is the loading of modules. A server loads them once and forks for each command.
-The fork is a process of its own: its environment, streams, signals, limits and exit code are as the user has them, and
-it runs what the console script runs. Only its start is missing: a test of that starts `python -m workload_generator`.
+Loading modules takes most of the time of a short run. A server loads them once and forks for each command. The fork is
+a separate process with the user's environment, streams, signals, limits and exit code, and runs the function of the
+console script. It does not cover the interpreter's start: tests of the start run `python -m workload_generator`.
 
 Rules:
-- the server has one thread and no event loop, so that it may fork
-- beside each command there is a keeper, which waits for it and tells its id and its exit code
-- the server ends with the process of the tests; keepers and commands are killed when it does
+- the server has one thread and no event loop, so that it can fork safely
+- each command has a keeper process, which waits for it and reports its process id and its exit code
+- the server ends with the test process; keepers and commands are killed when the server ends
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +33,16 @@ _MOST_BYTES = 1 << 18
 
 
 class Process:
-    """A command that was started, with what the tests use of `asyncio.subprocess.Process`."""
+    """A started command: the part of `asyncio.subprocess.Process` that tests use."""
 
     def __init__(
-        self, pid: int, stdout: asyncio.StreamReader, stderr: asyncio.StreamReader, told: asyncio.StreamReader
+        self, pid: int, stdout: asyncio.StreamReader, stderr: asyncio.StreamReader, status: asyncio.StreamReader
     ) -> None:
         self.pid = pid
         self.stdout = stdout
         self.stderr = stderr
         self.returncode: int | None = None
-        self._told = told
+        self._status = status
         self._ended = asyncio.ensure_future(self._end())
 
     async def wait(self) -> int:
@@ -64,45 +64,56 @@ class Process:
         self.send_signal(signal.SIGKILL)
 
     async def _end(self) -> int:
-        self.returncode = int(await self._told.read())
+        self.returncode = int(await self._status.read())
         return self.returncode
 
 
-async def start(*arguments: str, environment: Mapping[str, str], constants: Mapping[str, Any] | None = None) -> Process:
-    """Start `workload-generator` in this folder, with pipes for its output.
+async def start(
+    command: str,
+    *arguments: str,
+    environment: Mapping[str, str],
+    constants: Mapping[str, Any] | None = None,
+    output: bool = True,
+) -> Process:
+    """Start a command in this folder; `command` is its function in `workload_generator.__main__`.
 
-    `constants` replace those of its modules, each under a name such as `run.runner._GRACE_S`.
+    `constants` replace those of its modules, each under a name such as `run.runner._GRACE_S`. Standard output and error
+    are pipes, or /dev/null without `output`.
     """
-    readers, ends = [], []
-    for _ in range(3):
-        ours, theirs = os.pipe()
-        ends.append(theirs)
-        readers.append(await _reader(ours))
-    command = {
+    status, *streams = [os.pipe() for _ in range(3 if output else 1)]
+    request = {
+        "command": command,
         "arguments": arguments,
         "environment": dict(environment),
         "folder": os.getcwd(),
         "constants": constants or {},
     }
-    socket.send_fds(_server(), [orjson.dumps(command)], ends)
-    for each in ends:
-        os.close(each)
-    stdout, stderr, told = readers
-    pid = await told.readline()
-    assert pid, "the server of tests/warm.py has ended: its standard error says why"
-    return Process(int(pid), stdout, stderr, told)
+    socket.send_fds(_server(), [orjson.dumps(request)], [theirs for _, theirs in (status, *streams)])
+    for _, theirs in (status, *streams):
+        os.close(theirs)
+    reader = await _reader(status[0])
+    stdout, stderr = [await _reader(ours) for ours, _ in streams] if output else (_empty(), _empty())
+    pid = await reader.readline()
+    assert pid, "the server of tests/warm.py has ended: see its standard error"
+    return Process(int(pid), stdout, stderr, reader)
 
 
 class _Pipe(asyncio.StreamReaderProtocol):
     def eof_received(self) -> bool:
         super().eof_received()
-        return False  # there is no other direction to keep the transport for
+        return False  # closes the transport: a pipe has no other direction
 
 
 async def _reader(descriptor: int) -> asyncio.StreamReader:
     reader = asyncio.StreamReader()
     protocol = _Pipe(reader)
     await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, os.fdopen(descriptor, "rb"))
+    return reader
+
+
+def _empty() -> asyncio.StreamReader:
+    reader = asyncio.StreamReader()
+    reader.feed_eof()
     return reader
 
 
@@ -117,7 +128,7 @@ def _server() -> socket.socket:
             cwd=Path(__file__).parents[1],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            start_new_session=True,  # a Ctrl-C is for the tests, which end it
+            start_new_session=True,  # Ctrl-C interrupts the tests only; they end the server
         )
 
     def end() -> None:
@@ -131,8 +142,8 @@ def _server() -> socket.socket:
 # In the server
 
 
-def _serve(requests: socket.socket) -> None:
-    """Return in the process of a command, ready to run it."""
+def _serve(requests: socket.socket) -> Callable[[], int]:
+    """Fork for each request. Returns only in the process of a command, with its function."""
     while True:
         request, descriptors, _, _ = socket.recv_fds(requests, _MOST_BYTES, 3)
         if not request:
@@ -149,43 +160,51 @@ def _serve(requests: socket.socket) -> None:
             os.close(each)
 
 
-def _keep(request: bytes, descriptors: list[int]) -> None:
-    stdout, stderr, tell = descriptors
+def _keep(request: bytes, descriptors: list[int]) -> Callable[[], int]:
+    """Fork the command and wait for it. Returns only in the process of the command."""
+    status, *streams = descriptors
     arrange = die_with_parent(signal.SIGKILL)
     pid = os.fork()
     if pid == 0:
         arrange()
+        stdout, stderr = streams or (1, 1)  # the server's own standard output is /dev/null
         os.dup2(stdout, 1)
         os.dup2(stderr, 2)
         for each in descriptors:
             os.close(each)
-        command = orjson.loads(request)
-        os.environ.clear()
-        os.environ.update(command["environment"])
-        os.chdir(command["folder"])
-        for name, value in command["constants"].items():
-            module, _, constant = name.rpartition(".")
-            where = sys.modules[f"workload_generator.{module}"]
-            assert hasattr(where, constant), name
-            setattr(where, constant, value)
-        sys.argv[1:] = command["arguments"]
-        return
-    os.close(stdout)
-    os.close(stderr)
-    with contextlib.suppress(BrokenPipeError):  # the test is over
-        os.write(tell, b"%d\n" % pid)
-        os.write(tell, b"%d" % os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        return _command(orjson.loads(request))
+    for each in streams:
+        os.close(each)
+    with contextlib.suppress(BrokenPipeError):  # the test has ended
+        os.write(status, b"%d\n" % pid)
+        os.write(status, b"%d" % os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     os._exit(0)
 
 
+def _command(request: dict[str, Any]) -> Callable[[], int]:
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    os.chdir(request["folder"])
+    for name, value in request["constants"].items():
+        module, _, constant = name.rpartition(".")
+        where = sys.modules[f"workload_generator.{module}"]
+        assert hasattr(where, constant), name
+        setattr(where, constant, value)
+    sys.argv[1:] = request["arguments"]
+    function: Callable[[], int] = getattr(workload_generator.__main__, request["command"])
+    return function
+
+
 if __name__ == "__main__":
-    import cloudevents.core.bindings.http  # noqa: F401 - these are what takes the time
+    import cloudevents.core.bindings.http  # noqa: F401 - slow to load, and loaded late by the commands
 
+    import workload_generator.__main__
     import workload_generator.coldstart.connect
+    import workload_generator.commands.receiver
     import workload_generator.commands.workload_generator
+    import workload_generator.eventing.logger
+    import workload_generator.eventing.receiver
     import workload_generator.run.execute
-    import workload_generator.run.serve  # noqa: F401
-    from workload_generator.__main__ import workload_generator as run
+    import workload_generator.run.serve
 
-    _serve(socket.socket(fileno=int(sys.argv[1])))
-    sys.exit(run())
+    sys.exit(_serve(socket.socket(fileno=int(sys.argv[1])))())

@@ -1,4 +1,7 @@
-"""A benchmark for Knative Serving and Eventing."""
+"""A benchmark for Knative Serving and Eventing.
+
+Each folder is described in its `__init__`, and all of them in ARCHITECTURE.md. The console scripts start in `__main__`.
+"""
 
 __version__ = "0.1.0"
-"""The one place that says it: the build reads it here."""
+"""The only place of the version: the build reads it here."""

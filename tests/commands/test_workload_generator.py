@@ -56,7 +56,7 @@ async def test_dev_sends_to_localhost_and_the_log_goes_where_the_file_says(tmp_p
         path = generator.experiment(url, rate=BRIEF, store={"logDirPath": str(generator.logs)})
         dev = {"commands.workload_generator.DEV_URL": f"http://localhost:{server.port}"}
         process = await warm.start(
-            f"--config={path}", "--dev", "--progress=none", environment=environment, constants=dev
+            "workload_generator", f"--config={path}", "--dev", "--progress=none", environment=environment, constants=dev
         )
         valid_but_for_the_machine(await generator.finish(process))
         asked, *sent = server.requests

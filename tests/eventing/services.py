@@ -1,140 +1,45 @@
-"""Receivers and event loggers as processes of their own, and who sends to them.
-
-They are forked from a process that has loaded their code and done nothing else: loading takes longer than most tests.
-"""
+"""Receivers and event loggers as separate processes, and a sender of events."""
 
 from __future__ import annotations
 
 import asyncio
-import atexit
 import contextlib
 import csv
-import functools
-import json
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import aiohttp
 
+from tests import warm
 from tests.ports import free_port
+from tests.support import Process
 
 _RUN = "import sys; from workload_generator.__main__ import {0}; sys.exit({0}())"
 SOON_S = 30.0
-ROOT = Path(__file__).parents[2]
-
-
-class Process(Protocol):
-    """What is needed of `asyncio.subprocess.Process`."""
-
-    pid: int
-
-    @property
-    def returncode(self) -> int | None: ...
-
-    def send_signal(self, number: int, /) -> None: ...
-
-    async def wait(self) -> int: ...
-
-
-_FORKING = """
-import json, os, sys
-from workload_generator import __main__ as commands
-from workload_generator.commands import receiver as _
-
-for line in sys.stdin:
-    asked = json.loads(line)
-    if "run" in asked:
-        pid = os.fork()
-        if pid == 0:
-            nothing = os.open(os.devnull, os.O_RDWR)
-            for number in (0, 1, 2):
-                os.dup2(nothing, number)
-            code = 1
-            try:
-                sys.argv = asked["run"]
-                code = getattr(commands, asked["run"][0])()
-            except SystemExit as stopped:
-                code = stopped.code
-            finally:
-                os._exit(code)
-        print(pid, flush=True)
-    else:
-        pid, status = os.waitpid(asked["ended"], os.WNOHANG)
-        print(os.waitstatus_to_exitcode(status) if pid else None, flush=True)
-"""
-
-
-@functools.cache
-def _parent() -> subprocess.Popen[str]:
-    """Forks services and tells how they ended; one for each worker, which ends with it."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", _FORKING], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
-    )
-
-    @atexit.register
-    def end() -> None:
-        process.communicate()
-
-    return process
-
-
-def _ask(**what: Any) -> int | None:
-    parent = _parent()
-    assert parent.stdin is not None and parent.stdout is not None
-    parent.stdin.write(json.dumps(what) + "\n")
-    parent.stdin.flush()
-    answer = parent.stdout.readline().strip()
-    return None if answer == "None" else int(answer)
-
-
-class Forked:
-    """As `Process`. Its parent keeps it as a zombie until it was asked how it ended, so that its pid stays its own."""
-
-    def __init__(self, *words: str) -> None:
-        pid = _ask(run=words)
-        assert pid is not None
-        self.pid = pid
-        self._code: int | None = None
-
-    @property
-    def returncode(self) -> int | None:
-        if self._code is None:
-            self._code = _ask(ended=self.pid)
-        return self._code
-
-    def send_signal(self, number: int) -> None:
-        if self._code is None:
-            os.kill(self.pid, number)
-
-    async def wait(self) -> int:
-        while (code := self.returncode) is None:
-            await asyncio.sleep(0.01)
-        return code
 
 
 class Started:
-    """One service while it runs; `loaded` says that it has an interpreter of its own, as a user's."""
+    """One running service. `cold` starts a new interpreter, as a user does; else it is forked: see `tests.warm`."""
 
-    def __init__(self, command: str, port: int, *flags: str, loaded: bool = False) -> None:
+    def __init__(self, command: str, port: int, *flags: str, cold: bool = False) -> None:
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
         self._words = [command, f"--port={port}", "--bind=127.0.0.1", *flags]
-        self._loaded = loaded
+        self._cold = cold
         self.process: Process | None = None
 
     async def start(self) -> Started:
-        if self._loaded:
+        if self._cold:
             command = [sys.executable, "-c", _RUN.format(self._words[0]), *self._words[1:]]
             self.process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.DEVNULL)
         else:
-            self.process = Forked(*self._words)
+            self.process = await warm.start(*self._words, environment=os.environ, output=False)
         async with aiohttp.ClientSession() as session:
             while True:
-                assert self.process.returncode is None, "it ended"
+                assert self.process.returncode is None, f"{self._words[0]} has ended"
                 with contextlib.suppress(aiohttp.ClientError):
                     async with session.get(f"{self.url}/healthz") as response:
                         assert response.status == 200
@@ -149,19 +54,19 @@ class Started:
 
 
 class Services:
-    """Starts services with their files in `folder`; `end` ends what is left."""
+    """Starts services with their files in `folder`; `end` kills those that still run."""
 
     def __init__(self, folder: Path) -> None:
         self.data, self.spool = folder / "data", folder / "spool"
         self._started: list[Started] = []
 
-    async def logger(self, port: int | None = None, *flags: str, loaded: bool = False) -> Started:
+    async def logger(self, port: int | None = None, *flags: str, cold: bool = False) -> Started:
         flags = (f"--data={self.data}", *flags)
-        return await self._start(Started("event_logger", port or free_port(), *flags, loaded=loaded))
+        return await self._start(Started("event_logger", port or free_port(), *flags, cold=cold))
 
-    async def receiver(self, logger: str | None, *flags: str, spool: bool = True, loaded: bool = False) -> Started:
+    async def receiver(self, logger: str | None, *flags: str, spool: bool = True, cold: bool = False) -> Started:
         places = ([f"--logger={logger}"] if logger else []) + ([f"--spool={self.spool}"] if spool else [])
-        return await self._start(Started("receiver", free_port(), *places, *flags, loaded=loaded))
+        return await self._start(Started("receiver", free_port(), *places, *flags, cold=cold))
 
     async def _start(self, service: Started) -> Started:
         self._started.append(service)
@@ -180,7 +85,7 @@ class Services:
         return {row["event_id"] for row in self.rows()}
 
     async def wait_for(self, ids: set[str]) -> None:
-        """Until all of them are in the file."""
+        """Wait until all of them are in the file."""
         async with asyncio.timeout(SOON_S):
             while not ids <= self.ids():
                 await asyncio.sleep(0.05)
@@ -192,7 +97,7 @@ def headers(event_id: str, **extensions: str) -> dict[str, str]:
 
 
 class Load:
-    """Sends events over some connections until it is stopped; knows which were acknowledged."""
+    """Sends events over some connections until it is stopped, and records the acknowledged ones."""
 
     def __init__(self, url: str, prefix: str = "e", connections: int = 8) -> None:
         self.url = url
@@ -215,7 +120,7 @@ class Load:
         await self._session.close()
 
     async def until(self, count: int) -> None:
-        """So many are acknowledged."""
+        """Wait until `count` events are acknowledged."""
         async with asyncio.timeout(SOON_S):
             while len(self.acknowledged) < count:
                 await asyncio.sleep(0.01)

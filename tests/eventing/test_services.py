@@ -161,8 +161,8 @@ async def test_a_full_buffer_is_an_honest_429(services: Services) -> None:
 
 
 async def test_two_triggers_are_two_deliveries(services: Services) -> None:
-    logger = await services.logger(loaded=True)
-    receiver = await services.receiver(logger.url, loaded=True)
+    logger = await services.logger(cold=True)
+    receiver = await services.receiver(logger.url, cold=True)
     async with aiohttp.ClientSession() as session:
         for path in ("/t/a", "/t/b%20c", "/"):
             async with session.post(receiver.url + path, headers=headers("e-1", sequence="7")) as response:
@@ -176,8 +176,8 @@ async def test_two_triggers_are_two_deliveries(services: Services) -> None:
 
 async def test_no_two_receipts_of_a_receiver_have_the_same_time(services: Services) -> None:
     """An event that a batch has twice was delivered twice; the same time would make it one receipt, sent twice."""
-    logger = await services.logger(loaded=True)
-    receiver = await services.receiver(logger.url, loaded=True)
+    logger = await services.logger(cold=True)
+    receiver = await services.receiver(logger.url, cold=True)
     events = [{"specversion": "1.0", "type": "t", "source": "/s", "id": "e-1"}] * 100
     kind = {"Content-Type": "application/cloudevents-batch+json"}
     async with aiohttp.ClientSession() as session:
@@ -222,7 +222,7 @@ async def test_a_full_disk_is_said_and_survived(services: Services) -> None:
     services.data.joinpath("events.csv").symlink_to("/dev/full")
     full = Services(services.data.parent)
     try:
-        with pytest.raises(AssertionError, match="it ended"):
+        with pytest.raises(AssertionError, match="event_logger has ended"):
             await full.logger()
     finally:
         await full.end()

@@ -66,7 +66,7 @@ async def serving(folder: Path, *flags: str, **environment: str) -> AsyncIterato
     """`--serve` with its temporary files in `folder`, as `Generator(folder)` has them."""
     variables = {k: v for k, v in os.environ.items() if k != "K_SINK"}
     variables |= {"PORT": "0", "BIND": "127.0.0.1", "TMPDIR": str(folder)} | environment
-    process = await warm.start("--serve", f"--log-dir={folder}", *flags, environment=variables)
+    process = await warm.start("workload_generator", "--serve", f"--log-dir={folder}", *flags, environment=variables)
     try:
         line = (await process.stderr.readline()).decode()
         port = re.search(r"on port ([0-9]+)$", line)

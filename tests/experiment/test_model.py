@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from workload_generator.base.clock import NS_PER_MS, NS_PER_S, format_duration
 from workload_generator.base.errors import ExperimentError, UsageError
-from workload_generator.experiment.arrival_processes import PROCESSES, Steps
+from workload_generator.experiment.arrival_processes import StepArrivals, arrivals_by_name
 from workload_generator.experiment.bundled import bundled_experiments, find_experiment
 from workload_generator.experiment.fields import sections_in
 from workload_generator.experiment.load import load_experiment
@@ -294,7 +294,7 @@ def test_arrival_processes(
 
 
 def test_every_process_is_tried() -> None:
-    assert set(PROCESS_TEXTS) == set(PROCESSES)
+    assert set(PROCESS_TEXTS) == set(arrivals_by_name())
 
 
 # What is resolved
@@ -715,8 +715,8 @@ def test_a_folder_is_no_experiment(tmp_path: Path) -> None:
 
 def test_steps_know_their_length(load: Any) -> None:
     arrival = load(process_text("steps")).rate.arrival
-    assert isinstance(arrival, Steps)
-    assert arrival.duration_ns == 70 * NS_PER_S
+    assert isinstance(arrival, StepArrivals)
+    assert arrival.own_duration_ns == 70 * NS_PER_S
 
 
 # The reference

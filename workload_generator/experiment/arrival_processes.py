@@ -1,18 +1,20 @@
-"""Arrival processes as experiments name them: `rate.arrival`.
+"""Arrival processes, as experiments name them in `rate.arrival`.
 
-A process that has rates of its own takes no `requestsPerSecond`; the others need it. Each knows the rate that it starts
-with, where a ramp before the measured time leads to, and the highest one, from which limits follow.
+A new process is one class here: its keys in the YAML file, its times, its rates and its description. `arrivals_by_name`
+finds it, and every command works with it.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar
 
 from workload_generator.base.clock import NS_PER_S, format_duration
 from workload_generator.base.errors import ExperimentError
+from workload_generator.experiment.curves import PoissonTimes, Replay, Times, line, sine, stairs
 from workload_generator.experiment.fields import NO_MAPPING, Found, Kind, Place, Section, key, many, scalar, section
 from workload_generator.experiment.trace import Trace, read_trace
 from workload_generator.experiment.values import (
@@ -32,39 +34,77 @@ _MINUTE_NS = 60 * NS_PER_S
 
 
 @dataclass(frozen=True, kw_only=True)
-class Constant(Section):
+class ArrivalProcess(Section):
+    """How arrivals are spread over the measured time. `rps` is `rate.requestsPerSecond`, 0 where it is left out.
+
+    Subclasses give `process`, their name in the file, as a key with that default.
+    """
+
+    process: str = key(TEXT, "")
+    needs_rate: ClassVar[bool] = True
+    """Whether `requestsPerSecond` is required. Without it the process has rates of its own, and the key is refused."""
+    closed_loop: ClassVar[bool] = False
+    """Whether a `requestsPerSecond` of 0 is allowed and means the closed loop."""
+    ramps_up: ClassVar[bool] = False
+    """Whether a ramp comes first when `rampUp` is left out."""
+    varies: ClassVar[bool] = False
+    """Whether arrivals come at random, so that a second may have more of them than `peak_rps`."""
+    fixed_duration: ClassVar[bool] = False
+    """Whether `duration` cannot shorten `own_duration_ns`."""
+
+    @property
+    def own_duration_ns(self) -> int | None:
+        """The duration when `rate.duration` is left out; None when that is required."""
+        return None
+
+    def start_rps(self, rps: Fraction) -> Fraction:
+        """The rate at the beginning, where a ramp before the measured time leads to."""
+        return rps
+
+    def peak_rps(self, rps: Fraction) -> Fraction:
+        """The highest rate, from which limits follow."""
+        return rps
+
+    def times(self, rps: Fraction, duration_ns: int, seed: int) -> Times:
+        """When the arrivals of the measured time are due, from its start."""
+        raise NotImplementedError
+
+    def display_rps(self, rps: Fraction) -> str:
+        """The rate for people: `1000`, `0.016`, `10 to 1000`, `up to 500`."""
+        return str(plain(rps)) if self.needs_rate else f"up to {float(self.peak_rps(rps)):.10g}"
+
+    def describe(self, rps: Fraction) -> str:
+        """The process for people, in a line."""
+        return f"{self.process}, {self.display_rps(rps)} requests/s"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConstantArrivals(ArrivalProcess):
     """Evenly spaced arrivals."""
 
     process: str = key(TEXT, "constant")
-    needs_rate: ClassVar[bool] = True
+    closed_loop: ClassVar[bool] = True
+    ramps_up: ClassVar[bool] = True
 
-    def start_rps(self, rps: Fraction) -> Fraction:
-        """The rate at the beginning, when `requestsPerSecond` is `rps`."""
-        return rps
-
-    def peak_rps(self, rps: Fraction) -> Fraction:
-        """The highest rate."""
-        return rps
+    def times(self, rps: Fraction, duration_ns: int, _seed: int) -> Times:
+        """One every 1/rps seconds."""
+        return line(rps, rps, duration_ns)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Poisson(Section):
+class PoissonArrivals(ArrivalProcess):
     """Independent arrivals with a constant mean rate."""
 
     process: str = key(TEXT, "poisson")
-    needs_rate: ClassVar[bool] = True
+    varies: ClassVar[bool] = True
 
-    def start_rps(self, rps: Fraction) -> Fraction:
-        """The mean rate."""
-        return rps
-
-    def peak_rps(self, rps: Fraction) -> Fraction:
-        """The mean rate: there is no highest one."""
-        return rps
+    def times(self, rps: Fraction, duration_ns: int, seed: int) -> Times:
+        """Random ones, the same for the same seed."""
+        return PoissonTimes(rps, duration_ns, f"{seed} times")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ramp(Section):
+class RampArrivals(ArrivalProcess):
     """A rate that changes in a straight line over the measured time."""
 
     process: str = key(TEXT, "ramp")
@@ -86,9 +126,17 @@ class Ramp(Section):
         """The higher end."""
         return max(self.from_rps, self.to_rps)
 
+    def times(self, _rps: Fraction, duration_ns: int, _seed: int) -> Times:
+        """Ever closer ones, or ever further apart."""
+        return line(self.from_rps, self.to_rps, duration_ns)
+
+    def display_rps(self, _rps: Fraction) -> str:
+        """Both ends."""
+        return f"{plain(self.from_rps)} to {plain(self.to_rps)}"
+
 
 @dataclass(frozen=True, kw_only=True)
-class Step(Section):
+class RateStep(Section):
     """A constant rate for some time."""
 
     requests_per_second: Fraction = key(RPS)
@@ -96,12 +144,13 @@ class Step(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Steps(Section):
+class StepArrivals(ArrivalProcess):
     """One constant rate after the other."""
 
     process: str = key(TEXT, "steps")
-    steps: tuple[Step, ...] = key(many(section(Step), at_least=1))
+    steps: tuple[RateStep, ...] = key(many(section(RateStep), at_least=1))
     needs_rate: ClassVar[bool] = False
+    fixed_duration: ClassVar[bool] = True
 
     @classmethod
     def complete(cls, found: Found) -> None:
@@ -111,8 +160,8 @@ class Steps(Section):
             found.reject("steps", "every step has a rate of 0")
 
     @property
-    def duration_ns(self) -> int:
-        """How long all of them last."""
+    def own_duration_ns(self) -> int:
+        """The sum of the steps'."""
         return sum(step.duration_ns for step in self.steps)
 
     def start_rps(self, _rps: Fraction) -> Fraction:
@@ -123,6 +172,15 @@ class Steps(Section):
         """The rate of the highest step."""
         return max(step.requests_per_second for step in self.steps)
 
+    def times(self, _rps: Fraction, duration_ns: int, _seed: int) -> Times:
+        """Evenly spaced within each step."""
+        return stairs([(step.requests_per_second, step.duration_ns) for step in self.steps], duration_ns)
+
+    def describe(self, rps: Fraction) -> str:
+        """With each step."""
+        steps = (f"{float(s.requests_per_second):.10g} for {format_duration(s.duration_ns)}" for s in self.steps)
+        return f"{super().describe(rps)} ({', '.join(steps)})"
+
 
 def _period(value: object) -> int:
     period_ns = positive_duration(value)
@@ -132,25 +190,29 @@ def _period(value: object) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sine(Section):
+class SineArrivals(ArrivalProcess):
     """A rate that swings around `requestsPerSecond` by `amplitude`, a share of it."""
 
     process: str = key(TEXT, "sine")
     amplitude: Fraction = key(SHARE)
     period_ns: int = key(scalar(_period, format_duration))
-    needs_rate: ClassVar[bool] = True
-
-    def start_rps(self, rps: Fraction) -> Fraction:
-        """The mean rate: the swing begins upwards."""
-        return rps
 
     def peak_rps(self, rps: Fraction) -> Fraction:
         """The top of the swing."""
         return rps * (1 + self.amplitude)
 
+    def times(self, rps: Fraction, duration_ns: int, _seed: int) -> Times:
+        """The swing begins upwards."""
+        return sine(rps, self.amplitude, self.period_ns, duration_ns)
+
+    def describe(self, rps: Fraction) -> str:
+        """With the swing."""
+        swing = f"± {float(self.amplitude):.4g} of it every {format_duration(self.period_ns)}"
+        return f"{super().describe(rps)} {swing}"
+
 
 @dataclass(frozen=True, kw_only=True)
-class TraceArrivals(Section):
+class TraceArrivals(ArrivalProcess):
     """Arrivals as a file has them. `minute_ns` is how long a minute of the trace lasts here."""
 
     process: str = key(TEXT, "trace")
@@ -160,38 +222,31 @@ class TraceArrivals(Section):
     scale: Fraction = key(FACTOR, Fraction(1))
     minute_ns: int = key(POSITIVE_DURATION, _MINUTE_NS)
     needs_rate: ClassVar[bool] = False
-    read: Trace | None = field(default=None, repr=False)
+    trace: Trace = field(repr=False)
 
     @classmethod
     def complete(cls, found: Found) -> None:
-        """Read the file. Its problems do not keep the process from being read."""
+        """Read the file."""
         if found.wrong:
             return
         try:
             trace = read_trace(found.place.file.parent / found.get("file"), found.get("row"))
         except ExperimentError as error:
             found.place.problems.extend(error.problems)
+            found.wrong.add("file")
             return
         if found.get("sha256") not in (None, trace.sha256):
-            found.places["sha256"].report(f"the file's is {trace.sha256}")
+            found.reject("sha256", f"the file's is {trace.sha256}")
         if trace.offsets_ns is not None and found.get("scale") != 1:
-            found.places["scale"].report("only minute counts can be scaled; a trace of offsets is replayed as it is")
-        found.values["sha256"] = trace.sha256  # so that what is resolved says which arrivals these are
-        found.values["read"] = trace
+            found.reject("scale", "only minute counts can be scaled; a trace of offsets is replayed as it is")
+        found.values["sha256"] = trace.sha256  # so that `resolved()` identifies the arrivals
+        found.values["trace"] = trace
 
     @property
-    def trace(self) -> Trace:
-        """What the file holds. Every experiment that was loaded has it."""
-        assert self.read is not None
-        return self.read
-
-    @property
-    def duration_ns(self) -> int:
-        """How long the whole trace takes here; one of offsets lasts to the whole second after its last."""
-        if self.read is None:
-            return 1  # it could not be read: the experiment does not load
-        if self.read.minute_counts is not None:
-            return len(self.read.minute_counts) * self.minute_ns
+    def own_duration_ns(self) -> int:
+        """That of the whole trace; one of offsets lasts to the whole second after its last."""
+        if self.trace.minute_counts is not None:
+            return len(self.trace.minute_counts) * self.minute_ns
         return (self.offsets_ns[-1] // NS_PER_S + 1) * NS_PER_S
 
     @functools.cached_property
@@ -206,7 +261,7 @@ class TraceArrivals(Section):
     def peak_rps(self, _rps: Fraction) -> Fraction:
         """The rate of the fullest minute, or the most offsets in any one second."""
         if self.trace.minute_counts is not None:
-            return max(self.trace.minute_counts) * self.scale * NS_PER_S / self.minute_ns
+            return max(rps for rps, _ in self._minutes())
         offsets_ns = self.offsets_ns
         most = first = 0
         for last, offset_ns in enumerate(offsets_ns):
@@ -215,35 +270,44 @@ class TraceArrivals(Section):
             most = max(most, last - first + 1)
         return Fraction(most)
 
+    def times(self, _rps: Fraction, duration_ns: int, _seed: int) -> Times:
+        """The offsets as they are; minute counts evenly spaced within their minutes."""
+        if self.trace.minute_counts is None:
+            return Replay(self.offsets_ns, duration_ns)
+        return stairs(list(self._minutes()), duration_ns)
 
-Process = Constant | Poisson | Ramp | Steps | Sine | TraceArrivals
+    def describe(self, rps: Fraction) -> str:
+        """With the file."""
+        minute = format_duration(self.minute_ns)
+        return f"{super().describe(rps)} from {self.file}, a minute of it in {minute}"
 
-PROCESSES: dict[str, type[Process]] = {kind.process: kind for kind in get_args(Process)}
+    def _minutes(self) -> Iterator[tuple[Fraction, int]]:
+        for count in self.trace.minute_counts or ():
+            yield count * self.scale * NS_PER_S / self.minute_ns, self.minute_ns
 
 
-def _read_process(value: Any, place: Place) -> Process:
+def arrivals_by_name() -> dict[str, type[ArrivalProcess]]:
+    """Every arrival process by its name in the file."""
+    return {kind.process: kind for kind in ArrivalProcess.__subclasses__()}
+
+
+def _read_process(value: Any, place: Place) -> ArrivalProcess:
     """`arrival: poisson` is short for `arrival: {process: poisson}`."""
     data = {"process": value} if isinstance(value, Scalar) else value
     if not isinstance(data, dict):
         raise ValueError(NO_MAPPING)
     name = place.under("process").read(_NAME, data.get("process"))
-    return place.read(section(PROCESSES[name]), data)
+    return place.read(section(arrivals_by_name()[name]), data)
 
 
 def _name(value: object) -> str:
+    known = arrivals_by_name()
     if value is None:
-        raise ValueError(f"is missing: one of {', '.join(PROCESSES)}")
-    return one_of(value, PROCESSES)
+        raise ValueError(f"is missing: one of {', '.join(known)}")
+    return one_of(value, known)
 
 
 _NAME = scalar(_name)
-PROCESS: Kind[Process] = Kind(_read_process, Section.to_json, tuple(((), kind) for kind in PROCESSES.values()))
-
-
-def display(process: Process, rps: Fraction | None) -> str:
-    """The rate as people write it: `1000`, `0.016`, `10 to 1000`, `up to 500`."""
-    if isinstance(process, Ramp):
-        return f"{plain(process.from_rps)} to {plain(process.to_rps)}"
-    if rps is None:
-        return f"up to {float(process.peak_rps(Fraction(0))):.10g}"
-    return str(plain(rps))
+ARRIVAL_PROCESS: Kind[ArrivalProcess] = Kind(
+    _read_process, Section.to_json, lambda: (((), kind) for kind in arrivals_by_name().values())
+)

@@ -39,13 +39,13 @@ _ANY_NAME = "*"
 class Kind(Generic[T]):
     """What a key holds: how it is read, and how it is shown in JSON.
 
-    `read` takes data of a document and raises ValueError, whose text is what the user reads, or `Told`. `parts` are the
-    sections in it, each with the keys on the way there.
+    `read` takes data of a document and raises ValueError, whose text is what the user reads, or `Told`. `parts` gives
+    the sections in it, each with the keys on the way there.
     """
 
     read: Callable[[Any, Place], T]
     show: Callable[[T], Any]
-    parts: tuple[tuple[tuple[str, ...], type[Section]], ...] = ()
+    parts: Callable[[], Iterable[tuple[tuple[str, ...], type[Section]]]] = tuple
 
 
 def _as_it_is(value: Any) -> Any:
@@ -59,7 +59,7 @@ def scalar(parse: Callable[[Any], T], show: Callable[[T], Any] = _as_it_is) -> K
 
 def section(kind: type[S]) -> Kind[S]:
     """A section."""
-    return Kind(functools.partial(_read, kind), Section.to_json, (((), kind),))
+    return Kind(functools.partial(_read, kind), Section.to_json, lambda: (((), kind),))
 
 
 def many(kind: Kind[T], at_least: int = 0) -> Kind[tuple[T, ...]]:
@@ -94,8 +94,11 @@ def named(kind: Kind[T], check_name: Callable[[str], object] = _as_it_is) -> Kin
             raise ValueError(NO_MAPPING)
         return dict(zip(value, _all(Kind(entry, kind.show), value.items(), place), strict=True))
 
-    parts = tuple(((_ANY_NAME, *path), part) for path, part in kind.parts)
-    return Kind(read, lambda values: {name: kind.show(value) for name, value in values.items()}, parts)
+    return Kind(
+        read,
+        lambda values: {name: kind.show(value) for name, value in values.items()},
+        lambda: (((_ANY_NAME, *path), part) for path, part in kind.parts()),
+    )
 
 
 def key(kind: Kind[T], default: D = _REQUIRED, *, name: str = "") -> T | D:
@@ -170,7 +173,7 @@ def sections_in(root: type[Section], path: tuple[str, ...] = ()) -> Iterator[tup
     """Every section of a file, with the keys on the way there; `*` is a name of the file's own choice."""
     yield path, root
     for each in root.described():
-        for inner, part in each.kind.parts:
+        for inner, part in each.kind.parts():
             yield from sections_in(part, (*path, each.name, *inner))
 
 

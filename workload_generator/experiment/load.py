@@ -16,7 +16,7 @@ from pathlib import Path
 from workload_generator.base.clock import format_duration
 from workload_generator.base.errors import ExperimentError, Problem
 from workload_generator.experiment.fields import read
-from workload_generator.experiment.model import Experiment, Surroundings
+from workload_generator.experiment.model import Experiment, ReadOptions
 from workload_generator.experiment.values import plain
 from workload_generator.experiment.yaml_lines import Document, Scalar, read_document
 
@@ -44,7 +44,7 @@ def load_experiment(
     }
     values = {key: Scalar(text) for key, text in given.items() if text is not None}
     try:
-        return _validate(_replaced(document, values), event)
+        return _validate(_replaced(document, values), ReadOptions(event, rate_replaced=rps is not None))
     except ExperimentError as error:
         of_file = [problem for problem in error.problems if problem.file != document.file or problem.key not in values]
         of_flags = [problem for problem in error.problems if problem not in of_file]
@@ -65,20 +65,17 @@ def _replaced(document: Document, values: Mapping[str, Scalar]) -> Document:
         section, _, key = name.rpartition(".")
         if section in sections:
             sections[section][key] = value
-    rps = values.get("rate.requestsPerSecond")
-    if rps is not None and Fraction(rps) <= 1:
-        sections.get("rate", {}).pop("rampUp", None)  # the file's leads to the file's rate; to this one there is none
     return replace(document, data=data)
 
 
-def _validate(document: Document, event: bool) -> Experiment:
+def _validate(document: Document, options: ReadOptions) -> Experiment:
     experiment, problems = None, list(document.problems)
     if document.data is None:
         problems.append(Problem(document.file, 0, "", "is empty: an experiment has targets and a rate"))
     elif not isinstance(document.data, dict):
         problems.append(document.problem((), "is not an experiment"))
     else:
-        experiment, problems = read(Experiment, document, Surroundings(event))
+        experiment, problems = read(Experiment, document, options)
         problems += _weightless(document)
     if problems or experiment is None:
         order = {file: index for index, file in enumerate(dict.fromkeys([document.file, *(p.file for p in problems)]))}

@@ -18,7 +18,8 @@ from typing import Any
 
 from workload_generator.base.clock import NS_PER_S, format_duration
 from workload_generator.cloudevents.encode import BINARY, MODES, PLACEHOLDER, PLACEHOLDERS
-from workload_generator.experiment.arrival_processes import PROCESS, Constant, Process, Steps, TraceArrivals, display
+from workload_generator.experiment.arrival_processes import ARRIVAL_PROCESS, ArrivalProcess, ConstantArrivals
+from workload_generator.experiment.curves import Times
 from workload_generator.experiment.fields import DERIVED, Found, Kind, Place, Section, key, many, scalar, section
 from workload_generator.experiment.thresholds import THRESHOLD, Threshold
 from workload_generator.experiment.values import (
@@ -52,10 +53,11 @@ _MOST_WEIGHT = 100_000  # a block of arrivals is held in memory
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What readers of an experiment have to know besides its file: in `event` mode any URL may stand for the sink."""
+class ReadOptions:
+    """How an experiment is read. In `event` mode a target needs no URL. `rate_replaced`: `--rps` replaces the rate."""
 
     event: bool
+    rate_replaced: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +148,7 @@ class Rate(Section):
     `max_idle_conns` and `idle_conn_timeout_ns` are without limit when 0, as in Go.
     """
 
-    arrival: Process = key(PROCESS, Constant())
+    arrival: ArrivalProcess = key(ARRIVAL_PROCESS, ConstantArrivals())
     requests_per_second: Fraction | None = key(RPS, None)
     duration_ns: int = key(POSITIVE_DURATION, DERIVED)
     ramp_up_ns: int = key(DURATION, DERIVED)
@@ -161,7 +163,7 @@ class Rate(Section):
     @classmethod
     def complete(cls, found: Found) -> None:
         """What the arrival process decides, and how many connections there are."""
-        arrival: Process | None = found.get("arrival")
+        arrival: ArrivalProcess | None = found.get("arrival")
         if arrival is not None:
             _complete_rate(found, arrival)
             _complete_duration(found, arrival)
@@ -180,20 +182,33 @@ class Rate(Section):
     @property
     def start_rps(self) -> Fraction:
         """The rate at the beginning of the measured time: where the ramp leads to."""
-        return self.arrival.start_rps(self.requests_per_second or Fraction(0))
+        return self.arrival.start_rps(self._rps)
 
     @property
     def peak_rps(self) -> Fraction:
         """The highest rate planned; 0 for the closed loop."""
-        return self.arrival.peak_rps(self.requests_per_second or Fraction(0))
+        return self.arrival.peak_rps(self._rps)
 
     @property
     def display_rps(self) -> str:
         """The rate as people write it: `1000`, `0.016`, `10 to 1000`, `up to 500`."""
-        return display(self.arrival, self.requests_per_second)
+        return self.arrival.display_rps(self._rps)
+
+    @property
+    def arrivals_text(self) -> str:
+        """The arrival process for people: `constant, 1000 requests/s`."""
+        return self.arrival.describe(self._rps)
+
+    def measured_times(self, seed: int) -> Times:
+        """When the arrivals of the measured time are due, from its start."""
+        return self.arrival.times(self._rps, self.duration_ns, seed)
+
+    @property
+    def _rps(self) -> Fraction:
+        return self.requests_per_second or Fraction(0)
 
 
-def _complete_rate(found: Found, arrival: Process) -> None:
+def _complete_rate(found: Found, arrival: ArrivalProcess) -> None:
     name, rps = "requests_per_second", found.get("requests_per_second")
     if name in found.wrong:
         return
@@ -201,25 +216,28 @@ def _complete_rate(found: Found, arrival: Process) -> None:
         found.reject(name, f"the arrival process {arrival.process} has its own rates: leave requestsPerSecond out")
     elif arrival.needs_rate and rps is None:
         found.missing(name)
-    elif arrival.process in ("poisson", "sine") and not rps:
+    elif arrival.needs_rate and not (rps or arrival.closed_loop):
         found.reject(name, f"the arrival process {arrival.process} needs a rate above 0")
 
 
-def _complete_duration(found: Found, arrival: Process) -> None:
-    own_ns = arrival.duration_ns if isinstance(arrival, Steps | TraceArrivals) else None
+def _complete_duration(found: Found, arrival: ArrivalProcess) -> None:
+    own_ns = arrival.own_duration_ns
     if found.left_out("duration_ns"):
         if own_ns is None:
             found.missing("duration_ns")
         found.derive("duration_ns", own_ns)
-    elif isinstance(arrival, Steps) and found.get("duration_ns") not in (None, own_ns):
-        found.reject("duration_ns", f"the steps last {format_duration(arrival.duration_ns)}: leave duration out")
+    elif own_ns is not None and arrival.fixed_duration and found.get("duration_ns") not in (None, own_ns):
+        message = f"the {arrival.process} last {format_duration(own_ns)}: leave duration out"
+        found.reject("duration_ns", message)
 
 
-def _complete_ramp(found: Found, arrival: Process) -> None:
+def _complete_ramp(found: Found, arrival: ArrivalProcess) -> None:
     ramps_up = arrival.start_rps(found.get("requests_per_second") or Fraction(0)) > 1
+    if found.place.context.rate_replaced and not ramps_up:
+        found.values.pop("ramp_up_ns", None)  # it leads to the rate of the file
     if found.get("ramp_up_ns") and not ramps_up and "requests_per_second" not in found.wrong:
         found.reject("ramp_up_ns", "a ramp leads from 1 request a second to a rate above that: leave rampUp out")
-    found.derive("ramp_up_ns", DEFAULT_RAMP_UP_NS if ramps_up and isinstance(arrival, Constant) else 0)
+    found.derive("ramp_up_ns", DEFAULT_RAMP_UP_NS if ramps_up and arrival.ramps_up else 0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,9 +18,9 @@ from random import Random
 
 from workload_generator.base.clock import NS_PER_S, format_duration
 from workload_generator.base.errors import UsageError
-from workload_generator.experiment.arrival_processes import Constant, Poisson, Ramp, Sine, Steps, TraceArrivals
-from workload_generator.experiment.curves import Curve, PoissonTimes, Replay, Times, line, sine, stairs
-from workload_generator.experiment.model import INTERVAL, RANDOM, Experiment, Rate
+from workload_generator.experiment.arrival_processes import ConstantArrivals
+from workload_generator.experiment.curves import Replay, Times, line
+from workload_generator.experiment.model import INTERVAL, RANDOM, Experiment
 from workload_generator.log.records import Arrival, Phase
 
 Shard = tuple[int, int]
@@ -131,7 +131,7 @@ class Schedule:
     def describe(self) -> list[str]:
         """The schedule for people, a line each."""
         rate = self.experiment.rate
-        lines = [f"arrivals: {_process_text(rate)}"]
+        lines = [f"arrivals: {rate.arrivals_text}"]
         if rate.ramp_up_ns:
             lines.append(
                 f"ramp: from 1 to {float(rate.start_rps):.10g} requests/s in {format_duration(rate.ramp_up_ns)}, "
@@ -168,51 +168,10 @@ def make_schedule(experiment: Experiment, seed: int, shard: Shard = WHOLE) -> Sc
         raise UsageError("requestsPerSecond 0 is the closed loop: it has no schedule")
     _check(shard)
     ramp = line(Fraction(1), max(rate.start_rps, Fraction(1)), rate.ramp_up_ns) if rate.ramp_up_ns else _NOTHING
-    return Schedule(experiment, shard, TargetPicker(experiment, seed), ramp, _measure_times(rate, seed))
+    return Schedule(experiment, shard, TargetPicker(experiment, seed), ramp, rate.measured_times(seed))
 
 
 _NOTHING = Replay((), 0)
-
-
-def _measure_times(rate: Rate, seed: int) -> Times:
-    arrival, duration_ns = rate.arrival, rate.duration_ns
-    rps = rate.requests_per_second or Fraction(0)
-    match arrival:
-        case Constant():
-            return line(rps, rps, duration_ns)
-        case Poisson():
-            return PoissonTimes(rps, duration_ns, f"{seed} times")
-        case Ramp():
-            return line(arrival.from_rps, arrival.to_rps, duration_ns)
-        case Steps():
-            return stairs([(step.requests_per_second, step.duration_ns) for step in arrival.steps], duration_ns)
-        case Sine():
-            return sine(rps, arrival.amplitude, arrival.period_ns, duration_ns)
-        case TraceArrivals():
-            return _trace_times(arrival, duration_ns)
-
-
-def _trace_times(arrival: TraceArrivals, duration_ns: int) -> Curve | Replay:
-    counts = arrival.trace.minute_counts
-    if counts is None:
-        return Replay(arrival.offsets_ns, duration_ns)
-    minute_ns = arrival.minute_ns
-    return stairs([(number * arrival.scale * NS_PER_S / minute_ns, minute_ns) for number in counts], duration_ns)
-
-
-def _process_text(rate: Rate) -> str:
-    arrival = rate.arrival
-    text = f"{arrival.process}, {rate.display_rps} requests/s"
-    match arrival:
-        case Steps():
-            steps = (f"{float(s.requests_per_second):.10g} for {format_duration(s.duration_ns)}" for s in arrival.steps)
-            return f"{text} ({', '.join(steps)})"
-        case Sine():
-            swing = f"± {float(arrival.amplitude):.4g} of it every {format_duration(arrival.period_ns)}"
-            return f"{text} {swing}"
-        case TraceArrivals():
-            return f"{text} from {arrival.file}, a minute of it in {format_duration(arrival.minute_ns)}"
-    return text
 
 
 def _arrivals_text(number: int) -> str:
@@ -274,7 +233,7 @@ def cold_start_rounds(experiment: Experiment, shard: Shard = WHOLE) -> ColdStart
     rate = experiment.rate
     if shard[1] != 1:
         raise UsageError("cold-start rounds cannot be shared: run one process, without shards")
-    if not isinstance(rate.arrival, Constant):
+    if not isinstance(rate.arrival, ConstantArrivals):
         raise UsageError(
             f"cold-start rounds need a constant rate; this experiment's arrivals are {rate.arrival.process}"
         )

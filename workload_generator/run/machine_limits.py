@@ -10,7 +10,6 @@ from pathlib import Path
 
 from workload_generator.base.clock import NS_PER_MS, NS_PER_S
 from workload_generator.base.errors import UsageError
-from workload_generator.experiment.arrival_processes import Poisson
 from workload_generator.experiment.model import Experiment
 
 LINE_BYTES = 340
@@ -44,7 +43,7 @@ def max_in_flight(experiment: Experiment, descriptors: int, shards: int = 1) -> 
     peak_rps = experiment.peak_rps / shards
     if peak_rps:
         most = peak_rps * (rate.timeout_ns + _TIMEOUT_GRID_NS) / NS_PER_S
-        chance = _CHANCE_SIGMAS * math.sqrt(most) if isinstance(rate.arrival, Poisson) else 0
+        chance = _CHANCE_SIGMAS * math.sqrt(most) if rate.arrival.varies else 0
         limits.append(math.ceil(most + chance))
     return max(1, min(limits))
 

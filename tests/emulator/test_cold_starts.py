@@ -125,7 +125,7 @@ async def test_a_target_that_never_gets_to_zero_is_not_sent_to(generator: Genera
         ran = await run(generator, platform, "--cold-start", rate={**ROUNDS, "duration": "4s"}, coldStart=cold)
         state = await platform.state()
     (row,), (start,) = ran.requests(), lines(ran)
-    assert row["error"] == "dropped" and "no zero within 300ms" in row["message"] and NAME in row["message"]
+    assert row["error"] == "dropped" and "not at zero within 300ms" in row["message"] and NAME in row["message"]
     assert (start["zero"], start["proven"], start["points"]) == (False, None, {}) and start["waited"] >= 300
     assert state["counts"]["requests"] == 0
 

@@ -13,7 +13,7 @@ from tests.engine import servers
 from workload_generator.base.clock import NS_PER_MS, NS_PER_S, monotonic_ns
 from workload_generator.engine.endpoint import Endpoint, Origin
 from workload_generator.engine.engine import Engine
-from workload_generator.engine.exchange import Exchange
+from workload_generator.engine.exchange import Exchange, Failure
 from workload_generator.engine.http1 import encode_request, split_url
 from workload_generator.engine.pool import Pool
 from workload_generator.engine.timestamps import ReceiveClock
@@ -48,10 +48,10 @@ class Client:
     def add(self, result: Result) -> None:
         self.results.append(result)
 
-    def served(self, *fields: Any) -> None:
+    def served(self, exchange: Exchange, origin_ns: int) -> None:
         """As the log takes it: through a block."""
         writer = BlockWriter(lambda: None, rows=1)
-        writer.served(*fields)
+        writer.served(exchange, origin_ns)
         block = read_block(writer.take())
         assert block is not None
         self.results += block.results()
@@ -358,10 +358,10 @@ async def test_idle_connections_are_limited(clients: Make, limits: dict[str, int
         assert server.open_now == kept
 
 
-def again(client: Client, targets: list[int]) -> Callable[[Exchange, ErrorKind | None], None]:
+def again(client: Client, targets: list[int]) -> Callable[[Exchange, Failure | None], None]:
     """Starts the request of the next target in the place of one that is done, as a closed loop does."""
 
-    def on_done(exchange: Exchange, error: ErrorKind | None) -> None:
+    def on_done(exchange: Exchange, failure: Failure | None) -> None:
         if targets:
             arrival = Arrival(len(targets), Phase.MEASURE, targets.pop(), 0)
             client.engine.start_again(exchange, arrival, monotonic_ns())
@@ -413,9 +413,9 @@ async def test_what_came_before_it_was_asked_is_no_answer(clients: Make) -> None
     client = clients()
     async with servers.serve(servers.functions()) as server:
         first = await client.ask(server.url)
-        watched = client.engine.readiness._watched
+        watched = client.engine.poller._watched
         ((_, connection),) = watched.values()
-        stray, before_ns = next(iter(client.engine.memo)), monotonic_ns()
+        stray, before_ns = next(iter(client.engine.cache)), monotonic_ns()
         client.start(server.url, method="POST", body=b"x")
         connection.on_received(stray, (), before_ns)
         assert [result.error for result in client.results] == [first.error, ErrorKind.RESET]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from workload_generator.engine.poller import Readiness
+from workload_generator.engine.poller import Poller
 from workload_generator.engine.timestamps import Ancillary, ReceiveClock
 
 Pair = tuple[socket.socket, socket.socket]
@@ -68,7 +68,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 async def test_all_that_can_be_read_is_read_and_the_clocks_compared_before_anybody_is_told(pairs: list[Pair]) -> None:
     happened: list[str] = []
-    readiness = Readiness(asyncio.get_running_loop(), Clock(happened))
+    readiness = Poller(asyncio.get_running_loop(), Clock(happened))
     unread: list[int] = []
 
     def look() -> None:
@@ -90,7 +90,7 @@ async def test_all_that_can_be_read_is_read_and_the_clocks_compared_before_anybo
 
 async def test_who_is_unwatched_is_not_read_any_more(pairs: list[Pair]) -> None:
     happened: list[str] = []
-    readiness = Readiness(asyncio.get_running_loop(), ReceiveClock())
+    readiness = Poller(asyncio.get_running_loop(), ReceiveClock())
 
     def end_all() -> None:
         for ours, _ in pairs:
@@ -114,7 +114,7 @@ async def test_an_end_is_something_to_read_and_a_fault_of_one_reader_keeps_nobod
     loop = asyncio.get_running_loop()
     faults: list[object] = []
     loop.set_exception_handler(lambda _loop, context: faults.append(context["exception"]))
-    readiness = Readiness(loop, ReceiveClock())
+    readiness = Poller(loop, ReceiveClock())
     happened: list[str] = []
 
     def fail() -> None:
@@ -139,7 +139,7 @@ async def test_an_end_is_something_to_read_and_a_fault_of_one_reader_keeps_nobod
 
 async def test_a_fault_of_a_socket_is_told_to_its_reader() -> None:
     happened: list[str] = []
-    readiness = Readiness(asyncio.get_running_loop(), ReceiveClock())
+    readiness = Poller(asyncio.get_running_loop(), ReceiveClock())
     with (
         socket.create_server(("127.0.0.1", 0)) as listening,
         socket.create_connection(listening.getsockname()) as sock,
@@ -156,7 +156,7 @@ async def test_a_fault_of_a_socket_is_told_to_its_reader() -> None:
 
 async def test_closing_twice_leaves_no_descriptor(pairs: list[Pair]) -> None:
     before = len(os.listdir("/proc/self/fd"))
-    readiness = Readiness(asyncio.get_running_loop(), ReceiveClock())
+    readiness = Poller(asyncio.get_running_loop(), ReceiveClock())
     happened: list[str] = []
     readiness.watch(pairs[0][0], Told("it", happened))
     readiness.close()

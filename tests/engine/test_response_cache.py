@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workload_generator.engine.http1 import BodyError, ProtocolError, ResponseReader
-from workload_generator.engine.response_cache import ResponseMemo, response_of
+from workload_generator.engine.response_cache import ResponseCache, response_of
 from workload_generator.log.records import Response
 
 HEADS = (
@@ -45,10 +45,10 @@ def read_whole(reader: ResponseReader, data: bytes) -> Response | None:
 
 @given(st.lists(responses() | st.binary(max_size=60), min_size=1, max_size=12))
 def test_fast_and_full_agree_wherever_the_fast_one_answers(stream: list[bytes]) -> None:
-    """One memo serves many connections; what it says of some bytes is what a fresh full reader says of them."""
-    memo, kept = ResponseMemo(), ResponseReader()
+    """One cache serves many connections; what it says of some bytes is what a fresh full reader says of them."""
+    cache, kept = ResponseCache(), ResponseReader()
     for data in stream * 2:
-        fast = memo.get(data)
+        fast = cache.get(data)
         fresh = ResponseReader()
         full = read_whole(fresh, data)
         fresh.close()
@@ -58,26 +58,26 @@ def test_fast_and_full_agree_wherever_the_fast_one_answers(stream: list[bytes]) 
         of_kept = read_whole(kept, data)
         assert of_kept == full, "a reader that is used again says the same as a fresh one"
         if of_kept is not None:
-            memo.learn(data, of_kept)
+            cache.learn(data, of_kept)
     kept.close()
 
 
 def test_the_common_answer_is_learnt() -> None:
-    memo, reader = ResponseMemo(), ResponseReader()
+    cache, reader = ResponseCache(), ResponseReader()
     data = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nX-Instance: pod-1\r\n\r\ntrue"
     response = read_whole(reader, data)
     assert response == Response(200, 4, True, "pod-1", True)
-    memo.learn(data, response)
-    assert memo.get(data) == response
+    cache.learn(data, response)
+    assert cache.get(data) == response
     reader.close()
 
 
-def test_what_ends_its_connection_or_is_long_is_not_learnt_and_the_memo_stays_small() -> None:
-    memo = ResponseMemo()
-    memo.learn(b"a", Response(200, 0, None, None, False))
-    memo.learn(b"b" * 5000, Response(200, 0, None, None, True))
-    assert not memo
+def test_what_ends_its_connection_or_is_long_is_not_learnt_and_the_cache_stays_small() -> None:
+    cache = ResponseCache()
+    cache.learn(b"a", Response(200, 0, None, None, False))
+    cache.learn(b"b" * 5000, Response(200, 0, None, None, True))
+    assert not cache
     for number in range(5000):
-        memo.learn(b"%d" % number, Response(200, 0, None, None, True))
-        assert len(memo) <= 1024
-    assert memo.get(b"4999") is not None
+        cache.learn(b"%d" % number, Response(200, 0, None, None, True))
+        assert len(cache) <= 1024
+    assert cache.get(b"4999") is not None

@@ -1,6 +1,7 @@
 """Results survive the way to the recorder, and whole columns say the same as single rows."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,6 +12,8 @@ from workload_generator.log.format import ResultEncoder, clean
 from workload_generator.log.records import Arrival, Block, Opening, Phase, Response, Result, Stamp
 from workload_generator.log.totals import Totals
 from workload_generator.log.wire import BlockWriter, read_block
+
+ORIGIN_NS = 1_000
 
 
 def block_of(rows: Sequence[Result]) -> Block | None:
@@ -34,6 +37,30 @@ def opening_of(result: Result) -> Opening:
     return opening
 
 
+@dataclass
+class Answered:
+    """See `records.Served`."""
+
+    arrival: Arrival
+    start_ns: int
+    first_ns: int
+    last_ns: int
+    kernel: bool
+    segments: int
+    response: Response
+    opening: Opening | None
+
+
+def exchange_of(r: Result) -> Answered:
+    assert r.ttfb_ns is not None and r.total_ns is not None
+    start_ns = ORIGIN_NS + r.start_ns
+    return Answered(
+        Arrival(r.seq, r.phase, r.target, r.due_ns), start_ns, start_ns + r.ttfb_ns, start_ns + r.total_ns,
+        r.stamp is Stamp.KERNEL, r.segments, Response(r.status, r.bytes_read, r.cold, r.instance, True),
+        None if r.reused else opening_of(r),
+    )  # fmt: skip
+
+
 @given(st.lists(served, min_size=1, max_size=20))
 def test_the_short_way_packs_what_the_long_way_packs(rows: list[Result]) -> None:
     """On a reused connection, which costs nothing, and on a fresh one."""
@@ -42,15 +69,7 @@ def test_the_short_way_packs_what_the_long_way_packs(rows: list[Result]) -> None
     for r in rows:
         if r.reused:
             r = r._replace(dns_ns=0, connect_ns=0, tls_ns=0, retries=0)
-        arrival, response = (
-            Arrival(r.seq, r.phase, r.target, r.due_ns),
-            Response(r.status, r.bytes_read, r.cold, r.instance, True),
-        )
-        assert r.ttfb_ns is not None and r.total_ns is not None
-        writer.served(
-            arrival, r.start_ns, r.ttfb_ns, r.total_ns, response, r.stamp is Stamp.KERNEL, r.segments,
-            None if r.reused else opening_of(r),
-        )  # fmt: skip
+        writer.served(exchange_of(r), ORIGIN_NS)
         expected.append(r)
     packed, long = read_block(writer.take()), block_of(expected)
     assert packed is not None and long is not None
@@ -62,7 +81,8 @@ def test_a_full_writer_is_emptied_before_it_takes_more() -> None:
     writer = BlockWriter(lambda: taken.append(read_block(writer.take())), rows=3)
     for seq in range(7):
         response = Response(200, 5, None, f"pod-{seq}", True)
-        writer.served(Arrival(seq, Phase.MEASURE, 0, 0), 0, 1, 1, response, True, 1, None)
+        arrival = Arrival(seq, Phase.MEASURE, 0, 0)
+        writer.served(Answered(arrival, 0, 1, 1, True, 1, response, None), 0)
     assert [block.seq for block in taken if block] == [(0, 1, 2), (3, 4, 5)] and writer.count == 1
     names = [[shape.instance for shape in block.shapes] for block in taken if block]
     assert names == [["pod-0", "pod-1", "pod-2"], ["pod-3", "pod-4", "pod-5"]]

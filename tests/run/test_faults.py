@@ -28,10 +28,10 @@ from workload_generator.engine import engine, resolver
 from workload_generator.engine.connection import Connection
 from workload_generator.engine.endpoint import Origin
 from workload_generator.engine.engine import Engine
-from workload_generator.engine.poller import Readiness
+from workload_generator.engine.poller import Poller
 from workload_generator.engine.pool import Pool, Stack
 from workload_generator.engine.resolver import Resolver
-from workload_generator.engine.response_cache import ResponseMemo
+from workload_generator.engine.response_cache import ResponseCache
 from workload_generator.engine.timer import DeadlineTimer
 from workload_generator.engine.timestamps import ReceiveClock
 from workload_generator.engine.tls import TlsSession
@@ -208,7 +208,7 @@ CASES = [
     Case(Engine, "ended", "open", behaviour=servers.closes_after_each),
     Case(Engine, "opened", keys=rate(preconnect=2)),
     Case(Engine, "_on_opened", keys=rate(preconnect=2)),
-    Case(Engine, "_open_next", keys=rate(preconnect=40, connections=40, maxIdleConnsPerHost=40), after=20),
+    Case(Connection, "open", keys=rate(preconnect=40, connections=40, maxIdleConnsPerHost=40), after=20),
     Case(Engine, "_on_deadline", behaviour=servers.silent, keys=rate(timeout="50ms")),
     Case(Engine, "_sweep", "open"),
     Case(Engine, "drain", keys=SHORT),
@@ -228,7 +228,7 @@ CASES = [
     Case(Connection, "_on_connected"),
     Case(Connection, "send_request", after=20),
     Case(Connection, "on_received", after=20),
-    Case(Connection, "_on_known", after=20),
+    Case(Connection, "_on_plain", after=20),
     Case(Connection, "_on_piece"),
     Case(Connection, "_complete"),
     Case(Connection, "_read_on", behaviour=lambda: servers.answers(b"x" * 100_000)),
@@ -239,15 +239,15 @@ CASES = [
     Case(Resolver, "_on_answer", host="localhost"),
     Case(resolver, "_look_up", host="localhost"),
     # Reading
-    Case(Readiness, "_on_ready", after=20),
-    Case(Readiness, "_read", after=20),
-    Case(Readiness, "watch"),
-    Case(Readiness, "unwatch", after=2, behaviour=servers.hangs_up),
-    Case(Readiness, "close", keys=SHORT),
+    Case(Poller, "_on_ready", after=20),
+    Case(Poller, "_read", after=20),
+    Case(Poller, "watch"),
+    Case(Poller, "unwatch", after=2, behaviour=servers.hangs_up),
+    Case(Poller, "close", keys=SHORT),
     Case(ReceiveClock, "compare", after=20),
     Case(ReceiveClock, "arrived_ns", after=20),
-    Case(ResponseMemo, "get", after=20),
-    Case(ResponseMemo, "learn"),
+    Case(ResponseCache, "get", after=20),
+    Case(ResponseCache, "learn"),
     Case(TlsSession, "shake_hands", tls=True),
     Case(TlsSession, "encrypt", tls=True, after=5),
     Case(TlsSession, "decrypt", tls=True, after=5),

@@ -10,20 +10,28 @@ Rules:
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import os
 import socket
 import ssl
-from typing import Any
+from typing import Any, Protocol
 
 from workload_generator.base.clock import monotonic_ns
 from workload_generator.engine.endpoint import Origin
-from workload_generator.engine.exchange import Exchange, Failure, Owner, State
+from workload_generator.engine.exchange import ConnectionState, Exchange, Failure
 from workload_generator.engine.http1 import BodyError, ProtocolError, ResponseReader
-from workload_generator.engine.resolver import Address, Answer
-from workload_generator.engine.response_cache import response_of
-from workload_generator.engine.timestamps import ANCILLARY_BYTES, Ancillary, segments_received, stamp_receipts
+from workload_generator.engine.poller import Poller
+from workload_generator.engine.resolver import Address, Answer, Resolver
+from workload_generator.engine.response_cache import ResponseCache, response_of
+from workload_generator.engine.timestamps import (
+    ANCILLARY_BYTES,
+    Ancillary,
+    ReceiveClock,
+    segments_received,
+    stamp_receipts,
+)
 from workload_generator.engine.tls import TlsSession, fault_of
 from workload_generator.log.records import ErrorKind, Opening, Response
 
@@ -41,7 +49,31 @@ _CONNECT_KINDS = {
 
 
 # On the hot path a global is cheaper than an enum's member.
-_ACTIVE, _IDLE = State.ACTIVE, State.IDLE
+_ACTIVE, _IDLE = ConnectionState.ACTIVE, ConnectionState.IDLE
+
+
+class ConnectionOwner(Protocol):
+    """What a connection uses of its engine, and reports to it."""
+
+    loop: asyncio.AbstractEventLoop
+    poller: Poller
+    resolver: Resolver
+    clock: ReceiveClock
+    cache: ResponseCache
+    readers: list[ResponseReader]
+    counts_segments: bool
+
+    def opened(self, connection: Connection) -> None:
+        """A connection that was opened without a request is idle."""
+
+    def completed(self, connection: Connection, exchange: Exchange) -> None:
+        """The whole response has come; the exchange says when."""
+
+    def failed(self, connection: Connection, exchange: Exchange | None, failure: Failure) -> None:
+        """The exchange, or the opening without one, has failed; its connection is closed."""
+
+    def ended(self, connection: Connection) -> None:
+        """An idle connection has ended."""
 
 
 class Connection:
@@ -66,10 +98,10 @@ class Connection:
         "state",
     )
 
-    def __init__(self, owner: Owner, origin: Origin) -> None:
+    def __init__(self, owner: ConnectionOwner, origin: Origin) -> None:
         self._owner = owner
         self.origin = origin
-        self.state = State.RESOLVING
+        self.state = ConnectionState.RESOLVING
         self.exchange: Exchange | None = None
         self._opening = _NO_OPENING
         self._sock: Any = None  # socket.socket; not spelled out, since None must not be checked for each request
@@ -103,7 +135,7 @@ class Connection:
             self._owner.resolver.resolve(self.origin.host, self.origin.port, self._on_answer)
 
     def _on_answer(self, answer: Answer) -> None:
-        if self.state is not State.RESOLVING:
+        if self.state is not ConnectionState.RESOLVING:
             return  # timed out or cancelled meanwhile
         if isinstance(answer, OSError):
             self._fail(ErrorKind.DNS, f"{self.origin.host}: {answer.strerror or answer}")
@@ -113,7 +145,7 @@ class Connection:
         self._connect(answer)
 
     def _connect(self, addresses: list[Address]) -> None:
-        self.state = State.CONNECTING
+        self.state = ConnectionState.CONNECTING
         self._addresses = list(addresses)
         self._try_next_address()
 
@@ -162,12 +194,12 @@ class Connection:
         now_ns = monotonic_ns()
         self._opening.connect_ns = now_ns - self._mark_ns
         self._mark_ns = now_ns
-        self._owner.readiness.watch(self._sock, self)
+        self._owner.poller.watch(self._sock, self)
         if self.origin.tls is None:
             self._opening.tls_ns = 0
             self._on_open()
             return
-        self.state = State.HANDSHAKE
+        self.state = ConnectionState.HANDSHAKE
         self._tls = TlsSession(self.origin.tls, self.origin.host)
         self._shake_hands(b"")
 
@@ -182,7 +214,7 @@ class Connection:
             self._fail(ErrorKind.TLS, fault_of(error))
             return
         self._send(tls.to_send())
-        if done and self.state is State.HANDSHAKE:
+        if done and self.state is ConnectionState.HANDSHAKE:
             now_ns = monotonic_ns()
             self._opening.tls_ns = now_ns - self._mark_ns
             self._segments = segments_received(self._sock)
@@ -194,7 +226,7 @@ class Connection:
         if exchange is not None:
             self.send_request(exchange)
             return
-        self.state = State.IDLE
+        self.state = ConnectionState.IDLE
         self._owner.opened(self)
 
     # Requests
@@ -223,7 +255,7 @@ class Connection:
         except BlockingIOError:
             sent = 0
         except OSError as error:
-            if self.state is State.ACTIVE:
+            if self.state is ConnectionState.ACTIVE:
                 # An early answer (413, say) may be waiting: reading tells it, or that there is none.
                 self._owner.loop.call_soon(self._read_on)
                 return
@@ -242,40 +274,47 @@ class Connection:
     # Responses
 
     def on_received(self, data: bytes, ancillary: Ancillary, now_ns: int) -> None:
-        """See `readiness.Reader`."""
-        if self.state is _ACTIVE and self._reader is None and self._tls is None:
-            response = self._owner.memo.get(data)  # mostly it is a whole response that is known by its bytes
-            if response is not None:
-                self._on_known(response, ancillary, now_ns)
-                return
-        if self._sock is not None and not self._on_data(data, ancillary, now_ns):
-            readiness = self._owner.readiness
-            if len(data) == readiness.first_read_bytes:
-                readiness.expect_more()
+        """See `poller.ReadHandler`."""
+        if self.state is _ACTIVE and self._tls is None and data:
+            done = self._on_plain(data, ancillary, now_ns)
+        else:
+            done = self._sock is None or self._on_other(data, ancillary, now_ns)
+        if not done:
+            poller = self._owner.poller
+            if len(data) == poller.first_read_bytes:
+                poller.expect_more()
             self._read_on()
 
-    def _on_known(self, response: Response, ancillary: Ancillary, now_ns: int) -> None:
-        """A whole response, known by its bytes."""
+    def _on_plain(self, data: bytes, ancillary: Ancillary, now_ns: int) -> bool:
+        """Take a piece of the response, in plain text. Returns whether the exchange is over."""
         owner, exchange = self._owner, self.exchange
         assert exchange is not None
         arrived_ns = owner.clock.arrived_ns(ancillary, now_ns)
         kernel = True
-        if arrived_ns is None or arrived_ns < exchange.start_ns:  # before we asked: the answer to something else
-            if now_ns < exchange.start_ns:
-                self._on_stray()
-                return
+        if arrived_ns is None or arrived_ns < exchange.start_ns:
+            if now_ns < exchange.start_ns:  # read while the connection was idle, before the exchange took it
+                self._fail(ErrorKind.RESET, "the server sent data before the request")
+                return True
             arrived_ns, kernel = now_ns, False
+        if self._reader is not None:
+            return self._on_piece(exchange, data, arrived_ns, kernel)
+        response = owner.cache.get(data)  # mostly the data is a whole response that came before
+        if response is None:
+            return self._on_piece(exchange, data, arrived_ns, kernel)
         if owner.counts_segments or self._segments % _SEGMENTS_PROBE == 0:
             segments = self._count_segments()
         else:
             segments = 1
             self._segments += 1
+        exchange.response, exchange.kernel, exchange.segments = response, kernel, segments
+        exchange.first_ns = exchange.last_ns = arrived_ns
         self.exchange = None
         if self._pending:
             self.close()
         else:
             self.state = _IDLE
-        owner.completed(self, exchange, response, arrived_ns, arrived_ns, kernel, segments)
+        owner.completed(self, exchange)
+        return True
 
     def _read_on(self) -> None:
         """Read until there is nothing more for now, or others have to have their turn."""
@@ -295,10 +334,6 @@ class Connection:
             return True
         now_ns = monotonic_ns()
         self._owner.clock.compare()
-        return self._on_data(data, ancillary, now_ns)
-
-    def _on_data(self, data: bytes, ancillary: Ancillary, now_ns: int) -> bool:
-        """What a read brought. Whether there is nothing more to read for now."""
         if self.state is _ACTIVE and self._tls is None and data:
             return self._on_plain(data, ancillary, now_ns)
         return self._on_other(data, ancillary, now_ns)
@@ -307,13 +342,13 @@ class Connection:
         """What is not a part of a plain response. Whether there is nothing more to read for now."""
         if not data:
             self._on_end(now_ns)
-        elif self.state is State.IDLE:
+        elif self.state is ConnectionState.IDLE:
             self._on_idle_data(data)
-        elif self.state is State.HANDSHAKE:
+        elif self.state is ConnectionState.HANDSHAKE:
             self._shake_hands(data)
         else:
             return self._on_encrypted(data, ancillary, now_ns)
-        return self.state is State.IDLE
+        return self.state is ConnectionState.IDLE
 
     def _on_encrypted(self, data: bytes, ancillary: Ancillary, now_ns: int) -> bool:
         assert self._tls is not None
@@ -324,9 +359,9 @@ class Connection:
             return True
         self._send(self._tls.to_send())
         done = False
-        if plain and self.state is State.ACTIVE:
+        if plain and self.state is ConnectionState.ACTIVE:
             done = self._on_plain(plain, ancillary, now_ns)
-        if ended and self.state in (State.ACTIVE, State.IDLE):
+        if ended and self.state in (ConnectionState.ACTIVE, ConnectionState.IDLE):
             self._on_end(now_ns)
         return done
 
@@ -340,28 +375,6 @@ class Connection:
                     return
         self._owner.ended(self)
         self.close()
-
-    def _on_plain(self, data: bytes, ancillary: Ancillary, now_ns: int) -> bool:
-        """A piece of the response. Whether its exchange is over."""
-        owner, exchange = self._owner, self.exchange
-        assert exchange is not None
-        if self._reader is None:
-            response = owner.memo.get(data)
-            if response is not None:
-                self._on_known(response, ancillary, now_ns)
-                return True
-        arrived_ns = owner.clock.arrived_ns(ancillary, now_ns)
-        kernel = True
-        if arrived_ns is None or arrived_ns < exchange.start_ns:
-            if now_ns < exchange.start_ns:
-                self._on_stray()
-                return True
-            arrived_ns, kernel = now_ns, False
-        return self._on_piece(exchange, data, arrived_ns, kernel)
-
-    def _on_stray(self) -> None:
-        """What came was read while the connection was idle; only then was it taken for the exchange it has now."""
-        self._fail(ErrorKind.RESET, "the server had sent something before it was asked")
 
     def _on_piece(self, exchange: Exchange, data: bytes, arrived_ns: int, kernel: bool) -> bool:
         """A piece that the memo does not know, for the full reader."""
@@ -383,7 +396,7 @@ class Connection:
             return False
         response = response_of(reader)
         if whole and exchange.endpoint.method != "HEAD":
-            self._owner.memo.learn(data, response)
+            self._owner.cache.learn(data, response)
         self._complete(exchange, response, self._first_ns or arrived_ns, arrived_ns, self._kernel)
         return True
 
@@ -416,23 +429,24 @@ class Connection:
                 self._owner.readers.append(reader)
 
     def _complete(self, exchange: Exchange, response: Response, first_ns: int, last_ns: int, kernel: bool) -> None:
-        segments = self._count_segments()
+        exchange.response, exchange.kernel, exchange.segments = response, kernel, self._count_segments()
+        exchange.first_ns, exchange.last_ns = first_ns, last_ns
         self.exchange = None
         self._end_reading()
         if response.keep_alive and not self._pending:
             self.state = _IDLE
         else:
             self.close()
-        self._owner.completed(self, exchange, response, first_ns, last_ns, kernel, segments)
+        self._owner.completed(self, exchange)
 
     # Ends
 
     def _on_end(self, now_ns: int) -> None:
         reader = self._reader
-        if self.state is State.IDLE:
+        if self.state is ConnectionState.IDLE:
             self._owner.ended(self)
             self.close()
-        elif self.state is State.HANDSHAKE:
+        elif self.state is ConnectionState.HANDSHAKE:
             self._fail(ErrorKind.TLS, "the server closed the connection during the TLS handshake")
         elif reader is None or not reader.started:
             self._fail(ErrorKind.RESET, "the server closed the connection without a response")
@@ -448,10 +462,10 @@ class Connection:
     def on_lost(self, error: OSError) -> None:
         """The socket has failed."""
         reader = self._reader
-        if self.state is State.IDLE:
+        if self.state is ConnectionState.IDLE:
             self._owner.ended(self)
             self.close()
-        elif reader is not None and reader.started and reader.head_complete and self.state is State.ACTIVE:
+        elif reader is not None and reader.started and reader.head_complete and self.state is ConnectionState.ACTIVE:
             self._fail(ErrorKind.BODY, f"{error.strerror} while reading the body")
         else:
             self._fail(ErrorKind.RESET, f"{error.strerror} while {self.state.value}")
@@ -462,7 +476,7 @@ class Connection:
 
     def close(self) -> None:
         """End the connection; nothing is reported."""
-        self.state = State.CLOSED
+        self.state = ConnectionState.CLOSED
         self._release_socket()
         self._end_reading()
 
@@ -487,7 +501,7 @@ class Connection:
             return
         try:
             self._stop_writing()
-            self._owner.readiness.unwatch(self._fd)
+            self._owner.poller.unwatch(self._fd)
         finally:
             self._sock, self._fd, self._pending = None, -1, b""
             sock.close()

@@ -13,27 +13,26 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
 from workload_generator.base.clock import NS_PER_S, monotonic_ns
 from workload_generator.engine.connection import Connection
-from workload_generator.engine.endpoint import Endpoint, Origin
-from workload_generator.engine.exchange import Exchange, Failure, OnDone, State
+from workload_generator.engine.endpoint import Endpoint
+from workload_generator.engine.exchange import ConnectionState, Exchange, Failure, OnDone
 from workload_generator.engine.http1 import ResponseReader
-from workload_generator.engine.poller import Readiness
+from workload_generator.engine.poller import Poller
 from workload_generator.engine.pool import Pool, Stack
 from workload_generator.engine.resolver import Resolver
-from workload_generator.engine.response_cache import ResponseMemo
+from workload_generator.engine.response_cache import ResponseCache
 from workload_generator.engine.timestamps import ReceiveClock, keep_stamping
-from workload_generator.log.records import Arrival, ErrorKind, Opening, Phase, Response, Result, Stamp, unanswered
+from workload_generator.log.records import Arrival, ErrorKind, Opening, Phase, Result, Stamp, unanswered
 
 _SWEEP_S = 1.0
 _MOST_OPENING = 16  # connections that are opened at the same time before a run
 
 _STAMPS = (Stamp.USER, Stamp.KERNEL)
-_IDLE, _MEASURE = State.IDLE, Phase.MEASURE  # on the hot path a global is cheaper than an enum's member
+_IDLE, _MEASURE = ConnectionState.IDLE, Phase.MEASURE  # on the hot path a global is cheaper than an enum's member
 
 
 class Record(Protocol):
@@ -42,11 +41,8 @@ class Record(Protocol):
     def add(self, result: Result, /) -> None:
         """Take one result."""
 
-    def served(
-        self, arrival: Arrival, start_ns: int, ttfb_ns: int, total_ns: int, response: Response, kernel: bool,
-        segments: int, opening: Opening | None, /,
-    ) -> None:  # fmt: skip
-        """Take the result of a request that got its whole response, without making a `Result` of it."""
+    def served(self, exchange: Exchange, origin_ns: int, /) -> None:
+        """Take an exchange that got its whole response; the run began at `origin_ns`."""
 
 
 class Engine:
@@ -67,10 +63,10 @@ class Engine:
     ) -> None:
         self.loop = loop
         self.clock = clock or ReceiveClock()
-        self.readiness = Readiness(loop, self.clock)
+        self.poller = Poller(loop, self.clock)
         self.resolver = Resolver(loop)
         self._keeper = keep_stamping()
-        self.memo = ResponseMemo()
+        self.cache = ResponseCache()
         self.readers: list[ResponseReader] = []
         self.counts_segments = False
         self.started = 0
@@ -82,13 +78,13 @@ class Engine:
         self._pool = pool
         self._stacks = _Stacks(endpoints, pool)
         self._timeout_ns = timeout_ns
-        self._origin_ns = origin_ns
+        self.origin_ns = origin_ns
         self._record = record
         self._served = record.served
         self._in_flight: dict[Exchange, None] = {}
         self._deadline_timer: asyncio.TimerHandle | None = None
         self._drained: asyncio.Event | None = None
-        self._preconnection: _Preconnection | None = None
+        self._opening: dict[Connection, asyncio.Future[str | None]] = {}  # before the run: None, or what failed
         self._sweep_timer = loop.call_later(_SWEEP_S, self._sweep)
 
     @property
@@ -132,29 +128,37 @@ class Engine:
         self.started += 1
         self.started_measured += arrival.phase is _MEASURE
         self._in_flight[exchange] = None
-        if self._deadline_timer is None:
-            self._arm(start_ns + self._timeout_ns)
         connection.send_request(exchange)
 
     async def preconnect(self, count: int) -> str | None:
-        """Open `count` connections to each origin, a few at a time, and keep them for the run.
+        """Open `count` connections to each origin, 16 at a time, and keep them for the run.
 
-        The first fault ends it and is returned: requests will meet it too, and log it.
+        The first failure ends it and is returned; it is not an error, since requests meet it too, and log it.
         """
-        origins = list(dict.fromkeys(endpoint.origin for endpoint in self._endpoints))
-        self._preconnection = opening = _Preconnection(deque(origin for origin in origins for _ in range(count)))
-        for _ in range(min(_MOST_OPENING, len(opening.waiting))):
-            self._open_next()
+        origins = dict.fromkeys(endpoint.origin for endpoint in self._endpoints)
+        connections = [Connection(self, origin) for origin in origins for _ in range(count)]
+        waiting = iter(connections)
+        fault: str | None = None
+
+        async def open_in_turn() -> None:
+            nonlocal fault
+            for connection in waiting:
+                opened = self._opening[connection] = self.loop.create_future()
+                connection.open(Opening())
+                fault = fault or await opened
+                if fault is not None:
+                    return
+
         try:
             async with asyncio.timeout(self._timeout_ns / NS_PER_S):
-                await opening.done.wait()
+                await asyncio.gather(*(open_in_turn() for _ in range(_MOST_OPENING)))
         except TimeoutError:
-            opening.fault = f"{opening.open} connections were not open within {self._timeout_ns / NS_PER_S:g} s"
-        self._preconnection = None
-        for connection in opening.connections:
-            if connection.state is not State.IDLE:
+            fault = f"{len(self._opening)} connections were not open within {self._timeout_ns / NS_PER_S:g} s"
+        for connection in connections:
+            if connection.state is not _IDLE:
                 connection.close()
-        return opening.fault
+        self._opening.clear()
+        return fault
 
     async def drain(self) -> None:
         """Wait until nothing is in flight; to be called once nothing is started any more."""
@@ -180,36 +184,29 @@ class Engine:
             self._deadline_timer.cancel()
         self._pool.close()
         self._keeper.close()
-        self.readiness.close()
+        self.poller.close()
 
     # What connections report
 
     def opened(self, connection: Connection) -> None:
-        """See `exchange.Owner`."""
+        """See `ConnectionOwner`."""
         self._pool.stack(connection.origin).release(connection, monotonic_ns())
-        self._on_opened(None)
+        self._on_opened(connection, None)
 
-    def completed(
-        self, connection: Connection, exchange: Exchange, response: Response, first_ns: int, last_ns: int,
-        kernel: bool, segments: int,
-    ) -> None:  # fmt: skip
-        """See `exchange.Owner`."""
-        arrival, start_ns = exchange.arrival, exchange.start_ns
+    def completed(self, connection: Connection, exchange: Exchange) -> None:
+        """See `ConnectionOwner`."""
         try:
-            self._served(
-                arrival, start_ns - self._origin_ns, first_ns - start_ns, last_ns - start_ns, response, kernel,
-                segments, exchange.opening,
-            )  # fmt: skip
+            self._served(exchange, self.origin_ns)
         finally:
             self._settle(exchange, None)
-        if connection.state is _IDLE:  # still, since it may have been started again
-            self._stacks[arrival.target].release(connection, last_ns)
+        if connection.state is _IDLE:  # `on_done` has not started the exchange again
+            self._stacks[exchange.arrival.target].release(connection, exchange.last_ns)
 
     def failed(self, connection: Connection, exchange: Exchange | None, failure: Failure) -> None:
-        """See `exchange.Owner`."""
+        """See `ConnectionOwner`."""
         self.exhausted += failure.ours
         if exchange is None:
-            self._on_opened(failure.message)
+            self._on_opened(connection, failure.message)
             return
         lost_reused = exchange.opening is None and failure.kind is ErrorKind.RESET and not failure.heard
         if lost_reused and exchange.endpoint.retriable:
@@ -218,18 +215,23 @@ class Engine:
         self._on_failed(exchange, failure)
 
     def ended(self, connection: Connection) -> None:
-        """See `exchange.Owner`."""
+        """See `ConnectionOwner`."""
         self._pool.forget(connection)
+
+    def _on_opened(self, connection: Connection, fault: str | None) -> None:
+        opening = self._opening.pop(connection)
+        if not opening.done():  # `preconnect` still waits
+            opening.set_result(fault)
 
     # The end of an arrival
 
-    def _settle(self, exchange: Exchange, error: ErrorKind | None) -> None:
-        """The arrival of `exchange` has its result, or never will: take it out of flight, and tell who waits for it."""
+    def _settle(self, exchange: Exchange, failure: Failure | None) -> None:
+        """Take the arrival of `exchange` out of flight, call its `on_done`, and wake the drain."""
         del self._in_flight[exchange]
         self.finished_measured += exchange.arrival.phase is _MEASURE
         try:
             if exchange.on_done is not None:
-                exchange.on_done(exchange, error)
+                exchange.on_done(exchange, failure)
         finally:
             if self._drained is not None and not self._in_flight:
                 self._drained.set()
@@ -250,11 +252,11 @@ class Engine:
         try:
             self._record.add(self._result_of(exchange, failure))
         finally:
-            self._settle(exchange, failure.kind)
+            self._settle(exchange, failure)
 
     def _result_of(self, exchange: Exchange, failure: Failure) -> Result:
         opening, start_ns = exchange.opening, exchange.start_ns
-        result = unanswered(exchange.arrival, start_ns - self._origin_ns, failure.kind, failure.message)._replace(
+        result = unanswered(exchange.arrival, start_ns - self.origin_ns, failure.kind, failure.message)._replace(
             dns_ns=opening.dns_ns if opening is not None else 0,
             connect_ns=opening.connect_ns if opening is not None else 0,
             tls_ns=opening.tls_ns if opening is not None else 0,
@@ -267,29 +269,6 @@ class Engine:
             status, bytes_read, _, instance, _ = failure.response
             result = result._replace(status=status, bytes_read=bytes_read, instance=instance)
         return result
-
-    # Before the run
-
-    def _open_next(self) -> None:
-        opening = self._preconnection
-        if opening is not None and opening.waiting:
-            opening.open += 1
-            connection = Connection(self, opening.waiting.popleft())
-            opening.connections.append(connection)
-            connection.open(Opening())
-
-    def _on_opened(self, fault: str | None) -> None:
-        opening = self._preconnection
-        if opening is None:
-            return  # it was given up meanwhile
-        opening.open -= 1
-        if fault is not None:
-            opening.fault = fault
-            opening.waiting.clear()
-        if opening.waiting:
-            self.loop.call_soon(self._open_next)
-        elif not opening.open:
-            opening.done.set()
 
     # Time
 
@@ -308,7 +287,7 @@ class Engine:
         for exchange in late:
             connection = exchange.connection
             assert connection is not None
-            connecting = connection.state is State.CONNECTING
+            connecting = connection.state is ConnectionState.CONNECTING
             kind = ErrorKind.CONNECT_TIMEOUT if connecting else ErrorKind.TIMEOUT
             seconds = self._timeout_ns / NS_PER_S
             self._end(exchange, kind, f"no complete response within {seconds:g} s, {connection.state.value}")
@@ -330,16 +309,3 @@ class _Stacks(dict[int, Stack]):
     def __missing__(self, target: int) -> Stack:
         stack = self[target] = self._pool.stack(self._endpoints[target].origin)
         return stack
-
-
-class _Preconnection:
-    """Connections that are still to be opened, and being opened, before a run."""
-
-    def __init__(self, waiting: deque[Origin]) -> None:
-        self.waiting = waiting
-        self.connections: list[Connection] = []
-        self.open = 0
-        self.fault: str | None = None
-        self.done = asyncio.Event()
-        if not waiting:
-            self.done.set()

@@ -1,28 +1,20 @@
-"""What a connection and its engine say to each other: exchanges, how they fail, and who is told.
+"""A request and its connection: the plain data that a connection and the engine share.
 
-State is kept by lifetime: `Exchange` for one request, `Connection` for one socket, the engine for the run.
+State is kept by lifetime: `Exchange` for one request, `Connection` for one socket, `Engine` for the run.
 """
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Callable
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
-from workload_generator.engine.endpoint import Endpoint
-from workload_generator.engine.http1 import ResponseReader
-from workload_generator.engine.poller import Readiness
-from workload_generator.engine.resolver import Resolver
-from workload_generator.engine.response_cache import ResponseMemo
-from workload_generator.engine.timestamps import ReceiveClock
+from workload_generator.engine.endpoint import Endpoint, Origin
 from workload_generator.log.records import Arrival, ErrorKind, Opening, Response
 
-if TYPE_CHECKING:
-    from workload_generator.engine.connection import Connection
 
-
-class State(Enum):
-    """Where a connection stands."""
+class ConnectionState(Enum):
+    """The stage of a connection; the values complete a sentence of an error message."""
 
     RESOLVING = "resolving the name"
     CONNECTING = "connecting"
@@ -33,10 +25,11 @@ class State(Enum):
 
 
 class Failure(NamedTuple):
-    """Why there is no complete response. `ours` when this machine had no descriptor, port or memory for it.
+    """Why there is no complete response.
 
-    `first_ns` (monotonic) says when the response began, by the `kernel`'s stamp or not; `response` is what its head
-    said. Each if it came.
+    `ours` means that this machine had no descriptor, port or memory for the connection; `heard` that some byte came.
+    `first_ns` is the monotonic time of the response's first byte (`kernel`: by the kernel's stamp) and `response` what
+    its head says; None when it did not come.
     """
 
     kind: ErrorKind
@@ -48,50 +41,59 @@ class Failure(NamedTuple):
     response: Response | None = None
 
 
-class Exchange:
-    """One request from its start (monotonic nanoseconds) to its result. `opening` is None on a reused connection."""
+class Carrier(Protocol):
+    """The connection of an exchange, as the engine uses it."""
 
-    __slots__ = ("arrival", "connection", "endpoint", "on_done", "opening", "start_ns")
+    origin: Origin
+    state: ConnectionState
+    exchange: Exchange | None
+
+    def send_request(self, exchange: Exchange) -> None:
+        """Send the request of `exchange`; the connection is open and idle."""
+
+    def abort(self, kind: ErrorKind, message: str) -> None:
+        """Fail the exchange from outside: it took too long, or the run is over."""
+
+    def close(self) -> None:
+        """Close the connection without reporting anything."""
+
+
+class Exchange:
+    """One request, from its start to its result. `opening` is None on a reused connection.
+
+    The last five attributes are set once the whole response has come, and not before. All times are readings of the
+    monotonic clock in nanoseconds. `kernel` says whether `first_ns` is the kernel's stamp; `segments` is the number of
+    TCP segments of the response, 0 when unknown.
+    """
+
+    __slots__ = (
+        "arrival",
+        "connection",
+        "endpoint",
+        "first_ns",
+        "kernel",
+        "last_ns",
+        "on_done",
+        "opening",
+        "response",
+        "segments",
+        "start_ns",
+    )
+
+    first_ns: int
+    last_ns: int
+    kernel: bool
+    segments: int
+    response: Response
 
     def __init__(self, arrival: Arrival, endpoint: Endpoint, start_ns: int, on_done: OnDone | None) -> None:
         self.arrival = arrival
         self.endpoint = endpoint
         self.start_ns = start_ns
         self.on_done = on_done
-        self.connection: Connection | None = None
+        self.connection: Carrier | None = None
         self.opening: Opening | None = None
 
 
-class OnDone(Protocol):
-    """Who wants to know that a request has its result."""
-
-    def __call__(self, exchange: Exchange, error: ErrorKind | None, /) -> None:
-        """It has; `error` is None when the whole response came. `exchange` can then be started again."""
-
-
-class Owner(Protocol):
-    """Whom a connection reports to."""
-
-    loop: asyncio.AbstractEventLoop
-    readiness: Readiness
-    resolver: Resolver
-    clock: ReceiveClock
-    memo: ResponseMemo
-    readers: list[ResponseReader]
-    counts_segments: bool
-
-    def opened(self, connection: Connection) -> None:
-        """A connection that was opened without a request is idle."""
-
-    def completed(
-        self, connection: Connection, exchange: Exchange, response: Response, first_ns: int, last_ns: int,
-        kernel: bool, segments: int,
-    ) -> None:  # fmt: skip
-        """The whole response is here: its first and last bytes came at these monotonic times, the first by the kernel's
-        stamp or not, in `segments` (0: unknown)."""
-
-    def failed(self, connection: Connection, exchange: Exchange | None, failure: Failure) -> None:
-        """The exchange, or the opening without one, has failed; the connection is closed."""
-
-    def ended(self, connection: Connection) -> None:
-        """An idle connection has ended."""
+OnDone = Callable[[Exchange, Failure | None], None]
+"""Called when a request has its result, with None when the whole response came. The exchange can be started again."""

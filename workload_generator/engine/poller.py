@@ -6,8 +6,6 @@ Rules:
   loop, and a server on another core is woken once for many requests instead of once for each
 - the stamps do not suffer: the kernel takes them when the bytes come
 - one read for each socket; who wants more reads on by itself, and says so
-
-Where there is no epoll, the event loop tells of one socket at a time.
 """
 
 from __future__ import annotations
@@ -15,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import select
 import socket
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
@@ -26,10 +23,10 @@ _SMALL_BYTES = 448  # enough for many responses, and what the interpreter has at
 _FIRST_BYTES = 4 * 1024  # enough for most
 _MOST = 64  # sockets that are read in one go, so that a deadline of the schedule does not wait for more
 
-Piece = tuple["Reader", bytes, Ancillary, int]
+Piece = tuple["ReadHandler", bytes, Ancillary, int]
 
 
-class Reader(Protocol):
+class ReadHandler(Protocol):
     """Who gets what was read."""
 
     def on_received(self, data: bytes, ancillary: Ancillary, now_ns: int, /) -> None:
@@ -43,37 +40,29 @@ class Reader(Protocol):
         """Nothing is read any more."""
 
 
-class Readiness:
+class Poller:
     """Reads the sockets that are watched; `clock` is compared after each go."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, clock: ReceiveClock) -> None:
         self.first_read_bytes = _SMALL_BYTES
         self._loop = loop
         self._clock = clock
-        self._watched: dict[int, tuple[Callable[..., Any], Reader]] = {}  # recvmsg, and for whom
-        if sys.platform.startswith("linux"):
-            self._epoll = select.epoll()
-            self._poll = self._epoll.poll
-            loop.add_reader(self._epoll.fileno(), self._on_ready)
+        self._watched: dict[int, tuple[Callable[..., Any], ReadHandler]] = {}  # recvmsg, and for whom
+        self._epoll = select.epoll()
+        self._poll = self._epoll.poll
+        loop.add_reader(self._epoll.fileno(), self._on_ready)
 
-    def watch(self, sock: socket.socket, reader: Reader) -> None:
+    def watch(self, sock: socket.socket, reader: ReadHandler) -> None:
         """Read from `sock` for `reader` whenever there is something, or it has ended."""
         fd = sock.fileno()
         self._watched[fd] = sock.recvmsg, reader
-        if sys.platform.startswith("linux"):
-            self._epoll.register(fd, select.EPOLLIN)
-        else:
-            self._loop.add_reader(fd, self._read, [(fd, 0)])
+        self._epoll.register(fd, select.EPOLLIN)
 
     def unwatch(self, fd: int) -> None:
         """Read no more; to be told before `fd` is closed. Not an error when nobody watched."""
         watched = self._watched.pop(fd, None)  # held until the end: it may be all that keeps the socket open
-        if watched is None:
-            return
-        if sys.platform.startswith("linux"):
+        if watched is not None:
             self._epoll.unregister(fd)
-        else:
-            self._loop.remove_reader(fd)
 
     def expect_more(self) -> None:
         """More had come than the first read took: let it take more from now on."""
@@ -84,7 +73,7 @@ class Readiness:
         for fd, (_, reader) in list(self._watched.items()):
             self.unwatch(fd)
             reader.close()
-        if sys.platform.startswith("linux") and not self._epoll.closed:
+        if not self._epoll.closed:
             self._loop.remove_reader(self._epoll.fileno())
             self._epoll.close()
 
@@ -94,7 +83,7 @@ class Readiness:
     def _read(self, ready: Iterable[tuple[int, int]]) -> None:
         watched, size = self._watched, self.first_read_bytes
         pieces: list[Piece] = []
-        lost: list[tuple[Reader, OSError]] = []
+        lost: list[tuple[ReadHandler, OSError]] = []
         for fd, _events in ready:
             recvmsg, reader = watched[fd]
             try:

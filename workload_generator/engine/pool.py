@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from workload_generator.engine.connection import Connection
-    from workload_generator.engine.endpoint import Origin
+from workload_generator.engine.endpoint import Origin
+from workload_generator.engine.exchange import Carrier
 
 
 class Pool:
@@ -16,7 +13,7 @@ class Pool:
         self.max_idle = max_idle or 2**63
         self.max_idle_per_host = max_idle_per_host or 2
         self.idle_timeout_ns = idle_timeout_ns
-        self.by_age: dict[Connection, int] = {}  # since when; in the order of release, so the oldest come first
+        self.by_age: dict[Carrier, int] = {}  # since when; in the order of release, so the oldest come first
         self._stacks: dict[Origin, Stack] = {}
 
     def __len__(self) -> int:
@@ -26,7 +23,7 @@ class Pool:
         """The idle connections to `origin`; the same stack each time."""
         return self._stacks.setdefault(origin, Stack(self))
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, connection: Carrier) -> None:
         """An idle connection has ended by itself."""
         if self.by_age.pop(connection, None) is not None:
             self._stacks[connection.origin].idle.remove(connection)
@@ -56,10 +53,10 @@ class Stack:
     __slots__ = ("_pool", "idle")
 
     def __init__(self, pool: Pool) -> None:
-        self.idle: list[Connection] = []
+        self.idle: list[Carrier] = []
         self._pool = pool
 
-    def take(self, now_ns: int) -> Connection | None:
+    def take(self, now_ns: int) -> Carrier | None:
         """The connection that was released last, unless it has been idle for too long, or None."""
         if not self.idle:
             return None
@@ -71,7 +68,7 @@ class Stack:
             return None
         return connection
 
-    def release(self, connection: Connection, now_ns: int) -> None:
+    def release(self, connection: Carrier, now_ns: int) -> None:
         """Keep an idle connection, or close it, or close the oldest for it, as the limits say."""
         pool = self._pool
         if len(self.idle) >= pool.max_idle_per_host:

@@ -28,7 +28,7 @@ def response_of(reader: ResponseReader) -> Response:
     return Response(reader.status, reader.bytes_read, reader.cold, instance, reader.keep_alive)
 
 
-class ResponseMemo(dict[bytes, Response]):
+class ResponseCache(dict[bytes, Response]):
     """Responses by their bytes."""
 
     def learn(self, data: bytes, response: Response) -> None:

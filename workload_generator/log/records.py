@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from enum import IntEnum, StrEnum
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 
 class Phase(IntEnum):
@@ -87,6 +87,22 @@ class Response(NamedTuple):
     cold: bool | None
     instance: str | None
     keep_alive: bool
+
+
+class Served(Protocol):
+    """A request that got its whole response: times are readings of the monotonic clock, unlike those of a `Result`.
+
+    `kernel` says whether `first_ns` is the kernel's stamp; `opening` is None on a reused connection.
+    """
+
+    arrival: Arrival
+    start_ns: int
+    first_ns: int
+    last_ns: int
+    kernel: bool
+    segments: int
+    response: Response
+    opening: Opening | None
 
 
 class Result(NamedTuple):

@@ -15,13 +15,12 @@ import orjson
 
 from workload_generator.log.format import clean
 from workload_generator.log.records import (
-    Arrival,
     Block,
     ErrorKind,
-    Opening,
     Phase,
     Response,
     Result,
+    Served,
     Shape,
     Stamp,
     shape_of,
@@ -57,23 +56,23 @@ class BlockWriter:
         """Rows since the last `take`."""
         return self._at // _ROW_BYTES
 
-    def served(
-        self, arrival: Arrival, start_ns: int, ttfb_ns: int, total_ns: int, response: Response, kernel: bool,
-        segments: int, opening: Opening | None,
-    ) -> None:  # fmt: skip
-        """Pack the result of a request that got its whole response; `kernel` says whose its first byte's stamp is."""
+    def served(self, exchange: Served, origin_ns: int) -> None:
+        """Pack the result of a request that got its whole response; the run began at `origin_ns`, monotonic."""
         at = self._at
         if at == self._size:
             self._on_full()
             at = 0
-        seq, phase, target, due_ns = arrival
+        seq, phase, target, due_ns = exchange.arrival
+        start_ns, opening, response = exchange.start_ns, exchange.opening, exchange.response
         if opening is None:
-            key = (phase, target, response, kernel, segments)
+            key = (phase, target, response, exchange.kernel, exchange.segments)
             shape = self._last_shape if key == self._last else self._reused(key)
         else:
             paid = (opening.dns_ns, opening.connect_ns, opening.tls_ns)
+            kernel, segments = exchange.kernel, exchange.segments
             shape = self._add(_shape(phase, target, response, kernel, segments, paid, False, opening.retries))
-        _pack_row(self._table, at, seq, due_ns, start_ns, ttfb_ns, total_ns, shape)
+        ttfb_ns, total_ns = exchange.first_ns - start_ns, exchange.last_ns - start_ns
+        _pack_row(self._table, at, seq, due_ns, start_ns - origin_ns, ttfb_ns, total_ns, shape)
         self._at = at + _ROW_BYTES
 
     def add(self, r: Result) -> None:

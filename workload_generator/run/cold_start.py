@@ -1,177 +1,139 @@
-"""Cold starts that are watched: waits for zero before each, and logs of each whether it was one, and its phases.
+"""Observed cold starts: waits for zero instances before a request, and logs proof and phases of each start.
 
 Rules:
-- one target at a time; the watcher is asked before the send and after the response, never in between
-- a target that does not get to zero in time is not sent to: its arrival is dropped, with the reason
-- what the watcher cannot tell is logged as unknown, and changes nothing about the requests
+- one target at a time; the watcher is asked before the request and after the response, never in between
+- a target that does not reach zero in time gets no request: its arrival is dropped, with the reason
+- what the watcher cannot observe is logged as unknown, and changes nothing about the requests
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from workload_generator.base.clock import NS_PER_MS, Anchor, format_duration, monotonic_ns, rfc3339
 from workload_generator.coldstart.proof import Watcher, Zero, is_proven, phases_json
-from workload_generator.engine.engine import Engine
-from workload_generator.engine.exchange import Exchange
-from workload_generator.experiment.model import INTERVAL, ZERO, Experiment
-from workload_generator.experiment.schedule import ColdStartRounds, cold_start_orders, cold_start_waits
+from workload_generator.engine.engine import Engine, Record
+from workload_generator.engine.exchange import Exchange, Failure
+from workload_generator.experiment.model import Experiment
+from workload_generator.experiment.schedule import (
+    ColdStartRounds,
+    cold_start_orders,
+    cold_start_rounds,
+    cold_start_waits,
+)
 from workload_generator.log import format as log_format
-from workload_generator.log.records import Arrival, ErrorKind, Opening, Phase, Response, Result, unanswered
+from workload_generator.log.records import Arrival, ErrorKind, Phase, unanswered
 from workload_generator.log.writer import Log
 from workload_generator.run.dispatcher import ColdStarts, OneByOne
 
 
-class Tap:
-    """Passes results on to the log, and keeps what a cold start has to know of the last one."""
+class ColdStartLog:
+    """Writes the lines `cold_start` and `cold_burst` of one run. `hosts` are the targets' host names, by index."""
 
-    def __init__(self, log: Log) -> None:
-        self._log = log
-        self.start_ns = 0
-        self.ttfb_ns: int | None = None
-        self.instance: str | None = None
-        self.cold: bool | None = None
-
-    def add(self, result: Result) -> None:
-        """See `engine.Record`."""
-        self.start_ns, self.ttfb_ns, self.instance = result.start_ns, result.ttfb_ns, result.instance
-        self.cold = result.cold
-        self._log.add(result)
-
-    def served(
-        self, arrival: Arrival, start_ns: int, ttfb_ns: int, total_ns: int, response: Response, kernel: bool,
-        segments: int, opening: Opening | None,
-    ) -> None:  # fmt: skip
-        """See `engine.Record`."""
-        self.start_ns, self.ttfb_ns, self.instance = start_ns, ttfb_ns, response.instance
-        self.cold = response.cold
-        self._log.served(arrival, start_ns, ttfb_ns, total_ns, response, kernel, segments, opening)
-
-
-class Notes:
-    """Logs the `cold_start` lines of one run."""
-
-    def __init__(self, log: Log, tap: Tap, watcher: Watcher, experiment: Experiment, anchor: Anchor) -> None:
-        self._log = log
-        self._tap = tap
+    def __init__(self, log: Log, watcher: Watcher, experiment: Experiment, anchor: Anchor) -> None:
         self.watcher = watcher
+        self.hosts = [urlsplit(target.url).hostname or "" for target in experiment.targets]
+        self._log = log
         self._targets = [target.url for target in experiment.targets]
         self._anchor = anchor
 
-    async def sent(self, arrival: Arrival, host: str, zero: Zero, waited_ns: int) -> None:
-        """The request has its result."""
-        tap = self._tap
-        sent_ns = self._anchor.mono_ns + tap.start_ns
-        start = await self.watcher.start_of(host, tap.instance, sent_ns) if tap.ttfb_ns is not None else None
-        proven, reason = is_proven(zero, start, sent_ns)
-        if tap.ttfb_ns is None:
-            proven, reason = None, "there was no answer"
-        first_byte_ns = None if tap.ttfb_ns is None else sent_ns + tap.ttfb_ns
-        phases = phases_json(start, sent_ns, first_byte_ns)
+    async def sent(
+        self, arrival: Arrival, exchange: Exchange, failure: Failure | None, zero: Zero, waited_ns: int
+    ) -> None:
+        """Log a request that has its result."""
+        sent_ns = exchange.start_ns
+        if failure is None:
+            first_ns: int | None = exchange.first_ns
+            instance, cold = exchange.response.instance, exchange.response.cold
+        else:
+            first_ns, cold = failure.first_ns, None
+            instance = failure.response.instance if failure.response is not None else None
+        if first_ns is None:
+            start, proven, reason = None, None, "there was no response"
+        else:
+            start = await self.watcher.start_of(self.hosts[arrival.target], instance, sent_ns)
+            proven, reason = is_proven(zero, start, sent_ns)
+        phases = phases_json(start, sent_ns, first_ns)
         self._write(arrival, zero, waited_ns, sent_ns, {
-            "instance": tap.instance, "cold": tap.cold, "proven": proven, "reason": reason, **phases,
+            "instance": instance and log_format.clean(instance), "cold": cold, "proven": proven, "reason": reason,
+            **phases,
         })  # fmt: skip
 
-    def burst(self, first: Arrival, requests: int, host: str, zero: Zero, waited_ns: int, sent_ns: int) -> None:
-        """All of them have their results; what was started for them is told from the send on, in ms."""
+    def burst(self, first: Arrival, requests: int, zero: Zero, waited_ns: int, sent_ns: int) -> None:
+        """Log a burst once all its requests have results, with the instances since the send; times are in ms."""
         instances = []
-        for life in self.watcher.lives(host, sent_ns):
+        for life in self.watcher.lives(self.hosts[first.target], sent_ns):
             points = {name: life.points.get(name) for name in ("created", "ready")}
-            known = {name: None if at is None else _ms(at.at_ns - sent_ns) for name, at in points.items()}
+            since = {name: None if at is None else _ms(at.at_ns - sent_ns) for name, at in points.items()}
             gone = None if life.gone_ns is None else _ms(life.gone_ns - sent_ns)
             error_ns = max((at.error_ns for at in points.values() if at is not None), default=0)
             instances.append(
-                {"instance": log_format.clean(life.instance), **known, "gone": gone, "error": _ms(error_ns)}
+                {"instance": log_format.clean(life.instance), **since, "gone": gone, "error": _ms(error_ns)}
             )
         instances.sort(key=lambda each: (each["created"] is None, each["created"], each["instance"]))
-        self._log.line(log_format.COLD_BURST, {
-            "seq": first.seq,
-            "requests": requests,
-            "time": rfc3339(self._anchor.wall_at(sent_ns)),
-            "target": self._targets[first.target],
-            "source": self.watcher.source,
-            "zero": zero.reached,
-            "zero_for": None if zero.since_ns is None else _ms(sent_ns - zero.since_ns),
-            "waited": _ms(waited_ns),
-            "instances": instances,
-        })  # fmt: skip
+        common = self._common(first, zero, waited_ns, sent_ns)
+        self._log.line(log_format.COLD_BURST, {"requests": requests, **common, "instances": instances})
 
     def skipped(self, arrival: Arrival, zero: Zero, waited_ns: int, reason: str) -> None:
-        """It was not sent."""
+        """Log a request that was not sent."""
         at_ns = self._anchor.mono_ns + arrival.due_ns
-        nothing: dict[str, Any] = {"instance": None, "cold": None, "proven": None, "reason": reason}
-        self._write(arrival, zero, waited_ns, at_ns, {**nothing, **phases_json(None, at_ns, None)})
+        self._write(arrival, zero, waited_ns, at_ns, {
+            "instance": None, "cold": None, "proven": None, "reason": reason, **phases_json(None, at_ns, None),
+        })  # fmt: skip
 
-    def _write(self, arrival: Arrival, zero: Zero, waited_ns: int, at_ns: int, found: dict[str, Any]) -> None:
+    def _write(self, arrival: Arrival, zero: Zero, waited_ns: int, at_ns: int, fields: dict[str, Any]) -> None:
         clock = self.watcher.clock()
-        fields = {
+        offset = None if clock is None else {"offset": clock[0], "error": clock[1]}
+        common = self._common(arrival, zero, waited_ns, at_ns)
+        self._log.line(log_format.COLD_START, {**common, **fields, "clock": offset})
+
+    def _common(self, arrival: Arrival, zero: Zero, waited_ns: int, at_ns: int) -> dict[str, Any]:
+        return {
             "seq": arrival.seq,
             "time": rfc3339(self._anchor.wall_at(at_ns)),
             "target": self._targets[arrival.target],
             "source": self.watcher.source,
             "zero": zero.reached,
-            "zero_for": None if zero.since_ns is None else round((at_ns - zero.since_ns) / NS_PER_MS, 3),
-            "waited": round(waited_ns / NS_PER_MS, 3),
-            **found,
-            "clock": None if clock is None else {"offset": clock[0], "error": clock[1]},
+            "zero_for": None if zero.since_ns is None else _ms(at_ns - zero.since_ns),
+            "waited": _ms(waited_ns),
         }
-        fields["instance"] = None if found["instance"] is None else log_format.clean(found["instance"])
-        self._log.line(log_format.COLD_START, fields)
 
 
 def _ms(ns: int) -> float:
     return round(ns / NS_PER_MS, 3)
 
 
-class WatchedRounds(ColdStarts):
-    """Cold-start rounds on the original's grid, each request's proof beside it."""
+class ObservedRounds(ColdStarts):
+    """Cold-start rounds at fixed intervals, with the proof of each request in the log."""
 
     def __init__(
-        self,
-        rounds: ColdStartRounds,
-        engine: Engine,
-        origin_ns: int,
-        first_ns: int,
-        gap_ns: int,
-        notes: Notes,
-        hosts: Sequence[str],
+        self, rounds: ColdStartRounds, engine: Engine, first_ns: int, gap_ns: int, lines: ColdStartLog
     ) -> None:
-        super().__init__(rounds, engine, origin_ns, first_ns, gap_ns)
-        self._notes = notes
-        self._hosts = hosts
+        super().__init__(rounds, engine, first_ns, gap_ns)
+        self._lines = lines
 
-    async def visit(self, arrival: Arrival) -> None:
-        """Look, send, look."""
-        host = self._hosts[arrival.target]
-        zero = await self._notes.watcher.look(host)
-        await super().visit(arrival)
-        await self._notes.sent(arrival, host, zero, 0)
+    async def visit(self, arrival: Arrival) -> tuple[Exchange, Failure | None]:
+        """Look for instances, send the request, and log the start."""
+        zero = await self._lines.watcher.look(self._lines.hosts[arrival.target])
+        exchange, failure = await super().visit(arrival)
+        await self._lines.sent(arrival, exchange, failure, zero, 0)
+        return exchange, failure
 
 
 class FromZero(OneByOne):
-    """Visits the targets in rounds, each as soon as it has been at zero for the time to settle."""
+    """Visits the targets in rounds, each as soon as it has been at zero for `coldStart.settle`."""
 
     def __init__(
-        self,
-        experiment: Experiment,
-        rounds: ColdStartRounds,
-        engine: Engine,
-        origin_ns: int,
-        first_ns: int,
-        notes: Notes,
-        record: Tap,
-        hosts: Sequence[str],
-        seed: int,
+        self, experiment: Experiment, engine: Engine, first_ns: int, lines: ColdStartLog, record: Record, seed: int
     ) -> None:
-        super().__init__(engine, origin_ns)
-        self._rounds = rounds
+        super().__init__(engine)
+        self._rounds = rounds = cold_start_rounds(experiment)
         self._end_ns = first_ns + rounds.duration_ns
         self._first_ns = first_ns
-        self._notes = notes
+        self._lines = lines
         self._record = record
-        self._hosts = hosts
         self._orders = cold_start_orders(experiment, rounds, seed)
         self._settle_ns, self._max_wait_ns = cold_start_waits(experiment)
         self._burst = experiment.cold_start.burst or 1
@@ -186,45 +148,31 @@ class FromZero(OneByOne):
                 await self._visit_from_zero(target)
 
     async def _visit_from_zero(self, target: int) -> None:
-        host, began_ns = self._hosts[target], self._now_ns()
-        zero = await self._notes.watcher.until_zero(host, self._settle_ns, self._max_wait_ns)
+        began_ns = self._now_ns()
+        zero = await self._until_zero(target, self._settle_ns)
         due_ns = self._now_ns()
         arrival, waited_ns = Arrival(self.planned, Phase.MEASURE, target, due_ns), due_ns - began_ns
-        if zero.reached and self._burst > 1:
-            await self._visit_at_once(arrival, host, zero, waited_ns)
-            return
-        if zero.reached:
-            await self.visit(arrival)
-            await self._notes.sent(arrival, host, zero, waited_ns)
-            return
-        self._plan(arrival)
-        self.dropped += 1
-        self.dropped_measured += 1
-        reason = f"not sent: no zero within {format_duration(self._max_wait_ns)} (coldStart.maxWait)"
-        reason += f", but {', '.join(zero.living)}" if zero.living else ", since nobody could look"
-        self._record.add(unanswered(arrival, due_ns, ErrorKind.DROPPED, reason))
-        self._notes.skipped(arrival, zero, waited_ns, reason)
-
-    async def _visit_at_once(self, first: Arrival, host: str, zero: Zero, waited_ns: int) -> None:
-        """Send a burst, and look on until what it started is gone again."""
-        done, left = asyncio.Event(), self._burst
-
-        def on_done(_exchange: Exchange, _error: ErrorKind | None, /) -> None:
-            nonlocal left
-            left -= 1
-            if not left:
-                done.set()
-
-        sent_ns = monotonic_ns()
-        for number in range(self._burst):
-            arrival = first._replace(seq=first.seq + number)
+        if not zero.reached:
             self._plan(arrival)
-            self._engine.start(arrival, on_done)
-        await done.wait()
-        await self._notes.watcher.until_zero(host, 0, self._max_wait_ns)
-        self._notes.burst(first, self._burst, host, zero, waited_ns, sent_ns)
+            self.dropped += 1
+            self.dropped_measured += 1
+            within = format_duration(self._max_wait_ns)
+            why = f"instances: {', '.join(zero.living)}" if zero.living else f"cannot observe instances: {zero.why}"
+            reason = f"not sent: not at zero within {within} (coldStart.maxWait); {why}"
+            self._record.add(unanswered(arrival, due_ns, ErrorKind.DROPPED, reason))
+            self._lines.skipped(arrival, zero, waited_ns, reason)
+        elif self._burst > 1:
+            await self._visit_at_once(arrival, zero, waited_ns)
+        else:
+            exchange, failure = await self.visit(arrival)
+            await self._lines.sent(arrival, exchange, failure, zero, waited_ns)
 
+    async def _visit_at_once(self, first: Arrival, zero: Zero, waited_ns: int) -> None:
+        """Send a burst, then wait until the instances that it started are gone again."""
+        sent_ns = monotonic_ns()
+        await asyncio.gather(*(self.visit(first._replace(seq=first.seq + number)) for number in range(self._burst)))
+        await self._until_zero(first.target, 0)
+        self._lines.burst(first, self._burst, zero, waited_ns, sent_ns)
 
-def wait_of(experiment: Experiment, watched: bool) -> str:
-    """`zero` or `interval`: what the experiment says, else zero where it can be seen."""
-    return experiment.cold_start.wait or (ZERO if watched else INTERVAL)
+    async def _until_zero(self, target: int, settle_ns: int) -> Zero:
+        return await self._lines.watcher.until_zero(self._lines.hosts[target], settle_ns, self._max_wait_ns)

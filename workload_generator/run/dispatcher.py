@@ -1,8 +1,8 @@
-"""Starts arrivals when they are due: the open loop, the closed loop, cold-start rounds, and pings before them.
+"""Starts arrivals when they are due: the open loop, the closed loop, cold-start rounds, and pings.
 
 Rules of the open loop:
-- deadlines are absolute; what is due is started in one go, never early, and never waits for responses
-- past `max_in_flight` an arrival is dropped: it gets its result, and the schedule goes on
+- deadlines are absolute; due arrivals are started together, never early, and never wait for responses
+- an arrival past `max_in_flight` is dropped: it gets its result, and the schedule continues
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from itertools import count
 
 from workload_generator.base.clock import monotonic_ns
 from workload_generator.engine.engine import Engine, Record
-from workload_generator.engine.exchange import Exchange
+from workload_generator.engine.exchange import Exchange, Failure
 from workload_generator.engine.timer import DeadlineTimer, Spinner
 from workload_generator.experiment.schedule import WHOLE, ColdStartRounds, Shard
 from workload_generator.log.records import Arrival, ErrorKind, Phase, make_arrival, unanswered
 
-_BURST = 512  # arrivals started before the loop may read responses again, when the generator has fallen behind
+_BURST = 512  # arrivals to start before the loop reads responses again, when the generator is behind its schedule
 _MEASURE = Phase.MEASURE
-_FAILED_PAUSE_S = 0.001  # a closed loop against a dead target must not become a storm of refused connections
+_FAILED_PAUSE_S = 0.001  # keeps a closed loop against a dead target from a storm of refused connections
 
 
 class Dispatcher:
-    """Starts arrivals until its time is over, and counts them.
+    """Starts arrivals until the end of its schedule, and counts them.
 
-    `finished` is set when nothing will be started any more.
+    `finished` is set when it will start nothing more.
     """
 
-    def __init__(self, engine: Engine, origin_ns: int) -> None:
+    def __init__(self, engine: Engine) -> None:
         self.planned = 0
         self.planned_measured = 0
         self.dropped = 0
@@ -37,14 +37,14 @@ class Dispatcher:
         self.missed_rounds = 0
         self.finished = asyncio.Event()
         self._engine = engine
-        self._origin_ns = origin_ns
+        self._origin_ns = engine.origin_ns
 
     def start(self) -> None:
-        """Begin."""
+        """Begin the schedule."""
         raise NotImplementedError
 
     def stop(self) -> None:
-        """Start nothing more; arrivals that are not due yet were never planned."""
+        """Start nothing more; arrivals that are not due yet do not count as planned."""
         raise NotImplementedError
 
     def _now_ns(self) -> int:
@@ -56,20 +56,19 @@ class Dispatcher:
 
 
 class OpenLoop(Dispatcher):
-    """Follows a schedule; due times count from `origin_ns` on the monotonic clock."""
+    """Follows a schedule; its due times count from the engine's `origin_ns`."""
 
     def __init__(
         self,
         arrivals: Iterator[Arrival],
         engine: Engine,
         record: Record,
-        origin_ns: int,
         max_in_flight: int,
         spinner: Spinner | None = None,
         *,
         precise: bool = False,
     ) -> None:
-        super().__init__(engine, origin_ns)
+        super().__init__(engine)
         self._arrivals = arrivals
         self._record = record
         self._max_in_flight = max_in_flight
@@ -119,20 +118,19 @@ class OpenLoop(Dispatcher):
 
 
 class ClosedLoop(Dispatcher):
-    """Keeps `connections` requests in flight from `first_ns` to `end_ns`; one starts when another has ended."""
+    """Keeps `connections` requests in flight from `first_ns` to `end_ns`: each starts when another has ended."""
 
     def __init__(
         self,
         targets: Iterator[int],
         engine: Engine,
-        origin_ns: int,
         first_ns: int,
         end_ns: int,
         connections: int,
         shard: Shard = WHOLE,
     ) -> None:
-        super().__init__(engine, origin_ns)
-        self._seqs = count(*shard)  # no other shard has these
+        super().__init__(engine)
+        self._seqs = count(*shard)  # of this shard alone
         self._targets = targets
         self._first_ns = first_ns
         self._end_ns = end_ns
@@ -142,7 +140,7 @@ class ClosedLoop(Dispatcher):
         self._end_timer = DeadlineTimer(engine.loop, self.stop)
 
     def start(self) -> None:
-        """Fill every connection when the time has come."""
+        """Begin on all connections at `first_ns`."""
         self._start_timer.arm(self._origin_ns + self._first_ns)
         self._end_timer.arm(self._origin_ns + self._end_ns)
 
@@ -170,15 +168,15 @@ class ClosedLoop(Dispatcher):
         else:
             self._engine.start_again(done, arrival, now_ns)
 
-    def _on_done(self, exchange: Exchange, error: ErrorKind | None) -> None:
-        if error is None:
+    def _on_done(self, exchange: Exchange, failure: Failure | None) -> None:
+        if failure is None:
             self._start_next(exchange)
         else:
             self._engine.loop.call_later(_FAILED_PAUSE_S, self._start_next)
 
 
 class OneByOne(Dispatcher):
-    """Sends requests one after the other, in a task of its own."""
+    """Sends one request after the other, in a task of its own."""
 
     _task: asyncio.Task[None] | None = None
 
@@ -200,14 +198,21 @@ class OneByOne(Dispatcher):
     def _on_end(self, task: asyncio.Task[None]) -> None:
         self.finished.set()
         if not task.cancelled():
-            task.result()  # a fault of ours is raised here, where the loop's exception handler gets it
+            task.result()  # raises a fault of ours here, for the loop's exception handler
 
-    async def visit(self, arrival: Arrival) -> None:
+    async def visit(self, arrival: Arrival) -> tuple[Exchange, Failure | None]:
         """Send one request and wait for its result."""
         self._plan(arrival)
         done = asyncio.Event()
-        self._engine.start(arrival, lambda _exchange, _error: done.set())
+        results: list[tuple[Exchange, Failure | None]] = []
+
+        def on_done(exchange: Exchange, failure: Failure | None) -> None:
+            results.append((exchange, failure))
+            done.set()
+
+        self._engine.start(arrival, on_done)
         await done.wait()
+        return results[0]
 
     async def _sleep_until(self, due_ns: int) -> None:
         due = asyncio.Event()
@@ -220,12 +225,12 @@ class OneByOne(Dispatcher):
 
 
 class Pings(OneByOne):
-    """One request to each target, in the phase `ping`; their sequence numbers are negative."""
+    """One request to each target, in the phase `ping`, with negative sequence numbers."""
 
-    def __init__(self, targets: int, engine: Engine, origin_ns: int, shard: int = 0) -> None:
-        super().__init__(engine, origin_ns)
+    def __init__(self, targets: int, engine: Engine, shard: int = 0) -> None:
+        super().__init__(engine)
         self._targets = targets
-        self._first_seq = -targets * (shard + 1)  # no other shard's pings have these
+        self._first_seq = -targets * (shard + 1)  # numbers of this shard alone
 
     async def _run(self) -> None:
         for target in range(self._targets):
@@ -233,10 +238,10 @@ class Pings(OneByOne):
 
 
 class ColdStarts(OneByOne):
-    """Visits the targets in rounds, the first at `first_ns`: `gap_ns` from one's end to the next one's start."""
+    """Visits the targets in rounds, the first at `first_ns`, with `gap_ns` from a response to the next request."""
 
-    def __init__(self, rounds: ColdStartRounds, engine: Engine, origin_ns: int, first_ns: int, gap_ns: int) -> None:
-        super().__init__(engine, origin_ns)
+    def __init__(self, rounds: ColdStartRounds, engine: Engine, first_ns: int, gap_ns: int) -> None:
+        super().__init__(engine)
         self._rounds = rounds
         self._first_ns = first_ns
         self._gap_ns = gap_ns

@@ -21,7 +21,6 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from workload_generator.base.clock import NS_PER_MS, NS_PER_S, Anchor, format_duration, monotonic_ns, rfc3339
 from workload_generator.base.errors import BenchError, GeneratorFault, LogError
@@ -32,13 +31,14 @@ from workload_generator.engine.endpoint import Endpoint
 from workload_generator.engine.engine import Engine
 from workload_generator.engine.pool import Pool
 from workload_generator.engine.timestamps import ReceiveClock
-from workload_generator.experiment.model import INTERVAL
+from workload_generator.experiment.model import INTERVAL, ZERO
 from workload_generator.experiment.schedule import TargetPicker, cold_start_rounds
 from workload_generator.experiment.thresholds import judge_thresholds
 from workload_generator.log.progress import relay_of
 from workload_generator.log.records import Phase
 from workload_generator.log.writer import Log, open_log_file
-from workload_generator.run import cold_start, machine_limits
+from workload_generator.run import machine_limits
+from workload_generator.run.cold_start import ColdStartLog, FromZero, ObservedRounds
 from workload_generator.run.dispatcher import ClosedLoop, ColdStarts, Dispatcher, OpenLoop, Pings
 from workload_generator.run.machine import Monitor, ask_for_short_slices
 from workload_generator.run.plan import Plan
@@ -156,9 +156,8 @@ class Run:
             if fault is not None:
                 await self._watcher.close()
                 self._watcher = None
-        wait = cold_start.wait_of(self._experiment, self._watcher is not None)
-        if self._watcher is None:
-            wait = INTERVAL  # whatever it says: zero cannot be seen
+        observed = self._watcher is not None
+        wait = (self._experiment.cold_start.wait or ZERO) if observed else INTERVAL
         self.unknown = fault
         return {"source": source, "wait": wait, "unknown": fault}
 
@@ -169,9 +168,7 @@ class Run:
             plan.share(rate.max_idle_conns), plan.share(rate.max_idle_conns_per_host), rate.idle_conn_timeout_ns
         )
         clock = ReceiveClock()
-        self._tap = cold_start.Tap(log)
-        record = log if self._watcher is None else self._tap
-        engine = self._engine = Engine(self._loop, self._endpoints, pool, rate.timeout_ns, origin_ns, record, clock)
+        engine = self._engine = Engine(self._loop, self._endpoints, pool, rate.timeout_ns, origin_ns, log, clock)
         self._monitor = Monitor(self._loop, clock)
         self._beats = self._loop.call_later(_HEARTBEAT_S, self._beat)
         ask_for_short_slices()  # from here on: the recorder, which has been started, is not to have them
@@ -180,7 +177,7 @@ class Run:
         before, before_ns = resource.getrusage(resource.RUSAGE_SELF), monotonic_ns()
         try:
             if plan.ping:
-                self._pings = Pings(len(self._endpoints), engine, origin_ns, plan.shard[0])
+                self._pings = Pings(len(self._endpoints), engine, plan.shard[0])
                 await self._dispatch(self._pings)
             if rate.preconnect:
                 await engine.preconnect(plan.share(rate.preconnect))
@@ -220,28 +217,20 @@ class Run:
         self._dispatching = None
 
     def _make_dispatcher(self, engine: Engine) -> Dispatcher:
-        experiment, plan, origin_ns, first_ns = self._experiment, self._plan, self._anchor.mono_ns, self._first_ns
+        experiment, plan, first_ns = self._experiment, self._plan, self._first_ns
         if self._schedule is not None:
             arrivals = self._schedule.arrivals(later_ns=first_ns)
-            return OpenLoop(
-                arrivals, engine, self._log, origin_ns, self._max_in_flight, self._monitor, precise=plan.precise
-            )
-        if plan.mode == "cold-start":
-            return self._cold_starts(engine)
-        targets = TargetPicker(experiment, plan.seed).indexes()
-        return ClosedLoop(targets, engine, origin_ns, first_ns, first_ns + self._end_ns, plan.connections, plan.shard)
-
-    def _cold_starts(self, engine: Engine) -> Dispatcher:
-        experiment, origin_ns, first_ns = self._experiment, self._anchor.mono_ns, self._first_ns
-        rounds, gap_ns = cold_start_rounds(experiment, self._plan.shard), experiment.cold_start.gap_ns
+            return OpenLoop(arrivals, engine, self._log, self._max_in_flight, self._monitor, precise=plan.precise)
+        if plan.mode == "closed":
+            targets = TargetPicker(experiment, plan.seed).indexes()
+            return ClosedLoop(targets, engine, first_ns, first_ns + self._end_ns, plan.connections, plan.shard)
+        rounds, gap_ns = cold_start_rounds(experiment, plan.shard), experiment.cold_start.gap_ns
         if self._watcher is None:
-            return ColdStarts(rounds, engine, origin_ns, first_ns, gap_ns)
-        hosts = [urlsplit(target.url).hostname or "" for target in experiment.targets]
-        notes = cold_start.Notes(self._log, self._tap, self._watcher, experiment, self._anchor)
-        if cold_start.wait_of(experiment, watched=True) == INTERVAL:
-            return cold_start.WatchedRounds(rounds, engine, origin_ns, first_ns, gap_ns, notes, hosts)
-        seed = self._plan.seed
-        return cold_start.FromZero(experiment, rounds, engine, origin_ns, first_ns, notes, self._tap, hosts, seed)
+            return ColdStarts(rounds, engine, first_ns, gap_ns)
+        lines = ColdStartLog(self._log, self._watcher, experiment, self._anchor)
+        if experiment.cold_start.wait == INTERVAL:
+            return ObservedRounds(rounds, engine, first_ns, gap_ns, lines)
+        return FromZero(experiment, engine, first_ns, lines, self._log, plan.seed)
 
     # What happens meanwhile
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.emulator.platforms import CALMLY, FUNCTION, SOON, Answer, local, until
+from workload_generator.base.backoff import Backoff
 from workload_generator.emulator import fleet
 
 NAME = f"{FUNCTION}-0"
@@ -139,7 +140,8 @@ async def test_the_platform_has_room_for_so_many(tmp_path: Path) -> None:
 
 
 async def test_a_function_that_cannot_start_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fleet, "BACKOFF_S", (0.1, 0.1))
+    monkeypatch.setattr(fleet, "BACKOFF", Backoff(0.1, 0.1))
+    monkeypatch.setattr(fleet, "MOST_RETRIES", 2)
     async with local(tmp_path, {NAME: {"env": {"CRASH": "1"}}}) as platform:
         answers = await asyncio.gather(*(platform.ask() for _ in range(5)))
         assert statuses(answers) == {504: 5}

@@ -12,6 +12,7 @@ from workload_generator.emulator.settings import (
     Faults,
     PlatformConfig,
     Settings,
+    TriggerSettings,
     function_of,
     load_config,
     read_fault_request,
@@ -146,6 +147,15 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 def test_percentages_as_knative_takes_them(tmp_path: Path, value: str) -> None:
     config = load(tmp_path, f"defaults: {{container-concurrency-target-percentage: {value}}}")
     assert config.defaults.container_concurrency_target_percentage == 70
+
+
+@pytest.mark.parametrize(
+    ("policy", "delays"), [("exponential", [0.2, 0.4, 0.8, 1.6]), ("linear", [0.2, 0.4, 0.6, 0.8])]
+)
+def test_delays_between_deliveries_grow_by_the_policy_to_30_s(policy: str, delays: list[float]) -> None:
+    trigger = TriggerSettings(subscriber="http://a", backoff_policy=policy)
+    assert [trigger.retry_delay_s(retry) for retry in range(4)] == pytest.approx(delays)
+    assert trigger.retry_delay_s(1000) == 30
 
 
 def test_resolved_settings_load_as_the_same(tmp_path: Path) -> None:

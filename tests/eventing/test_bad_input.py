@@ -110,7 +110,8 @@ async def raw(port: int, *pieces: bytes) -> bytes:
 
 async def test_the_receiver_refuses_with_a_reason_and_stays_up(services: Services) -> None:
     logger = await services.logger()
-    receiver = await services.receiver(logger.url, "--body-timeout=0.3")
+    receiver = await services.receiver(logger.url)
+    impatient = await services.receiver(logger.url, "--body-timeout=0.3")
     host = b"POST / HTTP/1.1\r\nHost: x\r\n" + b"".join(f"{k}: {v}\r\n".encode() for k, v in binary())
     async with aiohttp.ClientSession() as session:
         for name, (given_headers, body, status, reason) in BAD.items():
@@ -137,7 +138,7 @@ async def test_the_receiver_refuses_with_a_reason_and_stays_up(services: Service
                 assert response.status == 413
         except aiohttp.ClientError:
             pass  # it was refused while we were still sending
-        assert b" 408 " in await raw(receiver.port, host + b"Content-Length: 10\r\n\r\n12345")
+        assert b" 408 " in await raw(impatient.port, host + b"Content-Length: 10\r\n\r\n12345")
         assert b" 400 " in await raw(receiver.port, b"POST / HTTP/1.1\r\nce-id: \xff\xfe\r\n" + host[17:] + b"\r\n")
         assert b" 400 " in await raw(receiver.port, host + b"CE-id: e-2\r\n\r\n")
         assert b" 400 " in await raw(receiver.port, b"rubbish\r\n\r\n")

@@ -32,7 +32,6 @@ MOST_IDS = 100_000
 """How many ids of each kind are listed; what is beyond is only counted."""
 
 _REPEATED = frozenset({404, 408, 409, 429})
-_LONGEST_PAUSE_S = 30.0
 _TIMEOUT_S = 30.0
 
 Kept = tuple[str, dict[str, str], bytes]
@@ -116,10 +115,9 @@ class Trigger:
     async def _send_until_taken(self, kept: Kept) -> int | None:
         """None when it was taken, else the last status (0: no answer)."""
         settings = self.settings
-        for tries in range(settings.retry + 1):
-            if tries:
-                factor = 2 ** (tries - 1) if settings.backoff_policy == "exponential" else tries
-                await asyncio.sleep(min(settings.backoff_delay_ns / NS_PER_S * factor, _LONGEST_PAUSE_S))
+        for retry in range(-1, settings.retry):
+            if retry >= 0:
+                await asyncio.sleep(settings.retry_delay_s(retry))
             self._counts["attempts"] += 1
             status = await self._send(settings.subscriber, kept)
             if 200 <= status < 300:

@@ -3,7 +3,7 @@
 Rules:
 - there are as many as `scale_to` was last told, as far as starts succeed and the platform has room
 - a start that fails, or an instance that ends before its first answer, counts; the next start waits longer each time
-  (`BACKOFF_S`), and after the last there is none: the service has failed
+  (`BACKOFF`), and after `MOST_RETRIES` there is none: the service has failed
 - an instance that is to go gets no more requests, answers those it has, and then ends
 """
 
@@ -15,14 +15,18 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from workload_generator.base.backoff import Backoff
 from workload_generator.base.clock import NS_PER_S, monotonic_ns
 from workload_generator.emulator.instance import HOST, Instance, State
 from workload_generator.emulator.journal import Journal
 from workload_generator.emulator.settings import Settings
 from workload_generator.functions.catalog import Function
 
-BACKOFF_S = (1.0, 2.0, 4.0, 8.0, 16.0)
-"""How long after each failed start in a row the next is tried. One more failure, and the service has failed."""
+MOST_RETRIES = 5
+"""How many failed starts in a row are retried. One more failure, and the service has failed."""
+
+BACKOFF = Backoff(1.0, 16.0)
+"""The delay after each failed start in a row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,7 @@ class Fleet:
     @property
     def failed(self) -> bool:
         """Whether it is given up: it never became ready, however often it was started."""
-        return self.failures > len(BACKOFF_S)
+        return self.failures > MOST_RETRIES
 
     @property
     def why_not(self) -> str:
@@ -177,7 +181,7 @@ class Fleet:
         if self.failed:
             self._journal.add("failed", self._service, message=reason)
         else:
-            self._retry_ns = monotonic_ns() + round(BACKOFF_S[self.failures - 1] * NS_PER_S)
+            self._retry_ns = monotonic_ns() + round(BACKOFF.delay_s(self.failures - 1) * NS_PER_S)
 
     def _withdraw(self, instance: Instance) -> None:
         if instance in self.ready:

@@ -18,6 +18,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from workload_generator.base.backoff import Backoff
 from workload_generator.base.clock import NS_PER_MS, NS_PER_S, format_duration
 from workload_generator.base.errors import ExperimentError, Problem
 from workload_generator.experiment.fields import Found, Place, Section, key, named, read, scalar, section
@@ -41,6 +42,7 @@ _HIGHEST_STATUS = 599
 _HIGHEST_PERCENTAGE = 1000
 _MOST_PARALLEL = 1000
 _MOST_RETRIES = 100
+_LONGEST_RETRY_DELAY_S = 30.0
 _SHORTEST_INTERVAL_NS = 10 * NS_PER_MS
 
 
@@ -248,6 +250,13 @@ class TriggerSettings(_Settings):
     backoff_policy: str = key(scalar(_policy), "exponential")
     dead_letter_sink: str | None = key(_URL, None)
     faults: EventFaults = key(section(EventFaults), EventFaults())
+
+    def retry_delay_s(self, retry: int) -> float:
+        """How long to wait before retry number `retry`, from 0."""
+        first_s = self.backoff_delay_ns / NS_PER_S
+        if self.backoff_policy == "linear":
+            return min(first_s * (retry + 1), _LONGEST_RETRY_DELAY_S)
+        return Backoff(first_s, _LONGEST_RETRY_DELAY_S).delay_s(retry)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,6 +23,7 @@ from typing import Any, TypeGuard
 
 import aiohttp
 
+from workload_generator.base.backoff import Backoff
 from workload_generator.eventing.counters import Column, LeftBehind, counters_path, left_behind
 from workload_generator.eventing.http_service import Refused
 from workload_generator.eventing.receipts import Batch, Receipt, Report, decode_batch, encode_batch
@@ -32,6 +33,7 @@ _MOST_IN_BATCH = 2000
 _MOST_WAITING = 20_000
 _REQUEST_S = 5.0
 _PATIENCE_S = 3.0  # how long a batch is tried again while there is no spool
+_BACKOFF = Backoff(0.1, 0.5, jitter=0.5)
 _PAUSE_S = 0.2
 _REPORT_S = 1.0
 
@@ -151,6 +153,7 @@ class Outbox:
     async def _make_safe(self, receipts: list[Receipt]) -> str | None:
         """Why it could not be done; None when it was."""
         attempt = 1
+        delays = _BACKOFF.delays()
         give_up = time.monotonic() + _PATIENCE_S
         while self._url is not None and not (self._down and self._own is not None):
             try:
@@ -161,7 +164,7 @@ class Outbox:
                 if self._own is None and (time.monotonic() > give_up or self._stopping):
                     return f"the receipt could not be written: {error}"
                 if self._own is None:
-                    await asyncio.sleep(_PAUSE_S)
+                    await asyncio.sleep(next(delays))
             attempt += 1
         assert self._own is not None, "neither logger nor spool"
         try:

@@ -17,11 +17,12 @@ from typing import Any, NamedTuple
 import aiohttp
 
 from workload_generator import __version__
+from workload_generator.base.backoff import Backoff
 from workload_generator.kube.credentials import Access, Credentials
 from workload_generator.kube.errors import ApiError, Busy, Unauthorized, Unreachable, error_of
 from workload_generator.kube.proxies import proxy_for
 
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
+_BACKOFF = Backoff(0.1, 5.0)
 _CONNECT_S = 10.0
 _REFUSED_UNDONE = (429, 503)
 
@@ -66,7 +67,7 @@ class Connection:
     ) -> bytes:
         """The body of the answer. Raises ApiError."""
         until = time.monotonic() + self._patience_s
-        pause_s = _FIRST_PAUSE_S
+        delays = _BACKOFF.delays()
         while True:
             try:
                 timeout = aiohttp.ClientTimeout(total=self._timeout_s, sock_connect=_CONNECT_S)
@@ -76,11 +77,10 @@ class Connection:
                 undone = error.status in _REFUSED_UNDONE and error.retry_after_s is not None
                 if not undone and method != "GET":
                     raise
-                wait_s = pause_s if error.retry_after_s is None else error.retry_after_s
+                wait_s = next(delays) if error.retry_after_s is None else error.retry_after_s
                 if time.monotonic() + wait_s > until:
                     raise
             await asyncio.sleep(wait_s)
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     async def dated(self, path: str, params: Params) -> Dated:
         """One GET that is not retried, with the server's date. Raises ApiError."""

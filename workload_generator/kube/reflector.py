@@ -12,19 +12,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal
 
+from workload_generator.base.backoff import Backoff
 from workload_generator.kube.client import Kube
 from workload_generator.kube.errors import ApiAbsent, ApiError, Expired, Forbidden, Invalid, Unauthorized, WaitTimeout
 from workload_generator.kube.resources import Object, Resource, name_of, namespace_of
 
 Key = tuple[str, str]  # namespace ("" when there is none) and name
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 10.0
+_BACKOFF = Backoff(0.1, 10.0, jitter=0.5)  # many clients may have lost the same server
 _HOPELESS = (Forbidden, ApiAbsent, Invalid, Unauthorized)
 
 
@@ -112,9 +112,10 @@ class Reflector:
                 await self._moved.wait()
 
     async def _follow(self) -> None:
-        pause_s = _FIRST_PAUSE_S
+        delays = _BACKOFF.delays()
         listed = True
         while True:
+            least_s = 0.0
             try:
                 if not listed:
                     await self._list()
@@ -122,7 +123,7 @@ class Reflector:
                 began = time.monotonic()
                 await self._watch()
                 if time.monotonic() - began > 1:  # a server that ends watches at once is not asked in a tight loop
-                    pause_s = _FIRST_PAUSE_S
+                    delays = _BACKOFF.delays()
                     continue
             except Expired:
                 listed = False
@@ -131,12 +132,11 @@ class Reflector:
                 return
             except ApiError as error:
                 self.breaks += 1
-                pause_s = max(pause_s, min(error.retry_after_s or 0, _LONGEST_PAUSE_S))
+                least_s = min(error.retry_after_s or 0, _BACKOFF.cap_s)
             except Exception as error:  # our own fault: whoever waits has to learn of it, not to wait for ever
                 await self._fail(ApiError(f"following {self._resource}: {type(error).__name__}: {error}"))
                 raise
-            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # many of us may have lost the same server
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            await asyncio.sleep(max(next(delays), least_s))
 
     async def _list(self) -> None:
         fresh: dict[Key, Object] = {}

@@ -22,6 +22,7 @@ from typing import Any
 
 import orjson
 
+from workload_generator.base.backoff import Backoff
 from workload_generator.base.errors import BenchError, UsageError
 from workload_generator.base.subprocesses import die_with_parent
 from workload_generator.cluster.kubectl import MISSING, Kubectl
@@ -32,7 +33,7 @@ Json = dict[str, Any]
 SILENCE_S = 60.0
 PATIENCE_S = 180.0
 
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
+_BACKOFF = Backoff(0.1, 5.0)
 _GRACE_S = 5.0
 _LONGEST_LINE = 1 << 24
 _TAIL = 20  # lines of what kubectl said last
@@ -274,11 +275,10 @@ class Patience:
     def renew(self) -> None:
         """There was one."""
         self._since = time.monotonic()
-        self._pause_s = _FIRST_PAUSE_S
+        self._delays = _BACKOFF.delays()
 
     async def pause(self, what: str, cut: BenchError) -> None:
         """Wait a little before the next try, longer each time. Raises BenchError when it is enough."""
         if time.monotonic() - self._since > self._patience_s:
             raise BenchError(f"{what}: no session holds, for {self._patience_s:g} s: {cut}") from None
-        await asyncio.sleep(self._pause_s)
-        self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+        await asyncio.sleep(next(self._delays))

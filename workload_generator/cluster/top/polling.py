@@ -9,10 +9,10 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from workload_generator.base.backoff import Backoff
 from workload_generator.base.errors import BenchError, UsageError
 from workload_generator.base.usage_tables import Gap
 from workload_generator.kube.errors import ApiError
@@ -25,8 +25,8 @@ NOT_NOW = (ApiError, UsageError)
 
 
 @dataclass(slots=True)
-class Backoff:
-    """When one thing may be asked again."""
+class NextRequest:
+    """When a source that failed may be asked again."""
 
     failures: int = 0
     until_s: float = 0.0
@@ -35,8 +35,10 @@ class Backoff:
     def fail(self, now_s: float, period_s: float, error: BenchError) -> None:
         """It was refused, or did not answer."""
         self.failures += 1
-        pause_s = min(period_s * 2 ** min(self.failures - 1, 16) * random.uniform(0.5, 1.0), LONGEST_PAUSE_S)
-        self.until_s = now_s + max(pause_s if self.failures > 1 else 0.0, retry_after_s(error))
+        self.until_s = now_s + retry_after_s(error)
+        if self.failures > 1:  # the first retry is at the next tick
+            delay_s = Backoff(2 * period_s, LONGEST_PAUSE_S, jitter=0.5).delay_s(self.failures - 2)
+            self.until_s = max(self.until_s, now_s + delay_s)
         self.reason = reason_of(error)
 
     def succeed(self) -> None:
@@ -58,7 +60,7 @@ class Poller:
     poll: Callable[[], Awaitable[None]]
     missed: Callable[[Gap], None]
     now: Callable[[], str]
-    backoff: Backoff = field(default_factory=Backoff)
+    backoff: NextRequest = field(default_factory=NextRequest)
     late_s: float = 0.0
     """How late the last tick began."""
     took_s: float = 0.0

@@ -21,7 +21,7 @@ from workload_generator.base.errors import BenchError
 from workload_generator.base.usage_tables import KUBELET, METRICS, WATCH, Gap, Row
 from workload_generator.cluster.top import usage
 from workload_generator.cluster.top.following import Around, Watch, now
-from workload_generator.cluster.top.polling import NOT_NOW, Backoff, Poller
+from workload_generator.cluster.top.polling import NOT_NOW, NextRequest, Poller
 from workload_generator.cluster.top.storage import Storage
 from workload_generator.cluster.top.usage import Reading, Seen
 from workload_generator.kube.client import Kube
@@ -85,7 +85,7 @@ class Top:
     around: Around = field(init=False)
     _pending: list[Row] = field(default_factory=list)
     _said: set[str] = field(default_factory=set)
-    _kubelets: dict[str, Backoff] = field(default_factory=dict)
+    _kubelets: dict[str, NextRequest] = field(default_factory=dict)
     _writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "storage"))
 
     def __post_init__(self) -> None:
@@ -205,7 +205,7 @@ class Top:
     async def _poll_kubelet(self, node: str) -> None:
         """One node's; a failure of one is no failure of the tick."""
         clock = asyncio.get_running_loop().time
-        backoff = self._kubelets.setdefault(node, Backoff())
+        backoff = self._kubelets.setdefault(node, NextRequest())
         if backoff.wait_s(clock()) > 0:
             self._missed(Gap(now(), KUBELET, f"node {node}", 1, f"not asked, after: {backoff.reason}"))
             return

@@ -13,7 +13,7 @@ import pytest
 
 HEAVY = {
     "aiohttp", "asyncio", "cloudevents", "email", "hdrh", "http.client", "httptools", "importlib.metadata", "jinja2",
-    "kr8s", "numpy", "orjson", "prometheus_client", "pygments", "rich", "scipy", "sqlite3", "ssl", "structlog",
+    "numpy", "orjson", "prometheus_client", "pygments", "rich", "scipy", "sqlite3", "ssl", "structlog",
     "uvicorn", "uvloop", "vl_convert", "yaml",
 }  # fmt: skip
 CHECKS = {"httptools", "orjson", "yaml"}

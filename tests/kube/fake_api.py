@@ -69,6 +69,8 @@ class FakeApi:
         self.tokens = {TOKEN}
         self.forbidden: set[tuple[str, str]] = set()
         self.requests: list[str] = []
+        self.headers: list[tuple[str, str]] = []
+        """Of the last request."""
         self.faults: list[Fault] = []
         self.admit: Callable[[Object], None] = lambda _obj: None
         """Called with each object before it is stored; may change it, or raise ValueError, which refuses it (403)."""
@@ -229,6 +231,7 @@ class FakeApi:
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         line = f"{request.method} {request.path}"
         self.requests.append(f"{line}?{request.query_string}" if request.query_string else line)
+        self.headers = list(request.headers.items())
         token = request.headers.get("Authorization", "").removeprefix("Bearer ")
         if token not in self.tokens:
             return _refusal(401, "Unauthorized", "Unauthorized")

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from tests.kube.fake_api import TOKEN, FakeApi
-from workload_generator.base.errors import UsageError
+from tests.kube.fake_api import FakeApi
 from workload_generator.kube import credentials, errors
 from workload_generator.kube.client import Kube
 from workload_generator.kube.reflector import delete_and_wait
@@ -171,100 +168,6 @@ async def test_ready_is_of_the_present_generation(kube: Kube) -> None:
     ready = {"conditions": [{"type": "Ready", "status": "True"}], "observedGeneration": 1}
     assert is_ready({"metadata": {"generation": 1}, "status": ready})
     assert not is_ready({"metadata": {"generation": 2}, "status": ready})
-
-
-async def test_an_expired_token_is_read_again_for_all_at_once(api: FakeApi, tmp_path: Path) -> None:
-    path = api.write_kubeconfig(tmp_path / "config", token="old")
-    async with await Kube.connect(path) as kube:
-        api.write_kubeconfig(path)
-        await asyncio.gather(*(kube.list(PODS) for _ in range(5)))
-        assert kube.access.token == TOKEN
-        api.tokens.clear()
-        with pytest.raises(errors.Unauthorized):
-            await kube.list(PODS)
-
-
-async def test_a_plugin_is_asked_again(api: FakeApi, tmp_path: Path) -> None:
-    token = tmp_path / "token"
-    token.write_text("old")
-    script = (
-        "import json,pathlib;print(json.dumps({'apiVersion':'client.authentication.k8s.io/v1','kind':'ExecCredential',"
-        f"'status':{{'token':pathlib.Path({str(token)!r}).read_text()}}}}))"
-    )
-    path = api.write_kubeconfig(tmp_path / "config")
-    config = yaml.safe_load(path.read_text())
-    plugin = {"apiVersion": "client.authentication.k8s.io/v1", "command": sys.executable, "args": ["-c", script]}
-    config["users"][0]["user"] = {"exec": plugin}
-    path.write_text(yaml.safe_dump(config))
-    async with await Kube.connect(path) as kube:
-        token.write_text(TOKEN)
-        assert (await kube.list(PODS)).items == []
-
-
-async def test_a_token_file_is_read(api: FakeApi, tmp_path: Path) -> None:
-    (tmp_path / "token").write_text(f"{TOKEN}\n")
-    path = api.write_kubeconfig(tmp_path / "config")
-    config = yaml.safe_load(path.read_text())
-    config["users"][0]["user"] = {"tokenFile": str(tmp_path / "token")}
-    path.write_text(yaml.safe_dump(config))
-    async with await Kube.connect(path) as kube:
-        assert (await kube.list(PODS)).items == []
-
-
-async def test_nothing_of_a_kubeconfig_is_left_in_the_temporary_folder(
-    api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import base64
-    import tempfile
-
-    import trustme
-
-    authority = trustme.CA()
-    leaf = authority.issue_cert("client")
-    path = api.write_kubeconfig(tmp_path / "config")
-    config = yaml.safe_load(path.read_text())
-    encode = lambda data: base64.b64encode(data).decode()  # noqa: E731
-    config["clusters"][0]["cluster"]["certificate-authority-data"] = encode(authority.cert_pem.bytes())
-    config["users"][0]["user"] = {
-        "client-certificate-data": encode(leaf.cert_chain_pems[0].bytes()),
-        "client-key-data": encode(leaf.private_key_pem.bytes()),
-    }
-    path.write_text(yaml.safe_dump(config))
-    folder = tmp_path / "tmp"
-    folder.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    async with await Kube.connect(path):
-        assert list(folder.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("text", "context", "message"),
-    [
-        ("{", None, "kubeconfig"),
-        ("apiVersion: v1\nkind: Config\ncontexts: []\n", None, "kubeconfig"),
-        (None, "other", "other"),
-    ],
-)
-async def test_a_broken_kubeconfig_is_named(
-    api: FakeApi, tmp_path: Path, text: str | None, context: str | None, message: str
-) -> None:
-    path = api.write_kubeconfig(tmp_path / "kubeconfig")
-    if text is not None:
-        path.write_text(text)
-    with pytest.raises(UsageError, match=message):
-        await Kube.connect(path, context)
-
-
-async def test_no_cluster_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("KUBECONFIG", raising=False)
-    with pytest.raises(UsageError, match="no cluster"):
-        await Kube.connect()
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
-    with pytest.raises(UsageError, match="no such file"):
-        await Kube.connect()
-    with pytest.raises(UsageError, match="no such kubeconfig"):
-        await Kube.connect(tmp_path / "none")
 
 
 async def test_a_server_that_is_not_there_is_said(tmp_path: Path) -> None:

@@ -116,9 +116,11 @@ class Connection:
         renewed = False
         while True:
             access = self._access
-            headers = {"Content-Type": content_type} if body is not None else {}
+            headers = list(access.impersonate)
+            if body is not None:
+                headers.append(("Content-Type", content_type))
             if access.token:
-                headers["Authorization"] = f"Bearer {access.token}"
+                headers.append(("Authorization", f"Bearer {access.token}"))
             secure: dict[str, Any] = {}
             if access.server.startswith("https:"):
                 secure = {"ssl": access.tls, "server_hostname": access.server_name}
@@ -163,5 +165,5 @@ def _way(access: Access) -> str:
 
 
 def _with_proxy(access: Access) -> Access:
-    """With the environment's proxy, unless the kubeconfig names one. Raises UsageError."""
-    return replace(access, proxy=access.proxy or proxy_for(access.server))
+    """The access with its proxy: the kubeconfig's or the environment's. Raises UsageError."""
+    return replace(access, proxy=proxy_for(access.server, proxy_url=access.proxy))

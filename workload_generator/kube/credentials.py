@@ -1,33 +1,32 @@
-"""Where the cluster is, and what opens it.
-
-On the operator's machine kr8s reads kubeconfig files and runs credential plugins; it is imported only there. In a pod
-the service account's folder says everything, and nothing but the base install is needed.
-"""
+"""The cluster's address and the credentials for it: from kubeconfig files, or in a pod from its service account."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
+import math
 import os
 import ssl
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Any, Protocol
+from urllib.parse import quote
 
 from workload_generator.base.errors import UsageError
-
-if TYPE_CHECKING:
-    from kr8s._auth import KubeAuth
+from workload_generator.kube.exec_plugin import ExecCredential, run_plugin
+from workload_generator.kube.kubeconfig import read_context, read_data
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-_REREAD_S = 60.0  # as client-go: the kubelet replaces a pod's token long before it expires
+_REREAD_S = 60.0  # of a token's file, as client-go: a pod's token is replaced long before it expires
+_TLS_KEYS = ("certificate-authority", "certificate-authority-data", "insecure-skip-tls-verify")
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """One cluster as one user sees it. `tls` is True for the system's CAs; `server` has no slash at its end."""
+    """One cluster as one user reaches it.
+
+    `server` has no slash at its end; `tls` is True for the system's CAs; `impersonate` is headers.
+    """
 
     server: str
     token: str | None
@@ -36,13 +35,14 @@ class Access:
     context: str
     server_name: str | None = None
     proxy: str | None = None
+    impersonate: tuple[tuple[str, str], ...] = ()
 
 
 class Credentials(Protocol):
-    """Something that gives the present Access. It may be asked again at any time."""
+    """A source of Access, which may be loaded again at any time."""
 
     async def load(self) -> Access:
-        """Read, or have made, credentials. Raises UsageError."""
+        """Read the credentials, or have a plugin make them. Raises UsageError."""
         ...
 
     def is_stale(self) -> bool:
@@ -51,25 +51,25 @@ class Credentials(Protocol):
 
 
 def find_credentials(kubeconfig: Path | None = None, context: str | None = None) -> Credentials:
-    """As kubectl finds them: the given file, $KUBECONFIG, ~/.kube/config, and last the pod's own. UsageError."""
+    """The first of: the given file, $KUBECONFIG, ~/.kube/config, the pod's service account. Raises UsageError."""
     if kubeconfig is not None:
         if not kubeconfig.is_file():
             raise UsageError(f"{kubeconfig}: no such kubeconfig file")
-        return KubeconfigCredentials(str(kubeconfig), context)
+        return KubeconfigCredentials([kubeconfig], context)
     named = os.environ.get("KUBECONFIG", "")
-    places = [Path(place).expanduser() for place in named.split(":") if place] or [Path("~/.kube/config").expanduser()]
-    existing = [str(place) for place in places if place.is_file()]
+    paths = [Path(path).expanduser() for path in dict.fromkeys(named.split(":")) if path]
+    existing = [path for path in paths or [Path("~/.kube/config").expanduser()] if path.is_file()]
     if existing:
-        return KubeconfigCredentials(":".join(existing), context)
+        return KubeconfigCredentials(existing, context)
     if named:
         raise UsageError(f"KUBECONFIG={named}: no such file")
     if context is None and PodCredentials.exist():
         return PodCredentials()
-    raise UsageError("no cluster: there is neither --kubeconfig, nor $KUBECONFIG, nor ~/.kube/config")
+    raise UsageError("no cluster: use --kubeconfig, set KUBECONFIG, or create ~/.kube/config")
 
 
 class PodCredentials:
-    """The service account of the pod that this runs in."""
+    """The service account of the pod in which this process runs."""
 
     def __init__(self, folder: Path = SERVICE_ACCOUNT) -> None:
         self._folder = folder
@@ -78,21 +78,21 @@ class PodCredentials:
 
     @staticmethod
     def exist(folder: Path = SERVICE_ACCOUNT) -> bool:
-        """Whether this process runs in a pod with a token."""
+        """Whether this process runs in a pod that has a token."""
         return "KUBERNETES_SERVICE_HOST" in os.environ and (folder / "token").is_file()
 
     async def load(self) -> Access:
-        """Read the token as it is now. Raises UsageError."""
+        """Read the token again. Raises UsageError."""
         try:
             host = os.environ["KUBERNETES_SERVICE_HOST"]
             port = os.environ.get("KUBERNETES_SERVICE_PORT", "443")
             token = (self._folder / "token").read_text().strip()
             authority = (self._folder / "ca.crt").read_bytes()
             if self._tls is None or self._tls[0] != authority:
-                self._tls = (authority, ssl.create_default_context(cadata=authority.decode()))
+                self._tls = (authority, _tls_context(authority))
         except KeyError:
             raise UsageError("not in a pod: KUBERNETES_SERVICE_HOST is not set") from None
-        except (OSError, UnicodeDecodeError, ssl.SSLError) as error:
+        except (OSError, ValueError) as error:  # SSLError is an OSError, UnicodeDecodeError a ValueError
             raise UsageError(f"{self._folder}: the service account cannot be read: {error}") from None
         namespace = self._folder / "namespace"
         self._read_at = time.monotonic()
@@ -105,77 +105,110 @@ class PodCredentials:
         )
 
     def is_stale(self) -> bool:
-        """Whether the kubelet may have put another token there meanwhile."""
+        """Whether the kubelet may have replaced the token."""
         return time.monotonic() - self._read_at > _REREAD_S
 
 
 class KubeconfigCredentials:
-    """A context of one or more kubeconfig files (`paths`, with colons between)."""
+    """A context of one or more kubeconfig files."""
 
-    def __init__(self, paths: str, context: str | None = None) -> None:
+    def __init__(self, paths: Sequence[Path], context: str | None = None) -> None:
         self._paths = paths
         self._context = context
-        self._lock = asyncio.Lock()
+        self._stale_at = math.inf
 
     async def load(self) -> Access:
-        """Read the files again, and run the credential plugin if they name one. Raises UsageError."""
-        try:
-            from kr8s._auth import KubeAuth
-        except ImportError:
-            raise UsageError(
-                "talking to a cluster needs the libraries of the extra 'cluster': pip install 'knative-bench[cluster]'"
-            ) from None
-        async with self._lock:
-            auth = KubeAuth(kubeconfig=self._paths, context=self._context, serviceaccount="")
-            try:
-                await auth
-                with _temporary_files(auth):
-                    tls = await auth.ssl_context()  # type: ignore[no-untyped-call]
-                token = _token(auth)
-            except UsageError:
-                raise
-            except Exception as error:  # what a broken file or a failing plugin raises is of any kind
-                raise UsageError(f"{self._paths}: {_explain(error, self._context)}") from None
+        """Read the files again and run the credential plugin if they name one. Raises UsageError."""
+        context = read_context(self._paths, self._context)
+        cluster, user = context.cluster, context.user
+        where = f"context {context.name!r}"
+        if "username" in user or "password" in user:
+            raise UsageError(f"{where}: username and password are not supported: Kubernetes 1.19 removed them")
+        credential = ExecCredential(
+            token=str(user.get("token") or ""),
+            certificate=read_data(user, "client-certificate"),
+            key=read_data(user, "client-key"),
+        )
+        self._stale_at = math.inf
+        if user.get("tokenFile"):
+            credential = replace(credential, token=_read_token(Path(user["tokenFile"])))
+            self._stale_at = time.time() + _REREAD_S
+        elif "auth-provider" in user:
+            credential = replace(credential, token=_oidc_token(user["auth-provider"], where))
+        elif "exec" in user and not credential.token:
+            credential = await run_plugin(user["exec"], cluster)
+            self._stale_at = math.inf if credential.expires_s is None else credential.expires_s
+        server = str(cluster.get("server") or "").rstrip("/")
+        if not server:
+            raise UsageError(f"{where}: its cluster has no server")
+        secure = credential.key or any(name in cluster for name in _TLS_KEYS)
         return Access(
-            server=auth.server.rstrip("/"),
-            token=token,
-            tls=tls,
-            namespace=auth.namespace,
-            context=auth.active_context,
-            server_name=auth.tls_server_name,
-            proxy=auth.proxy,
+            server=server if "://" in server else f"{'https' if secure else 'http'}://{server}",
+            token=credential.token or None,
+            tls=_tls_of(cluster, credential, where) if secure else True,
+            namespace=context.namespace,
+            context=context.name,
+            server_name=cluster.get("tls-server-name"),
+            proxy=cluster.get("proxy-url"),
+            impersonate=_impersonation(user),
         )
 
     def is_stale(self) -> bool:
-        """Never: a refused request is what says so."""
-        return False
+        """Whether the plugin's credential has expired, or the token file may have another token."""
+        return time.time() >= self._stale_at
 
 
-def _token(auth: KubeAuth) -> str | None:
-    """The bearer token; kr8s leaves `tokenFile` aside."""
-    place = auth._user.get("tokenFile")
-    return Path(place).read_text().strip() if place and not auth.token else auth.token
-
-
-@contextlib.contextmanager
-def _temporary_files(auth: KubeAuth) -> Iterator[None]:
-    """kr8s writes keys and certificates that stand in the kubeconfig into files, and leaves them: not we."""
-    made = (
-        (auth.client_key_file, "client-key-data" in auth._user),
-        (auth.client_cert_file, "client-certificate-data" in auth._user),
-        (auth.server_ca_file, "certificate-authority-data" in auth._cluster),
-    )
+def _tls_of(cluster: Mapping[str, Any], credential: ExecCredential, where: str) -> ssl.SSLContext:
+    authority = read_data(cluster, "certificate-authority")
+    insecure = bool(cluster.get("insecure-skip-tls-verify"))
+    if authority and insecure:
+        raise UsageError(f"{where}: certificate-authority and insecure-skip-tls-verify exclude each other")
+    if bool(credential.certificate) != bool(credential.key):
+        raise UsageError(f"{where}: its user needs both client-certificate and client-key")
     try:
-        yield
-    finally:
-        for path, temporary in made:
-            if temporary and path:
-                Path(path).unlink(missing_ok=True)
+        context = _tls_context(authority)
+        if insecure:
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        if credential.key:
+            _load_certificate(context, credential.certificate + b"\n" + credential.key)
+    except ssl.SSLError as error:
+        raise UsageError(f"{where}: a certificate or key cannot be used: {error}") from None
+    return context
 
 
-def _explain(error: Exception, context: str | None) -> str:
-    if isinstance(error, KeyError):
-        return f"{error.args[0]!r} is missing" if error.args else "a key is missing"
-    if isinstance(error, IndexError):
-        return "there is no context" if context is None else f"there is no context {context!r}"
-    return str(error).strip() or type(error).__name__
+def _tls_context(authority: bytes) -> ssl.SSLContext:
+    """A client's context that trusts these authorities (PEM), or without any the system's. Raises SSLError."""
+    context = ssl.create_default_context(cadata=authority.decode("ascii", "ignore") or None)
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # Python's default from 3.13 on: refuses CAs that kubectl takes
+    return context
+
+
+def _load_certificate(context: ssl.SSLContext, pem: bytes) -> None:
+    """Load a certificate and its key, which `ssl` reads only from files: from one that is never on a disk."""
+    with os.fdopen(os.memfd_create("client-certificate"), "wb") as file:
+        file.write(pem)
+        file.flush()
+        context.load_cert_chain(f"/proc/self/fd/{file.fileno()}", password="")  # without one ssl asks the terminal
+
+
+def _read_token(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError as error:
+        raise UsageError(f"kubeconfig: tokenFile: {path}: {error.strerror}") from None
+
+
+def _oidc_token(provider: Mapping[str, Any], where: str) -> str:
+    token = (provider.get("config") or {}).get("id-token")
+    if provider.get("name") != "oidc" or not token:
+        raise UsageError(f"{where}: auth-provider {provider.get('name')} is not supported: use a credential plugin")
+    return str(token)
+
+
+def _impersonation(user: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Source: https://kubernetes.io/docs/reference/access-authn-authz/authentication/#user-impersonation"""
+    headers = [("Impersonate-User", user.get("as")), ("Impersonate-Uid", user.get("as-uid"))]
+    headers += [("Impersonate-Group", group) for group in user.get("as-groups") or ()]
+    for key, values in (user.get("as-user-extra") or {}).items():
+        headers += [(f"Impersonate-Extra-{quote(key, safe='')}", value) for value in values]
+    return tuple((name, str(value)) for name, value in headers if value)

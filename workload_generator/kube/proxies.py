@@ -1,7 +1,8 @@
-"""The proxy to the API server that the environment names: by the rules of kubectl, which are Go's.
+"""The proxy to the API server, by kubectl's rules, which are Go's.
 
-HTTPS_PROXY holds for https, HTTP_PROXY for http, NO_PROXY for neither, each also in lower case. Nothing asks a proxy
-for loopback. Source: golang.org/x/net/http/httpproxy (`FromEnvironment`, `useProxy`, `init`).
+A kubeconfig's `proxy-url` comes first and knows no exceptions. Else HTTPS_PROXY or HTTP_PROXY holds, by the server's
+scheme, except for hosts in NO_PROXY and for loopback; each name may be in lower case.
+Source: golang.org/x/net/http/httpproxy (`FromEnvironment`, `useProxy`, `init`).
 """
 
 from __future__ import annotations
@@ -17,23 +18,23 @@ _PORTS = {"http": 80, "https": 443}
 _Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
-def proxy_for(server: str, environment: Mapping[str, str] = os.environ) -> str | None:
-    """The URL of the proxy for requests to `server`, or None. Raises UsageError when it is none that can be used."""
+def proxy_for(server: str, environment: Mapping[str, str] = os.environ, proxy_url: str | None = None) -> str | None:
+    """The URL of the proxy for requests to `server`, or None. Raises UsageError when its scheme is not supported."""
     parts = urlsplit(server)
-    name = f"{parts.scheme}_proxy"
-    proxy = _either(environment, name)
+    name = "proxy-url" if proxy_url else f"{parts.scheme}_proxy".upper()
+    proxy = proxy_url or _either(environment, name)
     host, port = parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0)
-    if not proxy or _is_excluded(host, port, _either(environment, "no_proxy")):
+    if not proxy or (not proxy_url and _is_excluded(host, port, _either(environment, "NO_PROXY"))):
         return None
     url = proxy if "://" in proxy else f"http://{proxy}"
     scheme = urlsplit(url).scheme
     if scheme not in _PORTS:
-        raise UsageError(f"{name.upper()}: {scheme} proxies are not supported; name one with http:// or https://")
+        raise UsageError(f"{name}: {scheme} proxies are not supported: use one with http:// or https://")
     return url
 
 
 def _either(environment: Mapping[str, str], name: str) -> str:
-    return environment.get(name.upper()) or environment.get(name) or ""
+    return environment.get(name) or environment.get(name.lower()) or ""
 
 
 def _is_excluded(host: str, port: int, no_proxy: str) -> bool:
@@ -44,7 +45,7 @@ def _is_excluded(host: str, port: int, no_proxy: str) -> bool:
 
 
 def _matches(entry: str, host: str, ip: _Ip | None, port: int) -> bool:
-    """Whether an entry of NO_PROXY, in lower case, is about this host and port."""
+    """Whether an entry of NO_PROXY (in lower case) covers this host and port."""
     if entry == "*":
         return True
     if "/" in entry:
@@ -52,18 +53,18 @@ def _matches(entry: str, host: str, ip: _Ip | None, port: int) -> bool:
             return ip is not None and ip in ipaddress.ip_network(entry, strict=False)
         except ValueError:
             return False
-    name, its_port = _split(entry)
-    if not name or (its_port and its_port != str(port)):
+    name, entry_port = _split(entry)
+    if not name or (entry_port and entry_port != str(port)):
         return False
-    its_ip = _ip_of(name)
-    if its_ip is not None:
-        return its_ip == ip
+    entry_ip = _ip_of(name)
+    if entry_ip is not None:
+        return entry_ip == ip
     domain = name[1:] if name.startswith("*.") else name
     return host.endswith(domain) if domain.startswith(".") else host == domain or host.endswith(f".{domain}")
 
 
 def _split(entry: str) -> tuple[str, str]:
-    """The host and the port of `host`, `host:port`, an IP address or `[IPv6]:port`; no port is empty."""
+    """Host and port of `host`, `host:port`, an IP address or `[IPv6]:port`; the port is empty if there is none."""
     if entry.startswith("[") and "]:" in entry:
         name, _, port = entry[1:].rpartition("]:")
         return name, port

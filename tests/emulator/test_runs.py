@@ -110,7 +110,7 @@ async def test_to_zero_and_back_under_stop_and_go(generator: Generator, tmp_path
 async def test_cold_start_rounds_find_zero_every_time(generator: Generator, tmp_path: Path) -> None:
     async with local(tmp_path, **SOON) as platform:
         services = (NAME, f"{FUNCTION}-1")
-        rate = {"requestsPerSecond": 0.25, "duration": "10s", "rampUp": None}
+        rate = {"requestsPerSecond": 0.05, "duration": "60s", "rampUp": None}  # three rounds, as fast as zero comes
         ran = await run(
             generator, platform, "--cold-start", services=services, rate=rate, coldStart={"settle": "100ms"}
         )

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable
 
 import pytest
 
@@ -78,12 +76,12 @@ async def test_the_lead_follows_what_a_wake_up_takes(monkeypatch: pytest.MonkeyP
     timer.close()
 
 
-async def test_what_is_waited_out_is_no_work_of_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Woken much too early, it waits for nearly as long, and says so."""
-    monkeypatch.setattr(timers, "_LEAD_NS", 2 * NS_PER_MS)
-    spun = Spun()
-    await fire(20, 3 * NS_PER_MS, spun)
-    assert 0 < spun.spun_ns <= 20 * 2 * NS_PER_MS
+async def test_the_time_until_the_deadline_is_spun(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    for early_ns in (300 * NS_PER_US, 3 * NS_PER_US):
+        spun_ns = clock.wake(early_ns)
+        assert spun_ns == early_ns, "the clock's first reading is the beginning, its last one the deadline"
+    assert clock.wake(0) == clock.wake(-NS_PER_MS) == 0
 
 
 async def test_a_deadline_that_has_passed_is_met_at_once_and_teaches_nothing() -> None:
@@ -114,20 +112,36 @@ async def test_a_new_deadline_replaces_the_one_before_and_a_closed_timer_is_sile
     assert len(fired) == 1
 
 
-async def test_what_was_spun_is_told_without_the_time_that_others_had(monkeypatch: pytest.MonkeyPatch) -> None:
-    alone, disturbed = Spun(), Spun()
-    _, late_ns = await fire(50, 3 * NS_PER_MS, alone, precise=True)
-    assert 0 < alone.spun_ns < 50 * (timers._SPIN_NS + NS_PER_MS) + sum(late_ns)
-    monkeypatch.setattr(timers, "_AWAY_NS", 20 * NS_PER_US)
-    monkeypatch.setattr(timers.os, "sched_yield", _busy_for(30 * NS_PER_US))
-    await fire(50, 3 * NS_PER_MS, disturbed, precise=True)
-    assert disturbed.spun_ns <= 50 * (timers._ROOM_NS + timers._AWAY_NS), "what is left when nobody else gets the core"
+async def test_time_that_other_tasks_had_is_not_spun(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    others_ns = 30 * NS_PER_US
+    monkeypatch.setattr(timers.os, "sched_yield", lambda: clock.forward(others_ns))
+    assert 0 < clock.wake(timers._SPIN_NS, precise=True) <= timers._ROOM_NS
+    others_ns = 1 * NS_PER_US
+    assert clock.wake(timers._SPIN_NS, precise=True) == timers._SPIN_NS, "too short for another task"
 
 
-def _busy_for(ns: int) -> Callable[[], None]:
-    def busy() -> None:
-        end_ns = time.monotonic_ns() + ns
-        while time.monotonic_ns() < end_ns:
-            pass
+class Clock:
+    """A monotonic clock that goes on by a microsecond with each reading."""
 
-    return busy
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_ns = 0
+        monkeypatch.setattr(timers, "monotonic_ns", self._read)
+
+    def _read(self) -> int:
+        self.now_ns += NS_PER_US
+        return self.now_ns
+
+    def forward(self, ns: int) -> None:
+        self.now_ns += ns
+
+    def wake(self, early_ns: int, *, precise: bool = False) -> int:
+        """Wake a timer so long before its deadline; what it spins."""
+        spun = Spun()
+        self.now_ns = 0
+        timer = DeadlineTimer(asyncio.get_running_loop(), lambda: None, spun, precise=precise)
+        timer.arm(NS_PER_S)
+        self.now_ns = NS_PER_S - early_ns - NS_PER_US  # the next reading is the moment of waking
+        timer._on_readable()
+        timer.close()
+        return spun.spun_ns

@@ -37,10 +37,10 @@ SAME_NAME = {
 """Names of more than one module, each with the reason."""
 
 SHARED_CLASSES = {
-    "Batch", "Broker", "Cell", "Change", "Column", "Condition", "Conflict", "Connection", "Event", "Exchange",
-    "Finding", "Found", "Job", "Line", "Mode", "Outcome", "Owner", "Part", "Phase", "Place", "Plan", "Platform",
-    "Progress", "Reader", "Refused", "Report", "Run", "Section", "Server", "Service", "Shape", "Snapshot", "Start",
-    "State", "Step", "Steps", "Store", "Summary", "Surroundings",
+    "Batch", "Broker", "Cell", "Change", "Column", "Condition", "Conflict", "Connection", "Exchange",
+    "Finding", "Job", "Line", "Mode", "Outcome", "Owner", "Part", "Phase", "Plan", "Platform",
+    "Progress", "Reader", "Refused", "Report", "Run", "Server", "Service", "Shape", "Snapshot", "Start",
+    "State", "Summary",
 }  # fmt: skip
 """Names of more than one public class. This list only shrinks."""
 

@@ -15,10 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workload_generator.base.errors import ExperimentError
+from workload_generator.experiment.field_kinds import DURATION, RPS, TEXT, WHOLE
 from workload_generator.experiment.fields import (
     DERIVED,
-    Found,
-    Section,
+    PartialSection,
+    YamlSection,
     key,
     many,
     named,
@@ -27,18 +28,17 @@ from workload_generator.experiment.fields import (
     section,
     sections_in,
 )
-from workload_generator.experiment.values import DURATION, RPS, TEXT, WHOLE
-from workload_generator.experiment.yaml_lines import parse_document
+from workload_generator.experiment.yaml_lines import parse_yaml
 
 
 @dataclass(frozen=True, kw_only=True)
-class Leaf(Section):
+class Leaf(YamlSection):
     leaf_count: int = key(WHOLE)
     wait_ns: int = key(DURATION, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Branch(Section):
+class Branch(YamlSection):
     stands = "under a branch"
 
     leaves: tuple[Leaf, ...] = key(many(section(Leaf), at_least=1))
@@ -51,7 +51,7 @@ def _lower(name: str) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tree(Section):
+class Tree(YamlSection):
     name: str = key(TEXT)
     height: int = key(WHOLE, 3)
     shade: int = key(WHOLE, DERIVED)
@@ -61,7 +61,7 @@ class Tree(Section):
     given: frozenset[str] = field(default=frozenset(), compare=False)
 
     @classmethod
-    def complete(cls, found: Found) -> None:
+    def complete(cls, found: PartialSection) -> None:
         found.values["given"] = found.given
         if found.left_out("shade"):
             found.derive("shade", 2 * (found.get("height") or 0))
@@ -70,7 +70,7 @@ class Tree(Section):
 
 
 def load(text: str) -> tuple[Tree | None, list[tuple[int, str, str]]]:
-    tree, problems = read(Tree, parse_document("t.yaml", text))
+    tree, problems = read(Tree, parse_yaml("t.yaml", text))
     return tree, [(problem.line, problem.key, problem.message) for problem in problems]
 
 
@@ -174,7 +174,7 @@ def test_every_problem_at_once_in_the_order_of_the_keys() -> None:
 @pytest.mark.parametrize("opening", ["[", "{a: "])
 def test_deep_files_are_refused_not_died_of(depth: int, opening: str) -> None:
     with pytest.raises(ExperimentError, match="nested too deeply|not YAML"):
-        parse_document("t.yaml", "name: " + opening * depth)
+        parse_yaml("t.yaml", "name: " + opening * depth)
 
 
 def test_depth_that_can_be_read_is_a_problem_of_the_key_alone() -> None:
@@ -193,11 +193,11 @@ def test_a_files_sections_are_known_with_their_place() -> None:
 
 def test_a_derived_key_that_is_not_filled_in_is_our_fault() -> None:
     @dataclass(frozen=True, kw_only=True)
-    class Forgets(Section):
+    class Forgets(YamlSection):
         it: int = key(scalar(str), DERIVED)  # type: ignore[assignment]
 
     with pytest.raises(TypeError, match="it"):
-        read(Forgets, parse_document("f.yaml", "{}"))
+        read(Forgets, parse_yaml("f.yaml", "{}"))
 
 
 # Any file

@@ -24,7 +24,7 @@ from workload_generator import __main__
 from workload_generator.experiment.arrival_processes import ArrivalProcess
 from workload_generator.experiment.curves import Replay
 from workload_generator.experiment.fields import key
-from workload_generator.experiment.values import POSITIVE_WHOLE, TEXT
+from workload_generator.experiment.field_kinds import POSITIVE_WHOLE, TEXT
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from workload_generator.cluster.deploy.deployment import Broker, Part, Wish
 from workload_generator.cluster.deploy.eventing import MOST_PARALLELISM
 from workload_generator.cluster.deploy.services import Images, Tuning
 from workload_generator.commands.flags import as_in_a_file
-from workload_generator.experiment.values import duration, exact_number, positive_duration, positive_whole, whole
+from workload_generator.experiment.field_kinds import duration, exact_number, positive_duration, positive_whole, whole
 from workload_generator.experiment.yaml_lines import Scalar
 
 NONE = "none"

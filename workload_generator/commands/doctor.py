@@ -16,7 +16,7 @@ from rich.markup import escape
 from workload_generator.cluster.doctor.checks import check_all, check_machine
 from workload_generator.cluster.doctor.findings import Finding, Verdict
 from workload_generator.commands.flags import as_in_a_file
-from workload_generator.experiment.values import duration
+from workload_generator.experiment.field_kinds import duration
 from workload_generator.kube.client import Kube
 
 _COLOURS: dict[Verdict, str] = {"ok": "green", "warning": "yellow", "failed": "red", "unknown": "yellow"}

@@ -37,12 +37,12 @@ def as_in_a_file(read: Callable[[Scalar], T]) -> Callable[[str], T]:
 
 
 def value(kind: str) -> Callable[[str], Any]:
-    """An argparse type: what the function `kind` of `values` makes of the text."""
+    """An argparse type: what the function `kind` of `field_kinds` makes of the text."""
 
     def read_flag(text: str) -> Any:
-        from workload_generator.experiment import values
+        from workload_generator.experiment import field_kinds
 
-        return as_in_a_file(getattr(values, kind))(text)
+        return as_in_a_file(getattr(field_kinds, kind))(text)
 
     return read_flag
 

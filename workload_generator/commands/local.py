@@ -10,7 +10,7 @@ from workload_generator.commands.flags import as_in_a_file
 from workload_generator.emulator.fanout import BROKER, PARALLELISM, RECEIVER, FanOut
 from workload_generator.emulator.gateway import DEFAULT_MAX_INSTANCES, DEFAULT_PORT, Lines, Options, run_platform
 from workload_generator.emulator.settings import whole_seconds
-from workload_generator.experiment.values import duration, positive_whole, url, whole
+from workload_generator.experiment.field_kinds import duration, positive_whole, url, whole
 
 
 def add_local(command: argparse.ArgumentParser) -> None:

@@ -17,7 +17,7 @@ from workload_generator.commands.extract import extract_and_show
 from workload_generator.commands.flags import as_in_a_file
 from workload_generator.commands.report import MissingExtra, report_and_show
 from workload_generator.experiment.bundled import find_manifests, find_scenario
-from workload_generator.experiment.values import whole
+from workload_generator.experiment.field_kinds import whole
 from workload_generator.results.database import open_store
 from workload_generator.scenarios.cluster import ClusterPlatform
 from workload_generator.scenarios.emulator import EmulatorPlatform, with_built_languages

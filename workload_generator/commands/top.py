@@ -19,7 +19,7 @@ from workload_generator.cluster.top import screen
 from workload_generator.cluster.top.recording import Plan, Top
 from workload_generator.cluster.top.storage import open_storage
 from workload_generator.commands.flags import as_in_a_file, go_bool
-from workload_generator.experiment.values import duration
+from workload_generator.experiment.field_kinds import duration
 from workload_generator.kube.client import Kube
 
 _SOURCES = {"metrics": (METRICS,), "kubelet": (KUBELET,), "both": (METRICS, KUBELET)}

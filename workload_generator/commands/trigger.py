@@ -21,8 +21,8 @@ from workload_generator.cluster.pods.sessions import PATIENCE_S, Patience, Place
 from workload_generator.cluster.pods.shards import Shards
 from workload_generator.commands.flags import MOST_PROCESSES, as_in_a_file, go_bool, log_prefix
 from workload_generator.experiment.bundled import find_experiment, find_manifests
+from workload_generator.experiment.field_kinds import positive_duration, positive_whole, rps, whole
 from workload_generator.experiment.load import load_experiment
-from workload_generator.experiment.values import positive_duration, positive_whole, rps, whole
 from workload_generator.experiment.yaml_lines import Scalar
 from workload_generator.kube.client import Kube
 from workload_generator.kube.names import SHARDS

@@ -9,7 +9,7 @@ from typing import Any
 from workload_generator.base.errors import ExperimentError, UsageError
 from workload_generator.emulator.settings import BrokerSettings, PlatformConfig, TriggerSettings
 from workload_generator.experiment.fields import read
-from workload_generator.experiment.yaml_lines import Document, Scalar
+from workload_generator.experiment.yaml_lines import Scalar, YamlDocument
 
 BROKER = "default/default"
 RECEIVER = "http://127.0.0.1:8081"
@@ -47,7 +47,7 @@ class FanOut:
 
 def _as_in_a_file(own: Mapping[str, Any]) -> TriggerSettings:
     data = {name: Scalar(str(value)) for name, value in own.items()}
-    trigger, problems = read(TriggerSettings, Document("--triggers", data, {}))
+    trigger, problems = read(TriggerSettings, YamlDocument("--triggers", data, {}))
     if trigger is None:
         raise ExperimentError(problems)
     return trigger

@@ -21,8 +21,7 @@ from typing import Any
 from workload_generator.base.backoff import Backoff
 from workload_generator.base.clock import NS_PER_MS, NS_PER_S, format_duration
 from workload_generator.base.errors import ExperimentError, Problem
-from workload_generator.experiment.fields import Found, Place, Section, key, named, read, scalar, section
-from workload_generator.experiment.values import (
+from workload_generator.experiment.field_kinds import (
     DURATION,
     POSITIVE_DURATION,
     POSITIVE_WHOLE,
@@ -36,7 +35,8 @@ from workload_generator.experiment.values import (
     url,
     whole,
 )
-from workload_generator.experiment.yaml_lines import Document, Location, closest, parse_document, read_document
+from workload_generator.experiment.fields import Cursor, PartialSection, YamlSection, key, named, read, scalar, section
+from workload_generator.experiment.yaml_lines import Location, YamlDocument, closest, parse_yaml, read_yaml
 
 _HIGHEST_STATUS = 599
 _HIGHEST_PERCENTAGE = 1000
@@ -143,7 +143,7 @@ _INTERVAL = scalar(_interval, format_duration)
 _ENVIRONMENT = named(scalar(_environment_value), _environment_name)
 
 
-class _Settings(Section):
+class _Settings(YamlSection):
     @staticmethod
     def spelling(name: str) -> str:
         """Knative writes `stable-window`."""
@@ -173,9 +173,9 @@ class FaultRequest(Faults):
     sets_faults: bool
 
     @classmethod
-    def complete(cls, found: Found) -> None:
+    def complete(cls, partial: PartialSection) -> None:
         """Without any fault, those that stand are left as they are."""
-        found.values["sets_faults"] = bool(found.given & {each.field for each in Faults.described()})
+        partial.values["sets_faults"] = bool(partial.given & {each.field for each in Faults.described()})
 
     @property
     def faults(self) -> Faults:
@@ -216,9 +216,9 @@ class Settings(_Settings):
     given: frozenset[str] = field(default=frozenset(), compare=False)
 
     @classmethod
-    def complete(cls, found: Found) -> None:
+    def complete(cls, partial: PartialSection) -> None:
         """Remember what the file has."""
-        found.values["given"] = found.given
+        partial.values["given"] = partial.given
 
     def over(self, other: Settings) -> Settings:
         """These settings where they were given, `other` for the rest."""
@@ -267,9 +267,9 @@ class BrokerSettings(_Settings):
     triggers: dict[str, TriggerSettings] = key(named(section(TriggerSettings)), {})
 
 
-def _bare_service(value: Any, place: Place) -> Settings:
+def _bare_service(value: Any, cursor: Cursor) -> Settings:
     """A service without a setting of its own is worth a line: it is one that is known from the start."""
-    return _SETTINGS.read({} if value is None else value, place)
+    return _SETTINGS.read({} if value is None else value, cursor)
 
 
 _SETTINGS = section(Settings)
@@ -305,7 +305,7 @@ def load_config(path: Path | None, functions: Collection[str], flags: Mapping[st
     """
     file, problems = _File(), list[Problem]()
     if path is not None:
-        document = read_document(path)
+        document = read_yaml(path)
         found, problems = read(_File, replace(document, data={} if document.data is None else document.data))
         file = found or file
         problems += _contradictions(document, functions)
@@ -318,7 +318,7 @@ def load_config(path: Path | None, functions: Collection[str], flags: Mapping[st
 
 def read_fault_request(text: str) -> FaultRequest:
     """What a `POST /_platform/faults` says, in JSON or YAML. Raises ExperimentError with every problem."""
-    document = parse_document("request", text)
+    document = parse_yaml("request", text)
     if document.data is None:
         empty = document.problem((), "is empty: name a service, and what is to go wrong")
         raise ExperimentError([*document.problems, empty])
@@ -336,7 +336,7 @@ def function_of(service: str, functions: Collection[str]) -> str | None:
     return service if service in functions else None
 
 
-def _contradictions(document: Document, functions: Collection[str]) -> list[Problem]:
+def _contradictions(document: YamlDocument, functions: Collection[str]) -> list[Problem]:
     """What each key alone cannot know, asked also when something else is wrong elsewhere."""
     data = document.data if isinstance(document.data, dict) else {}
     services = data.get("services")
@@ -362,7 +362,7 @@ def _contradictions(document: Document, functions: Collection[str]) -> list[Prob
     return problems
 
 
-def _settings_in(document: Document, raw: Any) -> Settings | None:
+def _settings_in(document: YamlDocument, raw: Any) -> Settings | None:
     """The section's settings, or None when it has problems of its own."""
     settings, _problems = read(Settings, replace(document, data={} if raw is None else raw, problems=()))
     return settings

@@ -15,9 +15,7 @@ from typing import Any, ClassVar
 from workload_generator.base.clock import NS_PER_S, format_duration
 from workload_generator.base.errors import ExperimentError
 from workload_generator.experiment.curves import PoissonTimes, Replay, Times, line, sine, stairs
-from workload_generator.experiment.fields import NO_MAPPING, Found, Kind, Place, Section, key, many, scalar, section
-from workload_generator.experiment.trace import Trace, read_trace
-from workload_generator.experiment.values import (
+from workload_generator.experiment.field_kinds import (
     FACTOR,
     POSITIVE_DURATION,
     RPS,
@@ -27,6 +25,18 @@ from workload_generator.experiment.values import (
     plain,
     positive_duration,
 )
+from workload_generator.experiment.fields import (
+    NO_MAPPING,
+    Cursor,
+    Kind,
+    PartialSection,
+    YamlSection,
+    key,
+    many,
+    scalar,
+    section,
+)
+from workload_generator.experiment.trace import Trace, read_trace
 from workload_generator.experiment.yaml_lines import Scalar
 
 _SHORTEST_PERIOD_NS = NS_PER_S  # each period is laid out piece by piece
@@ -34,7 +44,7 @@ _MINUTE_NS = 60 * NS_PER_S
 
 
 @dataclass(frozen=True, kw_only=True)
-class ArrivalProcess(Section):
+class ArrivalProcess(YamlSection):
     """How arrivals are spread over the measured time. `rps` is `rate.requestsPerSecond`, 0 where it is left out.
 
     Subclasses give `process`, their name in the file, as a key with that default.
@@ -113,10 +123,10 @@ class RampArrivals(ArrivalProcess):
     needs_rate: ClassVar[bool] = False
 
     @classmethod
-    def complete(cls, found: Found) -> None:
+    def complete(cls, partial: PartialSection) -> None:
         """A ramp leads from somewhere, or to somewhere."""
-        if found.get("from_rps") == found.get("to_rps") == 0:
-            found.reject("to_rps", "a ramp from 0 to 0 has no arrivals")
+        if partial.get("from_rps") == partial.get("to_rps") == 0:
+            partial.reject("to_rps", "a ramp from 0 to 0 has no arrivals")
 
     def start_rps(self, _rps: Fraction) -> Fraction:
         """The rate that it comes from."""
@@ -136,7 +146,7 @@ class RampArrivals(ArrivalProcess):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RateStep(Section):
+class RateStep(YamlSection):
     """A constant rate for some time."""
 
     requests_per_second: Fraction = key(RPS)
@@ -153,11 +163,11 @@ class StepArrivals(ArrivalProcess):
     fixed_duration: ClassVar[bool] = True
 
     @classmethod
-    def complete(cls, found: Found) -> None:
+    def complete(cls, partial: PartialSection) -> None:
         """Some step has arrivals."""
-        steps = found.get("steps")
+        steps = partial.get("steps")
         if steps and not any(step.requests_per_second for step in steps):
-            found.reject("steps", "every step has a rate of 0")
+            partial.reject("steps", "every step has a rate of 0")
 
     @property
     def own_duration_ns(self) -> int:
@@ -225,22 +235,22 @@ class TraceArrivals(ArrivalProcess):
     trace: Trace = field(repr=False)
 
     @classmethod
-    def complete(cls, found: Found) -> None:
+    def complete(cls, partial: PartialSection) -> None:
         """Read the file."""
-        if found.wrong:
+        if partial.wrong:
             return
         try:
-            trace = read_trace(found.place.file.parent / found.get("file"), found.get("row"))
+            trace = read_trace(partial.cursor.file.parent / partial.get("file"), partial.get("row"))
         except ExperimentError as error:
-            found.place.problems.extend(error.problems)
-            found.wrong.add("file")
+            partial.cursor.problems.extend(error.problems)
+            partial.wrong.add("file")
             return
-        if found.get("sha256") not in (None, trace.sha256):
-            found.reject("sha256", f"the file's is {trace.sha256}")
-        if trace.offsets_ns is not None and found.get("scale") != 1:
-            found.reject("scale", "only minute counts can be scaled; a trace of offsets is replayed as it is")
-        found.values["sha256"] = trace.sha256  # so that `resolved()` identifies the arrivals
-        found.values["trace"] = trace
+        if partial.get("sha256") not in (None, trace.sha256):
+            partial.reject("sha256", f"the file's is {trace.sha256}")
+        if trace.offsets_ns is not None and partial.get("scale") != 1:
+            partial.reject("scale", "only minute counts can be scaled; a trace of offsets is replayed as it is")
+        partial.values["sha256"] = trace.sha256  # so that `resolved()` identifies the arrivals
+        partial.values["trace"] = trace
 
     @property
     def own_duration_ns(self) -> int:
@@ -291,13 +301,13 @@ def arrivals_by_name() -> dict[str, type[ArrivalProcess]]:
     return {kind.process: kind for kind in ArrivalProcess.__subclasses__()}
 
 
-def _read_process(value: Any, place: Place) -> ArrivalProcess:
+def _read_process(value: Any, cursor: Cursor) -> ArrivalProcess:
     """`arrival: poisson` is short for `arrival: {process: poisson}`."""
     data = {"process": value} if isinstance(value, Scalar) else value
     if not isinstance(data, dict):
         raise ValueError(NO_MAPPING)
-    name = place.under("process").read(_NAME, data.get("process"))
-    return place.read(section(arrivals_by_name()[name]), data)
+    name = cursor.under("process").read(_NAME, data.get("process"))
+    return cursor.read(section(arrivals_by_name()[name]), data)
 
 
 def _name(value: object) -> str:
@@ -309,5 +319,5 @@ def _name(value: object) -> str:
 
 _NAME = scalar(_name)
 ARRIVAL_PROCESS: Kind[ArrivalProcess] = Kind(
-    _read_process, Section.to_json, lambda: (((), kind) for kind in arrivals_by_name().values())
+    _read_process, YamlSection.to_json, lambda: (((), kind) for kind in arrivals_by_name().values())
 )

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from workload_generator.base.errors import UsageError
-from workload_generator.experiment.values import short
+from workload_generator.experiment.field_kinds import short
 from workload_generator.experiment.yaml_lines import closest
 
 EXPERIMENTS_DIR = "EXPERIMENTS_DIR"

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from workload_generator.base.errors import Problem
-from workload_generator.experiment.yaml_lines import Document, Location, closest
+from workload_generator.experiment.yaml_lines import Location, YamlDocument, closest
 
 T = TypeVar("T")
 D = TypeVar("D")
-S = TypeVar("S", bound="Section")
+S = TypeVar("S", bound="YamlSection")
 
 DERIVED: Any = object()
 """The default of a key that `complete` fills in."""
@@ -39,13 +39,13 @@ _ANY_NAME = "*"
 class Kind(Generic[T]):
     """What a key holds: how it is read, and how it is shown in JSON.
 
-    `read` takes data of a document and raises ValueError, whose text is what the user reads, or `Told`. `parts` gives
-    the sections in it, each with the keys on the way there.
+    `read` takes the data of a document. It raises ValueError, whose text is the message to the user, or
+    `AlreadyReported`. `parts` gives the sections in the value, each with the keys on the way there.
     """
 
-    read: Callable[[Any, Place], T]
+    read: Callable[[Any, Cursor], T]
     show: Callable[[T], Any]
-    parts: Callable[[], Iterable[tuple[tuple[str, ...], type[Section]]]] = tuple
+    parts: Callable[[], Iterable[tuple[tuple[str, ...], type[YamlSection]]]] = tuple
 
 
 def _as_it_is(value: Any) -> Any:
@@ -54,23 +54,23 @@ def _as_it_is(value: Any) -> Any:
 
 def scalar(parse: Callable[[Any], T], show: Callable[[T], Any] = _as_it_is) -> Kind[T]:
     """A value that `parse` reads from a scalar of the document."""
-    return Kind(lambda value, _place: parse(value), show)
+    return Kind(lambda value, _cursor: parse(value), show)
 
 
 def section(kind: type[S]) -> Kind[S]:
     """A section."""
-    return Kind(functools.partial(_read, kind), Section.to_json, lambda: (((), kind),))
+    return Kind(functools.partial(_read, kind), YamlSection.to_json, lambda: (((), kind),))
 
 
 def many(kind: Kind[T], at_least: int = 0) -> Kind[tuple[T, ...]]:
     """A list; `at_least` is 0 or 1."""
 
-    def read(value: Any, place: Place) -> tuple[T, ...]:
+    def read(value: Any, cursor: Cursor) -> tuple[T, ...]:
         if not isinstance(value, list):
             raise ValueError(_NO_LIST)
         if len(value) < at_least:
             raise ValueError("must have at least one entry")
-        return tuple(_all(kind, enumerate(value), place))
+        return tuple(_all(kind, enumerate(value), cursor))
 
     return Kind(read, lambda values: [kind.show(value) for value in values], kind.parts)
 
@@ -78,21 +78,21 @@ def many(kind: Kind[T], at_least: int = 0) -> Kind[tuple[T, ...]]:
 def named(kind: Kind[T], check_name: Callable[[str], object] = _as_it_is) -> Kind[dict[str, T]]:
     """A mapping whose keys are the file's to choose. `check_name` raises ValueError."""
 
-    def entry(value: Any, place: Place) -> T:
-        problems = len(place.problems)
+    def entry(value: Any, cursor: Cursor) -> T:
+        problems = len(cursor.problems)
         try:
-            check_name(str(place.location[-1]))
+            check_name(str(cursor.location[-1]))
         except ValueError as error:
-            place.report(str(error))
-        read = place.read(kind, value)
-        if len(place.problems) > problems:
-            raise Told
+            cursor.report(str(error))
+        read = cursor.read(kind, value)
+        if len(cursor.problems) > problems:
+            raise AlreadyReported
         return read
 
-    def read(value: Any, place: Place) -> dict[str, T]:
+    def read(value: Any, cursor: Cursor) -> dict[str, T]:
         if not isinstance(value, dict):
             raise ValueError(NO_MAPPING)
-        return dict(zip(value, _all(Kind(entry, kind.show), value.items(), place), strict=True))
+        return dict(zip(value, _all(Kind(entry, kind.show), value.items(), cursor), strict=True))
 
     return Kind(
         read,
@@ -102,7 +102,7 @@ def named(kind: Kind[T], check_name: Callable[[str], object] = _as_it_is) -> Kin
 
 
 def key(kind: Kind[T], default: D = _REQUIRED, *, name: str = "") -> T | D:
-    """A field of a section. `name` is the file's word for it where `Section.spelling` does not give it."""
+    """A field of a section. `name` is the file's word for it where `YamlSection.spelling` does not give it."""
     metadata = {"key": (kind, name, default is _REQUIRED)}
     if default is _REQUIRED or default is DERIVED:
         return field(metadata=metadata)  # type: ignore[no-any-return]
@@ -122,7 +122,7 @@ class Key:
     default: Callable[[], Any] | None
 
 
-class Section:
+class YamlSection:
     """A mapping of the file. Subclasses are frozen dataclasses with keyword-only fields."""
 
     stands: ClassVar[str] = ""
@@ -151,7 +151,7 @@ class Section:
         return tuple(each.name for each in cls.described())
 
     @classmethod
-    def complete(cls, found: Found) -> None:
+    def complete(cls, partial: PartialSection) -> None:
         """Check what depends on more than one key, and fill in what is derived."""
 
     def to_json(self) -> dict[str, Any]:
@@ -169,7 +169,9 @@ def _default(of: dataclasses.Field[Any]) -> Callable[[], Any] | None:
     return None if of.default is MISSING else functools.partial(_as_it_is, of.default)
 
 
-def sections_in(root: type[Section], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], type[Section]]]:
+def sections_in(
+    root: type[YamlSection], path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], type[YamlSection]]]:
     """Every section of a file, with the keys on the way there; `*` is a name of the file's own choice."""
     yield path, root
     for each in root.described():
@@ -180,21 +182,21 @@ def sections_in(root: type[Section], path: tuple[str, ...] = ()) -> Iterator[tup
 # How a file is read
 
 
-class Told(Exception):
+class AlreadyReported(Exception):
     """A value could not be read, and every problem of it has been reported."""
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Cursor:
     """Somewhere in a document that is read as a `root`. `context` is what readers have to know besides."""
 
-    document: Document
-    root: type[Section]
+    document: YamlDocument
+    root: type[YamlSection]
     context: Any
     problems: list[Problem]
     location: Location = ()
 
-    def under(self, part: str | int) -> Place:
+    def under(self, part: str | int) -> Cursor:
         """The place of a key or an entry here."""
         return replace(self, location=(*self.location, part))
 
@@ -203,12 +205,12 @@ class Place:
         self.problems.append(self.document.problem(self.location, message))
 
     def read(self, kind: Kind[T], value: Any) -> T:
-        """The value. Raises `Told`."""
+        """The value. Raises `AlreadyReported`."""
         try:
             return kind.read(value, self)
         except ValueError as error:
             self.report(str(error))
-            raise Told from None
+            raise AlreadyReported from None
 
     @property
     def file(self) -> Path:
@@ -217,14 +219,14 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class PartialSection:
     """What could be read of a section, by field; `given` are those that the file has, `wrong` those with a problem.
 
     Each field's place keeps its own problems, so that in the end they are in the order of the keys.
     """
 
-    place: Place
-    places: dict[str, Place]
+    cursor: Cursor
+    cursors: dict[str, Cursor]
     given: frozenset[str]
     values: dict[str, Any] = field(default_factory=dict)
     wrong: set[str] = field(default_factory=set)
@@ -243,65 +245,67 @@ class Found:
 
     def reject(self, name: str, message: str) -> None:
         """Report a problem with the field."""
-        self.places[name].report(message)
+        self.cursors[name].report(message)
         self.wrong.add(name)
 
     def missing(self, name: str) -> None:
         """Report that the field should have been there."""
-        place = self.places[name]
-        self.reject(name, "has no value" if place.location in place.document.lines else "is missing")
+        cursor = self.cursors[name]
+        self.reject(name, "has no value" if cursor.location in cursor.document.lines else "is missing")
 
 
-def read(kind: type[S], document: Document, context: Any = None) -> tuple[S | None, list[Problem]]:
+def read(kind: type[S], document: YamlDocument, context: Any = None) -> tuple[S | None, list[Problem]]:
     """The document as a section, and every problem with it; the section is None when some value could not be read."""
-    place = Place(document, kind, context, list(document.problems))
+    cursor = Cursor(document, kind, context, list(document.problems))
     try:
-        return place.read(section(kind), document.data), place.problems
-    except Told:
-        return None, place.problems
+        return cursor.read(section(kind), document.data), cursor.problems
+    except AlreadyReported:
+        return None, cursor.problems
 
 
-def _read(kind: type[S], data: Any, place: Place) -> S:
+def _read(kind: type[S], data: Any, cursor: Cursor) -> S:
     if not isinstance(data, dict):
         raise ValueError(NO_MAPPING)
-    places = {each.field: replace(place.under(each.name), problems=[]) for each in kind.described()}
-    found = Found(place, places, frozenset(each.field for each in kind.described() if data.get(each.name) is not None))
+    cursors = {each.field: replace(cursor.under(each.name), problems=[]) for each in kind.described()}
+    partial = PartialSection(
+        cursor, cursors, frozenset(each.field for each in kind.described() if data.get(each.name) is not None)
+    )
     for each in kind.described():
         value = data.get(each.name)
         if value is not None:
             try:
-                found.values[each.field] = found.places[each.field].read(each.kind, value)
-            except Told:
-                found.wrong.add(each.field)
+                partial.values[each.field] = partial.cursors[each.field].read(each.kind, value)
+            except AlreadyReported:
+                partial.wrong.add(each.field)
         elif each.required:
-            found.missing(each.field)
+            partial.missing(each.field)
         elif each.default is not None:
-            found.values[each.field] = each.default()
-    kind.complete(found)
-    for own in found.places.values():
-        place.problems.extend(own.problems)
+            partial.values[each.field] = each.default()
+    kind.complete(partial)
+    for own in partial.cursors.values():
+        cursor.problems.extend(own.problems)
     unknown = [name for name in data if name not in kind.keys()]
     for name in unknown:
-        place.under(name).report(_unknown_key(name, kind, place.root))
-    if found.wrong or unknown:
-        raise Told
-    return kind(**found.values)
+        cursor.under(name).report(_unknown_key(name, kind, cursor.root))
+    if partial.wrong or unknown:
+        raise AlreadyReported
+    return kind(**partial.values)
 
 
-def _all(kind: Kind[T], items: Iterable[tuple[str | int, Any]], place: Place) -> list[T]:
+def _all(kind: Kind[T], items: Iterable[tuple[str | int, Any]], cursor: Cursor) -> list[T]:
     values: list[T] = []
     told = False
     for part, item in items:
         try:
-            values.append(place.under(part).read(kind, item))
-        except Told:
+            values.append(cursor.under(part).read(kind, item))
+        except AlreadyReported:
             told = True
     if told:
-        raise Told
+        raise AlreadyReported
     return values
 
 
-def _unknown_key(name: str, kind: type[Section], root: type[Section]) -> str:
+def _unknown_key(name: str, kind: type[YamlSection], root: type[YamlSection]) -> str:
     near = closest(name, kind.keys())
     if near:
         return f"unknown key; did you mean {near}?"

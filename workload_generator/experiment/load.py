@@ -15,10 +15,10 @@ from pathlib import Path
 
 from workload_generator.base.clock import format_duration
 from workload_generator.base.errors import ExperimentError, Problem
+from workload_generator.experiment.field_kinds import plain
 from workload_generator.experiment.fields import read
 from workload_generator.experiment.model import Experiment, ReadOptions
-from workload_generator.experiment.values import plain
-from workload_generator.experiment.yaml_lines import Document, Scalar, read_document
+from workload_generator.experiment.yaml_lines import Scalar, YamlDocument, read_yaml
 
 _FLAGS = {"rate.requestsPerSecond": "--rps", "rate.duration": "--duration", "seed": "--seed"}
 
@@ -36,7 +36,7 @@ def load_experiment(
     In `event` mode targets need no URL: the sink takes its place. Raises ExperimentError with every problem of the file
     (and of the trace that it names), in its order, and then of the flags.
     """
-    document = read_document(path)
+    document = read_yaml(path)
     given = {
         "rate.requestsPerSecond": None if rps is None else str(plain(rps)),
         "rate.duration": None if duration_ns is None else format_duration(duration_ns),
@@ -52,7 +52,7 @@ def load_experiment(
         raise ExperimentError([*of_file, *flags]) from None
 
 
-def _replaced(document: Document, values: Mapping[str, Scalar]) -> Document:
+def _replaced(document: YamlDocument, values: Mapping[str, Scalar]) -> YamlDocument:
     """The document with `values` at their keys. What is no mapping stays as it is: that is a problem of its own."""
     if not isinstance(document.data, dict):
         return document
@@ -68,7 +68,7 @@ def _replaced(document: Document, values: Mapping[str, Scalar]) -> Document:
     return replace(document, data=data)
 
 
-def _validate(document: Document, options: ReadOptions) -> Experiment:
+def _validate(document: YamlDocument, options: ReadOptions) -> Experiment:
     experiment, problems = None, list(document.problems)
     if document.data is None:
         problems.append(Problem(document.file, 0, "", "is empty: an experiment has targets and a rate"))
@@ -83,7 +83,7 @@ def _validate(document: Document, options: ReadOptions) -> Experiment:
     return experiment
 
 
-def _weightless(document: Document) -> list[Problem]:
+def _weightless(document: YamlDocument) -> list[Problem]:
     """All weights 0: a question to all targets, asked also when something else is wrong with one of them."""
     targets = document.data.get("targets") if isinstance(document.data, dict) else None
     if not isinstance(targets, list) or not targets:

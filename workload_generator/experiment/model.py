@@ -20,9 +20,7 @@ from workload_generator.base.clock import NS_PER_S, format_duration
 from workload_generator.cloudevents.encode import BINARY, MODES, PLACEHOLDER, PLACEHOLDERS
 from workload_generator.experiment.arrival_processes import ARRIVAL_PROCESS, ArrivalProcess, ConstantArrivals
 from workload_generator.experiment.curves import Times
-from workload_generator.experiment.fields import DERIVED, Found, Kind, Place, Section, key, many, scalar, section
-from workload_generator.experiment.thresholds import THRESHOLD, Threshold
-from workload_generator.experiment.values import (
+from workload_generator.experiment.field_kinds import (
     DURATION,
     HEADERS,
     METHOD,
@@ -38,6 +36,18 @@ from workload_generator.experiment.values import (
     whole,
     word,
 )
+from workload_generator.experiment.fields import (
+    DERIVED,
+    Cursor,
+    Kind,
+    PartialSection,
+    YamlSection,
+    key,
+    many,
+    scalar,
+    section,
+)
+from workload_generator.experiment.thresholds import THRESHOLD, Threshold
 
 DEFAULT_RAMP_UP_NS = 15 * NS_PER_S
 
@@ -61,19 +71,19 @@ class ReadOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tls(Section):
+class Tls(YamlSection):
     """How the target's certificate is verified, beside the system's CAs."""
 
     ca_file_as_written: str = key(TEXT, name="caFile")
     directory: Path
 
     @classmethod
-    def complete(cls, found: Found) -> None:
+    def complete(cls, partial: PartialSection) -> None:
         """The file holds certificates."""
-        directory = found.values["directory"] = found.place.file.parent
-        written = found.get("ca_file_as_written")
+        directory = partial.values["directory"] = partial.cursor.file.parent
+        written = partial.get("ca_file_as_written")
         if written is not None and (problem := _no_certificates(directory / written)):
-            found.reject("ca_file_as_written", problem)
+            partial.reject("ca_file_as_written", problem)
 
     @property
     def ca_file(self) -> str:
@@ -94,8 +104,8 @@ def _no_certificates(path: Path) -> str:
     return ""
 
 
-def _read_url(value: object, place: Place) -> str:
-    if place.context.event:
+def _read_url(value: object, cursor: Cursor) -> str:
+    if cursor.context.event:
         return any_text(value)
     if value == "":
         raise ValueError("has no value")
@@ -106,7 +116,7 @@ _URL: Kind[str] = Kind(_read_url, str)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Target(Section):
+class Target(YamlSection):
     """Where requests go, and what they are. `weight` is the target's share of the arrivals."""
 
     url: str = key(_URL, DERIVED)
@@ -118,16 +128,16 @@ class Target(Section):
     tls: Tls | None = key(section(Tls), None)
 
     @classmethod
-    def complete(cls, found: Found) -> None:
+    def complete(cls, partial: PartialSection) -> None:
         """Events need no URL, a body makes a POST, and only https:// has certificates."""
-        event = found.place.context.event
+        event = partial.cursor.context.event
         if event:
-            found.derive("url", "")
-        elif found.left_out("url"):
-            found.missing("url")
-        found.derive("method", "POST" if found.get("body") else "GET")
-        if not event and found.get("tls") is not None and (found.get("url") or "").lower().startswith("http://"):
-            found.reject("tls", "only an https:// target has certificates to verify: leave tls out")
+            partial.derive("url", "")
+        elif partial.left_out("url"):
+            partial.missing("url")
+        partial.derive("method", "POST" if partial.get("body") else "GET")
+        if not event and partial.get("tls") is not None and (partial.get("url") or "").lower().startswith("http://"):
+            partial.reject("tls", "only an https:// target has certificates to verify: leave tls out")
 
     def expects(self, status: int) -> bool:
         """Whether a response with `status` counts as served."""
@@ -141,7 +151,7 @@ class Target(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rate(Section):
+class Rate(YamlSection):
     """How many requests, when, and over how many connections. Times are nanoseconds, rates exact requests a second.
 
     `requests_per_second` is None when the arrival process has its own rates, and 0 for the closed loop.
@@ -161,18 +171,18 @@ class Rate(Section):
     preconnect: int = key(WHOLE, 0)
 
     @classmethod
-    def complete(cls, found: Found) -> None:
+    def complete(cls, partial: PartialSection) -> None:
         """What the arrival process decides, and how many connections there are."""
-        arrival: ArrivalProcess | None = found.get("arrival")
+        arrival: ArrivalProcess | None = partial.get("arrival")
         if arrival is not None:
-            _complete_rate(found, arrival)
-            _complete_duration(found, arrival)
-            _complete_ramp(found, arrival)
-        found.derive("connections", found.get("max_idle_conns_per_host"))
-        most = min(found.get(name) or 2**63 for name in ("max_idle_conns", "max_idle_conns_per_host"))
-        if (found.get("preconnect") or 0) > most:
+            _complete_rate(partial, arrival)
+            _complete_duration(partial, arrival)
+            _complete_ramp(partial, arrival)
+        partial.derive("connections", partial.get("max_idle_conns_per_host"))
+        most = min(partial.get(name) or 2**63 for name in ("max_idle_conns", "max_idle_conns_per_host"))
+        if (partial.get("preconnect") or 0) > most:
             message = f"no more than {most} idle connections are kept: raise maxIdleConns and its like first"
-            found.reject("preconnect", message)
+            partial.reject("preconnect", message)
 
     @property
     def closed_loop(self) -> bool:
@@ -208,40 +218,40 @@ class Rate(Section):
         return self.requests_per_second or Fraction(0)
 
 
-def _complete_rate(found: Found, arrival: ArrivalProcess) -> None:
-    name, rps = "requests_per_second", found.get("requests_per_second")
-    if name in found.wrong:
+def _complete_rate(partial: PartialSection, arrival: ArrivalProcess) -> None:
+    name, rps = "requests_per_second", partial.get("requests_per_second")
+    if name in partial.wrong:
         return
     if not arrival.needs_rate and rps is not None:
-        found.reject(name, f"the arrival process {arrival.process} has its own rates: leave requestsPerSecond out")
+        partial.reject(name, f"the arrival process {arrival.process} has its own rates: leave requestsPerSecond out")
     elif arrival.needs_rate and rps is None:
-        found.missing(name)
+        partial.missing(name)
     elif arrival.needs_rate and not (rps or arrival.closed_loop):
-        found.reject(name, f"the arrival process {arrival.process} needs a rate above 0")
+        partial.reject(name, f"the arrival process {arrival.process} needs a rate above 0")
 
 
-def _complete_duration(found: Found, arrival: ArrivalProcess) -> None:
+def _complete_duration(partial: PartialSection, arrival: ArrivalProcess) -> None:
     own_ns = arrival.own_duration_ns
-    if found.left_out("duration_ns"):
+    if partial.left_out("duration_ns"):
         if own_ns is None:
-            found.missing("duration_ns")
-        found.derive("duration_ns", own_ns)
-    elif own_ns is not None and arrival.fixed_duration and found.get("duration_ns") not in (None, own_ns):
+            partial.missing("duration_ns")
+        partial.derive("duration_ns", own_ns)
+    elif own_ns is not None and arrival.fixed_duration and partial.get("duration_ns") not in (None, own_ns):
         message = f"the {arrival.process} last {format_duration(own_ns)}: leave duration out"
-        found.reject("duration_ns", message)
+        partial.reject("duration_ns", message)
 
 
-def _complete_ramp(found: Found, arrival: ArrivalProcess) -> None:
-    ramps_up = arrival.start_rps(found.get("requests_per_second") or Fraction(0)) > 1
-    if found.place.context.rate_replaced and not ramps_up:
-        found.values.pop("ramp_up_ns", None)  # it leads to the rate of the file
-    if found.get("ramp_up_ns") and not ramps_up and "requests_per_second" not in found.wrong:
-        found.reject("ramp_up_ns", "a ramp leads from 1 request a second to a rate above that: leave rampUp out")
-    found.derive("ramp_up_ns", DEFAULT_RAMP_UP_NS if ramps_up and arrival.ramps_up else 0)
+def _complete_ramp(partial: PartialSection, arrival: ArrivalProcess) -> None:
+    ramps_up = arrival.start_rps(partial.get("requests_per_second") or Fraction(0)) > 1
+    if partial.cursor.context.rate_replaced and not ramps_up:
+        partial.values.pop("ramp_up_ns", None)  # it leads to the rate of the file
+    if partial.get("ramp_up_ns") and not ramps_up and "requests_per_second" not in partial.wrong:
+        partial.reject("ramp_up_ns", "a ramp leads from 1 request a second to a rate above that: leave rampUp out")
+    partial.derive("ramp_up_ns", DEFAULT_RAMP_UP_NS if ramps_up and arrival.ramps_up else 0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Store(Section):
+class StoreSettings(YamlSection):
     """Where the log goes."""
 
     log_dir_path: str = key(TEXT, "/logs")
@@ -258,7 +268,7 @@ def _burst(value: object) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ColdStart(Section):
+class ColdStart(YamlSection):
     """Cold-start rounds: `gap_ns` lies between the end of one request and the start of the next.
 
     `wait` is what a visit waits for: `zero`, seen for `settle`, or an `interval`. None: zero where it can be seen. At
@@ -274,7 +284,7 @@ class ColdStart(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits(Section):
+class Limits(YamlSection):
     """What a valid run must keep. `lag_ns` None is the verdict's own limit."""
 
     lag_ns: int | None = key(POSITIVE_DURATION, None)
@@ -304,7 +314,7 @@ def _size(value: object) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Event(Section):
+class EventSettings(YamlSection):
     """What events are in event mode; what is left out stands in the first target's `ce-*` headers and body."""
 
     type: str | None = key(scalar(_not_empty), None)
@@ -314,10 +324,10 @@ class Event(Section):
     size: int | None = key(scalar(_size), None)
 
     @classmethod
-    def complete(cls, found: Found) -> None:
+    def complete(cls, partial: PartialSection) -> None:
         """Data has its own size."""
-        if found.get("size") is not None and found.get("data") is not None:
-            found.reject("size", "data has its own size: leave one of both out")
+        if partial.get("size") is not None and partial.get("data") is not None:
+            partial.reject("size", "data has its own size: leave one of both out")
 
 
 def _base_url(value: object) -> str:
@@ -325,28 +335,28 @@ def _base_url(value: object) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Experiment(Section):
+class Experiment(YamlSection):
     """One experiment, checked and complete; `load_experiment` makes it. `name` is the file's, without its suffix."""
 
     targets: tuple[Target, ...] = key(many(section(Target), at_least=1))
     rate: Rate = key(section(Rate))
     base_url: str = key(scalar(_base_url), "")
-    store: Store = key(section(Store), Store())
+    store: StoreSettings = key(section(StoreSettings), StoreSettings())
     cold_start: ColdStart = key(section(ColdStart), ColdStart())
     limits: Limits = key(section(Limits), Limits())
-    event: Event | None = key(section(Event), None)
+    event: EventSettings | None = key(section(EventSettings), None)
     thresholds: tuple[Threshold, ...] | None = key(many(THRESHOLD), None)
     seed: int | None = key(WHOLE, None)
     name: str
 
     @classmethod
-    def complete(cls, found: Found) -> None:
+    def complete(cls, partial: PartialSection) -> None:
         """The weights fit into a block of arrivals."""
-        found.values["name"] = found.place.file.stem
-        total = sum(target.weight for target in found.get("targets") or ())
+        partial.values["name"] = partial.cursor.file.stem
+        total = sum(target.weight for target in partial.get("targets") or ())
         if total > _MOST_WEIGHT:
             message = f"the weights add up to {total:,}, more than {_MOST_WEIGHT:,}: use smaller ones"
-            found.reject("targets", message)
+            partial.reject("targets", message)
 
     @property
     def peak_rps(self) -> Fraction:
@@ -356,7 +366,7 @@ class Experiment(Section):
     def resolved(self) -> dict[str, Any]:
         """The experiment as JSON values under the file's keys, defaults filled in.
 
-        It loads as the same experiment, but for the headers that `values.hides` keeps out of logs.
+        It loads as the same experiment, but for the headers that `field_kinds.hides` keeps out of logs.
         """
         return self.to_json()
 

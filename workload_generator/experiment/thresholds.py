@@ -14,8 +14,8 @@ from typing import Any
 
 from workload_generator.base.clock import NS_PER_US, parse_duration
 from workload_generator.base.histogram import BEYOND, Histogram
+from workload_generator.experiment.field_kinds import short
 from workload_generator.experiment.fields import scalar
-from workload_generator.experiment.values import short
 from workload_generator.experiment.yaml_lines import Scalar, closest
 
 TIMES = ("ttfb", "corrected_ttfb", "lag")

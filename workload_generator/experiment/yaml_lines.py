@@ -40,7 +40,7 @@ class Scalar(str):
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
+class YamlDocument:
     """A file's data (dicts, lists, `Scalar`s and None), its lines, and what is already known to be wrong with it."""
 
     file: str
@@ -59,12 +59,12 @@ class Document:
         return Problem(self.file, self.line(location), key_text(location), message)
 
 
-def read_document(path: Path) -> Document:
+def read_yaml(path: Path) -> YamlDocument:
     """The YAML file at `path`. Raises ExperimentError when it cannot be read to its end."""
-    return parse_document(str(path), decode_text(path, read_bytes(path)))
+    return parse_yaml(str(path), decode_text(path, read_bytes(path)))
 
 
-def parse_document(file: str, text: str) -> Document:
+def parse_yaml(file: str, text: str) -> YamlDocument:
     """YAML (and so JSON) text as a document; `file` is what problems call it. Raises ExperimentError as above."""
     import yaml  # 35 ms, which commands that read no file do not pay
 
@@ -82,10 +82,10 @@ def parse_document(file: str, text: str) -> Document:
     except (ValueError, OverflowError) as error:  # such as an escape beyond Unicode
         raise _unreadable(file, 0, f"not YAML: {error}") from None
     if node is None:
-        return Document(file, None, {})
+        return YamlDocument(file, None, {})
     reading = _Reading(file)
     data = reading.value(node, ())
-    return Document(file, data, reading.lines, tuple(reading.problems))
+    return YamlDocument(file, data, reading.lines, tuple(reading.problems))
 
 
 def read_bytes(path: Path) -> bytes:

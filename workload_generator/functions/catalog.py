@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workload_generator.base.errors import ExperimentError, UsageError
-from workload_generator.experiment.fields import Section, key, many, read, scalar, section
-from workload_generator.experiment.values import TEXT, any_text, short, word
-from workload_generator.experiment.yaml_lines import closest, read_document
+from workload_generator.experiment.field_kinds import TEXT, any_text, short, word
+from workload_generator.experiment.fields import YamlSection, key, many, read, scalar, section
+from workload_generator.experiment.yaml_lines import closest, read_yaml
 
 FUNCTIONS_DIR = "FUNCTIONS_DIR"
 """The environment variable that names a folder of functions with its catalog, instead of the checkout's."""
@@ -53,7 +53,7 @@ def _need(value: object) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry(Section):
+class Entry(YamlSection):
     """One function as the catalog has it. `needs` are programs that builds need, some with their oldest version."""
 
     name: str = key(scalar(_name))
@@ -69,7 +69,7 @@ class Entry(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Catalog(Section):
+class Catalog(YamlSection):
     """The whole file."""
 
     functions: tuple[Entry, ...] = key(many(section(Entry), at_least=1))
@@ -120,7 +120,7 @@ def find_catalog() -> Path:
 def load_catalog(folder: Path | None = None) -> Mapping[str, Function]:
     """The functions by name, in the catalog's order. Raises UsageError, or ExperimentError with every problem."""
     folder = find_catalog() if folder is None else folder
-    document = read_document(folder / CATALOG_FILE)
+    document = read_yaml(folder / CATALOG_FILE)
     catalog, problems = read(Catalog, document)
     functions: dict[str, Function] = {}
     for index, entry in enumerate(catalog.functions if catalog else ()):

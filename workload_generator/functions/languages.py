@@ -14,7 +14,7 @@ from pathlib import Path
 
 from workload_generator.base.errors import ExperimentError, UsageError
 from workload_generator.experiment.fields import read
-from workload_generator.experiment.yaml_lines import read_document
+from workload_generator.experiment.yaml_lines import read_yaml
 from workload_generator.functions.catalog import CATALOG_FILE, Catalog, find_catalog
 
 ALL = "all"
@@ -34,7 +34,7 @@ def languages() -> tuple[str, ...]:
         pass
     found: dict[str, None] = {}
     for file in dict.fromkeys(files):
-        catalog, problems = read(Catalog, read_document(file))
+        catalog, problems = read(Catalog, read_yaml(file))
         if catalog is None:
             raise ExperimentError(problems)
         found |= dict.fromkeys(entry.language for entry in catalog.functions)

@@ -44,7 +44,7 @@ _MOST_TEXTS = 20_000
 _DIGITS = [f"{number:03d}" for number in range(1000)]
 
 
-class CodecError(ValueError):
+class LogFormatError(ValueError):
     """A line that is not one of the log's; `str()` says why."""
 
 
@@ -194,14 +194,14 @@ class LineLogger:
 
 
 def decode(line: bytes) -> dict[str, Any]:
-    """The object of one log line, `event` among its keys. Raises CodecError when it is not one of ours."""
+    """The object of one log line, `event` among its keys. Raises LogFormatError when it is not one of ours."""
     try:
         doc = orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        raise CodecError(f"not JSON: {error}") from None
+        raise LogFormatError(f"not JSON: {error}") from None
     event = doc.get("event") if isinstance(doc, dict) else None
     if not isinstance(event, str) or event not in EVENTS:
-        raise CodecError("JSON, but not a line of a workload-generator log (no known `event`)")
+        raise LogFormatError("JSON, but not a line of a workload-generator log (no known `event`)")
     return cast(dict[str, Any], doc)
 
 

@@ -15,8 +15,8 @@ import orjson
 
 from workload_generator.base.errors import UsageError
 from workload_generator.cloudevents.encode import PLACEHOLDER, Draft, data_of_size
-from workload_generator.experiment.model import Event, Experiment
-from workload_generator.experiment.values import url
+from workload_generator.experiment.field_kinds import url
+from workload_generator.experiment.model import EventSettings, Experiment
 from workload_generator.experiment.yaml_lines import Scalar
 
 DEFAULT_SOURCE = "/workload-generator"
@@ -61,7 +61,7 @@ def for_events(experiment: Experiment, sink: str) -> Experiment:
     What the `event` section leaves out stands in the first target's `ce-*` headers and body. Raises UsageError.
     """
     first = experiment.targets[0]
-    section = experiment.event or Event()
+    section = experiment.event or EventSettings()
     draft = draft_of(experiment, {})
     event = replace(section, type=draft.type, source=draft.source, mode=draft.mode)
     target = replace(first, url=sink, method="POST", weight=1, expect_status=("2xx",))
@@ -70,7 +70,7 @@ def for_events(experiment: Experiment, sink: str) -> Experiment:
 
 def draft_of(experiment: Experiment, extensions: Mapping[str, str]) -> Draft:
     """What all events have in common. Raises UsageError when nothing says their type."""
-    first, section = experiment.targets[0], experiment.event or Event()
+    first, section = experiment.targets[0], experiment.event or EventSettings()
     headers = {name.lower(): value.strip() for name, value in first.headers.items()}
     given = {name.removeprefix("ce-"): value for name, value in headers.items() if name.startswith("ce-")}
     kind = section.type or given.get("type")

@@ -21,7 +21,7 @@ from workload_generator.base.no_proxy import open_directly
 from workload_generator.emulator.child import Embedded, Receivers
 from workload_generator.emulator.settings import function_of, load_config
 from workload_generator.functions.catalog import load_catalog
-from workload_generator.log.format import CodecError, decode
+from workload_generator.log.format import LogFormatError, decode
 from workload_generator.scenarios.model import Condition, Scenario
 from workload_generator.scenarios.runner import Deployment, Job
 
@@ -162,7 +162,7 @@ def _run_id_of(log: Path) -> str | None:
     with log.open("rb") as file:
         try:
             header = decode(file.readline())
-        except CodecError:
+        except LogFormatError:
             return None
     run_id = header.get("run_id")
     return run_id if isinstance(run_id, str) else None

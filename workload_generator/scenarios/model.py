@@ -23,9 +23,17 @@ import orjson
 
 from workload_generator.base.clock import NS_PER_S
 from workload_generator.base.errors import ExperimentError, Problem
-from workload_generator.experiment.fields import Section, key, many, named, read, scalar, section
-from workload_generator.experiment.values import POSITIVE_DURATION, POSITIVE_WHOLE, RPS, any_text, one_of, plain, short
-from workload_generator.experiment.yaml_lines import Scalar, read_document
+from workload_generator.experiment.field_kinds import (
+    POSITIVE_DURATION,
+    POSITIVE_WHOLE,
+    RPS,
+    any_text,
+    one_of,
+    plain,
+    short,
+)
+from workload_generator.experiment.fields import YamlSection, key, many, named, read, scalar, section
+from workload_generator.experiment.yaml_lines import Scalar, read_yaml
 
 _LANGUAGE = "{language}"
 ALL = "all"
@@ -70,7 +78,7 @@ _YES_OR_NO = scalar(lambda value: one_of(value, ("true", "false")) == "true")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Patch(Section):
+class Patch(YamlSection):
     """What is changed for the scenario and put back after it, under Knative's names."""
 
     autoscaler: dict[str, str] = key(named(_SETTING), {})
@@ -82,7 +90,7 @@ class Patch(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scenario(Section):
+class Scenario(YamlSection):
     """The file. Durations are nanoseconds; an axis without values is not part of the grid."""
 
     scenario: str = key(_WORD)
@@ -205,7 +213,7 @@ def fingerprint(scenario: Scenario, platform: str, experiments: Mapping[str, byt
 def load_scenario(path: Path, flags: Mapping[str, Any]) -> Scenario:
     """The scenario in `path`; `flags` are the command line's, by the file's keys, as a file would have them (text, or
     a list of texts). Raises ExperimentError with every problem of the file, and then of the flags."""
-    document = read_document(path)
+    document = read_yaml(path)
     given = {key: _scalars(value) for key, value in flags.items()}
     data = document.data
     if data is None:

@@ -22,9 +22,9 @@ import yaml
 from workload_generator.base.clock import NS_PER_S, format_duration
 from workload_generator.base.errors import BenchError, UsageError
 from workload_generator.experiment.bundled import find_experiment
+from workload_generator.experiment.field_kinds import plain
 from workload_generator.experiment.load import load_experiment
 from workload_generator.experiment.model import Experiment
-from workload_generator.experiment.values import plain
 from workload_generator.kube.names import FUNCTIONS_DOMAIN
 from workload_generator.scenarios.model import Cell, Condition, Mode, Scenario, Step, fingerprint, order
 from workload_generator.scenarios.state import Begun, Ran, State, StateFile

@@ -76,7 +76,7 @@ def open_reader(file: str, first: bytes) -> Reader:
     """The reader for the file named `file` whose first line is `first`. Raises NotALog."""
     try:
         doc = log_format.decode(first)
-    except log_format.CodecError:
+    except log_format.LogFormatError:
         fields = original.parse(log_format.text_of(first.rstrip(b"\r\n")))
         if fields is None:
             raise NotALog("its first line is neither ours nor the original's") from None
@@ -224,7 +224,7 @@ class OurReader:
                 if shape not in shapes:
                     row = _checked(wanted, row)
                     shapes.add(tuple(map(type, row)))
-            except log_format.CodecError as problem:
+            except log_format.LogFormatError as problem:
                 batch.bad.append((number + at, str(problem)))
                 continue
             except (KeyError, TypeError, ValueError, AttributeError) as problem:

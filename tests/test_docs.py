@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from workload_generator.commands import kn_bench, receiver, workload_generator
+from workload_generator.commands import event_logger, kn_bench, receiver, workload_generator
 from workload_generator.log.records import ErrorKind
 
 ROOT = Path(__file__).parents[1]
@@ -62,7 +62,7 @@ def test_every_flag_of_a_clusters_command_is_on_its_page(name: str, capsys: pyte
     assert flags and not {flag for flag in flags if not re.search(rf"{flag}(?![\w-])", page)}
 
 
-@pytest.mark.parametrize("parser", [receiver.receiver_parser, receiver.event_logger_parser])
+@pytest.mark.parametrize("parser", [receiver.make_parser, event_logger.make_parser])
 def test_every_flag_of_a_service_is_on_its_page(parser: Callable[[], argparse.ArgumentParser]) -> None:
     page = (ROOT / "docs" / "eventing.md").read_text()
     flags = flags_of(parser().format_help())
@@ -84,8 +84,8 @@ def test_the_readmes_commands_parse() -> None:
     parsers = {
         "workload-generator": workload_generator.make_parser(),
         "kn-bench": kn_bench.make_parser(),
-        "receiver": receiver.receiver_parser(),
-        "event-logger": receiver.event_logger_parser(),
+        "receiver": receiver.make_parser(),
+        "event-logger": event_logger.make_parser(),
     }
     shown = re.findall(rf"^    (?:[A-Z_]+=\S+ )?(?:uv run )?({'|'.join(parsers)}) (.*)$", README, re.MULTILINE)
     assert {name for name, _ in shown} == parsers.keys()

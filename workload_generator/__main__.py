@@ -1,8 +1,8 @@
-"""Where the commands begin: signals first, since loading the rest takes a while.
+"""The entry points of the four programs. They set signal handlers first, since loading the rest takes a while.
 
-While modules load nothing has begun that would have to be cleaned up, and an exception can be lost in the import
-system's own callbacks: a signal ends the process at once. Later it raises SystemExit, so that contexts are left.
-So `prepare` reads the flags and loads what they ask for; what it returns does it, and loads nothing more.
+While modules load, a signal ends the process at once: nothing needs cleaning up yet, and an exception can be lost in
+callbacks of the import system. Later a signal raises SystemExit, so that contexts are left. So a program's `prepare`
+reads the flags and loads what they ask for; what it returns runs the command and loads nothing more.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import signal
 import sys
 from collections.abc import Callable
 from types import FrameType
+
+from workload_generator.base.exit_codes import of_signal
 
 
 def workload_generator() -> int:
@@ -38,17 +40,17 @@ def kn_bench() -> int:
 def receiver() -> int:
     """`receiver`."""
     _on_signals(_end)
-    from workload_generator.commands.receiver import receiver_main
+    from workload_generator.commands.receiver import main
 
-    return receiver_main()
+    return main()
 
 
 def event_logger() -> int:
     """`event-logger`."""
     _on_signals(_end)
-    from workload_generator.commands.receiver import event_logger_main
+    from workload_generator.commands.event_logger import main
 
-    return event_logger_main()
+    return main()
 
 
 def _on_signals(handler: Callable[[int, FrameType | None], None]) -> None:
@@ -57,13 +59,13 @@ def _on_signals(handler: Callable[[int, FrameType | None], None]) -> None:
 
 
 def _end(number: int, _frame: FrameType | None) -> None:
-    os._exit(128 + number)
+    os._exit(of_signal(number))
 
 
 def _exit(number: int, _frame: FrameType | None) -> None:
-    for each in (signal.SIGINT, signal.SIGTERM):  # what is being cleaned up now is not to be interrupted again
-        signal.signal(each, _ignore)  # not SIG_IGN: Python says of one that came meanwhile that it is a race
-    sys.exit(128 + number)
+    for each in (signal.SIGINT, signal.SIGTERM):  # a second signal must not interrupt the clean-up
+        signal.signal(each, _ignore)  # not SIG_IGN: Python reports a signal that came meanwhile as a race
+    sys.exit(of_signal(number))
 
 
 def _ignore(_number: int, _frame: FrameType | None) -> None:

@@ -10,7 +10,7 @@ import pytest
 from tests.deploy.controller import Controller
 from tests.kube.fake_api import FakeApi, in_thread
 from workload_generator.cluster.deploy import deployment, kustomize
-from workload_generator.commands import deploy
+from workload_generator.commands import delete
 from workload_generator.commands import kn_bench as program
 from workload_generator.kube.resources import Object
 
@@ -27,7 +27,7 @@ def rendered_once(monkeypatch: pytest.MonkeyPatch) -> None:
             _rendered[key] = kustomize.render(folder, components)
         return copy.deepcopy(_rendered[key])
 
-    for module in (deploy, deployment):
+    for module in (delete, deployment):
         monkeypatch.setattr(module, "render", render)
 
 

@@ -125,7 +125,7 @@ def test_the_sink_is_ready_before_its_source_is_made(
     told = capsys.readouterr().err
     assert "brokers.eventing.knative.dev eventing/default: RevisionFailed: no exchange" in told
     assert "not done: ContainerSource workload-generator/workload-generator" in told
-    assert "kn-bench deploy, as before, goes on from here" in told
+    assert "the same kn-bench deploy resumes from here" in told
     controller.stuck.clear()
     broker = controller.api.find(kinds.BROKERS, "default", "eventing")
     assert broker is not None
@@ -229,7 +229,7 @@ def test_delete_takes_what_was_deployed_and_nothing_else(
     assert api.objects(kinds.NAMESPACES) == []
     capsys.readouterr()
     assert kn_bench("delete") == 0
-    assert "there is nothing of it" in capsys.readouterr().out
+    assert "nothing to delete" in capsys.readouterr().out
 
 
 def test_delete_of_a_function_leaves_the_others(controller: Controller, kn_bench: Run) -> None:
@@ -291,7 +291,7 @@ def test_patch_shows_old_and_new_and_waits_for_the_revision(
     one = api.find(kinds.SERVICES, "empty-go-http-0", "functions")
     assert one is not None and one["metadata"]["generation"] == 2  # one revision for all of it
     assert kn_bench("patch", "empty-go-http", "--container-concurrency=1") == 0
-    assert "everything is so already" in capsys.readouterr().out
+    assert "nothing to change: all values are set already" in capsys.readouterr().out
     assert kn_bench("patch", "echo-go-http-1", "--max-scale=9", "--dry-run") == 0
     assert "max-scale 4 → 9" in capsys.readouterr().out and annotations(api, "echo-go-http-1") == {"max-scale": "4"}
     assert kn_bench("patch", "echo-go-http-1", "--max-scale=9") == 0
@@ -353,38 +353,38 @@ def test_patch_of_the_autoscalers_config(
     [
         ("deploy --target=0", "argument --target: 0 is less than 0.01"),
         ("deploy --target=many", "argument --target: 'many' is not a number"),
-        ("deploy --window=5s", "argument --window: 5s is no window: whole seconds, from 6s to 1h"),
+        ("deploy --window=5s", "argument --window: 5s is not a valid window: whole seconds, from 6s to 1h"),
         ("deploy --window=10", "argument --window"),
         ("deploy --metric=requests", "argument --metric: invalid choice"),
         ("deploy --metric=cpu", "--metric: cpu needs --class hpa"),
         ("deploy --metric=rps --class=hpa", "--metric: rps needs --class kpa"),
         ("deploy --min-scale=-1", "argument --min-scale"),
-        ("deploy --min-scale=5 --max-scale=4", "--min-scale: 5 is more than --max-scale, 4"),
+        ("deploy --min-scale=5 --max-scale=4", "--min-scale 5 is more than --max-scale 4"),
         ("deploy --max-scale=none", "argument --max-scale"),
         ("deploy --count=0", "argument --count: must be at least 1"),
         ("deploy --container-concurrency=1.5", "argument --container-concurrency"),
         ("deploy --parallelism=1001 eventing", "argument --parallelism: 1001 is more than 1000"),
         ("deploy --parallelism=4 eventing --broker=in-memory", "--parallelism: only RabbitMQ's triggers have one"),
-        ("deploy --triggers=4", "--triggers is of eventing"),
-        ("deploy generator --count=4", "--count is of functions"),
-        ("deploy generator --annotation=a=b", "--annotation is of functions"),
-        ("deploy --annotation=max-scale=4", "--annotation max-scale=4: --max-scale says that"),
+        ("deploy --triggers=4", "--triggers needs eventing"),
+        ("deploy generator --count=4", "--count needs functions"),
+        ("deploy generator --annotation=a=b", "--annotation needs functions"),
+        ("deploy --annotation=max-scale=4", "--annotation max-scale=4: use --max-scale"),
         ("deploy --annotation=max-scale", "argument --annotation: 'max-scale' is not KEY=VALUE"),
         ("deploy --registry=https://reg.example", "argument --registry"),
         ("deploy --tag=a/b", "argument --tag"),
         ("deploy --overlay=moon", "--overlay: moon is neither a folder nor one of "),
         ("deploy --component=wings", "--component: wings is none of cold-start-"),
         ("deploy empty-go-htp", "empty-go-htp is no function of the manifests; did you mean empty-go-http?"),
-        ("deploy functions empty-go-http", "functions are all of them"),
+        ("deploy functions empty-go-http", "functions means all functions"),
         ("deploy --manifests=/nowhere", "--manifests: /nowhere has no kustomization.yaml"),
         ("deploy --timeout=0s", "argument --timeout"),
         ("deploy --broker=kafka", "argument --broker: invalid choice"),
         ("delete functions empty-go-http", "delete either parts or functions"),
-        ("delete empty-go-http --volumes", "--volumes is of whole parts"),
+        ("delete empty-go-http --volumes", "--volumes works with whole parts"),
         ("delete empty-go-htp", "did you mean empty-go-http?"),
-        ("patch", "what is to change?"),
-        ("patch empty-go-http --parallelism=3", "empty-go-http: what is to change of it?"),
-        ("patch --max-scale=3", "no function is deployed in functions: kn-bench deploy functions"),
+        ("patch", "nothing to change: give"),
+        ("patch empty-go-http --parallelism=3", "empty-go-http: nothing to change: give"),
+        ("patch --max-scale=3", "no function is deployed in functions: run kn-bench deploy functions"),
         ("patch nothing-http --max-scale=3", "nothing-http is not deployed in functions"),
         ("patch --autoscaler=stable-window", "argument --autoscaler: 'stable-window' is not KEY=VALUE"),
     ],
@@ -456,5 +456,5 @@ def test_ctrl_c_says_what_is_there_and_what_is_not(controller: Controller, tmp_p
     assert "created    Service functions/empty-go-http-0" in out
     assert "kn-bench: interrupted" in told and "Traceback" not in told
     assert "not ready yet: Service functions/empty-go-http-0" in told
-    assert "kn-bench delete takes it away" in told
+    assert "kn-bench delete removes what was deployed" in told
     assert services(controller.api) == ["empty-go-http-0"]

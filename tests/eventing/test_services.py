@@ -14,7 +14,7 @@ import orjson
 import pytest
 
 from tests.eventing.services import SOON_S, Load, Services, headers
-from workload_generator.commands.receiver import event_logger_main, receiver_main
+from workload_generator.commands import event_logger, receiver
 from workload_generator.eventing.receipts import (
     Batch,
     Receipt,
@@ -256,12 +256,12 @@ def test_a_spool_keeps_whole_batches_only(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("main", "flags", "complaint"),
     [
-        (receiver_main, [], "nowhere to go"),
-        (receiver_main, ["--logger=here"], "not a URL"),
-        (receiver_main, ["--spool=x", "--workers=0"], "--workers"),
-        (receiver_main, ["--spool=x", "--port=70000"], "--port"),
-        (event_logger_main, ["--sync-interval=0"], "--sync-interval"),
-        (event_logger_main, ["--body-timeout=0"], "--body-timeout"),
+        (receiver.main, [], "no destination for receipts"),
+        (receiver.main, ["--logger=here"], "not a URL"),
+        (receiver.main, ["--spool=x", "--workers=0"], "--workers"),
+        (receiver.main, ["--spool=x", "--port=70000"], "--port"),
+        (event_logger.main, ["--sync-interval=0"], "--sync-interval"),
+        (event_logger.main, ["--body-timeout=0"], "--body-timeout"),
     ],
 )
 def test_bad_flags_are_usage_errors(

@@ -66,13 +66,13 @@ def test_logs_of_all_pods_and_receipts(api: FakeApi, standin: Standin, extract_l
     for name in ("events.csv", "instances.csv", "other"):
         (data / name).write_text(name)
     code, out = extract_logs("--delete")
-    assert code == 0 and "generator-1: 1 files, 0 of them here already; 1 bytes came, all checked" in out
+    assert code == 0 and "generator-1: 1 files, 0 of them here already; 1 bytes fetched, all checked" in out
     files = ["events.csv", "instances.csv", "p.log", "p_s0.log", "p_s1.log"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == files
     assert not list((standin.folder / "pods").glob("*/*/logs/*")), "all are checked, and deleted there"
     assert (data / "events.csv").exists(), "their writer has them"
     code, out = extract_logs()
-    assert code == 0 and "2 files, 2 of them here already; 0 bytes came" in out
+    assert code == 0 and "2 files, 2 of them here already; 0 bytes fetched" in out
 
 
 def test_what_fails_in_one_pod_keeps_nobody_from_the_others(
@@ -93,7 +93,7 @@ def test_where_nothing_runs_it_is_said(
     config = api.write_kubeconfig(tmp_path / "config")
     command = [*COMMAND, "extract-logs", f"--kubeconfig={config}", f"--out={tmp_path / 'out'}"]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=100)
-    assert ran.returncode == 2 and "nothing to fetch from" in ran.stderr and "Traceback" not in ran.stderr
+    assert ran.returncode == 2 and "no pod to fetch from" in ran.stderr and "Traceback" not in ran.stderr
     monkeypatch.setenv("PATH", str(tmp_path))
     code, out = extract_logs()
     assert code == 2 and "kubectl is not on PATH" in out

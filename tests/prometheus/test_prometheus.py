@@ -137,7 +137,7 @@ def test_a_snapshot_and_a_server_over_it(cluster: Cluster, server: int, capsys: 
         at = contents.to_ms / 1000
         assert query(port, "/api/v1/query", query='up{job="itself"}', time=at)[0]["value"][1] == "1"
         assert kn_bench.main(["prometheus", "local", f"--output-dir={cluster.out}", f"--port={port}"]) == 2
-        assert f"port {port} of 127.0.0.1 is not to be had" in capsys.readouterr().err
+        assert f"port {port} of 127.0.0.1 is not available" in capsys.readouterr().err
     finally:
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=30)
@@ -289,7 +289,7 @@ def test_which_snapshot_and_which_server(
     (tmp_path / "bin").mkdir()
     assert local(capsys, where) == (
         2,
-        f"kn-bench: {tmp_path} has no snapshot: kn-bench prometheus snapshot {where[:12]} {tmp_path}\n",
+        f"kn-bench: {tmp_path} has no snapshot: run kn-bench prometheus snapshot {where[:12]} {tmp_path}\n",
     )
     older, newer = (tmp_path / f"2026112{day}T100000Z-0a1b" for day in (4, 5))
     block(older)
@@ -309,4 +309,4 @@ def test_which_snapshot_and_which_server(
     assert code == 0 and f"--storage.tsdb.path={older}.served --web.listen-address=127.0.0.1:9090" in text
     assert local(capsys, where, "--print", "--runtime=docker")[1].startswith(f"{tmp_path}/bin/docker")
     code, text = local(capsys, where, "--snapshot=another")
-    assert code == 2 and f"it has {older.name}, {newer.name}" in text
+    assert code == 2 and f"snapshots there: {older.name}, {newer.name}" in text

@@ -365,4 +365,4 @@ sys.exit(kn_bench.main(["report", "--db", {str(db)!r}, "--out", {str(page)!r}]))
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert rows_of(db, "SELECT count(*) AS n FROM results") == [{"n": 3}]
     assert (ran.returncode, page.exists()) == (1, False)
-    assert f"needs the libraries of the extra `results` ({missing} is missing)" in ran.stderr
+    assert f"the extra `results` is not installed ({missing} is missing)" in ran.stderr

@@ -8,17 +8,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from workload_generator.base.exit_codes import ExitCode
+
 
 class BenchError(Exception):
     """Something that ends a command; `str()` is what the user reads."""
 
-    exit_code = 1
+    exit_code: int = ExitCode.FAILURE
 
 
 class UsageError(BenchError):
     """Flags or surroundings under which nothing can be sent (exit 2)."""
 
-    exit_code = 2
+    exit_code: int = ExitCode.USAGE
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,1 +1,5 @@
-"""The commands, one module each under its typed name; `flags` has what they share. Only commands print and exit."""
+"""The commands, one module each under its typed name, with `add_flags(parser)` and `run(options)`, the exit code.
+
+`program`, `results_extra` and the modules named `…flags` have what commands share. Only commands print and exit; only
+`__main__` and tests call them.
+"""

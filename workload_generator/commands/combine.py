@@ -1,4 +1,4 @@
-"""`kn-bench combine`: what nodes and pods used, into the benchmark database."""
+"""`kn-bench combine`: copies recorded usage of nodes and pods into the benchmark database."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ from pathlib import Path
 
 from rich.console import Console
 
+from workload_generator.base.exit_codes import ExitCode
+from workload_generator.commands.flags import add_db
 from workload_generator.results.ingest.combine import combine
 
 
-def add_combine(command: argparse.ArgumentParser) -> None:
+def add_flags(command: argparse.ArgumentParser) -> None:
     """The command's flags."""
-    command.add_argument("--db", type=Path, required=True, metavar="FILE", help="the benchmark database")
-    command.add_argument("--metrics", type=Path, required=True, metavar="FILE", help="the database of metrics")
-    command.set_defaults(command=_combine)
+    add_db(command)
+    command.add_argument("--metrics", type=Path, required=True, metavar="FILE", help="the database that top wrote")
 
 
-def _combine(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
+    """Combine; returns the exit code. Raises BenchError."""
     console = Console(highlight=False)
     for merged in combine(options.db, options.metrics):
         console.print(f"{merged.table}: {merged.rows:,} rows, {merged.new:,} of them new", soft_wrap=True)
-    return 0
+    return ExitCode.OK

@@ -1,274 +1,127 @@
-"""`kn-bench deploy|delete|patch`: what is measured, and what measures it, put into a cluster, changed and removed."""
+"""`kn-bench deploy`: deploys functions, the generator and eventing to a cluster."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
 
 import yaml
-from rich.console import Console
 
 from workload_generator.base.clock import NS_PER_S
-from workload_generator.base.errors import BenchError, UsageError
-from workload_generator.cluster.deploy import tuning
-from workload_generator.cluster.deploy.deployment import (
-    Broker,
-    Part,
-    manifests,
-    namespace_of_functions,
-    namespaces,
-)
-from workload_generator.cluster.deploy.eventing import is_rabbitmq, wait_for_dispatchers
-from workload_generator.cluster.deploy.kustomize import render
-from workload_generator.cluster.deploy.objects import find_ours, stages, wait_ready
-from workload_generator.cluster.deploy.rollout import Progress, check, deploy, remove, title
-from workload_generator.cluster.deploy.services import chosen, functions_of
-from workload_generator.cluster.interrupts import run_to_end
+from workload_generator.base.errors import UsageError
+from workload_generator.base.exit_codes import ExitCode
+from workload_generator.cluster.deploy.deployment import Broker, Part, Wish, manifests
+from workload_generator.cluster.deploy.objects import stages
+from workload_generator.cluster.deploy.rollout import Progress, check, deploy
+from workload_generator.cluster.deploy.services import Images, Tuning
 from workload_generator.commands.deploy_flags import (
-    AUTOSCALER,
-    NONE,
+    METRICS,
+    SCALING,
     WHAT,
     add_cluster,
+    add_parallelism,
     add_scaling,
     annotations_of,
-    pair,
-    parallelism,
-    positive,
-    registry,
-    tag,
-    wish_of,
+    change_cluster,
+    manifests_root,
+    parts_and_functions,
 )
-from workload_generator.experiment.bundled import find_manifests
-from workload_generator.experiment.yaml_lines import closest
+from workload_generator.commands.flags import add_dry_run, value
 from workload_generator.kube.client import Kube
-from workload_generator.kube.names import NAME_LABEL, PART_OF_LABEL, PRODUCT
-from workload_generator.kube.resources import BROKERS, SERVICES, TRIGGERS, Object, name_of, namespace_of
 
-_MOST_LINES = 20
+_FLAGS_OF = {
+    Part.FUNCTIONS: ("count", "container_concurrency", *SCALING),
+    Part.EVENTING: ("broker", "triggers", "parallelism"),
+}
+"""The flags that mean something for one part alone."""
 
 
-def add_deploy(command: argparse.ArgumentParser) -> None:
-    """The flags of `deploy`."""
-    command.add_argument("what", nargs="*", metavar="PART|FUNCTION", help=WHAT + "; default: generator functions")
+def add_flags(command: argparse.ArgumentParser) -> None:
+    """The command's flags."""
     add = command.add_argument
-    add("--count", type=positive, metavar="N", help="copies of each function: <name>-0, <name>-1, …; default 1")
-    add("--registry", type=registry, metavar="R", help="where the images are; default: the overlay's")
-    add("--tag", type=tag, metavar="T", help="of the images; default: the manifests'")
-    add_scaling(command, "")
-    add("--overlay", metavar="NAME|DIR", help="kind, gce, … of the manifests' overlays, or a folder of your own")
-    add("--component", action="append", default=[], metavar="NAME", help="one of the manifests' components; repeatable")
+    add("what", nargs="*", metavar="PART|FUNCTION", help=WHAT + "; default: generator functions")
+    add(
+        "--count",
+        type=value("positive_whole"),
+        metavar="N",
+        help="copies of each function: <name>-0, <name>-1, …; default 1",
+    )
+    add("--registry", type=_registry, metavar="R", help="registry of the images; default: the overlay's")
+    add("--tag", type=_tag, metavar="T", help="tag of the images; default: the manifests'")
+    add_scaling(command)
+    add("--overlay", metavar="NAME|DIR", help="an overlay of the manifests (kind, gce, …), or a folder of your own")
+    add("--component", action="append", default=[], metavar="NAME", help="a component of the manifests; repeatable")
     add("--broker", choices=tuple(Broker), type=str, help="default: rabbitmq")
-    add("--triggers", type=positive, metavar="N", help="receiver-0, receiver-1, …; default 1")
-    add("--parallelism", type=parallelism, metavar="N", help="of each RabbitMQ trigger; default: the manifests'")
-    add(
-        "--dry-run",
-        action="store_true",
-        help="have the server check everything, say what would be done, change nothing",
-    )
-    add("--print", action="store_true", help="print the manifests as YAML, and ask no cluster")
-    add_cluster(command, "10m", "until everything is ready")
-    command.set_defaults(command=_deploy)
+    add("--triggers", type=value("positive_whole"), metavar="N", help="receiver-0, receiver-1, …; default 1")
+    add_parallelism(command, "deliveries at a time of each RabbitMQ trigger; default: the manifests'")
+    add_dry_run(command, "let the server check everything, print what would be done, and change nothing")
+    add("--print", action="store_true", help="print the manifests as YAML, without a cluster")
+    add_cluster(command, "everything to be ready")
 
 
-def add_delete(command: argparse.ArgumentParser) -> None:
-    """The flags of `delete`."""
-    command.add_argument("what", nargs="*", metavar="PART|FUNCTION", help=WHAT + "; default: all parts")
-    add = command.add_argument
-    add("--volumes", action="store_true", help="the volumes too, with the logs and events that are on them")
-    add("--namespaces", action="store_true", help="the namespaces too, with everything that is in them")
-    add("--dry-run", action="store_true", help="say what would be deleted, and delete nothing")
-    add_cluster(command, "10m", "until everything is gone")
-    command.set_defaults(command=_delete)
-
-
-def add_patch(command: argparse.ArgumentParser) -> None:
-    """The flags of `patch`."""
-    command.add_argument(
-        "what", nargs="*", metavar="FUNCTION", help="a function, or one copy of it; default: all deployed"
-    )
-    add = command.add_argument
-    add_scaling(command, f"; {NONE}: as if it had never been set")
-    add("--parallelism", type=parallelism, metavar="N", help="of all RabbitMQ triggers that are deployed")
-    add("--autoscaler", type=pair, action="append", default=[], metavar="KEY=VALUE", help=AUTOSCALER)
-    add(
-        "--dry-run", action="store_true", help="have the server check everything, say what would change, change nothing"
-    )
-    add_cluster(command, "10m", "until the new revisions are ready")
-    command.set_defaults(command=_patch)
-
-
-# Commands
-
-
-def _root(options: argparse.Namespace) -> Path:
-    root: Path = options.manifests or find_manifests()
-    if not (root / "kustomization.yaml").is_file():
-        raise UsageError(f"--manifests: {root} has no kustomization.yaml")
-    return root
-
-
-def _deploy(options: argparse.Namespace) -> int:
-    wish, root = wish_of(options), _root(options)
+def run(options: argparse.Namespace) -> int:
+    """Deploy; returns the exit code. Raises BenchError."""
+    request, root = _request_of(options), manifests_root(options)
     if options.print:
-        objects = [obj for stage in stages(manifests(wish, root)) for obj in stage]
+        objects = [obj for stage in stages(manifests(request, root)) for obj in stage]
         sys.stdout.write(yaml.safe_dump_all(objects, sort_keys=False))
-        return 0
-    progress = _progress()
+        return ExitCode.OK
 
-    async def go(kube: Kube) -> None:
+    async def change(kube: Kube, progress: Progress) -> None:
         if options.dry_run:
-            await check(kube, wish, root, progress)
+            await check(kube, request, root, progress)
             progress.say("nothing was changed")
             return
-        done = await deploy(kube, wish, root, options.timeout / NS_PER_S, progress)
+        done = await deploy(kube, request, root, options.timeout / NS_PER_S, progress)
         changed = sum(each.outcome != "unchanged" for each in done)
         progress.say(f"{len(done)} objects are as asked for, {changed} of them were created or changed")
 
-    return _with_kube(
-        options, go, progress, "kn-bench deploy, as before, goes on from here; kn-bench delete takes it away"
+    return change_cluster(
+        options, change, "the same kn-bench deploy resumes from here; kn-bench delete removes what was deployed"
     )
 
 
-def _delete(options: argparse.Namespace) -> int:
-    root = _root(options)
-    parts = {Part(name) for name in options.what if name in tuple(Part)}
-    names = tuple(name for name in options.what if name not in tuple(Part))
-    if names and parts:
-        raise UsageError(f"delete either parts or functions: {names[0]} is a function, {min(parts)} a part")
+def _request_of(options: argparse.Namespace) -> Wish:
+    """What the flags ask for. Raises UsageError for flags that contradict each other or have no effect."""
+    parts, names = parts_and_functions(options.what)
+    if names and Part.FUNCTIONS in parts:
+        raise UsageError(f"functions means all functions: name either functions or {names[0]}")
     if names:
-        chosen(functions_of(render(root)), names)
-        parts = {Part.FUNCTIONS}
-        for flag in ("volumes", "namespaces"):
-            if getattr(options, flag):
-                raise UsageError(f"--{flag} is of whole parts, and {names[0]} is a function")
-    progress = _progress()
-
-    async def go(kube: Kube) -> None:
-        gone = await remove(
-            kube,
-            parts or set(Part),
-            names,
-            root,
-            options.timeout / NS_PER_S,
-            progress,
-            volumes=options.volumes,
-            spaces=options.namespaces,
-            dry_run=options.dry_run,
-        )
-        if options.dry_run:
-            progress.say("nothing was changed")
-        else:
-            progress.say(f"{len(gone)} objects are gone" if gone else "there is nothing of it")
-
-    return _with_kube(options, go, progress, "kn-bench delete, as before, goes on from here")
-
-
-def _patch(options: argparse.Namespace) -> int:
-    root = _root(options)
-    annotations = {key: None if value == NONE else value for key, value in annotations_of(options).items()}
-    values = tuning.of_service(options.container_concurrency, annotations)
-    keys = {key: None if value == NONE else value for key, value in options.autoscaler}
-    if options.what and not values:
-        raise UsageError(f"{options.what[0]}: what is to change of it? --container-concurrency, --max-scale, …")
-    if not values and not keys and options.parallelism is None:
-        raise UsageError("what is to change? --container-concurrency, --max-scale, --parallelism, --autoscaler, …")
-    progress = _progress()
-
-    async def go(kube: Kube) -> None:
-        changes: list[tuning.Change] = []
-        if values:
-            changes += tuning.plan(SERVICES, await _services(kube, root, options.what), values)
-        triggers = await _triggers(kube, root) if options.parallelism is not None else []
-        if triggers:
-            changes += tuning.plan(TRIGGERS, triggers, tuning.of_trigger(options.parallelism))
-        if keys:
-            changes += await tuning.plan_autoscaler(kube, keys)
-        for change in changes:
-            progress.say(str(change))
-        made = await tuning.make(kube, changes, dry_run=options.dry_run)
-        if options.dry_run or not made:
-            progress.say("nothing was changed" if options.dry_run else "everything is so already")
-            return
-        timeout_s = options.timeout / NS_PER_S
-        await wait_ready(kube, made, timeout_s, progress.tell)
-        wanted: dict[str, dict[str, str]] = {}
-        for obj in made:
-            if obj["kind"] == TRIGGERS.kind:
-                wanted.setdefault(namespace_of(obj), {})[obj["metadata"]["uid"]] = str(options.parallelism)
-        for namespace, uids in wanted.items():
-            await wait_for_dispatchers(kube, namespace, uids, timeout_s)
-
-    return _with_kube(
-        options, go, progress, "what was changed stays so: kn-bench patch with the old values puts it back"
+        parts.add(Part.FUNCTIONS)
+    if not options.what:
+        parts = {Part.GENERATOR, Part.FUNCTIONS}
+    annotations = annotations_of(options)
+    if METRICS.get(annotations.get("metric", ""), "kpa") == "hpa" and "class" not in annotations:
+        raise UsageError(f"--metric: {annotations['metric']} needs --class hpa")
+    for part, flags in _FLAGS_OF.items():
+        for name in flags:
+            if getattr(options, name) is not None and part not in parts:
+                raise UsageError(f"--{name.replace('_', '-')} needs {part}, which are not deployed here: name them")
+    if options.annotation and Part.FUNCTIONS not in parts:
+        raise UsageError("--annotation needs functions, which are not deployed here: name them")
+    return Wish(
+        frozenset(parts),
+        names,
+        options.count or 1,
+        Tuning(options.container_concurrency, annotations),
+        Images(options.registry, options.tag),
+        options.overlay,
+        tuple(options.component),
+        Broker(options.broker or Broker.RABBITMQ),
+        options.triggers,
+        options.parallelism,
     )
 
 
-async def _services(kube: Kube, root: Path, names: Sequence[str]) -> list[Object]:
-    """The deployed functions of these names, or single Services. Raises UsageError for a name that is not deployed."""
-    where = namespace_of_functions(root)
-    found = await find_ours(kube, [SERVICES], [where], f"{PART_OF_LABEL}={PRODUCT}")
-    known: dict[str, list[Object]] = {}
-    for obj in found:
-        known.setdefault(obj["metadata"]["labels"].get(NAME_LABEL, name_of(obj)), []).append(obj)
-        known.setdefault(name_of(obj), []).append(obj)
-    for name in names:
-        if name not in known:
-            near = closest(name, list(known))
-            raise UsageError(
-                f"{name} is not deployed in {where}"
-                + (f"; did you mean {near}?" if near else f": {len(found)} services are")
-            )
-    if not found:
-        raise UsageError(f"no function is deployed in {where}: kn-bench deploy functions")
-    picked = {name_of(obj): obj for name in names for obj in known[name]} if names else {name_of(o): o for o in found}
-    return list(picked.values())
+def _registry(text: str) -> str:
+    """A registry, without the slash at its end."""
+    place = text.rstrip("/")
+    if not place or place.strip() != place or "://" in place:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a registry, such as europe-docker.pkg.dev/project/bench")
+    return place
 
 
-async def _triggers(kube: Kube, root: Path) -> list[Object]:
-    """The deployed triggers. Raises UsageError when there are none, or they have no parallelism."""
-    where = namespaces(root)
-    found = await find_ours(kube, [TRIGGERS], where, f"{PART_OF_LABEL}={PRODUCT}")
-    if not found:
-        raise UsageError("--parallelism: no trigger is deployed: kn-bench deploy eventing")
-    for obj in found:
-        broker = await kube.get(BROKERS, obj["spec"]["broker"], namespace_of(obj))
-        if not is_rabbitmq(broker):
-            raise UsageError(f"--parallelism: only RabbitMQ's triggers have one, and {title(broker)} is not RabbitMQ's")
-    return found
-
-
-def _progress() -> Progress:
-    console = Console(highlight=False, markup=False)
-    return Progress(lambda line: console.print(line, soft_wrap=True))
-
-
-def _with_kube(
-    options: argparse.Namespace, go: Callable[[Kube], Awaitable[None]], progress: Progress, advice: str
-) -> int:
-    """Run it on the cluster; the exit code. However it ends before its time, what was not done is said."""
-
-    async def run() -> None:
-        async with await Kube.connect(options.kubeconfig, options.context) as kube:
-            await go(kube)
-
-    try:
-        run_to_end(run())
-    except UsageError:
-        raise
-    except BenchError as error:
-        sys.stderr.write(f"kn-bench: {error}\n")
-        if progress.applied or progress.left:
-            sys.stderr.write("\n".join([*_not_done(progress), advice, ""]))
-        return error.exit_code
-    except (KeyboardInterrupt, SystemExit):
-        waiting = [f"not ready yet: {name}: {why}" for name, why in progress.waiting.items()]
-        sys.stderr.write("\n".join(["kn-bench: interrupted", *waiting, *_not_done(progress), advice, ""]))
-        raise
-    return 0
-
-
-def _not_done(progress: Progress) -> list[str]:
-    lines = [f"not done: {title(obj)}" for obj in progress.left]
-    return [*lines[:_MOST_LINES], f"and {len(lines) - _MOST_LINES} more"] if len(lines) > _MOST_LINES + 1 else lines
+def _tag(text: str) -> str:
+    if not text or not text.replace("-", "").replace("_", "").replace(".", "").isalnum() or not text.isascii():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a tag, such as 0.1.0")
+    return text

@@ -1,181 +1,158 @@
-"""What `deploy`, `delete` and `patch` may be told: their flags, read into what is wished.
-
-A reader takes a flag's text, and raises argparse.ArgumentTypeError.
-"""
+"""What `deploy`, `delete` and `patch` share: their flags, and how a change that did not end is reported."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import sys
+from collections.abc import Awaitable, Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
+from rich.console import Console
+
 from workload_generator.base.clock import NS_PER_S
-from workload_generator.base.errors import UsageError
-from workload_generator.cluster.deploy.deployment import Broker, Part, Wish
+from workload_generator.base.errors import BenchError, UsageError
+from workload_generator.base.exit_codes import ExitCode
+from workload_generator.cluster.deploy.deployment import Part
 from workload_generator.cluster.deploy.eventing import MOST_PARALLELISM
-from workload_generator.cluster.deploy.services import Images, Tuning
-from workload_generator.commands.flags import as_in_a_file
-from workload_generator.experiment.field_kinds import duration, exact_number, positive_duration, positive_whole, whole
-from workload_generator.experiment.yaml_lines import Scalar
+from workload_generator.cluster.deploy.rollout import Progress, title
+from workload_generator.cluster.interrupts import run_to_end
+from workload_generator.commands.flags import add_kubeconfig, add_manifests, add_timeout, at_most, pair, value
+from workload_generator.experiment.bundled import find_manifests
+from workload_generator.kube.client import Kube
 
 NONE = "none"
-"""What `patch` takes for a value that is to go."""
+"""The value with which `patch` removes a setting."""
+WHAT = f"{', '.join(Part)}, or a function of the catalog"
+METRICS = {"concurrency": "kpa", "rps": "kpa", "cpu": "hpa", "memory": "hpa"}
+"""Each metric with the class of autoscaler that knows it."""
+SCALING = ("metric", "target", "class", "min_scale", "max_scale", "window")
+"""The flags that are annotations, by their names in `options`."""
 _CLASS = ".autoscaling.knative.dev"
-_METRICS = {"concurrency": "kpa", "rps": "kpa", "cpu": "hpa", "memory": "hpa"}
-_SCALING = ("metric", "target", "class", "min_scale", "max_scale", "window")
 _LEAST_TARGET = Fraction(1, 100)
 _WINDOW_S = (6, 3600)  # Knative's own limits, as for the target
-_OF_EVENTING = ("broker", "triggers", "parallelism")
-WHAT = f"{', '.join(Part)}, or a function of the catalog"
-AUTOSCALER = f"of the ConfigMap config-autoscaler: stable-window=10s, or KEY={NONE} to take it out; repeatable"
+_MOST_LINES = 20
 
 
-def add_cluster(command: argparse.ArgumentParser, timeout: str, what: str) -> None:
-    """Which cluster, which manifests, and how long to wait: `what` completes `--timeout`."""
-    command.add_argument("--manifests", type=Path, metavar="DIR", help="the folder k8s/; default: the installed one")
-    command.add_argument("--kubeconfig", type=Path, metavar="FILE", help="default: as kubectl finds it")
-    command.add_argument("--context", metavar="NAME", help="of the kubeconfig; default: its current one")
-    command.add_argument(
-        "--timeout",
-        type=as_in_a_file(positive_duration),
-        default=positive_duration(Scalar(timeout)),
-        metavar="D",
-        help=f"{what}; default {timeout}",
-    )
+def add_cluster(command: argparse.ArgumentParser, what: str) -> None:
+    """Which cluster, which manifests, and how long to wait for `what`."""
+    add_manifests(command)
+    add_kubeconfig(command)
+    add_timeout(command, "10m", what)
 
 
-def add_scaling(command: argparse.ArgumentParser, more: str) -> None:
-    """Concurrency and autoscaling; `more` of the help is said where a value may be taken out (`NONE`)."""
+def add_scaling(command: argparse.ArgumentParser, *, removable: bool = False) -> None:
+    """Concurrency and autoscaling; where they are `removable`, the value `NONE` removes a setting."""
     add = command.add_argument
-    optional = bool(more)
-    add("--container-concurrency", type=_whole, metavar="N", help="requests at a time in an instance; 0: no limit")
-    metrics = (*_METRICS, *([NONE] if optional else []))
-    add("--metric", choices=metrics, help="what is scaled by")
-    add("--target", type=_or_none(_target, optional), metavar="X", help="of the metric, for each instance" + more)
-    add("--class", choices=("kpa", "hpa", *([NONE] if optional else [])), help="Knative's autoscaler, or Kubernetes'")
-    add("--min-scale", type=_or_none(_scale, optional), metavar="N", help="instances at least" + more)
-    add("--max-scale", type=_or_none(_scale, optional), metavar="N", help="instances at most, 0: no limit" + more)
-    add("--window", type=_or_none(_window, optional), metavar="D", help="the stable window, 6s to 1h" + more)
+    more, none = (f"; {NONE} removes it", (NONE,)) if removable else ("", ())
+
+    def setting(read: Callable[[str], str]) -> Callable[[str], str]:
+        return lambda text: text if text in none else read(text)
+
+    add(
+        "--container-concurrency",
+        type=value("whole"),
+        metavar="N",
+        help="concurrent requests of an instance; 0: no limit",
+    )
+    add("--metric", choices=(*METRICS, *none), help="the metric to scale by")
+    add("--target", type=setting(_target), metavar="X", help=f"the metric's target per instance{more}")
+    add("--class", choices=("kpa", "hpa", *none), help="Knative's autoscaler, or Kubernetes'")
+    add("--min-scale", type=setting(_scale), metavar="N", help=f"least number of instances{more}")
+    add("--max-scale", type=setting(_scale), metavar="N", help=f"largest number of instances, 0: no limit{more}")
+    add("--window", type=setting(_window), metavar="D", help=f"the stable window, 6s to 1h{more}")
     add(
         "--annotation",
         type=pair,
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="any other annotation of autoscaling.knative.dev: initial-scale=0; repeatable",
+        help="another annotation of autoscaling.knative.dev, such as initial-scale=0; repeatable",
     )
 
 
-def positive(text: str) -> int:
-    """1 or more."""
-    return as_in_a_file(positive_whole)(text)
-
-
-def _whole(text: str) -> int:
-    return as_in_a_file(whole)(text)
-
-
-def _or_none(read: Callable[[str], str], optional: bool) -> Callable[[str], str]:
-    return lambda text: text if optional and text == NONE else read(text)
+def add_parallelism(command: argparse.ArgumentParser, text: str) -> None:
+    """--parallelism: concurrent deliveries of a RabbitMQ trigger."""
+    command.add_argument("--parallelism", type=at_most(MOST_PARALLELISM, "the broker's limit"), metavar="N", help=text)
 
 
 def _scale(text: str) -> str:
-    return str(_whole(text))
+    return str(value("whole")(text))
 
 
 def _target(text: str) -> str:
-    if as_in_a_file(exact_number)(text) < _LEAST_TARGET:
-        raise argparse.ArgumentTypeError(f"{text} is less than 0.01, Knative's least")
+    if value("exact_number")(text) < _LEAST_TARGET:
+        raise argparse.ArgumentTypeError(f"{text} is less than 0.01, Knative's minimum")
     return text
 
 
 def _window(text: str) -> str:
-    duration_ns = as_in_a_file(duration)(text)
-    seconds, rest = divmod(duration_ns, NS_PER_S)
+    seconds, rest = divmod(value("duration")(text), NS_PER_S)
     if rest or not _WINDOW_S[0] <= seconds <= _WINDOW_S[1]:
-        raise argparse.ArgumentTypeError(f"{text} is no window: whole seconds, from 6s to 1h")
+        raise argparse.ArgumentTypeError(f"{text} is not a valid window: whole seconds, from 6s to 1h")
     return text
 
 
-def parallelism(text: str) -> int:
-    """Deliveries at a time of a RabbitMQ trigger."""
-    number = positive(text)
-    if number > MOST_PARALLELISM:
-        raise argparse.ArgumentTypeError(f"{text} is more than {MOST_PARALLELISM}, the broker's most")
-    return number
+def parts_and_functions(words: Sequence[str]) -> tuple[set[Part], tuple[str, ...]]:
+    """The parts and the names of functions among the arguments."""
+    parts = {Part(word) for word in words if word in tuple(Part)}
+    return parts, tuple(word for word in words if word not in tuple(Part))
 
 
-def registry(text: str) -> str:
-    """Where images are, without the slash at its end."""
-    place = text.rstrip("/")
-    if not place or place.strip() != place or "://" in place:
-        raise argparse.ArgumentTypeError(f"{text!r} is no registry, such as europe-docker.pkg.dev/project/bench")
-    return place
-
-
-def tag(text: str) -> str:
-    """An image's."""
-    if not text or not text.replace("-", "").replace("_", "").replace(".", "").isalnum() or not text.isascii():
-        raise argparse.ArgumentTypeError(f"{text!r} is no tag, such as 0.1.0")
-    return text
-
-
-def pair(text: str) -> tuple[str, str]:
-    """KEY=VALUE."""
-    key, equals, value = text.partition("=")
-    if not equals or not key or not value:
-        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")
-    return key, value
+def manifests_root(options: argparse.Namespace) -> Path:
+    """The folder of the manifests. Raises UsageError when it is not one."""
+    root: Path = options.manifests or find_manifests()
+    if not (root / "kustomization.yaml").is_file():
+        raise UsageError(f"--manifests: {root} has no kustomization.yaml")
+    return root
 
 
 def annotations_of(options: argparse.Namespace) -> dict[str, str]:
-    """The autoscaling annotations that the flags say. Raises UsageError for flags that contradict each other."""
-    given = {name.replace("_", "-"): getattr(options, name) for name in _SCALING if getattr(options, name) is not None}
-    for key, value in options.annotation:
-        if key in given or any(key == name.replace("_", "-") for name in _SCALING):
-            raise UsageError(f"--annotation {key}={value}: --{key} says that")
-        given[key] = value
+    """The autoscaling annotations that the flags set. Raises UsageError for flags that contradict each other."""
+    given = {name.replace("_", "-"): getattr(options, name) for name in SCALING if getattr(options, name) is not None}
+    for key, content in options.annotation:
+        if key in given or key.replace("-", "_") in SCALING:
+            raise UsageError(f"--annotation {key}={content}: use --{key}")
+        given[key] = content
     least, most = given.get("min-scale", NONE), given.get("max-scale", NONE)
     if NONE not in (least, most) and 0 < int(most) < int(least):
-        raise UsageError(f"--min-scale: {least} is more than --max-scale, {most}")
+        raise UsageError(f"--min-scale {least} is more than --max-scale {most}")
     kind = given.get("class")
     if kind not in (None, NONE):
-        needed = _METRICS.get(given.get("metric", ""), kind)
+        needed = METRICS.get(given.get("metric", ""), kind)
         if needed != kind:
             raise UsageError(f"--metric: {given['metric']} needs --class {needed}")
         given["class"] = kind + _CLASS
     return given
 
 
-def wish_of(options: argparse.Namespace) -> Wish:
-    """What `deploy` is told. Raises UsageError for flags that contradict each other, or lead nowhere."""
-    names = tuple(name for name in options.what if name not in tuple(Part))
-    parts = {Part(name) for name in options.what if name in tuple(Part)}
-    if names and Part.FUNCTIONS in parts:
-        raise UsageError(f"functions are all of them: leave out either that or {names[0]}")
-    if names:
-        parts.add(Part.FUNCTIONS)
-    if not options.what:
-        parts = {Part.GENERATOR, Part.FUNCTIONS}
-    annotations = annotations_of(options)
-    if _METRICS.get(annotations.get("metric", ""), "kpa") == "hpa" and "class" not in annotations:
-        raise UsageError(f"--metric: {annotations['metric']} needs --class hpa")
-    for flags, part in ((("count", "container_concurrency", *_SCALING), Part.FUNCTIONS), (_OF_EVENTING, Part.EVENTING)):
-        for name in flags:
-            if getattr(options, name) is not None and part not in parts:
-                raise UsageError(f"--{name.replace('_', '-')} is of {part}, which are not deployed here: name them")
-    if options.annotation and Part.FUNCTIONS not in parts:
-        raise UsageError("--annotation is of functions, which are not deployed here: name them")
-    return Wish(
-        frozenset(parts),
-        names,
-        options.count or 1,
-        Tuning(options.container_concurrency, annotations),
-        Images(options.registry, options.tag),
-        options.overlay,
-        tuple(options.component),
-        Broker(options.broker or Broker.RABBITMQ),
-        options.triggers,
-        options.parallelism,
-    )
+def change_cluster(
+    options: argparse.Namespace, change: Callable[[Kube, Progress], Awaitable[None]], advice: str
+) -> int:
+    """Run the change; returns the exit code. When it fails or is interrupted, what was not done is printed."""
+    console = Console(highlight=False, markup=False)
+    progress = Progress(lambda line: console.print(line, soft_wrap=True))
+
+    async def run() -> None:
+        async with await Kube.connect(options.kubeconfig, options.context) as kube:
+            await change(kube, progress)
+
+    try:
+        run_to_end(run())
+    except UsageError:
+        raise
+    except BenchError as error:
+        sys.stderr.write(f"kn-bench: {error}\n")
+        if progress.applied or progress.left:
+            sys.stderr.write("\n".join([*_not_done(progress), advice, ""]))
+        return error.exit_code
+    except (KeyboardInterrupt, SystemExit):
+        waiting = [f"not ready yet: {name}: {why}" for name, why in progress.waiting.items()]
+        sys.stderr.write("\n".join(["kn-bench: interrupted", *waiting, *_not_done(progress), advice, ""]))
+        raise
+    return ExitCode.OK
+
+
+def _not_done(progress: Progress) -> list[str]:
+    lines = [f"not done: {title(obj)}" for obj in progress.left]
+    return [*lines[:_MOST_LINES], f"and {len(lines) - _MOST_LINES} more"] if len(lines) > _MOST_LINES + 1 else lines

@@ -1,7 +1,7 @@
-"""`kn-bench extract`: logs into the database, with a progress bar, then what was left out and the tables.
+"""`kn-bench extract`: reads logs into the database, with a progress bar, and prints tables of the runs.
 
-What draws is loaded when there is something to draw. Signals wait while it loads: an exception that a handler raises
-there can be lost (see `__main__`).
+rich is loaded when there is something to print. Signals wait meanwhile: an exception of a handler can be lost while
+modules load (see `__main__`).
 """
 
 from __future__ import annotations
@@ -10,47 +10,44 @@ import argparse
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from workload_generator.base.exit_codes import ExitCode
 from workload_generator.base.standard_streams import print_lines
 from workload_generator.base.subprocesses import signals_held
+from workload_generator.commands.flags import add_db
 from workload_generator.results.ingest.extract import OnProgress, Report, extract
 
-if TYPE_CHECKING:
-    from rich.console import Console
 
-
-def add_extract(command: argparse.ArgumentParser) -> None:
+def add_flags(command: argparse.ArgumentParser) -> None:
     """The command's flags."""
     command.add_argument("--logs", type=Path, required=True, metavar="DIR", help="the folder of the logs")
-    command.add_argument("--db", type=Path, required=True, metavar="FILE", help="the database; made when absent")
-    command.add_argument("--hours", type=float, metavar="N", help="only files at most this old, by name; default: all")
-    command.set_defaults(command=_extract)
+    add_db(command, text="the benchmark database; created if it does not exist")
+    command.add_argument(
+        "--hours", type=float, metavar="N", help="skip files that are older, by the time in their names; default: none"
+    )
 
 
-def _extract(options: argparse.Namespace) -> int:
-    report = extract_and_show(options.logs, options.db, hours=options.hours)
-    return 0 if report.logs or report.receipts else 1
+def run(options: argparse.Namespace) -> int:
+    """Extract; returns the exit code. Raises BenchError."""
+    report = extract_and_show(options.logs, options.db, options.hours)
+    return ExitCode.OK if report.logs or report.receipts else ExitCode.FAILURE
 
 
-def extract_and_show(logs: Path, db: Path, console: Console | None = None, hours: float | None = None) -> Report:
-    """Extract, and say what was read, what was not and why, and what the runs show. Raises BenchError.
-
-    It is said on `console`, or on standard output.
-    """
+def extract_and_show(logs: Path, db: Path, hours: float | None = None) -> Report:
+    """Extract, and print what was read, what was skipped and why, and tables of the runs. Raises BenchError."""
     with _progress_bar() as show:
         report = extract(logs, db, hours, show)
     counts = f"{report.read:,} of {report.logs:,} logs had something new: {report.rows:,} results into {db}"
-    if console is None and not (report.logs or report.receipts or report.skipped or report.warnings):
+    if not (report.logs or report.receipts or report.skipped or report.warnings):
         print_lines([f"no logs and no events.csv in {logs}: nothing to extract"])
         return report
     with signals_held():
-        import hdrh.histogram  # noqa: F401 - the tables load it with the first histogram
+        import hdrh.histogram  # noqa: F401 - else the tables load it, when signals no longer wait
         from rich.console import Console
         from rich.markup import escape
 
         from workload_generator.results.report.extracted import print_tables
-    console = console or Console(highlight=False)
+    console = Console(highlight=False)
     for skip in report.skipped:
         console.print(f"[yellow]skipped[/] {escape(str(skip))}", soft_wrap=True)
     for warning in report.warnings:
@@ -65,7 +62,7 @@ def extract_and_show(logs: Path, db: Path, console: Console | None = None, hours
 
 @contextlib.contextmanager
 def _progress_bar() -> Iterator[OnProgress]:
-    """A bar on standard error, from the first file on."""
+    """A bar on standard error that appears with the first file."""
     with contextlib.ExitStack() as stack:
         update: OnProgress | None = None
 

@@ -1,4 +1,4 @@
-"""`kn-bench extract-logs`: logs and receipts out of a cluster's pods, into a folder for `kn-bench extract`."""
+"""`kn-bench extract-logs`: fetches logs and receipts from a cluster's pods into a folder for `kn-bench extract`."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from rich.markup import escape
 from rich.progress import DownloadColumn, Progress, SpinnerColumn, TextColumn, TransferSpeedColumn
 
 from workload_generator.base.errors import BenchError, UsageError
+from workload_generator.base.exit_codes import ExitCode
 from workload_generator.cluster.kubectl import Kubectl
 from workload_generator.cluster.pods import locations
 from workload_generator.cluster.pods.logs import LOG_FILES, RECEIPT_FILES, Copy, delete, fetch
 from workload_generator.cluster.pods.pod_run import LOGS
 from workload_generator.cluster.pods.sessions import Place, Pod
+from workload_generator.commands.flags import add_kubeconfig
 from workload_generator.kube.client import Kube
 from workload_generator.kube.names import EVENTING, GENERATOR, GENERATOR_LABELS, LOGGER, LOGGER_LABELS, SHARDS
 
 _RECEIPTS = "/data"
 
 
-def add_extract_logs(command: argparse.ArgumentParser) -> None:
+def add_flags(command: argparse.ArgumentParser) -> None:
     """The command's flags."""
     add = command.add_argument
-    add("--out", type=Path, default=Path("data/logs"), metavar="DIR", help="default: data/logs; what is there stays")
+    add("--out", type=Path, default=Path("data/logs"), metavar="DIR", help="default: data/logs; existing files stay")
     add("--delete", action="store_true", help="delete logs in the pods once their copies are checked and on disk")
-    add("--kubeconfig", type=Path, metavar="FILE", help="default: as kubectl finds it")
-    add("--context", metavar="NAME", help="of the kubeconfig; default: its current one")
-    command.set_defaults(command=_extract_logs)
+    add_kubeconfig(command)
 
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """A pod, and what is fetched of it. Receipts are never deleted: their writer has them open."""
+    """A pod and the files to fetch from it. Receipts are never deleted: their writer has them open."""
 
     pod: Pod
     folder: str
@@ -44,7 +44,8 @@ class _Source:
     may_delete: bool
 
 
-def _extract_logs(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
+    """Fetch; returns the exit code. Raises BenchError."""
     kubectl = Kubectl(options.kubeconfig, options.context)
     kubectl.check()
     return asyncio.run(_copy_all(options, kubectl, Console(highlight=False)))
@@ -56,8 +57,7 @@ async def _copy_all(options: argparse.Namespace, kubectl: Kubectl, console: Cons
         sources = await _sources(kube)
     if not sources:
         raise UsageError(
-            f"nothing to fetch from: no pod of the generator runs in {GENERATOR} or {SHARDS}, "
-            f"and no event logger in {EVENTING}"
+            f"no pod to fetch from: no generator runs in {GENERATOR} or {SHARDS}, and no event logger in {EVENTING}"
         )
     for source in sources:
         try:
@@ -67,7 +67,7 @@ async def _copy_all(options: argparse.Namespace, kubectl: Kubectl, console: Cons
         except BenchError as error:
             failed += 1
             console.print(f"[red]failed[/] {source.pod}: {escape(str(error))}", soft_wrap=True)
-    return 1 if failed else 0
+    return ExitCode.FAILURE if failed else ExitCode.OK
 
 
 async def _sources(kube: Kube) -> list[_Source]:
@@ -79,7 +79,7 @@ async def _sources(kube: Kube) -> list[_Source]:
 
 
 async def _copy(source: _Source, place: Place, options: argparse.Namespace, console: Console) -> int:
-    """One pod; how many files are not as asked."""
+    """Copy from one pod; the number of files that could not be copied."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(escape(str(source.pod)), total=None)
@@ -99,4 +99,4 @@ async def _copy(source: _Source, place: Place, options: argparse.Namespace, cons
 def _summary(copies: Sequence[Copy]) -> str:
     fresh = [copy for copy in copies if copy.came]
     size = sum(copy.came for copy in fresh)
-    return f"{len(copies)} files, {len(copies) - len(fresh)} of them here already; {size:,} bytes came, all checked"
+    return f"{len(copies)} files, {len(copies) - len(fresh)} of them here already; {size:,} bytes fetched, all checked"

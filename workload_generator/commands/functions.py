@@ -1,15 +1,15 @@
-"""`kn-bench functions`: the functions built and tested, those whose toolchain is on this machine."""
+"""`kn-bench functions`: builds and tests the functions whose toolchain is on this machine."""
 
 from __future__ import annotations
 
 import argparse
 import time
 from collections import Counter
-from collections.abc import Sequence
 
 from rich.console import Console
 from rich.text import Text
 
+from workload_generator.base.exit_codes import ExitCode
 from workload_generator.functions.catalog import find_function, load_catalog
 from workload_generator.functions.toolchain import Action, Outcome, Status, carry_out
 
@@ -18,25 +18,22 @@ _DOING = {Action.BUILD: "building", Action.TEST: "testing"}
 _STYLES = {Status.DONE: "green", Status.FAILED: "bold red", Status.SKIPPED: "yellow"}
 
 
-def add_functions(command: argparse.ArgumentParser) -> None:
+def add_flags(command: argparse.ArgumentParser) -> None:
     """The command's two actions and their flags."""
     actions = command.add_subparsers(required=True, metavar="build|test")
     for action in Action:
-        command = actions.add_parser(action, help=f"{action} those whose toolchain is on this machine")
+        command = actions.add_parser(action, help=f"{action} the functions whose toolchain is on this machine")
         command.add_argument("names", nargs="*", metavar="NAME", help="default: every function of the catalog")
-        command.add_argument("--all", action="store_true", help="a function that is skipped is a failure")
-        command.set_defaults(command=_functions, action=action)
+        command.add_argument("--all", action="store_true", help="fail when a function is skipped")
+        command.set_defaults(action=action)
 
 
-def _functions(options: argparse.Namespace) -> int:
-    return 0 if build_or_test(options.action, options.names, options.all, Console(highlight=False)) else 1
+def run(options: argparse.Namespace) -> int:
+    """Build or test; returns the exit code. Raises UsageError for an unknown name.
 
-
-def build_or_test(action: Action, names: Sequence[str], require_all: bool, console: Console) -> bool:
-    """Do it with the named functions, or with all; True when none failed, and none was skipped that had to be done.
-
-    Those that are named have to be, and with `require_all` every one. Raises UsageError for an unknown name.
+    A skipped function is a failure when it was named, and with --all.
     """
+    action, names, console = options.action, options.names, Console(highlight=False)
     functions = [find_function(name) for name in dict.fromkeys(names)] or list(load_catalog().values())
     width = max(len(function.name) for function in functions)
     start = time.monotonic()
@@ -49,7 +46,8 @@ def build_or_test(action: Action, names: Sequence[str], require_all: bool, conso
     words = [f"{counts[Status.DONE]} {_DONE[action]}", f"{counts[Status.FAILED]} failed"]
     words += [f"{counts[Status.SKIPPED]} skipped"] * bool(counts[Status.SKIPPED])
     console.print(f"{', '.join(words)} in {time.monotonic() - start:.1f} s")
-    return not counts[Status.FAILED] and not (counts[Status.SKIPPED] and (names or require_all))
+    failed = counts[Status.FAILED] or (counts[Status.SKIPPED] and (names or options.all))
+    return ExitCode.FAILURE if failed else ExitCode.OK
 
 
 def _show(action: Action, outcome: Outcome, width: int, console: Console) -> None:

@@ -1,44 +1,43 @@
-"""The `kn-bench` command, for the operator's machine; works as the kubectl-style plugin `kn bench` too.
+"""The `kn-bench` program, for the operator's machine; works as the plugin `kn bench` of `kn` too.
 
-A command's module has `add_<command>`, which adds its flags to a parser and sets `command`, the function that does it
-and returns the exit code. Only the module of the command that is typed is loaded.
+The command `some-name` is the module `some_name` of this package, with `add_flags(parser)` and `run(options)`, which
+returns the exit code. Only the module of the command that is typed is loaded.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Collection, Sequence
 from importlib import import_module
+from types import ModuleType
 
-from workload_generator import __version__
-from workload_generator.base.errors import BenchError
 from workload_generator.base.standard_streams import open_standard_streams
+from workload_generator.commands.program import begin_parser, guarded
 
 COMMANDS = {
-    "quickstart": ("quickstart", "three scenarios on this machine, from functions to a database"),
-    "local": ("local", "the embedded platform: functions on this machine, as Knative runs them"),
-    "functions": ("functions", "build or test the benchmark's functions"),
-    "extract": ("extract", "logs into a SQLite database"),
-    "report": ("report", "a database as a page with pictures, and as tables"),
-    "compare": ("report", "two databases, or two sets of experiments of one"),
-    "top": ("top", "record what nodes, pods and functions do, until Ctrl-C"),
-    "combine": ("combine", "metrics of nodes and pods into a benchmark database"),
-    "prometheus": ("prometheus", "a snapshot of a cluster's Prometheus, and a local server over it"),
-    "scenario": ("scenario", "a scenario's runs, repeated and interleaved, to the report"),
-    "deploy": ("deploy", "functions, the generator, eventing into a cluster, until they are ready"),
-    "delete": ("deploy", "what deploy made out of a cluster, until it is gone"),
-    "patch": ("deploy", "change concurrency, autoscaling, parallelism of what is deployed"),
-    "trigger": ("trigger", "an experiment in the cluster, in the generator's pod or several"),
-    "extract-logs": ("extract_logs", "logs and receipts out of a cluster's pods, into a folder"),
-    "doctor": ("doctor", "whether a cluster is fit for the benchmark, and mend what can be"),
+    "quickstart": "run three scenarios on this machine, from functions to a report",
+    "local": "run the embedded platform: functions on this machine, scaled as Knative scales them",
+    "functions": "build or test the benchmark's functions",
+    "extract": "read logs into a SQLite database",
+    "report": "write a database's report as an HTML page and print its tables",
+    "compare": "compare two databases, or two sets of experiments of one",
+    "top": "record the usage of nodes, pods and functions until Ctrl-C",
+    "combine": "copy recorded usage of nodes and pods into a benchmark database",
+    "prometheus": "fetch a snapshot of a cluster's Prometheus, or serve one locally",
+    "scenario": "run a scenario's cells, repeated and interleaved, up to the report",
+    "deploy": "deploy functions, the generator or eventing to a cluster and wait until they are ready",
+    "delete": "delete what deploy created and wait until it is gone",
+    "patch": "change concurrency, autoscaling or parallelism of what is deployed",
+    "trigger": "run an experiment in the cluster, in the generator's pod or in several",
+    "extract-logs": "fetch logs and receipts from a cluster's pods",
+    "doctor": "check whether a cluster is fit for the benchmark, and repair what can be repaired",
 }
-"""Each command's module, and the line that describes it."""
+"""Each command with its line of help."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
+    """Run the program; returns its exit code."""
     return prepare(argv)()
 
 
@@ -48,28 +47,20 @@ def prepare(argv: Sequence[str] | None = None) -> Callable[[], int]:
     words = sys.argv[1:] if argv is None else argv
     typed = next((word for word in words if not word.startswith("-")), "")
     options = make_parser({typed}).parse_args(words)
-    command: Callable[[argparse.Namespace], int] = options.command
-
-    def guarded() -> int:
-        try:
-            return command(options)
-        except BenchError as error:
-            sys.stderr.write(f"kn-bench: {error}\n")
-            return error.exit_code
-        except BrokenPipeError:  # the reader of our output is gone
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            return 1
-
-    return guarded
+    return guarded("kn-bench", lambda: _module(options.command).run(options))
 
 
 def make_parser(loaded: Collection[str] = COMMANDS.keys()) -> argparse.ArgumentParser:
-    """All commands, those of `loaded` with their flags."""
-    parser = argparse.ArgumentParser(prog="kn-bench", description="Runs, extracts and shows benchmarks of Knative.")
-    parser.add_argument("--version", action="version", version=f"kn-bench {__version__}")
+    """A parser of all commands; those of `loaded` have their flags."""
+    parser = begin_parser("kn-bench", "Runs, extracts and reports benchmarks of Knative.", abbreviations=True)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, (module, text) in COMMANDS.items():
+    for name, text in COMMANDS.items():
         command = commands.add_parser(name, help=text)
+        command.set_defaults(command=name)
         if name in loaded:
-            getattr(import_module(f"workload_generator.commands.{module}"), f"add_{name.replace('-', '_')}")(command)
+            _module(name).add_flags(command)
     return parser
+
+
+def _module(command: str) -> ModuleType:
+    return import_module(f"workload_generator.commands.{command.replace('-', '_')}")

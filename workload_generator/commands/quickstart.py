@@ -19,8 +19,10 @@ import yaml
 from rich.console import Console
 
 from workload_generator.base.errors import BenchError, UsageError
+from workload_generator.base.exit_codes import ExitCode
 from workload_generator.commands.extract import extract_and_show
-from workload_generator.commands.report import MissingExtra, report_and_show
+from workload_generator.commands.report import report_and_show
+from workload_generator.commands.results_extra import MissingExtra
 from workload_generator.emulator.child import Embedded, Receivers
 from workload_generator.experiment.bundled import find_experiment, find_platform
 from workload_generator.experiment.load import load_experiment
@@ -29,7 +31,6 @@ from workload_generator.kube.names import FUNCTIONS_DOMAIN
 from workload_generator.results.database import open_store
 from workload_generator.results.ingest.cold_starts import proof_lines
 
-_VALID, _INVALID = 0, 3  # both have a whole log
 _TRIGGERS = 2
 
 
@@ -46,16 +47,16 @@ class Part:
     events: bool = False
 
 
-def add_quickstart(command: argparse.ArgumentParser) -> None:
+def add_flags(command: argparse.ArgumentParser) -> None:
     """The command's flags."""
     command.add_argument("--data", type=Path, default=Path("data"), metavar="DIR", help="default: data")
     command.add_argument("--port", type=int, metavar="N", help="the platform's; default: a free one")
-    command.set_defaults(command=_quickstart)
 
 
-def _quickstart(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
+    """Run it; returns the exit code. Raises BenchError."""
     quickstart(options.data, options.port, Console(highlight=False))
-    return 0
+    return ExitCode.OK
 
 
 def quickstart(data: Path, port: int | None, console: Console) -> None:
@@ -87,12 +88,12 @@ def quickstart(data: Path, port: int | None, console: Console) -> None:
                 invalid.append(part.title)
                 console.print("[yellow]its verdict is invalid, for the reasons above; the quickstart goes on[/]")
     console.print()
-    extract_and_show(logs, db, console)
+    extract_and_show(logs, db)
     with open_store(db) as store:
         for line in proof_lines(store):
             console.print(line, soft_wrap=True, highlight=False)
     try:
-        report_and_show(db, data / "report.html", console, tables=False)
+        report_and_show(db, data / "report.html", tables=False)
     except MissingExtra as error:
         console.print(f"[yellow]no report:[/] {error}", soft_wrap=True)
     for title in invalid:
@@ -188,6 +189,6 @@ def _generate(part: Part, platform: Embedded, logs: Path, folder: Path) -> bool:
     config = find_experiment(part.experiment) if part.events else narrowed(part.experiment, part.services, folder)
     flags = [f"--config={config}", f"--prefix={part.prefix}", f"--log-dir={logs}", *part.flags]
     code = platform.generate(flags, event=part.events)
-    if code not in (_VALID, _INVALID):
+    if code not in (ExitCode.OK, ExitCode.INVALID):
         raise BenchError(f"the workload generator ended with exit code {code}")
-    return code == _VALID
+    return code == ExitCode.OK

@@ -13,11 +13,12 @@ from typing import Any
 from rich.console import Console
 
 from workload_generator.base.errors import UsageError
+from workload_generator.base.exit_codes import ExitCode
 from workload_generator.commands.extract import extract_and_show
-from workload_generator.commands.flags import as_in_a_file
-from workload_generator.commands.report import MissingExtra, report_and_show
+from workload_generator.commands.flags import add_db, add_dry_run, add_kubeconfig, add_manifests, add_seed
+from workload_generator.commands.report import report_and_show
+from workload_generator.commands.results_extra import MissingExtra
 from workload_generator.experiment.bundled import find_manifests, find_scenario
-from workload_generator.experiment.field_kinds import whole
 from workload_generator.results.database import open_store
 from workload_generator.scenarios.cluster import ClusterPlatform
 from workload_generator.scenarios.emulator import EmulatorPlatform, with_built_languages
@@ -26,38 +27,44 @@ from workload_generator.scenarios.runner import Campaign, Platform, Runner, desc
 from workload_generator.scenarios.state import StateFile
 
 _LOCAL, _CLUSTER = "local", "cluster"
-_INVALID = 3
 
 
-def add_scenario(command: argparse.ArgumentParser) -> None:
+def add_flags(command: argparse.ArgumentParser) -> None:
     """The command's flags."""
     add = command.add_argument
-    add("scenario", metavar="NAME|FILE", help="a bundled scenario, or a file of one (docs/scenarios.md)")
+    add("scenario", metavar="NAME|FILE", help="a bundled scenario, or a scenario file (docs/scenarios.md)")
     add(
         "--platform",
         choices=(_LOCAL, _CLUSTER),
         default=_LOCAL,
-        help="the embedded platform on this machine, or a cluster",
+        help="the embedded platform on this machine, or a cluster; default local",
     )
-    add("--languages", metavar="L,…", help="replaces the file's, as the next ones do")
-    add("--rates", metavar="R,…", help="requests a second")
-    add("--repeats", metavar="N", help="how often each cell of the grid is run")
-    add("--duration", metavar="D", help="of each run, without its ramp")
-    add("--seed", type=as_in_a_file(whole), metavar="N", help="of the order; default: drawn, and kept in the folder")
-    add("--out", type=Path, metavar="DIR", help="default: data/<scenario>; what is done there already is not run again")
-    add("--db", type=Path, metavar="FILE", help="default: benchmark.db in that folder")
-    add("--port", type=int, metavar="N", help="the embedded platform's; default: a free one")
-    add("--kubeconfig", type=Path, metavar="FILE", help="the cluster's; default: as kubectl finds it")
-    add("--context", metavar="NAME", help="of the kubeconfig; default: its current one")
-    add("--manifests", type=Path, metavar="DIR", help="the folder k8s/; default: the installed one")
-    add("--delete", action="store_true", help="in a cluster: delete a run's logs in the pod, once checked here")
-    add("--dry-run", action="store_true", help="print the order and the planned time, and run nothing")
-    add("--restore", action="store_true", help="only put back what a scenario that was killed had changed")
-    command.set_defaults(command=scenario_command)
+    add("--languages", metavar="L,…", help="replaces the file's languages")
+    add("--rates", metavar="R,…", help="replaces the file's rates, in requests a second")
+    add("--repeats", metavar="N", help="replaces the file's repeats: runs of each cell")
+    add("--duration", metavar="D", help="replaces the file's duration of a run, without its ramp")
+    add_seed(command, "seed of the order; default: drawn, and kept in the folder")
+    add(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="default: data/<scenario>; runs that are complete there are not repeated",
+    )
+    add_db(command, required=False, text="default: benchmark.db in that folder")
+    add("--port", type=int, metavar="N", help="port of the embedded platform; default: a free one")
+    add_kubeconfig(command)
+    add_manifests(command)
+    add(
+        "--delete",
+        action="store_true",
+        help="in a cluster: delete a run's logs in the pod once their copies are checked",
+    )
+    add_dry_run(command, "print the order and the planned time, and run nothing")
+    add("--restore", action="store_true", help="only restore what an interrupted scenario had changed")
 
 
-def scenario_command(options: argparse.Namespace) -> int:
-    """Run it; the exit code: 0, or 3 when a run's verdict is invalid. Raises BenchError."""
+def run(options: argparse.Namespace) -> int:
+    """Run the scenario; returns the exit code: `INVALID` when a run's verdict is invalid. Raises BenchError."""
     _refuse_what_means_nothing(options)
     console = Console(highlight=False)
 
@@ -73,14 +80,14 @@ def scenario_command(options: argparse.Namespace) -> int:
         seed = secrets.randbits(63) if options.seed is None else options.seed
         for line in describe(Campaign(scenario, path, options.platform, seed)):
             say(line)
-        return 0
+        return ExitCode.OK
 
     logs, db = out / "logs", options.db or out / "benchmark.db"
     with StateFile(out) as file:
         with _platform(options, scenario, out, say) as platform:
             if options.restore:
                 _restore(file, platform, say)
-                return 0
+                return ExitCode.OK
             seed = options.seed
             if seed is None:
                 seed = secrets.randbits(63) if file.state is None else file.state.seed
@@ -89,16 +96,16 @@ def scenario_command(options: argparse.Namespace) -> int:
             campaign = Campaign(scenario, path, options.platform, seed)
             runs = Runner(campaign, platform, file, say).execute()
     say("")
-    extract_and_show(logs, db, console)
+    extract_and_show(logs, db)
     try:
-        report_and_show(db, out / "report.html", console, tables=False)
+        report_and_show(db, out / "report.html", tables=False)
     except MissingExtra as error:
         say(f"[yellow]no report:[/] {error}")
-    invalid = [run for run in runs if run.code == _INVALID]
-    for run in invalid:
-        say(f"[yellow]invalid[/] run {run.number}, {run.prefix} ({run.run_id}): its log and the report say why")
+    invalid = [each for each in runs if each.code == ExitCode.INVALID]
+    for each in invalid:
+        say(f"[yellow]invalid[/] run {each.number}, {each.prefix} ({each.run_id}): its log and the report say why")
     say(f"{len(runs)} runs in {out}, {len(invalid)} of them invalid")
-    return _INVALID if invalid else 0
+    return ExitCode.INVALID if invalid else ExitCode.OK
 
 
 def _refuse_what_means_nothing(options: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""`kn-bench top`: what nodes, pods and functions do, recorded until a signal, and shown meanwhile."""
+"""`kn-bench top`: records the usage of nodes, pods and functions until a signal, and shows it meanwhile."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live
 
+from workload_generator.base.clock import NS_PER_S
 from workload_generator.base.errors import UsageError
+from workload_generator.base.exit_codes import ExitCode, of_signal
 from workload_generator.base.usage_tables import KUBELET, METRICS
 from workload_generator.cluster.top import screen
 from workload_generator.cluster.top.recording import Plan, Top
 from workload_generator.cluster.top.storage import open_storage
-from workload_generator.commands.flags import as_in_a_file, go_bool
-from workload_generator.experiment.field_kinds import duration
+from workload_generator.commands.flags import add_bool, add_kubeconfig, add_progress, value
 from workload_generator.kube.client import Kube
 
 _SOURCES = {"metrics": (METRICS,), "kubelet": (KUBELET,), "both": (METRICS, KUBELET)}
@@ -28,47 +29,37 @@ _SHORTEST_S = 0.1
 _PATIENCE_S, _TIMEOUT_S = 2.0, 30.0
 
 
-def add_top(parser: argparse.ArgumentParser) -> None:
+def add_flags(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
-    parser.add_argument("--frequency", type=_seconds, default=5.0, metavar="S", help="seconds between polls; default 5")
-    parser.add_argument(
+    add = parser.add_argument
+    add("--frequency", type=_seconds, default=5.0, metavar="S", help="seconds between polls; default 5")
+    add(
         "--source",
         choices=tuple(_SOURCES),
         default="metrics",
-        help="the metrics API (default), the kubelets themselves, or both",
+        help="the metrics API (default), the kubelets, or both",
     )
-    _add_bool(parser, "--nodes", "nodes; default true, unless only --pods is given")
-    _add_bool(parser, "--pods", "pods; default true, unless only --nodes is given")
-    _add_bool(parser, "--all-namespaces", "pods of all namespaces; the default without --namespace")
+    add_bool(parser, "--nodes", "record nodes; default true, unless only --pods is given", default=None)
+    add_bool(parser, "--pods", "record pods; default true, unless only --nodes is given", default=None)
+    add_bool(parser, "--all-namespaces", "pods of all namespaces; the default without --namespace", default=None)
     for name, text in (("--namespace", "only pods of these"), ("--ignore-namespace", "no pods of these")):
-        parser.add_argument(
-            name,
-            action="append",
-            type=_names,
-            default=[],
-            metavar="NAME[,…]",
-            help=f"{text} namespaces; may be repeated",
-        )
-    parser.add_argument("--storage", choices=("sqlite", "csv"), default="sqlite", help="metrics.db, or a file a table")
-    parser.add_argument(
-        "--output-dir", type=Path, default=Path("data"), metavar="DIR", help="made when absent; default: data"
+        add(name, action="append", type=_names, default=[], metavar="NAME[,…]", help=f"{text} namespaces; repeatable")
+    add("--storage", choices=("sqlite", "csv"), default="sqlite", help="metrics.db, or a CSV file for each table")
+    add(
+        "--output-dir",
+        type=Path,
+        default=Path("data"),
+        metavar="DIR",
+        help="created if it does not exist; default: data",
     )
-    parser.add_argument(
-        "--duration", type=as_in_a_file(duration), metavar="D", help="end after this; default: a signal"
-    )
-    parser.add_argument("--sort-by", choices=("cpu", "memory"), default="cpu", help="of the live table; default cpu")
-    parser.add_argument(
-        "--progress",
-        choices=("auto", "rich", "plain", "none"),
-        default="auto",
-        help="live tables on a terminal, else a line a minute, on stderr",
-    )
-    parser.add_argument("--kubeconfig", type=Path, metavar="FILE", help="default: as kubectl finds it")
-    parser.add_argument("--context", metavar="NAME", help="of the kubeconfig; default: its current one")
-    parser.set_defaults(command=_top)
+    add("--duration", type=value("positive_duration"), metavar="D", help="end after this time; default: at a signal")
+    add("--sort-by", choices=("cpu", "memory"), default="cpu", help="order of the live table; default cpu")
+    add_progress(parser, "live tables on a terminal, else a line a minute, on stderr")
+    add_kubeconfig(parser)
 
 
-def _top(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
+    """Record until a signal or --duration; returns the exit code. Raises BenchError."""
     if options.nodes is None and options.pods is None:
         options.nodes = options.pods = True
     nodes = options.nodes if options.nodes is not None else not options.pods
@@ -76,23 +67,22 @@ def _top(options: argparse.Namespace) -> int:
     namespaces = tuple(dict.fromkeys(name for names in options.namespace for name in names))
     ignored = frozenset(name for names in options.ignore_namespace for name in names)
     if not nodes and not pods:
-        raise UsageError("--nodes=false --pods=false: there is nothing left to record")
+        raise UsageError("--nodes=false --pods=false: nothing to record")
     if options.all_namespaces and namespaces:
         raise UsageError("--all-namespaces and --namespace exclude each other")
     if both := ignored & set(namespaces):
         raise UsageError(f"--namespace and --ignore-namespace both name {', '.join(sorted(both))}")
-    if options.duration is not None and options.duration <= 0:
-        raise UsageError("--duration has to be longer than zero")
-    duration_s = None if options.duration is None else options.duration / 1e9
+    duration_s = None if options.duration is None else options.duration / NS_PER_S
     plan = Plan(options.frequency, _SOURCES[options.source], nodes, pods, namespaces, ignored, duration_s)
     return asyncio.run(_record(options, plan))
 
 
 async def _record(options: argparse.Namespace, plan: Plan) -> int:
-    stop, received = asyncio.Event(), [0]
+    stop = asyncio.Event()
+    received: list[int] = []
 
     def on_signal(number: int) -> None:
-        received[0] = number
+        received[:] = [number]
         stop.set()
 
     loop = asyncio.get_running_loop()
@@ -116,12 +106,12 @@ async def _record(options: argparse.Namespace, plan: Plan) -> int:
         samples = f"{counts.nodes:,} samples of nodes, {counts.pods:,} of pods"
         rest = f"{counts.changes:,} changes, {counts.gaps:,} gaps"
         console.print(f"stored in {options.output_dir}: {samples}, {rest}", soft_wrap=True)
-    return 128 + received[0] if received[0] else 0
+    return of_signal(received[0]) if received else ExitCode.OK
 
 
 @contextlib.asynccontextmanager
 async def _shown(top: Top, options: argparse.Namespace, console: Console) -> AsyncIterator[None]:
-    """The live tables, or a line now and then."""
+    """While entered: live tables, or a line from time to time."""
     kind = options.progress
     if kind == "auto":
         kind = "rich" if console.is_terminal else "plain"
@@ -150,10 +140,6 @@ async def _shown(top: Top, options: argparse.Namespace, console: Console) -> Asy
                 await task
 
 
-def _add_bool(parser: argparse.ArgumentParser, name: str, text: str) -> None:
-    parser.add_argument(name, nargs="?", const=True, default=None, type=go_bool, metavar="true|false", help=text)
-
-
 def _names(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",")]
     if not all(names):
@@ -166,7 +152,7 @@ def _seconds(text: str) -> float:
     try:
         seconds = float(text.removesuffix("s"))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds, such as 5") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, such as 5") from None
     if not _SHORTEST_S <= seconds <= 86_400:
         raise argparse.ArgumentTypeError(f"{text} is not between {_SHORTEST_S:g} and 86400 seconds")
     return seconds

@@ -1,6 +1,6 @@
-"""The `workload-generator` command: flags as the original's users know them, exit codes as README.md lists them.
+"""The `workload-generator` program: the flags of the original, and its exit codes as README.md lists them.
 
-What the flags ask for is loaded when they are read: `--help` loads no models, `--check` no engine.
+Modules are loaded after the flags are read, as these need them: `--help` loads no models, `--check` no engine.
 """
 
 from __future__ import annotations
@@ -14,11 +14,18 @@ from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from pathlib import Path
 
-from workload_generator import __version__
 from workload_generator.base.clock import NS_PER_S, NS_PER_US
-from workload_generator.base.errors import BenchError
-from workload_generator.base.standard_streams import complain, open_standard_streams
-from workload_generator.commands.flags import MOST_PROCESSES, go_bool, log_prefix, value
+from workload_generator.base.standard_streams import open_standard_streams
+from workload_generator.commands.flags import (
+    MOST_PROCESSES,
+    add_bool,
+    add_output,
+    add_prefix,
+    add_progress,
+    add_seed,
+    value,
+)
+from workload_generator.commands.program import begin_parser, guarded
 
 DEV_URL = "http://localhost:8080"
 LOG_DIR = "/logs"
@@ -33,26 +40,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def prepare(argv: Sequence[str] | None = None) -> Callable[[], int]:
-    """Read the flags and load everything that they ask for; what is returned does it, and returns the exit code.
+    """Read the flags and load everything that they ask for; what is returned runs it, and returns the exit code.
 
-    A signal between the two finds nothing that is still to be loaded, and nothing that is to be cleaned up.
+    A signal between the two finds nothing that still has to be loaded or cleaned up.
     """
     open_standard_streams()
     options = make_parser().parse_args([_go_style(word) for word in (sys.argv[1:] if argv is None else argv)])
-    command = _command(options)
-
-    def guarded() -> int:
-        try:
-            return command()
-        except BenchError as error:
-            complain("workload-generator", str(error))
-            return error.exit_code
-
-    return guarded
+    return guarded("workload-generator", load(options))
 
 
-def _command(options: argparse.Namespace) -> Callable[[], int]:
-    """What the flags ask for, loaded."""
+def run(options: argparse.Namespace) -> int:
+    """Run what the flags ask for; returns the exit code. Raises BenchError."""
+    return load(options)()
+
+
+def load(options: argparse.Namespace) -> Callable[[], int]:
+    """What the flags ask for, with every module loaded that it needs."""
     if options.serve:
         from workload_generator.run.serve import serve
 
@@ -61,70 +64,51 @@ def _command(options: argparse.Namespace) -> Callable[[], int]:
         from workload_generator.run.execute import show_self_test
 
         return lambda: show_self_test(options.output)
-    elsewhere = options.dev_url or (DEV_URL if options.dev else None)
-    if options.event:  # what only some runs need: they would load it themselves, when a signal can be lost there
+    dev_url = options.dev_url or (DEV_URL if options.dev else None)
+    if options.event:  # else the run loads it, when a signal can be lost
         import cloudevents.core.bindings.http  # noqa: F401
     if options.check:
         from workload_generator.run.job import check
 
-        return lambda: check(options, elsewhere)
+        return lambda: check(options, dev_url)
     if options.cold_start:
         import workload_generator.coldstart.connect  # noqa: F401
-    from workload_generator.run.execute import run
+    from workload_generator.run import execute
 
-    return lambda: run(options, elsewhere)
+    return lambda: execute.run(options, dev_url)
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The command's flags."""
-    parser = argparse.ArgumentParser(
-        prog="workload-generator",
-        description="Sends an experiment's requests on schedule and logs what became of each.",
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
-    add("--config", metavar="FILE", default="config.yaml", help="a path, or the name of a bundled experiment")
-    add(
-        "--rps",
-        type=value("rps"),
-        metavar="N",
-        help="replaces the file's requestsPerSecond; 0 is the closed loop",
-    )
-    add(
-        "--duration",
-        type=value("positive_duration"),
-        metavar="D",
-        help="replaces the file's duration (90s, 10m, 1h30m)",
-    )
-    add("--prefix", type=log_prefix, metavar="P", default="workload-generator", help="prefix of the log's name")
-    add("--log-dir", metavar="DIR", help="default: the file's store.logDirPath, then /logs")
-    _add_bool(parser, "--cold-start", "visit the targets one after the other, a round every 1/rps seconds")
-    _add_bool(parser, "--event", "send CloudEvents to $K_SINK, each with an id of its own")
-    _add_bool(parser, "--ping", "one request to each target first, with its timings")
-    _add_bool(parser, "--dev", f"send everything to {DEV_URL}, with the target's host in the Host header")
-    add("--dev-url", type=value("server_url"), metavar="URL", help="as --dev, but to this address")
-    add(
-        "--seed",
-        type=value("whole"),
-        metavar="N",
-        help="default: the file's, else drawn; it is in the log",
-    )
-    add("--processes", type=_processes, metavar="N|auto", default=1, help="worker processes, each with a shard")
-    add("--shard", type=_shard, metavar="I/N", help="this pod's share of a run; I defaults to $JOB_COMPLETION_INDEX")
-    add("--start-at", type=_moment, metavar="TIME", help="when all shards begin: RFC 3339, or seconds since the epoch")
-    add("--run-id", type=_run_id, metavar="ID", help="the same for all shards of a run; default: drawn")
-    _add_bool(parser, "--precise", "spin for the last 250 µs before each deadline: takes up to a whole core")
-    add("--progress", choices=("auto", "rich", "plain", "none"), default="auto", help="the live view on stderr")
-    add("--output", choices=("text", "json"), default="text", help="the summary on stdout")
-    _add_bool(parser, "--check", "validate the experiment and print the resolved schedule; send nothing")
-    _add_bool(parser, "--serve", "stay up for runs that exec triggers: /healthz, /readyz, /metrics on $PORT (8080)")
-    _add_bool(parser, "--self-test", "ten seconds against a server of our own: what this machine can be trusted with")
-    add("--version", action="version", version=f"workload-generator {__version__}")
+    """The program's parser."""
+    parser = begin_parser("workload-generator", "Sends an experiment's requests on schedule and logs their results.")
+    add_flags(parser)
     return parser
 
 
-def _add_bool(parser: argparse.ArgumentParser, name: str, text: str) -> None:
-    parser.add_argument(name, nargs="?", const=True, default=False, type=go_bool, metavar="true|false", help=text)
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The program's flags."""
+    add = parser.add_argument
+    add("--config", metavar="FILE", default="config.yaml", help="a path, or the name of a bundled experiment")
+    add("--rps", type=value("rps"), metavar="N", help="replaces the file's requestsPerSecond; 0 is the closed loop")
+    add("--duration", type=value("positive_duration"), metavar="D", help="replaces the file's duration (90s, 1h30m)")
+    add_prefix(parser)
+    add("--log-dir", metavar="DIR", help="default: the file's store.logDirPath, then /logs")
+    add_bool(parser, "--cold-start", "visit the targets one after the other, a round every 1/rps seconds")
+    add_bool(parser, "--event", "send CloudEvents, each with its own id, to $K_SINK")
+    add_bool(parser, "--ping", "send one request to each target first, and log its timings")
+    add_bool(parser, "--dev", f"send everything to {DEV_URL}, with the target's host in the Host header")
+    add("--dev-url", type=value("server_url"), metavar="URL", help="as --dev, but to this address")
+    add_seed(parser, "default: the file's, else drawn; it is in the log")
+    add("--processes", type=_processes, metavar="N|auto", default=1, help="worker processes, each with a shard")
+    add("--shard", type=_shard, metavar="I/N", help="this pod's share of a run; I defaults to $JOB_COMPLETION_INDEX")
+    add("--start-at", type=_moment, metavar="TIME", help="start of all shards: RFC 3339, or seconds since the epoch")
+    add("--run-id", type=_run_id, metavar="ID", help="the same for all shards of a run; default: drawn")
+    add_bool(parser, "--precise", "spin for the last 250 µs before each deadline: uses up to a whole core")
+    add_progress(parser, "the live view on stderr")
+    add_output(parser, "the summary on stdout")
+    add_bool(parser, "--check", "validate the experiment and print the resolved schedule; send nothing")
+    add_bool(parser, "--serve", "stay up for runs started by exec: /healthz, /readyz, /metrics on $PORT (8080)")
+    add_bool(parser, "--self-test", "measure this machine's limits for ten seconds, against a server on it")
 
 
 def _go_style(word: str) -> str:
@@ -148,7 +132,7 @@ def _shard(text: str) -> tuple[int, int]:
             raise argparse.ArgumentTypeError(f"{text!r} names no shard, and JOB_COMPLETION_INDEX is not set: write I/N")
     numbers = [int(word) if word.isascii() and word.isdigit() else -1 for word in (index, count)]
     if not 0 <= numbers[0] < numbers[1] <= _MOST_SHARDS:
-        raise argparse.ArgumentTypeError(f"{index}/{count} is no shard: I/N with 0 <= I < N, such as 0/3")
+        raise argparse.ArgumentTypeError(f"{index}/{count} is not a valid shard: I/N with 0 <= I < N, such as 0/3")
     return numbers[0], numbers[1]
 
 
@@ -161,10 +145,10 @@ def _moment(text: str) -> int:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no time: write 2026-11-25T08:00:00Z, or seconds since the epoch"
+            f"{text!r} is not a valid time: write 2026-11-25T08:00:00Z, or seconds since the epoch"
         ) from None
     if moment.tzinfo is None:
-        raise argparse.ArgumentTypeError(f"{text!r} has no time zone: write Z behind it for UTC")
+        raise argparse.ArgumentTypeError(f"{text!r} has no time zone: append Z for UTC")
     return int((moment - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(microseconds=1)) * NS_PER_US
 
 

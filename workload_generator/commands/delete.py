@@ -1,0 +1,64 @@
+"""`kn-bench delete`: deletes what `kn-bench deploy` created."""
+
+from __future__ import annotations
+
+import argparse
+
+from workload_generator.base.clock import NS_PER_S
+from workload_generator.base.errors import UsageError
+from workload_generator.cluster.deploy.deployment import Part
+from workload_generator.cluster.deploy.kustomize import render
+from workload_generator.cluster.deploy.rollout import Progress, remove
+from workload_generator.cluster.deploy.services import chosen, functions_of
+from workload_generator.commands.deploy_flags import (
+    WHAT,
+    add_cluster,
+    change_cluster,
+    manifests_root,
+    parts_and_functions,
+)
+from workload_generator.commands.flags import add_dry_run
+from workload_generator.kube.client import Kube
+
+
+def add_flags(command: argparse.ArgumentParser) -> None:
+    """The command's flags."""
+    add = command.add_argument
+    add("what", nargs="*", metavar="PART|FUNCTION", help=WHAT + "; default: all parts")
+    add("--volumes", action="store_true", help="delete the volumes too, with their logs and events")
+    add("--namespaces", action="store_true", help="delete the namespaces too, with everything in them")
+    add_dry_run(command, "print what would be deleted, and delete nothing")
+    add_cluster(command, "everything to be gone")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Delete; returns the exit code. Raises BenchError."""
+    root = manifests_root(options)
+    parts, names = parts_and_functions(options.what)
+    if names and parts:
+        raise UsageError(f"delete either parts or functions: {names[0]} is a function, {min(parts)} is a part")
+    if names:
+        chosen(functions_of(render(root)), names)
+        parts = {Part.FUNCTIONS}
+        for flag in ("volumes", "namespaces"):
+            if getattr(options, flag):
+                raise UsageError(f"--{flag} works with whole parts, and {names[0]} is a function")
+
+    async def change(kube: Kube, progress: Progress) -> None:
+        gone = await remove(
+            kube,
+            parts or set(Part),
+            names,
+            root,
+            options.timeout / NS_PER_S,
+            progress,
+            volumes=options.volumes,
+            spaces=options.namespaces,
+            dry_run=options.dry_run,
+        )
+        if options.dry_run:
+            progress.say("nothing was changed")
+        else:
+            progress.say(f"{len(gone)} objects are gone" if gone else "nothing to delete")
+
+    return change_cluster(options, change, "the same kn-bench delete resumes from here")

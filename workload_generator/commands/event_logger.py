@@ -1,0 +1,59 @@
+"""The `event-logger` program: appends receipts to events.csv."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from workload_generator.base.errors import UsageError
+from workload_generator.commands.program import begin_parser, guarded
+from workload_generator.commands.service_flags import add_service_flags, listening_of
+
+_LONGEST_SYNC_S = 60
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns its exit code."""
+    return guarded("event-logger", lambda: run(make_parser().parse_args(argv)))()
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The program's parser."""
+    parser = begin_parser("event-logger", "Appends receipts to events.csv before it acknowledges them.")
+    add_flags(parser)
+    return parser
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The event logger's flags."""
+    add_service_flags(parser)
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        default=os.environ.get("DATA_DIR", "/data"),
+        help="the folder of events.csv and instances.csv; default $DATA_DIR, else /data",
+    )
+    parser.add_argument(
+        "--sync-interval", type=float, metavar="S", default=1.0, help="seconds between two fsyncs; default 1"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve until a signal. Raises BenchError."""
+    if not 0 < options.sync_interval <= _LONGEST_SYNC_S:
+        raise UsageError(f"--sync-interval: seconds above 0, at most {_LONGEST_SYNC_S}")
+    listening = listening_of(options)
+    from workload_generator.eventing import logger
+    from workload_generator.eventing.http_service import serve
+
+    return serve(
+        "event_logger",
+        listening,
+        logger.COUNTED,
+        lambda _instance, counters: logger.EventLogger(
+            options.data, options.sync_interval, listening.body_timeout_s, counters
+        ),
+    )

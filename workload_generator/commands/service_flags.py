@@ -1,0 +1,49 @@
+"""The flags of the eventing services, `receiver` and `event-logger`: where they listen. Pods set environment variables.
+
+The services are loaded after their flags are read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import TYPE_CHECKING
+
+from workload_generator.base.errors import UsageError
+
+if TYPE_CHECKING:
+    from workload_generator.eventing.http_service import Listening
+
+BODY_TIMEOUT_S = 10.0
+_MOST_WORKERS = 256
+
+
+def add_service_flags(parser: argparse.ArgumentParser) -> None:
+    """--port, --bind, --workers and --body-timeout."""
+    parser.add_argument(
+        "--port", type=int, metavar="N", default=os.environ.get("PORT", "8080"), help="default $PORT, else 8080"
+    )
+    parser.add_argument(
+        "--bind", metavar="ADDRESS", default=os.environ.get("BIND", "0.0.0.0"), help="default $BIND, else all"
+    )
+    parser.add_argument("--workers", type=int, metavar="N", default=1, help="processes that share the port; default 1")
+    parser.add_argument(
+        "--body-timeout",
+        type=float,
+        metavar="S",
+        default=BODY_TIMEOUT_S,
+        help=f"seconds within which a request's body must arrive; default {BODY_TIMEOUT_S:g}",
+    )
+
+
+def listening_of(options: argparse.Namespace) -> Listening:
+    """Where to listen. Raises UsageError for a number out of range."""
+    if not 0 <= options.port <= 65535:
+        raise UsageError(f"--port {options.port}: a number from 0 to 65535")
+    if not 1 <= options.workers <= _MOST_WORKERS:
+        raise UsageError(f"--workers {options.workers}: a number from 1 to {_MOST_WORKERS}")
+    if options.body_timeout <= 0:
+        raise UsageError("--body-timeout: seconds above 0")
+    from workload_generator.eventing.http_service import Listening
+
+    return Listening(options.bind, options.port, options.workers, options.body_timeout)

@@ -1,9 +1,9 @@
-"""What is made from the settings, into `build/`: nothing there is edited by hand, and every run makes it anew.
+"""Renders the templates with the settings into `build/`, whose files each run replaces.
 
     python render.py FILE kops|knative|kind
 
-`kops.yaml` is the cluster with its instance groups; `knative/` the settings of Knative; `kind/` metrics-server for a
-laptop. A template is text with ${KEY}; a key that is not there is an error.
+`kops.yaml` is the cluster with its instance groups, `knative/` the settings of Knative, `kind/` metrics-server for the
+local cluster. A template is text with ${KEY}; an unknown key is an error.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def filled(path: Path, values: dict[str, str]) -> str:
     try:
         return Template(path.read_text(encoding="utf-8")).substitute(values)
     except (KeyError, ValueError) as problem:
-        raise SettingsError([f"{path}: {problem}: no such setting, or a $ that stands alone"]) from None
+        raise SettingsError([f"{path}: {problem}: unknown setting, or a $ that is not doubled"]) from None
 
 
 def indented(path: Path, columns: int) -> str:
@@ -59,7 +59,7 @@ def indented(path: Path, columns: int) -> str:
 
 
 def folder(source: Path, values: dict[str, str], build: Path) -> None:
-    """Every YAML file under `source`, filled in."""
+    """Render every YAML file under `source`."""
     fresh(build)
     for path in sorted(source.rglob("*.yaml")):
         target = build / path.relative_to(source)
@@ -73,7 +73,7 @@ def fresh(folder: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Makes build/ from the settings.")
+    parser = argparse.ArgumentParser(description="Renders the templates into build/.")
     parser.add_argument("file", type=Path)
     parser.add_argument("what", choices=["kops", "knative", "kind"])
     args = parser.parse_args(argv)

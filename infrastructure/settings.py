@@ -1,10 +1,10 @@
-"""The settings: read, checked, and every problem named at once.
+"""Validates the settings and reports all problems at once.
 
     python settings.py FILE GROUP... [--tools NAME...]
 
-prints nothing and exits 0 when every setting of the groups, and every tool, is there; else names each problem with
-file, line and key on stderr, and exits 2. Settings that a recipe does not need may stay empty: a laptop needs no
-project.
+prints nothing and exits with 0 if all settings of the groups are valid and all tools are on the PATH. Otherwise it
+reports each problem with file, line and key on stderr and exits with 2. Settings of other groups may be empty: a laptop
+needs no project.
 """
 
 from __future__ import annotations
@@ -18,33 +18,41 @@ from pathlib import Path
 from typing import NamedTuple
 
 MINIMUM_KUBERNETES = {(1, 18): (1, 31), (1, 21): (1, 33), (1, 22): (1, 34)}
-"""From which Knative on which Kubernetes is the least, by their release notes."""
+"""The minimum Kubernetes of a Knative version and the versions after it. Source: the release notes of Knative."""
 
 
 class Kind(NamedTuple):
+    """The form of a value, as a regular expression and in words."""
+
     pattern: str
-    says: str
+    words: str
 
 
-VERSION = Kind(r"\d+\.\d+\.\d+", "a version, as 1.23.0")
-SIZE = Kind(r"[a-z]\w+-[a-z]+-\d+", "a machine type, as n2-standard-4")
+VERSION = Kind(r"\d+\.\d+\.\d+", "a version, such as 1.23.0")
+SIZE = Kind(r"[a-z]\w+-[a-z]+-\d+", "a machine type, such as n2-standard-4")
 LANGUAGES = Kind(
     r"(go|python|quarkus|rust|springboot|ts)(,(go|python|quarkus|rust|springboot|ts))*",
-    "languages with commas between them: go, python, quarkus, rust, springboot, ts",
+    "a comma-separated list of: go, python, quarkus, rust, springboot, ts",
 )
-RATES = Kind(r"(?=.*[1-9])\d+(\.\d+)?(,\d+(\.\d+)?)*", "requests a second, with commas between them")
-COUNT = Kind(r"[1-9]\d{0,3}", "a whole number from 1")
+RATES = Kind(r"(?=.*[1-9])\d+(\.\d+)?(,\d+(\.\d+)?)*", "a comma-separated list of rates in requests per second")
+COUNT = Kind(r"[1-9]\d{0,3}", "a whole number from 1 to 9999")
 BYTE = r"(25[0-5]|2[0-4]\d|1?\d?\d)"
 ADDRESSES = rf"{BYTE}(\.{BYTE}){{3}}/(3[0-2]|[12]?\d)"
 
 SETTINGS: dict[str, dict[str, Kind]] = {
     "cloud": {
-        "PROJECT": Kind(r"[a-z][a-z0-9-]{4,28}[a-z0-9]", "a project's id: 6 to 30 of a-z, 0-9 and -"),
-        "ZONE": Kind(r"[a-z]+-[a-z]+\d+-[a-z]", "a zone, as europe-west4-a"),
-        "STATE_BUCKET": Kind(r"[a-z0-9][a-z0-9_-]{1,61}[a-z0-9]", "a bucket's name: 3 to 63 of a-z, 0-9, - and _"),
+        "PROJECT": Kind(r"[a-z][a-z0-9-]{4,28}[a-z0-9]", "a project id: 6 to 30 characters of a-z, 0-9 and -"),
+        "ZONE": Kind(r"[a-z]+-[a-z]+\d+-[a-z]", "a zone, such as europe-west4-a"),
+        "STATE_BUCKET": Kind(
+            r"[a-z0-9][a-z0-9_-]{1,61}[a-z0-9]", "a bucket name: 3 to 63 characters of a-z, 0-9, - and _"
+        ),
         "CLUSTER": Kind(r"[a-z][a-z0-9-]{0,40}\.k8s\.local", "a name that ends in .k8s.local"),
-        "API_ACCESS": Kind(rf"{ADDRESSES}(,{ADDRESSES})*", "addresses as 203.0.113.7/32, with commas between them"),
-        "REGISTRY": Kind(r"[a-z0-9.-]+(:\d+)?(/[a-z0-9._-]+)*", "a registry and folder, as registry.example/bench"),
+        "API_ACCESS": Kind(
+            rf"{ADDRESSES}(,{ADDRESSES})*", "a comma-separated list of CIDR ranges, such as 203.0.113.7/32"
+        ),
+        "REGISTRY": Kind(
+            r"[a-z0-9.-]+(:\d+)?(/[a-z0-9._-]+)*", "a registry and a path, such as registry.example/bench"
+        ),
         "CONTROL_PLANE_SIZE": SIZE,
         "METRICS_SIZE": SIZE,
         "GENERATOR_SIZE": SIZE,
@@ -52,7 +60,8 @@ SETTINGS: dict[str, dict[str, Kind]] = {
         "FUNCTIONS_SIZE": SIZE,
         "FUNCTIONS_NODES": COUNT,
         "STATE_KMS_KEY": Kind(
-            r"(projects/[^/]+/locations/[^/]+/keyRings/[^/]+/cryptoKeys/[^/]+)?", "a key's full name, or nothing"
+            r"(projects/[^/]+/locations/[^/]+/keyRings/[^/]+/cryptoKeys/[^/]+)?",
+            "the full resource name of a key, or empty",
         ),
     },
     "install": {
@@ -65,8 +74,8 @@ SETTINGS: dict[str, dict[str, Kind]] = {
         "RABBITMQ_CLUSTER_OPERATOR_VERSION": VERSION,
         "RABBITMQ_TOPOLOGY_OPERATOR_VERSION": VERSION,
         "PROMETHEUS_STACK_VERSION": VERSION,
-        "MONITORING_COMMIT": Kind(r"[0-9a-f]{40}", "a commit's 40 hex digits"),
-        "DOMAIN": Kind(r"[a-z0-9-]+(\.[a-z0-9-]+)+", "a domain, as example.com"),
+        "MONITORING_COMMIT": Kind(r"[0-9a-f]{40}", "a commit hash of 40 hex digits"),
+        "DOMAIN": Kind(r"[a-z0-9-]+(\.[a-z0-9-]+)+", "a domain, such as example.com"),
     },
     "run": {
         "SERVING_1_LANGUAGES": LANGUAGES,
@@ -79,9 +88,10 @@ SETTINGS: dict[str, dict[str, Kind]] = {
         "TOP_FREQUENCY": COUNT,
     },
     "kind": {
-        "KIND_CLUSTER": Kind(r"[a-z][a-z0-9-]{0,40}", "a name of a-z, 0-9 and -"),
+        "KIND_CLUSTER": Kind(r"[a-z][a-z0-9-]{0,40}", "a name of at most 41 characters of a-z, 0-9 and -"),
         "KIND_NODE_IMAGE": Kind(
-            r"[^\s:]+(:\d+/[^\s:]+)?:v\d+\.\d+\.\d+(@sha256:[0-9a-f]{64})?", "an image with its version"
+            r"[^\s:]+(:\d+/[^\s:]+)?:v\d+\.\d+\.\d+(@sha256:[0-9a-f]{64})?",
+            "an image with a version tag, such as kindest/node:v1.36.1",
         ),
         "METRICS_SERVER_VERSION": VERSION,
     },
@@ -90,7 +100,7 @@ KNOWN = {key: kind for group in SETTINGS.values() for key, kind in group.items()
 
 
 class SettingsError(Exception):
-    """The file is not what it should be; `problems` has one line each."""
+    """The settings are invalid; `problems` has a line for each problem."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
@@ -98,7 +108,7 @@ class SettingsError(Exception):
 
 
 def load(path: Path, groups: Iterable[str]) -> dict[str, str]:
-    """All settings of the file, those of `groups` checked. SettingsError names every problem."""
+    """All settings of the file; those of `groups` are validated. Raises SettingsError with all problems."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as problem:
@@ -115,9 +125,9 @@ def load(path: Path, groups: Iterable[str]) -> dict[str, str]:
             continue
         key, value = found.groups()
         if key not in KNOWN:
-            problems.append(f"{path}:{number}: {key}: no such setting")
+            problems.append(f"{path}:{number}: {key}: unknown setting")
         elif key in values:
-            problems.append(f"{path}:{number}: {key}: it is set already, on line {where[key]}")
+            problems.append(f"{path}:{number}: {key}: already set on line {where[key]}")
         else:
             values[key], where[key] = value, number
     for key, kind in ((key, kind) for group in groups for key, kind in SETTINGS[group].items()):
@@ -125,26 +135,29 @@ def load(path: Path, groups: Iterable[str]) -> dict[str, str]:
             continue
         if not values.get(key):
             at = f":{where[key]}" if key in where else ""
-            problems.append(f"{path}{at}: {key} is missing: {kind.says}")
+            problems.append(f"{path}{at}: {key} is missing: set it to {kind.words}")
         else:
-            problems.append(f"{path}:{where[key]}: {key} is {values[key]!r}, and has to be {kind.says}")
+            problems.append(f"{path}:{where[key]}: {key} is {values[key]!r}; it must be {kind.words}")
     if not problems and "install" in groups:
-        problems = [f"{path}:{where[key]}: {says}" for key, says in misfits(values)]
+        problems = [f"{path}:{where[key]}: {text}" for key, text in incompatible(values)]
     if problems:
         raise SettingsError(problems)
     return values
 
 
-def misfits(values: dict[str, str]) -> Iterable[tuple[str, str]]:
-    """The keys of versions that do not go together, and why."""
+def incompatible(values: dict[str, str]) -> Iterable[tuple[str, str]]:
+    """The keys of versions that do not work together, each with the reason."""
     kubernetes = parts(values["KUBERNETES_VERSION"])
     for key in ("KNATIVE_SERVING_VERSION", "KNATIVE_EVENTING_VERSION", "KOURIER_VERSION"):
         knative = parts(values[key])
         least = max((least for since, least in MINIMUM_KUBERNETES.items() if knative >= since), default=(1, 31))
         if kubernetes < least:
-            yield key, f"{key} {values[key]} needs Kubernetes {least[0]}.{least[1]}, and KUBERNETES_VERSION is older"
+            yield (
+                key,
+                f"{key} {values[key]} needs Kubernetes {least[0]}.{least[1]} or newer; KUBERNETES_VERSION is older",
+            )
     if parts(values["KOURIER_VERSION"]) != parts(values["KNATIVE_SERVING_VERSION"]):
-        yield "KOURIER_VERSION", "KOURIER_VERSION and KNATIVE_SERVING_VERSION are not of one release"
+        yield "KOURIER_VERSION", "KOURIER_VERSION and KNATIVE_SERVING_VERSION must have the same minor version"
 
 
 def parts(version: str) -> tuple[int, int]:
@@ -153,10 +166,10 @@ def parts(version: str) -> tuple[int, int]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Checks the settings and the tools that a recipe needs.")
+    parser = argparse.ArgumentParser(description="Validates the settings and the tools that a recipe needs.")
     parser.add_argument("file", type=Path)
-    parser.add_argument("groups", nargs="*", choices=[*SETTINGS, []], help="settings to check")
-    parser.add_argument("--tools", nargs="*", default=[], help="commands that have to be on the PATH")
+    parser.add_argument("groups", nargs="*", choices=[*SETTINGS, []], help="groups of settings to validate")
+    parser.add_argument("--tools", nargs="*", default=[], help="programs that must be on the PATH")
     args = parser.parse_args(argv)
     problems = [f"{tool}: not found on the PATH" for tool in args.tools if not shutil.which(tool)]
     try:

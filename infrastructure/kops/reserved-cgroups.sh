@@ -1,14 +1,14 @@
 #!/bin/sh
-# Hands the controllers that the kubelet asks for down to each cgroup named, as a path under the root. A slice that has
-# just been started has only those that systemd needs, and "some missing controllers" is the same to the kubelet as no cgroup.
-# It runs before every start of the kubelet, since systemd may take them back.
+# Enables the controllers that the kubelet needs in each cgroup that is named, as a path under the root. A slice that was
+# just started has only the controllers that systemd needs, and the kubelet does not start with "some missing controllers".
+# It runs before every start of the kubelet, since systemd may disable them.
 set -eu
 root="${CGROUP_ROOT:-/sys/fs/cgroup}"
 for cgroup in "$@"; do
     at="$root"
     rest="$cgroup"
     while [ -n "$rest" ]; do
-        # A plain assignment: a cgroup that is not there ends the script, and with it the kubelet's start.
+        # A plain assignment: if the cgroup does not exist, the script ends and the kubelet does not start.
         there=$(cat "$at/cgroup.controllers")
         for controller in cpu cpuset memory hugetlb pids; do
             case " $there " in

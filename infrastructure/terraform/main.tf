@@ -1,4 +1,4 @@
-# An empty project has none of these on. They stay on when this is destroyed: others may use them.
+# The APIs are disabled in an empty project. They remain enabled after `destroy`, since others may use them.
 resource "google_project_service" "needed" {
   for_each = toset([
     "cloudresourcemanager.googleapis.com",
@@ -16,7 +16,7 @@ resource "google_storage_bucket" "kops_state" {
   location                    = var.region
   uniform_bucket_level_access = true
   public_access_prevention    = "enforced"
-  # `just down` deletes the cluster first; what is left are old versions of its state.
+  # `just down` deletes the cluster first; only old versions of its state remain.
   force_destroy = true
 
   versioning {
@@ -33,7 +33,7 @@ resource "google_storage_bucket" "kops_state" {
     }
   }
 
-  # What is stored is always encrypted; this names a key of one's own.
+  # Objects are always encrypted; this sets a customer-managed key.
   dynamic "encryption" {
     for_each = var.state_kms_key == "" ? [] : [var.state_kms_key]
     content {

@@ -1,23 +1,23 @@
 variable "project" {
-  description = "The project's id."
+  description = "Id of the project."
   type        = string
   nullable    = false
 }
 
 variable "region" {
-  description = "Where the bucket lies: the cluster's region."
+  description = "Region of the bucket and of the cluster."
   type        = string
   nullable    = false
 }
 
 variable "state_bucket" {
-  description = "Name of the bucket of kOps' state; unique in the world."
+  description = "Name of the bucket for the kOps state; globally unique."
   type        = string
   nullable    = false
 }
 
 variable "state_kms_key" {
-  description = "A key of Cloud KMS for the bucket; empty: Google's own keys."
+  description = "Cloud KMS key of the bucket; empty: a key managed by Google."
   type        = string
   default     = ""
 }

@@ -1,4 +1,4 @@
-"""A recipe is a script of bash: a test that runs one is skipped where that is missing."""
+"""Tests that run a recipe need bash; tests of a whole walk need kubectl, too."""
 
 from __future__ import annotations
 

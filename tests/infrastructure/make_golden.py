@@ -1,4 +1,4 @@
-"""python -m tests.infrastructure.make_golden makes the golden files anew: read the difference before you commit it."""
+"""python -m tests.infrastructure.make_golden replaces the golden files: read the difference before you commit it."""
 
 from __future__ import annotations
 

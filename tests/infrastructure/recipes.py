@@ -1,4 +1,4 @@
-"""A copy of `infrastructure/` in which every outside command is a stand-in: run a recipe, read what it called."""
+"""Runs recipes of a copy of `infrastructure/` in which every external command is a stand-in that records its calls."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FILLED = {
 
 
 def filled_settings() -> str:
-    """settings.env as it is committed, with what every user has to fill in."""
+    """The committed settings.env, with the settings that every user must set."""
     text = (INFRASTRUCTURE / "settings.env").read_text()
     for key, value in FILLED.items():
         assert text.count(f"\n{key}=\n") == 1
@@ -31,6 +31,8 @@ def filled_settings() -> str:
 
 
 class Recipes:
+    """The copy in `folder`. `answers` maps the beginning of a call to its output and exit code."""
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "infrastructure"
         ignored = shutil.ignore_patterns("build", ".terraform", "*.tfstate*", "__pycache__")
@@ -89,7 +91,7 @@ class Recipes:
 
     @property
     def calls(self) -> list[str]:
-        """One line a call, with the folder of this copy written as `…`."""
+        """The calls of the last run, one line each, with `…` for the folder of this copy."""
         path = self.state / "calls"
         lines = path.read_text().splitlines() if path.exists() else []
         return [line.replace(str(self.folder), "…") for line in lines]

@@ -1,10 +1,10 @@
 #!/bin/sh
-# Stands for a command of the recipes: writes down how it was called, and answers as its test says.
+# Stand-in for a command of the recipes: records its call and answers as the test has set.
 #
 # $STAND_IN is a folder: `calls` gets a line for each call; each folder of `answers` has the `beginning` of a call, the
-# longest first, and the answer's `out`, `err` and `code`. `uv run … python` really runs its script with $PYTHON, and
-# `uv run … kn-bench` the subcommands of $REAL_KN_BENCH; `kind` remembers its clusters. It is a shell script because the
-# tests start thousands of them.
+# longest first, and the answer's `out`, `err` and `code`. `uv run … python` runs the real script with $PYTHON, and
+# `uv run … kn-bench` the real subcommands of $REAL_KN_BENCH; `kind` remembers its clusters. It is a shell script because
+# the tests start it thousands of times.
 set -u
 name=${0##*/}
 line="$name $*"

@@ -1,4 +1,4 @@
-"""Every recipe against stand-ins: what it calls and in which order, that a failure stops it, that it runs twice."""
+"""Every recipe with stand-ins: its calls and their order; a failure stops it; it can run twice."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def flags(recipe: str) -> list[str]:
     return ["--yes"] if recipe == "down" else []
 
 
-def test_just_lists_every_recipe_with_a_line(recipes: Recipes) -> None:
+def test_just_lists_every_recipe_with_its_description(recipes: Recipes) -> None:
     ran = recipes.run()
     assert ran.returncode == 0, ran.stderr
     listed = dict(re.findall(r"^    (\S+)(?: FLAG=\"\"| \*FLAGS)?\s+# (\S.*)$", ran.stdout, re.MULTILINE))
@@ -57,7 +57,7 @@ def test_the_calls_of_a_recipe_and_their_order(recipe: str, recipes: Recipes, re
     assert ran.returncode == 0, ran.stderr
     assert CALLS[recipe]
     assert recipes.calls == CALLS[recipe], (
-        f"{GOLDEN} says otherwise; python -m tests.infrastructure.make_golden makes it anew"
+        f"the calls differ from {GOLDEN}; python -m tests.infrastructure.make_golden replaces it"
     )
 
 
@@ -79,16 +79,18 @@ def built(recipes: Recipes) -> dict[str, str]:
 
 
 def failing_calls() -> Iterator[Any]:
-    """Each call of each recipe, as its number there. One that comes twice fails when it comes first."""
+    """Each call of each recipe, by its index. Of equal calls, the first one fails."""
     for recipe, calls in CALLS.items():
         for number, call in enumerate(calls):
-            asked = call.startswith(("docker image inspect", "kops get cluster"))  # they have tests of their own
+            asked = call.startswith(
+                ("docker image inspect", "kops get cluster")
+            )  # tested separately: their failure is an answer
             if calls.index(call) == number and not asked:
                 yield pytest.param(recipe, number, id=f"{recipe}-{number}")
 
 
 @pytest.mark.parametrize(("recipe", "number"), list(failing_calls()))
-def test_whatever_call_fails_stops_the_recipe_with_its_message(recipe: str, number: int, recipes: Recipes) -> None:
+def test_a_failed_call_stops_the_recipe_with_its_message(recipe: str, number: int, recipes: Recipes) -> None:
     call = CALLS[recipe][number]
     recipes.answers[call.replace("…", str(recipes.folder))] = {"err": "the disk is on fire\n", "code": 7}
     ran = recipes.run(recipe, *flags(recipe))
@@ -98,7 +100,7 @@ def test_whatever_call_fails_stops_the_recipe_with_its_message(recipe: str, numb
 
 
 @pytest.mark.parametrize("recipe", ["up", "kind-up", "install-knative-metrics", "down"])
-def test_a_tool_that_is_missing_is_named_before_anything_runs(recipe: str, recipes: Recipes) -> None:
+def test_a_missing_tool_is_reported_before_anything_runs(recipe: str, recipes: Recipes) -> None:
     for tool in ("kops", "kind", "helm"):
         (recipes.bin / tool).unlink()
     ran = recipes.run(recipe, *flags(recipe))
@@ -107,7 +109,7 @@ def test_a_tool_that_is_missing_is_named_before_anything_runs(recipe: str, recip
     assert recipes.calls == []
 
 
-def test_missing_settings_are_all_named_before_anything_runs(recipes: Recipes) -> None:
+def test_all_missing_settings_are_reported_before_anything_runs(recipes: Recipes) -> None:
     settings = recipes.folder / "settings.env"
     settings.write_text((INFRASTRUCTURE / "settings.env").read_text().replace("ZONE=europe-west4-a", "ZONE=europe"))
     for recipe in ("init", "up", "get-kubeconfig", "down"):
@@ -120,7 +122,7 @@ def test_missing_settings_are_all_named_before_anything_runs(recipes: Recipes) -
 
 
 @pytest.mark.parametrize("recipe", ["setup-cluster", "install", "top", "runserving", "extract-logs", "validate"])
-def test_without_access_nothing_is_touched(recipe: str, recipes: Recipes) -> None:
+def test_a_recipe_without_access_to_a_cluster_runs_nothing(recipe: str, recipes: Recipes) -> None:
     (recipes.folder / "build/kubeconfig").unlink()
     ran = recipes.run(recipe)
     assert ran.returncode == 1 and "no access to a cluster" in ran.stderr
@@ -128,18 +130,18 @@ def test_without_access_nothing_is_touched(recipe: str, recipes: Recipes) -> Non
 
 
 @pytest.mark.parametrize("answer", ["", "y\n", "yes\n"])
-def test_down_destroys_nothing_without_the_clusters_name(answer: str, recipes: Recipes) -> None:
+def test_down_destroys_nothing_unless_the_clusters_name_is_typed(answer: str, recipes: Recipes) -> None:
     ran = recipes.run("down", answer=answer)
     assert ran.returncode == 1 and "nothing was destroyed" in ran.stderr
     assert recipes.calls == []
 
 
-def test_down_destroys_when_it_is_told_the_clusters_name(recipes: Recipes) -> None:
+def test_down_destroys_when_the_clusters_name_is_typed(recipes: Recipes) -> None:
     assert recipes.run("down", answer="knative-bench.k8s.local\n").returncode == 0
     assert [call for call in recipes.calls if "delete" in call or "destroy" in call]
 
 
-def test_down_knows_one_flag(recipes: Recipes) -> None:
+def test_down_rejects_unknown_flags(recipes: Recipes) -> None:
     assert recipes.run("down", "--force").returncode == 2
     assert recipes.calls == []
 
@@ -147,25 +149,25 @@ def test_down_knows_one_flag(recipes: Recipes) -> None:
 def test_down_twice_destroys_once(recipes: Recipes) -> None:
     recipes.answers["terraform -chdir=terraform state list"] = {"out": ""}
     ran = recipes.run("down", "--yes")
-    assert ran.returncode == 0 and "nothing is there" in ran.stdout
+    assert ran.returncode == 0 and "nothing to destroy" in ran.stdout
     assert not [call for call in recipes.calls if "delete" in call or "destroy" in call]
 
 
-def test_down_goes_on_when_only_the_bucket_is_left(recipes: Recipes) -> None:
+def test_down_destroys_the_bucket_when_the_cluster_is_gone(recipes: Recipes) -> None:
     recipes.answers["kops get cluster"] = {"err": 'Error: cluster "knative-bench.k8s.local" not found\n', "code": 1}
     assert recipes.run("down", "--yes").returncode == 0
     assert not [call for call in recipes.calls if "kops delete" in call]
     assert recipes.calls[-1].startswith("terraform -chdir=terraform destroy")
 
 
-def test_down_does_not_take_a_lost_login_for_a_cluster_that_is_gone(recipes: Recipes) -> None:
+def test_down_stops_when_the_cluster_cannot_be_looked_up(recipes: Recipes) -> None:
     recipes.answers["kops get cluster"] = {"err": "Error: oauth2: token expired\n", "code": 1}
     ran = recipes.run("down", "--yes")
     assert ran.returncode == 1 and "token expired" in ran.stderr
     assert not [call for call in recipes.calls if "destroy" in call]
 
 
-def test_kind_up_names_images_that_are_not_built(recipes: Recipes) -> None:
+def test_kind_up_reports_images_that_are_not_built(recipes: Recipes) -> None:
     recipes.answers["docker image inspect dev.local/two:1"] = {"code": 1}
     ran = recipes.run("kind-up")
     assert ran.returncode == 1
@@ -174,13 +176,13 @@ def test_kind_up_names_images_that_are_not_built(recipes: Recipes) -> None:
     assert not [call for call in recipes.calls if call.startswith("kind")]
 
 
-def test_the_laptops_cluster_gets_the_laptops_overlay(recipes: Recipes) -> None:
+def test_a_kind_cluster_gets_the_kind_overlay(recipes: Recipes) -> None:
     recipes.answers["kubectl config current-context"] = {"out": "kind-knative-bench\n"}
     assert recipes.run("_benchmark").returncode == 0
     assert recipes.calls[-1].endswith("kn-bench deploy --overlay kind/benchmark")
 
 
-def test_validate_asks_kops_on_gce_alone(recipes: Recipes) -> None:
+def test_validate_runs_kops_on_gce_only(recipes: Recipes) -> None:
     settings = recipes.folder / "settings.env"
     settings.write_text((INFRASTRUCTURE / "settings.env").read_text())
     ran = recipes.run("validate")
@@ -192,7 +194,7 @@ def test_validate_asks_kops_on_gce_alone(recipes: Recipes) -> None:
     assert [call.rpartition(" ")[2] for call in recipes.calls] == ["current-context", "doctor"]
 
 
-def test_process_logs_takes_those_of_every_scenario_and_the_metrics(recipes: Recipes) -> None:
+def test_process_logs_reads_the_logs_of_every_scenario_and_the_metrics(recipes: Recipes) -> None:
     (recipes.data / "serving-1/logs").mkdir(parents=True)
     (recipes.data / "serving-1/logs/a.log").touch()
     (recipes.data / "serving-2/logs").mkdir(parents=True)
@@ -206,7 +208,7 @@ def test_process_logs_takes_those_of_every_scenario_and_the_metrics(recipes: Rec
     ]
 
 
-def test_process_logs_without_any_log_says_what_to_do(recipes: Recipes) -> None:
+def test_process_logs_without_logs_names_the_recipes_to_run(recipes: Recipes) -> None:
     for log in (recipes.data / "logs").iterdir():
         log.unlink()
     ran = recipes.run("process-logs")
@@ -215,7 +217,7 @@ def test_process_logs_without_any_log_says_what_to_do(recipes: Recipes) -> None:
 
 
 def manifests(folder: Path) -> Iterator[str]:
-    """What kustomize makes of a folder, as far as images go: the resources, as nothing changes an image."""
+    """The resources of a kustomize folder. Neither components nor patches change images, so they are not rendered."""
     listed = yaml.safe_load((folder / "kustomization.yaml").read_text())
     assert not listed.keys() & {"components", "images"}
     assert not [patch for patch in listed.get("patches", ()) if "image:" in (folder / patch["path"]).read_text()]
@@ -223,7 +225,7 @@ def manifests(folder: Path) -> Iterator[str]:
         yield from manifests(path) if path.is_dir() else [path.read_text()]
 
 
-def test_every_image_has_what_it_is_built_from(recipes: Recipes) -> None:
+def test_every_image_has_a_dockerfile(recipes: Recipes) -> None:
     recipes.answers["kubectl kustomize"] = {"out": "".join(manifests(ROOT / "k8s"))}
     assert recipes.run("images").returncode == 0
     built = [call.split()[2:] for call in recipes.calls if call.startswith("docker build")]
@@ -237,7 +239,7 @@ def test_every_image_has_what_it_is_built_from(recipes: Recipes) -> None:
     assert names == [flags[flags.index("--tag") + 1].rpartition("/")[2] for flags in built]
 
 
-def test_kind_down_leaves_the_access_to_the_other_cluster(recipes: Recipes) -> None:
+def test_kind_down_keeps_the_credentials_of_the_other_cluster(recipes: Recipes) -> None:
     kubeconfig = recipes.folder / "build/kubeconfig"
     kubeconfig.write_text("contexts:\n- context: {}\n  name: knative-bench.k8s.local\n")
     assert recipes.run("kind-down").returncode == 0 and kubeconfig.exists()
@@ -245,12 +247,12 @@ def test_kind_down_leaves_the_access_to_the_other_cluster(recipes: Recipes) -> N
     assert recipes.run("kind-down").returncode == 0 and not kubeconfig.exists()
 
 
-def test_a_scenarios_flags_can_be_given(recipes: Recipes) -> None:
+def test_flags_are_passed_on_to_the_scenario(recipes: Recipes) -> None:
     assert recipes.run("serving-scenario-1", "--rates", "100", "--duration=1m").returncode == 0
     assert recipes.calls[-1].endswith(" --languages go,rust,ts --rates 16000 --rates 100 --duration=1m")
 
 
-def test_a_run_that_is_invalid_does_not_stop_the_night(recipes: Recipes) -> None:
+def test_an_invalid_run_does_not_stop_the_next_scenarios(recipes: Recipes) -> None:
     scenario = "uv run --locked --project .. kn-bench scenario serving-1"
     recipes.answers[scenario] = {"out": "one run is invalid\n", "code": 3}
     ran = recipes.run("runserving")
@@ -261,7 +263,7 @@ def test_a_run_that_is_invalid_does_not_stop_the_night(recipes: Recipes) -> None
     assert recipes.calls[-1].startswith(scenario)
 
 
-def test_install_asks_for_the_registry_before_it_installs(recipes: Recipes) -> None:
+def test_install_checks_the_registry_before_it_installs(recipes: Recipes) -> None:
     settings = recipes.folder / "settings.env"
     settings.write_text(settings.read_text().replace("REGISTRY=registry.example:5000/bench", "REGISTRY="))
     ran = recipes.run("install")
@@ -269,7 +271,7 @@ def test_install_asks_for_the_registry_before_it_installs(recipes: Recipes) -> N
     assert recipes.calls == ["kubectl config current-context"]
 
 
-def test_nothing_sleeps() -> None:
+def test_no_recipe_sleeps() -> None:
     assert not re.search(r"\bsleep\b", (INFRASTRUCTURE / "justfile").read_text())
 
 
@@ -289,8 +291,8 @@ def kn_bench_calls() -> Iterator[list[str]]:
     "words",
     [pytest.param(words, id=" ".join(words)) for words in sorted(map(list, {tuple(c) for c in kn_bench_calls()}))],
 )
-def test_kn_bench_takes_the_flags_that_a_recipe_gives(words: list[str]) -> None:
-    """The parser ends the process, and so this test, at what it does not know."""
+def test_kn_bench_accepts_the_flags_of_the_recipes(words: list[str]) -> None:
+    """The parser exits at an unknown flag, which fails this test."""
     kn_bench.make_parser().parse_args(words)
 
 
@@ -309,7 +311,7 @@ def test_shellcheck_finds_nothing_in_the_recipes(tmp_path: Path) -> None:
             scripts.append(tmp_path / f"{name}.sh")
             scripts[-1].write_text("\n".join(lines) + "\n")
     assert len(scripts) > 20
-    # SC2154: settings come from settings.env. SC2050: an argument of the recipe stands as the constant x.
+    # SC2154: settings come from settings.env. SC2050: arguments of the recipe are replaced by the constant x.
     ran = subprocess.run(
         ["shellcheck", "--exclude=SC2154,SC2050,SC2194,SC2195", *map(str, scripts)], capture_output=True, text=True
     )

@@ -1,7 +1,7 @@
-"""What the settings become (kOps' manifests, Knative's settings, namespaces, kind's nodes), and that it fits together.
+"""The files that are rendered from the settings (kOps, Knative, namespaces, kind), and that they are consistent.
 
-kOps' own Go types would be the better judge; its module is not to be had from the Go proxy, so a golden file and what
-we promise of it stand in their place.
+kOps' Go types would be the better check, but the Go module proxy does not have them. So the manifests are compared with
+a golden file, and their properties are tested.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def documents(values: dict[str, str]) -> list[Doc]:
 # Settings
 
 
-def test_the_committed_settings_lack_only_what_every_user_has_to_say() -> None:
+def test_only_the_settings_that_every_user_must_set_are_empty() -> None:
     with pytest.raises(settings.SettingsError) as raised:
         settings.load(INFRASTRUCTURE / "settings.env", settings.SETTINGS)
     assert {line.split()[1] for line in raised.value.problems} == set(FILLED)
@@ -60,7 +60,7 @@ def test_the_committed_settings_lack_only_what_every_user_has_to_say() -> None:
 def test_every_setting_is_used_and_every_one_used_is_known() -> None:
     made = {"build", "__pycache__"}
     texts = [path.read_text() for path in INFRASTRUCTURE.rglob("*") if not made & {*path.parts} and path.is_file()]
-    used = "".join(text for text in texts if not text.startswith('"""The settings'))
+    used = "".join(text for text in texts if not text.startswith('"""Validates the settings'))
     lines = (INFRASTRUCTURE / "settings.env").read_text().splitlines()
     keys = {line.partition("=")[0] for line in lines if line and not line.startswith("#")}
     assert keys == set(settings.KNOWN)
@@ -94,7 +94,7 @@ def test_every_setting_is_used_and_every_one_used_is_known() -> None:
         ("REGISTRY", "https://registry.example"),
     ],
 )
-def test_a_wrong_value_is_named_with_its_line(key: str, value: str, file: Path) -> None:
+def test_an_invalid_value_is_reported_with_its_line(key: str, value: str, file: Path) -> None:
     file.write_text(re.sub(rf"^{key}=.*$", f"{key}={value}", file.read_text(), flags=re.MULTILINE))
     number = next(n for n, line in enumerate(file.read_text().splitlines(), 1) if line.startswith(f"{key}="))
     with pytest.raises(settings.SettingsError) as raised:
@@ -102,17 +102,17 @@ def test_a_wrong_value_is_named_with_its_line(key: str, value: str, file: Path) 
     assert [line for line in raised.value.problems if line.startswith(f"{file}:{number}: {key} ")]
 
 
-def test_all_problems_come_at_once(file: Path) -> None:
+def test_all_problems_are_reported_at_once(file: Path) -> None:
     text = re.sub(r"^ZONE=.*\n", "", file.read_text(), flags=re.MULTILINE)
     file.write_text(text + "COLOUR=red\nCLUSTER=b.k8s.local\nnonsense\n")
     with pytest.raises(settings.SettingsError) as raised:
         settings.load(file, ["cloud"])
-    said = str(raised.value)
-    assert "ZONE is missing" in said and "COLOUR: no such setting" in said
-    assert "CLUSTER: it is set already" in said and "not KEY=value" in said
+    message = str(raised.value)
+    assert "ZONE is missing" in message and "COLOUR: unknown setting" in message
+    assert "CLUSTER: already set" in message and "not KEY=value" in message
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(settings.SettingsError, match=r"settings\.env: No such file"):
         settings.load(tmp_path / "settings.env", [])
 
@@ -127,7 +127,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         ("1.18.0", "1.30.4", False),
     ],
 )
-def test_knative_needs_its_kubernetes(knative: str, kubernetes: str, fits: bool, file: Path) -> None:
+def test_knative_needs_a_minimum_kubernetes(knative: str, kubernetes: str, fits: bool, file: Path) -> None:
     text = file.read_text().replace("KUBERNETES_VERSION=1.36.3", f"KUBERNETES_VERSION={kubernetes}")
     file.write_text(text.replace("_VERSION=1.23.0", f"_VERSION={knative}"))
     if fits:
@@ -140,8 +140,8 @@ def test_knative_needs_its_kubernetes(knative: str, kubernetes: str, fits: bool,
 # kOps
 
 
-def test_kops_manifests_are_those_of_the_golden_file(values: dict[str, str]) -> None:
-    assert render.kops(values) == GOLDEN.read_text(), "python -m tests.infrastructure.make_golden makes it anew"
+def test_kops_manifests_match_the_golden_file(values: dict[str, str]) -> None:
+    assert render.kops(values) == GOLDEN.read_text(), "python -m tests.infrastructure.make_golden replaces it"
 
 
 def test_a_template_with_an_unknown_key_is_an_error(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_a_template_with_an_unknown_key_is_an_error(tmp_path: Path) -> None:
         render.filled(tmp_path / "x.yaml", {})
 
 
-def test_every_group_is_of_the_cluster_and_every_etcd_member_in_a_group(documents: list[Doc]) -> None:
+def test_groups_belong_to_the_cluster_and_etcd_members_to_groups(documents: list[Doc]) -> None:
     cluster, *groups = documents
     names = [group["metadata"]["name"] for group in groups]
     assert {group["metadata"]["labels"]["kops.k8s.io/cluster"] for group in groups} == {cluster["metadata"]["name"]}
@@ -214,10 +214,10 @@ def test_the_controllers_are_handed_down_to_each_reserved_cgroup(tmp_path: Path)
     handed = {level for level in levels if (tmp_path / level / "cgroup.subtree_control").exists()}
     assert handed == {".", "kube.slice", "system.slice"}
     written = set((tmp_path / "kube.slice/cgroup.subtree_control").read_text().split())
-    assert written == {"+cpu", "+cpuset", "+memory", "+pids"}, "hugetlb is not there, io is not asked for"
+    assert written == {"+cpu", "+cpuset", "+memory", "+pids"}, "hugetlb is not available, io is not needed"
 
 
-def test_a_slice_that_is_missing_stops_the_kubelets_start(tmp_path: Path) -> None:
+def test_a_missing_slice_stops_the_kubelets_start(tmp_path: Path) -> None:
     (tmp_path / "cgroup.controllers").write_text("cpu\n")
     script = INFRASTRUCTURE / "kops/reserved-cgroups.sh"
     env = {"CGROUP_ROOT": str(tmp_path), "PATH": os.environ["PATH"]}
@@ -226,11 +226,11 @@ def test_a_slice_that_is_missing_stops_the_kubelets_start(tmp_path: Path) -> Non
     ).returncode
 
 
-# Placement: kOps, kind, the namespaces and the generator's own manifest say the same
+# Placement: kOps, kind, the namespaces and the generator's manifest agree
 
 
 def placement(documents: list[Doc]) -> dict[str, bool]:
-    """`dedicated` → whether it is tainted."""
+    """For each value of the label `dedicated`, whether its nodes are tainted."""
     groups = [doc["spec"] for doc in documents[1:] if "nodeLabels" in doc["spec"]]
     return {
         spec["nodeLabels"]["dedicated"]: spec["taints"] == [f"dedicated={spec['nodeLabels']['dedicated']}:NoSchedule"]
@@ -249,7 +249,7 @@ def test_the_dedicated_nodes(documents: list[Doc]) -> None:
     assert placement(documents) == {"metrics": True, "workload-generator": True, "knative": True}
 
 
-def test_kinds_nodes_are_as_ours(documents: list[Doc]) -> None:
+def test_kind_has_the_same_dedicated_nodes(documents: list[Doc]) -> None:
     cluster = yaml.safe_load((INFRASTRUCTURE / "kind/cluster.yaml").read_text())
     found = {}
     for node in cluster["nodes"]:
@@ -273,7 +273,7 @@ def test_both_clusters_have_the_admission_plugins(documents: list[Doc]) -> None:
 
 
 @needs.mark(needs.KUSTOMIZE)
-def test_namespaces_select_the_nodes_that_there_are_and_tolerate_their_taints(documents: list[Doc]) -> None:
+def test_namespaces_select_existing_nodes_and_tolerate_their_taints(documents: list[Doc]) -> None:
     nodes, prefix = placement(documents), "scheduler.alpha.kubernetes.io/"
     namespaces = {doc["metadata"]["name"]: doc["metadata"] for doc in kustomized(INFRASTRUCTURE / "namespaces")}
     assert {
@@ -295,7 +295,7 @@ def test_namespaces_select_the_nodes_that_there_are_and_tolerate_their_taints(do
 
 @needs.mark(needs.KUSTOMIZE)
 @pytest.mark.parametrize("folder", [ROOT / "k8s", INFRASTRUCTURE / "kind/benchmark"])
-def test_the_generator_is_for_its_node(documents: list[Doc], folder: Path) -> None:
+def test_the_generator_selects_its_node(documents: list[Doc], folder: Path) -> None:
     (deployment,) = [doc for doc in kustomized(folder) if doc["kind"] == "Deployment"]
     pod = deployment["spec"]["template"]["spec"]
     assert placement(documents)[pod["nodeSelector"]["dedicated"]]
@@ -322,7 +322,7 @@ def test_knatives_settings(values: dict[str, str], tmp_path: Path) -> None:
     assert eventing["data"] == {"metrics-protocol": "prometheus"}
 
 
-def test_versions_are_those_that_the_tests_try_and_the_doctor_asks_for(values: dict[str, str]) -> None:
+def test_versions_match_those_of_the_tests_and_of_the_doctor(values: dict[str, str]) -> None:
     tried = dict(re.findall(r"^\t(\S+) v(\S+)$", (ROOT / "tests/cluster/binaries/go.mod").read_text(), re.MULTILINE))
     assert tried["k8s.io/kubernetes"] == values["KUBERNETES_VERSION"]
     assert tried["sigs.k8s.io/metrics-server"] == values["METRICS_SERVER_VERSION"]
@@ -332,14 +332,14 @@ def test_versions_are_those_that_the_tests_try_and_the_doctor_asks_for(values: d
     assert least == settings.MINIMUM_KUBERNETES
 
 
-def test_no_version_stands_anywhere_but_in_the_settings(values: dict[str, str]) -> None:
+def test_versions_are_in_the_settings_only(values: dict[str, str]) -> None:
     versions = {value for key, value in values.items() if key.endswith(("_VERSION", "_COMMIT"))}
     for path in INFRASTRUCTURE.rglob("*"):
         if path.is_file() and "build" not in path.parts and path.suffix in {".yaml", ".tf", ".conf", ".sh", ""}:
             assert not {found for found in versions if found in path.read_text()}, path
 
 
-def test_metrics_values_bind_nothing_that_runs_on_every_node() -> None:
+def test_node_exporter_is_not_bound_to_the_metrics_node() -> None:
     values = yaml.safe_load((INFRASTRUCTURE / "metrics/values.yaml").read_text())
     assert values["prometheus-node-exporter"]["namespaceOverride"] != "metrics"
     assert values["prometheus"]["prometheusSpec"]["enableAdminAPI"] is True
@@ -356,7 +356,7 @@ def test_terraform_is_formatted() -> None:
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
-def test_every_variable_of_terraform_is_given_and_every_one_given_is_declared() -> None:
+def test_terraforms_variables_are_declared_set_and_used() -> None:
     declared = set(
         re.findall(r'^variable "(\w+)"', (INFRASTRUCTURE / "terraform/variables.tf").read_text(), re.MULTILINE)
     )

@@ -1,4 +1,4 @@
-"""A newcomer's way through docs/infrastructure.md, recipe by recipe, in a world where each needs what came before."""
+"""The steps of docs/infrastructure.md, in a simulated world where each recipe needs the results of earlier ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SCENARIOS = ("serving-1", "serving-2", "serving-3", "eventing-1")
 
 
 class Newcomer:
-    """Somebody with the tools, a project or a laptop, and nothing else."""
+    """A user with the tools and a project or a laptop."""
 
     def __init__(self, folder: Path) -> None:
         self.recipes = Recipes(folder)
@@ -49,12 +49,12 @@ class Newcomer:
         return ran.stderr
 
     @property
-    def there(self) -> dict[str, object]:
+    def state(self) -> dict[str, object]:
         state: dict[str, object] = json.loads((self.world / "state.json").read_text())
         return state
 
     def runs(self) -> set[str]:
-        """Prefixes of the runs in the database, each of them whole and there once."""
+        """Prefixes of the runs in the database, each of which is complete and unique."""
         with closing(sqlite3.connect(self.recipes.data / "benchmark.db")) as database:
             rows = database.execute(
                 "select prefix, complete, (select count(*) from requests where experiment_id = e.id) from experiments e"
@@ -74,10 +74,10 @@ def prefixes(*names: str) -> set[str]:
 
 
 def test_from_an_empty_project_to_a_database(newcomer: Newcomer) -> None:
-    assert "no access to a cluster: just up" in newcomer.fails("install")
+    assert "no access to a cluster: run just up" in newcomer.fails("install")
     newcomer.does("init")
     newcomer.does("up")
-    assert newcomer.there["cluster"] == [
+    assert newcomer.state["cluster"] == [
         "control-plane-europe-west4-a", "metrics", "workload-generator", "knative", "functions"
     ]  # fmt: skip
     newcomer.does("setup-cluster")
@@ -88,15 +88,15 @@ def test_from_an_empty_project_to_a_database(newcomer: Newcomer) -> None:
     newcomer.does("runserving")
     assert newcomer.runs() == prefixes("serving-1", "serving-2", "serving-3")
     assert "<html" in (newcomer.recipes.data / "report.html").read_text()[:1000]
-    # Step by step, over what is there: nothing is counted twice.
+    # Again, step by step, over the existing files: nothing is counted twice.
     for step in ("serving-scenario-1", "eventing-scenario-1", "extract-logs", "process-logs"):
         newcomer.does(step)
     assert newcomer.runs() == prefixes("serving-1", "serving-2", "serving-3", "eventing-1")
     newcomer.does("down", answer="knative-bench.k8s.local\n")
-    assert (newcomer.there["bucket"], newcomer.there["cluster"]) == ("", [])
+    assert (newcomer.state["bucket"], newcomer.state["cluster"]) == ("", [])
     assert "no access to a cluster" in newcomer.fails("runserving")
-    assert newcomer.runs() == prefixes("serving-1", "serving-2", "serving-3", "eventing-1"), "it stays"
-    assert "nothing is there" in newcomer.does("down", "--yes")
+    assert newcomer.runs() == prefixes("serving-1", "serving-2", "serving-3", "eventing-1"), "the data stays"
+    assert "nothing to destroy" in newcomer.does("down", "--yes")
 
 
 def test_from_a_laptop_to_a_database(newcomer: Newcomer) -> None:
@@ -113,11 +113,11 @@ def test_from_a_laptop_to_a_database(newcomer: Newcomer) -> None:
     newcomer.does("report")
     assert newcomer.runs() == prefixes("serving-1")
     newcomer.does("kind-down")
-    assert newcomer.there["kind"] == []
+    assert newcomer.state["kind"] == []
     assert "no access to a cluster" in newcomer.fails("install")
 
 
-def test_the_page_names_every_recipe_and_no_other() -> None:
+def test_the_page_names_exactly_the_public_recipes() -> None:
     listed = re.findall(
         r"^([a-z][a-z0-9-]*)(?: [A-Z]+=\"\"| \*FLAGS)?:", (INFRASTRUCTURE / "justfile").read_text(), re.MULTILINE
     )
@@ -125,8 +125,8 @@ def test_the_page_names_every_recipe_and_no_other() -> None:
     assert named == set(listed)
 
 
-def test_the_page_goes_the_way_of_these_tests() -> None:
-    """The steps of each part of the page, in its order, are what the newcomer did above."""
+def test_the_page_has_the_steps_of_these_tests() -> None:
+    """Each part of the page has the steps of a walk above, in its order."""
     cloud, laptop = (re.findall(r"^    just ([a-z0-9-]+)", part, re.MULTILINE) for part in PAGE.split("\n## ")[1:3])
     assert cloud == ["init", "up", "push-images", "install", "validate", "top", "runserving", "runeventing", "down"]
     assert laptop == ["images", "kind-up", "install", "validate", "runserving", "kind-down", "serving-scenario-1"]

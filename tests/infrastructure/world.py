@@ -1,9 +1,9 @@
-"""A cloud, a laptop and a cluster that are played: every command needs what an earlier one made, and says so otherwise.
+"""A simulated cloud, laptop and cluster: a command fails if an earlier command did not create what it needs.
 
-Stands for the commands of the recipes, as stand_in.sh does, but remembers. $WORLD is a folder: `state.json` is what
-there is; `pod/` the logs in the generator's pod; `runs/<scenario>/` what a run of that scenario will log. kustomize is
-the real one, and so are `kn-bench extract`, `combine` and `report`. Most of a call's time is imports, so functions have
-those that only they need.
+A stand-in for the commands of the recipes, as stand_in.sh, but with state. $WORLD is a folder: `state.json` is the
+state; `pod/` has the logs in the generator's pod; `runs/<scenario>/` the logs that a run of that scenario will write.
+kustomize, `kn-bench extract`, `combine` and `report` are the real ones. Imports take most of a call's time, so a
+function imports what only it needs.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ EMPTY: State = {"ready": False, "bucket": "", "spec": [], "cluster": [], "kind":
 
 
 class Refused(Exception):
-    """What the real command would say."""
+    """The error message of the real command."""
 
 
-def need(there: object, says: str) -> None:
-    if not there:
-        raise Refused(says)
+def need(exists: object, message: str) -> None:
+    if not exists:
+        raise Refused(message)
 
 
 def flag(args: list[str], name: str) -> str:
@@ -62,8 +62,8 @@ def kops(state: State, args: list[str]) -> str:
     verb = " ".join(args[:2])
     name = os.environ["KOPS_CLUSTER_NAME"]
     if args[0] == "replace":
-        whole, *groups = documents(Path(flag(args, "--filename")).read_text())
-        need(whole["metadata"]["name"] == name, "the file is of another cluster")
+        main, *groups = documents(Path(flag(args, "--filename")).read_text())
+        need(main["metadata"]["name"] == name, "the file is of another cluster")
         state["spec"] = [doc["metadata"]["name"] for doc in groups]
     elif verb == "update cluster":
         need(state["spec"], f'cluster "{name}" not found')
@@ -96,7 +96,7 @@ def kind(state: State, args: list[str]) -> str:
         if args[0] == "export":
             Path(flag(args, "--kubeconfig")).write_text(f"current-context: kind-{name}\n")
         else:
-            need(set(args[4:]) <= set(state["images"]), "an image is not here")
+            need(set(args[4:]) <= set(state["images"]), "an image is not built")
             state["loaded"] = args[4:]
     return ""
 
@@ -122,12 +122,12 @@ def helm(state: State, args: list[str]) -> str:
 
 
 def cluster(state: State) -> str:
-    """The context, when there is access to a cluster that exists."""
+    """The current context. Raises Refused if its cluster does not exist."""
     path = Path(os.environ["KUBECONFIG"])
     need(path.exists(), "connection refused: localhost:8080")
     context = path.read_text().split()[-1]
-    there = context.removeprefix("kind-") in state["kind"] if context.startswith("kind-") else state["cluster"]
-    need(there, f"no cluster answers to {context}")
+    exists = context.removeprefix("kind-") in state["kind"] if context.startswith("kind-") else state["cluster"]
+    need(exists, f"no cluster for the context {context}")
     return context
 
 
@@ -143,7 +143,7 @@ def kubectl(state: State, args: list[str]) -> str:
             need(not where or f"Namespace/{where}" in state["applied"], f"namespaces {where!r} not found")
             state["applied"].append("/".join(filter(None, (doc["kind"], where, doc["metadata"]["name"]))))
     elif args[0] == "apply":
-        need("Namespace/knative-serving" in state["applied"], "its namespace would have no place")
+        need("Namespace/knative-serving" in state["applied"], "the namespaces have no placement yet")
         state["applied"].append(flag(args, "-f"))
     return ""
 

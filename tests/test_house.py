@@ -39,7 +39,7 @@ SAME_NAME = {
 SHARED_CLASSES = {
     "Batch", "Broker", "Cell", "Change", "Column", "Condition", "Conflict", "Connection", "Exchange",
     "Finding", "Job", "Line", "Mode", "Outcome", "Owner", "Part", "Phase", "Plan", "Platform",
-    "Progress", "Reader", "Refused", "Report", "Run", "Server", "Service", "Shape", "Snapshot", "Start",
+    "Reader", "Refused", "Report", "Run", "Server", "Service", "Start",
     "State", "Summary",
 }  # fmt: skip
 """Names of more than one public class. This list only shrinks."""

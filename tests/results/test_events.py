@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from tests.log.blocks import encode
 from tests.results.logs import header, line, served, whole_log
 from workload_generator.base.clock import NS_PER_MS, Anchor, parse_rfc3339, rfc3339
 from workload_generator.log import format as log_format
-from workload_generator.log.records import ErrorKind, unanswered
+from workload_generator.log.records import ErrorKind
 from workload_generator.results.ingest.extract import Report, extract
 from workload_generator.results.report.extracted import print_tables
 
@@ -40,13 +41,15 @@ def write_log(
 ) -> None:
     encoder = log_format.ResultEncoder(["http://sink"], START, "run-1-")
     rows = [
-        unanswered(served(seq), served(seq).start_ns, ErrorKind.RESET, "it was") if seq in failed else served(seq)  # type: ignore[arg-type]
+        served(seq)._replace(status=0, ttfb_ns=None, total_ns=None, error=ErrorKind.RESET, message="it was")
+        if seq in failed
+        else served(seq)
         for seq in range(events)
     ]
     head = header(targets=["http://sink"], prefix=f"eventing-scenario-2_{triggers}triggers_1000rps") | {
         "events": {"id_prefix": "run-1-", "clock": clock}
     }
-    lines = [line("run_started", head), *(encoder.encode(row, row.error is None) for row in rows)]
+    lines = [line("run_started", head), *(encode(encoder, row, row.error is None) for row in rows)]
     (folder / f"eventing-scenario-2_{triggers}triggers_1000rps_2025-02-10_10-11-12.log").write_bytes(b"".join(lines))
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests import needs
+from tests.log.blocks import encode
 from tests.results import logs
 from tests.results.logs import (
     GO,
@@ -172,7 +173,7 @@ def test_ok_is_what_the_log_says(folder: Folder) -> None:
     encoder = log_format.ResultEncoder((GO,), START)
     cut = served(4, error=ErrorKind.BODY, message="cut")
     said = [(served(0), True), (served(1), False), (served(2, status=404), True), (served(3, status=404), False)]
-    lines = [encoder.encode(result, ok) for result, ok in [*said, (cut, False)]]
+    lines = [encode(encoder, result, ok) for result, ok in [*said, (cut, False)]]
     folder.write(line(log_format.RUN_STARTED, header()) + b"".join(lines))
     folder.extract()
     run = folder.experiment()

@@ -13,6 +13,7 @@ import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.log.blocks import encode
 from tests.results import logs
 from tests.results.logs import (
     NAME,
@@ -109,7 +110,7 @@ def test_garbage_between_lines_costs_only_itself(garbage: list[bytes], data: st.
 @given(st.lists(results, max_size=6), st.text(st.characters(), max_size=40))
 def test_every_result_is_stored_as_it_was(rows: list[Any], target: str) -> None:
     encoder = log_format.ResultEncoder([target], START)
-    lines = [encoder.encode(row, is_ok(row)) for row in rows]
+    lines = [encode(encoder, row, is_ok(row)) for row in rows]
     log = b"".join([line(log_format.RUN_STARTED, header(targets=(log_format.clean(target),))), *lines])
     with tempfile.TemporaryDirectory() as name:
         (Path(name) / NAME).write_bytes(log)

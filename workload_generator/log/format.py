@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
 
 import orjson
 
-from workload_generator.base.clock import NS_PER_MS, NS_PER_S, NS_PER_US, Anchor, rfc3339
-from workload_generator.log.records import Block, ErrorKind, Phase, Result, Shape, shape_of
+from workload_generator.base.clock import NS_PER_MS, NS_PER_S, Anchor, rfc3339
+from workload_generator.log.records import Block, ErrorKind, Phase, Result
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict
@@ -75,41 +75,24 @@ class ResultEncoder:
         self._clock = _Texts(lambda ms: f"{seconds[(start_ms + ms) // 1000]}{_DIGITS[(start_ms + ms) % 1000]}")
         self._ms = _Texts(_ms_text)
 
-    def encode(self, r: Result, ok: bool) -> bytes:
-        """One log line, its newline included. `ok` is whether the experiment expects such a response."""
-        ms, us = divmod((r.start_ns + self._beyond_ms_ns) // NS_PER_US, 1000)
-        ttfb, total, lag = (
-            "null" if ns is None else self._ms[(ns + 500) // 1000] for ns in (r.ttfb_ns, r.total_ns, r.lag_ns)
-        )
-        phase, target, opening, tail = self._texts(shape_of(r), ok)
-        made = self._event is not None and r.error is not ErrorKind.DROPPED
-        event = f'{self._event}{r.seq}"' if made else ""
-        return (
-            f'{{"event":"request","seq":{r.seq}{phase}{self._clock[ms]}{_DIGITS[us]}{target}{ttfb},'
-            f'"total":{total}{opening}{lag}{event}{tail}\n'
-        ).encode()
-
-    def encode_served(self, served: Block, ok: Sequence[bool]) -> bytes:
-        """The lines of many results at once; the same as `encode` makes, at a fraction of the cost.
-
-        `ok` is by shape.
-        """
-        s, beyond_ms_ns, clock, digits, ms = served, self._beyond_ms_ns, self._clock, _DIGITS, self._ms
-        texts = list(zip(*map(self._texts, s.shapes, ok), strict=True))
-        columns: list[Iterable[str]] = [map(of_shape.__getitem__, s.shape) for of_shape in texts]
-        if len(s.shapes) == 1:
+    def encode(self, block: Block, ok: Sequence[bool]) -> bytes:
+        """The lines of a block's results, each with its newline. `ok` is by shape: whether the response is expected."""
+        beyond_ms_ns, clock, digits, ms = self._beyond_ms_ns, self._clock, _DIGITS, self._ms
+        texts = list(zip(*map(self._texts, block.shapes, ok), strict=True))
+        columns: list[Iterable[str]] = [map(of_shape.__getitem__, block.shape) for of_shape in texts]
+        if len(block.shapes) == 1:
             columns = [repeat(of_shape[0]) for of_shape in texts]
         if self._event is not None:
-            event, tails = self._event, columns[3]
-            columns[3] = (f'{event}{seq}"{tail}' for seq, tail in zip(s.seq, tails, strict=False))
-        ttfbs = [ms[(ns + 500) // 1000] for ns in s.ttfb_ns]
-        totals = ttfbs if s.in_one_piece else [ms[(ns + 500) // 1000] for ns in s.total_ns]
+            columns[3] = self._with_events(block, self._event, columns[3])
+        ttfbs = self._times(block.ttfb_ns)
+        totals = ttfbs if block.in_one_piece else self._times(block.total_ns)
         lags: Iterable[str] = repeat(ms[0])
-        if not s.in_time:
+        if not block.in_time:
             lags = [
-                ms[(start_ns - due_ns + 500) // 1000] for start_ns, due_ns in zip(s.start_ns, s.due_ns, strict=True)
+                ms[(start_ns - due_ns + 500) // 1000]
+                for start_ns, due_ns in zip(block.start_ns, block.due_ns, strict=True)
             ]
-        rows = zip(s.seq, s.start_ns, ttfbs, totals, lags, *columns, strict=False)
+        rows = zip(block.seq, block.start_ns, ttfbs, totals, lags, *columns, strict=False)
         lines = [
             f'{{"event":"request","seq":{seq}{phase}{clock[(us := (start + beyond_ms_ns) // 1000) // 1000]}'
             f'{digits[us % 1000]}{target}{ttfb},"total":{total}{opening}{lag}{tail}\n'
@@ -117,7 +100,22 @@ class ResultEncoder:
         ]
         return "".join(lines).encode()
 
-    def _texts(self, shape: Shape, ok: bool) -> tuple[str, str, str, str]:
+    def _times(self, column: Sequence[int]) -> list[str]:
+        ms = self._ms
+        if min(column) >= 0:
+            return [ms[(ns + 500) // 1000] for ns in column]
+        return ["null" if ns < 0 else ms[(ns + 500) // 1000] for ns in column]
+
+    @staticmethod
+    def _with_events(block: Block, event: str, tails: Iterable[str]) -> Iterable[str]:
+        """The ends of the lines with the ids of their events; what was dropped has none."""
+        dropped = [shape.error is ErrorKind.DROPPED for shape in block.shapes]
+        if not any(dropped):
+            return (f'{event}{seq}"{tail}' for seq, tail in zip(block.seq, tails, strict=False))
+        rows = zip(block.seq, block.shape, tails, strict=False)
+        return (tail if dropped[index] else f'{event}{seq}"{tail}' for seq, index, tail in rows)
+
+    def _texts(self, shape: Result, ok: bool) -> tuple[str, str, str, str]:
         """What stands in a line before its time, its TTFB and its lag, and behind that."""
         dns, connect, tls = map(_ms, (shape.dns_ns, shape.connect_ns, shape.tls_ns))
         stamp = "null" if shape.stamp is None else f'"{shape.stamp}"'

@@ -25,11 +25,10 @@ import orjson
 
 from workload_generator.base.clock import Anchor
 from workload_generator.log import format as log_format
-from workload_generator.log import frames
-from workload_generator.log.progress import Progress, open_progress
+from workload_generator.log import wire
+from workload_generator.log.progress import RunProgress, open_progress
 from workload_generator.log.status_file import Board, open_board
 from workload_generator.log.totals import Totals
-from workload_generator.log.wire import read_block
 
 _SYNC_S = 1.0
 _KEEPS_UP = 2  # frames at once: who finds more has fallen behind
@@ -82,7 +81,7 @@ class Recorder:
         self._lines = log_format.LineLogger(file)
         self._encoder: log_format.ResultEncoder | None = None
         self._totals = Totals([])
-        self._progress: Progress | None = None
+        self._progress: RunProgress | None = None
         self._board: Board | None = None
         self._failure: dict[str, Any] | None = None
         self._synced = time.monotonic()
@@ -102,7 +101,7 @@ class Recorder:
             }
             answer = None
         if self._failure is not None and not failed_before:
-            return frames.json_frame(frames.FAILED, self._failure) + (answer or b"")
+            return wire.json_frame(wire.FAILED, self._failure) + (answer or b"")
         return answer
 
     def close(self) -> None:
@@ -111,23 +110,23 @@ class Recorder:
             self._progress.close()
 
     def _act(self, kind: int, payload: bytes) -> bytes | None:
-        if kind == frames.RESULTS:
+        if kind == wire.RESULTS:
             self._record(payload)
             return None
-        if kind == frames.DRAIN:
-            return frames.json_frame(frames.TOTALS, self._totals.to_json())
+        if kind == wire.DRAIN:
+            return wire.json_frame(wire.TOTALS, self._totals.to_json())
         doc = orjson.loads(payload)
-        if kind == frames.START:
+        if kind == wire.START:
             self._start(doc)
-        elif kind == frames.HEARTBEAT:
+        elif kind == wire.HEARTBEAT:
             if self._progress is not None:
                 self._progress.beat(doc)
             self._write(log_format.PROGRESS, doc["line"])
             if self._board is not None:
                 self._board.show(doc, self._totals)
-        elif kind == frames.LINE:
+        elif kind == wire.LINE:
             self._write(doc["event"], doc["fields"])
-        elif kind == frames.FINISH:
+        elif kind == wire.FINISH:
             self.done = True
             self.close()
             self._write(log_format.RUN_FINISHED, doc)
@@ -135,39 +134,31 @@ class Recorder:
                 self._board.end(self._totals, doc["verdict"])
             if self._failure is None:
                 self._file.sync()
-                return frames.json_frame(frames.DONE, {"lines": self._file.lines, "bytes": self._file.size})
+                return wire.json_frame(wire.DONE, {"lines": self._file.lines, "bytes": self._file.size})
         return None
 
     def _start(self, doc: dict[str, Any]) -> None:
         self._totals = Totals(doc["expected"])
         self._encoder = log_format.ResultEncoder(doc["targets"], Anchor(**doc["start"]), doc.get("event_prefix"))
-        self._progress = open_progress(doc["progress"], doc["view"], doc["targets"], self._totals.is_ok)
+        self._progress = open_progress(doc["progress"], doc["view"], doc["targets"])
         self._board = open_board(doc["header"], doc["view"]["total_ns"])
         self._write(log_format.RUN_STARTED, doc["header"])
 
     def _record(self, payload: bytes) -> None:
         encoder, totals, progress = self._encoder, self._totals, self._progress
         assert encoder is not None and progress is not None, "results before START"
-        block = read_block(payload)
+        block = wire.read_block(payload)
         if block is None:
             return
-        if block.all_served:
+        ok = totals.ok_by_shape(block)
+        self._offer_core()
+        totals.add(block, ok)
+        progress.add(block, ok)
+        if self._failure is None:
             self._offer_core()
-            ok = totals.ok_shapes(block)
-            totals.add_served(block, ok)
-            progress.add_served(block, ok)
-            if self._failure is None:
-                self._offer_core()
-                lines = encoder.encode_served(block, ok)
-                self._offer_core()
-                self._file.write(lines, len(block.seq))
-        else:
-            results = list(block.results())
-            totals.add(results)
-            progress.add(results)
-            if self._failure is None:
-                encoded = [encoder.encode(result, totals.is_ok(result)) for result in results]
-                self._file.write(b"".join(encoded), len(encoded))
+            lines = encoder.encode(block, ok)
+            self._offer_core()
+            self._file.write(lines, len(block.seq))
         self._sync_sometimes()
 
     def _offer_core(self) -> None:
@@ -198,7 +189,7 @@ def main(argv: list[str]) -> NoReturn:
 def record(log_fd: int, generator: socket.socket) -> None:
     """Write what `generator` sends to the log, until the run's trailer or the generator's end."""
     recorder = Recorder(LogFile(log_fd))
-    reader = frames.FrameReader()
+    reader = wire.FrameReader()
     while not recorder.done:
         try:
             data = generator.recv(1 << 20)

@@ -119,59 +119,27 @@ class Result(NamedTuple):
     target: int
     due_ns: int
     start_ns: int
-    status: int
-    dns_ns: int | None
-    connect_ns: int | None
-    tls_ns: int | None
-    ttfb_ns: int | None
-    total_ns: int | None
-    bytes_read: int
-    cold: bool | None
-    reused: bool
-    retries: int
-    stamp: Stamp | None
-    segments: int
-    instance: str | None
-    event_id: str | None
-    error: ErrorKind | None
-    message: str | None
+    status: int = 0
+    dns_ns: int | None = None
+    connect_ns: int | None = None
+    tls_ns: int | None = None
+    ttfb_ns: int | None = None
+    total_ns: int | None = None
+    bytes_read: int = 0
+    cold: bool | None = None
+    reused: bool = False
+    retries: int = 0
+    stamp: Stamp | None = None
+    segments: int = 0
+    instance: str | None = None
+    event_id: str | None = None
+    error: ErrorKind | None = None
+    message: str | None = None
 
     @property
-    def lag_ns(self) -> int:
-        """Actual start − scheduled time."""
-        return self.start_ns - self.due_ns
-
-    @property
-    def corrected_ttfb_ns(self) -> int | None:
-        """What a user who arrived on schedule waited for the first byte."""
-        return None if self.ttfb_ns is None else self.ttfb_ns + self.lag_ns
-
-
-class Shape(NamedTuple):
-    """What results have in common: all of a `Result` but its number and its times from start to end."""
-
-    phase: Phase
-    target: int
-    status: int
-    dns_ns: int | None
-    connect_ns: int | None
-    tls_ns: int | None
-    bytes_read: int
-    cold: bool | None
-    reused: bool
-    retries: int
-    stamp: Stamp | None
-    segments: int
-    instance: str | None
-    event_id: str | None
-    error: ErrorKind | None
-    message: str | None
-
-    @property
-    def whole(self) -> bool:
-        """Whether the whole response came: no time is missing then."""
-        reached = (self.dns_ns, self.connect_ns, self.tls_ns, self.stamp)
-        return self.error is None and self.message is None and self.event_id is None and None not in reached
+    def shape(self) -> Result:
+        """What results have in common, and is stored once for a block: all but the number and the row's times."""
+        return self._replace(seq=0, due_ns=0, start_ns=0, ttfb_ns=None, total_ns=None)
 
 
 class Block(NamedTuple):
@@ -179,18 +147,13 @@ class Block(NamedTuple):
     done by loops that run in C. `shape` holds indexes of `shapes`; times are in nanoseconds, -1 where none was reached.
     """
 
-    shapes: Sequence[Shape]
+    shapes: Sequence[Result]
     seq: Sequence[int]
     due_ns: Sequence[int]
     start_ns: Sequence[int]
     ttfb_ns: Sequence[int]
     total_ns: Sequence[int]
     shape: Sequence[int]
-
-    @property
-    def all_served(self) -> bool:
-        """Whether every request got its whole response."""
-        return all(shape.whole for shape in self.shapes) and min(self.ttfb_ns) >= 0 and min(self.total_ns) >= 0
 
     @property
     def in_one_piece(self) -> bool:
@@ -205,39 +168,15 @@ class Block(NamedTuple):
     def results(self) -> Iterator[Result]:
         """The rows, one by one."""
         for seq, due_ns, start_ns, ttfb_ns, total_ns, index in zip(*self[1:], strict=True):
-            phase, target, status, dns_ns, connect_ns, tls_ns, *rest = self.shapes[index]
-            ttfb = None if ttfb_ns < 0 else ttfb_ns
-            total = None if total_ns < 0 else total_ns
-            yield Result(seq, phase, target, due_ns, start_ns, status, dns_ns, connect_ns, tls_ns, ttfb, total, *rest)
-
-
-def shape_of(r: Result) -> Shape:
-    """The shape of one result."""
-    return Shape(r.phase, r.target, r.status, r.dns_ns, r.connect_ns, r.tls_ns, *r[11:])
+            yield self.shapes[index]._replace(
+                seq=seq,
+                due_ns=due_ns,
+                start_ns=start_ns,
+                ttfb_ns=None if ttfb_ns < 0 else ttfb_ns,
+                total_ns=None if total_ns < 0 else total_ns,
+            )
 
 
 def unanswered(arrival: Arrival, start_ns: int, error: ErrorKind, message: str) -> Result:
-    """The result of an arrival that got nowhere; whoever knows how far it came replaces fields."""
-    return Result(
-        seq=arrival.seq,
-        phase=arrival.phase,
-        target=arrival.target,
-        due_ns=arrival.due_ns,
-        start_ns=start_ns,
-        status=0,
-        dns_ns=None,
-        connect_ns=None,
-        tls_ns=None,
-        ttfb_ns=None,
-        total_ns=None,
-        bytes_read=0,
-        cold=None,
-        reused=False,
-        retries=0,
-        stamp=None,
-        segments=0,
-        instance=None,
-        event_id=None,
-        error=error,
-        message=message,
-    )
+    """The result of an arrival without a response."""
+    return Result(*arrival, start_ns, error=error, message=message)

@@ -25,8 +25,7 @@ import orjson
 
 from workload_generator.base.errors import LogError, UsageError
 from workload_generator.base.subprocesses import signals_held
-from workload_generator.log import frames
-from workload_generator.log.wire import BlockWriter
+from workload_generator.log import wire
 
 _FLUSH_S = 0.005
 _MOST_WAITING_BYTES = 128 * 1024 * 1024
@@ -51,14 +50,14 @@ class Log:
         self.failure: str | None = None
         self._loop = loop
         self._on_failure = on_failure
-        self._block = BlockWriter(self.flush)
+        self._block = wire.BlockWriter(self.flush)
         self.add = self._block.add  # see `engine.Record`: without a call in between, since it is the hot path
         self.served = self._block.served
         self._waiting: deque[memoryview] = deque()
         self._waiting_bytes = 0
         self._writing = False
         self._replies: dict[int, asyncio.Future[Any]] = {}
-        self._reader = frames.FrameReader()
+        self._reader = wire.FrameReader()
         ours, theirs = socket.socketpair()
         with theirs, signals_held() as let_go:
 
@@ -83,32 +82,32 @@ class Log:
 
     def begin(self, fields: dict[str, Any]) -> None:
         """Open the log: what the recorder needs to know, the header among it."""
-        self._send(frames.json_frame(frames.START, fields))
+        self._send(wire.json_frame(wire.START, fields))
 
     def heartbeat(self, beat: dict[str, Any]) -> None:
         """Write the counts of this second."""
         self.flush()
-        self._send(frames.json_frame(frames.HEARTBEAT, beat))
+        self._send(wire.json_frame(wire.HEARTBEAT, beat))
 
     def line(self, event: str, fields: dict[str, Any]) -> None:
         """Write one of the rare lines, behind the results before it."""
         self.flush()
-        self._send(frames.json_frame(frames.LINE, {"event": event, "fields": fields}))
+        self._send(wire.json_frame(wire.LINE, {"event": event, "fields": fields}))
 
     def flush(self) -> None:
         """Have the recorder write what was added so far."""
         if self._block.count:
-            self._send(frames.frame(frames.RESULTS, self._block.take()))
+            self._send(wire.frame(wire.RESULTS, self._block.take()))
 
     async def totals(self) -> dict[str, Any]:
         """Everything recorded so far, added up. Raises LogError when the recorder is gone."""
         self.flush()
-        totals: dict[str, Any] = await self._ask(frames.TOTALS, frames.frame(frames.DRAIN))
+        totals: dict[str, Any] = await self._ask(wire.TOTALS, wire.frame(wire.DRAIN))
         return totals
 
     async def finish(self, trailer: dict[str, Any]) -> None:
         """Write the trailer and wait until the log is on the disk. Raises LogError when it is not."""
-        await self._ask(frames.DONE, frames.json_frame(frames.FINISH, trailer))
+        await self._ask(wire.DONE, wire.json_frame(wire.FINISH, trailer))
 
     def close(self) -> None:
         """Let the recorder end, and wait for it."""
@@ -127,7 +126,7 @@ class Log:
             self._process.wait()
 
     async def _ask(self, reply: int, message: bytes) -> Any:
-        if self.failure is not None and (reply == frames.DONE or self._fd < 0):
+        if self.failure is not None and (reply == wire.DONE or self._fd < 0):
             raise LogError(self.failure)
         future = self._replies[reply] = self._loop.create_future()
         self._send(message)
@@ -193,7 +192,7 @@ class Log:
             return
         for kind, payload in self._reader.feed(data):
             doc = orjson.loads(payload)
-            if kind == frames.FAILED:
+            if kind == wire.FAILED:
                 self._fail(
                     f"{self.path}: {doc['message']}; what was written before is whole: "
                     f"{doc['lines']:,} lines, {doc['bytes']:,} bytes"
@@ -220,7 +219,7 @@ class Log:
         first = self.failure is None
         if first:
             self.failure = message
-        done = self._replies.pop(frames.DONE, None)
+        done = self._replies.pop(wire.DONE, None)
         pending = [done] if done else []
         if self._fd < 0:
             pending.extend(self._replies.values())

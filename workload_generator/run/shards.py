@@ -29,7 +29,7 @@ from workload_generator.base.clock import NS_PER_MS, monotonic_ns
 from workload_generator.base.errors import BenchError, LogError, UsageError
 from workload_generator.base.subprocesses import die_with_parent
 from workload_generator.engine.endpoint import Endpoint
-from workload_generator.log.progress import RELAY, Progress, Shown, open_progress
+from workload_generator.log.progress import RELAY, RunProgress, open_progress
 from workload_generator.run.plan import Plan
 from workload_generator.run.runner import Outcome, Run
 from workload_generator.run.summary import Summary
@@ -64,7 +64,7 @@ class Crew:
         self._workers: list[_Worker] = []
         self._signal: signal.Signals | None = None
         self._started = False
-        self._view: Progress | None = None
+        self._view: RunProgress | None = None
         self._complaint: BenchError | None = None
 
     def execute(self) -> Outcome:
@@ -162,7 +162,7 @@ class Crew:
         if "view" in word:
             worker.ready = True
             if self._view is None:
-                self._view = open_progress(self._plan.progress, word["view"], [], lambda result: True)
+                self._view = open_progress(self._plan.progress, word["view"], [])
             self._start_when_ready()
         elif "summary" in word:
             worker.summary = Summary.from_wire(word["summary"])
@@ -192,9 +192,9 @@ class Crew:
 
     def _on_beat(self, worker: _Worker, line: dict[str, Any]) -> None:
         view = self._view
-        if not isinstance(view, Shown):
+        if view is None:
             return
-        view.take(*line["take"])
+        view.merge(*line["counts"])
         worker.beat = line["beat"]
         running = [each for each in self._workers if each.summary is None and each.ended is None]
         beats = [each.beat for each in running if each.beat is not None]

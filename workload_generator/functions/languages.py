@@ -43,7 +43,7 @@ def languages() -> tuple[str, ...]:
 
 def language_of(name: str) -> str | None:
     """The language that a name contains, such as a service's or a log's: `empty-zig-http-0` gives `zig`."""
-    return next((word for word in re.split(r"[_-]+", name) if word in _words()), None)
+    return next((word for word in re.split(r"[_-]+", name) if word in spellings()), None)
 
 
 def canonical(language: str) -> str:
@@ -52,8 +52,9 @@ def canonical(language: str) -> str:
 
 
 @functools.cache
-def _words() -> frozenset[str]:
-    return frozenset((*languages(), *_FORMER, *_ALIASES))
+def spellings() -> dict[str, str]:
+    """Every word that names a language, and the language that it names."""
+    return {word: canonical(word) for word in (*languages(), *_FORMER, *_ALIASES)}
 
 
 def _shipped_catalog() -> Path:

@@ -26,7 +26,7 @@ from workload_generator.base.errors import BenchError
 from workload_generator.results.report.charts import Chart
 from workload_generator.results.report.datasets import FILTERS, Dataset
 from workload_generator.results.report.findings import BAD, GOOD, PLAIN, WARN, Finding, Summary
-from workload_generator.results.report.specs import DASHES
+from workload_generator.results.report.specs import language_dashes, new_languages
 from workload_generator.results.report.table import TEXT, Table, merged
 
 _MOST_ROWS = 400
@@ -148,12 +148,13 @@ def render(
     data = {
         "charts": [chart.to_json() for chart in charts],
         "datasets": {name: datasets[name].to_json() for name in sorted(used)},
-        "dashes": DASHES,
+        "dashes": language_dashes(),
     }
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(_asset("page.html"))
     html = template.render(
         title=title,
         style=Markup(_asset("page.css")),
+        new_languages=new_languages(),
         summary=summary,
         sections=_sections(tables, charts),
         filters=_filters(datasets, tables),

@@ -8,16 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from workload_generator.functions.languages import spellings
 from workload_generator.results.report.delivery import DELAYS_SQL, RATES_SQL
 from workload_generator.results.report.machines import usage_sql
 from workload_generator.results.report.samples import CURVE_SHARES
 
-LANGUAGE = """CASE WHEN e.language NOT IN ('all', 'typescript') THEN e.language
-              WHEN e.language = 'typescript' OR r.target LIKE '%-typescript-%' OR r.target LIKE '%-ts-%' THEN 'ts'
-              WHEN r.target LIKE '%-go-%' THEN 'go'         WHEN r.target LIKE '%-python-%' THEN 'python'
-              WHEN r.target LIKE '%-rust-%' THEN 'rust'     WHEN r.target LIKE '%-quarkus-%' THEN 'quarkus'
-              WHEN r.target LIKE '%-node-%' THEN 'node'     WHEN r.target LIKE '%-springboot-%' THEN 'springboot'
+
+def language_sql() -> str:
+    """The language of an arrival: its run's, or that in its target's name."""
+    names = "\n".join(
+        f"              WHEN r.target LIKE '%-{word}-%' THEN '{name}'" for word, name in spellings().items()
+    )
+    return f"""CASE WHEN e.language = 'typescript' THEN 'ts' WHEN e.language != 'all' THEN e.language
+{names}
               ELSE 'unknown' END"""
+
 
 _ARRIVALS = """WITH answers AS (  -- ms is infinite for what failed or was dropped
   SELECT r.experiment_id AS run, e.mode,
@@ -118,7 +123,7 @@ FROM binned WHERE good GROUP BY run, language, t, level ORDER BY run, language, 
 
 def outcomes(runs: Iterable[int]) -> str:
     """How arrivals ended."""
-    return f"""SELECT r.experiment_id AS run, {LANGUAGE} AS language,
+    return f"""SELECT r.experiment_id AS run, {language_sql()} AS language,
        coalesce(r.error_kind, r.status) AS outcome, count(*) AS arrivals
 FROM requests AS r JOIN experiments AS e ON e.id = r.experiment_id
 WHERE e.id IN ({_listed(runs)}) GROUP BY 1, 2, 3 ORDER BY 1, 2, 3;"""
@@ -126,14 +131,14 @@ WHERE e.id IN ({_listed(runs)}) GROUP BY 1, 2, 3 ORDER BY 1, 2, 3;"""
 
 def cold(runs: Iterable[int]) -> str:
     """Every cold start."""
-    return f"""SELECT r.experiment_id AS run, {LANGUAGE} AS language, r.ttfb AS ms
+    return f"""SELECT r.experiment_id AS run, {language_sql()} AS language, r.ttfb AS ms
 FROM requests AS r JOIN experiments AS e ON e.id = r.experiment_id
 WHERE r.ok AND r.is_cold = 1 AND e.id IN ({_listed(runs)}) ORDER BY run, language, ms;"""
 
 
 def phases(runs: Iterable[int]) -> str:
     """Every phase of every proven cold start."""
-    return f"""SELECT r.experiment_id AS run, {LANGUAGE} AS language, r.seq, r.phase, r.begin, r."end", r.ms,
+    return f"""SELECT r.experiment_id AS run, {language_sql()} AS language, r.seq, r.phase, r.begin, r."end", r.ms,
        r.error, r.grid
 FROM cold_start_phases AS r JOIN experiments AS e ON e.id = r.experiment_id
 WHERE r.cold_proven = 1 AND e.id IN ({_listed(runs)}) ORDER BY run, language, r.seq, r.number;"""
@@ -179,12 +184,12 @@ ORDER BY 1, 2, 3, 4;"""
 
 
 def _arrivals(runs: Iterable[int]) -> str:
-    return _ARRIVALS.format(language=LANGUAGE, runs=_listed(runs))
+    return _ARRIVALS.format(language=language_sql(), runs=_listed(runs))
 
 
 def _placed(widths_ms: Mapping[int, int]) -> str:
     pairs = ", ".join(f"({run}, {width})" for run, width in sorted(widths_ms.items()))
-    return _PLACED.format(language=LANGUAGE, runs=_listed(widths_ms), widths=pairs)
+    return _PLACED.format(language=language_sql(), runs=_listed(widths_ms), widths=pairs)
 
 
 def _listed(runs: Iterable[int]) -> str:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from workload_generator.base.clock import NS_PER_MS, parse_duration
+from workload_generator.functions import languages
 from workload_generator.results.database import Store
 from workload_generator.results.ingest import naming
 
@@ -22,7 +23,6 @@ VALID, INVALID, INCOMPLETE, UNJUDGED = "valid", "invalid", "incomplete", "unjudg
 UNKNOWN = "unknown"
 COLD_START = "cold-start"
 
-_SAME = {"typescript": "ts"}
 _DEFAULT_TIMEOUT_MS = 30_000.0
 
 
@@ -96,12 +96,7 @@ class Run:
         if self.language is not None:
             return self.language
         found = naming.language_of([target]) if target else None
-        return canonical(found) if found else UNKNOWN
-
-
-def canonical(language: str) -> str:
-    """One word for languages that have two."""
-    return _SAME.get(language, language)
+        return languages.canonical(found) if found else UNKNOWN
 
 
 def read_runs(store: Store, ids: Iterable[int] | None = None) -> list[Run]:
@@ -126,7 +121,7 @@ def _run(row: dict[str, Any], platform: str) -> Run:
     return Run(
         id=row["id"],
         condition=condition,
-        language=canonical(language) if language not in (None, "all") else None,
+        language=languages.canonical(language) if language not in (None, languages.ALL) else None,
         state=_state(row),
         reasons=tuple(str(reason) for reason in _json(row.get("reasons"), [])),
         mode=row["mode"] or UNKNOWN,

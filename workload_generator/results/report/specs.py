@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from workload_generator.functions import languages as catalog
+
 Spec = dict[str, Any]
 
 DASHES = {
@@ -40,12 +42,23 @@ def css_name(word: str) -> str:
     return f"var(--{word.replace(' ', '-')})"
 
 
+def new_languages() -> list[str]:
+    """The languages of the catalog without a colour of their own: they get the next ones of the palette."""
+    return [name for name in catalog.languages() if name not in DASHES]
+
+
+def language_dashes() -> dict[str, list[int]]:
+    """The dashes of every language."""
+    return DASHES | {name: [6 + 4 * at, 2, 4, 2] for at, name in enumerate(new_languages())}
+
+
 def language_scales(languages: Sequence[str]) -> tuple[Spec, Spec]:
     """Colour and dash of each language; sinks, whose names are anybody's, share a colour and differ in their dashes."""
-    known = [name if name in DASHES else "unknown" for name in languages]
-    sinks = [name for name in languages if name not in DASHES]
-    dashes = DASHES | {name: [1, 0] if at == 0 else [2 + 2 * at, 3] for at, name in enumerate(sinks)}
-    colour = {"domain": list(languages), "range": [css_name(f"lang-{name}") for name in known]}
+    known = language_dashes()
+    colours = [name if name in known else "unknown" for name in languages]
+    sinks = [name for name in languages if name not in known]
+    dashes = known | {name: [1, 0] if at == 0 else [2 + 2 * at, 3] for at, name in enumerate(sinks)}
+    colour = {"domain": list(languages), "range": [css_name(f"lang-{name}") for name in colours]}
     dash = {"domain": list(languages), "range": [dashes[name] for name in languages]}
     return colour, dash
 

@@ -83,7 +83,12 @@ def test_a_seventh_language_is_extracted_and_reported(catalog: Path, tmp_path: P
     page, table = tmp_path / "report.html", tmp_path / "csv"
     kn_bench("report", f"--db={db}", f"--out={page}", f"--csv={table}", catalog=catalog)
     assert "--lang-zig: var(--lang-next-1);" in page.read_text()
-    rows = [row for path in table.glob("*.csv") for row in csv.DictReader(path.read_text().splitlines()) if "language" in row]
+    rows = [
+        row
+        for path in table.glob("*.csv")
+        for row in csv.DictReader(path.read_text().splitlines())
+        if "language" in row
+    ]
     assert rows and {row["language"] for row in rows} == {"zig"}
 
 

@@ -24,10 +24,10 @@ from workload_generator.coldstart import kubernetes_objects
 from workload_generator.coldstart.api_clock import ServerClock
 from workload_generator.coldstart.proof import Moment
 from workload_generator.coldstart.timeline import Ledger
-from workload_generator.kube.client import Glance, Kube
+from workload_generator.kube.client import Kube, TimedListing
 from workload_generator.kube.errors import ApiError, Forbidden
 from workload_generator.kube.names import SERVICE_LABEL
-from workload_generator.kube.reflector import Change, Reflector
+from workload_generator.kube.reflector import ObjectChange, Reflector
 from workload_generator.kube.resources import EVENTS, POD_AUTOSCALERS, PODS, REVISIONS, Object, Resource
 
 _PULSE_S = 0.02
@@ -72,7 +72,7 @@ class KubernetesSource:
         self._readings: deque[tuple[int, int, int]] = deque(maxlen=_READINGS)  # asked, answered, version
         self._sights: deque[_Sight] = deque(maxlen=_SIGHTS)
         self._seen: dict[str, dict[str, _Sight]] = {}  # by pod, until it is gone
-        self._early: dict[str, list[Change]] = {}  # events of pods that are not known yet
+        self._early: dict[str, list[ObjectChange]] = {}  # events of pods that are not known yet
         self._fault: BenchError | None = None
         self._pulse_until_ns = 0
         self._pulsing = asyncio.Event()
@@ -107,10 +107,10 @@ class KubernetesSource:
         if not any(each["service"] == service for each in self._revisions.objects.values()):
             raise BenchError(f"there is no revision of {service} in the namespace {self._namespace}")
         labels = f"{SERVICE_LABEL}={service}"
-        glance = await self._kube.glance(PODS, self._namespace, labels=labels)
+        glance = await self._kube.timed_list(PODS, self._namespace, labels=labels)
         self._read(glance)
         for obj in glance.listing.items:
-            self._take_pod(Change("ADDED", kubernetes_objects.pod(obj), None, glance.received_ns, listed=True))
+            self._take_pod(ObjectChange("ADDED", kubernetes_objects.pod(obj), None, glance.received_ns, listed=True))
         self._pulse_until_ns = monotonic_ns() + _AWAKE_NS
         self._pulsing.set()
 
@@ -136,7 +136,7 @@ class KubernetesSource:
         return service
 
     async def _follow(
-        self, resource: Resource, shrink: Callable[[Object], Object], take: Callable[[Change], None]
+        self, resource: Resource, shrink: Callable[[Object], Object], take: Callable[[ObjectChange], None]
     ) -> Reflector:
         reflector = Reflector(self._kube, resource, self._namespace, shrink=shrink)
         await self._stack.enter_async_context(reflector)
@@ -144,10 +144,10 @@ class KubernetesSource:
         await asyncio.sleep(0)  # it listens from here on, and the server has not been asked for changes yet
         now_ns = monotonic_ns()
         for obj in list(reflector.objects.values()):
-            take(Change("ADDED", obj, None, now_ns, listed=True))
+            take(ObjectChange("ADDED", obj, None, now_ns, listed=True))
         return reflector
 
-    async def _take_all(self, reflector: Reflector, take: Callable[[Change], None]) -> None:
+    async def _take_all(self, reflector: Reflector, take: Callable[[ObjectChange], None]) -> None:
         try:
             async for change in reflector.changes():
                 take(change)
@@ -167,7 +167,7 @@ class KubernetesSource:
 
     # What changed
 
-    def _take_pod(self, change: Change) -> None:
+    def _take_pod(self, change: ObjectChange) -> None:
         obj, name = change.object, str(change.object["metadata"]["name"])
         service = obj["service"]
         if not service or self._ledger.is_gone(service, name):
@@ -181,7 +181,7 @@ class KubernetesSource:
         for early in self._early.pop(name, ()):
             self._take_event(early)
 
-    def _take_autoscaler(self, change: Change) -> None:
+    def _take_autoscaler(self, change: ObjectChange) -> None:
         obj, before = change.object, change.before
         if change.type == "DELETED" or before is None or not obj["service"] or not obj["wanted"] or before["wanted"]:
             return
@@ -190,7 +190,7 @@ class KubernetesSource:
             return  # an old one that comes late is no decision
         self._show(self._sight(obj["service"], "", "scale", obj["since"], change))
 
-    def _take_event(self, change: Change) -> None:
+    def _take_event(self, change: ObjectChange) -> None:
         obj = change.object
         if change.type == "DELETED" or obj["point"] is None:
             return
@@ -214,7 +214,7 @@ class KubernetesSource:
                 error_ns = (high_ns - low_ns + 1) // 2
                 self._ledger.mark(service, obj["pod"], "scheduled", Moment((low_ns + high_ns) // 2, error_ns))
 
-    def _see(self, service: str, name: str, point: str, second_ns: int | None, change: Change) -> None:
+    def _see(self, service: str, name: str, point: str, second_ns: int | None, change: ObjectChange) -> None:
         sights = self._seen.setdefault(name, {})
         known = sights.get(point)
         if known is None:
@@ -231,7 +231,7 @@ class KubernetesSource:
 
     # When
 
-    def _sight(self, service: str, name: str, point: str, second_ns: int | None, change: Change) -> _Sight:
+    def _sight(self, service: str, name: str, point: str, second_ns: int | None, change: ObjectChange) -> _Sight:
         version, high_ns, low_ns = kubernetes_objects.version_of(change.object), change.mono_ns, None
         if not change.listed:
             written = self._clock.second_of(change.object["written"]) if change.object["written"] else None
@@ -278,7 +278,7 @@ class KubernetesSource:
             self._ledger.exists(sight.service, sight.instance)
         return None
 
-    def _read(self, glance: Glance) -> None:
+    def _read(self, glance: TimedListing) -> None:
         if glance.date_ns is not None:
             self._clock.add(glance.sent_ns, glance.date_ns, glance.received_ns)
         text = glance.listing.resource_version
@@ -315,8 +315,8 @@ class KubernetesSource:
                 pause_s = _FAILED_PAUSE_S
             await asyncio.sleep(max(0.0, pause_s - (monotonic_ns() - began_ns) / NS_PER_S))
 
-    async def _ask_version(self) -> Glance:
-        return await self._kube.glance(PODS, self._namespace, fields=_NOBODY, limit=1)
+    async def _ask_version(self) -> TimedListing:
+        return await self._kube.timed_list(PODS, self._namespace, fields=_NOBODY, limit=1)
 
     async def _compare_clocks(self) -> None:
         """Ask until the edge of a second was met. Raises ApiError when nothing is answered at all."""

@@ -1,7 +1,7 @@
-"""Requests to the API server: credentials that are renewed when they are refused, retries, and errors of our own.
+"""HTTP to the API server: credentials that are renewed when refused, retries, and translation to ApiError.
 
-What is retried: anything that was refused with 429 or 503 and a Retry-After, since it was not done; GETs that met no
-server, a broken connection or another 5xx. Never a write whose fate is unknown. All within `patience_s`.
+Retried until `patience_s` has passed: every request refused with 429 or 503 and Retry-After, since the server has not
+performed it; GETs that met no server, a broken connection or another 5xx. Never a write with an unknown outcome.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import contextlib
 import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
 import aiohttp
 
@@ -25,12 +25,14 @@ from workload_generator.kube.proxies import proxy_for
 _BACKOFF = Backoff(0.1, 5.0)
 _CONNECT_S = 10.0
 _REFUSED_UNDONE = (429, 503)
+_JSON = "application/json"
 
 Params = Mapping[str, str | int]
 
 
-class Dated(NamedTuple):
-    """An answer with the server's `Date`, and (`time.monotonic_ns()`) before it was asked and after its head came."""
+@dataclass(frozen=True, slots=True)
+class TimedResponse:
+    """A body, the server's `Date`, and `time.monotonic_ns()` before the request and after the response's head."""
 
     body: bytes
     date: str | None
@@ -38,22 +40,20 @@ class Dated(NamedTuple):
     received_ns: int
 
 
-class Connection:
-    """One cluster. Close it, or use it as an asynchronous context."""
+class ApiTransport:
+    """The connections to one cluster; `close` it at the end."""
 
     def __init__(self, credentials: Credentials, access: Access, patience_s: float, timeout_s: float) -> None:
         self._credentials = credentials
         self._access = _with_proxy(access)
         self._patience_s = patience_s
-        self._timeout_s = timeout_s
+        self._timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=_CONNECT_S)
         self._renewing = asyncio.Lock()
-        self._session = aiohttp.ClientSession(
-            headers={"User-Agent": f"kn-bench/{__version__}", "Accept": "application/json"}
-        )
+        self._session = aiohttp.ClientSession(headers={"User-Agent": f"kn-bench/{__version__}", "Accept": _JSON})
 
     @property
     def access(self) -> Access:
-        """Where this leads."""
+        """The server and the credentials in use."""
         return self._access
 
     async def request(
@@ -63,38 +63,36 @@ class Connection:
         *,
         params: Params | None = None,
         body: bytes | None = None,
-        content_type: str = "application/json",
+        content_type: str = _JSON,
     ) -> bytes:
-        """The body of the answer. Raises ApiError."""
+        """The response's body. Raises ApiError."""
         until = time.monotonic() + self._patience_s
         delays = _BACKOFF.delays()
         while True:
             try:
-                timeout = aiohttp.ClientTimeout(total=self._timeout_s, sock_connect=_CONNECT_S)
-                async with self._open(method, path, params, body, content_type, timeout) as response:
+                async with self._open(method, path, params, self._timeout, body, content_type) as response:
                     return await response.read()
             except (Busy, Unreachable) as error:
-                undone = error.status in _REFUSED_UNDONE and error.retry_after_s is not None
-                if not undone and method != "GET":
+                is_undone = error.status in _REFUSED_UNDONE and error.retry_after_s is not None
+                if not is_undone and method != "GET":
                     raise
                 wait_s = next(delays) if error.retry_after_s is None else error.retry_after_s
                 if time.monotonic() + wait_s > until:
                     raise
             await asyncio.sleep(wait_s)
 
-    async def dated(self, path: str, params: Params) -> Dated:
-        """One GET that is not retried, with the server's date. Raises ApiError."""
-        timeout = aiohttp.ClientTimeout(total=self._timeout_s, sock_connect=_CONNECT_S)
+    async def timed_get(self, path: str, params: Params) -> TimedResponse:
+        """One GET, not retried. Raises ApiError."""
         sent_ns = time.monotonic_ns()
-        async with self._open("GET", path, params, None, "application/json", timeout) as response:
+        async with self._open("GET", path, params, self._timeout) as response:
             received_ns = time.monotonic_ns()
-            return Dated(await response.read(), response.headers.get("Date"), sent_ns, received_ns)
+            return TimedResponse(await response.read(), response.headers.get("Date"), sent_ns, received_ns)
 
     @contextlib.asynccontextmanager
     async def stream(self, path: str, params: Params, silence_s: float) -> AsyncIterator[aiohttp.StreamReader]:
-        """An answer without end; nothing for `silence_s` ends it with Unreachable. Not retried. Raises ApiError."""
+        """A response without end; reading fails when nothing comes for `silence_s`. Not retried. Raises ApiError."""
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=silence_s)
-        async with self._open("GET", path, params, None, "application/json", timeout) as response:
+        async with self._open("GET", path, params, timeout) as response:
             yield response.content
 
     async def close(self) -> None:
@@ -107,13 +105,13 @@ class Connection:
         method: str,
         path: str,
         params: Params | None,
-        body: bytes | None,
-        content_type: str,
         limits: aiohttp.ClientTimeout,
+        body: bytes | None = None,
+        content_type: str = _JSON,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         if self._credentials.is_stale():
             await self._renew(self._access)
-        renewed = False
+        is_renewed = False
         while True:
             access = self._access
             headers = list(access.impersonate)
@@ -144,23 +142,23 @@ class Connection:
             except ApiError:
                 raise
             except TimeoutError:
-                raise Unreachable(f"{method} {path}: {_way(access)} did not answer in time") from None
+                raise Unreachable(f"{method} {path}: {_route(access)} did not answer in time") from None
             except (aiohttp.ClientError, ssl.SSLError, OSError) as error:
-                raise Unreachable(f"{method} {path}: {_way(access)} cannot be reached: {error}") from None
-            if not isinstance(refusal, Unauthorized) or renewed:
+                raise Unreachable(f"{method} {path}: {_route(access)} cannot be reached: {error}") from None
+            if not isinstance(refusal, Unauthorized) or is_renewed:
                 raise refusal
-            renewed = True
+            is_renewed = True
             await self._renew(access)
 
     async def _renew(self, refused: Access) -> None:
-        """Load the credentials again, once for all who were refused with the same ones."""
+        """Load the credentials again, once for all requests that were refused with the same ones."""
         async with self._renewing:
             if self._access is refused:
                 self._access = _with_proxy(await self._credentials.load())
 
 
-def _way(access: Access) -> str:
-    """The server, and the proxy on the way to it, without its password."""
+def _route(access: Access) -> str:
+    """The server, and the proxy without its password."""
     return f"{access.server} (through the proxy {access.proxy.rpartition('@')[2]})" if access.proxy else access.server
 
 

@@ -19,7 +19,7 @@ import yaml
 from rich.console import Console
 
 from workload_generator.base.errors import BenchError, UsageError
-from workload_generator.base.exit_codes import ExitCode
+from workload_generator.base.exit_codes import COMPLETE_RUN, ExitCode
 from workload_generator.commands.extract import extract_and_show
 from workload_generator.commands.report import report_and_show
 from workload_generator.commands.results_extra import MissingExtra
@@ -189,6 +189,6 @@ def _generate(part: Part, platform: Embedded, logs: Path, folder: Path) -> bool:
     config = find_experiment(part.experiment) if part.events else narrowed(part.experiment, part.services, folder)
     flags = [f"--config={config}", f"--prefix={part.prefix}", f"--log-dir={logs}", *part.flags]
     code = platform.generate(flags, event=part.events)
-    if code not in (ExitCode.OK, ExitCode.INVALID):
+    if code not in COMPLETE_RUN:
         raise BenchError(f"the workload generator ended with exit code {code}")
     return code == ExitCode.OK

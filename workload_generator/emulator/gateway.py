@@ -17,6 +17,7 @@ from pathlib import Path
 import uvloop
 
 from workload_generator.base.errors import UsageError
+from workload_generator.base.exit_codes import of_signal
 from workload_generator.emulator.downstream import Client
 from workload_generator.emulator.fanout import FanOut
 from workload_generator.emulator.journal import Event
@@ -95,7 +96,7 @@ async def _serve(platform: Platform, listener: socket.socket) -> int:
     finally:
         server.close()
         await platform.stop(_GRACE_S, hurry)
-    return 128 + received[0]
+    return of_signal(received[0])
 
 
 def _listen(bind: str, port: int) -> socket.socket:

@@ -16,6 +16,7 @@ import hdrh.histogram  # noqa: F401 - `stats` loads it with the first histogram
 import orjson
 import uvloop
 
+from workload_generator.base.exit_codes import ExitCode, of_signal
 from workload_generator.base.standard_streams import complain, forget_stdout, print_lines
 from workload_generator.base.terminal import Terminal
 from workload_generator.coldstart.proof import Watcher
@@ -30,8 +31,6 @@ from workload_generator.run.runner import Outcome, Run
 from workload_generator.run.self_test import self_test
 from workload_generator.run.shards import Crew
 
-INVALID = 3
-
 _PIPE_COLUMNS = 160  # nobody wraps the lines of a file
 
 
@@ -40,8 +39,8 @@ def run(options: argparse.Namespace, elsewhere: str | None) -> int:
     outcome = _execute(make_job(options, elsewhere))
     _print_summary(outcome, options.output)
     if outcome.signal is not None:
-        return 128 + outcome.signal
-    return 0 if outcome.summary.passed else INVALID
+        return of_signal(outcome.signal)
+    return ExitCode.OK if outcome.summary.passed else ExitCode.INVALID
 
 
 def show_self_test(output: str) -> int:
@@ -49,7 +48,7 @@ def show_self_test(output: str) -> int:
     with RunLock("self-test"):
         report = self_test()
     print_lines([_json(report.to_json())] if output == "json" else report.lines())
-    return 0
+    return ExitCode.OK
 
 
 def _execute(job: Job) -> Outcome:

@@ -24,6 +24,7 @@ import uvloop
 
 from workload_generator.base.clock import NS_PER_MS, NS_PER_US
 from workload_generator.base.errors import BenchError
+from workload_generator.base.exit_codes import of_signal
 from workload_generator.base.subprocesses import start_child
 from workload_generator.experiment.load import load_experiment
 from workload_generator.run.plan import Plan
@@ -138,7 +139,7 @@ def _run(
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         outcome = runner.run(Run(plan, make_endpoints(experiment, None)).execute())
     if outcome.signal is not None:
-        raise SystemExit(128 + outcome.signal)
+        raise SystemExit(of_signal(outcome.signal))
     if not outcome.summary.counts["ok"]:
         raise BenchError(f"the self-test's own server did not answer: {outcome.summary.counts['errors']}")
     log = outcome.summary.logs[0].read_bytes().splitlines()

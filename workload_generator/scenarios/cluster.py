@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from workload_generator.base.errors import UsageError
+from workload_generator.base.exit_codes import COMPLETE_RUN
 from workload_generator.cluster.deploy.objects import wait_ready
 from workload_generator.cluster.interrupts import run_to_end
 from workload_generator.cluster.kubectl import Kubectl
 from workload_generator.cluster.pods import locations, logs
-from workload_generator.cluster.pods.pod_run import INVALID, LOGS, VALID, Ended, Lost, Run, begin, follow, set_aside
+from workload_generator.cluster.pods.pod_run import LOGS, Ended, Lost, Run, begin, follow, set_aside
 from workload_generator.cluster.pods.sessions import PATIENCE_S, Patience, Place, Pod
 from workload_generator.cluster.pods.shards import Shards
 from workload_generator.kube.client import Kube
@@ -234,7 +235,7 @@ class ClusterPlatform:
         except Lost as lost:
             self._say(f"{lost}; it is run again")
             return None
-        if ended is not None and ended.code not in (VALID, INVALID):
+        if ended is not None and ended.code not in COMPLETE_RUN:
             await set_aside(place, run)
             self._say(f"{run.prefix} ({run.run_id}) was interrupted: it is run again")
             return None

@@ -21,6 +21,7 @@ import yaml
 
 from workload_generator.base.clock import NS_PER_S, format_duration
 from workload_generator.base.errors import BenchError, UsageError
+from workload_generator.base.exit_codes import COMPLETE_RUN, ExitCode
 from workload_generator.experiment.bundled import find_experiment
 from workload_generator.experiment.field_kinds import plain
 from workload_generator.experiment.load import load_experiment
@@ -28,8 +29,6 @@ from workload_generator.experiment.model import Experiment
 from workload_generator.kube.names import FUNCTIONS_DOMAIN
 from workload_generator.scenarios.model import Cell, Condition, Mode, Scenario, Step, fingerprint, order
 from workload_generator.scenarios.state import Begun, Ran, State, StateFile
-
-_VALID, _INVALID = 0, 3  # both have a whole log
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +238,7 @@ class Runner:
             self._platform.wait(Condition.DRAINED, planned.deployment)
         begun = state.begun
         assert begun is not None
-        if code not in (_VALID, _INVALID):
+        if code not in COMPLETE_RUN:
             raise BenchError(f"{planned.prefix}: the workload generator ended with exit code {code}")
         seconds = time.monotonic() - began
         self._overhead.append(max(seconds - planned.seconds, 0.0))
@@ -249,7 +248,7 @@ class Runner:
         )
         state.begun = None
         self._file.write()
-        if code == _INVALID:
+        if code == ExitCode.INVALID:
             self._say("[yellow]its verdict is invalid, for the reasons above; the scenario goes on[/]")
 
     def _left(self, planned: list[Planned]) -> float:

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from workload_generator.base.errors import BenchError
+from workload_generator.base.exit_codes import ExitCode, of_signal
 from workload_generator.cluster.pods.sessions import SILENCE_S, Cut, Json, Patience, Place, Pod, Refused, Session
 
 LOGS = "/logs"
 WORK = "/tmp/kn-bench"
-VALID, INVALID = 0, 3
 
 _STOPPED = re.compile(r"stopped by (SIG[A-Z]+)")
 _STOP_S = 30.0  # how long to try to reach a run that is to be ended
@@ -82,7 +82,7 @@ async def begin(place: Place, run: Run, say: Lines, patience: Patience) -> Ended
             ended = await follow(place, run, say)
             if ended is not None:
                 # Several processes may share a verdict that none of them has alone.
-                return Ended(code, ended.logs, ended.trailers) if ended.code == VALID and code else ended
+                return Ended(code, ended.logs, ended.trailers) if ended.code == ExitCode.OK and code else ended
             now = await place.pod(patience)
             if code is not None and code != 0 and now.uid == pod.uid:
                 raise BenchError(f"the workload generator ended with exit code {code}:\n{said}")
@@ -136,12 +136,12 @@ def code_of(trailers: Sequence[Json]) -> int:
         for reason in trailer["reasons"] or ():
             found = _STOPPED.search(reason)
             if found is not None:
-                return 128 + signal.Signals[found[1]]
+                return of_signal(signal.Signals[found[1]])
     passed = all(
         trailer["verdict"] == "valid" and all(each["passed"] for each in trailer["thresholds"] or ())
         for trailer in trailers
     )
-    return VALID if passed else INVALID
+    return ExitCode.OK if passed else ExitCode.INVALID
 
 
 async def _execute(place: Place, pod: Pod, run: Run) -> tuple[int | None, str]:

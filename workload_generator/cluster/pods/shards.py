@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from workload_generator.base.errors import BenchError, UsageError
+from workload_generator.base.exit_codes import COMPLETE_RUN
 from workload_generator.cluster.deploy.kustomize import render
 from workload_generator.cluster.deploy.objects import apply, stages
 from workload_generator.cluster.kubectl import Kubectl
 from workload_generator.cluster.pods import locations, logs
-from workload_generator.cluster.pods.pod_run import INVALID, LOGS, VALID, Ended, Run, follow
+from workload_generator.cluster.pods.pod_run import LOGS, Ended, Run, follow
 from workload_generator.cluster.pods.sessions import Place
 from workload_generator.kube.client import Kube
 from workload_generator.kube.errors import WaitTimeout
@@ -107,7 +108,7 @@ class Shards:
         except asyncio.CancelledError:
             await asyncio.shield(self._end())
             raise
-        return code if code in (VALID, INVALID) else -1
+        return code if code in COMPLETE_RUN else -1
 
     async def _to_its_end(self, within_s: float) -> int:
         try:
@@ -127,8 +128,7 @@ class Shards:
         for place in own:
             await place.ask("put", path=FETCHED, text="fetched\n")
         await delete_and_wait(self._kube, JOBS, GENERATOR, SHARDS, timeout_s=within_s)
-        codes = {ended.code for ended in ends}
-        return max(codes) if max(codes) > INVALID else INVALID if INVALID in codes else VALID
+        return max(ended.code for ended in ends)
 
     async def _refuse_another(self) -> None:
         job = await self._kube.find(JOBS, GENERATOR, SHARDS)

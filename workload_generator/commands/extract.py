@@ -46,7 +46,7 @@ def extract_and_show(logs: Path, db: Path, hours: float | None = None) -> Report
         from rich.console import Console
         from rich.markup import escape
 
-        from workload_generator.results.report.extracted import print_tables
+        from workload_generator.results.extract_summary import print_tables
     console = Console(highlight=False)
     for skip in report.skipped:
         console.print(f"[yellow]skipped[/] {escape(str(skip))}", soft_wrap=True)

@@ -15,10 +15,11 @@ import pytest
 
 from tests.results.campaign import LANGUAGES, PHASE_SHARES, TRIGGERS
 from workload_generator.results.report.answers import Answers, ask
-from workload_generator.results.report.charts import Chart, make_charts
-from workload_generator.results.report.datasets import Dataset, Detail, make_datasets
+from workload_generator.results.report.chart_data import Dataset, Detail, make_datasets
+from workload_generator.results.report.charts import Chart
+from workload_generator.results.report.cold_starts import phases_of, typical
 from workload_generator.results.report.samples import CURVE_SHARES, HEAT_EDGES_MS
-from workload_generator.results.report.starts import phases_of, typical
+from workload_generator.results.report.sections import make_charts
 
 DETAIL = Detail(10_000, 10_000, 10_000)
 
@@ -29,19 +30,23 @@ def datasets(answers: Answers) -> dict[str, Dataset]:
 
 
 @pytest.fixture(scope="module")
-def query(campaign: Path, answers: Answers, datasets: dict[str, Dataset]) -> Callable[[str], list[Any]]:
-    charts = {chart.key: chart for chart in make_charts(answers, datasets)}
+def charts(answers: Answers, datasets: dict[str, Dataset]) -> list[Chart]:
+    return [chart for own in make_charts(answers, datasets).values() for chart in own]
+
+
+@pytest.fixture(scope="module")
+def query(campaign: Path, charts: list[Chart]) -> Callable[[str], list[Any]]:
+    sql = {chart.key: chart.sql for chart in charts}
 
     def run(key: str) -> list[Any]:
         with closing(sqlite3.connect(f"{campaign.as_uri()}?mode=ro", uri=True)) as connection:
             connection.row_factory = sqlite3.Row
-            return connection.execute(charts[key].sql).fetchall()
+            return connection.execute(sql[key]).fetchall()
 
     return run
 
 
-def test_every_picture_has_data_and_words_and_sql(answers: Answers, datasets: dict[str, Dataset]) -> None:
-    charts = make_charts(answers, datasets)
+def test_every_chart_has_data_and_a_caption_and_sql(charts: list[Chart], datasets: dict[str, Dataset]) -> None:
     assert len(charts) == 18
     for chart in charts:
         assert chart.see.endswith(".") and len(chart.see) > 40, chart.key
@@ -51,12 +56,12 @@ def test_every_picture_has_data_and_words_and_sql(answers: Answers, datasets: di
         assert set(chart.columns) <= {*data.keys, *data.fields}, chart.key
 
 
-def test_every_axis_has_a_title(answers: Answers, datasets: dict[str, Dataset]) -> None:
+def test_every_axis_has_a_title(charts: list[Chart]) -> None:
     def axes(spec: dict[str, Any]) -> list[dict[str, Any]]:
         own = [spec["encoding"][name] for name in ("x", "y") if name in spec.get("encoding", {})]
         return own + [axis for layer in spec.get("layer", ()) for axis in axes(layer)]
 
-    for chart in make_charts(answers, datasets):
+    for chart in charts:
         quantitative = [axis for axis in axes(chart.spec) if axis["type"] == "quantitative"]
         assert quantitative, chart.key
         if chart.key not in ("machines", "scaling"):  # there the script adds the unit of each measure
@@ -65,7 +70,7 @@ def test_every_axis_has_a_title(answers: Answers, datasets: dict[str, Dataset]) 
 
 def test_sql_of_the_curves(query: Callable[[str], list[Any]], answers: Answers) -> None:
     found = {(row["run"], row["language"], row["temperature"], row["share"]): row["ms"] for row in query("ecdf")}
-    samples = [sample for cell in answers.cells for sample in cell.samples]
+    samples = [sample for group in answers.groups for sample in group.samples]
     assert samples
     for sample in samples:
         for share, ms in zip(CURVE_SHARES, sample.curve.tolist(), strict=True):
@@ -75,8 +80,8 @@ def test_sql_of_the_curves(query: Callable[[str], list[Any]], answers: Answers) 
 
 def test_sql_of_the_figures(query: Callable[[str], list[Any]], answers: Answers) -> None:
     rows = {(row["run"], row["language"], row["temperature"]): row for row in query("forest")}
-    for cell in answers.cells:
-        for sample in cell.samples:
+    for group in answers.groups:
+        for sample in group.samples:
             row = rows[sample.run.id, sample.language, sample.temperature]
             assert (row["p50"], row["p99"]) == (sample.ttfb.all["p50"], sample.ttfb.all["p99"])
             assert row["arrivals"] == sample.arrivals
@@ -127,7 +132,7 @@ def test_sql_of_the_cold_starts(query: Callable[[str], list[Any]], answers: Answ
     found: dict[tuple[int, str], list[float]] = {}
     for row in query("cold"):
         found.setdefault((row["run"], row["language"]), []).append(row["ms"])
-    samples = [sample for cell in answers.cells if cell.temperature == "cold" for sample in cell.samples]
+    samples = [sample for group in answers.groups if group.temperature == "cold" for sample in group.samples]
     assert found == {(s.run.id, s.language): s.picked.tolist() for s in samples if s.served}
 
 
@@ -151,8 +156,8 @@ def test_phases_are_those_that_were_put_in_and_add_up(answers: Answers, datasets
         assert ms is not None
         sums[keys[group][1]] = sums.get(keys[group][1], 0.0) + ms
     assert set(sums) == set(LANGUAGES)
-    for (_, language), found in answers.starts_of().items():
-        starts = [start for each in found for start in each.starts]
+    for own in answers.group_starts():
+        language, starts = own.language, own.starts
         assert sums[language] == pytest.approx(np.mean([start.ms for start in starts]), rel=1e-3)
         mean = {phase.name: phase.mean for phase in phases_of(starts)}
         whole, before = sum(mean.values()), 0.0
@@ -169,8 +174,9 @@ def test_proofs_are_counted(answers: Answers) -> None:
         (whole,) = [s for s in cold if (s.language, s.temperature) == (each.language, "all")]
         (proven,) = [s for s in cold if (s.language, s.temperature) == (each.language, "cold")]
         warm = sum(s.served for s in cold if (s.language, s.temperature) == (each.language, "warm"))
-        assert each.proofs.requests == whole.arrivals and each.proofs.proven == len(each.starts) == proven.served
-        assert each.proofs.refuted == warm and each.proofs.unknown == whole.arrivals - whole.served
+        assert each.proofs["requests"] == whole.arrivals
+        assert each.proofs["proven"] == len(each.starts) == proven.served
+        assert each.proofs["refuted"] == warm and each.proofs["unknown"] == whole.arrivals - whole.served
 
 
 def test_sql_of_the_delivery(query: Callable[[str], list[Any]], answers: Answers) -> None:
@@ -200,15 +206,15 @@ def test_sql_of_the_rates(query: Callable[[str], list[Any]], answers: Answers) -
 def test_sql_of_the_machines(query: Callable[[str], list[Any]], answers: Answers) -> None:
     rows = query("machines")
     assert {row["kind"] for row in rows} == {"node", "pod"}
-    metrics = {line.metric for lines in answers.machines.values() for line in lines}
+    metrics = {line.metric for lines in answers.usage.values() for line in lines}
     assert metrics == {
         "replicas", "CPU of pods (cores)", "CPU of nodes (cores)", "memory of pods (MiB)", "memory of nodes (MiB)",
     }  # fmt: skip
     (first,) = [run for run in answers.runs if run.language == "go" and run.condition.rate == 100][:1]
-    replicas = next(line for line in answers.machines[first.id] if line.metric == "replicas")
+    replicas = next(line for line in answers.usage[first.id] if line.metric == "replicas")
     assert replicas.name == "empty-go-http-0"
     assert replicas.value.max() == 2, "one, and one more while the run goes on"
-    memory = next(line for line in answers.machines[first.id] if line.metric == "memory of pods (MiB)")
+    memory = next(line for line in answers.usage[first.id] if line.metric == "memory of pods (MiB)")
     assert memory.value.max() == pytest.approx(40), "two replicas of 20480Ki"
 
 
@@ -238,13 +244,13 @@ def test_the_rates_of_the_load_curve(datasets: dict[str, Dataset], answers: Answ
 
 
 def test_invalid_and_incomplete_runs_are_left_out_unless_asked_for(campaign: Path, answers: Answers) -> None:
-    out = {run.id: run.state for run in answers.left_out}
+    out = {run.id: run.state for run in answers.runs if not answers.compares(run)}
     assert sorted(out.values()) == ["incomplete", "invalid"]
-    compared = {sample.run.id for cell in answers.cells for sample in cell.samples}
+    compared = {sample.run.id for group in answers.groups for sample in group.samples}
     assert not compared & out.keys()
     some = [*out, *list(compared)[:5]]
     everything = ask(campaign, include_invalid=True, experiments=some)
-    assert {s.run.id for cell in everything.cells for s in cell.samples} == set(some)
+    assert {s.run.id for group in everything.groups for s in group.samples} == set(some)
 
 
 def test_languages_stand_in_the_order_of_the_rows(answers: Answers) -> None:
@@ -264,9 +270,9 @@ def test_what_is_lost_counts_in_one_temperature_only(answers: Answers) -> None:
 
 
 def test_cold_starts_that_fail_are_lost_cold_starts(answers: Answers) -> None:
-    cells = [cell for cell in answers.cells if cell.condition.scenario == "serving-scenario-2"]
-    assert sum(cell.arrivals - cell.served for cell in cells if cell.temperature == "cold") > 0
-    assert all(cell.arrivals == cell.served for cell in cells if cell.temperature == "warm")
+    groups = [group for group in answers.groups if group.condition.scenario == "serving-scenario-2"]
+    assert sum(group.arrivals - group.served for group in groups if group.temperature == "cold") > 0
+    assert all(group.arrivals == group.served for group in groups if group.temperature == "warm")
 
 
 def test_coarser_pictures_keep_the_number_of_arrivals(answers: Answers) -> None:
@@ -285,6 +291,5 @@ def test_no_number_of_a_picture_is_infinite(datasets: dict[str, Dataset]) -> Non
         assert all(value is None or math.isfinite(value) for column in data.columns for value in column)
 
 
-def test_charts_are_plain_data(answers: Answers, datasets: dict[str, Dataset]) -> None:
-    chart: Chart = make_charts(answers, datasets)[0]
-    assert set(chart.to_json()) >= {"key", "dataset", "spec"}
+def test_charts_are_plain_data(charts: list[Chart]) -> None:
+    assert set(charts[0].to_json()) >= {"key", "dataset", "spec"}

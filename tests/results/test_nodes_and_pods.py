@@ -14,7 +14,7 @@ import pytest
 
 from workload_generator.base.usage_tables import PodSample, schema_of, stamp
 from workload_generator.results.database import open_store
-from workload_generator.results.report.machines import Line, lines_of, read_usage
+from workload_generator.results.report.nodes_and_pods import TimeSeries, read_usage, usage_series
 
 START_NS = 1_770_000_000 * 10**9
 
@@ -33,7 +33,7 @@ def sample(
     )  # fmt: skip
 
 
-def lines(folder: Path, samples: list[PodSample], length_s: float = 60.0) -> dict[tuple[str, str], Line]:
+def lines(folder: Path, samples: list[PodSample], length_s: float = 60.0) -> dict[tuple[str, str], TimeSeries]:
     db = folder / "benchmark.db"
     open_store(db).close()
     with closing(sqlite3.connect(db)) as connection:
@@ -45,7 +45,7 @@ def lines(folder: Path, samples: list[PodSample], length_s: float = 60.0) -> dic
         connection.commit()
     data: Any = SimpleNamespace(start_ms=START_NS // 10**6, length_s=length_s, timelines=[])
     with open_store(db) as store:
-        found = lines_of(data, read_usage(store, "node_metrics"), read_usage(store, "pod_metrics"))
+        found = usage_series(data, read_usage(store, "node_metrics"), read_usage(store, "pod_metrics"))
     return {(line.metric, line.name): line for line in found}
 
 

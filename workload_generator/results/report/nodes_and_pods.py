@@ -1,10 +1,10 @@
-"""Nodes and pods while a run went on: the tables `node_metrics` and `pod_metrics`, when they are there.
+"""The section "Cluster": nodes and pods during a run, from the tables `node_metrics` and `pod_metrics`.
 
 Rules:
-- a reading stands at its sample's own time, where it is known, else at the time of the poll
+- the time of a reading is that of its sample, or, where that is unknown, that of the poll
 - where both sources were polled, only the kubelets' readings are shown: they are the finer ones
-- a pod that was not read in one or two polls, and was before and after, was there: it has its last reading
-- the busiest have a line of their own, the others one together
+- a pod that is missing in one or two polls, but present before and after, keeps its last reading
+- the busiest groups have a series each, the others one together
 
 `cpu_usage` is cores as Kubernetes writes them (`183632734n`, `250m`, `2`), `memory_usage` bytes (`2663656Ki`, `1Gi`).
 """
@@ -12,8 +12,9 @@ Rules:
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,17 +23,19 @@ from workload_generator.base.quantities import parse_quantity
 from workload_generator.base.usage_tables import KUBELET
 from workload_generator.results.database import Store, columns_of
 from workload_generator.results.report.intervals import Values
+from workload_generator.results.report.request_rows import batches, known, wall_us
+from workload_generator.results.report.runs import RUN_COLUMNS
 from workload_generator.results.report.samples import RunData
-from workload_generator.results.report.scan import batches, known, wall_us
+from workload_generator.results.report.table import NUMBER, TEXT, Table, columns
 
 _REVISION = re.compile(r"(.+)-[0-9]{5}-deployment-[0-9a-z]+-[0-9a-z]+")
 _REPLICA = re.compile(r"(.+?)(?:-[0-9a-f]{6,10})?-[0-9a-z]{5}")
 MARGIN_S = 30.0
-"""What is shown before and after a run."""
+"""The time shown before and after a run."""
 POINTS = 240
-"""Of a line, at most."""
+"""The most points of a series."""
 _MIB = 2.0**20
-_MOST = 8  # the colours that there are
+_MOST = 8  # the number of colours
 _BRIDGED = 3
 
 Codes = NDArray[np.int64]
@@ -40,10 +43,10 @@ Codes = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What was measured of nodes or pods at all times, in their order: parallel columns.
+    """All readings of nodes or pods by time, as parallel columns.
 
-    `member` numbers containers (or nodes), `pod_of` says which pod (or node) a member belongs to, `group_of` which
-    service, node or other owner a pod belongs to; `groups` are their names.
+    `member` is the number of a container (or node), `pod_of` the number of each member's pod (or node), `group_of` the
+    number of each pod's service, other owner or node; `groups` are the names of the latter.
     """
 
     subject: str
@@ -58,8 +61,8 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """One line of a picture: `metric` (with its unit) of `name`, at seconds since the start of the measure phase."""
+class TimeSeries:
+    """One line of a chart: `metric` (with its unit) of `name`, at seconds since the start of the measure phase."""
 
     metric: str
     name: str
@@ -68,52 +71,53 @@ class Line:
 
 
 def quantity(text: object) -> float:
-    """A quantity of Kubernetes as a number; NaN for anything else."""
+    """A Kubernetes quantity as a number; NaN when it is invalid."""
     try:
         return float(parse_quantity(str(text)))
     except ValueError:
         return float("nan")
 
 
-def usage_sql(columns: set[str], table: str) -> str:
-    """The query for all readings of a table that has these columns: theirs, ours, or the original's."""
+def usage_sql(present: set[str], table: str) -> str:
+    """The query for all readings of a table that has these columns; those of other programs have fewer."""
 
-    def own(name: str, otherwise: str = "NULL") -> str:
-        return name if name in columns else otherwise
+    def own(name: str) -> str:
+        return name if name in present else "NULL"
 
-    pods = table == "pod_metrics"
-    at = "coalesce(sample_timestamp, timestamp)" if "sample_timestamp" in columns else "timestamp"
+    name, namespace, part = (
+        ("pod_name", own("namespace"), own("container_name"))
+        if table == "pod_metrics"
+        else ("node_name", "NULL", "NULL")
+    )
     return (
-        f"SELECT {at} AS at, {own('namespace') if pods else 'NULL'} AS namespace, "
-        f"{'pod_name' if pods else 'node_name'} AS name, {own('container_name') if pods else 'NULL'} AS part, "
-        f"{own('source')} AS source, cpu_usage, memory_usage, {own('cpu_millicores')} AS cpu_millicores, "
-        f"{own('memory_bytes')} AS memory_bytes FROM {table}"
+        f"SELECT coalesce({own('sample_timestamp')}, timestamp) AS at, {namespace} AS namespace, {name} AS name, "
+        f"{part} AS part, {own('source')} AS source, cpu_usage, memory_usage, "
+        f"{own('cpu_millicores')} AS cpu_millicores, {own('memory_bytes')} AS memory_bytes FROM {table}"
     )
 
 
 def read_usage(store: Store, table: str) -> Usage | None:
-    """All rows of `node_metrics` or `pod_metrics`; None when there are none."""
-    columns = set(columns_of(store, table))
-    if not {"timestamp", "cpu_usage", "memory_usage"} <= columns:
+    """All readings of `node_metrics` or `pod_metrics`; None when there are none."""
+    present = set(columns_of(store, table))
+    if not {"timestamp", "cpu_usage", "memory_usage"} <= present:
         return None
     members: dict[tuple[str | None, str, str | None], int] = {}
-    times: list[NDArray[np.int64]] = []
-    codes: list[Codes] = []
-    sources: list[NDArray[np.bool_]] = []
-    cores: list[Values] = []
-    mib: list[Values] = []
-    for rows in batches(store, usage_sql(columns, table), {}):
+    parts: list[tuple[NDArray[Any], ...]] = []
+    for rows in batches(store, usage_sql(present, table), {}):
         at, namespace, name, part, source, cpu, memory, millicores, size = zip(*rows, strict=True)
-        times.append(wall_us(at))
-        codes.append(
-            np.array([members.setdefault(key, len(members)) for key in zip(namespace, name, part, strict=True)])
+        keys = zip(namespace, name, part, strict=True)
+        parts.append(
+            (
+                wall_us(at),
+                np.array([members.setdefault(key, len(members)) for key in keys]),
+                np.array([each == KUBELET for each in source]),
+                _numbers(millicores, 1000, cpu),
+                _numbers(size, 1, memory) / _MIB,
+            )
         )
-        sources.append(np.array([each == KUBELET for each in source]))
-        cores.append(_numbers(millicores, 1000, cpu))
-        mib.append(_numbers(size, 1, memory) / _MIB)
-    if not times:
+    if not parts:
         return None
-    at_us = np.concatenate(times)
+    at_us, member, by_kubelet, cores, mib = (np.concatenate(column) for column in zip(*parts, strict=True))
     order = np.argsort(at_us, kind="stable")
     order = order[known(at_us)[order]]
     pods = _numbered([(namespace, str(name)) for namespace, name, _ in members])
@@ -123,10 +127,10 @@ def read_usage(store: Store, table: str) -> Usage | None:
     return Usage(
         subject="pods" if is_pods else "nodes",
         at_ms=at_us[order] / 1000,
-        member=np.concatenate(codes)[order],
-        by_kubelet=np.concatenate(sources)[order],
-        cores=np.concatenate(cores)[order],
-        mib=np.concatenate(mib)[order],
+        member=member[order],
+        by_kubelet=by_kubelet[order],
+        cores=cores[order],
+        mib=mib[order],
         pod_of=np.array([pods[namespace, str(name)] for namespace, name, _ in members]),
         group_of=np.array([groups[owner] for owner in owners]),
         groups=_names(list(groups)),
@@ -140,16 +144,16 @@ def service_of(pod: str) -> str:
 
 
 def window_of(data: RunData) -> tuple[float, float]:
-    """What is shown of a run, in seconds since its measure phase began: from a little before it to a little after."""
+    """The time shown of a run, in seconds since the start of its measure phase: with `MARGIN_S` before and after."""
     first = min([0.0, *(float(each.start_s.min()) for each in data.timelines if len(each.start_s))])
     return first - MARGIN_S, data.length_s + MARGIN_S
 
 
-def lines_of(data: RunData, nodes: Usage | None, pods: Usage | None) -> list[Line]:
-    """What lies under the latency of one run."""
-    lines: list[Line] = []
+def usage_series(data: RunData, nodes: Usage | None, pods: Usage | None) -> list[TimeSeries]:
+    """Replicas, CPU and memory during one run."""
+    series: list[TimeSeries] = []
     if data.start_ms is None:
-        return lines
+        return series
     first, last = window_of(data)
     for usage in (pods, nodes):
         if usage is None:
@@ -160,18 +164,18 @@ def lines_of(data: RunData, nodes: Usage | None, pods: Usage | None) -> list[Lin
             inside = inside[kubelets]
         at_s = (usage.at_ms[inside] - data.start_ms) / 1000
         if ((at_s >= 0) & (at_s <= data.length_s)).any():
-            lines += _lines(usage, inside, at_s, last - first)
-    return lines
+            series += _series(usage, inside, at_s, last - first)
+    return series
 
 
-def _lines(usage: Usage, inside: Codes, at_s: Values, length_s: float) -> list[Line]:
+def _series(usage: Usage, inside: Codes, at_s: Values, length_s: float) -> list[TimeSeries]:
     member = usage.member[inside]
     width = max(_poll_s(at_s, member), length_s / POINTS)
     slot = np.round(at_s / width).astype(np.int64)
     first = int(slot.min())
     slot -= first
     count = int(slot.max()) + 1
-    cell, place = np.unique(member * count + slot, return_inverse=True)  # a member's readings in a slot are one
+    cell, place = np.unique(member * count + slot, return_inverse=True)  # readings of a member in one slot are averaged
     readings = np.bincount(place)
     sums: list[Values] = [
         np.bincount(place, weights=np.nan_to_num(values[inside])) / readings for values in (usage.cores, usage.mib)
@@ -198,12 +202,12 @@ def _lines(usage: Usage, inside: Codes, at_s: Values, length_s: float) -> list[L
     for index, name in sorted(enumerate(names), key=lambda pair: pair[1]):
         there = np.flatnonzero(replicas[index * count : (index + 1) * count])
         when: Values = (there + first) * np.float64(width)
-        lines += [Line(metric, name, when, values[index * count + there]) for metric, values in totals.items()]
+        lines += [TimeSeries(metric, name, when, values[index * count + there]) for metric, values in totals.items()]
     return lines
 
 
 def _chosen(group: Codes, cores: Values) -> tuple[Codes, list[int], int]:
-    """Each reading's place among the busiest groups (behind them: the others), those groups, and how many others."""
+    """Each reading's index among the busiest groups (after them: the others), these groups, the number of others."""
     present = np.unique(group)
     used = np.bincount(group, weights=cores)
     busiest = present if len(present) <= _MOST else present[np.argsort(-used[present], kind="stable")[: _MOST - 1]]
@@ -213,7 +217,7 @@ def _chosen(group: Codes, cores: Values) -> tuple[Codes, list[int], int]:
 
 
 def _bridged(cell: Codes, count: int, *values: Values) -> tuple[Codes, Values, Values]:
-    """With the last reading in the slots that lie between two readings of a member, when they are few."""
+    """The readings, with short gaps between two readings of a member filled with the last one."""
     gap = np.diff(cell)
     short = (gap > 1) & (gap <= _BRIDGED) & (cell[1:] // count == cell[:-1] // count)
     missing = np.where(short, gap - 1, 0)
@@ -224,7 +228,7 @@ def _bridged(cell: Codes, count: int, *values: Values) -> tuple[Codes, Values, V
 
 
 def _poll_s(at_s: Values, member: Codes) -> float:
-    """How far the readings of one node or container usually lie apart."""
+    """The usual time between two readings of one node or container."""
     own = np.unique(at_s[member == np.bincount(member).argmax()])
     gaps = np.diff(own)
     gaps = gaps[gaps > 0.5]
@@ -232,20 +236,36 @@ def _poll_s(at_s: Values, member: Codes) -> float:
 
 
 def _numbers(numbers: Sequence[object], unit: int, texts: Sequence[object]) -> Values:
-    """The numbers in that unit, and where there is none, what its text stands for."""
-    found = np.array(numbers, dtype=np.float64) / unit
-    for index in np.flatnonzero(np.isnan(found)).tolist():
-        found[index] = quantity(texts[index])
-    return found
+    """The numbers divided by `unit`; where there is none, its text parsed as a quantity."""
+    values = np.array(numbers, dtype=np.float64) / unit
+    for index in np.flatnonzero(np.isnan(values)).tolist():
+        values[index] = quantity(texts[index])
+    return values
 
 
 def _numbered(keys: Sequence[tuple[str | None, str]]) -> dict[tuple[str | None, str], int]:
-    """Each key once, with its place."""
+    """Each key with its index, in order of first appearance."""
     return {key: index for index, key in enumerate(dict.fromkeys(keys))}
 
 
 def _names(owners: list[tuple[str | None, str]]) -> list[str]:
-    """With the namespace, where two have the same name."""
+    """The names, with the namespace where two are the same."""
     names = [name for _, name in owners]
     double = {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else set()
     return [f"{namespace}/{name}" if name in double and namespace else name for namespace, name in owners]
+
+
+def usage_table(data: Iterable[RunData], usage: Mapping[int, Sequence[TimeSeries]]) -> Table:
+    """CPU, memory and replicas during each run."""
+    table = Table(
+        "machines",
+        "Nodes and pods during the runs",
+        "From half a minute before a run to half a minute after it.",
+        (*RUN_COLUMNS, *columns(TEXT, "measured", "of"), *columns(NUMBER, "mean", "max")),
+        on_terminal=False,
+    )
+    for each in data:
+        for series in usage.get(each.run.id, ()):
+            mean, most = float(series.value.mean()), float(series.value.max())
+            table.add(*each.run.cells(), series.metric, series.name, mean, most)
+    return table

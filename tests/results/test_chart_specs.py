@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from importlib import resources
 
-from workload_generator.results.report.specs import language_scales
+from workload_generator.results.report.chart_specs import language_scales
 
 
 def test_a_sink_has_a_colour_that_the_page_knows_and_dashes_of_its_own() -> None:

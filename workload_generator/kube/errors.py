@@ -27,7 +27,7 @@ class Unreachable(ApiError):
 
 
 class Unauthorized(ApiError):
-    """401, even with credentials loaded anew."""
+    """401, even with credentials that were loaded again."""
 
 
 class Forbidden(ApiError):

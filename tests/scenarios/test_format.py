@@ -10,7 +10,7 @@ import pytest
 
 from workload_generator.base.errors import ExperimentError, UsageError
 from workload_generator.experiment.bundled import find_scenario
-from workload_generator.scenarios.model import Condition, Mode, Scenario, fingerprint, load_scenario, order
+from workload_generator.scenarios.model import RunMode, Scenario, WaitCondition, fingerprint, load_scenario, order
 
 WARM = """
 scenario: serving-scenario-1
@@ -52,11 +52,11 @@ def test_flags_take_the_files_place(tmp_path: Path) -> None:
 
 def test_the_bundled_ones_are_the_originals() -> None:
     one, two, three = (load_scenario(find_scenario(f"serving-{number}"), {}) for number in (1, 2, 3))
-    assert one.languages == ("go", "rust", "ts") and list(map(int, one.rates)) == [16000] and one.mode is Mode.WARM
-    assert two.mode is Mode.COLD and two.repeats == 7 and len(two.cells()) == 1
+    assert one.languages == ("go", "rust", "ts") and list(map(int, one.rates)) == [16000] and one.mode is RunMode.WARM
+    assert two.mode is RunMode.COLD and two.repeats == 7 and len(two.cells()) == 1
     assert two.prefix_of(two.cells()[0]) == "serving-scenario-2_all"
     assert two.patch.autoscaler == {"stable-window": "10s", "scale-to-zero-grace-period": "10s"}
-    assert Condition.ZERO in two.wait and len(two.services_of(two.cells()[0])) == 6
+    assert WaitCondition.ZERO in two.wait and len(two.services_of(two.cells()[0])) == 6
     assert list(map(int, three.rates)) == [300, 400] and three.patch.container_concurrency == 1
     assert three.patch.annotations == {"max-scale": "400"} and three.services_of(three.cells()[0]) == (
         "sleep-go-http-0",

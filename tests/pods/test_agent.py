@@ -12,7 +12,7 @@ import pytest
 
 from tests.pods.standin import Standin
 from workload_generator.cluster.pods import agent
-from workload_generator.cluster.pods.sessions import Refused
+from workload_generator.cluster.pods.sessions import RequestRefused
 
 
 def receipts(path: Path, *ids: str, torn: str = "") -> None:
@@ -35,7 +35,7 @@ def test_drained_as_soon_as_every_event_is_there_at_every_trigger(tmp_path: Path
 async def test_drained_waits_for_what_still_comes(standin: Standin) -> None:
     data = standin.pod() / "data"
     receipts(data / "events.csv", "r-0@a")
-    asked = asyncio.create_task(standin.place().ask("drained", folder="/data", run_id="r", expected=1000, quiet_s=30.0))
+    asked = asyncio.create_task(standin.agent().ask("drained", folder="/data", run_id="r", expected=1000, quiet_s=30.0))
     for number in range(1, 1000):
         receipts(data / "events.csv", f"r-{number}@a")
         await asyncio.sleep(0)
@@ -44,11 +44,11 @@ async def test_drained_waits_for_what_still_comes(standin: Standin) -> None:
 
 async def test_what_cannot_be_done_in_the_pod_is_refused_and_not_tried_again(standin: Standin) -> None:
     (standin.pod() / "logs" / "file").touch()
-    with pytest.raises(Refused, match="file: (File exists|Not a directory)"):
-        await standin.place().ask("put", path="/logs/file/b", text="x")
+    with pytest.raises(RequestRefused, match="file: (File exists|Not a directory)"):
+        await standin.agent().ask("put", path="/logs/file/b", text="x")
     calls = len(standin.calls)
-    with pytest.raises(Refused, match="KeyError"):
-        await standin.place().ask("put", text="x")
+    with pytest.raises(RequestRefused, match="KeyError"):
+        await standin.agent().ask("put", text="x")
     assert len(standin.calls) == calls + 1
 
 

@@ -10,7 +10,7 @@ from tests.doctor.fit import CONFIGS, Doctor, config, namespace, service
 from tests.kube.fake_api import FakeApi
 from workload_generator.cluster.doctor.capacity import Compute, requests_of
 from workload_generator.cluster.doctor.knative_config import KEYS
-from workload_generator.cluster.doctor.risky_settings import RISKY_SETTINGS, RiskySetting
+from workload_generator.cluster.doctor.risky_settings import RISKS
 from workload_generator.kube import resources as kinds
 
 SERVING, EVENTING = "knative-serving", "knative-eventing"
@@ -133,22 +133,24 @@ def test_a_key_or_a_value_that_is_wrong(
     assert all(f"{where}/{name}: " in each["text"] for each in found)
 
 
-@pytest.mark.parametrize("setting", RISKY_SETTINGS, ids=lambda setting: f"{'/'.join(setting.config)}-{setting.key}")
+@pytest.mark.parametrize(
+    ("config_map", "key"), [(config_map, key) for config_map in RISKS for key in RISKS[config_map]]
+)
 def test_every_risky_value_is_reported_and_the_better_one_is_not(
-    api: FakeApi, doctor: Doctor, setting: RiskySetting
+    api: FakeApi, doctor: Doctor, config_map: tuple[str, str], key: str
 ) -> None:
-    where, name = setting.config
-    bad = BAD[name, setting.key]
-    also = {"tracing-endpoint": "http://c"} if setting.key == "tracing-protocol" else {}
-    also |= {"max-scale": "100"} if setting.key == "max-scale-limit" else {}
-    config(api, where, name, {**CONFIGS[where, name], setting.key: bad, **also})
+    where, name = config_map
+    risk, bad = RISKS[config_map][key], BAD[name, key]
+    also = {"tracing-endpoint": "http://c"} if key == "tracing-protocol" else {}
+    also |= {"max-scale": "100"} if key == "max-scale-limit" else {}
+    config(api, where, name, {**CONFIGS[where, name], key: bad, **also})
     found = {each["text"]: each["verdict"] for each in doctor() if each["check"] == "configuration"}
-    assert found[f"{where}/{name}: {setting.key} is {bad}"] == setting.verdict
-    better = setting.better.strip('"')
+    assert found[f"{where}/{name}: {key} is {bad}"] == risk.verdict
+    better = risk.better.strip('"')
     if better != "leave it out":
-        config(api, where, name, {**CONFIGS[where, name], setting.key: better})
+        config(api, where, name, {**CONFIGS[where, name], key: better})
         assert not doctor.of("configuration")
-        KEYS.get(setting.config, {}).get(setting.key, lambda _text: None)(better)
+        KEYS.get(config_map, {}).get(key, lambda _text: None)(better)
 
 
 BAD = {

@@ -25,7 +25,7 @@ from workload_generator.cluster.doctor.knative_config import (
     example_keys,
     is_true,
 )
-from workload_generator.cluster.doctor.risky_settings import RISKY_SETTINGS
+from workload_generator.cluster.doctor.risky_settings import RISKS
 from workload_generator.cluster.doctor.versions import EVENTING, SERVING
 from workload_generator.experiment.yaml_lines import closest
 from workload_generator.kube.errors import ApiAbsent, ApiError
@@ -91,11 +91,11 @@ class _ConfigMapCheck:
         """Report all problems."""
         for key, value in self._values.items():
             self._check_key(key, value)
-        for each in RISKY_SETTINGS:
-            text = self._valid.get(each.key)
-            if each.config == self._config and text is not None and each.is_risky(text):
-                fix = self._edit(f"{each.key}: {each.better}")
-                self._reporter.add(each.verdict, self._text(each.key, f"is {text}"), each.why, fix)
+        for key, risk in RISKS.get(self._config, {}).items():
+            text = self._valid.get(key)
+            if text is not None and risk.applies(text):
+                fix = self._edit(f"{key}: {risk.better}")
+                self._reporter.add(risk.verdict, self._text(key, f"is {text}"), risk.why, fix)
         if self._config == AUTOSCALER:
             self._check_scales()
         if self._config == DEFAULTS:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from workload_generator.base.clock import NS_PER_S, parse_duration
@@ -22,12 +22,10 @@ from workload_generator.cluster.doctor.knative_config import (
 
 
 @dataclass(frozen=True, slots=True)
-class RiskySetting:
-    """A key, the test for its risky values, their consequence, and a `better` value as YAML."""
+class Risk:
+    """The test for the risky values of a key, their consequence, and a `better` value as YAML."""
 
-    config: Config
-    key: str
-    is_risky: Callable[[str], bool]
+    applies: Callable[[str], bool]
     why: str
     better: str
     verdict: Verdict = "warning"
@@ -62,108 +60,51 @@ _TLS = "every request pays for TLS, which makes runs on other clusters incompara
 _THROTTLED = "throttling is measured as latency"
 _TRACES = "tracing takes time in each hop"
 
-RISKY_SETTINGS = (
-    RiskySetting(AUTOSCALER, "enable-scale-to-zero", _not(is_true), _COLD, '"true"', "failed"),
-    RiskySetting(AUTOSCALER, "min-scale", _above(0), _COLD, '"0"', "failed"),
-    RiskySetting(
-        AUTOSCALER,
-        "pod-autoscaler-class",
-        lambda text: "kpa." not in text,
-        _COLD,
-        "kpa.autoscaling.knative.dev",
-        "failed",
-    ),
-    RiskySetting(
-        AUTOSCALER,
-        "scale-to-zero-pod-retention-period",
-        _longer(0),
-        "it delays scaling to zero before each cold start",
-        "0s",
-    ),
-    RiskySetting(
-        AUTOSCALER,
-        "scale-to-zero-grace-period",
-        _longer(60),
-        "it may delay scaling to zero before each cold start",
-        "30s",
-    ),
-    RiskySetting(AUTOSCALER, "stable-window", _longer(300), "it delays scaling to zero before each cold start", "60s"),
-    RiskySetting(AUTOSCALER, "scale-down-delay", _longer(0), "instances of the previous run remain", "0s"),
-    RiskySetting(
-        AUTOSCALER,
-        "initial-scale",
-        _not(_is("1")),
-        "new revisions start with another number of instances than by default",
-        '"1"',
-    ),
-    RiskySetting(
-        AUTOSCALER,
-        "target-burst-capacity",
-        _is("-1", "-1.0"),
-        "the activator stays in the path of every request",
-        '"211"',
-    ),
-    RiskySetting(AUTOSCALER, "max-scale", _limits_scale, "scenario 3 may need 400 instances", '"0"'),
-    RiskySetting(
-        AUTOSCALER, "max-scale-limit", _limits_scale, "Knative refuses services with max-scale 400 (scenario 3)", '"0"'
-    ),
-    RiskySetting(DEFAULTS, "container-concurrency", _above(0), "warm scenarios assume unlimited concurrency", '"0"'),
-    RiskySetting(
-        DEFAULTS,
-        "revision-cpu-limit",
-        _set,
-        f"our functions set no CPU limit and get this one: {_THROTTLED}",
-        "leave it out",
-    ),
-    RiskySetting(NETWORK, "rollout-duration", _above(0), "the previous revision gets requests for that long", '"0"'),
-    RiskySetting(NETWORK, "cluster-local-domain-tls", _is("enabled"), _TLS, "disabled"),
-    RiskySetting(NETWORK, "system-internal-tls", _is("enabled"), _TLS, "disabled"),
-    RiskySetting(
-        NETWORK, "http-protocol", _is("redirected"), "HTTP requests to public routes get a redirect", "enabled"
-    ),
-    RiskySetting(
-        NETWORK,
-        "mesh-compatibility-mode",
-        _is("enabled"),
-        "the activator adds a hop through the service's address",
-        "auto",
-    ),
-    RiskySetting(
-        FEATURES,
-        "kubernetes.podspec-volumes-emptydir",
-        _is("disabled"),
-        "Knative refuses the functions of Quarkus and Spring Boot, which need one",
-        "enabled",
-        "failed",
-    ),
-    RiskySetting(
-        FEATURES,
-        "autodetect-http2",
-        _is("enabled"),
-        "an HTTP/2 probe of each instance makes cold starts longer",
-        "disabled",
-    ),
-    RiskySetting(
-        DEPLOYMENT,
-        "queue-sidecar-cpu-limit",
-        _set,
-        f"all requests pass through the sidecar: {_THROTTLED}",
-        "leave it out",
-    ),
-    RiskySetting(
-        OBSERVABILITY, "logging.enable-request-log", is_true, "the sidecar logs a line for each request", '"false"'
-    ),
-    RiskySetting(
-        OBSERVABILITY, "logging.enable-probe-request-log", is_true, "the sidecar logs a line for each probe", '"false"'
-    ),
-    RiskySetting(OBSERVABILITY, "tracing-protocol", _not(_is("none", "")), _TRACES, "none"),
-    RiskySetting(EVENTING_OBSERVABILITY, "tracing-protocol", _not(_is("none", "")), _TRACES, "none"),
-    RiskySetting(EVENTING_FEATURES, "transport-encryption", _is("strict", "permissive"), _TLS, "disabled"),
-    RiskySetting(
-        EVENTING_FEATURES,
-        "authentication-oidc",
-        _is("enabled"),
-        "every event carries a token that is verified",
-        "disabled",
-    ),
-)
+RISKS: Mapping[Config, Mapping[str, Risk]] = {
+    AUTOSCALER: {
+        "enable-scale-to-zero": Risk(_not(is_true), _COLD, '"true"', "failed"),
+        "min-scale": Risk(_above(0), _COLD, '"0"', "failed"),
+        "pod-autoscaler-class": Risk(lambda text: "kpa." not in text, _COLD, "kpa.autoscaling.knative.dev", "failed"),
+        "scale-to-zero-pod-retention-period": Risk(_longer(0), "it delays scaling to zero before cold starts", "0s"),
+        "scale-to-zero-grace-period": Risk(_longer(60), "it may delay scaling to zero before cold starts", "30s"),
+        "stable-window": Risk(_longer(300), "it delays scaling to zero before cold starts", "60s"),
+        "scale-down-delay": Risk(_longer(0), "instances of the previous run remain", "0s"),
+        "initial-scale": Risk(_not(_is("1")), "new revisions start with another number of instances", '"1"'),
+        "target-burst-capacity": Risk(_is("-1", "-1.0"), "the activator stays in the path of all requests", '"211"'),
+        "max-scale": Risk(_limits_scale, "scenario 3 may need 400 instances", '"0"'),
+        "max-scale-limit": Risk(_limits_scale, "Knative refuses services with max-scale 400 (scenario 3)", '"0"'),
+    },
+    DEFAULTS: {
+        "container-concurrency": Risk(_above(0), "warm scenarios assume unlimited concurrency", '"0"'),
+        "revision-cpu-limit": Risk(_set, f"our functions set none and get this one: {_THROTTLED}", "leave it out"),
+    },
+    NETWORK: {
+        "rollout-duration": Risk(_above(0), "the previous revision gets requests for that long", '"0"'),
+        "cluster-local-domain-tls": Risk(_is("enabled"), _TLS, "disabled"),
+        "system-internal-tls": Risk(_is("enabled"), _TLS, "disabled"),
+        "http-protocol": Risk(_is("redirected"), "HTTP requests to public routes get a redirect", "enabled"),
+        "mesh-compatibility-mode": Risk(_is("enabled"), "the activator adds a hop by the service's address", "auto"),
+    },
+    FEATURES: {
+        "kubernetes.podspec-volumes-emptydir": Risk(
+            _is("disabled"),
+            "Knative refuses the functions of Quarkus and Spring Boot, which need one",
+            "enabled",
+            "failed",
+        ),
+        "autodetect-http2": Risk(_is("enabled"), "probing each instance for HTTP/2 delays cold starts", "disabled"),
+    },
+    DEPLOYMENT: {
+        "queue-sidecar-cpu-limit": Risk(_set, f"all requests pass through the sidecar: {_THROTTLED}", "leave it out"),
+    },
+    OBSERVABILITY: {
+        "logging.enable-request-log": Risk(is_true, "the sidecar logs a line for each request", '"false"'),
+        "logging.enable-probe-request-log": Risk(is_true, "the sidecar logs a line for each probe", '"false"'),
+        "tracing-protocol": Risk(_not(_is("none", "")), _TRACES, "none"),
+    },
+    EVENTING_OBSERVABILITY: {"tracing-protocol": Risk(_not(_is("none", "")), _TRACES, "none")},
+    EVENTING_FEATURES: {
+        "transport-encryption": Risk(_is("strict", "permissive"), _TLS, "disabled"),
+        "authentication-oidc": Risk(_is("enabled"), "every event carries a token that is verified", "disabled"),
+    },
+}

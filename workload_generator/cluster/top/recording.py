@@ -76,23 +76,33 @@ class Top:
         for source in self.plan.sources:
             self.histories[source] = SampleHistory(stored=self.storage.last_samples(source))
         self.pollers = list(self._make_pollers())
-        if not await self._can_start(stop):
-            return
+        try:
+            async with asyncio.TaskGroup() as group:
+                recording = group.create_task(self._record(stop))
+                await stop.wait()
+                recording.cancel()
+        except ExceptionGroup as failed:
+            raise _first(failed) from None
+        finally:
+            await self.recorder.close()
+
+    async def _record(self, stop: asyncio.Event) -> None:
+        await self._check_cluster()
         self.recorder.add_mark("began")
         watches = list(self._make_watches())
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(watch.run()) for watch in watches]
-                tasks.append(group.create_task(self._poll(watches, stop)))
-                tasks.append(group.create_task(self.recorder.flush(min(_FLUSH_S, self.plan.period_s))))
-                await stop.wait()
-                for task in tasks:
-                    task.cancel()
-        except ExceptionGroup as failed:
-            raise _first(failed) from None
+                for watch in watches:
+                    group.create_task(watch.run())
+                group.create_task(self.recorder.flush(min(_FLUSH_S, self.plan.period_s)))
+                for watch in watches:
+                    await watch.has_started.wait()
+                if self.plan.duration_s is not None:
+                    asyncio.get_running_loop().call_later(self.plan.duration_s, stop.set)
+                for poller in self.pollers:
+                    group.create_task(poller.run())
         finally:
             self.recorder.add_mark("ended")
-            await self.recorder.close()
 
     def _make_watches(self) -> Iterable[Watch]:
         scope, recorder = self.plan.scope, self.recorder
@@ -115,20 +125,7 @@ class Top:
         if KUBELET in self.plan.sources:
             yield make(KUBELET, "kubelets", self._poll_kubelets)
 
-    async def _can_start(self, stop: asyncio.Event) -> bool:
-        """Whether the cluster answers; False if `stop` is set first. Raises BenchError."""
-        trying, stopped = asyncio.create_task(self._try()), asyncio.create_task(stop.wait())
-        try:
-            await asyncio.wait({trying, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            if trying.done():
-                await trying
-            return trying.done()
-        finally:
-            for task in (trying, stopped):
-                task.cancel()
-            await asyncio.gather(trying, stopped, return_exceptions=True)
-
-    async def _try(self) -> None:
+    async def _check_cluster(self) -> None:
         """Fail at once if there is no cluster or no metrics API. Raises BenchError."""
         await self.kube.version()
         if METRICS not in self.plan.sources:
@@ -139,16 +136,6 @@ class Top:
             raise BenchError(f"the cluster has no metrics API (metrics.k8s.io): {METRICS_FIX}") from None
         except Busy as error:
             self.recorder.say_once(f"the metrics API does not answer yet: {error}: {METRICS_FIX}", METRICS)
-
-    async def _poll(self, watches: list[Watch], stop: asyncio.Event) -> None:
-        """Run the pollers once the watches have started."""
-        for watch in watches:
-            await watch.has_started.wait()
-        if self.plan.duration_s is not None:
-            asyncio.get_running_loop().call_later(self.plan.duration_s, stop.set)
-        async with asyncio.TaskGroup() as group:
-            for poller in self.pollers:
-                group.create_task(poller.run())
 
     async def _poll_metrics(self, subject: str) -> None:
         """The metrics of nodes or pods; a tick begins with that of the pods, if they are polled."""

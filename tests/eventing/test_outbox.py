@@ -15,7 +15,7 @@ from tests.eventing.services import SOON_S, Services, headers
 from tests.ports import free_port
 from workload_generator.eventing import outbox as outboxes
 from workload_generator.eventing.counters import Counters
-from workload_generator.eventing.http_service import Refused
+from workload_generator.eventing.http_workers import RequestRefused
 from workload_generator.eventing.outbox import Outbox
 from workload_generator.eventing.receipts import Receipt
 from workload_generator.eventing.receiver import COUNTED
@@ -63,7 +63,7 @@ async def test_without_a_spool_who_is_no_logger_is_named(tmp_path: Path, monkeyp
     counters = Counters("receiver", COUNTED, ["r-0"], tmp_path)
     outbox = Outbox("r-0", f"http://127.0.0.1:{port}", None, counters.of(0))
     await outbox.start()
-    with pytest.raises(Refused, match=rf"127.0.0.1:{port}/receipts is no event logger") as refused:
+    with pytest.raises(RequestRefused, match=rf"127.0.0.1:{port}/receipts is not an event logger") as refused:
         await outbox.put([Receipt("e-1", 1, "", "")])
     assert refused.value.status == 503 and not outbox.is_ready
     await other.cleanup()

@@ -60,7 +60,7 @@ def test_it_goes_with_a_files_own_triggers(tmp_path: Path) -> None:
         (["--triggers=0"], "--triggers"),
         (["--triggers=1", "--parallelism=1001"], "--triggers: parallelism: 1001 is not a number of deliveries"),
         (["--triggers=1", "--receiver=here"], "not a URL"),
-        (["--triggers=2", "--config=FILE"], "has receiver-1 already"),
+        (["--triggers=2", "--config=FILE"], "already has receiver-1"),
     ],
 )
 def test_what_makes_no_triggers(

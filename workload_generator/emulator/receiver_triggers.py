@@ -1,4 +1,4 @@
-"""So many triggers of one broker that all lead to one receiver, each by its own path: by flags, or for scenarios."""
+"""`kn-bench local --triggers N`: numbered triggers of one broker that deliver to one receiver."""
 
 from __future__ import annotations
 
@@ -13,40 +13,41 @@ from workload_generator.experiment.yaml_lines import Scalar, YamlDocument
 
 BROKER = "default/default"
 RECEIVER = "http://127.0.0.1:8081"
-PARALLELISM = 10  # as the manifests' triggers have it
+PARALLELISM = 10  # as in the triggers of k8s/eventing
 
 
 @dataclass(frozen=True, slots=True)
-class FanOut:
-    """`receiver-0`, `receiver-1`, …: to `<receiver>/t/<name>`, with so many deliveries at a time each."""
+class ReceiverTriggers:
+    """`receiver-0`, `receiver-1`, …, each with its own path `/t/<name>` of the receiver."""
 
     triggers: int
     receiver: str = RECEIVER
     parallelism: int = PARALLELISM
 
     def settings(self) -> Mapping[str, Any]:
-        """The triggers as the platform's file has them (docs/local.md), by name."""
+        """The triggers by name, as in the platform's configuration (docs/local.md)."""
         names = [f"receiver-{number}" for number in range(self.triggers)]
         base = self.receiver.rstrip("/")
         return {name: {"subscriber": f"{base}/t/{name}", "parallelism": self.parallelism} for name in names}
 
     def added_to(self, config: PlatformConfig) -> PlatformConfig:
-        """The configuration with these triggers at the broker `default/default`, which is made when there is none.
+        """The configuration with these triggers at the broker `default/default`.
 
-        Raises UsageError for a name that the file has already, and for what no trigger can be.
+        Raises UsageError for a name that the configuration has already, ExperimentError for a wrong value.
         """
         broker = config.brokers.get(BROKER, BrokerSettings())
         made = self.settings()
         twice = [name for name in made if name in broker.triggers]
         if twice:
-            raise UsageError(f"--triggers: the file's broker {BROKER} has {', '.join(twice)} already")
-        triggers = {name: _as_in_a_file(own) for name, own in made.items()}
-        whole = replace(broker, triggers={**broker.triggers, **triggers})
-        return replace(config, brokers={**config.brokers, BROKER: whole})
+            raise UsageError(f"--triggers: the broker {BROKER} of the file already has {', '.join(twice)}")
+        triggers = {name: _parse(settings) for name, settings in made.items()}
+        extended = replace(broker, triggers={**broker.triggers, **triggers})
+        return replace(config, brokers={**config.brokers, BROKER: extended})
 
 
-def _as_in_a_file(own: Mapping[str, Any]) -> TriggerSettings:
-    data = {name: Scalar(str(value)) for name, value in own.items()}
+def _parse(settings: Mapping[str, Any]) -> TriggerSettings:
+    """Read the settings by the rules of a file. Raises ExperimentError."""
+    data = {name: Scalar(str(value)) for name, value in settings.items()}
     trigger, problems = read(TriggerSettings, YamlDocument("--triggers", data, {}))
     if trigger is None:
         raise ExperimentError(problems)

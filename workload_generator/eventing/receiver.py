@@ -69,7 +69,7 @@ class Receiver:
         if receipts:
             try:
                 await self._outbox.put(receipts)
-            except BaseException:
+            except RequestRefused:  # not CancelledError: the outbox may still write the receipts of a cancelled request
                 self._counters.add("refused", len(events))
                 raise
             self._counters.add("acknowledged", len(events))

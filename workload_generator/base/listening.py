@@ -21,6 +21,7 @@ def listen(bind: str, port: int, *, reuse_port: bool = False) -> socket.socket:
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise UsageError(f"port {port} on {bind} is in use; choose another with --port") from None
-        raise UsageError(f"cannot listen on --bind {bind}: {error.strerror or error}") from None
+        reason = (error.strerror or str(error)).partition(" (while")[0]  # the socket module adds the address
+        raise UsageError(f"cannot listen on {bind} port {port}: {reason}") from None
     listener.setblocking(False)
     return listener

@@ -14,7 +14,7 @@ import http
 import socket
 import struct
 from collections import deque
-from typing import Protocol, cast
+from typing import Protocol
 
 import httptools
 
@@ -23,6 +23,7 @@ from workload_generator.emulator.proxied_request import (
     PLATFORM_HEADER,
     Header,
     ProxiedRequest,
+    ProxyConnection,
     encode_headers,
     end_to_end,
 )
@@ -51,19 +52,17 @@ class Router(Protocol):
         """A client's connection has ended."""
 
 
-class ClientConnection(asyncio.Protocol):
+class ClientConnection(ProxyConnection):
     """State of one connection. Requests are in `_pipeline` from their headers on, until they become `_current`."""
 
     def __init__(self, router: Router) -> None:
         self._router = router
-        self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpRequestParser(self)
         self._pipeline: deque[ProxiedRequest] = deque()
         self._current: ProxiedRequest | None = None
         self._parsing: ProxiedRequest | None = None
         self._answered = False  # the current request has its response; the rest of its body is still arriving
         self._collecting = False  # the current request is routed once its body is complete
-        self._reading = True
         self._writing = True
         self._closing = False
         self._advancing = False
@@ -82,7 +81,7 @@ class ClientConnection(asyncio.Protocol):
 
     def check(self) -> None:
         """Detect that the client is gone: while nothing is read, only the kernel knows."""
-        if not self._reading and self._transport is not None:
+        if self._transport is not None and not self._transport.is_reading():
             sock = self._transport.get_extra_info("socket")
             if sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] in _CLOSED_BY_PEER:
                 self._transport.abort()
@@ -90,7 +89,7 @@ class ClientConnection(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are no subclass of it
+        super().connection_made(transport)
         self._router.connected(self)
 
     def data_received(self, data: bytes) -> None:
@@ -239,16 +238,6 @@ class ClientConnection(asyncio.Protocol):
             sock = self._transport.get_extra_info("socket")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self._transport.abort()
-
-    def pause_reading(self) -> None:
-        if self._reading and self._transport is not None and not self._transport.is_closing():
-            self._reading = False
-            self._transport.pause_reading()
-
-    def resume_reading(self) -> None:
-        if not self._reading and self._transport is not None and not self._transport.is_closing():
-            self._reading = True
-            self._transport.resume_reading()
 
     # The pipeline
 

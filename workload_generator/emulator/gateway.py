@@ -20,8 +20,8 @@ from workload_generator.base.standard_streams import print_lines
 from workload_generator.emulator.client_connection import ClientConnection
 from workload_generator.emulator.platform import STATE_PATH, EmbeddedPlatform
 from workload_generator.emulator.platform_events import PlatformEvent
-from workload_generator.emulator.receiver_triggers import ReceiverTriggers
-from workload_generator.emulator.settings import load_config
+from workload_generator.emulator.receiver_triggers import with_triggers
+from workload_generator.emulator.settings import TriggerSettings, load_config
 from workload_generator.functions.catalog import load_catalog
 
 DEFAULT_PORT = 8080
@@ -39,7 +39,7 @@ class PlatformOptions:
     config: Path | None = None
     seed: int | None = None
     max_instances: int = DEFAULT_MAX_INSTANCES
-    triggers: ReceiverTriggers | None = None
+    triggers: Mapping[str, TriggerSettings] = field(default_factory=dict)
     flags: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -47,8 +47,8 @@ def run_platform(options: PlatformOptions) -> int:
     """Serve until SIGINT or SIGTERM; returns the exit code. Prints its state and events. Raises UsageError."""
     functions = load_catalog()
     config = load_config(options.config, functions, options.flags)
-    if options.triggers is not None:
-        config = options.triggers.added_to(config)
+    if options.triggers:
+        config = with_triggers(config, options.triggers)
     listener = listen(options.bind, options.port)
     _raise_descriptor_limit()
     seed = options.seed if options.seed is not None else config.seed

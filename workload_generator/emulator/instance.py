@@ -38,6 +38,7 @@ from workload_generator.log.format import text_of
 
 READY_PATH = "/health/readiness"
 
+_PHASES = ("spawn", "listening", "ready", "first_byte")  # `spawn` is just before the fork
 _PROBE_INTERVAL_S = 0.005
 _PROBE_TIMEOUT_S = 1.0
 _PROBE = f"GET {READY_PATH} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
@@ -79,28 +80,6 @@ class SharedResources:
     """How many more instances may be started."""
 
 
-@dataclass(slots=True)
-class Phases:
-    """Monotonic readings of a start; None is "not yet". `spawn` is just before the fork."""
-
-    spawn_ns: int | None = None
-    listening_ns: int | None = None
-    ready_ns: int | None = None
-    first_byte_ns: int | None = None
-
-    def to_json(self, events: PlatformEvents) -> dict[str, Any]:
-        """Each as wall clock, and as milliseconds since the spawn."""
-        result: dict[str, Any] = {}
-        for name in self.__slots__:
-            at_ns: int | None = getattr(self, name)
-            label = name.removesuffix("_ns")
-            result[label] = None if at_ns is None else events.wall(at_ns)
-            if label != "spawn":
-                since = None if at_ns is None or self.spawn_ns is None else (at_ns - self.spawn_ns) / NS_PER_MS
-                result[f"{label}_ms"] = None if since is None else round(since, 3)
-        return result
-
-
 class Instance:
     """State of one instance. Its service keeps `in_flight`, `served` and `queue`."""
 
@@ -116,7 +95,6 @@ class Instance:
         self.name = f"{service}-00001-deployment-{resources.draw.getrandbits(40):010x}-{number}"
         self.number = number
         self.state = InstanceState.STARTING
-        self.phases = Phases()
         self.failure: str | None = None
         self.killed = False  # by an injected fault, which does not count as a failure of the function
         self.in_flight = 0
@@ -128,6 +106,7 @@ class Instance:
         self._service = service
         self._function = function
         self._settings = settings
+        self._phases: dict[str, int] = {}  # when each was reached, in monotonic nanoseconds
         self._observer = observer
         self._resources = resources
         self._loop = asyncio.get_running_loop()
@@ -167,7 +146,7 @@ class Instance:
         self._signal(signal.SIGKILL)
 
     def end(self) -> None:
-        """End it at once, because the platform ends."""
+        """End it at once."""
         self.state = InstanceState.STOPPING
         self._signal(signal.SIGKILL)
 
@@ -176,10 +155,8 @@ class Instance:
         await self._exited.wait()
 
     def on_first_byte(self, now_ns: int) -> None:
-        """The first byte of a response arrived. The first of all is an event."""
-        if self.phases.first_byte_ns is None:
-            self.phases.first_byte_ns = now_ns
-            self._add_event("first-byte", at_ns=now_ns)
+        """The first byte of a response arrived."""
+        self._reach("first_byte", now_ns)
 
     def idle_connection(self) -> InstanceConnection | None:
         """The idle connection that was used last, unless the function may be about to close it."""
@@ -197,7 +174,14 @@ class Instance:
             connection.close()
 
     def to_json(self) -> dict[str, Any]:
-        """As `/_platform` shows it."""
+        """As `/_platform` shows it. Phases are wall clock, and milliseconds since the spawn."""
+        phases: dict[str, Any] = {}
+        for name in _PHASES:
+            at_ns = self._phases.get(name)
+            phases[name] = None if at_ns is None else self._resources.events.wall(at_ns)
+            if name != "spawn":
+                ms = None if at_ns is None else round((at_ns - self._phases["spawn"]) / NS_PER_MS, 3)
+                phases[f"{name}_ms"] = ms
         return {
             "name": self.name,
             "state": self.state,
@@ -206,7 +190,7 @@ class Instance:
             "in_flight": self.in_flight,
             "queued": len(self.queue),
             "served": self.served,
-            "phases": self.phases.to_json(self._resources.events),
+            "phases": phases,
         }
 
     # Starting
@@ -228,14 +212,13 @@ class Instance:
             return
         if self.state is InstanceState.STARTING:
             self.state = InstanceState.READY
-            self.phases.ready_ns = monotonic_ns()
-            self._add_event("ready", at_ns=self.phases.ready_ns)
+            self._reach("ready", monotonic_ns())
             self._observer.on_ready(self)
 
     async def _spawn(self) -> None:
         read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(read_fd, False)
-        self.phases.spawn_ns = monotonic_ns()
+        self._phases["spawn"] = spawn_ns = monotonic_ns()
         try:
             process, self._pidfd = await self._loop.run_in_executor(self._resources.spawner, self._popen, write_fd)
         except BaseException:
@@ -247,7 +230,7 @@ class Instance:
         self._output_fd = read_fd
         self._loop.add_reader(self._pidfd, self._on_exit)
         self._loop.add_reader(self._output_fd, self._on_output)
-        self._add_event("spawned", f"process {process.pid}, port {self.port}", at_ns=self.phases.spawn_ns)
+        self._add_event("spawned", f"process {process.pid}, port {self.port}", at_ns=spawn_ns)
         if self.state is not InstanceState.STARTING:  # it was stopped during the fork
             self._signal(signal.SIGKILL)
 
@@ -291,9 +274,7 @@ class Instance:
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as sock:
             try:
                 await self._loop.sock_connect(sock, (LOOPBACK, self.port))
-                if self.phases.listening_ns is None:
-                    self.phases.listening_ns = monotonic_ns()
-                    self._add_event("listening", at_ns=self.phases.listening_ns)
+                self._reach("listening", monotonic_ns())
                 async with asyncio.timeout(_PROBE_TIMEOUT_S):
                     await self._loop.sock_sendall(sock, _PROBE)
                     answer = await self._loop.sock_recv(sock, 64)
@@ -309,8 +290,7 @@ class Instance:
         if self._process is None:
             self._conclude()
         else:
-            self.state = InstanceState.STOPPING
-            self._signal(signal.SIGKILL)
+            self.end()
 
     # Ending
 
@@ -326,7 +306,7 @@ class Instance:
         self._close_output()
         ended = _exit_text(code)
         if self.state is not InstanceState.STOPPING and not self.killed and self.failure is None:
-            when = "" if self.phases.ready_ns is not None else " before it was ready"
+            when = "" if "ready" in self._phases else " before it was ready"
             self.failure = f"ended with {ended}{when}{_last_line(text_of(self._output))}"
         self._add_event("exited", self.failure or f"{ended}{' (killed by a fault)' if self.killed else ''}")
         self._conclude()
@@ -359,6 +339,11 @@ class Instance:
         if self._process is not None and self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, number)
+
+    def _reach(self, phase: str, now_ns: int) -> None:
+        if phase not in self._phases:
+            self._phases[phase] = now_ns
+            self._add_event(phase.replace("_", "-"), at_ns=now_ns)
 
     def _add_event(self, kind: str, message: str = "", at_ns: int | None = None) -> None:
         self._resources.events.add(kind, self._service, self.name, message, at_ns)

@@ -8,14 +8,19 @@ Rules:
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from typing import Protocol, cast
+from typing import Protocol
 
 import httptools
 
 from workload_generator.base.clock import monotonic_ns
-from workload_generator.emulator.proxied_request import Header, ProxiedRequest, encode_headers, end_to_end
+from workload_generator.emulator.proxied_request import (
+    Header,
+    ProxiedRequest,
+    ProxyConnection,
+    encode_headers,
+    end_to_end,
+)
 
 _NO_BODY = (204, 304)
 
@@ -31,7 +36,7 @@ class Backend(Protocol):
         """The first byte of a response arrived."""
 
 
-class InstanceConnection(asyncio.Protocol):
+class InstanceConnection(ProxyConnection):
     """State of one connection; it carries one request at a time."""
 
     def __init__(self, instance: Backend) -> None:
@@ -40,7 +45,6 @@ class InstanceConnection(asyncio.Protocol):
         self._instance = instance
         self._used = False
         self._writing = True
-        self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._request: ProxiedRequest | None = None
         self._out: list[bytes] = []
@@ -73,14 +77,6 @@ class InstanceConnection(asyncio.Protocol):
         if self._transport is not None and not self._complete:
             self._transport.write(request.take_body())
 
-    def pause_reading(self) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.pause_reading()
-
-    def resume_reading(self) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.resume_reading()
-
     def close(self) -> None:
         self._request = None
         if self._transport is not None:
@@ -93,9 +89,6 @@ class InstanceConnection(asyncio.Protocol):
             request.client.close()
 
     # asyncio.Protocol
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are no subclass of it
 
     def pause_writing(self) -> None:
         self._writing = False

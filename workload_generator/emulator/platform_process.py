@@ -22,7 +22,7 @@ from workload_generator.base.no_proxy import open_directly
 from workload_generator.base.subprocesses import start_child
 from workload_generator.emulator.detect import platform_of
 from workload_generator.emulator.ports import LOOPBACK, free_port
-from workload_generator.emulator.receiver_triggers import BROKER, PARALLELISM, ReceiverTriggers
+from workload_generator.emulator.receiver_triggers import BROKER, PARALLELISM, receiver_triggers
 from workload_generator.emulator.server_process import ANSWER_S, answers, run_server, stop_process
 from workload_generator.log.format import LOCAL
 
@@ -51,8 +51,9 @@ class PlatformProcess:
 
     def configure(self, document: Mapping[str, Any], triggers: int = 0, parallelism: int = PARALLELISM) -> None:
         """Set its configuration (docs/local.md), with this number of triggers that deliver to the receiver."""
-        made = ReceiverTriggers(triggers, f"http://{LOOPBACK}:{self.receiver_port}", parallelism).settings()
-        self._document = {**document, **({"brokers": {BROKER: {"triggers": made}}} if made else {})}
+        made = receiver_triggers(triggers, f"http://{LOOPBACK}:{self.receiver_port}", parallelism)
+        named = {name: trigger.to_json() for name, trigger in made.items()}
+        self._document = {**document, **({"brokers": {BROKER: {"triggers": named}}} if named else {})}
 
     def generate(self, flags: Sequence[str], *, event: bool) -> int:
         """Run `workload-generator` against it, with `event` against its broker; returns the exit code."""

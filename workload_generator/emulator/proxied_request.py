@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, cast
 
 from workload_generator.base.clock import NS_PER_MS
 
@@ -142,6 +143,23 @@ class ProxiedRequest:
             start_ns / NS_PER_MS,
             (now_ns - self.sent_ns) / NS_PER_MS,
         )
+
+
+class ProxyConnection(asyncio.Protocol):
+    """A connection of the proxy, to a client or to an instance. Its transport is gone once the connection is lost."""
+
+    _transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are no subclass of it
+
+    def pause_reading(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
 
 
 def end_to_end(headers: list[Header]) -> list[Header]:

@@ -51,10 +51,8 @@ class EmulatedService:
         self._connecting: set[asyncio.Task[None]] = set()  # the loop keeps no reference to tasks
         self._closed: str | None = None
         self._counts = dict.fromkeys(("requests", "answered", "refused", "abandoned"), 0)
-        self._timers = [
-            PeriodicTimer(SAMPLE_NS, self._sample),
-            PeriodicTimer(settings.tick_interval_ns, self._tick),
-        ]
+        self._sampling = PeriodicTimer(SAMPLE_NS, self._sample)
+        self._ticking = PeriodicTimer(settings.tick_interval_ns, self._tick)
         self._killing: PeriodicTimer | None = None
         self.set_faults(settings.faults)
         if settings.min_scale:
@@ -318,8 +316,8 @@ class EmulatedService:
         self._closed = reason
         self.fleet.close()
         self.set_faults(Faults())
-        for timer in self._timers:
-            timer.stop()
+        self._sampling.stop()
+        self._ticking.stop()
         for request in [request for request, instance in self._active.items() if instance is None]:
             self._refuse(request, 503, reason)
 

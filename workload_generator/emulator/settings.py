@@ -78,9 +78,11 @@ def _environment_value(value: object) -> str:
 whole_seconds = _checked(positive_duration, lambda ns: ns % NS_PER_S == 0, "a whole number of seconds")
 """Reads a duration, in nanoseconds. Raises ValueError."""
 
+parallelism = _checked(whole, lambda number: 1 <= number <= 1000, "a number of deliveries from 1 to 1,000")
+"""Reads a trigger's number of deliveries at a time. Raises ValueError."""
+
 _interval = _checked(positive_duration, lambda ns: ns >= 10 * NS_PER_MS, "an interval of at least 10ms")
 _error_status = _checked(whole, lambda status: 400 <= status <= 599, "an error status: from 400 to 599")
-_parallelism = _checked(whole, lambda number: 1 <= number <= 1000, "a number of deliveries from 1 to 1,000")
 _retries = _checked(whole, lambda number: number <= 100, "a number of retries from 0 to 100")
 _policy = _checked(any_text, ("exponential", "linear").__contains__, "exponential or linear")
 _change_rate = _checked(exact_number, lambda rate: rate > 1, "a factor above 1")
@@ -209,7 +211,7 @@ class TriggerSettings(_Settings):
 
     subscriber: str = key(_URL)
     filter: dict[str, str] = key(_ENVIRONMENT, {})
-    parallelism: int = key(scalar(_parallelism), 1)
+    parallelism: int = key(scalar(parallelism), 1)
     retry: int = key(scalar(_retries), 5)
     backoff_delay_ns: int = key(POSITIVE_DURATION, 200 * NS_PER_MS)
     backoff_policy: str = key(scalar(_policy), "exponential")

@@ -62,12 +62,9 @@ class AppendFile:
         data = b"\n" + lines if self._torn else lines
         self._dirty = True
         written = 0
-        try:
-            while written < len(data):
-                written += os.write(self._fd, data[written:] if written else data)
-                self._torn = written < len(data)
-        finally:
-            self._torn = self._torn or 0 < written < len(data)
+        while written < len(data):
+            written += os.write(self._fd, data[written:] if written else data)
+            self._torn = written < len(data)
 
     def sync(self) -> None:
         """Sync the file to the disk. Raises OSError."""

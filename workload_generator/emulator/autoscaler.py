@@ -151,7 +151,7 @@ class Bounds:
         return min(desired, self._settings.max_scale) if self._settings.max_scale else desired
 
     def apply(self, now_ns: int, desired: int, ready: int, starting: int) -> int:
-        """The scale for the autoscaler's `desired`, with so many instances ready and starting."""
+        """The scale for the autoscaler's `desired`, with these numbers of instances that are ready and starting."""
         if self._initial and ready >= self.within(self._initial):
             self._initial = 0  # it holds until it is reached once
         desired = self.within(max(desired, self._initial))

@@ -151,7 +151,7 @@ class ProxyConnection(asyncio.Protocol):
     _transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are no subclass of it
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are not of this class
 
     def pause_reading(self) -> None:
         if self._transport is not None and not self._transport.is_closing():

@@ -312,7 +312,7 @@ class EmulatedService:
     # The end
 
     def close(self, reason: str) -> None:
-        """Refuse queued and further requests, and start no instances. Requests in flight go on."""
+        """Refuse queued and further requests, and start no instances. Requests in flight continue."""
         self._closed = reason
         self.fleet.close()
         self.set_faults(Faults())

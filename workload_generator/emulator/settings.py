@@ -138,7 +138,7 @@ class FaultRequest(Faults):
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(_Settings):
-    """One service. Durations are in nanoseconds; a scale or concurrency of 0 is no limit.
+    """One service. Durations are in nanoseconds; a scale or concurrency of 0 is unlimited.
 
     `given` are the fields that the file has, which override its defaults.
     """

@@ -23,7 +23,7 @@ from workload_generator.base.exit_codes import COMPLETE_RUN, ExitCode
 from workload_generator.commands.extract import extract_and_show
 from workload_generator.commands.report import report_and_show
 from workload_generator.commands.results_extra import MissingExtra
-from workload_generator.emulator.child import Embedded, Receivers
+from workload_generator.emulator.platform_process import PlatformProcess, receiver_processes
 from workload_generator.experiment.bundled import find_experiment, find_platform
 from workload_generator.experiment.load import load_experiment
 from workload_generator.functions.catalog import Function, load_catalog
@@ -79,7 +79,7 @@ def quickstart(data: Path, port: int | None, console: Console) -> None:
                 console.print("waiting for the platform to scale to zero")
                 platform.wait_for_zero()
             if part.events:
-                with Receivers(platform, logs):
+                with receiver_processes(platform, logs):
                     valid = _generate(part, platform, logs, Path(name))
                     platform.wait_for_delivery()
             else:
@@ -178,13 +178,13 @@ def _prepare(logs: Path, said: Path) -> None:
         ) from None
 
 
-def _platform(port: int | None, said: Path, folder: Path) -> Embedded:
-    platform = Embedded(port, said, folder)
+def _platform(port: int | None, said: Path, folder: Path) -> PlatformProcess:
+    platform = PlatformProcess(port, said, folder)
     platform.configure(yaml.safe_load(find_platform("quickstart").read_text()), triggers=_TRIGGERS)
     return platform
 
 
-def _generate(part: Part, platform: Embedded, logs: Path, folder: Path) -> bool:
+def _generate(part: Part, platform: PlatformProcess, logs: Path, folder: Path) -> bool:
     """Run one part; whether its verdict is valid. Raises BenchError when it has no whole log."""
     config = find_experiment(part.experiment) if part.events else narrowed(part.experiment, part.services, folder)
     flags = [f"--config={config}", f"--prefix={part.prefix}", f"--log-dir={logs}", *part.flags]

@@ -18,7 +18,7 @@ import yaml
 
 from workload_generator.base.errors import BenchError, ExperimentError, UsageError
 from workload_generator.base.no_proxy import open_directly
-from workload_generator.emulator.child import Embedded, Receivers
+from workload_generator.emulator.platform_process import PlatformProcess, receiver_processes
 from workload_generator.emulator.settings import function_of, load_config
 from workload_generator.functions.catalog import load_catalog
 from workload_generator.log.format import LogFormatError, decode
@@ -62,7 +62,7 @@ class EmulatorPlatform:
         self._logs = logs
         self._folder = folder
         self._wait_s = scenario.wait_at_most_ns / 1e9
-        self._embedded = Embedded(port, said, folder)
+        self._embedded = PlatformProcess(port, said, folder)
         self._scenario = scenario
         self._running: CellSetup | None = None
         self._children = contextlib.ExitStack()
@@ -111,7 +111,7 @@ class EmulatorPlatform:
         self._embedded.configure(document, triggers, deployment.parallelism or 10)
         self._children.enter_context(self._embedded)
         if deployment.event:
-            self._children.enter_context(Receivers(self._embedded, self._logs))
+            self._children.enter_context(receiver_processes(self._embedded, self._logs))
         for service in deployment.services:
             self._start(service)
         self._running = deployment

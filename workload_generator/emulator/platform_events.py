@@ -1,4 +1,4 @@
-"""What happened on the platform, newest last: for `/_platform`, the terminal, and whoever proves cold starts."""
+"""The platform's events, for `/_platform`, the terminal and the proof of cold starts."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 from workload_generator.base.clock import Anchor, monotonic_ns, rfc3339
 
 MOST_EVENTS = 2000
-"""How many are kept; what was before is only counted."""
+"""The number of events that are kept; older ones are dropped."""
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
-    """One thing that happened. `mono_ns` is on the clock of every process of this machine; `id` counts from 1."""
+class PlatformEvent:
+    """One event. `mono_ns` is on the clock that all processes of the machine share; `id` counts from 1."""
 
     id: int
     time: str
@@ -26,11 +26,11 @@ class Event:
     message: str
 
 
-class Journal:
-    """The events of one platform. `listener` is told each as it happens."""
+class PlatformEvents:
+    """The events of one platform, oldest first. `listener` gets each as it happens."""
 
-    def __init__(self, listener: Callable[[Event], None]) -> None:
-        self.anchor = Anchor.now()
+    def __init__(self, listener: Callable[[PlatformEvent], None]) -> None:
+        self._anchor = Anchor.now()
         self._events: deque[dict[str, Any]] = deque(maxlen=MOST_EVENTS)
         self._listener = listener
         self._count = 0
@@ -38,17 +38,17 @@ class Journal:
     def add(
         self, kind: str, service: str, instance: str | None = None, message: str = "", at_ns: int | None = None
     ) -> None:
-        """Something happened, now or at `at_ns`."""
+        """Record an event that happens now, or happened at `at_ns` (monotonic)."""
         at_ns = monotonic_ns() if at_ns is None else at_ns
         self._count += 1
-        event = Event(self._count, self.wall(at_ns), at_ns, kind, service, instance, message)
-        self._events.append(asdict(event))  # once, not each time that somebody looks
+        event = PlatformEvent(self._count, self.wall(at_ns), at_ns, kind, service, instance, message)
+        self._events.append(asdict(event))  # converted once, not at each request for the events
         self._listener(event)
 
     def wall(self, mono_ns: int) -> str:
-        """A monotonic reading as RFC 3339."""
-        return rfc3339(self.anchor.wall_at(mono_ns))
+        """A monotonic reading as wall clock (RFC 3339)."""
+        return rfc3339(self._anchor.wall_at(mono_ns))
 
     def to_json(self, after: int = 0) -> list[dict[str, Any]]:
-        """The events that are kept, and have a higher id than `after`."""
+        """The events with an id above `after`."""
         return [event for event in self._events if event["id"] > after]

@@ -1,11 +1,12 @@
-"""How many instances a service should have: the arithmetic of Knative's Pod Autoscaler (KPA), without clock or process.
+"""The scale of a service: the arithmetic of Knative's Pod Autoscaler (KPA), without clock or process.
 
 Rules:
-- concurrency is what is in the platform for the service, held requests included, averaged over each second; the last
-  seconds of `stable-window` give the stable average, those of `panic-window-percentage` of it the panic average
-- each average divided by the target is a wanted scale; of both, panic takes the larger, and never goes down
-- a change stays within max-scale-up-rate and max-scale-down-rate of what is ready, then within min-scale and max-scale
-- the last instance goes only after a stable window of activity and the grace period
+- concurrency is the number of the service's requests in the platform, queued ones included, averaged over each second.
+  The stable average is that over `stable-window`, the panic average that over `panic-window-percentage` of it
+- each average divided by the target is a desired scale; panic mode takes the larger of both, and never scales down
+- a change is limited by max-scale-up-rate and max-scale-down-rate, relative to the ready instances, then by min-scale
+  and max-scale
+- the last instance is stopped only after a stable window of activity, and the grace period
 
 Sources, all below https://github.com/knative/serving/blob/main/pkg/: `Scale` in autoscaler/scaling/autoscaler.go,
 autoscaler/aggregation/bucketing.go, `ResolveMetricTarget` in reconciler/autoscaling/resources/target.go, and
@@ -22,13 +23,13 @@ from workload_generator.base.clock import NS_PER_S
 from workload_generator.emulator.settings import Settings
 
 SAMPLE_NS = NS_PER_S
-"""How long each sample of the concurrency is (`BucketSize`, and the interval at which Knative asks its pods)."""
+"""The length of a concurrency sample (Knative's `BucketSize`, and the interval of its scrapes)."""
 
 _LEAST_TARGET = 0.01  # autoscaling.TargetMin
 
 
 class Meter:
-    """A count that changes over time, and its average."""
+    """The time-weighted average of a count."""
 
     def __init__(self, now_ns: int) -> None:
         self.value = 0
@@ -36,13 +37,13 @@ class Meter:
         self._since_ns = self._changed_ns = now_ns
 
     def add(self, change: int, now_ns: int) -> None:
-        """The count changes now."""
+        """Change the count, now."""
         self._area += self.value * (now_ns - self._changed_ns)
         self._changed_ns = now_ns
         self.value += change
 
     def take(self, now_ns: int) -> float:
-        """The average since this was last asked."""
+        """The average since the last call."""
         self.add(0, now_ns)
         length_ns = now_ns - self._since_ns
         average = self._area / length_ns if length_ns > 0 else float(self.value)
@@ -52,7 +53,7 @@ class Meter:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What the autoscaler wants now. `excess_burst` below 0 means that bursts have to be buffered."""
+    """One decision. With `excess_burst` below 0, bursts have to be buffered (the activator stays in the path)."""
 
     desired: int
     panicking: bool
@@ -65,7 +66,7 @@ class Autoscaler:
     """Averages and panic of one service."""
 
     def __init__(self, settings: Settings) -> None:
-        window = settings.stable_window_ns // SAMPLE_NS  # in samples, as the next one
+        window = settings.stable_window_ns // SAMPLE_NS  # in samples, as `_panic_window`
         total = float(settings.container_concurrency or settings.container_concurrency_target_default)
         if settings.target is not None:
             total = float(settings.target)
@@ -77,24 +78,24 @@ class Autoscaler:
         self._samples: deque[float] = deque(maxlen=window)
         self._panic_window = max(1, round(window * float(settings.panic_window_percentage) / 100))
         self._panic_since_ns: int | None = None
-        self._most_in_panic = 0
+        self._panic_scale = 0
 
     @property
     def panicking(self) -> bool:
-        """Whether the scale may only grow, by the short average."""
+        """Whether it is in panic mode."""
         return self._panic_since_ns is not None
 
     def record(self, concurrency: float) -> None:
-        """The average of another sample."""
+        """Add the average of the last second."""
         self._samples.append(concurrency)
 
     def forget(self) -> None:
-        """The service is at zero and nobody asks for it: what was before has no part in what comes."""
+        """Drop all samples: the service is at zero without requests."""
         self._samples.clear()
-        self._panic_since_ns, self._most_in_panic = None, 0
+        self._panic_since_ns, self._panic_scale = None, 0
 
     def decide(self, now_ns: int, ready: int) -> Decision | None:
-        """The scale that the averages ask for when `ready` instances are; None while there is no sample."""
+        """The decision for a service with `ready` instances; None without samples."""
         if not self._samples:
             return None
         settings = self._settings
@@ -108,15 +109,15 @@ class Autoscaler:
         desired = min(max(math.ceil(stable / self.target), least), most)
         self._panic(now_ns, wanted_by_panic / ready_or_one)
         if self.panicking:
-            self._most_in_panic = max(self._most_in_panic, desired, min(max(wanted_by_panic, least), most))
-            desired = self._most_in_panic
+            self._panic_scale = max(self._panic_scale, desired, min(max(wanted_by_panic, least), most))
+            desired = self._panic_scale
         return Decision(desired, self.panicking, stable, panic, self._excess_burst(ready, panic))
 
     def _panic(self, now_ns: int, ratio: float) -> None:
         if ratio >= self._settings.panic_threshold_percentage / 100:
             self._panic_since_ns = now_ns
         elif self._panic_since_ns is not None and self._panic_since_ns + self._settings.stable_window_ns < now_ns:
-            self._panic_since_ns, self._most_in_panic = None, 0
+            self._panic_since_ns, self._panic_scale = None, 0
 
     def _excess_burst(self, ready: int, panic: float) -> float:
         capacity = float(self._settings.target_burst_capacity)
@@ -126,7 +127,7 @@ class Autoscaler:
 
 
 class Bounds:
-    """min-scale, max-scale, initial-scale, and the way to zero."""
+    """Applies min-scale, max-scale, initial-scale and the delays of scale to zero."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -135,24 +136,24 @@ class Bounds:
         self._idle_since_ns: int | None = None
 
     @property
-    def at_birth(self) -> int:
-        """The scale of a new service that is asked for."""
+    def initial(self) -> int:
+        """The scale of a new service at its first request."""
         return self.within(max(1, self._initial))
 
     @property
     def on_request(self) -> int:
-        """The scale of a service that is asked for while it is at zero."""
+        """The scale of a service at zero when a request arrives."""
         return self.within(1)
 
     def within(self, desired: int) -> int:
-        """`desired`, between min-scale and max-scale."""
+        """`desired`, limited by min-scale and max-scale."""
         desired = max(desired, self._settings.min_scale)
         return min(desired, self._settings.max_scale) if self._settings.max_scale else desired
 
     def apply(self, now_ns: int, desired: int, ready: int, starting: int) -> int:
-        """The scale to have from now on, when the autoscaler wants `desired` and so many instances are there."""
+        """The scale for the autoscaler's `desired`, with these numbers of instances that are ready and starting."""
         if self._initial and ready >= self.within(self._initial):
-            self._initial = 0  # reached once: from here on the load decides
+            self._initial = 0  # it holds until it is reached once
         desired = self.within(max(desired, self._initial))
         if ready and self._active_since_ns is None:
             self._active_since_ns = now_ns
@@ -160,7 +161,7 @@ class Bounds:
             self._idle_since_ns = None
             return desired
         if not ready:
-            return min(starting, 1)  # what was begun is seen through
+            return min(starting, 1)  # let a start complete
         if self._active_since_ns is not None and now_ns - self._active_since_ns < self._settings.stable_window_ns:
             return 1
         if self._idle_since_ns is None:

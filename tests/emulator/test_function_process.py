@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from workload_generator.base.errors import BenchError, UsageError
-from workload_generator.emulator.ports import reserve_port
-from workload_generator.emulator.process import FunctionProcess, free_port
+from workload_generator.emulator.ports import free_port, reserve_port
+from workload_generator.emulator.server_process import FunctionProcess, run_function
 from workload_generator.functions.catalog import find_function
 
 NAME = "empty-python-http"
@@ -26,7 +26,7 @@ def port() -> Iterator[int]:
 
 @pytest.fixture
 def function(port: int) -> Iterator[FunctionProcess]:
-    with FunctionProcess(NAME, port) as process:
+    with run_function(NAME, port) as process:
         yield process
 
 
@@ -47,10 +47,10 @@ def test_a_function_that_ends_before_it_is_ready_is_reported(
     entry = "{name: broken, language: python, framework: none, image: broken, run: '{python} main.py'}"
     (tmp_path / "catalog.yaml").write_text(f"functions:\n  - {entry}\n")
     monkeypatch.setenv("FUNCTIONS_DIR", str(tmp_path))
-    with pytest.raises(BenchError, match="exit code 7"), FunctionProcess("broken", port):
+    with pytest.raises(BenchError, match="exit code 7"), run_function("broken", port):
         pass
 
 
 def test_nobody_else_answers_for_a_function(function: FunctionProcess, port: int) -> None:
-    with pytest.raises(UsageError, match="in use"), FunctionProcess(NAME, port):
+    with pytest.raises(UsageError, match="in use"), run_function(NAME, port):
         pass

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workload_generator.base.clock import NS_PER_S
-from workload_generator.emulator.scaling import Autoscaler, Bounds, Decision, Meter
+from workload_generator.emulator.autoscaler import Autoscaler, Bounds, Decision, Meter
 from workload_generator.emulator.settings import Settings
 
 
@@ -28,7 +28,7 @@ class Simulation:
         self.autoscaler = Autoscaler(self.settings)
         self.bounds = Bounds(self.settings)
         self.now_s = 0
-        self.scale = self.bounds.at_birth
+        self.scale = self.bounds.initial
         self.decision: Decision | None = None
 
     def run(self, seconds: int, concurrency: float) -> list[int]:

@@ -55,12 +55,12 @@ def test_it_goes_with_a_files_own_triggers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "complaint"),
     [
-        (["--parallelism=3"], "--triggers, which is not given"),
-        (["--receiver=http://a"], "--triggers, which is not given"),
+        (["--parallelism=3"], "need --triggers"),
+        (["--receiver=http://a"], "need --triggers"),
         (["--triggers=0"], "--triggers"),
-        (["--triggers=1", "--parallelism=1001"], "--triggers: parallelism: 1001 is not a number of deliveries"),
+        (["--triggers=1", "--parallelism=1001"], "--parallelism: 1001 is not a number of deliveries"),
         (["--triggers=1", "--receiver=here"], "not a URL"),
-        (["--triggers=2", "--config=FILE"], "has receiver-1 already"),
+        (["--triggers=2", "--config=FILE"], "already has receiver-1"),
     ],
 )
 def test_what_makes_no_triggers(

@@ -15,7 +15,7 @@ from workload_generator.base.exit_codes import ExitCode
 from workload_generator.base.standard_streams import print_lines
 from workload_generator.base.subprocesses import signals_held
 from workload_generator.commands.flags import add_db
-from workload_generator.results.ingest.extract import OnProgress, Report, extract
+from workload_generator.results.ingest.extract import ExtractionReport, OnProgress, extract
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
     return ExitCode.OK if report.logs or report.receipts else ExitCode.FAILURE
 
 
-def extract_and_show(logs: Path, db: Path, hours: float | None = None) -> Report:
+def extract_and_show(logs: Path, db: Path, hours: float | None = None) -> ExtractionReport:
     """Extract, and print what was read, what was skipped and why, and tables of the runs. Raises BenchError."""
     with _progress_bar() as show:
         report = extract(logs, db, hours, show)

@@ -29,7 +29,7 @@ import harness
 import yaml
 from aiohttp import web
 
-from workload_generator.cluster.top.polling import Poller
+from workload_generator.cluster.top.polling import SourcePoller
 from workload_generator.cluster.top.recording import RecordingPlan, Top
 from workload_generator.cluster.top.storage import open_storage
 from workload_generator.kube.client import Kube
@@ -183,7 +183,7 @@ async def record(folder: Path, ticks: int) -> dict[str, Any]:
                 return run
 
             class Timed(Top):
-                def _make_pollers(self) -> Iterator[Poller]:
+                def _make_pollers(self) -> Iterator[SourcePoller]:
                     for poller in Top._make_pollers(self):
                         poller.poll = timed(poller.poll, poller.subject)
                         yield poller

@@ -13,8 +13,8 @@ from rich.text import Text
 
 from workload_generator.base.clock import NS_PER_S, parse_rfc3339
 from workload_generator.base.usage_tables import KUBELET, METRICS
-from workload_generator.cluster.top.polling import Poller
-from workload_generator.cluster.top.recorder import Counts
+from workload_generator.cluster.top.polling import SourcePoller
+from workload_generator.cluster.top.row_recorder import Counts
 from workload_generator.cluster.top.usage import Allocatable, LastSample, SampleHistory, SampleKey
 
 _MIB = 2**20
@@ -68,7 +68,7 @@ def view_usage(histories: dict[str, SampleHistory], by: str, most: int = _ROWS) 
 
 
 def draw(
-    view: UsageView, counts: Counts, pollers: Iterable[Poller], has: dict[str, Allocatable], height: int
+    view: UsageView, counts: Counts, pollers: Iterable[SourcePoller], has: dict[str, Allocatable], height: int
 ) -> RenderableType:
     """Two tables and a status line, at most `height` lines."""
     rows = max(3, (height - 9) // 2)
@@ -78,7 +78,7 @@ def draw(
     return Group(nodes, pods, Text(status(view, counts, pollers)))
 
 
-def status(view: UsageView, counts: Counts, pollers: Iterable[Poller]) -> str:
+def status(view: UsageView, counts: Counts, pollers: Iterable[SourcePoller]) -> str:
     """The progress of the recording, in a line."""
     late_s = max((poller.late_s for poller in pollers), default=0.0)
     age = f", newest sample {view.age_s:.0f} s old" if view.age_s is not None else ""

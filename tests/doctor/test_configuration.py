@@ -45,7 +45,7 @@ def put(api: FakeApi, where: str, name: str, release: str = "1.22.1", **data: st
         (SERVING, "config-autoscaler", "stable-window", "6500ms", "failed", "it must be in whole seconds"),
         (SERVING, "config-autoscaler", "target-burst-capacity", "-2", "failed", "it must be at least 0"),
         (SERVING, "config-autoscaler", "max-scale", "many", "failed", "max-scale is 'many': expected a whole number"),
-        (SERVING, "config-autoscaler", "enable-scale-to-zero", "no", "failed", "expected true or false"),
+        (SERVING, "config-autoscaler", "enable-scale-to-zero", "no", "failed", "expected one of true, false"),
         (SERVING, "config-autoscaler", "initial-scale", "0", "failed", "which needs allow-zero-initial-scale"),
         (
             SERVING,

@@ -90,29 +90,22 @@ def status(view: UsageView, counts: Counts, pollers: Iterable[SourcePoller]) -> 
 
 
 def _table(what: str, lines: list[UsageLine], has: dict[str, Allocatable] | None, count: int) -> Table:
+    """With `has` the shares of each node, without it the node of each pod."""
     table = Table(box=None, pad_edge=False, expand=False)
-    table.add_column(f"{what} ({len(lines)} of {count:,})", overflow="ellipsis", no_wrap=True)
-    if has is None:
-        table.add_column("on", overflow="ellipsis", no_wrap=True)
-    table.add_column("CPU (millicores)", justify="right", no_wrap=True)
-    if has is not None:
-        table.add_column("%", justify="right")
-    table.add_column("memory (MiB)", justify="right", no_wrap=True)
-    if has is not None:
-        table.add_column("%", justify="right")
+    share = ["%"] if has is not None else []
+    for title in [f"{what} ({len(lines)} of {count:,})", *([] if share else ["on"])]:
+        table.add_column(title, overflow="ellipsis", no_wrap=True)
+    for title in ["CPU (millicores)", *share, "memory (MiB)", *share]:
+        table.add_column(title, justify="right", no_wrap=True)
     for line in lines:
         cpu, memory = f"{line.millicores:,.0f}", f"{line.memory_bytes / _MIB:,.0f}"
         if has is None:
             table.add_row(line.name, line.node, cpu, memory)
         else:
-            own = has.get(line.name)
-            table.add_row(
-                line.name,
-                cpu,
-                f"{line.millicores / own.millicores:.0%}" if own and own.millicores else "",
-                memory,
-                f"{line.memory_bytes / own.memory_bytes:.0%}" if own and own.memory_bytes else "",
-            )
+            own = has.get(line.name, Allocatable(0.0, 0))
+            cpu_share = f"{line.millicores / own.millicores:.0%}" if own.millicores else ""
+            memory_share = f"{line.memory_bytes / own.memory_bytes:.0%}" if own.memory_bytes else ""
+            table.add_row(line.name, cpu, cpu_share, memory, memory_share)
     return table
 
 

@@ -182,7 +182,7 @@ async def test_without_access_everything_works_and_is_unknown(generator: Generat
         ran = await generator.run(f"--config={path}", "--cold-start")
     assert [row["status"] for row in ran.requests()] == [200] and not lines(ran)
     assert ran.lines[0]["cold_starts"]["wait"] == "interval" and ran.lines[0]["cold_starts"]["unknown"]
-    assert ran.stderr.count("unknown") == 1, ran.stderr
+    assert ran.stderr.count("cold starts cannot be observed") == 1, ran.stderr
 
 
 def test_the_domain_names_the_service() -> None:

@@ -16,6 +16,7 @@ import hdrh.histogram  # noqa: F401 - otherwise loaded with the first histogram
 import orjson
 import uvloop
 
+from workload_generator.base.exit_codes import ExitCode, of_signal
 from workload_generator.base.standard_streams import complain, forget_stdout, print_lines
 from workload_generator.base.terminal import Terminal
 from workload_generator.coldstart.watcher import Watcher
@@ -31,8 +32,6 @@ from workload_generator.run.setup import RunSetup, make_setup
 from workload_generator.run.shards import Shards
 from workload_generator.run.summary import RunSummary
 
-INVALID = 3
-
 _PIPE_COLUMNS = 160  # of a file or a pipe, which do not wrap lines
 
 
@@ -41,8 +40,8 @@ def run(options: argparse.Namespace, elsewhere: str | None) -> int:
     summary = _execute(make_setup(options, elsewhere))
     _print_summary(summary, options.output)
     if summary.stopped_by is not None:
-        return 128 + summary.stopped_by
-    return 0 if summary.passed else INVALID
+        return of_signal(summary.stopped_by)
+    return ExitCode.OK if summary.passed else ExitCode.INVALID
 
 
 def show_self_test(output: str) -> int:

@@ -23,6 +23,7 @@ import uvloop
 
 from workload_generator.base.clock import NS_PER_MS, NS_PER_US, parse_rfc3339
 from workload_generator.base.errors import BenchError
+from workload_generator.base.exit_codes import of_signal
 from workload_generator.base.subprocesses import start_child
 from workload_generator.experiment.load import load_experiment
 from workload_generator.run.plan import RunPlan
@@ -143,7 +144,7 @@ def _run(
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         summary = runner.run(GeneratorRun(plan, make_endpoints(experiment, None)).execute())
     if summary.stopped_by is not None:
-        raise SystemExit(128 + summary.stopped_by)
+        raise SystemExit(of_signal(summary.stopped_by))
     if not summary.counts["ok"]:
         raise BenchError(f"the server of the self-test did not answer: {summary.counts['errors']}")
     log = summary.logs[0].read_bytes().splitlines()

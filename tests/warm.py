@@ -77,7 +77,7 @@ async def start(
 ) -> Process:
     """Start a command in this folder; `command` is its function in `workload_generator.__main__`.
 
-    `constants` replace those of its modules, each under a name such as `run.runner._GRACE_S`. Standard output and error
+    `constants` replace those of its modules, each under a name such as `run.signals.GRACE_S`. Standard output and error
     are pipes, or /dev/null without `output`.
     """
     status, *streams = [os.pipe() for _ in range(3 if output else 1)]

@@ -1,8 +1,12 @@
 """The entry points of the four programs. They set signal handlers first, since loading the rest takes a while.
 
-While modules load, a signal ends the process at once: nothing needs cleaning up yet, and an exception can be lost in
-callbacks of the import system. Later a signal raises SystemExit, so that contexts are left. So a program's `prepare`
-reads the flags and loads what they ask for; what it returns runs the command and loads nothing more.
+- While modules load, a signal ends the process at once: nothing needs cleaning up yet, and an exception can be lost in
+  callbacks of the import system.
+- Later a signal raises SystemExit, so that contexts are left.
+- During a run `run.signals` replaces both: that module says what happens on SIGTERM in mid-run.
+
+So a program's `prepare` reads the flags and loads what they ask for; what it returns runs the command and loads nothing
+more.
 """
 
 from __future__ import annotations

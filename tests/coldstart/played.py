@@ -11,9 +11,9 @@ from typing import Any
 from tests.kube.fake_api import FakeApi
 from workload_generator.base.clock import NS_PER_S
 from workload_generator.coldstart.kubernetes import KubernetesSource
-from workload_generator.coldstart.proof import Moment, Start
-from workload_generator.coldstart.timeline import Ledger
-from workload_generator.coldstart.watcher import LedgerWatcher
+from workload_generator.coldstart.proof import InstanceLife, Moment
+from workload_generator.coldstart.timeline import Timeline
+from workload_generator.coldstart.watcher import Watcher
 from workload_generator.kube.client import Kube
 from workload_generator.kube.resources import EVENTS, POD_AUTOSCALERS, PODS, REVISIONS, Object
 
@@ -104,7 +104,7 @@ class Cluster:
     def _note(self, pod: str, point: str, before_ns: int) -> None:
         self.moments.setdefault(pod, {})[point] = before_ns, time.monotonic_ns()
 
-    def holds(self, start: Start, *points: str) -> None:
+    def holds(self, start: InstanceLife, *points: str) -> None:
         """Every point that is known was then, as far as its error says; `points` have to be known."""
         assert set(points) <= set(start.points), (points, start.points)
         for point, moment in start.points.items():
@@ -115,16 +115,16 @@ class Cluster:
             assert low_ns - moment.error_ns <= moment.at_ns <= high_ns + moment.error_ns, (point, off_ms, moment)
 
 
-def watcher_of(api: FakeApi, folder: Path) -> tuple[LedgerWatcher, KubernetesSource]:
+def watcher_of(api: FakeApi, folder: Path) -> tuple[Watcher, KubernetesSource]:
     """The product's own, as that server's user."""
-    ledger = Ledger()
+    timeline = Timeline()
     kubeconfig = api.write_kubeconfig(folder / "kubeconfig")
 
     async def connect() -> Kube:
         return await Kube.connect(kubeconfig, patience_s=1, timeout_s=5)
 
-    source = KubernetesSource(NAMESPACE, ledger, connect)
-    return LedgerWatcher(source, ledger), source
+    source = KubernetesSource(NAMESPACE, timeline, connect)
+    return Watcher(source, timeline), source
 
 
 def ms(a: Moment, b: Moment) -> float:

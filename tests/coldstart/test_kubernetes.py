@@ -17,8 +17,8 @@ from tests.coldstart.played import HOST, NAMESPACE, Cluster, ms, watcher_of
 from tests.kube.conftest import api  # noqa: F401 - a fixture
 from tests.kube.fake_api import FakeApi
 from workload_generator.coldstart.kubernetes import KubernetesSource
-from workload_generator.coldstart.proof import Start, Zero, is_proven
-from workload_generator.coldstart.watcher import LedgerWatcher
+from workload_generator.coldstart.proof import InstanceLife, Zero, is_proven
+from workload_generator.coldstart.watcher import Watcher
 from workload_generator.kube.resources import PODS, REVISIONS
 
 pytestmark = pytest.mark.usefixtures("api")
@@ -37,7 +37,7 @@ def cluster(api: FakeApi) -> Cluster:  # noqa: F811
 
 
 @contextlib.asynccontextmanager
-async def opened(api: FakeApi, folder: Path) -> AsyncIterator[tuple[LedgerWatcher, KubernetesSource]]:  # noqa: F811
+async def opened(api: FakeApi, folder: Path) -> AsyncIterator[tuple[Watcher, KubernetesSource]]:  # noqa: F811
     watcher, source = watcher_of(api, folder)
     assert await watcher.open() is None
     try:
@@ -47,13 +47,13 @@ async def opened(api: FakeApi, folder: Path) -> AsyncIterator[tuple[LedgerWatche
 
 
 @pytest_asyncio.fixture
-async def watched(cluster: Cluster, tmp_path: Path) -> AsyncIterator[tuple[LedgerWatcher, KubernetesSource]]:
+async def watched(cluster: Cluster, tmp_path: Path) -> AsyncIterator[tuple[Watcher, KubernetesSource]]:
     cluster.api.skew_s = (0.94 - time.time()) % 1  # clocks are compared at a second's edge: here that is near
     async with opened(cluster.api, tmp_path) as both:
         yield both
 
 
-async def cold_start(watcher: LedgerWatcher, cluster: Cluster, pod: str) -> tuple[Zero, int, Start]:
+async def cold_start(watcher: Watcher, cluster: Cluster, pod: str) -> tuple[Zero, int, InstanceLife]:
     zero = await watcher.until_zero(HOST, SETTLE_NS, MAX_WAIT_NS)
     assert zero.reached is True, zero
     sent_ns = time.monotonic_ns()
@@ -92,12 +92,12 @@ async def test_a_start_is_proven_and_shows_its_delays_whatever_the_servers_clock
         _, _, again = await cold_start(watcher, cluster, "f-2")
         cluster.holds(again, "scale", "created", "ready")
         late = is_proven(Zero(True), start, time.monotonic_ns())
-        assert late[0] is False and "before the send" in late[1]
+        assert late[0] is False and "before the request" in late[1]
 
 
 @pytest.mark.parametrize("at", ["created", "scheduled", "started"])
 async def test_a_watch_that_is_torn_in_the_middle_costs_nothing(
-    watched: tuple[LedgerWatcher, KubernetesSource], cluster: Cluster, at: str
+    watched: tuple[Watcher, KubernetesSource], cluster: Cluster, at: str
 ) -> None:
     watcher, _ = watched
     zero = await watcher.until_zero(HOST, SETTLE_NS, MAX_WAIT_NS)
@@ -116,13 +116,13 @@ async def test_a_watch_that_is_torn_in_the_middle_costs_nothing(
 
 
 async def test_what_happened_in_a_gap_is_known_to_the_second(
-    watched: tuple[LedgerWatcher, KubernetesSource], cluster: Cluster
+    watched: tuple[Watcher, KubernetesSource], cluster: Cluster
 ) -> None:
     watcher, _ = watched
     api = cluster.api  # noqa: F811
     zero = await watcher.until_zero(HOST, SETTLE_NS, MAX_WAIT_NS)
     sent_ns = time.monotonic_ns()
-    watchers, api._watchers = api._watchers, []  # what happens now, nobody hears
+    watchers, api._watchers = api._watchers, []  # changes from here on are not sent
     await asyncio.sleep(1.6)  # so that even a second tells before from after
     for point in ("scale", "created", "scheduled", "started", "ready"):
         cluster.step("f-1", point)
@@ -139,7 +139,7 @@ async def test_what_happened_in_a_gap_is_known_to_the_second(
 
 
 async def test_a_pod_that_came_and_went_in_a_gap_breaks_the_time_at_zero(
-    watched: tuple[LedgerWatcher, KubernetesSource], cluster: Cluster
+    watched: tuple[Watcher, KubernetesSource], cluster: Cluster
 ) -> None:
     watcher, _ = watched
     api = cluster.api  # noqa: F811
@@ -158,7 +158,7 @@ async def test_a_pod_that_came_and_went_in_a_gap_breaks_the_time_at_zero(
 
 
 async def test_a_watch_that_says_nothing_is_not_believed(
-    watched: tuple[LedgerWatcher, KubernetesSource], cluster: Cluster
+    watched: tuple[Watcher, KubernetesSource], cluster: Cluster
 ) -> None:
     watcher, _ = watched
     assert (await watcher.look(HOST)).reached is True
@@ -169,7 +169,7 @@ async def test_a_watch_that_says_nothing_is_not_believed(
 
 
 async def test_what_is_gone_stays_gone_whatever_comes_late(
-    watched: tuple[LedgerWatcher, KubernetesSource], cluster: Cluster
+    watched: tuple[Watcher, KubernetesSource], cluster: Cluster
 ) -> None:
     watcher, _ = watched
     _, sent_ns, start = await cold_start(watcher, cluster, "f-1")
@@ -187,7 +187,7 @@ async def test_what_is_gone_stays_gone_whatever_comes_late(
 
 @pytest.mark.parametrize("seed", range(6))
 async def test_out_of_order_and_repeated(
-    watched: tuple[LedgerWatcher, KubernetesSource], cluster: Cluster, seed: int
+    watched: tuple[Watcher, KubernetesSource], cluster: Cluster, seed: int
 ) -> None:
     """The pod's states come in any order, some of them twice, and none when it happened: nothing false is said."""
     watcher, _ = watched
@@ -212,7 +212,7 @@ async def test_out_of_order_and_repeated(
 
 
 async def test_events_add_the_image_and_microseconds_where_they_may_be_read(
-    watched: tuple[LedgerWatcher, KubernetesSource], cluster: Cluster
+    watched: tuple[Watcher, KubernetesSource], cluster: Cluster
 ) -> None:
     watcher, source = watched
     zero = await watcher.until_zero(HOST, SETTLE_NS, MAX_WAIT_NS)
@@ -263,9 +263,7 @@ async def test_a_server_that_is_not_there_is_a_reason(tmp_path: Path) -> None:
     await watcher.close()
 
 
-async def test_what_cannot_be_looked_at_is_unknown(
-    watched: tuple[LedgerWatcher, KubernetesSource], cluster: Cluster
-) -> None:
+async def test_what_cannot_be_looked_at_is_unknown(watched: tuple[Watcher, KubernetesSource], cluster: Cluster) -> None:
     watcher, _ = watched
     other = await watcher.look("f.elsewhere.svc.cluster.local")
     assert other.reached is None and "namespace functions" in other.why
@@ -279,7 +277,7 @@ async def test_what_cannot_be_looked_at_is_unknown(
 
 
 async def test_a_right_that_is_taken_away_makes_the_rest_unknown(
-    watched: tuple[LedgerWatcher, KubernetesSource], cluster: Cluster
+    watched: tuple[Watcher, KubernetesSource], cluster: Cluster
 ) -> None:
     watcher, _ = watched
     assert (await watcher.look(HOST)).reached is True
@@ -303,7 +301,7 @@ async def test_the_servers_clock_may_be_set(api: FakeApi, tmp_path: Path) -> Non
         assert abs(ahead_ms - 30_000) <= error_ms + 1
 
 
-async def test_lives_have_their_ends(watched: tuple[LedgerWatcher, KubernetesSource], cluster: Cluster) -> None:
+async def test_lives_have_their_ends(watched: tuple[Watcher, KubernetesSource], cluster: Cluster) -> None:
     """What a burst asks for: every pod since the send, which had two here, from its creation to its end."""
     watcher, _ = watched
     _, sent_ns, _ = await cold_start(watcher, cluster, "f-1")
@@ -319,9 +317,7 @@ async def test_lives_have_their_ends(watched: tuple[LedgerWatcher, KubernetesSou
     assert watcher.lives(HOST, time.monotonic_ns()) == []
 
 
-async def test_a_new_revision_is_known_at_once(
-    watched: tuple[LedgerWatcher, KubernetesSource], cluster: Cluster
-) -> None:
+async def test_a_new_revision_is_known_at_once(watched: tuple[Watcher, KubernetesSource], cluster: Cluster) -> None:
     watcher, _ = watched
     host = f"g.{NAMESPACE}.svc.cluster.local"
     assert (await watcher.look(host)).reached is None

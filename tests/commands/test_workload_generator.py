@@ -13,7 +13,7 @@ from tests.support import BRIEF, Generator, one_result_each, valid_but_for_the_m
 from workload_generator.base.errors import UsageError
 from workload_generator.commands import workload_generator
 from workload_generator.experiment.bundled import bundled_experiments
-from workload_generator.run.machine_limits import check_disk
+from workload_generator.run.resources import check_disk
 
 
 @pytest.mark.parametrize("name", sorted(bundled_experiments()))

@@ -209,7 +209,7 @@ def _cold_start(result: Result, run: Made) -> bytes:
             "target": run.targets[result.target], "source": "kubernetes", "zero": proven is not False,
             "zero_for": 10_000.0 if proven else None, "waited": 50.0,
             "instance": "pod-1" if answered else None, "cold": result.cold, "proven": proven,
-            "reason": "" if proven else "there was an instance at the send: pod-1", "points": points, "error": 21.5,
+            "reason": "" if proven else "an instance existed at the request: pod-1", "points": points, "error": 21.5,
             "grid": ["started"] if proven and result.seq % 40 == 0 else [], "clock": {"offset": 1.5, "error": 12.0},
         },
     )  # fmt: skip

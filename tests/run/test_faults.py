@@ -40,11 +40,11 @@ from workload_generator.log import format as log_format
 from workload_generator.log import recorder, writer
 from workload_generator.log.wire import BlockWriter
 from workload_generator.log.writer import Log
-from workload_generator.run import runner
+from workload_generator.run import runner, signals
 from workload_generator.run.dispatcher import ClosedLoop, ColdStarts, OneByOne, OpenLoop, Pings
 from workload_generator.run.machine import Monitor
-from workload_generator.run.plan import Plan
-from workload_generator.run.runner import Run
+from workload_generator.run.plan import RunPlan
+from workload_generator.run.runner import GeneratorRun
 from workload_generator.run.targets import make_endpoints
 
 ENDS_WITHIN_S = 20.0  # of a run that would hang: no other time is waited for
@@ -81,21 +81,21 @@ class InProcess:
     def __init__(self, folder: Path) -> None:
         self._generator = Generator(folder)
 
-    def plan(self, urls: list[str], mode: str = "closed", **keys: Any) -> Plan:
+    def plan(self, urls: list[str], mode: str = "closed", **keys: Any) -> RunPlan:
         rate = {"requestsPerSecond": 0 if mode == "closed" else 500, "duration": "60s"} | keys.pop("rate", {})
         closed = {"connections": 2, "maxIdleConnsPerHost": 2} if mode == "closed" else {}
         path = self._generator.experiment(urls, rate=closed | rate, **keys)
-        return Plan(
+        return RunPlan(
             load_experiment(path), seed=1, cold_start=mode == "cold-start", ping=mode == "ping", prefix="p",
             log_dir=self._generator.logs, progress="none", run_id="r", stamp="2026-01-01_00-00-00",
         )  # fmt: skip
 
-    async def run(self, plan: Plan, tls: Any = None) -> None:
+    async def run(self, plan: RunPlan, tls: Any = None) -> None:
         endpoints = make_endpoints(plan.experiment, None)
         if tls is not None:
             endpoints = [replace(each, origin=Origin(each.origin.host, each.origin.port, tls)) for each in endpoints]
         async with asyncio.timeout(ENDS_WITHIN_S):
-            await Run(plan, endpoints).execute()
+            await GeneratorRun(plan, endpoints).execute()
 
     def read(self) -> list[dict[str, Any]]:
         """The lines of the log, each of them whole."""
@@ -252,7 +252,7 @@ CASES = [
     Case(TlsSession, "encrypt", tls=True, after=5),
     Case(TlsSession, "decrypt", tls=True, after=5),
     # What watches the run
-    Case(Run, "_beat", "open", after=2),
+    Case(GeneratorRun, "_beat", "open", after=2),
     Case(Monitor, "_tick", "open", after=2),
     Case(Monitor, "stop", keys=SHORT),
     Case(runner, "judge", keys=SHORT),
@@ -310,7 +310,7 @@ async def test_a_signal_ends_a_run_that_lost_what_was_in_flight(
     name: signal.Signals, grace_s: float, runs: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After the grace, or at the second one."""
-    monkeypatch.setattr(runner, "_GRACE_S", grace_s)
+    monkeypatch.setattr(signals, "GRACE_S", grace_s)
     loop, lost = asyncio.get_running_loop(), count(1)
 
     def lose(*_: object) -> None:
@@ -336,12 +336,12 @@ async def test_what_is_lost_ends_with_its_timeout(runs: InProcess, monkeypatch: 
 async def test_a_signal_gives_up_the_trailer_of_a_run_that_failed(
     runs: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def conclude(_run: Run, _fault: str) -> None:
+    async def conclude(_run: GeneratorRun, _fault: str) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(runner, "_GRACE_S", 60.0)
-    monkeypatch.setattr(Run, "_conclude", conclude)
+    monkeypatch.setattr(signals, "GRACE_S", 60.0)
+    monkeypatch.setattr(GeneratorRun, "_conclude", conclude)
     plant(monkeypatch, Engine, "start_again", after=5)
     async with servers.serve(servers.functions()) as server:
         with pytest.raises(GeneratorFault, match="start_again; .* but no trailer"):

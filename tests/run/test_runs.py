@@ -30,7 +30,7 @@ from tests.support import (
 )
 
 HEARTBEAT = "run.runner._HEARTBEAT_S"
-GRACE = "run.runner._GRACE_S"
+GRACE = "run.signals.GRACE_S"
 
 
 @pytest.fixture

@@ -80,7 +80,7 @@ async def serving(folder: Path, *flags: str, **environment: str) -> AsyncIterato
 
 @pytest.fixture
 def generator(tmp_path: Path) -> Generator:
-    return Generator(tmp_path, **{"run.runner._HEARTBEAT_S": 0.1, "run.runner._GRACE_S": 60.0})
+    return Generator(tmp_path, **{"run.runner._HEARTBEAT_S": 0.1, "run.signals.GRACE_S": 60.0})
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,17 @@ async def test_a_signal_reaches_every_worker_and_every_log_is_closed(generator: 
     assert "shard 0: stopped by SIGTERM" in stdout and "shard 1: stopped by SIGTERM" in stdout
 
 
+async def test_a_signal_to_workers_that_are_starting_stops_them(generator: Generator) -> None:
+    async with target(at_once) as url:
+        path = generator.experiment(url, rate={"requestsPerSecond": 200, "duration": "10m"})
+        process = await generator.start(f"--config={path}", "--processes=2", "--progress=none")
+        await workers_of(process)
+        process.send_signal(signal.SIGTERM)
+        code, stdout, stderr = await _plain(process)
+    assert code == 143, stderr
+    assert "shard 0: stopped by SIGTERM" in stdout and "shard 1: stopped by SIGTERM" in stdout
+
+
 async def test_workers_of_a_killed_command_end_too(generator: Generator) -> None:
     async with target(at_once) as url:
         path = generator.experiment(url, rate={"requestsPerSecond": 200, "duration": "1m"})

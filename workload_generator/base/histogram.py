@@ -97,6 +97,10 @@ class Histogram:
             self.min_us = other.min_us if self.min_us is None else min(self.min_us, other.min_us)
             self.max_us = other.max_us if self.max_us is None else max(self.max_us, other.max_us)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as `to_json` writes it: the buckets are arrays of C."""
+        return Histogram.from_json, (self.to_json(),)
+
     def to_json(self) -> dict[str, Any]:
         """As the log holds it; `hdr` is the standard compressed base64 form that other HdrHistogram tools read (µs)."""
         return {

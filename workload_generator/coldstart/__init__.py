@@ -1,1 +1,5 @@
-"""Proof of cold starts: sources report what instances do, a timeline keeps it, a watcher answers from it."""
+"""Proof of cold starts: a source reports the life of instances, the timeline keeps it, the watcher answers from it.
+
+Sources are the embedded platform and the Kubernetes API. A cold-start run asks the watcher; `run.cold_start` sends the
+requests and writes the log.
+"""

@@ -1,10 +1,10 @@
-"""The embedded platform's events (`/_platform/events`), brought into the ledger.
+"""The source of the embedded platform: its events (`/_platform/events`) as points of the timeline.
 
-The platform keeps its latest events alone. Where some are missing, its instances are listed: one that nobody saw come
-is there all the same, and one whose end was missed is gone.
+The platform keeps its latest events only. After a gap the instances are listed: an instance whose start was missed
+exists, one whose end was missed is gone.
 
-Its `mono_ns` is the clock of every process of this machine, so nothing has to be converted. That a port listens, and
-that a function is ready, is found by probing: those moments are late by a probe's interval at most.
+Events have `mono_ns`, the clock of every process of this machine. The platform finds out by probing that a port listens
+and that a function is ready: those points are late by at most the interval of the probes.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import aiohttp
 from workload_generator.base.clock import NS_PER_MS, monotonic_ns
 from workload_generator.base.errors import BenchError
 from workload_generator.coldstart.proof import Moment
-from workload_generator.coldstart.timeline import Ledger
+from workload_generator.coldstart.timeline import Timeline
 
-_PROBED_NS = 6 * NS_PER_MS  # every 5 ms, and a connection on loopback
+_PROBED_NS = 6 * NS_PER_MS  # an interval of 5 ms, and a connection on loopback
 _POINTS = {
     "spawned": ("created", 0),
     "listening": ("listening", _PROBED_NS),
@@ -30,45 +30,41 @@ _FROM_ZERO = re.compile(r"0 to [1-9][0-9]*:")
 _TIMEOUT = aiohttp.ClientTimeout(total=5)
 
 
-class LocalSource:
-    """Reads what is new. `refresh` raises BenchError when the platform does not answer as it should."""
+class EmulatorSource:
+    """Reads the new events at each `refresh`. See `watcher.Source`."""
 
     name = "local"
 
-    def __init__(self, url: str, ledger: Ledger) -> None:
+    def __init__(self, url: str, timeline: Timeline) -> None:
         self._url = url.rstrip("/")
-        self._ledger = ledger
+        self._timeline = timeline
         self._last = 0
         self._session: aiohttp.ClientSession | None = None
         self.seen_since_ns = 0
 
     async def open(self) -> None:
-        """Take what happened so far."""
+        """Read all events so far."""
         await self.refresh()
 
     async def refresh(self, host: str = "") -> None:
-        """Bring the ledger up to date, for all services."""
+        """Bring the timeline up to date, for all services."""
         events = await self._ask(f"/_platform/events?after={self._last}")
-        if events and events[0]["id"] != self._last + 1:
-            await self._list()
-        else:
+        if not events or events[0]["id"] == self._last + 1:
             self._take_all(events)
-
-    def clock(self) -> None:
-        """Its clock is ours."""
-
-    async def close(self) -> None:
-        """End the connection."""
-        if self._session is not None:
-            await self._session.close()
-
-    async def _list(self) -> None:
-        """Instances and events of one moment."""
+            return
         state = await self._ask("/_platform")
         self._take_all(state["events"])
-        now_ns = self.seen_since_ns = monotonic_ns()  # one that came and went in the gap was not seen
+        now_ns = self.seen_since_ns = monotonic_ns()  # an instance that came and went in the gap was missed
         for service, each in state["services"].items():
-            self._ledger.there(service, [instance["name"] for instance in each["instances"]], now_ns)
+            self._timeline.set_living(service, [instance["name"] for instance in each["instances"]], now_ns)
+
+    def clock(self) -> None:
+        """None: the platform uses the clock of this machine."""
+
+    async def close(self) -> None:
+        """Disconnect."""
+        if self._session is not None:
+            await self._session.close()
 
     def _take_all(self, events: list[dict[str, Any]]) -> None:
         for event in events:
@@ -79,12 +75,12 @@ class LocalSource:
     def _take(self, event: dict[str, Any]) -> None:
         kind, service, instance, at_ns = event["kind"], event["service"], event["instance"], event["mono_ns"]
         if kind == "scale" and _FROM_ZERO.match(event["message"]):
-            self._ledger.scale(service, Moment(at_ns))
+            self._timeline.scale(service, Moment(at_ns))
         elif kind == "exited":
-            self._ledger.gone(service, instance, at_ns)
+            self._timeline.gone(service, instance, at_ns)
         elif kind in _POINTS:
             point, error_ns = _POINTS[kind]
-            self._ledger.mark(service, instance, point, Moment(at_ns, error_ns))
+            self._timeline.mark(service, instance, point, Moment(at_ns, error_ns))
 
     async def _ask(self, path: str) -> Any:
         if self._session is None:

@@ -1,11 +1,11 @@
-"""Pods, revisions and autoscalers of one namespace, as the Kubernetes API tells of them, brought into the ledger.
+"""The source of a cluster: pods, revisions and autoscalers of one namespace, as points of the timeline.
 
 Rules:
-- a point is the moment at which the API server had it written down, between two readings of our clock
-- the server is asked for its present version every 20 ms while a start is waited for: a change with a later version
-  came after that was asked, another before it was answered; watches say what changed, and when at the latest
-- what a gap in a watch has hidden (410, listed again) is known to the second that the object itself gives: a 1 s grid
-- zero is what a list says that was asked for just now; a watch that is silent may be a dead one
+- a point is the moment at which the API server stored it, between two readings of our clock
+- during a start the server is asked for its current version every 20 ms: a change of a later version came after that
+  request, another one before its response. Watches report the changes, and their latest time
+- a change that a gap in a watch hid (410, listed again) has the whole second that the object itself gives: a 1 s grid
+- zero comes from a list made for that question, since a silent watch may be a dead one
 
 Versions are compared as numbers: they are revisions of one etcd, and KEP-5504 makes that an API promise.
 """
@@ -15,15 +15,16 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 
 from workload_generator.base.clock import NS_PER_MS, NS_PER_S, Anchor, monotonic_ns
 from workload_generator.base.errors import BenchError
 from workload_generator.coldstart import kubernetes_objects
 from workload_generator.coldstart.api_clock import ServerClock
+from workload_generator.coldstart.kubernetes_objects import version_of
 from workload_generator.coldstart.proof import Moment
-from workload_generator.coldstart.timeline import Ledger
+from workload_generator.coldstart.timeline import Timeline
 from workload_generator.kube.client import Kube, TimedListing
 from workload_generator.kube.errors import ApiError, Forbidden
 from workload_generator.kube.names import SERVICE_LABEL
@@ -32,18 +33,18 @@ from workload_generator.kube.resources import EVENTS, POD_AUTOSCALERS, PODS, REV
 
 _PULSE_S = 0.02
 _FAILED_PAUSE_S = 0.2
-_AWAKE_NS = 120 * NS_PER_S  # a start that takes longer has coarser bounds
-_CLOCK_S = 2.2  # each second's edge is met twice
+_AWAKE_NS = 120 * NS_PER_S  # a start that takes longer has wider bounds
+_CLOCK_S = 2.2  # meets the edge of two seconds
 _CLOCK_GOOD_NS = 15 * NS_PER_MS
 _READINGS = 8192
 _SIGHTS = 512
-_NOBODY = "metadata.name=nobody"  # a list of nothing: its version is what is asked for
+_NO_PODS = "metadata.name=nobody"  # an empty list, for its version
 _EARLY_EVENTS = 1000
 
 
 @dataclass(slots=True)
 class _Sight:
-    """A point as it was seen; `low_ns` None: nothing says when at the earliest."""
+    """A point and its bounds; `low_ns` is None when there is no lower one. `service` and `instance` say whose."""
 
     service: str
     instance: str
@@ -56,23 +57,23 @@ class _Sight:
 
 
 class KubernetesSource:
-    """See `watcher.Source`. `connect` gives the API as the account may see it."""
+    """See `watcher.Source`. `connect` returns a client of the API, with the rights of the run's account."""
 
     name = "kubernetes"
 
-    def __init__(self, namespace: str, ledger: Ledger, connect: Callable[[], Awaitable[Kube]]) -> None:
+    def __init__(self, namespace: str, timeline: Timeline, connect: Callable[[], Awaitable[Kube]]) -> None:
         self.seen_since_ns = 0
         self.missed_readings = 0
-        """How often the server's version could not be asked for; bounds are wider then."""
+        """Failed requests for the server's version; each makes bounds wider."""
         self._namespace = namespace
-        self._ledger = ledger
+        self._timeline = timeline
         self._connect = connect
         self._stack = AsyncExitStack()
         self._clock = ServerClock()
-        self._readings: deque[tuple[int, int, int]] = deque(maxlen=_READINGS)  # asked, answered, version
+        self._readings: deque[tuple[int, int, int]] = deque(maxlen=_READINGS)  # sent, received, version
         self._sights: deque[_Sight] = deque(maxlen=_SIGHTS)
         self._seen: dict[str, dict[str, _Sight]] = {}  # by pod, until it is gone
-        self._early: dict[str, list[ObjectChange]] = {}  # events of pods that are not known yet
+        self._early: dict[str, list[ObjectChange]] = {}  # events of pods that have not been seen yet
         self._fault: BenchError | None = None
         self._pulse_until_ns = 0
         self._pulsing = asyncio.Event()
@@ -86,28 +87,27 @@ class KubernetesSource:
             self._pods = await self._follow(PODS, kubernetes_objects.pod, self._take_pod)
             self._revisions = await self._follow(REVISIONS, kubernetes_objects.revision, lambda _change: None)
             await self._follow(POD_AUTOSCALERS, kubernetes_objects.autoscaler, self._take_autoscaler)
-            try:
+            with suppress(Forbidden):  # only the point `pulled` needs events; without them it is unknown
                 await self._follow(EVENTS, kubernetes_objects.event, self._take_event)
-            except Forbidden:
-                pass  # a right that only the image's pull asks for: without it that point is unknown
         except BaseException:
             await self.close()
             raise
         self._run(self._pulse())
 
     async def refresh(self, host: str) -> None:
-        """Bring the ledger up to date for the host's service: what has an instance is watched, zero is asked for."""
-        service = self._service(host)
+        """Bring the timeline up to date: a service with instances is watched; one without any is listed."""
+        service, _, rest = host.partition(":")[0].lower().partition(".")
+        if rest.partition(".")[0] != self._namespace:
+            raise BenchError(f"{host} is not a service of the watched namespace {self._namespace}")
         if self._fault is not None:
             raise self._fault
         if self._pods.lists != self._lists:
             self._lists, self.seen_since_ns = self._pods.lists, monotonic_ns()
-        if self._ledger.living(service):
+        if self._timeline.living(service):
             return
         if not any(each["service"] == service for each in self._revisions.objects.values()):
             raise BenchError(f"there is no revision of {service} in the namespace {self._namespace}")
-        labels = f"{SERVICE_LABEL}={service}"
-        glance = await self._kube.timed_list(PODS, self._namespace, labels=labels)
+        glance = await self._kube.timed_list(PODS, self._namespace, labels=f"{SERVICE_LABEL}={service}")
         self._read(glance)
         for obj in glance.listing.items:
             self._take_pod(ObjectChange("ADDED", kubernetes_objects.pod(obj), None, glance.received_ns, listed=True))
@@ -115,7 +115,7 @@ class KubernetesSource:
         self._pulsing.set()
 
     def clock(self) -> tuple[float, float] | None:
-        """See `coldstarts.Watcher.clock`: the API server's."""
+        """See `watcher.Source`."""
         anchor = Anchor.now()
         offset = self._clock.offset(anchor.mono_ns)
         if offset is None:
@@ -127,13 +127,7 @@ class KubernetesSource:
         """End watches and connections."""
         await self._stack.aclose()
 
-    # Following
-
-    def _service(self, host: str) -> str:
-        service, _, rest = host.partition(":")[0].lower().partition(".")
-        if rest.partition(".")[0] != self._namespace:
-            raise BenchError(f"{host} is not a service of the namespace {self._namespace}, which is watched")
-        return service
+    # Watches
 
     async def _follow(
         self, resource: Resource, shrink: Callable[[Object], Object], take: Callable[[ObjectChange], None]
@@ -141,7 +135,7 @@ class KubernetesSource:
         reflector = Reflector(self._kube, resource, self._namespace, shrink=shrink)
         await self._stack.enter_async_context(reflector)
         self._run(self._take_all(reflector, take))
-        await asyncio.sleep(0)  # it listens from here on, and the server has not been asked for changes yet
+        await asyncio.sleep(0)  # the task subscribes to changes, before the server is asked for them
         now_ns = monotonic_ns()
         for obj in list(reflector.objects.values()):
             take(ObjectChange("ADDED", obj, None, now_ns, listed=True))
@@ -153,8 +147,8 @@ class KubernetesSource:
                 take(change)
         except ApiError as error:
             self._fault = error
-        except Exception as error:  # a fault of ours makes things unknown, like any other; whoever asks is told
-            self._fault = BenchError(f"following the API: {type(error).__name__}: {error}")
+        except Exception as error:  # a fault of ours makes cold starts unknown, as any other does
+            self._fault = BenchError(f"watching the API: {type(error).__name__}: {error}")
 
     def _run(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)
@@ -165,19 +159,19 @@ class KubernetesSource:
 
         self._stack.push_async_callback(end)
 
-    # What changed
+    # Changes
 
     def _take_pod(self, change: ObjectChange) -> None:
         obj, name = change.object, str(change.object["metadata"]["name"])
         service = obj["service"]
-        if not service or self._ledger.is_gone(service, name):
+        if not service or self._timeline.is_gone(service, name):
             return
         if change.type == "DELETED":
-            self._ledger.gone(service, name, change.mono_ns)
+            self._timeline.gone(service, name, change.mono_ns)
             self._seen.pop(name, None)
             return
         for point, second_ns in obj["points"].items():
-            self._see(service, name, point, second_ns, change)
+            self._see(self._sight(service, name, point, second_ns, change))
         for early in self._early.pop(name, ()):
             self._take_event(early)
 
@@ -185,9 +179,9 @@ class KubernetesSource:
         obj, before = change.object, change.before
         if change.type == "DELETED" or before is None or not obj["service"] or not obj["wanted"] or before["wanted"]:
             return
-        version, earlier = kubernetes_objects.version_of(obj), kubernetes_objects.version_of(before)
+        version, earlier = version_of(obj), version_of(before)
         if version is not None and earlier is not None and version <= earlier:
-            return  # an old one that comes late is no decision
+            return  # a repeated change
         self._show(self._sight(obj["service"], "", "scale", obj["since"], change))
 
     def _take_event(self, change: ObjectChange) -> None:
@@ -201,7 +195,7 @@ class KubernetesSource:
                 del self._early[next(iter(self._early))]
             return
         service = next(iter(sights.values())).service
-        if obj["point"] == "pulled":  # of several containers the last one
+        if obj["point"] == "pulled":  # the last one of several containers counts
             sight = self._sight(service, obj["pod"], "pulled", obj["second"], change)
             known = sights.get("pulled")
             if known is None or known.high_ns < sight.high_ns:
@@ -209,76 +203,73 @@ class KubernetesSource:
                 self._show(sight, correct=True)
         exact = self._clock.second_of(obj["exact"]) if obj["exact"] is not None else None
         if obj["point"] == "scheduled" and exact is not None and not change.listed:
-            low_ns, high_ns = exact[0], exact[1] - NS_PER_S  # the moment itself, not the second that begins with it
-            if low_ns <= change.mono_ns:  # by the API server's clock; a scheduler with another would say nonsense
-                error_ns = (high_ns - low_ns + 1) // 2
-                self._ledger.mark(service, obj["pod"], "scheduled", Moment((low_ns + high_ns) // 2, error_ns))
+            low_ns, high_ns = exact[0], exact[1] - NS_PER_S  # a moment, not the second that begins with it
+            if low_ns <= change.mono_ns:  # else the scheduler's clock is not the API server's
+                moment = Moment((low_ns + high_ns) // 2, (high_ns - low_ns + 1) // 2)
+                self._timeline.mark(service, obj["pod"], "scheduled", moment)
 
-    def _see(self, service: str, name: str, point: str, second_ns: int | None, change: ObjectChange) -> None:
-        sights = self._seen.setdefault(name, {})
-        known = sights.get(point)
-        if known is None:
-            sights[point] = sight = self._sight(service, name, point, second_ns, change)
-            self._show(sight)
-            return
-        version = kubernetes_objects.version_of(change.object)
-        if change.listed or known.listed or version is None or known.version is None or version >= known.version:
-            return
-        # It had come out of order: what is new in the later version may have happened by the earlier one.
-        sights[point] = sight = self._sight(service, name, point, second_ns, change)
-        sight.high_ns = min(sight.high_ns, known.high_ns)
-        self._show(sight, correct=True)
+    def _see(self, sight: _Sight) -> None:
+        """Take a point of a pod, which may come again and out of order."""
+        sights = self._seen.setdefault(sight.instance, {})
+        known = sights.get(sight.point)
+        if known is not None:
+            if sight.listed or known.listed or sight.version is None or known.version is None:
+                return
+            if sight.version >= known.version:
+                return
+            # Out of order: the earlier version has the point as well, so it happened before both were seen.
+            sight.high_ns = min(sight.high_ns, known.high_ns)
+        sights[sight.point] = sight
+        self._show(sight, correct=known is not None)
 
-    # When
+    # Bounds
 
     def _sight(self, service: str, name: str, point: str, second_ns: int | None, change: ObjectChange) -> _Sight:
-        version, high_ns, low_ns = kubernetes_objects.version_of(change.object), change.mono_ns, None
+        version, high_ns, low_ns = version_of(change.object), change.mono_ns, None
         if not change.listed:
             written = self._clock.second_of(change.object["written"]) if change.object["written"] else None
             if written is not None and written[0] <= high_ns:
                 low_ns = written[0]
-            for asked_ns, answered_ns, there in reversed(self._readings):
+            for sent_ns, received_ns, current in reversed(self._readings):
                 if version is None:
                     break
-                if there >= version:
-                    high_ns = min(high_ns, answered_ns)
-                elif asked_ns <= high_ns:
-                    low_ns = max(asked_ns, low_ns or asked_ns)
+                if current >= version:
+                    high_ns = min(high_ns, received_ns)
+                elif sent_ns <= high_ns:
+                    low_ns = max(sent_ns, low_ns or sent_ns)
                     break
         return _Sight(service, name, point, version, second_ns, low_ns, high_ns, change.listed)
 
     def _show(self, sight: _Sight, *, correct: bool = False) -> None:
+        """Put a point on the timeline, and keep it for the readings that are on their way."""
         moment = self._moment(sight)
         if moment is None:
+            if sight.point == "created":  # at an unknown time
+                self._timeline.exists(sight.service, sight.instance)
             return
         if sight.point == "scale":
-            self._ledger.scale(sight.service, moment)
+            self._timeline.scale(sight.service, moment)
         elif correct:
-            self._ledger.correct(sight.service, sight.instance, sight.point, moment)
+            self._timeline.correct(sight.service, sight.instance, sight.point, moment)
         else:
-            self._ledger.mark(sight.service, sight.instance, sight.point, moment)
+            self._timeline.mark(sight.service, sight.instance, sight.point, moment)
         if not sight.listed:
             self._sights.append(sight)
 
     def _moment(self, sight: _Sight) -> Moment | None:
-        """The narrower of what watch and readings say, and of the second that the object gives."""
+        """The narrower one of the bounds from watch and readings, and of the second that the object gives."""
         grid = self._clock.second_of(sight.second_ns) if sight.second_ns is not None else None
         if sight.low_ns is not None:
             width_ns = max(0, sight.high_ns - sight.low_ns)
             if grid is None or width_ns <= grid[1] - grid[0]:
                 return Moment(sight.high_ns, width_ns)
         if grid is None or grid[0] > sight.high_ns:
-            return self._unknown(sight)
+            return None
         low_ns, high_ns = grid[0], min(grid[1], sight.high_ns)
         return Moment((low_ns + high_ns) // 2, (high_ns - low_ns + 1) // 2, grid=True)
 
-    def _unknown(self, sight: _Sight) -> Moment | None:
-        """It is there, and nobody can say since when; that there is an instance must be known all the same."""
-        if sight.point == "created":
-            self._ledger.exists(sight.service, sight.instance)
-        return None
-
     def _read(self, glance: TimedListing) -> None:
+        """Take a reading of the server's clock and version, and narrow the bounds of the latest points by it."""
         if glance.date_ns is not None:
             self._clock.add(glance.sent_ns, glance.date_ns, glance.received_ns)
         text = glance.listing.resource_version
@@ -286,7 +277,7 @@ class KubernetesSource:
             return
         version = int(text)
         self._readings.append((glance.sent_ns, glance.received_ns, version))
-        for sight in self._sights:  # it was on its way when they arrived
+        for sight in self._sights:
             if sight.version is None or sight.low_ns is None:
                 continue
             if version >= sight.version and sight.low_ns <= glance.received_ns < sight.high_ns:
@@ -297,11 +288,12 @@ class KubernetesSource:
                 continue
             moment = Moment(sight.high_ns, sight.high_ns - sight.low_ns)
             if sight.point == "scale":
-                self._ledger.scale(sight.service, moment)
-            elif not self._ledger.is_gone(sight.service, sight.instance):
-                self._ledger.mark(sight.service, sight.instance, sight.point, moment)
+                self._timeline.scale(sight.service, moment)
+            elif not self._timeline.is_gone(sight.service, sight.instance):
+                self._timeline.mark(sight.service, sight.instance, sight.point, moment)
 
     async def _pulse(self) -> None:
+        """Read the server's version every 20 ms, while a start is expected."""
         while True:
             if monotonic_ns() > self._pulse_until_ns:
                 self._pulsing.clear()
@@ -316,10 +308,10 @@ class KubernetesSource:
             await asyncio.sleep(max(0.0, pause_s - (monotonic_ns() - began_ns) / NS_PER_S))
 
     async def _ask_version(self) -> TimedListing:
-        return await self._kube.timed_list(PODS, self._namespace, fields=_NOBODY, limit=1)
+        return await self._kube.timed_list(PODS, self._namespace, fields=_NO_PODS, limit=1)
 
     async def _compare_clocks(self) -> None:
-        """Ask until the edge of a second was met. Raises ApiError when nothing is answered at all."""
+        """Read the server's clock until a second changes. Raises ApiError when there is no response at all."""
         until_ns = monotonic_ns() + int(_CLOCK_S * NS_PER_S)
         while True:
             glance = await self._ask_version()

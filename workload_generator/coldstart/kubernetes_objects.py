@@ -1,42 +1,40 @@
-"""What objects of the API say of a cold start: points that they show, and the whole seconds that they give for them.
+"""The parts of API objects that matter to a cold start: the points that they show, with their whole seconds.
 
-Only that is kept of an object; a namespace may have thousands of pods.
+Nothing else is kept of an object, since a namespace may have thousands of pods.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 from workload_generator.base.clock import NS_PER_S, parse_rfc3339
 from workload_generator.kube.names import SERVICE_LABEL
-from workload_generator.kube.resources import Object, condition
+from workload_generator.kube.resources import Object, condition, is_ready
 
 QUEUE_PROXY = "queue-proxy"
 _EVENT_POINTS = {"Scheduled": "scheduled", "Pulled": "pulled"}
 
 
 def pod(obj: Object) -> Object:
-    """`service`, and `points`: the point to its second (ns since the epoch), None when it has none.
+    """`service`, and `points`: each point with its second (ns since the epoch), None when the object does not give it.
 
-    A pod's image is pulled some time before its containers have started: the pod itself does not say when.
+    A pod does not show when its image was pulled.
     """
     spec, status = obj.get("spec", {}), obj.get("status", {})
     points: dict[str, int | None] = {"created": _ns(obj["metadata"].get("creationTimestamp"))}
     if spec.get("nodeName"):
         points["scheduled"] = _transition(obj, "PodScheduled")
     containers = status.get("containerStatuses") or []
-    begun = [_begun(each) for each in containers]
+    begun = [_started_at(each.get("state") or {}) for each in containers]
     if begun and len(begun) >= len(spec.get("containers") or ()) and None not in begun:
         points["started"] = max(_ns(each) or 0 for each in begun) or None
     if any(each.get("name") == QUEUE_PROXY and each.get("ready") for each in containers):
         points["queue_ready"] = None
-    if (condition(obj, "Ready") or {}).get("status") == "True":
+    if is_ready(obj):
         points["ready"] = _transition(obj, "Ready")
     return {**_meta(obj), "points": points}
 
 
 def autoscaler(obj: Object) -> Object:
-    """`service`, `wanted` (instances; None: not decided yet) and `since`, the second of its Active condition."""
+    """`service`, `wanted` (instances; None: undecided) and `since`, the second of its Active condition."""
     wanted = obj.get("status", {}).get("desiredScale")
     known = isinstance(wanted, int) and wanted >= 0
     return {**_meta(obj), "wanted": wanted if known else None, "since": _transition(obj, "Active")}
@@ -48,7 +46,7 @@ def revision(obj: Object) -> Object:
 
 
 def event(obj: Object) -> Object:
-    """`pod` and `point` (None: it says nothing of ours), `second`, and `exact` in ns where its writer says more."""
+    """`pod`, `point` (None: not one of ours), `second`, and `exact` in ns where the event has microseconds."""
     about = obj.get("involvedObject") or {}
     point = _EVENT_POINTS.get(obj.get("reason", "")) if about.get("kind") == "Pod" else None
     exact = obj.get("eventTime")
@@ -56,13 +54,8 @@ def event(obj: Object) -> Object:
     return {**_meta(obj), "pod": about.get("name", ""), "point": point, "second": _second(second), "exact": _ns(exact)}
 
 
-def service_of(obj: Object) -> str:
-    """The Knative Service that an object belongs to, empty when none."""
-    return str((obj["metadata"].get("labels") or {}).get(SERVICE_LABEL) or "")
-
-
 def version_of(obj: Object) -> int | None:
-    """Its resourceVersion as a number: later is greater. None where a server has others."""
+    """The resourceVersion as a number, greater when later; None when the server's versions are not numbers."""
     text = str(obj["metadata"].get("resourceVersion", ""))
     return int(text) if text.isascii() and text.isdigit() else None
 
@@ -73,16 +66,14 @@ def _meta(obj: Object) -> Object:
     written = [_ns(each.get("time")) for each in about.get("managedFields") or ()]
     return {
         "metadata": kept,
-        "service": service_of(obj),
+        "service": str((about.get("labels") or {}).get(SERVICE_LABEL) or ""),
         "written": max((each for each in [*written, _ns(about.get("creationTimestamp"))] if each), default=None),
     }
 
 
-def _begun(container: Any) -> str | None:
-    """When a container began to run, also one that has ended since."""
-    state = container.get("state") or {}
-    found = (state.get("running") or state.get("terminated") or {}).get("startedAt")
-    return str(found) if found else None
+def _started_at(state: Object) -> object:
+    """The start of a container, also of one that has ended since; None before."""
+    return (state.get("running") or state.get("terminated") or {}).get("startedAt") or None
 
 
 def _transition(obj: Object, kind: str) -> int | None:

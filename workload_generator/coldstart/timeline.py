@@ -1,21 +1,21 @@
-"""What was seen of instances, whoever saw it: marks on their lives, in any order and as often as they come.
+"""The timeline of all instances: points of their lives, reported in any order and any number of times.
 
 Rules:
-- of several readings of one point the most exact counts, and of equals the earlier: a repeat changes nothing
-- an instance is there from its first mark until it is gone, also while it ends; what is gone does not come back
-- of what is gone the latest of each service are kept, which is what may still be asked for: a run may last for days
+- of several readings of a point the most exact counts, then the earliest: repeats change nothing
+- an instance exists from its first point until it is gone, also while it terminates; a gone one does not return
+- the timeline keeps a limited number of gone instances of each service, since a run may last for days
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from workload_generator.coldstart.proof import Life, Moment, Start, Zero
+from workload_generator.coldstart.proof import InstanceLife, Moment, Zero
 
 KEPT = 2000
-"""Gone instances of a service that are remembered; a burst starts fewer."""
+"""Gone instances to keep of each service; a burst starts fewer."""
 _SCALES = 64
 
 
@@ -32,39 +32,43 @@ class _Service:
         return self.living.get(instance)
 
 
-class Ledger:
-    """The instances of all services."""
+class Timeline:
+    """The instances of all services, each service by its name."""
 
     def __init__(self, kept: int = KEPT) -> None:
         self._kept = kept
-        self._services: dict[str, _Service] = {}
+        self._services: defaultdict[str, _Service] = defaultdict(_Service)
 
     def mark(self, service: str, instance: str, point: str, moment: Moment) -> None:
-        """An instance got to `point`."""
-        points = self._points(service, instance)
+        """Add a reading of an instance's `point`."""
+        points = self.exists(service, instance)
         known = points.get(point)
         if known is None or _rank(moment) < _rank(known):
             points[point] = moment
 
     def correct(self, service: str, instance: str, point: str, moment: Moment) -> None:
-        """What was said of a point was more than could be known: this instead."""
-        self._points(service, instance)[point] = moment
+        """Replace a reading whose error was too small."""
+        self.exists(service, instance)[point] = moment
 
-    def there(self, service: str, instances: Iterable[str], at_ns: int) -> None:
-        """All that a service has at `at_ns`: those that nobody saw come, and none of those that are not named."""
+    def exists(self, service: str, instance: str) -> dict[str, Moment]:
+        """Add an instance, if it is new; returns its points."""
+        of = self._services[service]
+        points = of.points(instance)
+        if points is None:
+            points = of.living[instance] = {}
+        return points
+
+    def set_living(self, service: str, instances: Iterable[str], at_ns: int) -> None:
+        """Add the instances that a service has at `at_ns`; all others are gone."""
         named = set(instances)
         for instance in named:
-            self._points(service, instance)
-        for instance in self._service(service).living.keys() - named:
+            self.exists(service, instance)
+        for instance in self._services[service].living.keys() - named:
             self.gone(service, instance, at_ns)
 
-    def exists(self, service: str, instance: str) -> None:
-        """An instance is there, and that is all that is known of it."""
-        self._points(service, instance)
-
     def gone(self, service: str, instance: str, at_ns: int) -> None:
-        """An instance is no more."""
-        of = self._service(service)
+        """End an instance."""
+        of = self._services[service]
         if instance in of.gone:
             return
         of.gone[instance] = (of.living.pop(instance, {}), at_ns)
@@ -73,58 +77,42 @@ class Ledger:
             del of.gone[next(iter(of.gone))]
 
     def is_gone(self, service: str, instance: str) -> bool:
-        """Whether it was there and is no more."""
-        return instance in self._service(service).gone
+        """Whether the instance has ended."""
+        return instance in self._services[service].gone
 
     def scale(self, service: str, moment: Moment) -> None:
-        """It was decided that the service is to have instances, after it had none."""
-        scales = self._service(service).scales
+        """Add a decision to scale the service up from zero."""
+        scales = self._services[service].scales
         if moment not in scales:
             scales.append(moment)
 
     def living(self, service: str) -> tuple[str, ...]:
-        """Those that are not gone."""
-        return tuple(self._service(service).living)
+        """The instances that exist."""
+        return tuple(self._services[service].living)
 
     def zero(self, service: str, seen_since_ns: int) -> Zero:
-        """Whether there is none, and since when; `seen_since_ns` is when the looking began."""
+        """Whether the service has no instance, and since when; it was observed since `seen_since_ns`."""
         living = self.living(service)
         if living:
             return Zero(False, None, living)
-        return Zero(True, max(seen_since_ns, self._service(service).last_gone_ns))
+        return Zero(True, max(seen_since_ns, self._services[service].last_gone_ns))
 
-    def start(self, service: str, instance: str, sent_ns: int) -> Start | None:
-        """The instance's start, with the decision behind it: the first after the send."""
-        of = self._service(service)
+    def start(self, service: str, instance: str, sent_ns: int) -> InstanceLife | None:
+        """The instance, with the decision behind its start: the first one after the request."""
+        of = self._services[service]
         points = of.points(instance)
         if not points:
             return None
         created = points.get("created")
         scales = [each for each in of.scales if each.at_ns + each.error_ns >= sent_ns]
-        if scales and created is not None:
-            scale = _before(min(scales), created)
-            if scale is not None:
-                return Start(instance, {"scale": scale, **points})
-        return Start(instance, dict(points))
+        scale = _before(min(scales), created) if scales and created is not None else None
+        return InstanceLife(instance, dict(points) if scale is None else {"scale": scale, **points})
 
-    def lives(self, service: str, since_ns: int) -> list[Life]:
-        """Those that were there at `since_ns` or later, and when they were gone, in no order."""
-        of = self._service(service)
-        ended = [Life(name, dict(points), at) for name, (points, at) in of.gone.items() if at >= since_ns]
-        return [*(Life(name, dict(points), None) for name, points in of.living.items()), *ended]
-
-    def _service(self, service: str) -> _Service:
-        found = self._services.get(service)
-        if found is None:
-            found = self._services[service] = _Service()
-        return found
-
-    def _points(self, service: str, instance: str) -> dict[str, Moment]:
-        of = self._service(service)
-        known = of.points(instance)
-        if known is None:
-            known = of.living[instance] = {}
-        return known
+    def lives(self, service: str, since_ns: int) -> list[InstanceLife]:
+        """The instances that existed at `since_ns` or later, in no order."""
+        of = self._services[service]
+        ended = [InstanceLife(name, dict(points), at) for name, (points, at) in of.gone.items() if at >= since_ns]
+        return [*(InstanceLife(name, dict(points)) for name, points in of.living.items()), *ended]
 
 
 def _rank(moment: Moment) -> tuple[int, int, bool]:
@@ -132,9 +120,9 @@ def _rank(moment: Moment) -> tuple[int, int, bool]:
 
 
 def _before(scale: Moment, created: Moment) -> Moment | None:
-    """The decision as a moment not later than what it led to; None when it cannot have led to it.
+    """The decision, not later than the creation that it caused; None when it cannot have caused it.
 
-    Whoever decides may write it down after having acted: then the act is the latest that the decision can be.
+    An autoscaler may write its decision after acting on it: then the creation is the latest time of the decision.
     """
     earliest_ns = scale.at_ns - scale.error_ns
     if earliest_ns > created.at_ns + created.error_ns:

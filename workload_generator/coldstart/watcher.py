@@ -1,8 +1,8 @@
-"""The watcher: waits for zero, and tells how the instance that answered came to be. One for all sources.
+"""The watcher waits for zero instances, and reports how the instance that responded was started.
 
 Rules:
-- a source that fails makes things unknown, never a run fail; why is kept in `fault`
-- zero has to be seen at the end of the wait, and to have lasted: a look in between that failed begins it anew
+- a source that fails makes cold starts unknown, and never fails the run; `fault` has the reason
+- zero is observed at the end of the wait, and has lasted: a failed look starts the settle time again
 """
 
 from __future__ import annotations
@@ -13,107 +13,100 @@ from typing import Protocol
 
 from workload_generator.base.clock import NS_PER_S, monotonic_ns
 from workload_generator.base.errors import BenchError
-from workload_generator.coldstart.proof import Life, Start, Zero
-from workload_generator.coldstart.timeline import Ledger
+from workload_generator.coldstart.proof import InstanceLife, Zero
+from workload_generator.coldstart.timeline import Timeline
 
 _LOOK_S = 0.05
-_SEEN_S = 2.0  # how long the API may take to show what has already answered
+_SEEN_S = 2.0  # the delay of the API in showing an instance that has responded
 
 
 class Source(Protocol):
-    """Where a ledger's marks come from. `seen_since_ns` is since when nothing can have been missed, 0 for ever."""
+    """Fills a timeline. Nothing was missed since `seen_since_ns` (monotonic)."""
 
     name: str
     seen_since_ns: int
 
     async def open(self) -> None:
-        """Begin to look. Raises BenchError."""
+        """Connect. Raises BenchError."""
 
     async def refresh(self, host: str) -> None:
-        """Bring the ledger up to date for the host's service. Raises BenchError."""
+        """Bring the timeline up to date for the service of `host`. Raises BenchError."""
 
     def clock(self) -> tuple[float, float] | None:
-        """See `coldstarts.Watcher.clock`."""
+        """The source's clock − this machine's wall clock, and the error, in ms; None when it has no other clock."""
 
     async def close(self) -> None:
-        """Look no more."""
+        """Disconnect."""
 
 
-class LedgerWatcher:
-    """See `coldstarts.Watcher`."""
+class Watcher:
+    """Observes the instances of targets. A target is given by its host, `<service>.<namespace>…`."""
 
-    def __init__(self, source: Source, ledger: Ledger) -> None:
+    def __init__(self, source: Source, timeline: Timeline) -> None:
         self.source = source.name
         self.fault: str | None = None
+        self.clock = source.clock
+        self.close = source.close
         self._source = source
-        self._ledger = ledger
+        self._timeline = timeline
         self._since_ns = 0
 
     async def open(self) -> str | None:
-        """Begin to look; what keeps it from seeing anything, or None."""
+        """Connect; returns why nothing can be observed, or None."""
         self._since_ns = monotonic_ns()
         await self._try(self._source.open())
         return self.fault
 
     async def until_zero(self, host: str, settle_ns: int, max_wait_ns: int) -> Zero:
-        """Wait until the host's service has had no instance for `settle_ns`; at most `max_wait_ns`."""
+        """Wait until the service has had no instance for `settle_ns`, at most for `max_wait_ns`."""
         deadline_ns = monotonic_ns() + max_wait_ns
         while True:
             zero = await self.look(host)
             now_ns = monotonic_ns()
-            if zero.reached and zero.since_ns is not None and now_ns - zero.since_ns >= settle_ns:
+            since_ns = zero.since_ns
+            if zero.reached and since_ns is not None and now_ns - since_ns >= settle_ns:
                 return zero
             if now_ns >= deadline_ns:
-                settled = zero.reached and zero.since_ns is not None
-                return Zero(False, zero.since_ns, ("none, but not for long enough",)) if settled else zero
+                return Zero(False, since_ns, ("none, but not for coldStart.settle",)) if zero.reached else zero
             left_ns = deadline_ns - now_ns
-            if zero.since_ns is not None:
-                left_ns = min(left_ns, settle_ns - (now_ns - zero.since_ns))
+            if since_ns is not None:
+                left_ns = min(left_ns, settle_ns - (now_ns - since_ns))
             await asyncio.sleep(min(_LOOK_S, max(left_ns / NS_PER_S, 0.001)))
 
     async def look(self, host: str) -> Zero:
-        """Whether it has an instance now."""
+        """Whether the service has no instance now."""
         if not await self._try(self._source.refresh(host)):
             return Zero(None, why=self.fault or "")
-        return self._ledger.zero(service_of(host), max(self._since_ns, self._source.seen_since_ns))
+        return self._timeline.zero(service_of(host), max(self._since_ns, self._source.seen_since_ns))
 
-    async def start_of(self, host: str, instance: str | None, sent_ns: int) -> Start | None:
-        """What is known of the instance that answered a request sent at `sent_ns`; None: it was never seen."""
+    async def start_of(self, host: str, instance: str | None, sent_ns: int) -> InstanceLife | None:
+        """The instance that responded to a request of `sent_ns`; None when it was not observed."""
         if instance is None:
             return None
         deadline_ns = monotonic_ns() + int(_SEEN_S * NS_PER_S)
         while True:
             seen = await self._try(self._source.refresh(host))
-            start = self._ledger.start(service_of(host), instance, sent_ns)
-            if start is not None and "created" in start.points and "ready" in start.points:
-                return start
-            if not seen or monotonic_ns() >= deadline_ns:
+            start = self._timeline.start(service_of(host), instance, sent_ns)
+            complete = start is not None and "created" in start.points and "ready" in start.points
+            if complete or not seen or monotonic_ns() >= deadline_ns:
                 return start
             await asyncio.sleep(_LOOK_S)
 
-    def lives(self, host: str, since_ns: int) -> list[Life]:
-        """The host's instances that were there at `since_ns` or later, in no order."""
-        return self._ledger.lives(service_of(host), since_ns)
-
-    def clock(self) -> tuple[float, float] | None:
-        """See `coldstarts.Watcher`."""
-        return self._source.clock()
-
-    async def close(self) -> None:
-        """Look no more."""
-        await self._source.close()
+    def lives(self, host: str, since_ns: int) -> list[InstanceLife]:
+        """The service's instances that existed at `since_ns` or later, in no order."""
+        return self._timeline.lives(service_of(host), since_ns)
 
     async def _try(self, looking: Awaitable[None]) -> bool:
         try:
             await looking
         except BenchError as error:
             self.fault = str(error)
-            self._since_ns = monotonic_ns()  # what happened meanwhile was not seen
+            self._since_ns = monotonic_ns()  # earlier changes may have been missed
             return False
         self.fault = None
         return True
 
 
 def service_of(host: str) -> str:
-    """The Knative Service that a target's host names: its first label."""
+    """The Knative Service in a target's host: its first label."""
     return host.partition(":")[0].partition(".")[0].lower()

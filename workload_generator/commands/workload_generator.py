@@ -68,7 +68,7 @@ def load(options: argparse.Namespace) -> Callable[[], int]:
     if options.event:  # else the run loads it, when a signal can be lost
         import cloudevents.core.bindings.http  # noqa: F401
     if options.check:
-        from workload_generator.run.job import check
+        from workload_generator.run.setup import check
 
         return lambda: check(options, dev_url)
     if options.cold_start:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Iterator
 from itertools import count
+from typing import NamedTuple
 
 from workload_generator.base.clock import monotonic_ns
 from workload_generator.engine.engine import Engine, Record
@@ -21,6 +22,16 @@ from workload_generator.log.records import Arrival, ErrorKind, Phase, make_arriv
 _BURST = 512  # arrivals to start before the loop reads responses again, when the generator is behind its schedule
 _MEASURE = Phase.MEASURE
 _FAILED_PAUSE_S = 0.001  # keeps a closed loop against a dead target from a storm of refused connections
+
+
+class DispatchCounts(NamedTuple):
+    """Arrivals of a dispatcher so far; the measured ones are of the phase `measure`."""
+
+    planned: int = 0
+    planned_measured: int = 0
+    dropped: int = 0
+    dropped_measured: int = 0
+    missed_rounds: int = 0
 
 
 class Dispatcher:
@@ -38,6 +49,13 @@ class Dispatcher:
         self.finished = asyncio.Event()
         self._engine = engine
         self._origin_ns = engine.origin_ns
+
+    @property
+    def counts(self) -> DispatchCounts:
+        """The counts at this moment."""
+        return DispatchCounts(
+            self.planned, self.planned_measured, self.dropped, self.dropped_measured, self.missed_rounds
+        )
 
     def start(self) -> None:
         """Begin the schedule."""

@@ -1,79 +1,78 @@
-"""A run of `workload-generator`, and its `--self-test`: from what is planned to the summary and the exit code.
+"""A run of `workload-generator`, and its `--self-test`: from the flags to the summary and the exit code.
 
-Importing this module loads what a run needs, so that nothing has to be loaded while it runs.
+Importing this module loads everything that a run needs, so that a run loads nothing.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import encodings.idna  # noqa: F401 - what is connected to a name needs it
+import encodings.idna  # noqa: F401 - connecting to a host name needs it
 import sys
 from dataclasses import replace
 from urllib.parse import urlsplit
 
-import hdrh.histogram  # noqa: F401 - `stats` loads it with the first histogram
+import hdrh.histogram  # noqa: F401 - otherwise loaded with the first histogram
 import orjson
 import uvloop
 
 from workload_generator.base.exit_codes import ExitCode, of_signal
 from workload_generator.base.standard_streams import complain, forget_stdout, print_lines
 from workload_generator.base.terminal import Terminal
-from workload_generator.coldstart.proof import Watcher
+from workload_generator.coldstart.watcher import Watcher
 from workload_generator.emulator.detect import platform_of
 from workload_generator.log.format import LOCAL
-from workload_generator.run import machine_limits
-from workload_generator.run.job import Job, make_job
+from workload_generator.run import resources
 from workload_generator.run.lock import RunLock
 from workload_generator.run.logger_clock import measured_clock
-from workload_generator.run.plan import Plan
-from workload_generator.run.runner import Outcome, Run
+from workload_generator.run.plan import RunPlan
+from workload_generator.run.runner import GeneratorRun
 from workload_generator.run.self_test import self_test
-from workload_generator.run.shards import Crew
+from workload_generator.run.setup import RunSetup, make_setup
+from workload_generator.run.shards import Shards
+from workload_generator.run.summary import RunSummary
 
-_PIPE_COLUMNS = 160  # nobody wraps the lines of a file
+_PIPE_COLUMNS = 160  # of a file or a pipe, which do not wrap lines
 
 
 def run(options: argparse.Namespace, elsewhere: str | None) -> int:
-    """Do what the flags ask for; returns the exit code. Raises BenchError."""
-    outcome = _execute(make_job(options, elsewhere))
-    _print_summary(outcome, options.output)
-    if outcome.signal is not None:
-        return of_signal(outcome.signal)
-    return ExitCode.OK if outcome.summary.passed else ExitCode.INVALID
+    """Run what the flags ask for; returns the exit code. Raises BenchError."""
+    summary = _execute(make_setup(options, elsewhere))
+    _print_summary(summary, options.output)
+    if summary.stopped_by is not None:
+        return of_signal(summary.stopped_by)
+    return ExitCode.OK if summary.passed else ExitCode.INVALID
 
 
 def show_self_test(output: str) -> int:
-    """Run it and print what was found; returns the exit code. Raises BenchError."""
+    """Run the self-test and print its report; returns the exit code. Raises BenchError."""
     with RunLock("self-test"):
         report = self_test()
     print_lines([_json(report.to_json())] if output == "json" else report.lines())
     return ExitCode.OK
 
 
-def _execute(job: Job) -> Outcome:
-    experiment, elsewhere = job.plan.experiment, job.elsewhere
-    machine_limits.check_disk(job.plan.log_dir, job.expected)
-    sink = experiment.targets[0].url if job.plan.event else None
-    clock = measured_clock() if job.plan.event else None
-    plan = replace(job.plan, platform=platform_of(elsewhere or sink or experiment.base_url or None), clock=clock)
+def _execute(setup: RunSetup) -> RunSummary:
+    plan, experiment = setup.plan, setup.plan.experiment
+    resources.check_disk(plan.log_dir, setup.expected)
+    url = setup.elsewhere or (experiment.targets[0].url if plan.event else experiment.base_url) or None
+    plan = replace(plan, platform=platform_of(url), clock=measured_clock() if plan.event else None)
     with RunLock(experiment.name):
-        if job.processes > 1:
-            return Crew(plan, job.endpoints, job.processes).execute()
+        if setup.processes > 1:
+            return Shards(plan, setup.endpoints, setup.processes).execute()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            run = Run(plan, job.endpoints, watcher=_watcher(plan, elsewhere))
-            outcome = runner.run(run.execute())
+            run = GeneratorRun(plan, setup.endpoints, watcher=_watcher(plan, setup.elsewhere))
+            summary = runner.run(run.execute())
         if run.unknown is not None:
-            complain("workload-generator", f"whether the cold starts were cold is unknown: {run.unknown}")
-        return outcome
+            complain("workload-generator", f"cold starts cannot be observed: {run.unknown}")
+        return summary
 
 
-def _watcher(plan: Plan, elsewhere: str | None) -> Watcher | None:
-    """Who sees the instances of the platform that the run goes to."""
+def _watcher(plan: RunPlan, elsewhere: str | None) -> Watcher | None:
+    """The watcher for the platform of a cold-start run."""
     if plan.mode != "cold-start":
         return None
-    # `cli.prepare` has loaded it
-    from workload_generator.coldstart.connect import watcher_of_cluster, watcher_of_local
+    from workload_generator.coldstart.connect import watcher_of_cluster, watcher_of_local  # loaded with the flags
 
     url = elsewhere or plan.experiment.base_url
     if plan.platform == LOCAL:
@@ -81,15 +80,15 @@ def _watcher(plan: Plan, elsewhere: str | None) -> Watcher | None:
     return watcher_of_cluster([urlsplit(target.url).hostname or "" for target in plan.experiment.targets])
 
 
-def _print_summary(outcome: Outcome, output: str) -> None:
+def _print_summary(summary: RunSummary, output: str) -> None:
     if output == "json":
-        print_lines([_json(outcome.summary.to_json())])
+        print_lines([_json(summary.to_json())])
         return
     try:
         terminal = Terminal(file=sys.stdout, highlight=False, emoji=False)
         if not terminal.is_terminal:
             terminal.width = _PIPE_COLUMNS
-        outcome.summary.print(terminal)
+        summary.print(terminal)
         sys.stdout.flush()
     except OSError:
         forget_stdout()

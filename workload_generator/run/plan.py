@@ -1,4 +1,4 @@
-"""What one run is before it begins: the experiment with all overrides, how to run it, its share of a larger run."""
+"""The plan of one run: the experiment with all overrides, how to run it, and its shard of a larger run."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from workload_generator.experiment.schedule import (
 )
 from workload_generator.log import format as log_format
 from workload_generator.log.format import HOST
-from workload_generator.run import machine_limits
+from workload_generator.run import resources
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """Everything that one run is. Limits of connections and in flight are divided by the number of shards.
+class RunPlan:
+    """The plan of one run. Limits of connections and of requests in flight are divided by the number of shards.
 
-    `start_wall_ns` is when the first arrival of all shards is due (None: when this one is ready); `stamp` is the time
-    in the log's name. In `event` mode `clock` says how far this machine's clock is from that of the event logger.
+    `start_wall_ns` is the due time of the first arrival of all shards (None: as soon as this one is ready); `stamp` is
+    the time in the log's name. In `event` mode `clock` is this clock against the event logger's: see `logger_clock`.
     """
 
     experiment: Experiment
@@ -51,7 +51,7 @@ class Plan:
 
     @property
     def event_prefix(self) -> str | None:
-        """What the ids of events begin with; their number follows."""
+        """The prefix of event ids; the sequence number follows."""
         return f"{self.run_id}-" if self.event else None
 
     @property
@@ -68,7 +68,7 @@ class Plan:
 
     @property
     def expected_requests(self) -> int:
-        """How many results the log has to hold, as far as it can be known."""
+        """The number of results that the log has to hold; 0 in the closed loop, where it is not known."""
         if self.mode == "cold-start":
             rounds = cold_start_rounds(self.experiment, self.shard)
             return rounds.count * len(rounds.targets) * (self.experiment.cold_start.burst or 1)
@@ -77,21 +77,21 @@ class Plan:
 
     @property
     def connections(self) -> int:
-        """How many connections this shard of the closed loop keeps busy."""
+        """The connections of this shard of the closed loop. Raises UsageError when there is none."""
         return closed_loop_connections(self.experiment, self.shard)
 
     @property
     def file_suffix(self) -> str:
-        """What a shard's log has behind the time in its name."""
+        """The end of a shard's log name, behind the time."""
         return f"_s{self.shard[0]}" if self.shard[1] > 1 else ""
 
     def share(self, limit: int) -> int:
-        """This shard's share of a limit of the whole run; 0 stays 0, and nothing else becomes it."""
+        """This shard's share of a limit of the whole run, at least 1; 0, no limit, stays 0."""
         index, shards = self.shard
         return max(1, limit // shards + (index < limit % shards)) if limit else 0
 
     def view(self, end_ns: int) -> dict[str, Any]:
-        """What the live view has to know."""
+        """The fields of the live view."""
         experiment, rate = self.experiment, self.experiment.rate
         return {
             "title": f"{experiment.name}: {rate.display_rps} rps for {format_duration(rate.duration_ns)} ({self.mode})",
@@ -100,7 +100,7 @@ class Plan:
         }
 
     def start_frame(self, anchor: Anchor, max_in_flight: int, end_ns: int) -> dict[str, Any]:
-        """What the recorder has to know before the first result, the log's header among it."""
+        """The first frame for the recorder, with the log's header."""
         experiment = self.experiment
         targets = experiment.targets
         return {
@@ -130,6 +130,6 @@ class Plan:
                 "host": socket.gethostname(),
                 "python": sys.version.split()[0],
                 "platform": self.platform,
-                "cpu_limit": machine_limits.cpu_limit(),
+                "cpu_limit": resources.cpu_limit(),
             },
         }

@@ -2,11 +2,9 @@
 
 Rules:
 - nothing is sent before the log is open and the recorder is ready
-- a signal stops the schedule; what is in flight gets five seconds, a second signal ends it at once; every arrival that
-  was planned has its result in the log before the trailer
-- a lost terminal (SIGHUP) changes nothing
-- a fault of ours, in whatever callback of the event loop, ends the run at once: what had finished is in the log, what
-  was in flight is cancelled, and the trailer names the fault
+- a signal stops the schedule, and every planned arrival has its result in the log before the trailer: see `signals`
+- a fault of the generator, in any callback of the event loop, ends the run at once: finished requests are in the log,
+  those in flight are cancelled, and the trailer names the fault
 """
 
 from __future__ import annotations
@@ -14,10 +12,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import resource
-import signal
 import traceback
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +23,7 @@ from workload_generator.base.clock import NS_PER_MS, NS_PER_S, Anchor, format_du
 from workload_generator.base.errors import BenchError, GeneratorFault, LogError
 from workload_generator.base.histogram import Histogram
 from workload_generator.base.verdict import Evidence, Strain, Verdict, judge, stopped_early
-from workload_generator.coldstart.proof import Watcher
+from workload_generator.coldstart.watcher import Watcher
 from workload_generator.engine.endpoint import Endpoint
 from workload_generator.engine.engine import Engine
 from workload_generator.engine.pool import Pool
@@ -37,40 +34,32 @@ from workload_generator.experiment.thresholds import judge_thresholds
 from workload_generator.log.progress import relay_of
 from workload_generator.log.records import Phase
 from workload_generator.log.writer import Log, open_log_file
-from workload_generator.run import machine_limits
+from workload_generator.run import resources, signals
 from workload_generator.run.cold_start import ColdStartLog, FromZero, ObservedRounds
-from workload_generator.run.dispatcher import ClosedLoop, ColdStarts, Dispatcher, OpenLoop, Pings
+from workload_generator.run.dispatcher import ClosedLoop, ColdStarts, DispatchCounts, Dispatcher, OpenLoop, Pings
 from workload_generator.run.machine import Monitor, ask_for_short_slices
-from workload_generator.run.plan import Plan
-from workload_generator.run.summary import Summary
+from workload_generator.run.plan import RunPlan
+from workload_generator.run.signals import RunSignals
+from workload_generator.run.summary import RunSummary
 
-_GRACE_S = 5.0  # for what is in flight after a signal, and for the trailer after a fault of ours
 _HEARTBEAT_S = 1.0
 _LEAD_NS = 50 * NS_PER_MS  # between the last preparation and the first deadline
 
 Gate = Callable[[], Awaitable[int | None]]
-"""Waits until all shards are ready; returns when the first arrival of all of them is due, on the monotonic clock."""
+"""Waits until all shards are ready; returns the monotonic time of the first arrival of all of them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a run ended. `signal` is the number of the signal that stopped it, or None."""
-
-    summary: Summary
-    signal: int | None
-
-
-class Run:
-    """State of one run. `execute` may be called once.
+class GeneratorRun:
+    """The state of one run. `execute` may be called once.
 
     Offsets count from the run's origin; the schedule begins `_first_ns` after it, and measures from
     `_measure_start_ns` to `_end_ns` of the schedule.
     """
 
     def __init__(
-        self, plan: Plan, endpoints: list[Endpoint], gate: Gate | None = None, watcher: Watcher | None = None
+        self, plan: RunPlan, endpoints: list[Endpoint], gate: Gate | None = None, watcher: Watcher | None = None
     ) -> None:
-        self.unknown: str | None = None  # why nobody sees whether cold starts are cold
+        self.unknown: str | None = None  # why the cold starts of a cold-start run cannot be observed
         self._watcher = watcher if plan.mode == "cold-start" else None
         self._plan = plan
         self._experiment = plan.experiment
@@ -79,60 +68,57 @@ class Run:
         self._schedule = plan.schedule
         self._measure_start_ns = self._schedule.measure_start_ns if self._schedule else 0
         self._end_ns = self._schedule.end_ns if self._schedule else plan.experiment.rate.duration_ns
-        descriptors = machine_limits.raise_descriptor_limit()
-        self._max_in_flight = machine_limits.max_in_flight(plan.experiment, descriptors, plan.shard[1])
+        descriptors = resources.raise_descriptor_limit()
+        self._max_in_flight = resources.max_in_flight(plan.experiment, descriptors, plan.shard[1])
         self._first_ns = 0
         self._late_ns = 0
         self._pings: Dispatcher | None = None
         self._dispatcher: Dispatcher | None = None
-        self._engine: Engine | None = None
-        self._grace: asyncio.TimerHandle | None = None
-        self._signal: signal.Signals | None = None
         self._dispatching: Dispatcher | None = None
-        self._stopped_ns: int | None = None  # when the schedule was cut short, if it was
-        self._task: asyncio.Task[Any] | None = None  # which a fault of ours cancels, as long as there is one
+        self._engine: Engine | None = None
+        self._stopped_ns: int | None = None  # when the schedule was cut short
+        self._task: asyncio.Task[Any] | None = None  # the run, while a fault may cancel it
         self._fault: BaseException | None = None
         self._used: dict[str, Any] = {}
         self._strain = Strain(elapsed_ns=0, cpu_ns=0)
 
     @property
     def view(self) -> dict[str, Any]:
-        """What the live view has to know."""
+        """The fields of the live view."""
         return self._plan.view(self._end_ns)
 
-    async def execute(self) -> Outcome:
-        """Run to the end.
+    async def execute(self, on_handlers: Callable[[], None] = lambda: None) -> RunSummary:
+        """Run to the end; `on_handlers` is called once the signal handlers are installed.
 
         Raises UsageError before anything was sent, LogError when the log could not be finished, and GeneratorFault when
-        a fault of ours ended the run.
+        a fault of the generator ended the run.
         """
         loop = self._loop = asyncio.get_running_loop()
         plan = self._plan
-        path, fd = open_log_file(plan.log_dir, plan.prefix, plan.stamp, plan.file_suffix)
-        log = self._log = Log(loop, path, fd, self._on_log_failure, relay_of(plan.progress))
-        try:
-            for name in (signal.SIGINT, signal.SIGTERM):
-                loop.add_signal_handler(name, self._on_signal, name)
-            loop.set_exception_handler(self._on_exception)
-            self._task = asyncio.current_task()
-            return await self._run()
-        except (Exception, asyncio.CancelledError) as error:
-            if self._fault is None:
-                if isinstance(error, (BenchError, asyncio.CancelledError)):
-                    raise
-                loop.default_exception_handler({"message": "the run failed", "exception": error})
-                self._fault = error
-            raise await self._end_at_fault() from self._fault
-        finally:
-            self._task = None
-            loop.set_exception_handler(None)
-            log.close()
-            if self._watcher is not None:
-                await self._watcher.close()
-            for name in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(name)
+        self._signals = RunSignals(loop, self._stop_dispatching, self._cancel_all)
+        with self._signals:
+            on_handlers()
+            path, fd = open_log_file(plan.log_dir, plan.prefix, plan.stamp, plan.file_suffix)
+            log = self._log = Log(loop, path, fd, self._on_log_failure, relay_of(plan.progress))
+            try:
+                loop.set_exception_handler(self._on_exception)
+                self._task = asyncio.current_task()
+                return await self._run()
+            except (Exception, asyncio.CancelledError) as error:
+                if self._fault is None:
+                    if isinstance(error, (BenchError, asyncio.CancelledError)):
+                        raise
+                    loop.default_exception_handler({"message": "the run failed", "exception": error})
+                    self._fault = error
+                raise await self._end_at_fault() from self._fault
+            finally:
+                self._task = self._signals.give_up = None
+                loop.set_exception_handler(None)
+                log.close()
+                if self._watcher is not None:
+                    await self._watcher.close()
 
-    async def _run(self) -> Outcome:
+    async def _run(self) -> RunSummary:
         plan, log = self._plan, self._log
         self._anchor = Anchor.now()
         for endpoint in self._endpoints:
@@ -142,12 +128,12 @@ class Run:
         if plan.mode == "cold-start":
             frame["header"]["cold_starts"] = await self._open_watcher()
         log.begin(frame)
-        await log.totals()  # the recorder is up: its start must not compete with the first arrivals
+        await log.totals()  # waits for the recorder: its start must not compete with the first arrivals
         await self._send()
         return await self._conclude()
 
     async def _open_watcher(self) -> dict[str, Any]:
-        """Begin to see cold starts; what the log says of that."""
+        """Connect to the source of cold starts; returns its section of the log's header."""
         fault: str | None = "there is no access to the platform's API"
         source = None
         if self._watcher is not None:
@@ -156,22 +142,22 @@ class Run:
             if fault is not None:
                 await self._watcher.close()
                 self._watcher = None
-        observed = self._watcher is not None
-        wait = (self._experiment.cold_start.wait or ZERO) if observed else INTERVAL
+        wait = INTERVAL if self._watcher is None else self._experiment.cold_start.wait or ZERO
         self.unknown = fault
         return {"source": source, "wait": wait, "unknown": fault}
 
     async def _send(self) -> None:
         """Send everything and wait for the last response."""
-        plan, rate, log, origin_ns = self._plan, self._experiment.rate, self._log, self._anchor.mono_ns
+        plan, rate, origin_ns = self._plan, self._experiment.rate, self._anchor.mono_ns
         pool = Pool(
             plan.share(rate.max_idle_conns), plan.share(rate.max_idle_conns_per_host), rate.idle_conn_timeout_ns
         )
         clock = ReceiveClock()
-        engine = self._engine = Engine(self._loop, self._endpoints, pool, rate.timeout_ns, origin_ns, log, clock)
+        engine = Engine(self._loop, self._endpoints, pool, rate.timeout_ns, origin_ns, self._log, clock)
+        self._engine = engine
         self._monitor = Monitor(self._loop, clock)
         self._beats = self._loop.call_later(_HEARTBEAT_S, self._beat)
-        ask_for_short_slices()  # from here on: the recorder, which has been started, is not to have them
+        ask_for_short_slices()  # not earlier: the recorder, which has started, must not inherit them
         gc.collect()
         gc.freeze()
         before, before_ns = resource.getrusage(resource.RUSAGE_SELF), monotonic_ns()
@@ -188,14 +174,13 @@ class Run:
             await engine.drain()
         finally:
             self._beats.cancel()
-            if self._grace is not None:
-                self._grace.cancel()
+            self._signals.end_grace()
             self._strain = self._monitor.stop()
             engine.close()
             self._used = _resources(before, resource.getrusage(resource.RUSAGE_SELF), monotonic_ns() - before_ns)
 
     async def _find_start(self) -> int:
-        """When the schedule begins: as soon as possible, or when all shards have agreed to."""
+        """The start of the schedule: as soon as possible, or the common start of all shards."""
         agreed_ns = await self._gate() if self._gate is not None else None
         soon_ns = self._now_ns() + _LEAD_NS
         if agreed_ns is not None:
@@ -208,7 +193,7 @@ class Run:
         return soon_ns if self._late_ns else first_ns
 
     async def _dispatch(self, dispatcher: Dispatcher) -> None:
-        if self._is_stopped():
+        if self._signals.received is not None or self._log.failure is not None:
             dispatcher.stop()
             return
         self._dispatching = dispatcher
@@ -232,68 +217,61 @@ class Run:
             return ObservedRounds(rounds, engine, first_ns, gap_ns, lines)
         return FromZero(experiment, engine, first_ns, lines, self._log, plan.seed)
 
-    # What happens meanwhile
+    # During the run
 
     def _now_ns(self) -> int:
         return monotonic_ns() - self._anchor.mono_ns
 
-    def _is_stopped(self) -> bool:
-        return self._signal is not None or self._log.failure is not None
+    @property
+    def _counts(self) -> DispatchCounts:
+        return DispatchCounts() if self._dispatcher is None else self._dispatcher.counts
+
+    @property
+    def _pings_planned(self) -> int:
+        return 0 if self._pings is None else self._pings.planned
 
     def _beat(self) -> None:
         self._beats = self._loop.call_later(_HEARTBEAT_S, self._beat)
-        dispatcher, engine = self._dispatcher, self._engine
+        counts, engine = self._counts, self._engine
         assert engine is not None
         engine.clock.check()
         now_ns = self._now_ns()
-        since_ns = max(0, now_ns - self._first_ns) if dispatcher is not None else 0
-        if dispatcher is None:
-            phase = Phase.PING
-        else:
+        since_ns, phase = 0, Phase.PING
+        if self._dispatcher is not None:
+            since_ns = max(0, now_ns - self._first_ns)
             phase = Phase.RAMP if since_ns < self._measure_start_ns else Phase.MEASURE
         line = {
             "time": rfc3339(self._anchor.wall_ns + now_ns),
-            "planned": sum(each.planned for each in (self._pings, dispatcher) if each is not None),
+            "planned": self._pings_planned + counts.planned,
             "started": engine.started,
             "finished": engine.finished,
-            "dropped": dispatcher.dropped if dispatcher is not None else 0,
+            "dropped": counts.dropped,
             "measure": {
-                "planned": dispatcher.planned_measured if dispatcher is not None else 0,
+                "planned": counts.planned_measured,
                 "started": engine.started_measured,
                 "finished": engine.finished_measured,
-                "dropped": dispatcher.dropped_measured if dispatcher is not None else 0,
+                "dropped": counts.dropped_measured,
             },
         }
         self._log.heartbeat({"line": line, "elapsed_ns": since_ns, "in_flight": engine.in_flight, "phase": phase.label})
 
     def _on_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """A callback raised what none of ours may raise: a fault of ours, for which somebody may wait for ever."""
-        if "exception" not in context or "handle" not in context:  # a transport, a future of a library
+        """End the run at a fault in one of our callbacks, since some coroutine may wait for its effect forever."""
+        if "exception" not in context or "handle" not in context:  # from a transport, or a future of a library
             loop.default_exception_handler(context)
-        elif self._fault is None:  # others follow from the first
+        elif self._fault is None:  # later ones follow from the first
             loop.default_exception_handler(context)
             self._fault = context["exception"]
             if self._task is not None:
                 self._task.cancel()
 
-    def _on_signal(self, name: signal.Signals) -> None:
-        if self._fault is not None and self._task is not None:
-            self._task.cancel()  # no trailer, then
-            return
-        first = self._signal is None
-        message = f"the run was stopped by {name.name}"
-        if first:
-            self._signal = name
-            self._stop_dispatching()
-            if self._engine is not None:
-                self._grace = self._loop.call_later(_GRACE_S, self._engine.cancel_all, message)
-        elif self._engine is not None:
-            self._engine.cancel_all(message)
-
     def _on_log_failure(self) -> None:
         self._stop_dispatching()
+        self._cancel_all("the log cannot be written")
+
+    def _cancel_all(self, reason: str) -> None:
         if self._engine is not None:
-            self._engine.cancel_all("the log cannot be written")
+            self._engine.cancel_all(reason)
 
     def _stop_dispatching(self) -> None:
         if self._dispatching is not None:
@@ -304,44 +282,53 @@ class Run:
     # The end
 
     async def _end_at_fault(self) -> GeneratorFault:
-        """Save what a fault of ours has left, in the time that there is for that; what the user has to know."""
+        """Save what had finished before a fault of the generator; returns the error for the user."""
         fault, path, engine = self._fault, self._log.path, self._engine
         assert fault is not None
         text = f"the generator failed: {_place(fault)}{type(fault).__name__}: {fault}"
         if engine is None:
             return GeneratorFault(f"{text}; nothing was sent")
-        cancel = partial(engine.cancel_all, "the generator failed")
-        for step in (self._stop_dispatching, cancel, engine.close, self._log.flush):
+        if self._task is not None:
+            self._signals.give_up = self._task.cancel
+        for step in (
+            self._stop_dispatching,
+            partial(engine.cancel_all, "the generator failed"),
+            engine.close,
+            self._log.flush,
+        ):
             try:
                 step()
             except Exception as error:
                 self._loop.default_exception_handler({"message": "another fault, at the end", "exception": error})
         try:
-            async with asyncio.timeout(_GRACE_S):
+            async with asyncio.timeout(signals.GRACE_S):
                 await self._conclude(text)
         except (Exception, asyncio.CancelledError) as error:
             why = str(error) or type(error).__name__
-            return GeneratorFault(f"{text}; {path} has what had finished by then, but no trailer: {why}")
-        return GeneratorFault(f"{text}; {path} has everything up to there")
+            return GeneratorFault(f"{text}; the log {path} has the requests finished before, but no trailer: {why}")
+        return GeneratorFault(f"{text}; the log {path} is complete up to the fault")
 
-    async def _conclude(self, fault: str | None = None) -> Outcome:
-        plan, experiment, log, dispatcher = self._plan, self._experiment, self._log, self._dispatcher
-        stopped_by = self._signal
+    async def _conclude(self, fault: str | None = None) -> RunSummary:
+        """Judge the run and write the trailer. Raises LogError."""
+        plan, experiment, log, dispatched = self._plan, self._experiment, self._log, self._counts
+        stopped_by = self._signals.received
         totals = await log.totals()
         if log.failure is not None:
             raise LogError(log.failure)
         counts = totals["counts"]
-        counts["ping"]["planned"] = self._pings.planned if self._pings is not None else 0
-        counts["ramp"]["planned"] = dispatcher.planned - dispatcher.planned_measured if dispatcher is not None else 0
-        counts["measure"]["planned"] = dispatcher.planned_measured if dispatcher is not None else 0
-        missed_rounds = dispatcher.missed_rounds if dispatcher is not None else 0
+        counts["ping"]["planned"] = self._pings_planned
+        counts["ramp"]["planned"] = dispatched.planned - dispatched.planned_measured
+        counts["measure"]["planned"] = dispatched.planned_measured
         histograms = {name: Histogram.from_json(doc) for name, doc in totals["histograms"].items()}
-        verdict = self._judge(fault, stopped_by, counts["measure"], histograms)
+        if fault is None and stopped_by is not None:
+            elapsed_ns = self._end_ns if self._stopped_ns is None else self._stopped_ns
+            fault = stopped_early(stopped_by.name, elapsed_ns, self._end_ns)
+        verdict = self._judge(fault, counts["measure"], histograms)
         thresholds = judge_thresholds(experiment.thresholds or (), counts["measure"], histograms)
         await log.finish(
             {
                 "time": rfc3339(self._anchor.wall_ns + self._now_ns()),
-                "counts": {**counts, "missed_rounds": missed_rounds},
+                "counts": {**counts, "missed_rounds": dispatched.missed_rounds},
                 "histograms": totals["histograms"],
                 "resources": self._used,
                 "machine": {**asdict(self._strain), "late_ns": self._late_ns},
@@ -351,40 +338,27 @@ class Run:
             }
         )
         end_ns = self._end_ns if self._stopped_ns is None else min(self._stopped_ns, self._end_ns)
-        end_ns += self._overrun_ns()
         planned_rps = None
         if self._schedule is not None:
             planned_rps = self._schedule.planned_measured * NS_PER_S / (self._end_ns - self._measure_start_ns)
-        summary = Summary(
+        return RunSummary(
             experiment=experiment.name,
             run_id=plan.run_id,
             seed=plan.seed,
             logs=(log.path,),
             mode=plan.mode,
             counts=counts["measure"],
-            missed_rounds=missed_rounds,
-            measured_ns=max(0, end_ns - self._measure_start_ns),
+            missed_rounds=dispatched.missed_rounds,
+            measured_ns=max(0, end_ns + self._overrun_ns() - self._measure_start_ns),
             planned_rps=planned_rps,
             timeout=format_duration(experiment.rate.timeout_ns),
-            ttfb=histograms["ttfb"],
-            corrected_ttfb=histograms["corrected_ttfb"],
-            lag=histograms["lag"],
+            histograms=histograms,
             verdict=verdict,
             thresholds=thresholds,
+            stopped_by=stopped_by,
         )
-        return Outcome(summary, stopped_by)
 
-    def _judge(
-        self,
-        fault: str | None,
-        stopped_by: signal.Signals | None,
-        counts: dict[str, Any],
-        histograms: dict[str, Histogram],
-    ) -> Verdict:
-        stopped = fault
-        if stopped is None and stopped_by is not None:
-            elapsed_ns = self._end_ns if self._stopped_ns is None else self._stopped_ns
-            stopped = stopped_early(stopped_by.name, elapsed_ns, self._end_ns)
+    def _judge(self, stopped: str | None, counts: dict[str, Any], histograms: dict[str, Histogram]) -> Verdict:
         assert self._engine is not None
         return judge(
             Evidence(
@@ -411,16 +385,15 @@ class Run:
 
 
 def _place(fault: BaseException) -> str:
-    """Where it was raised."""
+    """File and line that raised it."""
     frames = traceback.extract_tb(fault.__traceback__)
     return f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}: " if frames else ""
 
 
 def _resources(before: resource.struct_rusage, after: resource.struct_rusage, elapsed_ns: int) -> dict[str, Any]:
-    user_s, system_s = after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime
     return {
-        "cpu_user_s": round(user_s, 3),
-        "cpu_system_s": round(system_s, 3),
+        "cpu_user_s": round(after.ru_utime - before.ru_utime, 3),
+        "cpu_system_s": round(after.ru_stime - before.ru_stime, 3),
         "elapsed_s": round(elapsed_ns / NS_PER_S, 3),
-        "max_rss_bytes": machine_limits.peak_memory_bytes(),
+        "max_rss_bytes": resources.peak_memory_bytes(),
     }

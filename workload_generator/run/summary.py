@@ -1,10 +1,10 @@
-"""What a run says at its end: the same figures for people and as JSON."""
+"""The summary of a run: one set of figures, as text and as JSON."""
 
 from __future__ import annotations
 
-import os
+import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +15,20 @@ from rich.table import Table
 from workload_generator.base.clock import NS_PER_S
 from workload_generator.base.histogram import BEYOND, Histogram
 from workload_generator.base.verdict import Verdict
-from workload_generator.experiment.thresholds import Judged, judge_thresholds, threshold
-from workload_generator.experiment.yaml_lines import Scalar
+from workload_generator.experiment.thresholds import Judged, judge_thresholds
 from workload_generator.log.format import clean
 
-_HISTOGRAMS = ("ttfb", "corrected_ttfb", "lag")
+_TIMES = {"ttfb": "TTFB", "corrected_ttfb": "corrected TTFB", "lag": "lag"}
 _QUANTILES = (("min", 0.0), ("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0))
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
-    """The measured part of one run. `counts` is that phase of the trailer; `timeout` is a Go duration.
+class RunSummary:
+    """The measured part of one run.
 
-    `measured_ns` lasts until the planned end, or until the last start when that came later.
+    `counts` is that phase of the trailer; `histograms` has at least `ttfb`, `corrected_ttfb` and `lag`; `timeout` is a
+    Go duration. `measured_ns` ends at the planned end, or at the last start when that came later. `stopped_by` is the
+    signal that stopped the run, or None.
     """
 
     experiment: str
@@ -40,15 +41,14 @@ class Summary:
     measured_ns: int
     planned_rps: float | None
     timeout: str
-    ttfb: Histogram
-    corrected_ttfb: Histogram
-    lag: Histogram
+    histograms: Mapping[str, Histogram]
     verdict: Verdict
     thresholds: tuple[Judged, ...] = ()
+    stopped_by: signal.Signals | None = None
 
     @property
     def passed(self) -> bool:
-        """Whether the verdict is valid, and every threshold was kept."""
+        """Whether the verdict is valid and every threshold was met."""
         return self.verdict.valid and all(each.passed for each in self.thresholds)
 
     @property
@@ -56,62 +56,37 @@ class Summary:
         """Requests sent per second of the measure phase."""
         return self.counts["sent"] * NS_PER_S / self.measured_ns if self.measured_ns else 0.0
 
-    def to_wire(self) -> dict[str, Any]:
-        """Everything, as JSON that `from_wire` reads: from a worker to whoever merges."""
-        plain = {field.name: getattr(self, field.name) for field in fields(self)}
-        histograms = {name: plain[name].to_json() for name in _HISTOGRAMS}
-        return {
-            **plain,
-            **histograms,
-            "logs": [os.fsencode(log).hex() for log in self.logs],
-            "verdict": self.verdict.reasons,
-            "thresholds": [each.threshold.text for each in self.thresholds],
-        }
-
     @classmethod
-    def from_wire(cls, doc: dict[str, Any]) -> Summary:
-        """The summary that `to_wire` wrote."""
-        histograms = {name: Histogram.from_json(doc[name]) for name in _HISTOGRAMS}
-        logs = tuple(Path(os.fsdecode(bytes.fromhex(log))) for log in doc["logs"])
-        wanted = [threshold(Scalar(text)) for text in doc["thresholds"]]
-        judged = judge_thresholds(wanted, doc["counts"], histograms)
-        return cls(
-            **{**doc, **histograms, "logs": logs, "verdict": Verdict(tuple(doc["verdict"])), "thresholds": judged}
-        )
-
-    @classmethod
-    def merge(cls, parts: Mapping[int, Summary]) -> Summary:
-        """The shards of one run, by index, as one: counts and histograms are added, reasons say whose they are."""
+    def merge(cls, parts: Mapping[int, RunSummary]) -> RunSummary:
+        """The shards of one run, by index, as one: counts and histograms are added, reasons name their shard."""
         first = next(iter(parts.values()))
-        merged = {name: Histogram() for name in _HISTOGRAMS}
+        merged = {name: Histogram() for name in first.histograms}
         for name, histogram in merged.items():
             for part in parts.values():
-                histogram.merge(getattr(part, name))
+                histogram.merge(part.histograms[name])
         counts = _added([part.counts for part in parts.values()])
         planned = [part.planned_rps for part in parts.values() if part.planned_rps is not None]
+        reasons = [f"shard {index}: {why}" for index, part in parts.items() for why in part.verdict.reasons]
         return replace(
             first,
-            ttfb=merged["ttfb"],
-            corrected_ttfb=merged["corrected_ttfb"],
-            lag=merged["lag"],
+            histograms=merged,
             logs=tuple(log for part in parts.values() for log in part.logs),
             counts=counts,
             measured_ns=max(part.measured_ns for part in parts.values()),
             planned_rps=sum(planned) if planned else None,
-            verdict=Verdict(
-                tuple(f"shard {index}: {why}" for index, part in parts.items() for why in part.verdict.reasons)
-            ),
+            verdict=Verdict(tuple(reasons)),
             thresholds=judge_thresholds([each.threshold for each in first.thresholds], counts, merged),
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Times in milliseconds; a quantile among failed or dropped arrivals is the text `> timeout`."""
+        """As `--output=json` prints it: times in ms; a quantile among failed or dropped arrivals is `> timeout`."""
+        logs = [clean(str(log)) for log in self.logs]
         return {
             "experiment": self.experiment,
             "run_id": self.run_id,
             "seed": self.seed,
-            "log": clean(str(self.logs[0])),
-            **({"logs": [clean(str(log)) for log in self.logs]} if len(self.logs) > 1 else {}),
+            "log": logs[0],
+            **({"logs": logs} if len(logs) > 1 else {}),
             "mode": self.mode,
             "verdict": self.verdict.word,
             "reasons": list(self.verdict.reasons),
@@ -120,60 +95,49 @@ class Summary:
             "missed_rounds": self.missed_rounds,
             "planned_rps": self.planned_rps,
             "achieved_rps": round(self.achieved_rps, 3),
-            "ttfb_ms": self._quantiles_ms(self.ttfb),
-            "corrected_ttfb_ms": self._quantiles_ms(self.corrected_ttfb),
-            "lag_ms": self._quantiles_ms(self.lag),
+            **{f"{name}_ms": {label: self._ms(name, q) for label, q in _QUANTILES} for name in _TIMES},
         }
 
     def print(self, console: Console) -> None:
-        """For people."""
+        """Print it as text."""
         counts = self.counts
         console.print(f"\n[bold]{escape(self.experiment)}[/]  run {self.run_id}  seed {self.seed}  ({self.mode})")
         figures = Table.grid(padding=(0, 2))
         planned_rate = "" if self.planned_rps is None else f" of {self.planned_rps:,.3f} planned"
-        rows = [
-            ("planned / sent", f"{counts['planned']:,} / {counts['sent']:,}"),
-            ("ok / failed / dropped", f"{counts['ok']:,} / {counts['failed']:,} / {counts['dropped']:,}"),
-            ("achieved rate", f"{self.achieved_rps:,.3f} rps{planned_rate}"),
-            ("statuses", _shares(counts["statuses"], counts["sent"])),
-            ("errors", _shares(counts["errors"], counts["planned"])),
-            ("cold", _cold(counts["cold"])),
-        ]
+        figures.add_row("planned / sent", f"{counts['planned']:,} / {counts['sent']:,}")
+        figures.add_row("ok / failed / dropped", f"{counts['ok']:,} / {counts['failed']:,} / {counts['dropped']:,}")
+        figures.add_row("achieved rate", f"{self.achieved_rps:,.3f} rps{planned_rate}")
+        figures.add_row("statuses", _shares(counts["statuses"], counts["sent"]))
+        figures.add_row("errors", _shares(counts["errors"], counts["planned"]))
+        figures.add_row("cold", _cold(counts["cold"]))
         if self.missed_rounds:
-            rows.append(("missed rounds", f"{self.missed_rounds:,}"))
-        for name, value in rows:
-            figures.add_row(name, value)
+            figures.add_row("missed rounds", f"{self.missed_rounds:,}")
         console.print(figures)
         times = Table(box=None, pad_edge=False, padding=(0, 0, 0, 2))
         times.add_column("times in ms", overflow="fold")
-        for name, _ in _QUANTILES:
-            times.add_column(name, justify="right", overflow="fold")
-        for label, histogram in (("TTFB", self.ttfb), ("corrected TTFB", self.corrected_ttfb), ("lag", self.lag)):
-            times.add_row(label, *(self._cell(histogram.quantile_us(q)) for _, q in _QUANTILES))
+        for label, _ in _QUANTILES:
+            times.add_column(label, justify="right", overflow="fold")
+        for name, label in _TIMES.items():
+            times.add_row(label, *(_cell(self._ms(name, q)) for _, q in _QUANTILES))
         console.print(times)
-        if self.verdict.valid:
-            console.print("verdict: [bold green]valid[/]")
-        else:
-            console.print("verdict: [bold red]invalid[/]")
-            for reason in self.verdict.reasons:
-                console.print(f"  - {escape(reason)}")
+        console.print(f"verdict: [bold {'green' if self.verdict.valid else 'red'}]{self.verdict.word}[/]")
+        for reason in self.verdict.reasons:
+            console.print(f"  - {escape(reason)}")
         for each in self.thresholds:
             mark = "[bold green]passed[/]" if each.passed else "[bold red]failed[/]"
             console.print(f"threshold {escape(each.threshold.text)}: {mark}, {escape(each.written)}")
         for log in self.logs:
             console.print(f"log: {escape(clean(str(log)))}", soft_wrap=True)
 
-    def _cell(self, value: float | None) -> str:
-        ms = self._ms(value)
-        return "—" if ms is None else ms if isinstance(ms, str) else f"{ms:.3f}"
-
-    def _quantiles_ms(self, histogram: Histogram) -> dict[str, float | str | None]:
-        return {name: self._ms(histogram.quantile_us(q)) for name, q in _QUANTILES}
-
-    def _ms(self, value: float | None) -> float | str | None:
+    def _ms(self, name: str, q: float) -> float | str | None:
+        value = self.histograms[name].quantile_us(q)
         if value is None:
             return None
         return f"> {self.timeout}" if value == BEYOND else value / 1000
+
+
+def _cell(ms: float | str | None) -> str:
+    return "—" if ms is None else ms if isinstance(ms, str) else f"{ms:.3f}"
 
 
 def _added(counts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 
-import yaml  # noqa: F401 - `document` loads it with the first file, when signals raise already
+import yaml  # noqa: F401 - otherwise loaded with the first file, when a signal raises already
 
 from workload_generator.base.clock import format_duration
 from workload_generator.base.errors import UsageError
@@ -20,29 +20,29 @@ from workload_generator.experiment.bundled import find_experiment
 from workload_generator.experiment.load import load_experiment
 from workload_generator.experiment.model import Experiment
 from workload_generator.experiment.schedule import WHOLE, Shard, cold_start_rounds, describe_cold_start
-from workload_generator.run import machine_limits
-from workload_generator.run.plan import Plan
+from workload_generator.run import resources
+from workload_generator.run.plan import RunPlan
 from workload_generator.run.sink import draft_of, for_events, overrides, sink_url
 from workload_generator.run.targets import make_endpoints, make_event_endpoint
 
-Random("")  # from Python 3.13 on, a text as a seed loads a module the first time
+Random("")  # from Python 3.13 on, the first seed that is a text loads a module
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """A plan, where it sends to, in how many processes, and how many results its log has to hold.
+class RunSetup:
+    """A plan, its endpoints, the number of processes, and the number of results that the log has to hold.
 
-    `elsewhere` is the URL to which everything is sent instead of the targets' hosts, if one is given.
+    `elsewhere` is the URL that replaces the targets' hosts (`--dev`, `--dev-url`), or None.
     """
 
-    plan: Plan
+    plan: RunPlan
     endpoints: list[Endpoint]
     processes: int
     expected: int
     elsewhere: str | None
 
 
-def make_job(options: argparse.Namespace, elsewhere: str | None) -> Job:
+def make_setup(options: argparse.Namespace, elsewhere: str | None) -> RunSetup:
     """The run that the flags ask for. Raises BenchError."""
     experiment = load_experiment(
         find_experiment(options.config),
@@ -53,9 +53,12 @@ def make_job(options: argparse.Namespace, elsewhere: str | None) -> Job:
     )
     if options.event:
         experiment = for_events(experiment, sink_url())
-    processes = machine_limits.auto_processes() if options.processes is None else options.processes
-    run_id, shard = _identity(options)
-    plan = Plan(
+    processes = resources.auto_processes() if options.processes is None else options.processes
+    shard: Shard = options.shard or WHOLE
+    if shard[1] > 1 and options.run_id is None:
+        raise UsageError("--shard: all shards of a run need the same --run-id")
+    run_id = options.run_id or secrets.token_hex(8)
+    plan = RunPlan(
         experiment=experiment,
         seed=_seed(experiment, run_id, shared=shard != WHOLE),
         cold_start=options.cold_start,
@@ -75,20 +78,16 @@ def make_job(options: argparse.Namespace, elsewhere: str | None) -> Job:
     else:
         endpoints = make_endpoints(experiment, elsewhere)
     last = replace(plan, shard=(shard[0] + shard[1] * (processes - 1), shard[1] * processes))
-    expected = last.expected_requests * processes  # and a complaint when it cannot be shared
+    expected = last.expected_requests * processes  # raises when the schedule cannot be shared
     if plan.mode == "closed":
-        last.connections  # noqa: B018 - the same
-    return Job(plan, endpoints, processes, expected, elsewhere)
+        last.connections  # noqa: B018 - raises as well
+    return RunSetup(plan, endpoints, processes, expected, elsewhere)
 
 
 def check(options: argparse.Namespace, elsewhere: str | None) -> int:
     """Print the run that the flags ask for, and send nothing; returns the exit code. Raises BenchError."""
-    plan = make_job(options, elsewhere).plan
-    print_lines(_check_lines(plan.experiment, plan))
-    return 0
-
-
-def _check_lines(experiment: Experiment, plan: Plan) -> list[str]:
+    plan = make_setup(options, elsewhere).plan
+    experiment = plan.experiment
     lines = [f"{experiment.name} ({plan.mode}), sha256 {experiment.sha256}, seed {plan.seed}"]
     lines += [
         f"target {index}: {target.method} {target.url} weight {target.weight}"
@@ -99,31 +98,20 @@ def _check_lines(experiment: Experiment, plan: Plan) -> list[str]:
         lines.append(f"events: {draft.mode}, type {draft.type}, source {draft.source}, ids {plan.event_prefix}<seq>")
     if plan.mode == "cold-start":
         lines += describe_cold_start(experiment, cold_start_rounds(experiment), plan.seed)
-    elif plan.mode == "closed":
+    elif plan.schedule is not None:
+        lines += plan.schedule.describe()
+    else:
         rate = experiment.rate
         lines.append(
             f"closed loop: {rate.connections} connections for {format_duration(rate.duration_ns)}, "
             "as fast as the target answers"
         )
-    else:
-        schedule = plan.schedule
-        assert schedule is not None
-        lines += schedule.describe()
-    return lines
-
-
-def _identity(options: argparse.Namespace) -> tuple[str, Shard]:
-    """The run's id and this process's shard of it."""
-    run_id, shard = options.run_id, options.shard
-    if shard is None:
-        return run_id or secrets.token_hex(8), WHOLE
-    if shard[1] > 1 and run_id is None:
-        raise UsageError("--shard: the shards of one run need the same --run-id, or nobody knows that they are one")
-    return run_id or secrets.token_hex(8), shard
+    print_lines(lines)
+    return 0
 
 
 def _seed(experiment: Experiment, run_id: str, shared: bool) -> int:
-    """The experiment's, else a drawn one. What several pods share follows from what they all know."""
+    """The experiment's seed, else a drawn one. The pods of one run derive it from the run's id."""
     if experiment.seed is not None:
         return experiment.seed
     if shared:

@@ -1,4 +1,4 @@
-"""The ledger by itself: any order, repeats, what is gone, and that it stays small."""
+"""The timeline by itself: any order, repeats, what is gone, and that it stays small."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from workload_generator.coldstart.api_clock import ServerClock
 from workload_generator.coldstart.proof import Moment
-from workload_generator.coldstart.timeline import Ledger
+from workload_generator.coldstart.timeline import Timeline
 
 MARKS = st.lists(
     st.tuples(
@@ -22,57 +22,57 @@ MARKS = st.lists(
 
 @given(MARKS, st.randoms())
 def test_marks_may_come_in_any_order_and_twice(marks: list[tuple[str, Moment]], drawn: object) -> None:
-    ledgers = [Ledger(), Ledger()]
+    timelines = [Timeline(), Timeline()]
     shuffled = marks * 2
     drawn.shuffle(shuffled)  # type: ignore[attr-defined]
-    for ledger, order in zip(ledgers, [marks, shuffled], strict=True):
+    for timeline, order in zip(timelines, [marks, shuffled], strict=True):
         for point, moment in order:
-            ledger.mark("f", "f-1", point, moment)
-    assert ledgers[0].start("f", "f-1", 0) == ledgers[1].start("f", "f-1", 0)
-    start = ledgers[0].start("f", "f-1", 0)
+            timeline.mark("f", "f-1", point, moment)
+    assert timelines[0].start("f", "f-1", 0) == timelines[1].start("f", "f-1", 0)
+    start = timelines[0].start("f", "f-1", 0)
     assert start is not None
     for point, moment in start.points.items():
         assert moment.error_ns == min(each.error_ns for name, each in marks if name == point)
 
 
 def test_a_decision_that_was_written_down_late_is_no_later_than_what_it_led_to() -> None:
-    ledger = Ledger()
-    ledger.mark("f", "f-1", "created", Moment(1000, 10))
-    ledger.scale("f", Moment(1040, 60))
-    start = ledger.start("f", "f-1", 900)
+    timeline = Timeline()
+    timeline.mark("f", "f-1", "created", Moment(1000, 10))
+    timeline.scale("f", Moment(1040, 60))
+    start = timeline.start("f", "f-1", 900)
     assert start is not None and start.points["scale"] == Moment(1000, 20)
-    ledger = Ledger()
-    ledger.mark("f", "f-1", "created", Moment(1000, 10))
-    ledger.scale("f", Moment(1200, 50))
-    start = ledger.start("f", "f-1", 900)
+    timeline = Timeline()
+    timeline.mark("f", "f-1", "created", Moment(1000, 10))
+    timeline.scale("f", Moment(1200, 50))
+    start = timeline.start("f", "f-1", 900)
     assert start is not None and "scale" not in start.points, "it came after what it should have led to"
 
 
 def test_a_million_instances_leave_it_small_and_fast() -> None:
-    ledger = Ledger(kept=100)
+    timeline = Timeline(kept=100)
     durations = []
     for batch in range(10):
         began = time.process_time()
         for number in range(2000):
             name = f"f-{batch}-{number}"
-            ledger.mark("f", name, "created", Moment(number))
-            ledger.scale("f", Moment(number))
-            assert ledger.zero("f", 0).reached is False
-            ledger.gone("f", name, batch * 2000 + number)
-            assert ledger.zero("f", 0).since_ns == batch * 2000 + number
+            timeline.mark("f", name, "created", Moment(number))
+            timeline.scale("f", Moment(number))
+            assert timeline.zero("f", 0).reached is False
+            timeline.gone("f", name, batch * 2000 + number)
+            assert timeline.zero("f", 0).since_ns == batch * 2000 + number
         durations.append(time.process_time() - began)
-    assert len(ledger.lives("f", 0)) == 100
-    assert ledger.start("f", "f-9-1999", 0) is not None and ledger.start("f", "f-0-0", 0) is None
+    assert len(timeline.lives("f", 0)) == 100
+    assert timeline.start("f", "f-9-1999", 0) is not None and timeline.start("f", "f-0-0", 0) is None
     assert min(durations[5:]) < 5 * min(durations[:5]), "the last take as long as the first"
 
 
 def test_lives_are_those_that_were_there_since() -> None:
-    ledger = Ledger()
+    timeline = Timeline()
     for name, gone_ns in (("early", 10), ("late", 50)):
-        ledger.mark("f", name, "created", Moment(1))
-        ledger.gone("f", name, gone_ns)
-    ledger.exists("f", "there")
-    assert {each.instance: each.gone_ns for each in ledger.lives("f", 20)} == {"late": 50, "there": None}
+        timeline.mark("f", name, "created", Moment(1))
+        timeline.gone("f", name, gone_ns)
+    timeline.exists("f", "there")
+    assert {each.instance: each.gone_ns for each in timeline.lives("f", 20)} == {"late": 50, "there": None}
 
 
 @given(

@@ -433,14 +433,14 @@ duration: 3m
         f"{file}:4: targets[0].headers.Content Type: is not a header name: use letters, digits and hyphens",
         f"{file}:4: targets[0].headers.X: a header value must not contain line breaks or other control characters",
         f"{file}:4: targets[0].headers.Content-Length: is computed from the body: remove it",
-        f"{file}:5: targets[0].expectStatus: '9xx' is not a status: write 200, 2xx or [200, 404]",
+        f"{file}:5: targets[0].expectStatus: '9xx' is not a status: use 200, 2xx or [200, 404]",
         f"{file}:6: targets[0].method: 'get' is not one of DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT: "
         "did you mean GET?",
         f"{file}:7: targets[1].url: is missing",
         f"{file}:7: targets[1].weight: -1 is not a whole number of 0 or more",
         f"{file}:8: targets[1].tls.caFile: is missing",
         f"{file}:8: targets[1].tls.cafile: unknown key; did you mean caFile?",
-        f"{file}:10: rate.requestsPerSecond: must be a number, not text: leave the quotes out",
+        f"{file}:10: rate.requestsPerSecond: must be a number, not text: remove the quotes",
         f"{file}:11: rate.duration: '10 minutes' {unit}",
         f"{file}:12: rate.preconnect: -3 is not a whole number of 0 or more",
         f"{file}:13: rate.arrival.process: 'poison' is not one of constant, poisson, ramp, steps, sine, trace: "
@@ -449,7 +449,7 @@ duration: 3m
         f"{file}:15: rate.maxIdleConns: 1.5 is not a whole number of 0 or more",
         f"{file}:16: rate.maxIdleConns: the key stands here twice; first in line 15",
         f"{file}:17: store: must be a mapping, with lines of `key: value`",
-        f"{file}:18: duration: unknown key here; it belongs under rate",
+        f"{file}:18: duration: unknown key; it belongs under rate",
     ]
     assert caught.value.exit_code == 2
 
@@ -530,7 +530,7 @@ def test_good_urls(load: Any, url: str) -> None:
         ("rate:", "coldStart: {maxWait: 0s}\nrate:", 3, "coldStart.maxWait", "longer than 0"),
         ("rate:", "coldStart: {burst: 0}\nrate:", 3, "coldStart.burst", "from 1 to 10,000"),
         ("rate:", "coldStart: {order: any}\nrate:", 3, "coldStart.order", "not one of listed, random"),
-        ("rate:", "elsewhere: 1\nrate:", 3, "elsewhere", "known here: targets, rate"),
+        ("rate:", "elsewhere: 1\nrate:", 3, "elsewhere", "valid keys are targets, rate"),
         ("rate:", "elsewhere:\nrate:", 3, "elsewhere", "unknown key"),
         ("rate:\n", "rate:\n  maxInFlight: 0\n", 4, "rate.maxInFlight", "at least 1"),
         ("rate:\n", "rate:\n  preconnect: 101\n", 4, "rate.preconnect", "no more than 100 idle connections are kept"),

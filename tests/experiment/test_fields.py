@@ -131,7 +131,7 @@ MAPPING, LIST = "must be a mapping, with lines of `key: value`", "must be a list
         ("name: a\nbranches:\n  b: {leaves: {leafCount: 1}}\n", [(3, "branches.b.leaves", LIST)]),
         ("name: a\nbranches:\n  b: {leaves: []}\n", [(3, "branches.b.leaves", "must have at least one entry")]),
         ("name: a\nbranches:\n  b: {leaves: [~]}\n", [(3, "branches.b.leaves[0]", MAPPING)]),
-        ("name: a\nname: b\n", [(2, "name", "the key stands here twice; first in line 1")]),
+        ("name: a\nname: b\n", [(2, "name", "duplicate key; the first is in line 1")]),
         ("name: a\nbranches:\n  B: []\n", [(3, "branches.B", "is not lower case"), (3, "branches.B", MAPPING)]),
         ("name: a\nHeight: 2\n", [(2, "Height", "unknown key; did you mean height?")]),
         ("name: a\nfrom_rps: 2\n", [(2, "from_rps", "unknown key; did you mean from?")]),
@@ -148,7 +148,7 @@ MAPPING, LIST = "must be a mapping, with lines of `key: value`", "must be a list
 def test_what_is_wrong_and_where(text: str, problems: list[tuple[int, str, str]]) -> None:
     tree, found = load(text)
     assert found == problems
-    if "twice" not in found[0][2]:
+    if "duplicate" not in found[0][2]:
         assert tree is None, "nothing half-read gets out"
 
 

@@ -23,29 +23,26 @@ from workload_generator.base.usage_tables import statements
 VERSION = 5
 """The schema's version, in SQLite's `user_version`; 0 in databases of the original."""
 
-# What leads from each earlier version of ours to the next one.
-_STEPS = {
-    1: ("ALTER TABLE results ADD COLUMN segments INTEGER",),
-    2: (
-        "ALTER TABLE shards ADD COLUMN clock_offset_ns INTEGER",
-        "ALTER TABLE shards ADD COLUMN clock_half_rtt_ns INTEGER",
-    ),
-    3: (),
-    4: (
-        "ALTER TABLE cold_starts ADD COLUMN clock_offset REAL",
-        "ALTER TABLE cold_starts ADD COLUMN clock_error REAL",
-    ),
-}
-_WITH_EVENTS = 3  # the version that brought the scripts and tables of events
-_WITH_COLD_STARTS = 4  # and those of cold starts
-_WITH_BURSTS = 5  # and of bursts at zero
+_SCRIPTS = {"schema.sql": 1, "events.sql": 3, "cold_starts.sql": 4, "bursts.sql": 5}
+"""Each script with the version that added it."""
+_COLUMNS = (
+    (1, 2, "results", "segments INTEGER"),
+    (1, 3, "shards", "clock_offset_ns INTEGER"),
+    (1, 3, "shards", "clock_half_rtt_ns INTEGER"),
+    (4, 5, "cold_starts", "clock_offset REAL"),
+    (4, 5, "cold_starts", "clock_error REAL"),
+)
+"""Columns that were added later: the version that added the table, the one that added the column, table and column."""
 
 _BUSY_S = 30.0
 _CACHE_KIB = 64 * 1024
 
-# Tables of the original's databases, which have no version, with the columns that they must have.
-_EVENTS = {"events": {"event_id", "timestamp"}}
-_ORIGINAL = {"experiments": {"id"}, "requests": {"id", "experiment_id"}, **_EVENTS}
+_ORIGINAL = {
+    "experiments": (1, {"id"}),
+    "requests": (1, {"id", "experiment_id"}),
+    "events": (3, {"event_id", "timestamp"}),
+}
+"""Tables of the original: the version that has its own table of that name, and the columns that they must have."""
 _ORIGINAL_OTHERS = {"node_metrics", "pod_metrics"}
 
 
@@ -142,35 +139,24 @@ def _upgrade(store: Store) -> None:
     version = _version(store)
     if version == VERSION:  # another process upgraded it meanwhile
         return
-    if version in _STEPS:
-        for step in range(version, VERSION):
-            if step >= _WITH_COLD_STARTS > version:
-                continue  # the script, which comes below, is the present one
-            for statement in _STEPS[step]:
-                store.execute(statement)
-        if version < _WITH_EVENTS:
-            _make(store, [table for table in _EVENTS if columns_of(store, table)], "events.sql")
-        if version < _WITH_COLD_STARTS:
-            _make(store, (), "cold_starts.sql")
-        if version < _WITH_BURSTS:
-            _make(store, (), "bursts.sql")
-        store.execute(f"PRAGMA user_version = {VERSION}")
-        return
-    if version != 0:
+    if not 0 <= version < VERSION:
         raise BenchError(
             f"{store.path} has schema version {version}, and this program knows versions up to {VERSION}: "
             "a newer version or another program wrote it"
         )
     tables = {name for (name,) in store.execute("SELECT lower(name) FROM sqlite_schema WHERE type = 'table'")}
     foreign = {name for name in tables if not name.startswith("sqlite_")}
-    if foreign and not foreign & (_ORIGINAL.keys() | _ORIGINAL_OTHERS):
+    if version == 0 and foreign and not foreign & (_ORIGINAL.keys() | _ORIGINAL_OTHERS):
         raise BenchError(f"{store.path} is not a benchmark database: it has the tables {', '.join(sorted(foreign))}")
-    scripts = ("schema.sql", "events.sql", "cold_starts.sql", "bursts.sql")
-    _make(store, [table for table in _ORIGINAL if table in tables], *scripts)
+    for since, added, table, column in _COLUMNS:
+        if since <= version < added:
+            store.execute(f"ALTER TABLE {table} ADD COLUMN {column}")
+    original = [table for table, (replaced, _) in _ORIGINAL.items() if table in tables and version < replaced]
+    _make(store, original, [script for script, added in _SCRIPTS.items() if version < added])
     store.execute(f"PRAGMA user_version = {VERSION}")
 
 
-def _make(store: Store, original: Sequence[str], *scripts: str) -> None:
+def _make(store: Store, original: Sequence[str], scripts: Sequence[str]) -> None:
     """Run the scripts, with the original's tables of the same names set aside meanwhile."""
     for table in original:
         _set_aside(store, table)
@@ -182,7 +168,7 @@ def _make(store: Store, original: Sequence[str], *scripts: str) -> None:
 
 
 def _set_aside(store: Store, table: str) -> None:
-    missing = _ORIGINAL[table] - columns_of(store, table).keys()
+    missing = _ORIGINAL[table][1] - columns_of(store, table).keys()
     if missing:
         raise BenchError(
             f"{store.path} is not a benchmark database: its table {table} has no column {', '.join(sorted(missing))}"

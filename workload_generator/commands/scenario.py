@@ -33,32 +33,18 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     """The command's flags."""
     add = command.add_argument
     add("scenario", metavar="NAME|FILE", help="a bundled scenario, or a scenario file (docs/scenarios.md)")
-    add(
-        "--platform",
-        choices=(_LOCAL, _CLUSTER),
-        default=_LOCAL,
-        help="the embedded platform on this machine, or a cluster; default local",
-    )
+    add("--platform", choices=(_LOCAL, _CLUSTER), default=_LOCAL, help="this machine (default), or a cluster")
     add("--languages", metavar="L,…", help="replaces the file's languages")
     add("--rates", metavar="R,…", help="replaces the file's rates, in requests a second")
     add("--repeats", metavar="N", help="replaces the file's repeats: runs of each cell")
     add("--duration", metavar="D", help="replaces the file's duration of a run, without its ramp")
     add_seed(command, "seed of the order; default: drawn, and kept in the folder")
-    add(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help="default: data/<scenario>; runs that are complete there are not repeated",
-    )
+    add("--out", type=Path, metavar="DIR", help="default: data/<scenario>; complete runs there are not repeated")
     add_db(command, required=False, text="default: benchmark.db in that folder")
     add("--port", type=int, metavar="N", help="port of the embedded platform; default: a free one")
     add_kubeconfig(command)
     add_manifests(command)
-    add(
-        "--delete",
-        action="store_true",
-        help="in a cluster: delete a run's logs in the pod once their copies are checked",
-    )
+    add("--delete", action="store_true", help="in a cluster: delete a run's logs in the pod once they are copied")
     add_dry_run(command, "print the order and the planned time, and run nothing")
     add("--restore", action="store_true", help="only restore what an interrupted scenario had changed")
 

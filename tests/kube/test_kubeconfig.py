@@ -305,6 +305,7 @@ async def test_a_token_comes_before_a_plugin(tmp_path: Path) -> None:
         ({"token": "t"}, {"apiVersion": "client.authentication.k8s.io/v1alpha1"}, "exec needs .* not .*v1alpha1"),
         ({"token": "t"}, {"apiVersion": "client.authentication.k8s.io/v1beta1"}, "apiVersion is .*/v1, not .*/v1beta1"),
         ({"token": "t"}, {"interactiveMode": "Always"}, "needs a terminal"),
+        ({"token": "t"}, {"env": [{"name": "A"}]}, "each entry of exec.env needs a name and a value"),
         ({"token": "t"}, {"command": "false"}, "false failed with exit code 1"),
         ({"token": "t"}, {"command": "true"}, "true did not print an ExecCredential"),
         ({}, {}, "neither a token nor a certificate"),

@@ -38,7 +38,7 @@ _CLOCK_S = 2.2  # meets the edge of two seconds
 _CLOCK_GOOD_NS = 15 * NS_PER_MS
 _READINGS = 8192
 _SIGHTS = 512
-_NO_PODS = "metadata.name=nobody"  # an empty list, for its version
+_NO_PODS = "metadata.name=no-such-pod"  # an empty list, for its version
 _EARLY_EVENTS = 1000
 
 

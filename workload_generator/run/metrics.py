@@ -1,4 +1,4 @@
-"""The boards of a run as Prometheus metrics. Shards stay apart by their label; sums are for whoever asks.
+"""The status files of a run as Prometheus metrics, with a label for the shard.
 
 Names and types follow https://prometheus.io/docs/practices/naming/ and .../instrumenting/exposition_formats/.
 """
@@ -20,25 +20,25 @@ _US_PER_S = 1_000_000
 
 
 def families(boards: Sequence[dict[str, Any]], in_progress: bool) -> Iterator[Metric]:
-    """Everything that there is to say. `boards` may be empty: then there has been no run yet."""
-    build = GaugeMetricFamily(f"{_P}_build_info", "The version that serves.", labels=["version"])
+    """All metrics. `boards` is empty before the first run."""
+    build = GaugeMetricFamily(f"{_P}_build_info", "Version of the generator.", labels=["version"])
     build.add_metric([__version__], 1)
     yield build
-    yield GaugeMetricFamily(f"{_P}_run_in_progress", "Whether a run holds the lock.", value=in_progress)
+    yield GaugeMetricFamily(f"{_P}_run_in_progress", "Whether a run is in progress.", value=in_progress)
     names = ["run_id", "experiment", "mode", "prefix", "phase", "verdict", "shard", "shards"]
     info = GaugeMetricFamily(f"{_P}_run_info", "The run in progress, or the last one.", labels=names)
     for board in boards:
         info.add_metric([str(board[name] or "") if name != "shard" else str(board[name]) for name in names], 1)
     yield info
-    yield _gauge(boards, "run_elapsed_seconds", "Since the schedule began.", "elapsed_ns", NS_PER_S)
-    yield _gauge(boards, "run_planned_seconds", "How long the schedule is.", "total_ns", NS_PER_S)
-    yield _gauge(boards, "run_updated_timestamp_seconds", "When the run last said something.", "written_ns", NS_PER_S)
-    yield _gauge(boards, "requests_in_flight", "Requests without their response.", "in_flight")
+    yield _gauge(boards, "run_elapsed_seconds", "Time since the start of the schedule.", "elapsed_ns", NS_PER_S)
+    yield _gauge(boards, "run_planned_seconds", "Length of the schedule.", "total_ns", NS_PER_S)
+    yield _gauge(boards, "run_updated_timestamp_seconds", "Time of the last update.", "written_ns", NS_PER_S)
+    yield _gauge(boards, "requests_in_flight", "Requests without a result.", "in_flight")
     for key, text in (
         ("planned", "Arrivals that were due, dropped ones included."),
         ("started", "Requests that were sent."),
-        ("finished", "Requests with their result."),
-        ("dropped", "Arrivals that were dropped at the limit of requests in flight."),
+        ("finished", "Requests with a result."),
+        ("dropped", "Arrivals dropped at the limit of requests in flight."),
     ):
         counter = CounterMetricFamily(f"{_P}_arrivals_{key}", text, labels=["shard"])
         for board in boards:
@@ -73,7 +73,7 @@ def _outcomes(boards: Sequence[dict[str, Any]]) -> Iterator[Metric]:
 
 
 def _summary(boards: Sequence[dict[str, Any]], name: str, text: str) -> Metric:
-    """A quantile that falls among failed or dropped arrivals is +Inf: slower than any limit."""
+    """Quantiles among failed or dropped arrivals are +Inf."""
     summary = Metric(f"{_P}_{name}_seconds", f"{text} +Inf: among the failed.", "summary")
     for board in boards:
         shard = str(board["shard"])

@@ -1,4 +1,4 @@
-"""What this machine lets a run do, and what a run takes of it: descriptors, ports, disk, CPU, memory."""
+"""The limits of this machine for a run, and its use by one: descriptors, ports, disk, CPU, memory."""
 
 from __future__ import annotations
 
@@ -13,29 +13,31 @@ from workload_generator.base.errors import UsageError
 from workload_generator.experiment.model import Experiment
 
 LINE_BYTES = 340
-"""About the length of a request line, to judge whether the disk can hold a run."""
+"""The typical length of a request line of the log, for the check of the disk."""
 
 _SPARE_DESCRIPTORS = 256
 _LEAST_DESCRIPTORS = 64
 _PORT_SHARE = 0.9
-_TIMEOUT_GRID_NS = 100 * NS_PER_MS  # time-outs fire a little late; a dead target must not look like a limit of ours
-_CHANCE_SIGMAS = 6  # how far above its mean a random number of arrivals may lie before it is a fault
+_TIMEOUT_GRID_NS = 100 * NS_PER_MS  # time-outs fire late; a dead target must not look like a limit of the generator
+_CHANCE_SIGMAS = 6  # standard deviations by which a random number of arrivals may exceed its mean
 _PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 def raise_descriptor_limit() -> int:
-    """Raise the soft limit of open files to the hard one; the limit that holds now. Raises UsageError below 64."""
+    """Raise the soft limit of open files to the hard limit, and return it. Raises UsageError when it is below 64."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if 0 <= hard < _LEAST_DESCRIPTORS:
-        raise UsageError(f"this process may open {hard} files, which is too few for a run: see `ulimit -Hn`")
+        raise UsageError(
+            f"the limit of open files is {hard}; a run needs {_LEAST_DESCRIPTORS}: raise `ulimit -Hn`"
+        )
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard if hard != resource.RLIM_INFINITY else 2**20
 
 
 def max_in_flight(experiment: Experiment, descriptors: int, shards: int = 1) -> int:
-    """A shard's share of the experiment's own limit, else the smallest of its rps × timeout, its descriptors − 256 and
-    its share of 90 % of the ports (shards may have one address, and so one range of ports)."""
+    """A shard's share of the experiment's limit, else the smallest of its rps × timeout, its descriptors − 256 and its
+    share of 90 % of the ports, since shards may share an address."""
     rate = experiment.rate
     if rate.max_in_flight is not None:
         return max(1, rate.max_in_flight // shards)
@@ -49,12 +51,12 @@ def max_in_flight(experiment: Experiment, descriptors: int, shards: int = 1) -> 
 
 
 def check_disk(directory: Path, requests: int) -> None:
-    """Refuse a run whose log would not fit in `directory`, which need not exist yet. Raises UsageError."""
+    """Raise UsageError when the log of a run would not fit in `directory`, which need not exist yet."""
     try:
         there = next(path for path in (directory, *directory.absolute().parents) if path.exists())
         stat = os.statvfs(there)
     except OSError as error:
-        raise UsageError(f"log folder {directory}: {error.strerror}; choose another with --log-dir") from None
+        raise UsageError(f"log folder {directory}: {error.strerror}; choose another one with --log-dir") from None
     free, needed = stat.f_bavail * stat.f_frsize, requests * LINE_BYTES
     if needed > free:
         raise UsageError(
@@ -79,14 +81,14 @@ def cpu_limit() -> float | None:
 
 
 def auto_processes() -> int:
-    """How many processes can run at the same time: the cgroup's CPU limit, or the cores that we may use."""
+    """The number of processes that can run at the same time: the cgroup's CPU limit, or the usable cores."""
     cores = len(os.sched_getaffinity(0))
     limit = cpu_limit()
     return cores if limit is None else max(1, min(cores, math.floor(limit)))
 
 
 def peak_memory_bytes() -> int | None:
-    """The most memory that this process had resident. getrusage would tell its parent's, when that had more."""
+    """The peak resident memory of this process, or None. (getrusage also counts the parent before the fork.)"""
     try:
         status = Path("/proc/self/status").read_text()
     except OSError:

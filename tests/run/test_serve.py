@@ -196,7 +196,7 @@ def test_a_run_that_cannot_be_seen_does_not_hold_the_pod_for_ever(
         fcntl.flock(file, fcntl.LOCK_EX)
         file.write("another container's, process 999999999, since then\n")
         file.flush()
-        serve.Server(tmp_path, event=False, boards=tmp_path)._see_out()
+        serve.RunServer(tmp_path, event=False, boards=tmp_path)._see_out()
     assert "another container's" in capsys.readouterr().err
 
 

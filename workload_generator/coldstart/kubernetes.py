@@ -249,10 +249,8 @@ class KubernetesSource:
             return
         if sight.point == "scale":
             self._timeline.scale(sight.service, moment)
-        elif correct:
-            self._timeline.correct(sight.service, sight.instance, sight.point, moment)
         else:
-            self._timeline.mark(sight.service, sight.instance, sight.point, moment)
+            self._timeline.mark(sight.service, sight.instance, sight.point, moment, correct=correct)
         if not sight.listed:
             self._sights.append(sight)
 

@@ -77,25 +77,6 @@ class ConnectionOwner(Protocol):
 class Connection:
     """A connection from the look-up of its host name to its end, with at most one exchange at a time."""
 
-    __slots__ = (
-        "_addresses",
-        "_fd",
-        "_first_ns",
-        "_mark_ns",
-        "_opening",
-        "_owner",
-        "_pending",
-        "_reader",
-        "_segments",
-        "_sock",
-        "_kernel",
-        "_tls",
-        "_writing",
-        "exchange",
-        "origin",
-        "state",
-    )
-
     def __init__(self, owner: ConnectionOwner, origin: Origin) -> None:
         self._owner = owner
         self.origin = origin

@@ -115,8 +115,8 @@ class Engine:
             connection.send_request(exchange)
 
     def start_again(self, exchange: Exchange, arrival: Arrival, start_ns: int) -> None:
-        """Start the request of `arrival` at `start_ns`, which is now. Only for `on_done`: the exchange and its connection
-        are reused if that leads to the target of the arrival."""
+        """Start the request of `arrival` at `start_ns`, which is now. Only for `on_done`: it reuses the exchange, and
+        its connection if that leads to the target."""
         endpoint, connection = self._endpoints[arrival.target], exchange.connection
         assert connection is not None
         elsewhere = connection.origin is not endpoint.origin and connection.origin != endpoint.origin

@@ -74,24 +74,24 @@ class Url(NamedTuple):
 
 def split_url(url: str) -> Url:
     """The parts of an http or https URL. Raises UsageError for any other."""
-    text = url.strip()
-    if _CONTROL.search(text):
-        raise UsageError(f"URL {url!r}: must not contain control characters")
     try:
-        parts = urlsplit(text)
-        port = parts.port
+        return _split(url.strip())
     except ValueError as error:
         raise UsageError(f"URL {url!r}: {error}") from None
+
+
+def _split(url: str) -> Url:
+    if _CONTROL.search(url):
+        raise ValueError("must not contain control characters")
+    parts = urlsplit(url)
+    port = parts.port
     if parts.scheme not in _DEFAULT_PORTS:
-        raise UsageError(f"URL {url!r}: the scheme must be http or https")
+        raise ValueError("the scheme must be http or https")
     if "@" in parts.netloc:
-        raise UsageError(f"URL {url!r}: must not contain user and password; use the Authorization header")
+        raise ValueError("must not contain user and password; use the Authorization header")
     if port == 0:
-        raise UsageError(f"URL {url!r}: the port must be from 1 to 65535")
-    try:
-        host, shown = _host(parts.hostname or "")
-    except ValueError as error:
-        raise UsageError(f"URL {url!r}: {error}") from None
+        raise ValueError("the port must be from 1 to 65535")
+    host, shown = _host(parts.hostname or "")
     default = _DEFAULT_PORTS[parts.scheme]
     port = port or default
     path = _escape(_UNSAFE_IN_PATH, parts.path) or "/"
@@ -115,26 +115,33 @@ def encode_request(method: str, url: str, headers: Mapping[str, str], body: byte
         ours["content-length"] = ("Content-Length", str(length))
     given: set[str] = set()
     lines: list[bytes] = []
-    for name, raw in headers.items():
-        key, value = name.lower(), raw.strip(" \t")
-        if not _TOKEN.fullmatch(name):
-            raise UsageError(f"header {name!r}: is not a valid header name")
-        if _CONTROL_BUT_TAB.search(value):
-            raise UsageError(f"header {name!r}: the value must not contain control characters")
-        if key in given:
-            raise UsageError(f"header {name!r}: given twice")
-        if key == "transfer-encoding":
-            raise UsageError(f"header {name!r}: cannot be set; bodies are sent with a Content-Length")
-        if key == "content-length" and value != str(length):
-            raise UsageError(f"header {name!r}: the body has {length} bytes, not {value!r}")
-        given.add(key)
+    for name, value in headers.items():
         try:
-            lines.append(f"{name}: {value}".encode("utf-8", "surrogateescape"))
-        except UnicodeEncodeError:
-            raise UsageError(f"header {name!r}: the value cannot be encoded as UTF-8") from None
+            lines.append(_header_line(name, value.strip(" \t"), given, length))
+        except ValueError as error:
+            raise UsageError(f"header {name!r}: {error}") from None
     defaults = [f"{name}: {value}".encode() for key, (name, value) in ours.items() if key not in given]
     start = f"{method} {asked.path} HTTP/1.1".encode()
     return b"\r\n".join([start, *defaults, *lines, b"", b"" if body is None else body])
+
+
+def _header_line(name: str, value: str, given: set[str], length: int) -> bytes:
+    key = name.lower()
+    if not _TOKEN.fullmatch(name):
+        raise ValueError("is not a valid header name")
+    if _CONTROL_BUT_TAB.search(value):
+        raise ValueError("the value must not contain control characters")
+    if key in given:
+        raise ValueError("given twice")
+    if key == "transfer-encoding":
+        raise ValueError("cannot be set; bodies are sent with a Content-Length")
+    if key == "content-length" and value != str(length):
+        raise ValueError(f"the body has {length} bytes, not {value!r}")
+    given.add(key)
+    try:
+        return f"{name}: {value}".encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise ValueError("the value cannot be encoded as UTF-8") from None
 
 
 class ResponseReader:
@@ -143,27 +150,6 @@ class ResponseReader:
     The reader and its parser refer to each other, and the garbage collector is frozen during a run: reuse a reader for
     another connection, or `close` it to free the parser.
     """
-
-    __slots__ = (
-        "_chunked",
-        "_clean",
-        "_close",
-        "_framed",
-        "_head_read",
-        "_is_head",
-        "_keep",
-        "_parser",
-        "_quiet",
-        "body_head",
-        "bytes_read",
-        "complete",
-        "head_complete",
-        "heard",
-        "instance",
-        "keep_alive",
-        "started",
-        "status",
-    )
 
     def __init__(self) -> None:
         # For the connection

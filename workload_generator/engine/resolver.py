@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import socket
 import threading
 from collections.abc import Callable
@@ -46,11 +45,11 @@ class Resolver:
         known = self._known.get(key)
         if known is not None and monotonic_ns() < known[0]:
             return known[1]
-        literal = _literal(host, port)
-        if literal is not None:
-            self._known[key] = (2**63 - 1, [literal])
-            return [literal]
-        return None
+        literal = _look_up(host, port, socket.AI_NUMERICHOST)
+        if isinstance(literal, OSError):
+            return None
+        self._known[key] = (2**63 - 1, literal)
+        return literal
 
     def resolve(self, host: str, port: int, callback: Callback) -> None:
         """Resolve, and call back later with addresses (at least one) or the error."""
@@ -79,9 +78,9 @@ class Resolver:
             callback(answer)
 
 
-def _look_up(host: str, port: int) -> Answer:
+def _look_up(host: str, port: int, flags: int = 0) -> Answer:
     try:
-        infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+        infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=flags)
     except OSError as error:
         return error
     except UnicodeError as error:  # not a valid IDNA name
@@ -89,17 +88,3 @@ def _look_up(host: str, port: int) -> Answer:
     return [Address(family, tuple(sockaddr)) for family, _, _, _, sockaddr in infos] or socket.gaierror(
         socket.EAI_NONAME, "the name has no address"
     )
-
-
-def _literal(host: str, port: int) -> Address | None:
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return None
-    if address.version == 4:
-        return Address(socket.AF_INET, (host, port))
-    try:
-        scope = socket.if_nametoindex(address.scope_id) if address.scope_id else 0
-    except OSError:
-        return None  # an unknown zone: the look-up fails with an error
-    return Address(socket.AF_INET6, (str(address).partition("%")[0], port, 0, scope))

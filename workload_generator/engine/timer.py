@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
+import struct
 import sys
 import time
 from collections.abc import Callable
@@ -115,22 +116,18 @@ if sys.version_info >= (3, 13):
         os.timerfd_settime_ns(fd, flags=os.TFD_TIMER_ABSTIME, initial=deadline_ns)
 
 else:
-
-    class _TimeSpec(ctypes.Structure):
-        _fields_ = (("tv_sec", ctypes.c_long), ("tv_nsec", ctypes.c_long))
-
-    class _TimerSpec(ctypes.Structure):
-        _fields_ = (("it_interval", _TimeSpec), ("it_value", _TimeSpec))
-
     _libc = ctypes.CDLL(None, use_errno=True)
+    _SPEC = struct.Struct("@4l")  # itimerspec: the interval, then the deadline, each in seconds and nanoseconds
+
+    def _checked(code: int) -> int:
+        if code < 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        return code
 
     def _create() -> int:
-        fd: int = _libc.timerfd_create(time.CLOCK_MONOTONIC, _TFD_FLAGS)
-        if fd < 0:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-        return fd
+        return _checked(_libc.timerfd_create(time.CLOCK_MONOTONIC, _TFD_FLAGS))
 
     def _set(fd: int, deadline_ns: int) -> None:
-        spec = _TimerSpec(_TimeSpec(0, 0), _TimeSpec(*divmod(deadline_ns, NS_PER_S)))
-        if _libc.timerfd_settime(fd, _TFD_TIMER_ABSTIME, ctypes.byref(spec), None) < 0:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        spec = _SPEC.pack(0, 0, *divmod(deadline_ns, NS_PER_S))
+        if _libc.timerfd_settime(fd, _TFD_TIMER_ABSTIME, spec, None):
+            _checked(-1)

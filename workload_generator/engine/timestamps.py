@@ -23,7 +23,7 @@ import struct
 import time
 from collections.abc import Callable, Sequence
 
-from workload_generator.base.clock import NS_PER_S, NS_PER_US, monotonic_ns
+from workload_generator.base.clock import NS_PER_S, NS_PER_US, Anchor, monotonic_ns
 
 _SO_TIMESTAMPNS = 35  # on architectures with Linux's generic numbers, whose `long` has 64 bits
 _GENERIC = {"x86_64", "aarch64", "riscv64", "s390x", "ppc64le", "loongarch64"}
@@ -40,7 +40,6 @@ _SEGMENTS_AT = 152  # tcpi_data_segs_in, since Linux 4.6
 _JITTER_NS = 4 * NS_PER_US  # between two undisturbed readings
 _SLEW = 0.001  # twice the limit of adjtimex, 500 ppm
 _STEP_NS = 50 * NS_PER_US  # a smaller step looks like a disturbed pair of readings
-_PAIRS = 5
 
 Ancillary = Sequence[tuple[int, int, bytes]]
 
@@ -116,11 +115,6 @@ class ReceiveClock:
         self._offset_ns, self._paired_ns = offset_ns, paired_ns
 
     def _pair(self) -> tuple[int, int]:
-        """The offset of the wall clock and its time, from the closest of a few pairs of readings."""
-        best_gap_ns, best = 2**63, (0, 0)
-        for _ in range(_PAIRS):
-            before_ns, wall_ns, after_ns = self._monotonic(), self._wall(), self._monotonic()
-            if after_ns - before_ns < best_gap_ns:
-                middle_ns = (before_ns + after_ns) // 2
-                best_gap_ns, best = after_ns - before_ns, (wall_ns - middle_ns, middle_ns)
-        return best
+        """The offset of the wall clock, and the time of that reading."""
+        anchor = Anchor.now(self._monotonic, self._wall)
+        return anchor.wall_ns - anchor.mono_ns, anchor.mono_ns

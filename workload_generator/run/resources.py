@@ -27,9 +27,7 @@ def raise_descriptor_limit() -> int:
     """Raise the soft limit of open files to the hard limit, and return it. Raises UsageError when it is below 64."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if 0 <= hard < _LEAST_DESCRIPTORS:
-        raise UsageError(
-            f"the limit of open files is {hard}; a run needs {_LEAST_DESCRIPTORS}: raise `ulimit -Hn`"
-        )
+        raise UsageError(f"the limit of open files is {hard}; a run needs {_LEAST_DESCRIPTORS}: raise `ulimit -Hn`")
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard if hard != resource.RLIM_INFINITY else 2**20

@@ -17,7 +17,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,11 +28,13 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from workload_generator.base.errors import UsageError
+from workload_generator.base.standard_streams import complain
 from workload_generator.log.status_file import boards_folder, read_boards
 from workload_generator.run import metrics
 from workload_generator.run.lock import RunLock, lock_holder
 
 PORT = 8080
+_COMMAND = "workload-generator"
 _POLL_S = 0.05
 _UNSEEN_S = 10.0  # longer than the workers of a killed run need to end
 _ORPHANS_S = 5.0  # for the recorder of a killed run to write its results
@@ -89,7 +90,7 @@ class RunServer:
                 await site.start()
             except OSError as error:
                 raise UsageError(f"cannot listen on port {port}: {error.strerror or error}") from None
-            _tell(f"ready for runs; /healthz, /readyz and /metrics on port {runner.addresses[0][1]}")
+            complain(_COMMAND, f"ready for runs; /healthz, /readyz and /metrics on port {runner.addresses[0][1]}")
             await self._stopping.wait()
             await asyncio.to_thread(self._see_out)
         finally:
@@ -132,7 +133,7 @@ class RunServer:
         with contextlib.suppress(ProcessLookupError):
             os.kill(holder, name)
             self._signalled.add(holder)
-            _tell(f"{name.name} passed on to the run of process {holder}; waiting for it to end")
+            complain(_COMMAND, f"{name.name} passed on to the run of process {holder}; waiting for it to end")
 
     def _see_out(self) -> None:
         """Wait until no run is in progress or can start, and until the signalled processes have ended."""
@@ -149,7 +150,7 @@ class RunServer:
                     if holder not in self._signalled:  # a run that started just now
                         self._pass_on(holder, signal.SIGTERM)
                 elif time.monotonic() - seen > _UNSEEN_S:  # of another user, or in another container
-                    _tell(f"not waiting for a run that is not visible from here: {error}")
+                    complain(_COMMAND, f"not waiting for a run that is not visible from here: {error}")
                     break
                 time.sleep(_POLL_S)
         while any(map(_is_alive, self._signalled)):  # a run prints its summary after it has released the lock
@@ -182,9 +183,3 @@ def _is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         return False
-
-
-def _tell(line: str) -> None:
-    with contextlib.suppress(OSError):
-        sys.stderr.write(f"workload-generator: {line}\n")
-        sys.stderr.flush()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from workload_generator.base.usage_tables import Condition, PodState, Replicas, Row, Scale
+from workload_generator.base.usage_tables import ConditionChange, PodState, Replicas, Row, Scale
 from workload_generator.kube.names import REVISION_LABEL, SERVICE_LABEL
 from workload_generator.kube.resources import Object, condition, name_of, namespace_of
 
@@ -156,7 +156,7 @@ class Conditions:
     """Conditions of Revisions or PodAutoscalers, and of the latter the scale."""
 
     kind: str
-    _known: dict[_Key, dict[str, Condition]] = field(default_factory=dict)
+    _known: dict[_Key, dict[str, ConditionChange]] = field(default_factory=dict)
     _scales: dict[_Key, Scale] = field(default_factory=dict)
 
     def all(self, objects: Iterable[Object], now: str) -> list[Row]:
@@ -182,7 +182,7 @@ class Conditions:
         rows: list[Row] = []
         known = self._known.setdefault(key, {})
         for found in status.get("conditions") or ():
-            row = Condition(
+            row = ConditionChange(
                 now, namespace, self.kind, name, service, str(found.get("type")), str(found.get("status")),
                 found.get("reason"), (found.get("message") or "")[:_LONGEST_MESSAGE] or None,
                 found.get("lastTransitionTime"), listed,

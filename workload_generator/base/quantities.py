@@ -24,7 +24,7 @@ def parse_quantity(text: str) -> Fraction:
     """The exact value of a quantity, in cores or bytes. Raises ValueError."""
     match = _QUANTITY.fullmatch(text) if len(text) <= _LONGEST else None
     if match is None:
-        raise ValueError(f"{text[:_LONGEST]!r} is not a Kubernetes quantity such as 250m or 2663656Ki")
+        raise ValueError(f"{text[:_LONGEST]!r} is not a quantity such as 250m or 2663656Ki")
     number, suffix, exponent = match.groups()
     return Fraction(number) * (Fraction(10) ** int(exponent) if exponent else _UNITS[suffix or ""])
 

@@ -1,4 +1,4 @@
-"""One TCP connection and its exchange: socket and TLS around the sans-I/O protocol.
+"""One TCP connection and its exchange: a socket around the sans-I/O protocol. `tls_connection` adds TLS.
 
 Rules:
 - received data is dated (`timestamps.ReceiveClock`) before anything else happens to it
@@ -10,11 +10,9 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import os
 import socket
-import ssl
 from typing import Any, Protocol
 
 from workload_generator.base.clock import monotonic_ns
@@ -31,7 +29,6 @@ from workload_generator.engine.timestamps import (
     segments_received,
     stamp_receipts,
 )
-from workload_generator.engine.tls import TlsSession, fault_of
 from workload_generator.log.records import ErrorKind, Opening, Response
 
 _READ_BYTES = 64 * 1024
@@ -85,7 +82,6 @@ class Connection:
         self._opening = _NO_OPENING
         self._sock: Any = None  # a socket.socket; as Any it needs no check for None on the hot path
         self._fd = -1
-        self._tls: TlsSession | None = None
         self._addresses: list[Address] | None = None
         self._pending = b""
         self._writing = False
@@ -174,31 +170,12 @@ class Connection:
         self._opening.connect_ns = now_ns - self._mark_ns
         self._mark_ns = now_ns
         self._owner.poller.watch(self._sock, self)
-        if self.origin.tls is None:
-            self._opening.tls_ns = 0
-            self._on_open()
-            return
-        self.state = ConnectionState.HANDSHAKE
-        self._tls = TlsSession(self.origin.tls, self.origin.host)
-        self._shake_hands(b"")
+        self._on_watched()
 
-    def _shake_hands(self, received: bytes) -> None:
-        tls = self._tls
-        assert tls is not None
-        try:
-            done = tls.shake_hands(received)
-        except (ssl.SSLError, ssl.CertificateError, ValueError) as error:
-            with contextlib.suppress(OSError):  # the alert informs the server only
-                self._sock.send(tls.to_send())
-            self._fail(ErrorKind.TLS, fault_of(error))
-            return
-        self._send(tls.to_send())
-        if done and self.state is ConnectionState.HANDSHAKE:
-            now_ns = monotonic_ns()
-            self._opening.tls_ns = now_ns - self._mark_ns
-            self._segments = segments_received(self._sock)
-            self._on_open()
-            self._on_encrypted(b"", (), now_ns)  # data that came with the end of the handshake
+    def _on_watched(self) -> None:
+        """The socket is connected, and read from here on."""
+        self._opening.tls_ns = 0
+        self._on_open()
 
     def _on_open(self) -> None:
         exchange = self.exchange
@@ -220,9 +197,9 @@ class Connection:
             self._begin_reading(exchange)  # the cache has responses to other methods
         events = endpoint.events
         data = endpoint.request if events is None else events.encode(exchange.arrival.seq, exchange.start_ns)
-        self._send(data if self._tls is None else self._tls.encrypt(data))
+        self._send(data)
 
-    def _send(self, data: bytes) -> None:
+    def _write(self, data: bytes) -> None:
         if self._writing:
             self._pending += data
             return
@@ -248,24 +225,25 @@ class Connection:
     def _on_writable(self) -> None:
         data, self._pending = self._pending, b""
         self._stop_writing()
-        self._send(data)
+        self._write(data)
+
+    _send = _write  # of a request; TLS encrypts it first
 
     # Responses
 
     def on_received(self, data: bytes, ancillary: Ancillary, now_ns: int) -> None:
         """See `poller.ReadHandler`."""
-        if self.state is _ACTIVE and self._tls is None and data:
-            done = self._on_plain(data, ancillary, now_ns)
-        else:
-            done = self._sock is None or self._on_other(data, ancillary, now_ns)
-        if not done:
+        if self._sock is not None and not self._on_data(data, ancillary, now_ns):
             poller = self._owner.poller
             if len(data) == poller.first_read_bytes:
                 poller.expect_more()
             self._read_on()
 
-    def _on_plain(self, data: bytes, ancillary: Ancillary, now_ns: int) -> bool:
-        """Take a piece of the response, in plain text. Returns whether the exchange is over."""
+    def _on_data(self, data: bytes, ancillary: Ancillary, now_ns: int) -> bool:
+        """Handle the data of a read, in plain text. Returns whether to stop reading for now."""
+        if self.state is not _ACTIVE or not data:
+            self._on_end(now_ns)  # of an idle connection, where data ends it as well
+            return True
         owner, exchange = self._owner, self.exchange
         assert exchange is not None
         arrived_ns = owner.clock.arrived_ns(ancillary, now_ns)
@@ -313,47 +291,7 @@ class Connection:
             return True
         now_ns = monotonic_ns()
         self._owner.clock.compare()
-        if self.state is _ACTIVE and self._tls is None and data:
-            return self._on_plain(data, ancillary, now_ns)
-        return self._on_other(data, ancillary, now_ns)
-
-    def _on_other(self, data: bytes, ancillary: Ancillary, now_ns: int) -> bool:
-        """Handle all data but that of a plain response. Returns whether to stop reading for now."""
-        if not data:
-            self._on_end(now_ns)
-        elif self.state is ConnectionState.IDLE:
-            self._on_idle_data(data)
-        elif self.state is ConnectionState.HANDSHAKE:
-            self._shake_hands(data)
-        else:
-            return self._on_encrypted(data, ancillary, now_ns)
-        return self.state is ConnectionState.IDLE
-
-    def _on_encrypted(self, data: bytes, ancillary: Ancillary, now_ns: int) -> bool:
-        assert self._tls is not None
-        try:
-            plain, ended = self._tls.decrypt(data)
-        except ssl.SSLError as error:
-            self._fail(ErrorKind.TLS, fault_of(error))
-            return True
-        self._send(self._tls.to_send())
-        done = False
-        if plain and self.state is ConnectionState.ACTIVE:
-            done = self._on_plain(plain, ancillary, now_ns)
-        if ended and self.state in (ConnectionState.ACTIVE, ConnectionState.IDLE):
-            self._on_end(now_ns)
-        return done
-
-    def _on_idle_data(self, data: bytes) -> None:
-        if self._tls is not None:  # session tickets and key updates may come at any time
-            with contextlib.suppress(ssl.SSLError):
-                plain, ended = self._tls.decrypt(data)
-                self._send(self._tls.to_send())
-                if not plain and not ended:
-                    self._segments = segments_received(self._sock)
-                    return
-        self._owner.ended(self)
-        self.close()
+        return self._on_data(data, ancillary, now_ns)
 
     def _on_piece(self, exchange: Exchange, data: bytes, arrived_ns: int, kernel: bool) -> bool:
         """Read a piece that the cache does not have. Returns whether the exchange is over."""
@@ -425,8 +363,6 @@ class Connection:
         if self.state is ConnectionState.IDLE:
             self._owner.ended(self)
             self.close()
-        elif self.state is ConnectionState.HANDSHAKE:
-            self._fail(ErrorKind.TLS, "the server closed the connection during the TLS handshake")
         elif reader is None or not reader.started:
             self._fail(ErrorKind.RESET, "the server closed the connection without a response")
         elif reader.at_eof():

@@ -26,6 +26,7 @@ from workload_generator.engine.pool import Pool, Stack
 from workload_generator.engine.resolver import Resolver
 from workload_generator.engine.response_cache import ResponseCache
 from workload_generator.engine.timestamps import ReceiveClock, keep_stamping
+from workload_generator.engine.tls_connection import connection_to
 from workload_generator.log.records import Arrival, ErrorKind, Opening, Phase, Result, Stamp, unanswered
 
 _SWEEP_S = 1.0
@@ -53,7 +54,6 @@ class Engine:
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
         endpoints: Sequence[Endpoint],
         pool: Pool,
         timeout_ns: int,
@@ -61,7 +61,7 @@ class Engine:
         record: Record,
         clock: ReceiveClock | None = None,
     ) -> None:
-        self.loop = loop
+        self.loop = loop = asyncio.get_running_loop()
         self.clock = clock or ReceiveClock()
         self.poller = Poller(loop, self.clock)
         self.resolver = Resolver(loop)
@@ -110,7 +110,7 @@ class Engine:
             self._arm(start_ns + self._timeout_ns)
         connection = self._stacks[target].take(start_ns)
         if connection is None:
-            Connection(self, endpoint.origin).open(Opening(), exchange)
+            connection_to(endpoint.origin, self).open(Opening(), exchange)
         else:
             connection.send_request(exchange)
 
@@ -136,7 +136,7 @@ class Engine:
         The first failure ends it and is returned; it is not an error, since requests meet it too, and log it.
         """
         origins = dict.fromkeys(endpoint.origin for endpoint in self._endpoints)
-        connections = [Connection(self, origin) for origin in origins for _ in range(count)]
+        connections = [connection_to(origin, self) for origin in origins for _ in range(count)]
         waiting = iter(connections)
         fault: str | None = None
 
@@ -210,7 +210,7 @@ class Engine:
             return
         lost_reused = exchange.opening is None and failure.kind is ErrorKind.RESET and not failure.heard
         if lost_reused and exchange.endpoint.retriable:
-            Connection(self, exchange.endpoint.origin).open(Opening(retries=1), exchange)
+            connection_to(exchange.endpoint.origin, self).open(Opening(retries=1), exchange)
             return
         self._on_failed(exchange, failure)
 

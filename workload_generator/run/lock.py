@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import re
 import tempfile
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 
 from workload_generator.base.errors import UsageError
 
@@ -42,42 +43,42 @@ def lock_holder() -> int | None:
     return None
 
 
-class RunLock:
-    """Held as a context; the kernel releases it when the process ends. The errors of other runs name `run`."""
+@contextlib.contextmanager
+def run_lock(run: str) -> Iterator[None]:
+    """Hold the lock. Raises UsageError with the run that holds it already."""
+    fd = take_lock(run)
+    try:
+        yield
+    finally:
+        os.close(fd)
 
-    def __init__(self, run: str) -> None:
-        self._run = run
-        self._path = lock_path()
-        self._fd = -1
 
-    def __enter__(self) -> RunLock:
-        """Take the lock. Raises UsageError with the run that holds it."""
-        try:
-            self._fd = self._open()
-        except OSError as error:
-            raise UsageError(f"cannot open the lock {self._path}: {error.strerror}") from None
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(self._fd, 200, 0).decode("utf-8", "replace").strip()
-            os.close(self._fd)
-            raise UsageError(f"another run is in progress ({holder}); one run at a time") from None
-        os.ftruncate(self._fd, 0)
-        since = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
-        os.pwrite(
-            self._fd, f"{self._run}, process {os.getpid()}, since {since}\n".encode("utf-8", "backslashreplace"), 0
-        )
-        return self
+def take_lock(run: str) -> int:
+    """Take the lock for `run`, which the errors of other runs name; the kernel releases it when the descriptor closes.
 
-    def _open(self) -> int:
-        try:
-            return os.open(self._path, os.O_RDWR | os.O_CLOEXEC)  # O_CREAT fails in /tmp for another user's file
-        except FileNotFoundError:
-            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            os.fchmod(fd, 0o666)  # for the runs of other users, despite the umask
-            return fd
+    Raises UsageError with the run that holds it already.
+    """
+    path = lock_path()
+    try:
+        fd = _open(path)
+    except OSError as error:
+        raise UsageError(f"cannot open the lock {path}: {error.strerror}") from None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(fd, 200, 0).decode("utf-8", "replace").strip()
+        os.close(fd)
+        raise UsageError(f"another run is in progress ({holder}); one run at a time") from None
+    os.ftruncate(fd, 0)
+    line = f"{run}, process {os.getpid()}, since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n"
+    os.pwrite(fd, line.encode("utf-8", "backslashreplace"), 0)
+    return fd
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        os.close(self._fd)
+
+def _open(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)  # O_CREAT fails in /tmp for another user's file
+    except FileNotFoundError:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        os.fchmod(fd, 0o666)  # for the runs of other users, despite the umask
+        return fd

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import resource
 from pathlib import Path
 
@@ -21,6 +20,8 @@ _PORT_SHARE = 0.9
 _TIMEOUT_GRID_NS = 100 * NS_PER_MS  # time-outs fire late; a dead target must not look like a limit of the generator
 _CHANCE_SIGMAS = 6  # standard deviations by which a random number of arrivals may exceed its mean
 _PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_DEFAULT_PORT_RANGE = (32768, 60999)
+_CGROUP = Path("/sys/fs/cgroup")
 
 
 def raise_descriptor_limit() -> int:
@@ -65,17 +66,11 @@ def check_disk(directory: Path, requests: int) -> None:
 
 def cpu_limit() -> float | None:
     """The cgroup's CPU limit in cores (v2 or v1), or None."""
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return None if quota == "max" else int(quota) / int(period)
-    except (OSError, ValueError):
-        pass
-    try:
-        base = Path("/sys/fs/cgroup/cpu")
-        quota_us = int((base / "cpu.cfs_quota_us").read_text())
-        return None if quota_us <= 0 else quota_us / int((base / "cpu.cfs_period_us").read_text())
-    except (OSError, ValueError):
+    cpu = _CGROUP / "cpu"
+    words = _words(_CGROUP / "cpu.max") or _words(cpu / "cpu.cfs_quota_us") + _words(cpu / "cpu.cfs_period_us")
+    if len(words) != 2 or words[0] in ("max", "-1"):
         return None
+    return int(words[0]) / int(words[1])
 
 
 def auto_processes() -> int:
@@ -87,17 +82,18 @@ def auto_processes() -> int:
 
 def peak_memory_bytes() -> int | None:
     """The peak resident memory of this process, or None. (getrusage also counts the parent before the fork.)"""
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
-        return None
-    peak = re.search(r"^VmHWM:\s+([0-9]+) kB$", status, re.MULTILINE)
-    return int(peak[1]) * 1024 if peak else None
+    words = _words(Path("/proc/self/status"))
+    return int(words[words.index("VmHWM:") + 1]) * 1024 if "VmHWM:" in words else None
 
 
 def _ephemeral_ports() -> int:
-    try:
-        low, high = map(int, _PORT_RANGE.read_text().split())
-    except (OSError, ValueError):
-        return 28232  # Linux's default range
+    low, high = map(int, _words(_PORT_RANGE) or _DEFAULT_PORT_RANGE)
     return high - low + 1
+
+
+def _words(path: Path) -> list[str]:
+    """The words in a file of the kernel; none when it does not exist."""
+    try:
+        return path.read_text().split()
+    except OSError:
+        return []

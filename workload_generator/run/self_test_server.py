@@ -46,5 +46,4 @@ async def _serve(listening: socket.socket) -> None:
 
 
 if __name__ == "__main__":
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(socket.socket(fileno=int(sys.argv[1]))))
+    uvloop.run(_serve(socket.socket(fileno=int(sys.argv[1]))))

@@ -31,7 +31,7 @@ from workload_generator.base.errors import UsageError
 from workload_generator.base.standard_streams import complain
 from workload_generator.log.status_file import boards_folder, read_boards
 from workload_generator.run import metrics
-from workload_generator.run.lock import RunLock, lock_holder
+from workload_generator.run.lock import lock_holder, take_lock
 
 PORT = 8080
 _COMMAND = "workload-generator"
@@ -66,7 +66,6 @@ class RunServer:
     def __init__(self, log_dir: Path, event: bool, boards: Path) -> None:
         self._log_dir = log_dir
         self._event = event
-        self._boards = boards
         self._registry = CollectorRegistry()
         self._registry.register(_Boards(boards))
         self._stopping = asyncio.Event()
@@ -137,11 +136,10 @@ class RunServer:
 
     def _see_out(self) -> None:
         """Wait until no run is in progress or can start, and until the signalled processes have ended."""
-        lock = RunLock("the pod is terminating")
         seen = time.monotonic()
         while True:
             try:
-                lock.__enter__()  # held to the end of the process
+                take_lock("the pod is terminating")  # held to the end of the process
                 break
             except UsageError as error:
                 holder = lock_holder()

@@ -20,6 +20,7 @@ from pathlib import Path
 from workload_generator.base.clock import NS_PER_S, Anchor, rfc3339
 from workload_generator.log import format as log_format
 from workload_generator.log.records import ErrorKind, Phase, Result, Stamp
+from workload_generator.log.wire import BlockWriter, read_block
 from workload_generator.results.database import open_store
 from workload_generator.results.ingest.extract import extract
 
@@ -27,6 +28,7 @@ _START = Anchor(wall_ns=1_770_000_000 * NS_PER_S, mono_ns=0)
 _TARGETS = [f"http://empty-{language}-http-0.functions.svc.cluster.local" for language in ("go", "rust")]
 _RATE = 10_000
 _FAILED_SHARE = 0.01
+_BLOCK_ROWS = 512
 
 
 def main() -> int:
@@ -79,6 +81,7 @@ def write_log(path: Path, rows: int) -> None:
     """A log of the measure phase: two targets, a hundredth of timeouts."""
     draw = random.Random(1)
     encoder = log_format.ResultEncoder(_TARGETS, _START)
+    writer = BlockWriter(lambda: None, _BLOCK_ROWS)
     failed = 0
     with path.open("wb") as file:
         lines = log_format.LineLogger(file)
@@ -92,7 +95,11 @@ def write_log(path: Path, rows: int) -> None:
                     status=0, ttfb_ns=None, total_ns=None, cold=None, stamp=None, instance=None, bytes_read=0,
                     error=ErrorKind.TIMEOUT, message="no response within 30s",
                 )  # fmt: skip
-            file.write(encoder.encode(result, result.error is None))
+            writer.add(result)
+            if writer.count == _BLOCK_ROWS or seq == rows - 1:
+                block = read_block(writer.take())
+                assert block is not None
+                file.write(encoder.encode(block, [shape.error is None for shape in block.shapes]))
         counts = {"planned": rows, "sent": rows, "ok": rows - failed, "failed": failed, "dropped": 0, "cancelled": 0}
         lines.write(
             log_format.RUN_FINISHED,

@@ -29,7 +29,8 @@ from pathlib import Path
 import yaml
 
 from workload_generator.base.subprocesses import die_with_parent
-from workload_generator.emulator.process import FunctionProcess, free_port
+from workload_generator.emulator.ports import free_port
+from workload_generator.emulator.server_process import run_function
 from workload_generator.functions.catalog import Function, find_catalog, load_catalog
 from workload_generator.functions.toolchain import program_version
 
@@ -145,8 +146,7 @@ def first_answer(process: subprocess.Popen[bytes], port: int, request: bytes) ->
 
 def warm_ttfb_ms(function: Function, rps: int, seconds: int) -> tuple[float, list[str]]:
     """The median TTFB of one run of the generator against one instance, and why its verdict is invalid, if it is."""
-    with FunctionProcess(function.name, free_port()) as instance, tempfile.TemporaryDirectory() as folder:
-        assert instance.pid is not None
+    with run_function(function.name, free_port()) as instance, tempfile.TemporaryDirectory() as folder:
         for thread in Path(f"/proc/{instance.pid}/task").iterdir():
             os.sched_setaffinity(int(thread.name), {1})
         target: dict[str, object] = {"url": instance.url}

@@ -30,7 +30,7 @@ import yaml
 from aiohttp import web
 
 from workload_generator.cluster.top.polling import Poller
-from workload_generator.cluster.top.recording import Plan, Top
+from workload_generator.cluster.top.recording import RecordingPlan, Top
 from workload_generator.cluster.top.storage import open_storage
 from workload_generator.kube.client import Kube
 
@@ -194,7 +194,7 @@ async def record(folder: Path, ticks: int) -> dict[str, Any]:
                     await asyncio.sleep(0.005)
                     stalls[0] = max(stalls[0], time.perf_counter() - began - 0.005)
 
-            top = Timed(kube, Plan(PERIOD_S), storage, lambda text: sys.exit(text))
+            top = Timed(kube, RecordingPlan(PERIOD_S), storage, lambda text: sys.exit(text))
             watcher = asyncio.create_task(watch_loop())
             await top.run(stop)
             watcher.cancel()

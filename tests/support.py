@@ -7,6 +7,7 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -18,6 +19,7 @@ import orjson
 import yaml
 
 from tests import warm
+from tests.listener import Listener
 from workload_generator.log import format as log_format
 
 Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]
@@ -30,25 +32,22 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nx-instance: pod-1\r\n\r\nfalse"
 @contextlib.asynccontextmanager
 async def target(answer: Answer) -> AsyncIterator[str]:
     """A server on loopback that answers each request head as `answer` says; yields its URL."""
-    writers: set[asyncio.StreamWriter] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writers.add(writer)
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             while True:
                 await reader.readuntil(b"\r\n\r\n")
                 await answer(writer)
-        writers.discard(writer)
         writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, backlog=4096)
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", 0))
+    listener = Listener(sock, lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader(), serve))
     try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        yield f"{listener.url}/"
     finally:
-        server.close()
-        for writer in writers:
-            writer.transport.abort()
-        await asyncio.sleep(0)
+        await listener.close()
+        await listener.abort()
 
 
 async def at_once(writer: asyncio.StreamWriter) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from workload_generator.kube import errors
+from workload_generator.kube import client, errors
 from workload_generator.kube.client import Kube
 from workload_generator.kube.reflector import Reflector, delete_and_wait
 from workload_generator.kube.resources import CONFIG_MAPS, DEPLOYMENTS, PODS, SERVICES, Resource, name_of
@@ -31,14 +31,14 @@ async def test_apply_patch_and_delete(ours: Kube, namespace: str) -> None:
     await ours.apply(config_map("a", namespace, a="1", b="1"))
     await ours.patch(CONFIG_MAPS, "a", {"data": {"theirs": "2"}}, namespace)
     assert (await ours.apply(config_map("a", namespace, a="3")))["data"] == {"a": "3", "theirs": "2"}
-    with pytest.raises(errors.Conflict, match=r"\.data\.theirs"):
+    with pytest.raises(errors.ApiConflict, match=r"\.data\.theirs"):
         await ours.apply(config_map("a", namespace, a="3", theirs="4"), force=False)
     assert (await ours.apply(config_map("a", namespace, a="3", theirs="4")))["data"]["theirs"] == "4"
-    with pytest.raises(errors.Conflict) as raised:
+    with pytest.raises(errors.ApiConflict) as raised:
         await ours.create(config_map("a", namespace))
     assert raised.value.reason == "AlreadyExists"
     stale = {"metadata": {"resourceVersion": "1"}, "data": {"a": "5"}}
-    with pytest.raises(errors.Conflict):
+    with pytest.raises(errors.ApiConflict):
         await ours.patch(CONFIG_MAPS, "a", stale, namespace)
     assert await delete_and_wait(ours, CONFIG_MAPS, "a", namespace, timeout_s=30) is True
     assert await delete_and_wait(ours, CONFIG_MAPS, "a", namespace, timeout_s=30) is False
@@ -53,12 +53,13 @@ async def test_refusals(ours: Kube, namespace: str) -> None:
         await ours.apply({"apiVersion": "apps/v1", "kind": "Nothing", "metadata": {"name": "x"}})
 
 
-async def test_many_pages_and_what_comes_after(ours: Kube, namespace: str) -> None:
+async def test_many_pages_and_what_comes_after(ours: Kube, namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "TURN_S", 1)
     await asyncio.gather(*(ours.create(config_map(f"m{number}", namespace)) for number in range(120)))
     pages = [page async for page in ours.pages(CONFIG_MAPS, namespace, page=50)]
     assert [len(page.items) for page in pages] == [50, 50, 21]  # kube-root-ca.crt is there too
     assert len({page.resource_version for page in pages}) == 1
-    async with asyncio.timeout(60), Reflector(ours, CONFIG_MAPS, namespace, turn_s=1) as maps:
+    async with asyncio.timeout(60), Reflector(ours, CONFIG_MAPS, namespace) as maps:
         for number in range(5):
             await ours.delete(CONFIG_MAPS, f"m{number}", namespace)
             await asyncio.sleep(0.7)  # longer than a watch lasts, in all

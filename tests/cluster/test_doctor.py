@@ -38,7 +38,7 @@ def doctor(kubeconfig: Path, *flags: str) -> tuple[int, list[dict[str, Any]]]:
     return ran.returncode, json.loads(ran.stdout)
 
 
-def test_a_pod_stuck_behind_the_old_one_is_named_and_mended(
+def test_a_pod_stuck_behind_the_old_one_is_named_and_repaired(
     kubeconfig: Path, kube: Api, knative: Knative, namespace: str
 ) -> None:
     kube.apply(source(namespace, "1200m"))
@@ -62,12 +62,12 @@ def test_a_pod_stuck_behind_the_old_one_is_named_and_mended(
 
     _code, findings = doctor(kubeconfig, "--fix", "--timeout=60s")
     (found,) = [each for each in findings if each["check"] == "container sources" and namespace in each["text"]]
-    assert found["verdict"] == "ok" and found["text"].startswith("mended:"), found
+    assert found["verdict"] == "ok" and found["text"].startswith("repaired:"), found
     assert [(has_sink(each), is_true(each, "Ready")) for each in kube.list("v1", "Pod", namespace)] == [(True, True)]
 
     _code, findings = doctor(kubeconfig)
     (found,) = [each for each in findings if each["check"] == "container sources" and namespace in each["text"]]
-    assert found["verdict"] == "ok" and "mended" not in found["text"]
+    assert found["verdict"] == "ok" and "repaired" not in found["text"]
 
 
 def test_the_nodes_are_as_the_plane_made_them(plane: Plane, kubeconfig: Path) -> None:

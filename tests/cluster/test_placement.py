@@ -83,7 +83,7 @@ def test_nodes_that_lose_label_or_taint_are_named(placed: tuple[Plane, Api]) -> 
         assert warned["text"] == "metrics-0 is not tainted dedicated=metrics:NoSchedule"
         api.patch(node, {"metadata": {"labels": {"dedicated": None}}})
         texts = {each["text"] for each in said(plane, "admission")}
-        assert "namespace metrics wants nodes with dedicated=metrics: there is none" in texts
+        assert "namespace metrics selects nodes with dedicated=metrics: there is none" in texts
     finally:
         taints = [{"key": "dedicated", "value": "metrics", "effect": "NoSchedule"}]
         api.patch(node, {"metadata": {"labels": {"dedicated": "metrics"}}, "spec": {"taints": taints}})

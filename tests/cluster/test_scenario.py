@@ -459,7 +459,7 @@ def small(kube: Api, knative: Knative) -> Iterator[None]:
 def test_pods_that_find_no_place_are_named_and_the_job_goes(bench: Bench, kube: Api) -> None:
     text = SERVING.replace("60s", "5s").format(duration="1s", pods=2)
     code, out = bench.run(bench.scenario(text))
-    assert code == 1 and "2 pods are not ready in workload-generator-shards" in out and "Insufficient cpu" in out, out
+    assert code == 1 and "of 2 after" in out and "Insufficient cpu" in out, out
     wait_for("the Job to go", lambda: kube.find("batch/v1", "Job", SHARDS, GENERATOR) is None)
     assert settings(kube) == UNTOUCHED
 

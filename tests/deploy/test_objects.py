@@ -12,7 +12,7 @@ from tests.kube.fake_api import FakeApi, running
 from workload_generator.cluster.deploy.objects import apply
 from workload_generator.kube import resources as kinds
 from workload_generator.kube.client import Kube
-from workload_generator.kube.errors import Conflict
+from workload_generator.kube.errors import ApiConflict
 
 
 @pytest_asyncio.fixture
@@ -62,7 +62,7 @@ async def test_controllers_that_are_faster_only_cost_another_look(api: FakeApi, 
     api.requests.clear()
     there(api)
     api.fail("PATCH .*/c$", status=409, reason="Conflict", times=99)
-    with pytest.raises(Conflict):
+    with pytest.raises(ApiConflict):
         await apply(kube, MANIFEST)
     assert len(api.requests) < 50
 

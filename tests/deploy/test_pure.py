@@ -41,7 +41,7 @@ def test_changes_survive_json_and_can_be_undone() -> None:
         "Service functions/f-0: max-scale 3 → 5",
         "Service functions/f-0: metric none → rps",
     ]
-    again = [tuning.Change.from_json(json.loads(json.dumps(each.to_json()))) for each in changes]
+    again = [tuning.SettingChange.from_json(json.loads(json.dumps(each.to_json()))) for each in changes]
     assert again == changes
     assert [(each.key, each.new) for each in tuning.undone(changes)] == [
         ("metric", None),

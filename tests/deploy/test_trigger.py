@@ -119,7 +119,10 @@ def test_without_its_pod_it_says_what_is_there(
     code = kn_bench.main(words(api, tmp_path, "--config=cloudevent-250", "--event", "--timeout=500ms")[3:])
     assert code == 1
     told = capsys.readouterr().err
-    assert "no pod of the ContainerSource with K_SINK is ready" in told and "generator-1 is Pending and ready" in told
+    assert (
+        "ready pods of the ContainerSource with K_SINK in workload-generator: 0 of 1 after" in told
+        and "generator-1 is Pending and ready" in told
+    )
     assert standin.runs() == []
 
 

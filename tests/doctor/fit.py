@@ -1,4 +1,4 @@
-"""A cluster on the fake API server that is fit for the benchmark, and the tools of such a machine; tests spoil them."""
+"""A cluster on the fake API server that is fit for the benchmark, and its machine; tests break one thing of it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.kube.fake_api import FakeApi
-from workload_generator.cluster.doctor.apis import _KINDS
+from workload_generator.cluster.doctor.apis import CRD_VERSIONS
 from workload_generator.cluster.doctor.placement import SELECTOR, TOLERATIONS
 from workload_generator.commands import kn_bench
 from workload_generator.kube import resources as kinds
@@ -81,8 +81,9 @@ def make_fit(api: FakeApi) -> None:
         namespace(api, name, purpose)
     for (where, name), data in CONFIGS.items():
         config(api, where, name, data)
-    for name, (version, _) in _KINDS.items():
-        crd(api, name, version)
+    for versions in CRD_VERSIONS.values():
+        for name, version in versions.items():
+            crd(api, name, version)
     for name in ("activator", "autoscaler", "controller", "webhook"):
         deployment(api, "knative-serving", name)
     api.put(

@@ -27,7 +27,7 @@ from tests.kube.fake_api import FakeApi
 from workload_generator.kube import resources as kinds
 from workload_generator.kube.resources import Object
 
-Spoil = Callable[[FakeApi], None]
+Change = Callable[[FakeApi], None]
 
 
 # Tools
@@ -43,12 +43,12 @@ Spoil = Callable[[FakeApi], None]
             "kubectl",
             '{"clientVersion": {"gitVersion": "v1.32.4-x"}}',
             "warning",
-            "kubectl 1.32.4 against Kubernetes 1.36",
+            "kubectl 1.32.4 is more than one minor version from Kubernetes 1.36",
         ),
         ("kops", "1.34.0", "warning", "kops 1.34.0 is older than Kubernetes 1.36"),
         ("terraform", "Terraform v1.5.7", "warning", "terraform 1.5.7 is older than 1.9"),
         ("helm", "v2.17.0", "warning", "helm 2.17.0 is older than 3.0"),
-        ("just", "what?", "unknown", "just does not say its version"),
+        ("just", "what?", "unknown", "just prints no version"),
     ],
 )
 def test_a_tool(doctor: Doctor, tools: Path, tool: str, says: str | None, verdict: str, text: str) -> None:
@@ -114,10 +114,10 @@ def test_crds(api: FakeApi, doctor: Doctor) -> None:
     crd(api, "services.serving.knative.dev", "v1", release="1.21.0")
     api.remove(kinds.NODE_METRICS, "nodes-1")
     assert doctor.of("APIs") == [
-        "metrics-server has no figures of nodes-1",
+        "metrics-server has no metrics of nodes-1",
         "Knative Serving has no revisions.serving.knative.dev",
         "routes.serving.knative.dev serves v1beta1, not v1",
-        "Knative Serving is of 1.22, but services.serving.knative.dev of 1.21.0",
+        "Knative Serving is 1.22, but services.serving.knative.dev is from 1.21.0",
         "triggers.eventing.knative.dev is not established",
     ]
     assert doctor.code == 1
@@ -179,9 +179,7 @@ def test_something_that_only_adds_labels_is_no_admission_plugin(api: FakeApi, do
             obj["spec"]["nodeSelector"] = asked
 
     api.admit = webhook
-    assert "a pod in knative-serving may ask for other nodes than dedicated=knative" in doctor.of(
-        "admission", "warning"
-    )
+    assert "a pod in knative-serving may select other nodes than dedicated=knative" in doctor.of("admission", "warning")
 
 
 def test_a_probe_that_is_refused_is_unknown(api: FakeApi, doctor: Doctor) -> None:
@@ -190,12 +188,15 @@ def test_a_probe_that_is_refused_is_unknown(api: FakeApi, doctor: Doctor) -> Non
 
 
 @pytest.mark.parametrize(
-    ("spoil", "text"),
+    ("make", "text"),
     [
-        (lambda api: namespace(api, "metrics"), "namespace metrics does not say which nodes are its own"),
+        (
+            lambda api: namespace(api, "metrics"),
+            "namespace metrics has no annotation scheduler.alpha.kubernetes.io/node-selector",
+        ),
         (
             lambda api: namespace(api, "metrics", "metrix"),
-            "namespace metrics wants nodes with dedicated=metrix: there is none",
+            "namespace metrics selects nodes with dedicated=metrix: there is none",
         ),
         (
             lambda api: namespace(api, "metrics", "metrics", tolerations=[]),
@@ -208,8 +209,8 @@ def test_a_probe_that_is_refused_is_unknown(api: FakeApi, doctor: Doctor) -> Non
         (lambda api: namespace(api, "functions", "knative"), "namespace functions has the annotation"),
     ],
 )
-def test_annotations_that_lead_nowhere(api: FakeApi, doctor: Doctor, spoil: Spoil, text: str) -> None:
-    spoil(api)
+def test_annotations_that_lead_nowhere(api: FakeApi, doctor: Doctor, make: Change, text: str) -> None:
+    make(api)
     assert any(each.startswith(text) for each in doctor.of("admission"))
 
 
@@ -228,7 +229,7 @@ def test_annotations_that_cannot_be_read(api: FakeApi, doctor: Doctor) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "verdict", "text"),
+    ("make", "verdict", "text"),
     [
         (
             lambda api: api.remove(kinds.NODES, "workload-generator-0"),
@@ -278,8 +279,8 @@ def test_annotations_that_cannot_be_read(api: FakeApi, doctor: Doctor) -> None:
         ),
     ],
 )
-def test_a_node_that_does_not_fit(api: FakeApi, doctor: Doctor, spoil: Spoil, verdict: str, text: str) -> None:
-    spoil(api)
+def test_a_node_that_does_not_fit(api: FakeApi, doctor: Doctor, make: Change, verdict: str, text: str) -> None:
+    make(api)
     assert doctor.of("nodes", verdict) == [text]
 
 
@@ -331,7 +332,7 @@ def test_the_generator_has_to_fit_twice(api: FakeApi, doctor: Doctor, taken: dic
 def test_what_the_generator_asks_for_is_what_is_deployed(api: FakeApi, doctor: Doctor) -> None:
     generator(api, cpu="2")
     (text,) = doctor.of("capacity", "failed")
-    assert "which asks for 2 CPUs and 2 GiB: only one fits" in text
+    assert "which requests 2 CPUs and 2 GiB: only one fits" in text
 
 
 def test_room_for_functions_is_by_cpu_memory_and_pods(api: FakeApi, doctor: Doctor) -> None:
@@ -362,7 +363,7 @@ def quota(api: FakeApi, where: str, hard: dict[str, str], used: dict[str, str]) 
 @pytest.mark.parametrize(
     ("where", "hard", "used", "verdict", "text"),
     [
-        ("functions", {"pods": "10"}, {"pods": "10"}, "failed", "quota functions/q: pods is used up (10 of 10)"),
+        ("functions", {"pods": "10"}, {"pods": "10"}, "failed", "quota functions/q is used up: pods 10 of 10"),
         (
             "functions",
             {"requests.memory": "1Gi"},
@@ -407,7 +408,7 @@ def test_claims(api: FakeApi, doctor: Doctor) -> None:
     assert "claim eventing/event-logger waits for its pod" in doctor.of("storage", "ok")
     claim(api, "Pending", "gone")
     assert doctor.of("storage", "failed") == [
-        "claim eventing/event-logger is Pending, and there is no StorageClass gone"
+        "claim eventing/event-logger is Pending: StorageClass gone does not exist"
     ]
     claim(api, "Lost")
     assert doctor.of("storage", "failed") == ["claim eventing/event-logger is Lost"]
@@ -416,7 +417,7 @@ def test_claims(api: FakeApi, doctor: Doctor) -> None:
 def test_storage_classes(api: FakeApi, doctor: Doctor) -> None:
     default = {"storageclass.kubernetes.io/is-default-class": "true"}
     api.put(kinds.STORAGE_CLASSES, {"metadata": {"name": "more", "annotations": default}})
-    assert doctor.of("storage", "warning") == ["StorageClasses disks, more are all the default one"]
+    assert doctor.of("storage", "warning") == ["StorageClasses disks, more are all marked as default"]
     api.remove(kinds.STORAGE_CLASSES, "more")
     api.remove(kinds.STORAGE_CLASSES, "disks")
     (text,) = doctor.of("storage", "failed")
@@ -449,7 +450,7 @@ def test_deployments_and_our_objects(api: FakeApi, doctor: Doctor) -> None:
         "Deployment kourier-system/3scale-kourier-gateway is not available: no pod",
         "knative-serving has no Deployment activator",
         "Service functions/sleep-go-http-0 is not ready: Unable to fetch image",
-        "Broker eventing/default is not ready: nothing has looked at it yet",
+        "Broker eventing/default is not ready: its controller has set no condition yet",
     ]
 
 
@@ -472,8 +473,8 @@ def test_rabbitmq_is_missed_when_a_broker_is_of_its_class(api: FakeApi, doctor: 
     deployment(api, "rabbitmq-system", "rabbitmq-cluster-operator")
     deployment(api, "rabbitmq-system", "messaging-topology-operator", {})
     assert doctor.of("RabbitMQ") == [
-        "the RabbitMQ topology operator is not available: nothing has looked at it yet",
-        "Knative's RabbitMQ broker does not run: no Deployment knative-eventing/rabbitmq-broker-controller",
+        "the RabbitMQ topology operator is not available: its controller has set no condition yet",
+        "Knative's RabbitMQ broker is not running: no Deployment knative-eventing/rabbitmq-broker-controller",
     ]
 
 
@@ -509,7 +510,7 @@ def test_rabbitmq_is_missed_when_a_broker_is_of_its_class(api: FakeApi, doctor: 
                     {"name": "f", "state": {"running": {}}, "lastState": {"terminated": {"reason": "OOMKilled"}}}
                 ]
             },
-            "pod functions/p: f was killed for its memory",
+            "pod functions/p: f was killed: it exceeded its memory limit",
         ),
     ],
 )

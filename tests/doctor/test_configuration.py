@@ -1,4 +1,4 @@
-"""Knative's ConfigMaps under `doctor`: keys, values, what spoils a measurement."""
+"""Knative's ConfigMaps under `doctor`: keys, values, values that change a measurement."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import pytest
 
 from tests.doctor.fit import CONFIGS, Doctor, config, namespace, service
 from tests.kube.fake_api import FakeApi
-from workload_generator.cluster.doctor.capacity import Room, requests_of
+from workload_generator.cluster.doctor.capacity import Compute, requests_of
 from workload_generator.cluster.doctor.knative_config import KEYS
-from workload_generator.cluster.doctor.risky_settings import SPOILERS
+from workload_generator.cluster.doctor.risky_settings import RISKS
 from workload_generator.kube import resources as kinds
 
 SERVING, EVENTING = "knative-serving", "knative-eventing"
@@ -30,23 +30,23 @@ def put(api: FakeApi, where: str, name: str, release: str = "1.22.1", **data: st
             "stable-windw",
             "60s",
             "warning",
-            "stable-windw is not known: is it stable-window?",
+            "stable-windw is not a known key: did you mean stable-window?",
         ),
-        (SERVING, "config-autoscaler", "enable-scale-to-zer0", "true", "warning", "is it enable-scale-to-zero?"),
-        (SERVING, "config-autoscaler", "stable-window", "60", "failed", "stable-window does not parse"),
+        (SERVING, "config-autoscaler", "enable-scale-to-zer0", "true", "warning", "did you mean enable-scale-to-zero?"),
+        (SERVING, "config-autoscaler", "stable-window", "60", "failed", "stable-window is not valid"),
         (
             SERVING,
             "config-autoscaler",
             "stable-window",
             "5s",
             "failed",
-            "stable-window is 5s, and has to be at least 6s",
+            "stable-window is 5s: it must be at least 6s",
         ),
-        (SERVING, "config-autoscaler", "stable-window", "6500ms", "failed", "has to be in whole seconds"),
-        (SERVING, "config-autoscaler", "target-burst-capacity", "-2", "failed", "has to be at least 0"),
-        (SERVING, "config-autoscaler", "max-scale", "many", "failed", "max-scale is 'many', which is no whole number"),
-        (SERVING, "config-autoscaler", "enable-scale-to-zero", "no", "failed", "neither true nor false"),
-        (SERVING, "config-autoscaler", "initial-scale", "0", "failed", "which allow-zero-initial-scale does not allow"),
+        (SERVING, "config-autoscaler", "stable-window", "6500ms", "failed", "it must be in whole seconds"),
+        (SERVING, "config-autoscaler", "target-burst-capacity", "-2", "failed", "it must be at least 0"),
+        (SERVING, "config-autoscaler", "max-scale", "many", "failed", "max-scale is 'many': expected a whole number"),
+        (SERVING, "config-autoscaler", "enable-scale-to-zero", "no", "failed", "expected true or false"),
+        (SERVING, "config-autoscaler", "initial-scale", "0", "failed", "which needs allow-zero-initial-scale"),
         (
             SERVING,
             "config-defaults",
@@ -63,15 +63,15 @@ def put(api: FakeApi, where: str, name: str, release: str = "1.22.1", **data: st
             "failed",
             "is 400, above revision-timeout-seconds 300",
         ),
-        (SERVING, "config-defaults", "revision-memory-request", "100Mb", "failed", "does not parse"),
-        (SERVING, "config-features", "multi-container", "on", "failed", "which is none of enabled, disabled, allowed"),
+        (SERVING, "config-defaults", "revision-memory-request", "100Mb", "failed", "is not valid"),
+        (SERVING, "config-features", "multi-container", "on", "failed", "expected one of enabled, disabled, allowed"),
         (
             SERVING,
             "config-features",
             "kubernetes.podspec-toleration",
             "enabled",
             "warning",
-            "is it kubernetes.podspec-tolerations?",
+            "did you mean kubernetes.podspec-tolerations?",
         ),
         (
             SERVING,
@@ -79,7 +79,7 @@ def put(api: FakeApi, where: str, name: str, release: str = "1.22.1", **data: st
             "ingress.class",
             "kourier.ingress.networking.knative.dev",
             "failed",
-            "ingress.class is called ingress-class",
+            "ingress.class is now called ingress-class",
         ),
         (
             SERVING,
@@ -87,17 +87,17 @@ def put(api: FakeApi, where: str, name: str, release: str = "1.22.1", **data: st
             "ingress-class",
             "kourier",
             "warning",
-            "ingress-class is kourier, which is none that we know",
+            "ingress-class is kourier, which is not a known class",
         ),
-        (SERVING, "config-network", "ingress-class", "", "failed", "ingress-class is not set, and stands for Istio"),
-        (SERVING, "config-observability", "metrics-protocol", "statsd", "failed", "which is none of none, prometheus"),
+        (SERVING, "config-network", "ingress-class", "", "failed", "ingress-class is not set, which means Istio"),
+        (SERVING, "config-observability", "metrics-protocol", "statsd", "failed", "expected one of none, prometheus"),
         (
             SERVING,
             "config-observability",
             "request-metrics-protocol",
             "grpc",
             "failed",
-            "there is no request-metrics-endpoint",
+            "but request-metrics-endpoint is not set",
         ),
         (
             SERVING,
@@ -105,16 +105,23 @@ def put(api: FakeApi, where: str, name: str, release: str = "1.22.1", **data: st
             "metrics.backend-destination",
             "prometheus",
             "warning",
-            "means nothing since 1.19",
+            "has no effect since 1.19",
         ),
         (SERVING, "config-observability", "metrics-protocol", "none", "warning", "metrics-protocol is none"),
-        (SERVING, "config-deployment", "progress-deadline", "ten minutes", "failed", "does not parse"),
-        (SERVING, "config-deployment", "queueSidecarImage", "x", "failed", "is called queue-sidecar-image"),
-        (SERVING, "config-domain", "Example_Com", "", "failed", "Example_Com is no domain"),
-        (SERVING, "config-domain", "b.example", "selector: [a]", "failed", "selector that is no map"),
-        (SERVING, "config-domain", "b.example", "a: b: c", "failed", "does not parse"),
-        (EVENTING, "config-observability", "metrics-protokol", "prometheus", "warning", "is it metrics-protocol?"),
-        (EVENTING, "config-observability", "profiling.enable", "true", "warning", "means nothing since 1.19"),
+        (SERVING, "config-deployment", "progress-deadline", "ten minutes", "failed", "is not valid"),
+        (SERVING, "config-deployment", "queueSidecarImage", "x", "failed", "is now called queue-sidecar-image"),
+        (SERVING, "config-domain", "Example_Com", "", "failed", "Example_Com is not a valid domain"),
+        (SERVING, "config-domain", "b.example", "selector: [a]", "failed", "selector that is not a map"),
+        (SERVING, "config-domain", "b.example", "a: b: c", "failed", "is not valid"),
+        (
+            EVENTING,
+            "config-observability",
+            "metrics-protokol",
+            "prometheus",
+            "warning",
+            "did you mean metrics-protocol?",
+        ),
+        (EVENTING, "config-observability", "profiling.enable", "true", "warning", "has no effect since 1.19"),
     ],
 )
 def test_a_key_or_a_value_that_is_wrong(
@@ -126,25 +133,24 @@ def test_a_key_or_a_value_that_is_wrong(
     assert all(f"{where}/{name}: " in each["text"] for each in found)
 
 
-@pytest.mark.parametrize("spoiler", SPOILERS, ids=lambda spoiler: f"{'/'.join(spoiler.config)}-{spoiler.key}")
-def test_every_value_that_spoils_is_named_and_the_better_one_is_not(
-    api: FakeApi, doctor: Doctor, spoiler: object
+@pytest.mark.parametrize(
+    ("config_map", "key"), [(config_map, key) for config_map in RISKS for key in RISKS[config_map]]
+)
+def test_every_risky_value_is_reported_and_the_better_one_is_not(
+    api: FakeApi, doctor: Doctor, config_map: tuple[str, str], key: str
 ) -> None:
-    from workload_generator.cluster.doctor.risky_settings import Spoiler
-
-    assert isinstance(spoiler, Spoiler)
-    where, name = spoiler.config
-    bad = BAD[name, spoiler.key]
-    also = {"tracing-endpoint": "http://c"} if spoiler.key == "tracing-protocol" else {}
-    also |= {"max-scale": "100"} if spoiler.key == "max-scale-limit" else {}
-    config(api, where, name, {**CONFIGS[where, name], spoiler.key: bad, **also})
+    where, name = config_map
+    risk, bad = RISKS[config_map][key], BAD[name, key]
+    also = {"tracing-endpoint": "http://c"} if key == "tracing-protocol" else {}
+    also |= {"max-scale": "100"} if key == "max-scale-limit" else {}
+    config(api, where, name, {**CONFIGS[where, name], key: bad, **also})
     found = {each["text"]: each["verdict"] for each in doctor() if each["check"] == "configuration"}
-    assert found[f"{where}/{name}: {spoiler.key} is {bad}"] == spoiler.verdict
-    better = spoiler.better.strip('"')
+    assert found[f"{where}/{name}: {key} is {bad}"] == risk.verdict
+    better = risk.better.strip('"')
     if better != "leave it out":
-        config(api, where, name, {**CONFIGS[where, name], spoiler.key: better})
+        config(api, where, name, {**CONFIGS[where, name], key: better})
         assert not doctor.of("configuration")
-        KEYS.get(spoiler.config, {}).get(spoiler.key, lambda _text: None)(better)
+        KEYS.get(config_map, {}).get(key, lambda _text: None)(better)
 
 
 BAD = {
@@ -180,7 +186,7 @@ BAD = {
 def test_what_stands_in_a_releases_example_is_known(api: FakeApi, doctor: Doctor) -> None:
     data = {"brand-new-key": "1"}
     config(api, SERVING, "config-autoscaler", data)
-    assert "brand-new-key is not known" in doctor.of("configuration")[0]
+    assert "brand-new-key is not a known key" in doctor.of("configuration")[0]
     config(api, SERVING, "config-autoscaler", {**data, "_example": "# of 1.24\nbrand-new-key: '0'\n"})
     assert not doctor.of("configuration")
 
@@ -192,14 +198,14 @@ def test_metrics_before_they_moved(api: FakeApi, doctor: Doctor) -> None:
     assert not doctor.of("configuration")
     config(api, SERVING, "config-observability", {"metrics-protocol": "prometheus"})
     assert doctor.of("configuration") == [
-        "knative-serving/config-observability: metrics-protocol means nothing before 1.19"
+        "knative-serving/config-observability: metrics-protocol has no effect before 1.19"
     ]
 
 
 def test_kourier_and_the_ingress_class(api: FakeApi, doctor: Doctor) -> None:
     api.remove(kinds.NAMESPACES, "kourier-system")
     (text,) = doctor.of("configuration", "failed")
-    assert text.endswith("ingress-class is kourier.ingress.networking.knative.dev, and Kourier is not installed")
+    assert text.endswith("ingress-class is kourier.ingress.networking.knative.dev, but Kourier is not installed")
     config(api, SERVING, "config-network", {"ingress-class": "istio.ingress.networking.knative.dev"})
     assert not doctor.of("configuration")
 
@@ -258,4 +264,4 @@ def test_without_knative_there_is_no_configuration(api: FakeApi, doctor: Doctor)
     ],
 )
 def test_requests_are_what_the_scheduler_counts(pod: dict[str, object], cpu: object, mebibytes: int) -> None:
-    assert requests_of(pod) == Room(Fraction(str(cpu)), Fraction(mebibytes * 2**20))
+    assert requests_of(pod) == Compute(Fraction(str(cpu)), Fraction(mebibytes * 2**20))

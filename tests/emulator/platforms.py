@@ -15,10 +15,10 @@ import orjson
 import yaml
 
 from workload_generator.base.clock import NS_PER_S
-from workload_generator.emulator import scaling, service
-from workload_generator.emulator.downstream import Client
-from workload_generator.emulator.journal import Event
-from workload_generator.emulator.platform import Platform
+from workload_generator.emulator import autoscaler, service
+from workload_generator.emulator.client_connection import ClientConnection
+from workload_generator.emulator.platform import EmbeddedPlatform
+from workload_generator.emulator.platform_events import PlatformEvent
 from workload_generator.emulator.settings import load_config
 from workload_generator.functions.catalog import Entry, Function
 
@@ -53,7 +53,7 @@ def catalog_of(folder: Path, *names: str) -> Path:
 class Local:
     """A running platform, and how tests talk to it."""
 
-    def __init__(self, platform: Platform, port: int, events: list[Event]) -> None:
+    def __init__(self, platform: EmbeddedPlatform, port: int, events: list[PlatformEvent]) -> None:
         self.platform = platform
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
@@ -138,15 +138,14 @@ async def local(
         name.replace("_", "-") if name[0].islower() and "_" in name else name: v for name, v in defaults.items()
     }
     config.write_text(yaml.safe_dump({"defaults": settings, "services": services or {}, "brokers": brokers or {}}))
-    events: list[Event] = []
+    events: list[PlatformEvent] = []
     known = functions()
-    sample_ns = scaling.SAMPLE_NS if window_s is None else round(window_s * NS_PER_S)
+    sample_ns = autoscaler.SAMPLE_NS if window_s is None else round(window_s * NS_PER_S)
     flags = {} if window_s is None else {"stable_window_ns": sample_ns}
-    with patch.object(scaling, "SAMPLE_NS", sample_ns), patch.object(service, "SAMPLE_NS", sample_ns):
-        platform = Platform(load_config(config, known, flags), known, 1, max_instances, events.append)
+    with patch.object(autoscaler, "SAMPLE_NS", sample_ns), patch.object(service, "SAMPLE_NS", sample_ns):
+        platform = EmbeddedPlatform(load_config(config, known, flags), known, 1, max_instances, events.append)
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(lambda: Client(platform), "127.0.0.1", 0, backlog=4096)
-        platform.begin()
+        server = await loop.create_server(lambda: ClientConnection(platform), "127.0.0.1", 0, backlog=4096)
         try:
             yield Local(platform, server.sockets[0].getsockname()[1], events)
         finally:

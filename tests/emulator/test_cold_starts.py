@@ -15,9 +15,9 @@ from workload_generator.base.backoff import Backoff
 from workload_generator.coldstart.proof import Moment
 from workload_generator.emulator import fleet
 from workload_generator.results.ingest.extract import extract
-from workload_generator.results.report.answer_tables import make_tables
 from workload_generator.results.report.answers import ask
-from workload_generator.results.report.findings import summarise
+from workload_generator.results.report.conclusions import summarise
+from workload_generator.results.report.sections import make_tables
 
 NAME = f"{FUNCTION}-0"
 
@@ -110,12 +110,12 @@ async def test_a_burst_at_zero_waits_and_starts_more_than_it_needs(generator: Ge
         assert 1000 * ready_s - 6 <= row["wait"] <= row["ttfb"] - 200 + 6, "all waited until it was ready, then 200 ms"
     assert cost["wait_max"] >= cost["wait_mean"] >= 1000 * ready_s - 6
     answers = ask(db)
-    (table,) = [each for each in make_tables(answers) if each.key == "cold_bursts"]
+    (table,) = [each for each in make_tables(answers)["cold"] if each.key == "cold_bursts"]
     shown = dict(zip((column.name for column in table.columns), table.rows[0], strict=True))
     assert len(table.rows) == 1 and (shown["bursts"], shown["waiting"], shown["started"]) == (1, requests, 3)
     assert (shown["wait max"], shown["wasted s"]) == (cost["wait_max"], cost["wasted_s"])
-    told = [finding.text for finding in summarise(answers).findings if "at zero" in finding.text]
-    assert len(told) == 1 and f"3 instances were started and {len(used)} of them answered any" in told[0]
+    told = [each.text for each in summarise(answers).conclusions if "at zero" in each.text]
+    assert len(told) == 1 and f"{len(used)} of 3 started instances answered a request" in told[0]
     assert extract(generator.logs, db).rows == 0
 
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workload_generator.emulator.downstream import Client
-from workload_generator.emulator.exchange import Exchange
-from workload_generator.emulator.upstream import Upstream
+from workload_generator.emulator.client_connection import ClientConnection
+from workload_generator.emulator.instance_connection import InstanceConnection
+from workload_generator.emulator.proxied_request import ProxiedRequest
 
 
 class Transport:
@@ -34,6 +34,9 @@ class Transport:
     def is_closing(self) -> bool:
         return self.closed
 
+    def is_reading(self) -> bool:
+        return self.reading
+
     def pause_reading(self) -> None:
         self.reading = False
 
@@ -45,31 +48,31 @@ class Transport:
 class Router:
     """Takes requests and answers them when it is told to."""
 
-    waiting: list[tuple[Exchange, bytes]] = field(default_factory=list)
+    waiting: list[ProxiedRequest] = field(default_factory=list)
     seen: list[tuple[bytes, bytes, bytes]] = field(default_factory=list)
-    answered: list[Exchange] = field(default_factory=list)
+    answered: list[ProxiedRequest] = field(default_factory=list)
 
-    def route(self, exchange: Exchange, host: bytes, target: bytes) -> None:
+    def route(self, request: ProxiedRequest) -> None:
         assert not self.waiting, "one at a time"
-        self.waiting.append((exchange, target))
+        self.waiting.append(request)
 
-    def wants_body(self, target: bytes) -> bool:
+    def needs_body(self, target: bytes) -> bool:
         return target.startswith(b"/_platform")
 
-    def connected(self, client: Client) -> None:
+    def connected(self, connection: ClientConnection) -> None:
         pass
 
-    def disconnected(self, client: Client) -> None:
+    def disconnected(self, connection: ClientConnection) -> None:
         pass
 
     def answer(self, whole_only: bool) -> bool:
         """Answer the request that waits, with its target; whether there was one."""
-        if not self.waiting or (whole_only and not self.waiting[0][0].body_complete):
+        if not self.waiting or (whole_only and not self.waiting[0].body_complete):
             return False
-        exchange, target = self.waiting.pop()
-        self.seen.append((exchange.head.split(b" ")[0], target, exchange.take_body()))
-        self.answered.append(exchange)
-        exchange.sink.respond(exchange, 200, target.decode())
+        request = self.waiting.pop()
+        self.seen.append((request.head.split(b" ")[0], request.target, request.take_body()))
+        self.answered.append(request)
+        request.client.send_error(request, 200, request.target.decode())
         return True
 
 
@@ -114,7 +117,7 @@ def test_requests_come_out_in_order_however_they_are_cut(
     sent: list[Ask], cuts: list[int], answer_now: list[bool]
 ) -> None:
     transport, router = Transport(), Router()
-    client: Any = Client(router)
+    client: Any = ClientConnection(router)
     client.connection_made(transport)
     late = iter(answer_now)
     for piece in cut(b"".join(map(encoded, sent)), cuts):
@@ -123,7 +126,7 @@ def test_requests_come_out_in_order_however_they_are_cut(
             pass
     while router.answer(whole_only=True):
         pass
-    got = [(method, target, body if not chunked or router.wants_body(target) else plain(body))
+    got = [(method, target, body if not chunked or router.needs_body(target) else plain(body))
            for (method, target, body), (_, _, _, chunked) in zip(router.seen, sent, strict=True)]  # fmt: skip
     assert got == [ask[:3] for ask in sent]
     answers = transport.written.split(b"HTTP/1.1 200 OK")[1:]
@@ -134,7 +137,7 @@ def test_requests_come_out_in_order_however_they_are_cut(
 @given(st.lists(asks, min_size=2, max_size=6), st.lists(st.integers(0, 10**6), max_size=20))
 def test_who_is_answered_early_sends_the_rest_into_nothing(sent: list[Ask], cuts: list[int]) -> None:
     transport, router = Transport(), Router()
-    client: Any = Client(router)
+    client: Any = ClientConnection(router)
     client.connection_made(transport)
     for piece in cut(b"".join(map(encoded, sent)), cuts):
         client.data_received(piece)
@@ -147,7 +150,7 @@ def test_who_is_answered_early_sends_the_rest_into_nothing(sent: list[Ask], cuts
 
 def test_who_sends_ahead_is_not_read() -> None:
     transport, router = Transport(), Router()
-    client: Any = Client(router)
+    client: Any = ClientConnection(router)
     client.connection_made(transport)
     client.data_received(b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n")
     assert transport.reading
@@ -160,7 +163,7 @@ def test_who_sends_ahead_is_not_read() -> None:
 
 def test_a_body_that_nobody_takes_is_not_read() -> None:
     transport, router = Transport(), Router()
-    client: Any = Client(router)
+    client: Any = ClientConnection(router)
     client.connection_made(transport)
     client.data_received(b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\n\r\n" + bytes(65535))
     assert transport.reading
@@ -172,7 +175,7 @@ def test_a_body_that_nobody_takes_is_not_read() -> None:
 @given(st.binary(max_size=300), st.lists(st.integers(0, 10**6), max_size=5))
 def test_noise_never_breaks_it(data: bytes, cuts: list[int]) -> None:
     transport, router = Transport(), Router()
-    client: Any = Client(router)
+    client: Any = ClientConnection(router)
     client.connection_made(transport)
     for piece in cut(data, cuts):
         if not transport.closed:
@@ -183,72 +186,73 @@ def test_noise_never_breaks_it(data: bytes, cuts: list[int]) -> None:
 # The instance's side
 
 
-class Sink:
-    """A client of HTTP/1.1 (or 1.0) that remembers what it got."""
+class Client:
+    """A client's connection that keeps what it got."""
 
-    def __init__(self, http_1_1: bool = True) -> None:
-        self.keeps_alive = True
-        self.http_1_1 = http_1_1
+    def __init__(self) -> None:
         self.got = b""
-        self.answers = 0
+        self.completed = 0
         self.ends: list[str] = []
 
     def send(self, data: bytes) -> None:
         self.got += data
 
-    def answered(self) -> None:
-        self.answers += 1
+    def complete(self) -> None:
+        self.completed += 1
 
-    def respond(self, exchange: Exchange, status: int, reason: str) -> None:
+    def send_error(self, request: ProxiedRequest, status: int, reason: str) -> None:
         self.ends.append(f"{status}")
 
-    def answer(self, exchange: Exchange, status: int, body: bytes, content_type: bytes) -> None:
+    def send_response(self, request: ProxiedRequest, status: int, body: bytes, content_type: bytes) -> None:
         raise AssertionError
 
-    def cut(self) -> None:
-        self.ends.append("cut")
+    def close(self) -> None:
+        self.ends.append("close")
 
     def reset(self) -> None:
         self.ends.append("reset")
 
-    def pause(self) -> None:
+    def pause_reading(self) -> None:
         pass
 
-    def resume(self) -> None:
+    def resume_reading(self) -> None:
         pass
 
 
-class Host:
+class Backend:
     """As much of an instance and its service as a connection sees."""
 
     def __init__(self) -> None:
         self.name = "i"
         self.header = b"x-platform-instance: i\r\n"
-        self.idle: list[Upstream] = []
-        self.over: list[str] = []
+        self.idle: list[InstanceConnection] = []
+        self.outcomes: list[str] = []
 
-    def first_byte(self, now_ns: int) -> None:
+    def on_first_byte(self, now_ns: int) -> None:
         pass
 
-    def served(self, exchange: Exchange) -> None:
-        self.over.append("served")
+    def on_answered(self, request: ProxiedRequest) -> None:
+        self.outcomes.append("answered")
 
-    def left(self, exchange: Exchange) -> None:
-        self.over.append("left")
+    def on_failed(self, request: ProxiedRequest) -> None:
+        self.outcomes.append("failed")
 
-    def again(self, exchange: Exchange) -> None:
-        self.over.append("again")
+    def on_not_sent(self, request: ProxiedRequest) -> None:
+        self.outcomes.append("not sent")
+
+    def on_abandoned(self, request: ProxiedRequest) -> None:
+        raise AssertionError
 
 
-def upstream(method: bytes = b"GET", http_1_1: bool = True) -> tuple[Any, Any, Host, Sink, Transport]:
-    host, sink, transport = Host(), Sink(http_1_1), Transport()
-    connection: Any = Upstream(host)  # type: ignore[arg-type]
+def connected(method: bytes = b"GET", http_1_1: bool = True) -> tuple[Any, ProxiedRequest, Backend, Client, Transport]:
+    """A connection with a request on it."""
+    backend, client, transport = Backend(), Client(), Transport()
+    connection: Any = InstanceConnection(backend)
     connection.connection_made(transport)
-    exchange: Any = Exchange(sink, method, b"%s / HTTP/1.1\r\n\r\n" % method, False, True, 0)
-    exchange.body_complete = True
-    exchange.service = host
-    connection.send(exchange)
-    return connection, exchange, host, sink, transport
+    head = b"%s / HTTP/1.1\r\n\r\n" % method
+    request = ProxiedRequest(client, 0, method=method, head=head, http_1_1=http_1_1, retriable=True, service=backend)
+    connection.send(request)
+    return connection, request, backend, client, transport
 
 
 RESPONSES = {
@@ -266,19 +270,19 @@ RESPONSES = {
 @given(st.sampled_from(sorted(RESPONSES)), st.lists(st.integers(0, 1000), max_size=12))
 def test_responses_come_out_whole_however_they_are_cut(kind: str, cuts: list[int]) -> None:
     raw, body = RESPONSES[kind]
-    connection, _, host, sink, transport = upstream()
+    connection, _, backend, client, transport = connected()
     for piece in cut(raw, cuts):
         connection.data_received(piece)
-    head, _, rest = sink.got.removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n").partition(b"\r\n\r\n")
+    head, _, rest = client.got.removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n").partition(b"\r\n\r\n")
     assert b"x-platform: local\r\n" in head and b"x-platform-instance: i" in head
     if b"Transfer-Encoding: chunked" in head:
         chunks, trailer = rest[: rest.index(b"0\r\n")], rest[rest.index(b"0\r\n") :]
         assert plain(chunks) == body and trailer == b"0\r\nX-T: 1\r\n\r\n"
     else:
         assert rest == body
-    assert (host.over, sink.answers, sink.ends) == (["served"], 1, [])
+    assert (backend.outcomes, client.completed, client.ends) == (["answered"], 1, [])
     kept = kind != "close"
-    assert (connection in host.idle) == kept == (not transport.closed)
+    assert (connection in backend.idle) == kept == (not transport.closed)
 
 
 @pytest.mark.parametrize("end", [None, ConnectionResetError("reset")])
@@ -290,53 +294,53 @@ def test_a_response_that_breaks_off_is_never_taken_for_whole(
     kind = data.draw(st.sampled_from(["length", "chunks"]))
     raw, _ = RESPONSES[kind]
     place = data.draw(st.integers(0, len(raw) - 1))
-    connection, _, host, sink, _ = upstream(http_1_1=http_1_1)
+    connection, _, backend, client, _ = connected(http_1_1=http_1_1)
     if place:
         connection.data_received(raw[:place])
     connection.connection_lost(end)
     begun = place > raw.index(b"\r\n\r\n") + 3
     unframed = kind == "chunks" and not http_1_1
-    assert host.over == ["left"] and sink.answers == 0
-    assert sink.ends == [("reset" if unframed else "cut") if begun else "502"]
+    assert backend.outcomes == ["failed"] and client.completed == 0
+    assert client.ends == [("reset" if unframed else "close") if begun else "502"]
 
 
 def test_a_kept_connection_that_was_gone_is_tried_again_once() -> None:
-    connection, exchange, host, sink, _ = upstream()
+    connection, request, backend, client, _ = connected()
     connection.data_received(RESPONSES["length"][0])
-    connection.send(exchange)
+    connection.send(request)
     connection.connection_lost(None)
-    assert host.over == ["served", "again"] and sink.ends == []
-    other, _, _, _, _ = upstream()
-    other.used = True
-    other._exchange = exchange
+    assert backend.outcomes == ["answered", "not sent"] and client.ends == []
+    other, _, _, _, _ = connected()
+    other._used = True
+    other._request = request
     other.connection_lost(None)
-    assert host.over == ["served", "again", "left"] and sink.ends == ["502"]
+    assert backend.outcomes == ["answered", "not sent", "failed"] and client.ends == ["502"]
 
 
 @pytest.mark.parametrize("more", [RESPONSES["length"][0], b"and some noise"])
 def test_who_answers_more_than_was_asked_is_not_asked_again(more: bytes) -> None:
-    connection, _, host, sink, transport = upstream()
+    connection, _, backend, client, transport = connected()
     connection.data_received(RESPONSES["length"][0] + more)
-    assert sink.got.endswith(b"hello") and sink.got.count(b"HTTP/1.1") == 1
-    assert (host.over, sink.ends, host.idle, transport.closed) == (["served"], [], [], True)
-    connection, _, host, _, transport = upstream()
+    assert client.got.endswith(b"hello") and client.got.count(b"HTTP/1.1") == 1
+    assert (backend.outcomes, client.ends, backend.idle, transport.closed) == (["answered"], [], [], True)
+    connection, _, backend, _, transport = connected()
     connection.data_received(RESPONSES["length"][0])
     connection.data_received(more)
-    assert (host.over, transport.closed) == (["served"], True)
+    assert (backend.outcomes, transport.closed) == (["answered"], True)
 
 
 def test_until_the_end_of_the_connection() -> None:
-    connection, _, host, sink, _ = upstream()
+    connection, _, backend, client, _ = connected()
     connection.data_received(b"HTTP/1.1 200 OK\r\n\r\nhello")
     connection.connection_lost(None)
-    assert sink.got.endswith(b"\r\n\r\n5\r\nhello\r\n0\r\n\r\n") and host.over == ["served"]
+    assert client.got.endswith(b"\r\n\r\n5\r\nhello\r\n0\r\n\r\n") and backend.outcomes == ["answered"]
 
 
 def test_head_has_no_body_whatever_its_headers_say() -> None:
-    connection, exchange, host, sink, _ = upstream(b"HEAD")
+    connection, request, backend, client, _ = connected(b"HEAD")
     for _ in range(2):
         connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n")
-        assert connection in host.idle
-        host.idle.clear()
-        connection.send(exchange)
-    assert sink.answers == 2 and sink.got.count(b"Content-Length: 500") == 2
+        assert connection in backend.idle
+        backend.idle.clear()
+        connection.send(request)
+    assert client.completed == 2 and client.got.count(b"Content-Length: 500") == 2

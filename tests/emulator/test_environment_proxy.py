@@ -16,8 +16,9 @@ from tests.emulator.platforms import local
 from tests.support import Generator
 from workload_generator.base.errors import BenchError
 from workload_generator.coldstart.connect import watcher_of_local
-from workload_generator.emulator.child import Embedded, _answers
 from workload_generator.emulator.detect import platform_of
+from workload_generator.emulator.platform_process import PlatformProcess
+from workload_generator.emulator.server_process import answers
 from workload_generator.log.format import LOCAL
 from workload_generator.scenarios.emulator import EmulatorPlatform
 
@@ -57,7 +58,7 @@ async def test_no_command_asks_the_proxy(asked: list[bytes], tmp_path: Path) -> 
     experiment = generator.experiment("http://unknown.functions.svc.cluster.local/", rate={"duration": "100ms"})
     flags = [f"--config={experiment}", f"--log-dir={generator.logs}", "--progress=none", "--output=json"]
     async with local(tmp_path) as platform:
-        embedded = Embedded(None, tmp_path / "said", tmp_path)
+        embedded = PlatformProcess(None, tmp_path / "said", tmp_path)
         embedded.url = platform.url
         scenarios = cast(EmulatorPlatform, SimpleNamespace(_embedded=embedded))
         watcher = watcher_of_local(platform.url)
@@ -68,7 +69,7 @@ async def test_no_command_asks_the_proxy(asked: list[bytes], tmp_path: Path) -> 
             assert platform_of(platform.url) == LOCAL
             assert embedded.instances() == 0
             embedded.wait_for_delivery()
-            assert not _answers(platform.port)  # it has no such path
+            assert not answers(f"{platform.url}/healthz")  # it has no such path
             with pytest.raises(BenchError, match="does not become ready: 404"):
                 EmulatorPlatform._start(scenarios, "unknown")
             embedded.generate(flags, event=False)

@@ -12,7 +12,7 @@ import pytest
 
 from tests.emulator.platforms import DOMAIN, FUNCTION, SOON, Local, local, until
 from tests.support import Generator, Ran, one_result_each
-from workload_generator.emulator.journal import Event
+from workload_generator.emulator.platform_events import PlatformEvent
 
 NAME = f"{FUNCTION}-0"
 
@@ -42,7 +42,7 @@ def firsts(ran: Ran) -> dict[str, int]:
     return counts
 
 
-def scales(events: list[Event]) -> list[int]:
+def scales(events: list[PlatformEvent]) -> list[int]:
     return [int(event.message.partition(":")[0].split()[-1]) for event in events if event.kind == "scale"]
 
 

@@ -55,7 +55,7 @@ async def test_concurrency_has_its_limit_and_the_queue_has_its_own(tmp_path: Pat
                 more, _ = await asyncio.wait(set(asked) - refused, return_when=asyncio.FIRST_COMPLETED)
                 refused |= more
         assert {(task.result().status, task.result().text) for task in refused} == {
-            (503, f"5 requests wait for {NAME} already (queue-limit)\n")
+            (503, f"the queue of {NAME} is full: 5 requests (queue-limit)\n")
         }
         state = await platform.state()
         assert (state["in_flight"], state["queued"], state["instances"][0]["in_flight"]) == (7, 5, 2)
@@ -83,7 +83,7 @@ async def test_with_capacity_to_spare_requests_wait_in_front_of_an_instance(tmp_
         asked = [asyncio.create_task(platform.ask("/slow?3600")) for _ in range(15)]
         await until(lambda: sum(task.done() for task in asked) == 4)
         assert {(task.result().status, task.result().text) for task in asked if task.done()} == {
-            (503, f"10 requests wait for each instance of {NAME} already (10 × containerConcurrency)\n")
+            (503, f"the queues of {NAME}'s instances are full: 10 requests (10 × containerConcurrency)\n")
         }
         (instance,) = (await platform.state())["instances"]
         assert (instance["in_flight"], instance["queued"]) == (1, 10)
@@ -161,7 +161,7 @@ async def test_a_function_that_cannot_start_is_given_up(tmp_path: Path, monkeypa
         for _ in range(3):
             await asyncio.sleep(0.1)
             answer = await platform.ask()
-            assert answer.status == 504 and "has failed: 3 starts in a row" in answer.text
+            assert answer.status == 504 and "has failed: 3 starts in a row failed" in answer.text
         assert platform.kinds().count("spawned") == 3 and platform.kinds()[-1] == "failed"
         assert (await platform.own(f"/services/{NAME}", "DELETE")).status == 200
         assert "next start" in (await platform.ask()).text
@@ -199,7 +199,7 @@ async def test_a_crash_takes_its_requests_and_is_replaced(tmp_path: Path) -> Non
         await until(lambda: platform.platform.to_json()["in_flight"] == 3)
         crashed = await platform.ask("/crash", method="POST", body=b"x")
         assert statuses([crashed, *await asyncio.gather(*others)]) == {502: 4}
-        assert "ended the connection" in crashed.text
+        assert "closed the connection" in crashed.text
         await until(lambda: platform.kinds().count("ready") == 2)
         assert (await platform.ask()).text == "true"
         exited = next(event for event in platform.events if event.kind == "exited")
@@ -227,7 +227,7 @@ async def test_no_answer_within_the_time_limit(tmp_path: Path) -> None:
     async with local(tmp_path, {NAME: {"min-scale": 1, "timeoutSeconds": 1}}) as platform:
         await until(lambda: "ready" in platform.kinds())
         answer = await platform.ask("/slow?3600")
-        assert (answer.status, answer.text) == (504, f"{NAME} has not answered within 1 s (timeoutSeconds)\n")
+        assert (answer.status, answer.text) == (504, f"{NAME} did not respond within 1 s (timeoutSeconds)\n")
         assert (await platform.state())["in_flight"] == 0
 
 
@@ -266,7 +266,7 @@ async def test_faults_come_and_go(tmp_path: Path) -> None:
         await platform.ask()
         assert (await fault(platform, **{"error-rate": 1, "error-status": 418})).status == 200
         answer = await platform.ask()
-        assert (answer.status, answer.text) == (418, f"an error of {NAME} by request (error-rate)\n")
+        assert (answer.status, answer.text) == (418, f"injected error of {NAME} (error-rate)\n")
         await fault(platform, **{"reset-rate": 1})
         with pytest.raises(ConnectionResetError):
             await platform.ask()

@@ -76,7 +76,7 @@ max-scale: 3
 latency: 1ms
 """
     assert problems(tmp_path, "defaults: {tick-interval: 9ms, faults: {kill-every: 0s}}") == [
-        (1, "defaults.tick-interval", "9ms is shorter than 10ms"),
+        (1, "defaults.tick-interval", "9ms is not an interval of at least 10ms"),
         (1, "defaults.faults.kill-every", "must be longer than 0"),
     ]
     assert problems(tmp_path, text) == [
@@ -84,44 +84,36 @@ latency: 1ms
         (
             3,
             "defaults.stable-window",
-            "2500ms is not a whole number of seconds: concurrency is averaged over whole ones",
+            "2500ms is not a whole number of seconds",
         ),
         (5, "services.empty-go-http-0.min-scale", "min-scale is 3, which is above the max-scale of 2"),
-        (6, "services.empty-go-http-1.faults.error-rate", "2 is not a share of the requests: from 0 to 1"),
+        (6, "services.empty-go-http-1.faults.error-rate", "2 is not a share from 0 to 1"),
         (
             6,
             "services.empty-go-http-1.faults.error-status",
-            "200 is not the status of an error: from 400 to 599",
+            "200 is not an error status: from 400 to 599",
         ),
         (6, "services.empty-go-http-1.faults.latncy", "unknown key; did you mean latency?"),
         (
             7,
             "services.foo-1.function",
-            "there is no function 'empty-goo-http': did you mean empty-go-http?; the catalog has "
+            "no function 'empty-goo-http': did you mean empty-go-http?; the catalog has "
             "empty-go-http, empty-python-http",
         ),
-        (8, "services.bar.containerConcurrency", "-1 is not a whole number from 0 on"),
-        (
-            8,
-            "services.bar",
-            "is neither a function's name nor one with a number: its key `function` has to say which it is of",
-        ),
-        (
-            9,
-            "services.baz",
-            "is neither a function's name nor one with a number: its key `function` has to say which it is of",
-        ),
+        (8, "services.bar.function", "is missing: the service's name is not that of a function and a number"),
+        (8, "services.bar.containerConcurrency", "-1 is not a whole number of 0 or more"),
+        (9, "services.baz.function", "is missing: the service's name is not that of a function and a number"),
         (10, "services.empty-go-http-2.env.A=B", "is not the name of an environment variable"),
         (10, "services.empty-go-http-2.target", "0 is not above 0"),
         (
             10,
             "services.empty-go-http-2.max-scale-up-rate",
-            "1 is not above 1: it is the largest factor of one change of scale",
+            "1 is not a factor above 1",
         ),
         (
             10,
             "services.empty-go-http-2.target-burst-capacity",
-            "-2 is neither -1 (without limit) nor a number of requests from 0 on",
+            "-2 is not a number of requests, or -1 for no limit",
         ),
         (11, "services.empty-go-http-3", "must be a mapping, with lines of `key: value`"),
         (12, "max-scale", "unknown key here; it belongs under defaults or a service"),

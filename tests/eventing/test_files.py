@@ -12,7 +12,7 @@ import pytest
 
 from workload_generator.eventing.counters import Counters
 from workload_generator.eventing.logger import COUNTED, INSTANCES, AppendFile, EventLogger
-from workload_generator.eventing.receipts import Batch, Report
+from workload_generator.eventing.receipts import InstanceReport, ReceiptBatch
 
 
 def test_a_sync_that_failed_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,8 +54,8 @@ def test_workers_that_begin_at_once_write_one_header(tmp_path: Path, monkeypatch
 
 async def test_what_instances_said_is_kept_until_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     logger = EventLogger(tmp_path, 60, 1, Counters("event_logger", COUNTED, ["logger"]).of(0))
-    report = Report(3, 0, 3, None, None)
-    logger._reports["receiver-a"] = Batch("receiver-a", 1, report, [])
+    report = InstanceReport(3, 0, 3, None, None)
+    logger._reports["receiver-a"] = ReceiptBatch("receiver-a", 1, report, [])
     real = os.write
 
     def full(fd: int, data: bytes) -> int:

@@ -10,15 +10,17 @@ from pathlib import Path
 import aiohttp
 import pytest
 from aiohttp import web
+from aiohttp.streams import EMPTY_PAYLOAD
+from aiohttp.test_utils import make_mocked_request
 
 from tests.eventing.services import SOON_S, Services, headers
 from tests.ports import free_port
 from workload_generator.eventing import outbox as outboxes
 from workload_generator.eventing.counters import Counters
-from workload_generator.eventing.http_service import Refused
+from workload_generator.eventing.http_workers import RequestRefused
 from workload_generator.eventing.outbox import Outbox
-from workload_generator.eventing.receipts import Receipt
-from workload_generator.eventing.receiver import COUNTED
+from workload_generator.eventing.receipts import Receipt, decode_batch
+from workload_generator.eventing.receiver import COUNTED, Receiver
 from workload_generator.eventing.spool import Spool
 
 NO_LOGGER = [b"", b"ok", b"{}", b"[]", b'{"written": 0, "received_ns": 1, "sent_ns": 1}', b'{"written": 1}']
@@ -63,7 +65,7 @@ async def test_without_a_spool_who_is_no_logger_is_named(tmp_path: Path, monkeyp
     counters = Counters("receiver", COUNTED, ["r-0"], tmp_path)
     outbox = Outbox("r-0", f"http://127.0.0.1:{port}", None, counters.of(0))
     await outbox.start()
-    with pytest.raises(Refused, match=rf"127.0.0.1:{port}/receipts is no event logger") as refused:
+    with pytest.raises(RequestRefused, match=rf"127.0.0.1:{port}/receipts is not an event logger") as refused:
         await outbox.put([Receipt("e-1", 1, "", "")])
     assert refused.value.status == 503 and not outbox.is_ready
     await other.cleanup()
@@ -89,3 +91,35 @@ async def test_a_drainer_that_breaks_ends_its_receiver_with_the_reason(
     with pytest.raises(RuntimeError, match="cannot be read"):
         await outbox.stop()
     assert b"e-1" in (tmp_path / "r-0.spool").read_bytes()
+
+
+async def test_a_cancelled_request_counts_as_neither_refused_nor_acknowledged(tmp_path: Path) -> None:
+    """Its receipt may reach the logger all the same: as refused, it would be missing from the account of the events."""
+    arrived, may_answer = asyncio.Event(), asyncio.Event()
+    written: list[Receipt] = []
+
+    async def write(request: web.Request) -> web.Response:
+        arrived.set()
+        await may_answer.wait()
+        written.extend(receipts := decode_batch(await request.read()).receipts)
+        return web.json_response({"written": len(receipts), "received_ns": 1, "sent_ns": 1})
+
+    logger, port = web.Application(), free_port()
+    logger.router.add_post("/receipts", write)
+    runner = web.AppRunner(logger)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    counters = Counters("receiver", COUNTED, ["r-0"], tmp_path).of(0)
+    receiver = Receiver("r-0", f"http://127.0.0.1:{port}", None, 10, counters)
+    await receiver.start()
+    request = make_mocked_request("POST", "/", headers=headers("e-1"), payload=EMPTY_PAYLOAD)
+    answering = asyncio.create_task(receiver.answer(request, 1))
+    async with asyncio.timeout(SOON_S):
+        await arrived.wait()
+    answering.cancel()
+    await asyncio.gather(answering, return_exceptions=True)
+    may_answer.set()
+    await receiver.stop()
+    await runner.cleanup()
+    assert answering.cancelled() and [receipt.event_id for receipt in written] == ["e-1"]
+    assert [counters[name] for name in ("received", "refused", "acknowledged")] == [1, 0, 0]

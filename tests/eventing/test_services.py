@@ -16,9 +16,9 @@ import pytest
 from tests.eventing.services import SOON_S, Load, Services, headers
 from workload_generator.commands import event_logger, receiver
 from workload_generator.eventing.receipts import (
-    Batch,
+    InstanceReport,
     Receipt,
-    Report,
+    ReceiptBatch,
     csv_lines,
     decode_batch,
     encode_batch,
@@ -229,7 +229,9 @@ async def test_a_full_disk_is_said_and_survived(services: Services) -> None:
 
 
 def test_batches_read_back() -> None:
-    batch = Batch("i", 3, Report(5, 1, 4, -7, 8), [Receipt('a,"b"', 1_739_182_272_123_456_789, "t", "9")])
+    batch = ReceiptBatch(
+        "i", 3, InstanceReport(5, 1, 4, -7, 8), [Receipt('a,"b"', 1_739_182_272_123_456_789, "t", "9")]
+    )
     assert decode_batch(encode_batch(batch)) == batch
     assert csv_lines(batch) == b'"a,""b""",2025-02-10T10:11:12.123456789Z,t,i,3,9\n'
 

@@ -340,7 +340,7 @@ def test_minutes_have_exactly_their_counts(make: Make, minute: str, row: str, sc
     ("text", "problems"),
     [
         ("1\nx\n-2\n3,4\n1e3\n", ["2: 'x'", "3: '-2'", "4: '3,4'", "5: '1e3'"]),
-        ("offset\n", ["holds no arrival"]),
+        ("offset\n", ["has no arrivals"]),
         ("", ["is empty"]),
         ("\n\n", ["is empty"]),
         (
@@ -349,8 +349,8 @@ def test_minutes_have_exactly_their_counts(make: Make, minute: str, row: str, sc
         ),
         ("name,1,3\na,1,1\n", ["1: the first line"]),
         ("name,count\na,1\n", ["1: the first line"]),
-        ("name,1,2\na,0,0\n", ["holds no arrival"]),
-        ("name,1,2\n", ["holds no row"]),
+        ("name,1,2\na,0,0\n", ["has no arrivals"]),
+        ("name,1,2\n", ["has no rows"]),
         ('name,1,2\n"a"b,0,0\n', ["2: not CSV"]),
         ("1\n\xff\n", ["2: byte 0xff is not UTF-8"]),
     ],

@@ -14,7 +14,7 @@ from workload_generator.experiment.thresholds import judge_thresholds, threshold
 from workload_generator.experiment.yaml_lines import Scalar
 from workload_generator.results.ingest.extract import extract
 from workload_generator.results.report.answers import ask
-from workload_generator.results.report.findings import summarise
+from workload_generator.results.report.conclusions import summarise
 
 COUNTS = {"sent": 198, "failed": 2, "dropped": 2}
 
@@ -99,11 +99,11 @@ async def test_a_run_that_misses_one_ends_with_3_and_names_it_everywhere(tmp_pat
     assert ran.trailer["thresholds"] == ran.summary["thresholds"]
     extract(generator.logs, tmp_path / "x.db")
     answers = ask(tmp_path / "x.db")
-    (demands,) = answers.demands
-    assert demands.judged is not None
-    assert [each.to_json() for each in demands.judged] == ran.trailer["thresholds"]
-    words = [finding.text for finding in summarise(answers).findings]
-    assert any(text.startswith("Run 1 missed its threshold ttfb.p50 < 1ns:") for text in words)
+    (thresholds_of_run,) = answers.thresholds
+    assert thresholds_of_run.judged is not None
+    assert [each.to_json() for each in thresholds_of_run.judged] == ran.trailer["thresholds"]
+    words = [each.text for each in summarise(answers).conclusions]
+    assert any(text.startswith("Run 1 failed its threshold ttfb.p50 < 1ns:") for text in words)
 
 
 async def test_a_run_that_keeps_them_ends_with_0_and_says_so(tmp_path: Path) -> None:
@@ -128,6 +128,6 @@ async def test_the_shards_of_a_run_are_judged_together(tmp_path: Path) -> None:
     assert summary["sent"] == 30
     assert [each["passed"] for each in summary["thresholds"]] == [True, False]
     extract(generator.logs, tmp_path / "x.db")
-    (demands,) = ask(tmp_path / "x.db").demands
-    assert demands.judged is not None
-    assert [each.to_json() for each in demands.judged] == summary["thresholds"]
+    (thresholds_of_run,) = ask(tmp_path / "x.db").thresholds
+    assert thresholds_of_run.judged is not None
+    assert [each.to_json() for each in thresholds_of_run.judged] == summary["thresholds"]

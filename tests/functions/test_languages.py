@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import subprocess
 import sys
@@ -69,7 +70,7 @@ def test_a_seventh_language_is_named_and_ordered(catalog: Path) -> None:
     assert run(f"{program}l.languages())", catalog).split() == ["zig", *SIX, "zig"]
 
 
-def test_a_seventh_language_is_extracted(catalog: Path, tmp_path: Path) -> None:
+def test_a_seventh_language_is_extracted_and_reported(catalog: Path, tmp_path: Path) -> None:
     logs, db = tmp_path / "logs", tmp_path / "benchmark.db"
     logs.mkdir()
     for prefix, target in (("workload-generator", ZIG), ("serving-scenario-1_1000rps_zig", "http://any")):
@@ -79,3 +80,22 @@ def test_a_seventh_language_is_extracted(catalog: Path, tmp_path: Path) -> None:
         (logs / f"{prefix}_2025-02-10_10-11-12.log").write_bytes(log)
     kn_bench("extract", f"--logs={logs}", f"--db={db}", catalog=catalog)
     assert rows_of(db, "SELECT language FROM experiments") == [{"language": "zig"}] * 2
+    page, table = tmp_path / "report.html", tmp_path / "csv"
+    kn_bench("report", f"--db={db}", f"--out={page}", f"--csv={table}", catalog=catalog)
+    assert "--lang-zig: var(--lang-next-1);" in page.read_text()
+    rows = [
+        row
+        for path in table.glob("*.csv")
+        for row in csv.DictReader(path.read_text().splitlines())
+        if "language" in row
+    ]
+    assert rows and {row["language"] for row in rows} == {"zig"}
+
+
+def test_a_seventh_language_is_in_the_queries_that_a_report_shows(catalog: Path) -> None:
+    program = "from workload_generator.results.report.charts import language_sql; print(language_sql())"
+    assert "WHEN r.target LIKE '%-zig-%' THEN 'zig'" in run(program, catalog)
+    program = (
+        "from workload_generator.results.report.chart_specs import language_scales as s; print(s(['go', 'zig'])[0])"
+    )
+    assert "['var(--lang-go)', 'var(--lang-zig)']" in run(program, catalog)

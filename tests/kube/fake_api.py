@@ -17,6 +17,7 @@ import re
 import threading
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -27,6 +28,7 @@ import yaml
 from aiohttp import web
 
 from tests.kube import applying
+from tests.listener import Listener
 from tests.ports import bound
 from workload_generator.kube import resources
 from workload_generator.kube.resources import Object, Resource
@@ -92,6 +94,7 @@ class FakeApi:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._runner: web.AppRunner | None = None
+        self._listener: Listener | None = None
 
     # What tests do with it
 
@@ -190,24 +193,18 @@ class FakeApi:
         app.router.add_route("*", "/{path:.*}", self._answer)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
-        sock = bound()
-        await web.SockSite(self._runner, sock).start()
-        self.url = f"http://127.0.0.1:{sock.getsockname()[1]}"
+        assert self._runner.server is not None
+        self._listener = Listener(bound(), self._runner.server)
+        self.url = self._listener.url
 
     async def stop(self) -> None:
         """Close everything."""
         self.end_watches()
-        if self._runner is None:
+        if self._runner is None or self._listener is None:
             return
-        server = self._runner.server
-        assert server is not None
-        open_ones = [connection.transport for connection in server.connections]
+        await self._listener.close()
         await self._runner.cleanup()
-        for transport in filter(None, open_ones):
-            transport.abort()  # one whose client does not read would stay open
-        for _ in range(4):  # until what was accepted at the last moment is a connection, and what is closed has ended
-            await asyncio.sleep(0)
-            await server.shutdown(0)
+        await self._listener.abort()
 
     @in_its_loop
     def replay(self, kind: str, resource: Resource, obj: Object) -> None:
@@ -499,17 +496,28 @@ async def running(api: FakeApi) -> AsyncIterator[FakeApi]:
 @contextlib.contextmanager
 def in_thread(api: FakeApi) -> Iterator[FakeApi]:
     """The server, in a loop and thread of its own."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    try:
-        asyncio.run_coroutine_threadsafe(api.start(), loop).result(10)
-        yield api
-    finally:
-        asyncio.run_coroutine_threadsafe(api.stop(), loop).result(10)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
-        loop.close()
+    started: Future[Callable[[], object]] = Future()
+
+    async def serve() -> None:
+        end = asyncio.Event()
+        try:
+            await api.start()
+        except BaseException as error:
+            started.set_exception(error)
+            raise
+        loop = asyncio.get_running_loop()
+        started.set_result(lambda: loop.call_soon_threadsafe(end.set))
+        await end.wait()
+        await api.stop()
+
+    with ThreadPoolExecutor(1) as thread:
+        serving = thread.submit(asyncio.run, serve())
+        stop = started.result(10)
+        try:
+            yield api
+        finally:
+            stop()
+            serving.result(10)
 
 
 def _selected(request: web.Request, obj: Object, namespace: str) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.kube.fake_api import FakeApi
-from workload_generator.kube import credentials, errors
+from workload_generator.kube import client, credentials, errors
 from workload_generator.kube.client import Kube
 from workload_generator.kube.reflector import delete_and_wait
 from workload_generator.kube.resources import CONFIG_MAPS, NODES, PODS, SERVICES, Resource, is_ready
@@ -59,7 +59,7 @@ async def test_a_field_of_another_manager_is_a_conflict_unless_forced(api: FakeA
     api.put(CONFIG_MAPS, config_map(a="1"))
     uid = (await kube.get(CONFIG_MAPS, "a", "ours"))["metadata"]["uid"]
     api._owners[uid] = {"helm": {("data", "a")}}
-    with pytest.raises(errors.Conflict, match=r"helm.*data\.a"):
+    with pytest.raises(errors.ApiConflict, match=r"helm.*data\.a"):
         await kube.apply(config_map(a="2"), force=False)
     assert (await kube.apply(config_map(a="2")))["data"] == {"a": "2"}
 
@@ -74,7 +74,7 @@ async def test_a_dry_run_shows_admission_and_stores_nothing(api: FakeApi, kube: 
     ("fault", "expected"),
     [
         ({"status": 403, "reason": "Forbidden"}, errors.Forbidden),
-        ({"status": 409, "reason": "Conflict"}, errors.Conflict),
+        ({"status": 409, "reason": "Conflict"}, errors.ApiConflict),
         ({"status": 422, "reason": "Invalid"}, errors.Invalid),
         ({"status": 410, "reason": "Expired"}, errors.Expired),
         ({"status": 500, "reason": "InternalError"}, errors.Busy),
@@ -207,10 +207,11 @@ def test_paths() -> None:
     assert str(Resource("apps/v1", "deployments", "Deployment")) == "deployments.apps"
 
 
-async def test_a_watch_ends_when_the_server_ends_it(api: FakeApi, kube: Kube) -> None:
+async def test_a_watch_ends_when_the_server_ends_it(api: FakeApi, kube: Kube, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "TURN_S", 1)
     version = (await kube.list(PODS)).resource_version
     api.put(PODS, {"metadata": {"name": "p", "namespace": "ours"}})
-    async with contextlib.aclosing(kube.watch(PODS, resource_version=version, turn_s=1)) as events:
+    async with contextlib.aclosing(kube.watch(PODS, resource_version=version)) as events:
         seen = [(event.type, event.object["metadata"]["name"]) async for event in events]
     assert seen == [("ADDED", "p")]
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from tests.kube.fake_api import FakeApi
-from workload_generator.kube import errors
+from workload_generator.kube import client, errors
 from workload_generator.kube.client import Kube
-from workload_generator.kube.reflector import Change, Reflector
+from workload_generator.kube.reflector import ObjectChange, Reflector
 from workload_generator.kube.resources import PODS, Object
 
 
@@ -35,7 +35,7 @@ class Heard:
     """All changes of a reflector, collected."""
 
     def __init__(self, reflector: Reflector) -> None:
-        self.changes: list[Change] = []
+        self.changes: list[ObjectChange] = []
         self._task = asyncio.create_task(self._collect(reflector))
 
     async def _collect(self, reflector: Reflector) -> None:
@@ -121,8 +121,9 @@ async def test_a_bookmark_moves_the_point_to_go_on_from(api: FakeApi, kube: Kube
         assert pods.lists == 1
 
 
-async def test_silence_is_not_believed(api: FakeApi, kube: Kube) -> None:
-    async with Reflector(kube, PODS, "ours", silence_s=0.3) as pods:
+async def test_silence_is_not_believed(api: FakeApi, kube: Kube, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "SILENCE_S", 0.3)
+    async with Reflector(kube, PODS, "ours") as pods:
         await when(lambda: pods.breaks >= 2)
         api.put(PODS, pod("one"))
         await pods.until(lambda objects: names(objects) == {"one"})

@@ -8,12 +8,12 @@ from pathlib import Path
 import orjson
 import pytest
 
+from tests.log.blocks import packed
 from workload_generator.log import format as log_format
-from workload_generator.log import frames
+from workload_generator.log import wire
 from workload_generator.log import writer as log_module
 from workload_generator.log.recorder import LogFile, Recorder
 from workload_generator.log.records import ErrorKind, Phase, Result, Stamp
-from workload_generator.log.wire import BlockWriter
 
 SERVED = Result(
     seq=0, phase=Phase.MEASURE, target=0, due_ns=0, start_ns=1000, status=200, dns_ns=0, connect_ns=0, tls_ns=0,
@@ -28,13 +28,6 @@ START = {
     "view": {"title": "t", "total_ns": 10**9, "timeout": "30s"},
     "header": {"schema": log_format.SCHEMA, "run_id": "r"},
 }
-
-
-def block(*results: Result) -> bytes:
-    writer = BlockWriter(lambda: None)
-    for result in results:
-        writer.add(result)
-    return writer.take()
 
 
 @pytest.fixture
@@ -52,21 +45,21 @@ def events_of(log: Path) -> list[str]:
 
 def test_lines_totals_and_trailer(log: Path) -> None:
     recorder = Recorder(LogFile(open_log(log)))
-    assert recorder.handle(frames.START, orjson.dumps(START)) is None
+    assert recorder.handle(wire.START, orjson.dumps(START)) is None
     dropped = SERVED._replace(seq=2, status=0, ttfb_ns=None, total_ns=None, error=ErrorKind.DROPPED, message="full")
     unexpected = SERVED._replace(seq=1, status=503)
-    assert recorder.handle(frames.RESULTS, block(SERVED, unexpected, dropped)) is None
+    assert recorder.handle(wire.RESULTS, packed([SERVED, unexpected, dropped])) is None
     beat = {"line": {"time": "t", "started": 2}, "elapsed_ns": 1, "in_flight": 0, "phase": "measure"}
-    assert recorder.handle(frames.HEARTBEAT, orjson.dumps(beat)) is None
-    ((kind, payload),) = frames.FrameReader().feed(recorder.handle(frames.DRAIN, b"") or b"")
+    assert recorder.handle(wire.HEARTBEAT, orjson.dumps(beat)) is None
+    ((kind, payload),) = wire.FrameReader().feed(recorder.handle(wire.DRAIN, b"") or b"")
     counts = orjson.loads(payload)["counts"]["measure"]
-    assert kind == frames.TOTALS
+    assert kind == wire.TOTALS
     assert (counts["sent"], counts["ok"], counts["failed"], counts["dropped"]) == (2, 1, 1, 1)
     assert counts["statuses"] == {"200": 1, "503": 1}
     ttfb = orjson.loads(payload)["histograms"]["ttfb"]
     assert (ttfb["served"], ttfb["beyond"]) == (1, 2), "a 503 and a drop are slower than any limit"
-    answer = recorder.handle(frames.FINISH, orjson.dumps({"verdict": "valid"})) or b""
-    assert [kind for kind, _ in frames.FrameReader().feed(answer)] == [frames.DONE]
+    answer = recorder.handle(wire.FINISH, orjson.dumps({"verdict": "valid"})) or b""
+    assert [kind for kind, _ in wire.FrameReader().feed(answer)] == [wire.DONE]
     docs = [log_format.decode(line) for line in log.read_bytes().splitlines()]
     assert [doc["event"] for doc in docs] == ["run_started", *["request"] * 3, "progress", "run_finished"]
     assert [doc["seq"] for doc in docs if doc["event"] == "request"] == [0, 1, 2]
@@ -76,8 +69,8 @@ def test_done_is_said_when_the_trailer_is_on_the_disk(log: Path, monkeypatch: py
     synced: list[int] = []
     monkeypatch.setattr(os, "fdatasync", lambda fd: synced.append(os.fstat(fd).st_size))
     recorder = Recorder(LogFile(open_log(log)))
-    recorder.handle(frames.START, orjson.dumps(START))
-    answer = recorder.handle(frames.FINISH, orjson.dumps({"verdict": "valid"}))
+    recorder.handle(wire.START, orjson.dumps(START))
+    answer = recorder.handle(wire.FINISH, orjson.dumps({"verdict": "valid"}))
     assert answer is not None and synced[-1:] == [log.stat().st_size]
 
 
@@ -102,20 +95,20 @@ def test_the_core_is_offered_between_the_pieces_of_its_work_and_only_when_it_kee
     offered: list[int] = []
     monkeypatch.setattr(os, "sched_yield", lambda: offered.append(log.stat().st_size))
     recorder = Recorder(LogFile(open_log(log)))
-    recorder.handle(frames.START, orjson.dumps(START))
+    recorder.handle(wire.START, orjson.dumps(START))
     before = log.stat().st_size
-    recorder.handle(frames.RESULTS, block(SERVED))
+    recorder.handle(wire.RESULTS, packed([SERVED]))
     assert offered == []
     recorder.offers_core = True
     after = log.stat().st_size
-    recorder.handle(frames.RESULTS, block(SERVED))
+    recorder.handle(wire.RESULTS, packed([SERVED]))
     assert before < after and offered == [after] * 3, "before it counts, formats and writes"
 
 
 def test_frames_arrive_in_any_pieces() -> None:
-    sent = [(frames.RESULTS, b"x" * 1000), (frames.DRAIN, b""), (frames.FINISH, b"{}")]
-    stream = b"".join(frames.frame(kind, payload) for kind, payload in sent)
-    reader = frames.FrameReader()
+    sent = [(wire.RESULTS, b"x" * 1000), (wire.DRAIN, b""), (wire.FINISH, b"{}")]
+    stream = b"".join(wire.frame(kind, payload) for kind, payload in sent)
+    reader = wire.FrameReader()
     got = [each for at in range(0, len(stream), 7) for each in reader.feed(stream[at : at + 7])]
     assert got == sent
 
@@ -123,16 +116,16 @@ def test_frames_arrive_in_any_pieces() -> None:
 def test_a_full_disk_leaves_whole_lines_and_is_told_once(log: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     recorder = Recorder(LogFile(open_log(log)))
-    recorder.handle(frames.START, orjson.dumps(START))
-    blocks = [block(*[SERVED._replace(seq=n)] * 5) for n in range(10)]
+    recorder.handle(wire.START, orjson.dumps(START))
+    blocks = [packed([SERVED._replace(seq=n)] * 5) for n in range(10)]
     resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
     try:
-        answers = [recorder.handle(frames.RESULTS, each) for each in blocks]
+        answers = [recorder.handle(wire.RESULTS, each) for each in blocks]
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     (answer,) = (each for each in answers if each)
-    ((kind, payload),) = frames.FrameReader().feed(answer)
-    assert kind == frames.FAILED
+    ((kind, payload),) = wire.FrameReader().feed(answer)
+    assert kind == wire.FAILED
     told = orjson.loads(payload)
     data = log.read_bytes()
     assert data.endswith(b"\n") and 3000 < len(data) <= 5000

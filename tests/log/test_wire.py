@@ -6,29 +6,26 @@ from dataclasses import dataclass
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.log.blocks import block_of, encode, packed
 from tests.strategies import results, served
 from workload_generator.base.clock import Anchor
 from workload_generator.log.format import ResultEncoder, clean
-from workload_generator.log.records import Arrival, Block, Opening, Phase, Response, Result, Stamp
-from workload_generator.log.totals import Totals
+from workload_generator.log.records import Arrival, Block, ErrorKind, Opening, Phase, Response, Result, Stamp
+from workload_generator.log.totals import HISTOGRAMS, Totals
 from workload_generator.log.wire import BlockWriter, read_block
 
 ORIGIN_NS = 1_000
 
 
-def block_of(rows: Sequence[Result]) -> Block | None:
-    writer = BlockWriter(lambda: None)
-    for row in rows:
-        writer.add(row)
-    return read_block(writer.take())
-
-
-@given(st.lists(results, max_size=20))
+@given(st.lists(results, min_size=1, max_size=20))
 def test_a_block_reads_back(rows: list[Result]) -> None:
     texts = ("instance", "event_id", "message")
     expected = [r._replace(**{k: None if getattr(r, k) is None else clean(getattr(r, k)) for k in texts}) for r in rows]
-    block = block_of(rows)
-    assert (list(block.results()) if block is not None else []) == expected
+    assert list(block_of(rows).results()) == expected
+
+
+def test_a_block_may_be_empty() -> None:
+    assert read_block(packed([])) is None
 
 
 def opening_of(result: Result) -> Opening:
@@ -71,9 +68,9 @@ def test_the_short_way_packs_what_the_long_way_packs(rows: list[Result]) -> None
             r = r._replace(dns_ns=0, connect_ns=0, tls_ns=0, retries=0)
         writer.served(exchange_of(r), ORIGIN_NS)
         expected.append(r)
-    packed, long = read_block(writer.take()), block_of(expected)
-    assert packed is not None and long is not None
-    assert list(packed.results()) == list(long.results())
+    short, long = read_block(writer.take()), block_of(expected)
+    assert short is not None
+    assert list(short.results()) == list(long.results())
 
 
 def test_a_full_writer_is_emptied_before_it_takes_more() -> None:
@@ -90,35 +87,61 @@ def test_a_full_writer_is_emptied_before_it_takes_more() -> None:
 
 @given(results, st.text(st.characters(codec="utf-8"), min_size=1, max_size=9).map(lambda text: text * 5000))
 def test_long_texts_are_cut_at_a_character(row: Result, message: str) -> None:
-    block = block_of([row._replace(message=message)])
-    assert block is not None
-    (read,) = block.results()
+    (read,) = block_of([row._replace(message=message)]).results()
     assert read.message is not None
     assert message.startswith(read.message)
     assert 4090 <= len(read.message.encode()) <= 4096
 
 
-@settings(max_examples=25)  # histograms are large
-@given(st.lists(served, min_size=1, max_size=20), st.sets(st.integers(100, 999)))
-def test_columns_say_what_rows_say(rows: list[Result], expected: set[int]) -> None:
-    block = block_of(rows)
-    assert block is not None and block.all_served
-    by_rows, by_columns = Totals([expected]), Totals([expected])
-    encoder = ResultEncoder(["http://a"], Anchor(1_764_000_000_123_456_789, 0))
-    lines = b"".join(encoder.encode(result, by_rows.is_ok(result)) for result in block.results())
-    by_rows.add(block.results())
-    ok = by_columns.ok_shapes(block)
-    by_columns.add_served(block, ok)
-    assert by_columns.to_json() == by_rows.to_json()
-    assert encoder.encode_served(block, ok) == lines
+def counted(rows: Sequence[Result], expected: set[int]) -> Totals:
+    """The same as `Totals.add`, row by row."""
+    totals = Totals([expected])
+    columns: dict[str, list[int]] = {name: [] for name in HISTOGRAMS}
+    beyond = 0
+    for r in rows:
+        counts, measured = totals.phases[r.phase], r.phase is Phase.MEASURE
+        if r.error is not None:
+            counts.errors[r.error.value] += 1
+        if r.error is ErrorKind.DROPPED:
+            counts.dropped += 1
+            beyond += measured
+            continue
+        counts.sent += 1
+        if r.status:
+            counts.statuses[r.status] += 1
+            counts.cold["unknown" if r.cold is None else "true" if r.cold else "false"] += 1
+        ok = r.error is None and r.status in expected
+        counts.ok += ok
+        if not measured:
+            continue
+        lag_ns = r.start_ns - r.due_ns
+        columns["lag"].append(lag_ns // 1000)
+        if ok and r.ttfb_ns is not None and r.total_ns is not None:
+            columns["ttfb"].append(r.ttfb_ns // 1000)
+            columns["corrected_ttfb"].append((r.ttfb_ns + lag_ns) // 1000)
+            columns["total"].append(r.total_ns // 1000)
+        else:
+            beyond += 1
+    for name, values in columns.items():
+        totals.histograms[name].record_all(values, 0 if name == "lag" else beyond)
+    return totals
 
 
-@given(st.lists(results, min_size=1, max_size=5))
-def test_only_a_block_without_gaps_is_called_served(rows: list[Result]) -> None:
+failures = results.map(lambda r: r if r.error else r._replace(error=ErrorKind.OTHER))
+
+
+@settings(max_examples=50)  # histograms are large
+@given(
+    st.lists(served, min_size=1, max_size=20) | st.lists(served | failures, min_size=1, max_size=20),
+    st.sets(st.integers(100, 999)),
+    st.none() | st.just("run-1-"),
+)
+def test_columns_say_what_rows_say(rows: list[Result], expected: set[int], event_prefix: str | None) -> None:
     block = block_of(rows)
-    assert block is not None
-    gaps = [
-        r.error is not None or r.event_id is not None or r.message is not None or None in (*r[6:11], r.stamp)
-        for r in rows
-    ]
-    assert block.all_served == (not any(gaps))
+    totals = Totals([expected])
+    ok = totals.ok_by_shape(block)
+    totals.add(block, ok)
+    assert totals.to_json() == counted(rows, expected).to_json()
+    encoder = ResultEncoder(["http://a"], Anchor(1_764_000_000_123_456_789, 0), event_prefix)
+    lines = (encode(encoder, r, r.error is None and r.status in expected) for r in block.results())
+    assert encoder.encode(block, ok) == b"".join(lines)

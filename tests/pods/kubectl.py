@@ -99,7 +99,7 @@ def run(folder: Path, pod: Path, words: list[str], given: bytes | None, fault: d
         source, request = given[: int(words[3])], json.loads(given[int(words[3]) :])
         wanted = json.dumps({key: mapped(value, pod) for key, value in request.items()}).encode()
         given, words[4] = source + wanted, str(len(wanted))
-        words.insert(1, "-S")  # podside needs the standard library alone
+        words.insert(1, "-S")  # the agent needs the standard library alone
     environment = {**os.environ, "TMPDIR": str(pod / "tmp"), **json.loads((folder / "environment.json").read_text())}
     process = subprocess.Popen(
         words,

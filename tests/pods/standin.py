@@ -22,7 +22,7 @@ from tests.support import Answer, target
 from workload_generator.cluster.kubectl import Kubectl
 from workload_generator.cluster.pods import sessions
 from workload_generator.cluster.pods.locations import always
-from workload_generator.cluster.pods.sessions import Place, Pod
+from workload_generator.cluster.pods.sessions import Pod, PodAgent
 
 
 class Clock:
@@ -89,8 +89,8 @@ class Standin:
         commands = [call[call.index("--") + 1 :] for call in self.calls if "--" in call]
         return [command for command in commands if command[0] == "workload-generator"]
 
-    def place(self, patience_s: float = 20.0, name: str = NAME, container: str = "workload-generator") -> Place:
-        return Place(Kubectl(), always(Pod(NAMESPACE, name, container, uid="1")), patience_s)
+    def agent(self, patience_s: float = 20.0, name: str = NAME, container: str = "workload-generator") -> PodAgent:
+        return PodAgent(Kubectl(), always(Pod(NAMESPACE, name, container, uid="1")), patience_s)
 
     def end(self) -> None:
         """Whatever was run is gone."""

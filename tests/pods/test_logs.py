@@ -10,12 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.pods.standin import Standin
+from tests.pods.standin import Clock, Standin
 from workload_generator.base.errors import BenchError
-from workload_generator.cluster.pods import logs as logs_module
 from workload_generator.cluster.pods import sessions
 from workload_generator.cluster.pods.logs import LOG_FILES, RECEIPT_FILES, Copy, delete, fetch
-from workload_generator.cluster.pods.sessions import Refused
+from workload_generator.cluster.pods.sessions import RequestRefused
 
 SIZES = {"a.log": 300_000, "b.log": 1, "c.log": 0, "d.log": 700_000}
 
@@ -39,12 +38,12 @@ async def test_all_of_it_comes_and_nothing_comes_twice(standin: Standin, tmp_pat
     content = fill(standin.pod() / "logs")
     (standin.pod() / "logs" / "e.interrupted").write_text("none of it")
     out = tmp_path / "new" / "logs"
-    copies = await fetch(standin.place(), "/logs", LOG_FILES, out)
+    copies = await fetch(standin.agent(), "/logs", LOG_FILES, out)
     assert there(out) == content and [(each.name, each.came) for each in copies] == list(SIZES.items())
-    assert {each.came for each in await fetch(standin.place(), "/logs", LOG_FILES, out)} == {0}
+    assert {each.came for each in await fetch(standin.agent(), "/logs", LOG_FILES, out)} == {0}
     with (standin.pod() / "logs" / "d.log").open("ab") as file:
         file.write(b"more")
-    copies = await fetch(standin.place(), "/logs", LOG_FILES, out)
+    copies = await fetch(standin.agent(), "/logs", LOG_FILES, out)
     assert sum(each.came for each in copies) == 4 and there(out)["d.log"] == content["d.log"] + b"more"
 
 
@@ -53,7 +52,7 @@ async def test_a_cut_stream_is_gone_on_with(standin: Standin, tmp_path: Path, cu
     content = fill(standin.pod() / "logs")
     standin.fault('"archive"', cut=cut)
     came: list[int] = []
-    await fetch(standin.place(), "/logs", LOG_FILES, tmp_path / "out", came.append)
+    await fetch(standin.agent(), "/logs", LOG_FILES, tmp_path / "out", came.append)
     assert there(tmp_path / "out") == content and not standin.faults_left
     assert sum(came) == sum(SIZES.values()), "nothing came twice"
 
@@ -62,7 +61,7 @@ async def test_a_cut_stream_is_gone_on_with(standin: Standin, tmp_path: Path, cu
 async def test_a_damaged_stream_is_fetched_again(standin: Standin, tmp_path: Path, place: int) -> None:
     content = fill(standin.pod() / "logs")
     standin.fault('"archive"', damage=place)
-    await fetch(standin.place(), "/logs", LOG_FILES, tmp_path / "out")
+    await fetch(standin.agent(), "/logs", LOG_FILES, tmp_path / "out")
     assert there(tmp_path / "out") == content and not standin.faults_left
 
 
@@ -72,7 +71,7 @@ async def test_what_is_here_but_wrong_is_fetched_anew(standin: Standin, tmp_path
     out.mkdir()
     (out / "a.log").write_bytes(b"x" * 300_000)
     (out / ".d.log.part").write_bytes(content["d.log"][:1000] + b"torn")
-    copies = await fetch(standin.place(), "/logs", LOG_FILES, out)
+    copies = await fetch(standin.agent(), "/logs", LOG_FILES, out)
     assert there(out) == content and {each.name: each.came for each in copies} == SIZES
 
 
@@ -82,7 +81,7 @@ async def test_a_part_is_gone_on_with(standin: Standin, tmp_path: Path) -> None:
     out.mkdir()
     (out / ".d.log.part").write_bytes(content["d.log"][:600_000])
     (out / ".b.log.part").write_bytes(content["b.log"])
-    copies = {each.name: each.came for each in await fetch(standin.place(), "/logs", LOG_FILES, out)}
+    copies = {each.name: each.came for each in await fetch(standin.agent(), "/logs", LOG_FILES, out)}
     assert there(out) == content and copies["d.log"] == 100_000 and copies["b.log"] == 0
 
 
@@ -90,21 +89,23 @@ async def test_a_checksum_that_stays_wrong_is_an_error_and_deletes_nothing(
     standin: Standin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = fill(standin.pod() / "logs")
-    wrong = sessions._SOURCE.replace(b'"sha256": whole.hexdigest()}).encode()', b'"sha256": "0" * 64}).encode()')
+    wrong = sessions._SOURCE.replace(b'"sha256": whole.hexdigest()}', b'"sha256": "0" * 64}')
     assert wrong != sessions._SOURCE
     monkeypatch.setattr(sessions, "_SOURCE", wrong)
-    with pytest.raises(BenchError, match="has another sha256 than what was sent, 3 times"):
-        await fetch(standin.place(), "/logs", LOG_FILES, tmp_path / "out")
+    with pytest.raises(BenchError, match="the copy of .* had a wrong sha256 3 times"):
+        await fetch(standin.agent(), "/logs", LOG_FILES, tmp_path / "out")
     assert not there(tmp_path / "out") and there(standin.pod() / "logs") == content
 
 
-async def test_a_silent_session_is_ended_and_begun_again(
-    standin: Standin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_silent_session_is_ended_and_begun_again(standin: Standin, tmp_path: Path, clock: Clock) -> None:
     content = fill(standin.pod() / "logs")
-    monkeypatch.setattr(logs_module, "SILENCE_S", 0.5)
     standin.fault('"archive"', hang=500_000)
-    await fetch(standin.place(), "/logs", LOG_FILES, tmp_path / "out")
+    fetching = asyncio.create_task(fetch(standin.agent(), "/logs", LOG_FILES, tmp_path / "out"))
+    while not (tmp_path / "out" / "c.log").exists():
+        assert not fetching.done()
+        await asyncio.sleep(0.02)
+    clock.skip(sessions.SILENCE_S)
+    await fetching
     assert there(tmp_path / "out") == content
 
 
@@ -112,26 +113,26 @@ async def test_an_api_server_that_is_away_is_waited_for_and_forbidden_is_not(sta
     fill(standin.pod() / "logs")
     for _ in range(3):
         standin.fault('"archive"', refuse="The connection to the server 10.0.0.1:443 was refused")
-    assert len(await fetch(standin.place(), "/logs", LOG_FILES, tmp_path / "out")) == 4
-    with pytest.raises(BenchError, match=r"no session holds, for 0\.3 s: .*refused"):
+    assert len(await fetch(standin.agent(), "/logs", LOG_FILES, tmp_path / "out")) == 4
+    with pytest.raises(BenchError, match=r"no session succeeded for 0\.3 s: .*refused"):
         for _ in range(20):
             standin.fault('"archive"', refuse="The connection to the server 10.0.0.1:443 was refused")
-        await fetch(standin.place(patience_s=0.3), "/logs", LOG_FILES, tmp_path / "out")
+        await fetch(standin.agent(patience_s=0.3), "/logs", LOG_FILES, tmp_path / "out")
     calls = len(standin.calls)
     for path in (standin.folder / "faults").iterdir():
         path.unlink()
     standin.fault('"archive"', refuse='Error from server (Forbidden): pods "generator-1" is forbidden')
-    with pytest.raises(Refused, match="Forbidden"):
-        await fetch(standin.place(), "/logs", LOG_FILES, tmp_path / "out")
+    with pytest.raises(RequestRefused, match="Forbidden"):
+        await fetch(standin.agent(), "/logs", LOG_FILES, tmp_path / "out")
     assert len(standin.calls) == calls + 1
 
 
 async def test_receipts_that_the_pod_has_no_more_are_kept(standin: Standin, tmp_path: Path) -> None:
     data, out = standin.pod() / "data", tmp_path / "out"
     (data / "events.csv").write_text("r-1,2026-11-25T08:00:00Z\n")
-    await fetch(standin.place(), "/data", RECEIPT_FILES, out)
+    await fetch(standin.agent(), "/data", RECEIPT_FILES, out)
     (data / "events.csv").write_text("s-1,2026-11-25T09:00:00Z\n")
-    await fetch(standin.place(), "/data", RECEIPT_FILES, out)
+    await fetch(standin.agent(), "/data", RECEIPT_FILES, out)
     assert there(out) == {
         "events.csv": b"s-1,2026-11-25T09:00:00Z\n",
         "events-1.csv": b"r-1,2026-11-25T08:00:00Z\n",
@@ -150,9 +151,9 @@ def grow(path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "here", "why"),
     [
-        (change, False, "it is not what was copied"),
+        (change, False, "it differs from the copy"),
         (grow, False, "it has grown since"),
-        (change, True, "its copy here is not what was copied"),
+        (change, True, "the local copy has changed"),
         (Path.unlink, False, None),
     ],
 )
@@ -161,24 +162,24 @@ async def test_only_what_is_checked_here_is_deleted_there(
 ) -> None:
     folder, out = standin.pod() / "logs", tmp_path / "out"
     fill(folder)
-    copies = await fetch(standin.place(), "/logs", LOG_FILES, out)
+    copies = await fetch(standin.agent(), "/logs", LOG_FILES, out)
     spoil((out if here else folder) / "a.log")
     with (folder / "d.log").open("rb"):
-        kept = await delete(standin.place(), "/logs", out, copies)
+        kept = await delete(standin.agent(), "/logs", out, copies)
     assert kept == {"d.log": "a process has it open"} | ({"a.log": why} if why else {})
     assert there(folder).keys() == kept.keys() and there(out).keys() == SIZES.keys()
-    assert await delete(standin.place(), "/logs", out, [each for each in copies if each.name == "b.log"]) == {}
+    assert await delete(standin.agent(), "/logs", out, [each for each in copies if each.name == "b.log"]) == {}
 
 
 async def test_a_name_that_leads_elsewhere_is_not_taken(
     standin: Standin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(standin.pod() / "logs", {"a.log": 10})
-    bad = sessions._SOURCE.replace(b"info = tarfile.TarInfo(name)\n", b"info = tarfile.TarInfo('../' + name)\n")
+    bad = sessions._SOURCE.replace(b'{"name": name,', b'{"name": "../" + name,')
     assert bad != sessions._SOURCE
     monkeypatch.setattr(sessions, "_SOURCE", bad)
-    with pytest.raises(BenchError, match=r"\.\./a\.log was not asked for"):
-        await fetch(standin.place(patience_s=0.5), "/logs", LOG_FILES, tmp_path / "out")
+    with pytest.raises(BenchError, match=r"\.\./a\.log was not requested"):
+        await fetch(standin.agent(patience_s=0.5), "/logs", LOG_FILES, tmp_path / "out")
     assert not (tmp_path / "a.log").exists()
 
 
@@ -197,10 +198,10 @@ async def test_a_log_that_grows_meanwhile_comes_as_it_was(standin: Standin, tmp_
 
     writing = asyncio.create_task(write())
     for _ in range(4):
-        (copy,) = await fetch(standin.place(), "/logs", LOG_FILES, tmp_path / "out") or [Copy("", 0, 0, "")]
+        (copy,) = await fetch(standin.agent(), "/logs", LOG_FILES, tmp_path / "out") or [Copy("", 0, 0, "")]
         here = (tmp_path / "out" / "run.log").read_bytes()
         assert len(here) == copy.size and set(here.split(b"\n")[:-1]) == {b"a line of the log"}
     ended = True
     lines = await writing
-    await fetch(standin.place(), "/logs", LOG_FILES, tmp_path / "out")
+    await fetch(standin.agent(), "/logs", LOG_FILES, tmp_path / "out")
     assert (tmp_path / "out" / "run.log").read_bytes().count(b"\n") == lines

@@ -28,8 +28,8 @@ from workload_generator.kube.names import CHANGED_ANNOTATION
 from workload_generator.kube.resources import CONFIG_MAPS, DEPLOYMENTS, POD_AUTOSCALERS, PODS, SERVICES, Object
 from workload_generator.scenarios import changes as settings_changes
 from workload_generator.scenarios.cluster import ClusterPlatform
-from workload_generator.scenarios.model import Condition, load_scenario
-from workload_generator.scenarios.runner import Deployment
+from workload_generator.scenarios.model import WaitCondition, load_scenario
+from workload_generator.scenarios.runner import CellSetup
 
 SERVICE = "empty-go-http-0"
 SCENARIO = """
@@ -219,7 +219,7 @@ def test_an_annotation_that_does_not_parse_is_named(api: FakeApi, cluster: Clust
 
 # Conditions
 
-DEPLOYMENT = Deployment((SERVICE,))
+DEPLOYMENT = CellSetup((SERVICE,))
 
 
 def pod(api: FakeApi, name: str, ending: bool = False, service: str = SERVICE) -> None:
@@ -255,12 +255,12 @@ def test_zero_is_without_pods_that_end(api: FakeApi, cluster: Cluster, impatient
     pod(api, "other", service="not-ours")
     lacking = r"not scaled to zero after 60 s: 2 pods are there \(p1 is Running.*p2 is termi"
     with hasty(api, 60), pytest.raises(WaitTimeout, match=lacking):
-        impatient.platform.wait(Condition.ZERO, DEPLOYMENT)
+        impatient.platform.wait(WaitCondition.ZERO, DEPLOYMENT)
     gone = threading.Event()
     thread = later(
         lambda: api.remove(PODS, "p1", "functions"), lambda: (gone.set(), api.remove(PODS, "p2", "functions"))[0]
     )
-    cluster.platform.wait(Condition.ZERO, DEPLOYMENT)
+    cluster.platform.wait(WaitCondition.ZERO, DEPLOYMENT)
     assert gone.is_set()
     thread.join()
 
@@ -273,10 +273,10 @@ def test_drained_is_when_the_autoscaler_has_forgotten_the_load(
     scaler(api, 3)
     lacking = f"not drained after 60 s: the autoscaler wants 3 instances of {SERVICE}"
     with hasty(api, 60), pytest.raises(WaitTimeout, match=lacking):
-        impatient.platform.wait(Condition.DRAINED, DEPLOYMENT)
+        impatient.platform.wait(WaitCondition.DRAINED, DEPLOYMENT)
     scaler(api, 1)
     with hasty(api, 60), pytest.raises(WaitTimeout, match=f"{SERVICE} has 3 instances, 1 at rest"):
-        impatient.platform.wait(Condition.DRAINED, DEPLOYMENT)
+        impatient.platform.wait(WaitCondition.DRAINED, DEPLOYMENT)
     scaler(api, 3)
     last = threading.Event()
     thread = later(
@@ -285,22 +285,22 @@ def test_drained_is_when_the_autoscaler_has_forgotten_the_load(
         lambda: api.remove(PODS, "p2", "functions"),
         lambda: (last.set(), api.remove(PODS, "p3", "functions"))[0],
     )
-    cluster.platform.wait(Condition.DRAINED, DEPLOYMENT)
+    cluster.platform.wait(WaitCondition.DRAINED, DEPLOYMENT)
     assert last.is_set()
     thread.join()
     scaler(api, 2, min_scale="2")
     pod(api, "p2")
-    cluster.platform.wait(Condition.DRAINED, DEPLOYMENT)
+    cluster.platform.wait(WaitCondition.DRAINED, DEPLOYMENT)
 
 
 def test_ready_is_that_of_the_present_generation(api: FakeApi, cluster: Cluster, impatient: Cluster) -> None:
-    cluster.platform.wait(Condition.READY, DEPLOYMENT)
+    cluster.platform.wait(WaitCondition.READY, DEPLOYMENT)
     service = api.find(SERVICES, SERVICE, "functions")
     assert service is not None
     service["status"]["conditions"][0] |= {"status": "False", "reason": "RevisionFailed", "message": "no image"}
     api.put(SERVICES, service)
     with hasty(api, 60), pytest.raises(WaitTimeout, match="RevisionFailed: no image"):
-        impatient.platform.wait(Condition.READY, DEPLOYMENT)
+        impatient.platform.wait(WaitCondition.READY, DEPLOYMENT)
 
 
 # Signals

@@ -17,12 +17,12 @@ from tests.pods.standin import Clock, Standin
 from tests.support import Answer, at_once, target
 from workload_generator.base.errors import BenchError
 from workload_generator.cluster.pods import agent, sessions
-from workload_generator.cluster.pods.pod_run import Ended, Lost, Run, begin, code_of, follow, set_aside
-from workload_generator.cluster.pods.sessions import Patience, Pod
+from workload_generator.cluster.pods.pod_run import PodRun, PodRunEnd, RunLost, begin, exit_code_of, follow
+from workload_generator.cluster.pods.sessions import Pod
 from workload_generator.kube.errors import Busy, Unreachable
 
 ONE, TWO = f"{os.getpid()}-1", f"{os.getpid()}-2"
-"""Ids of runs. podside finds their processes by them, so that other workers' have to be others."""
+"""Ids of runs, one set for each worker: the agent finds the processes of a run by its id."""
 
 DONE = (0, 3)  # a busy machine may make a run invalid
 EXPERIMENT = """
@@ -32,17 +32,17 @@ limits: {{lag: {lag}}}
 """
 
 
-def run(run_id: str, duration: str = "200ms", *flags: str, lag: str = "1h", processes: int = 1) -> Run:
+def run(run_id: str, duration: str = "200ms", *flags: str, lag: str = "1h", processes: int = 1) -> PodRun:
     """50 requests in 200 ms; a longer one of 50 a second is ended by its test."""
     text = EXPERIMENT.format(rps=250 if duration == "200ms" else 50, duration=duration, lag=lag)
-    return Run(run_id, "warm", "serving-scenario-1_50rps_go", text, ("--seed=1", *flags), processes)
+    return PodRun(run_id, "warm", "serving-scenario-1_50rps_go", text, ("--seed=1", *flags), processes)
 
 
-async def start(standin: Standin, wanted: Run, said: list[str] | None = None, answer: Answer = at_once) -> Ended:
+async def start(standin: Standin, wanted: PodRun, said: list[str] | None = None, answer: Answer = at_once) -> PodRunEnd:
     say = (said if said is not None else []).append
     async with target(answer) as url:
         configure(standin, url)
-        return await begin(standin.place(), wanted, say, Patience(20))
+        return await begin(standin.agent(), wanted, say)
 
 
 class Gate:
@@ -78,12 +78,12 @@ def configure(standin: Standin, url: str) -> None:
     standin.configure(f"--dev-url={url.rstrip('/')}", PYTHONPATH=str(Path(__file__).parents[2]))
 
 
-def log_of(standin: Standin, ended: Ended) -> list[dict[str, Any]]:
+def log_of(standin: Standin, ended: PodRunEnd) -> list[dict[str, Any]]:
     (name,) = ended.logs
     return [json.loads(line) for line in (standin.pod() / "logs" / name).read_text().splitlines()]
 
 
-async def until(holds: Callable[[], bool], running: asyncio.Task[Ended]) -> None:
+async def until(holds: Callable[[], bool], running: asyncio.Task[PodRunEnd]) -> None:
     deadline = time.monotonic() + 60
     while not holds():
         assert not running.done(), running
@@ -163,18 +163,18 @@ async def test_a_session_that_never_came_about_is_tried_again(standin: Standin) 
 
 
 async def test_an_api_server_that_is_away_is_waited_for(standin: Standin) -> None:
-    place = standin.place()
-    find, away = place.find, [Unreachable("GET /: refused"), Busy("GET /: 503"), Unreachable("GET /: refused")]
+    agent = standin.agent()
+    find, away = agent.find, [Unreachable("GET /: refused"), Busy("GET /: 503"), Unreachable("GET /: refused")]
 
     async def found() -> Pod:
         if away:
             raise away.pop()
         return await find()
 
-    place.find = found
+    agent.find = found
     async with target(at_once) as url:
         configure(standin, url)
-        assert (await begin(place, run(ONE), print, Patience(20))).code in DONE
+        assert (await begin(agent, run(ONE), print)).code in DONE
     assert not away and len(standin.runs()) == 1
 
 
@@ -194,7 +194,7 @@ async def test_a_session_that_is_silent_is_left_and_the_run_followed(
 
 async def test_what_the_generator_refuses_is_said_and_not_tried_again(standin: Standin) -> None:
     with pytest.raises(BenchError, match=r"exit code 2:\n(.*\n)*.*unknown key"):
-        await start(standin, Run(ONE, "warm", "p", "targets: [{url: http://f}]\nrates: 3\n", ()))
+        await start(standin, PodRun(ONE, "warm", "p", "targets: [{url: http://f}]\nrates: 3\n", ()))
     assert len(standin.runs()) == 1
 
 
@@ -202,7 +202,7 @@ async def test_another_run_in_progress_is_said(standin: Standin, gate: Gate) -> 
     first = asyncio.create_task(start(standin, run(ONE), None, gate))
     await until(lambda: begun(standin), first)
     with pytest.raises(BenchError, match=r"another run is in progress \(warm"):
-        await begin(standin.place(), run(TWO), print, Patience(5))
+        await begin(standin.agent(patience_s=5), run(TWO), print)
     gate.open()
     assert (await first).code in DONE
 
@@ -212,11 +212,11 @@ async def test_a_killed_generator_is_lost_and_its_log_set_aside(standin: Standin
     await until(lambda: measures(standin), running)
     for pid in agent.run_processes(ONE):
         os.kill(pid, signal.SIGKILL)
-    with pytest.raises(Lost, match="ended without its trailer"):
+    with pytest.raises(RunLost, match="ended without its trailer"):
         await running
     logs = standin.pod() / "logs"
     assert not list(logs.glob("*.log")) and len(list(logs.glob("*.interrupted"))) == 1
-    assert await follow(standin.place(), run(ONE), print) is None
+    assert await follow(standin.agent(), run(ONE), print) is None
 
 
 async def test_an_interrupted_run_is_ended_in_the_pod_too(standin: Standin) -> None:
@@ -225,10 +225,10 @@ async def test_an_interrupted_run_is_ended_in_the_pod_too(standin: Standin) -> N
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    ended = await follow(standin.place(), run(ONE), print)
+    ended = await follow(standin.agent(), run(ONE), print)
     assert ended is not None and ended.code == 143
-    await set_aside(standin.place(), run(ONE))
-    assert await follow(standin.place(), run(ONE), print) is None
+    await standin.agent().ask("aside", **run(ONE).request)
+    assert await follow(standin.agent(), run(ONE), print) is None
 
 
 @pytest.mark.parametrize(
@@ -243,4 +243,4 @@ async def test_an_interrupted_run_is_ended_in_the_pod_too(standin: Standin) -> N
     ],
 )
 def test_the_code_that_trailers_tell(trailers: list[dict[str, Any]], code: int) -> None:
-    assert code_of(trailers) == code
+    assert exit_code_of(trailers) == code

@@ -155,7 +155,7 @@ def test_a_stream_that_is_cut_is_tried_again(cluster: Cluster, server: int, caps
     assert tsdb.checksums(folder) == tsdb.checksums(cluster.storage / "snapshots" / folder.name), "and is kept"
     cluster.cut.write_text("9")
     assert cluster.snapshot() == 1
-    assert "did not come whole in 3 tries" in capsys.readouterr().err
+    assert "the copy was incomplete in 3 attempts" in capsys.readouterr().err
     assert [path for path in cluster.found() if path.suffix != ".part"] == [folder]
 
 
@@ -188,8 +188,8 @@ def test_what_is_not_there(
     ("answer", "complaint"),
     [
         ((503, b"admin APIs disabled"), "admin APIs disabled (503): start it with --web.enable-admin-api"),
-        ((200, b'{"status":"success","data":{"name":"../../etc"}}'), "a name that none has: '../../etc'"),
-        ((500, b'{"status":"error","error":"disk full"}'), "makes no snapshot: disk full (500)"),
+        ((200, b'{"status":"success","data":{"name":"../../etc"}}'), "an invalid snapshot name: '../../etc'"),
+        ((500, b'{"status":"error","error":"disk full"}'), "refused the snapshot: disk full (500)"),
         ((200, b"{not json"), "does not answer at the forwarded port"),
     ],
 )
@@ -260,17 +260,17 @@ def test_the_contents_of_a_snapshot(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "complaint"),
+    ("damage", "complaint"),
     [
         (lambda path: (path / "index").unlink(), "has no index"),
         (lambda path: (path / "chunks" / "000001").unlink(), "has no chunks"),
-        (lambda path: (path / "meta.json").write_text("{"), "is not that of a block"),
-        (lambda path: path.rename(path.with_name("other")), "is not that of a block: it is another block's"),
+        (lambda path: (path / "meta.json").write_text("{"), "is not valid"),
+        (lambda path: path.rename(path.with_name("other")), "is not valid: it belongs to another block"),
         (lambda path: shutil.rmtree(path), "it has no blocks"),
     ],
 )
-def test_what_is_no_snapshot(spoil: Callable[[Path], Any], complaint: str, tmp_path: Path) -> None:
-    spoil(block(tmp_path))
+def test_what_is_no_snapshot(damage: Callable[[Path], Any], complaint: str, tmp_path: Path) -> None:
+    damage(block(tmp_path))
     with pytest.raises(BenchError, match=complaint):
         tsdb.read_contents(tmp_path)
 

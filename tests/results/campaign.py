@@ -11,6 +11,7 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.log.blocks import encode
 from tests.results import logs
 from workload_generator.base.clock import NS_PER_MS, NS_PER_S, Anchor, rfc3339
 from workload_generator.base.usage_tables import ConditionChange, Gap, Replicas, Row, Scale, schema_of, stamp
@@ -182,7 +183,7 @@ def _log(run: Made, run_id: str) -> bytes:
     head["events"] = {"id_prefix": f"{run_id}-", "clock": {"offset_ns": 0, "half_rtt_ns": 200_000}}
     head["start"] = {"wall": rfc3339(run.start.wall_ns), "monotonic_ns": 0}
     encoder = log_format.ResultEncoder(run.targets, run.start)
-    lines = [encoder.encode(result, logs.is_ok(result)) for result in run.results]
+    lines = [encode(encoder, result, logs.is_ok(result)) for result in run.results]
     if run.mode == "cold-start":
         lines += [_cold_start(result, run) for result in run.results]
     last = [logs.trailer(run.results, run.verdict, run.reasons)] if run.whole else []

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.log.blocks import encode
 from workload_generator.base.clock import NS_PER_MS, NS_PER_S, Anchor, rfc3339
 from workload_generator.base.histogram import Histogram
 from workload_generator.log import format as log_format
@@ -96,7 +97,7 @@ def is_ok(result: Result) -> bool:
 def request_lines(results: Iterable[Result], targets: Sequence[str] = (GO,)) -> list[bytes]:
     """Their lines."""
     encoder = log_format.ResultEncoder(targets, START)
-    return [encoder.encode(result, is_ok(result)) for result in results]
+    return [encode(encoder, result, is_ok(result)) for result in results]
 
 
 def heartbeat(at_ms: float, planned: int, started: int, dropped: int = 0) -> bytes:

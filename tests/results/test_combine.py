@@ -220,7 +220,7 @@ def test_the_report_sees_them_under_the_latency_and_adds_up_containers(campaign:
     db = Path(shutil.copy(campaign, tmp_path / "campaign.db"))
     run_script(db, "DROP TABLE node_metrics; DROP TABLE pod_metrics;")
     first = ask(db, experiments=[1])
-    assert not first.machines
+    assert not first.usage
     start = first.data[0].start_ms
     assert start is not None and first.data[0].length_s > 1
     metrics = run_script(tmp_path / "metrics.db", NODES + PODS)
@@ -233,7 +233,7 @@ def test_the_report_sees_them_under_the_latency_and_adds_up_containers(campaign:
             connection.execute("INSERT INTO pod_metrics VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)", row)
         connection.commit()
     combine(db, metrics)
-    lines = {(line.metric, line.name): line.value.tolist() for line in ask(db, experiments=[1]).machines[1]}
+    lines = {(line.metric, line.name): line.value.tolist() for line in ask(db, experiments=[1]).usage[1]}
     pod = "empty-go-http-0"
     assert lines["CPU of pods (cores)", pod] == pytest.approx([0.15])
     assert lines["memory of pods (MiB)", pod] == pytest.approx([20])

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from tests.log.blocks import encode
 from tests.results.logs import header, line, served, whole_log
 from workload_generator.base.clock import NS_PER_MS, Anchor, parse_rfc3339, rfc3339
 from workload_generator.log import format as log_format
-from workload_generator.log.records import ErrorKind, unanswered
-from workload_generator.results.ingest.extract import Report, extract
-from workload_generator.results.report.extracted import print_tables
+from workload_generator.log.records import ErrorKind
+from workload_generator.results.extract_summary import print_tables
+from workload_generator.results.ingest.extract import ExtractionReport, extract
 
 START = Anchor(wall_ns=1_739_182_272_000_000_000, mono_ns=0)
 OURS = "event_id,timestamp,trigger,instance,attempt,sequence\n"
@@ -40,13 +41,15 @@ def write_log(
 ) -> None:
     encoder = log_format.ResultEncoder(["http://sink"], START, "run-1-")
     rows = [
-        unanswered(served(seq), served(seq).start_ns, ErrorKind.RESET, "it was") if seq in failed else served(seq)  # type: ignore[arg-type]
+        served(seq)._replace(status=0, ttfb_ns=None, total_ns=None, error=ErrorKind.RESET, message="it was")
+        if seq in failed
+        else served(seq)
         for seq in range(events)
     ]
     head = header(targets=["http://sink"], prefix=f"eventing-scenario-2_{triggers}triggers_1000rps") | {
         "events": {"id_prefix": "run-1-", "clock": clock}
     }
-    lines = [line("run_started", head), *(encoder.encode(row, row.error is None) for row in rows)]
+    lines = [line("run_started", head), *(encode(encoder, row, row.error is None) for row in rows)]
     (folder / f"eventing-scenario-2_{triggers}triggers_1000rps_2025-02-10_10-11-12.log").write_bytes(b"".join(lines))
 
 
@@ -59,7 +62,7 @@ def ask(db: Path, sql: str) -> list[dict[str, Any]]:
         connection.close()
 
 
-def account(folder: Path, receipts: str, **log: Any) -> tuple[Report, dict[str, dict[str, Any]]]:
+def account(folder: Path, receipts: str, **log: Any) -> tuple[ExtractionReport, dict[str, dict[str, Any]]]:
     write_log(folder, **log)
     (folder / "events.csv").write_text(receipts)
     report = extract(folder, folder / "b.db")
@@ -69,7 +72,7 @@ def account(folder: Path, receipts: str, **log: Any) -> tuple[Report, dict[str, 
 def test_everything_delivered_once_is_nothing_to_account_for(tmp_path: Path) -> None:
     report, by = account(tmp_path, OURS + "".join(receipt(seq) for seq in range(10)))
     assert report.receipts == 10 and by.keys() == {"a"}
-    assert any("came through 1 of 2 triggers" in warning for warning in report.warnings)
+    assert any("1 of 2 triggers delivered events" in warning for warning in report.warnings)
     wanted = {"sent": 10, "acknowledged": 10, "once": 10, "lost": 0, "duplicated": 0, "reordered": 0}
     assert {name: by["a"][name] for name in wanted} == wanted
     assert by["a"]["delay_p50"] == by["a"]["delay_max"] == by["a"]["drain"] == pytest.approx(5, abs=0.001)
@@ -127,7 +130,7 @@ def test_receipts_without_triggers_are_expected_once_for_each(tmp_path: Path) ->
     copies = {3: 1, 5: 0, 7: 3}
     rows = [receipt(seq, "", ms) for seq in range(10) for ms in range(copies.get(seq, 2))]
     report, by = account(tmp_path, OURS + "".join(rows))
-    assert not any("came through" in warning for warning in report.warnings)
+    assert not any("delivered events" in warning for warning in report.warnings)
     wanted = {"copies": 2, "once": 7, "lost": 2, "lost_deliveries": 3, "duplicated": 1, "extra_deliveries": 1}
     assert {name: by[""][name] for name in wanted} == wanted
     assert {row["event_id"] for row in ask(tmp_path / "b.db", "SELECT * FROM lost_events")} == {"run-1-3", "run-1-5"}
@@ -155,7 +158,7 @@ def test_extraction_goes_on_where_it_ended(tmp_path: Path) -> None:
     assert report.receipts == 0 and "a copy of events.csv" in str(report.skipped)
     path.write_text(OURS + receipt(0) + receipt(9))
     (tmp_path / "events-copy.csv").unlink()
-    assert "cut or replaced" in str(extract(tmp_path, tmp_path / "b.db").skipped)
+    assert "truncated or replaced" in str(extract(tmp_path, tmp_path / "b.db").skipped)
 
 
 def test_receipts_bring_in_the_runs_that_they_belong_to(tmp_path: Path) -> None:
@@ -213,7 +216,7 @@ def test_the_originals_events_are_kept_and_joined(tmp_path: Path, version: int) 
     write_log(tmp_path, triggers=1)
     (tmp_path / "events.csv").write_text("run-1-1,2025-02-10T10:11:12.5Z\n")
     report = extract(tmp_path, db)
-    assert "in the database already" in str(report.skipped)
+    assert "already in the database" in str(report.skipped)
     assert [row["event_id"] for row in ask(db, "SELECT * FROM events")] == ["run-1-1", "x"]
     (found,) = ask(db, "SELECT * FROM event_accounts")
     assert (found["once"], found["lost"]) == (1, 9)

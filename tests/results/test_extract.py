@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests import needs
+from tests.log.blocks import encode
 from tests.results import logs
 from tests.results.logs import (
     GO,
@@ -36,7 +37,8 @@ from tests.results.test_store import ORIGINAL, make
 from workload_generator.base.errors import BenchError
 from workload_generator.log import format as log_format
 from workload_generator.log.records import ErrorKind, Phase
-from workload_generator.results.ingest.extract import Report, Skip, extract
+from workload_generator.results.ingest.extract import ExtractionReport, extract
+from workload_generator.results.ingest.files import Skip
 
 OLD_NAME = "serving-scenario-1_2000rps_go_2025-02-09_10-11-12.log"
 OLD_LOG = (
@@ -62,7 +64,7 @@ class Folder:
         path.write_bytes(content.encode() if isinstance(content, str) else content)
         return path
 
-    def extract(self, hours: float | None = None) -> Report:
+    def extract(self, hours: float | None = None) -> ExtractionReport:
         return extract(self.logs, self.db, hours)
 
     def experiment(self) -> dict[str, Any]:
@@ -75,7 +77,7 @@ def folder(tmp_path: Path) -> Folder:
     return Folder(tmp_path)
 
 
-def reasons(report: Report) -> list[str]:
+def reasons(report: ExtractionReport) -> list[str]:
     return [str(skip) for skip in report.skipped]
 
 
@@ -93,7 +95,7 @@ def test_a_whole_log(folder: Folder) -> None:
         failed(5, ErrorKind.DROPPED),
     ]
     folder.write(whole_log(results))
-    assert folder.extract() == Report(logs=1, read=1, rows=7, experiments=(1,), skipped=(), warnings=())
+    assert folder.extract() == ExtractionReport(logs=1, read=1, rows=7, experiments=(1,), skipped=(), warnings=())
     run = folder.experiment()
     assert {key: run[key] for key in ("language", "scenario", "rps", "requests_per_second", "duration", "timeout")} == {
         "language": "go",
@@ -172,7 +174,7 @@ def test_ok_is_what_the_log_says(folder: Folder) -> None:
     encoder = log_format.ResultEncoder((GO,), START)
     cut = served(4, error=ErrorKind.BODY, message="cut")
     said = [(served(0), True), (served(1), False), (served(2, status=404), True), (served(3, status=404), False)]
-    lines = [encoder.encode(result, ok) for result, ok in [*said, (cut, False)]]
+    lines = [encode(encoder, result, ok) for result, ok in [*said, (cut, False)]]
     folder.write(line(log_format.RUN_STARTED, header()) + b"".join(lines))
     folder.extract()
     run = folder.experiment()
@@ -229,7 +231,7 @@ def test_extracting_during_a_run_and_after_it(folder: Folder) -> None:
     run = folder.experiment()
     assert (run["complete"], run["ok"], run["sent"], run["missing"]) == (0, 3, 12, 9)
     folder.write(log)
-    assert folder.extract() == Report(logs=1, read=1, rows=7, experiments=(1,), skipped=(), warnings=())
+    assert folder.extract() == ExtractionReport(logs=1, read=1, rows=7, experiments=(1,), skipped=(), warnings=())
     run = folder.experiment()
     assert (run["complete"], run["ok"], run["sent"], run["missing"], run["verdict"]) == (1, 10, 10, 0, "valid")
 
@@ -252,7 +254,7 @@ def test_two_extractions_equal_one(folder: Folder) -> None:
     before = everything(folder.db)
     second = folder.extract()
     assert (first.read, first.rows) == (2, 5)
-    assert second == Report(logs=2, read=0, rows=0, experiments=first.experiments, skipped=(), warnings=())
+    assert second == ExtractionReport(logs=2, read=0, rows=0, experiments=first.experiments, skipped=(), warnings=())
     assert everything(folder.db) == before
 
 
@@ -297,9 +299,9 @@ def test_a_file_that_moved_to_another_folder_is_the_same(folder: Folder, tmp_pat
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda log: log[:-10], "it has .* bytes, and .* were read of it before: cut or replaced"),
-        (lambda log: log.replace(b"0.020", b"0.021") + b"more\n", "it claims to be .* but differs from it"),
-        (lambda log: log.replace(b"0.020", b"0.021"), "it claims to be .* but differs from it"),
+        (lambda log: log[:-10], "truncated or replaced: .* bytes, fewer than the .* that were read"),
+        (lambda log: log.replace(b"0.020", b"0.021") + b"more\n", "it has the identity of .* but other content"),
+        (lambda log: log.replace(b"0.020", b"0.021"), "it has the identity of .* but other content"),
     ],
 )
 def test_a_file_that_was_replaced_is_left_out(folder: Folder, change: Callable[[bytes], bytes], reason: str) -> None:
@@ -379,7 +381,7 @@ def test_another_log_that_claims_to_be_the_same_shard_is_refused(folder: Folder)
     folder.write(whole_log([served(0), served(1)]), "a.log")
     folder.write(whole_log([served(0, ms=9), served(1), served(2)]), "b.log")
     report = folder.extract()
-    assert reasons(report) == ["b.log: it claims to be a.log, which was read before, but differs from it"]
+    assert reasons(report) == ["b.log: it has the identity of a.log, which was read before, but other content"]
     assert report.rows == 2
 
 
@@ -390,18 +392,21 @@ def test_another_log_that_claims_to_be_the_same_shard_is_refused(folder: Folder)
     ("content", "reason"),
     [
         (b"", "empty"),
-        (b'{"event":"run_started","schema":1', "its first line is not whole yet"),
-        (b"\n", "its first line is neither ours nor the original's"),
-        (b"hello\nworld\n", "its first line is neither ours nor the original's"),
-        (b"\x00" * 5000 + b"\n", "its first line is neither ours nor the original's"),
-        (bytes(range(256)), "its first line is neither ours nor the original's"),
-        (b'{"event":"something"}\n', "its first line is neither ours nor the original's"),
-        (b'{"event":"run_started","schema":1}\n', "its run_started is not whole: KeyError 'experiment'"),
-        (b'{"event":"run_started","schema":99}\n', "its schema is 99, newer than the 1 that this version reads"),
-        (heartbeat(1, 1, 1), "its first line is progress and not run_started: its header is lost"),
+        (b'{"event":"run_started","schema":1', "its first line is incomplete"),
+        (b"\n", "neither a log of this generator nor of the original"),
+        (b"hello\nworld\n", "neither a log of this generator nor of the original"),
+        (b"\x00" * 5000 + b"\n", "neither a log of this generator nor of the original"),
+        (bytes(range(256)), "neither a log of this generator nor of the original"),
+        (b'{"event":"something"}\n', "neither a log of this generator nor of the original"),
+        (b'{"event":"run_started","schema":1}\n', "its run_started is incomplete: KeyError 'experiment'"),
+        (
+            b'{"event":"run_started","schema":99}\n',
+            "its schema 99 is newer than 1: update this program",
+        ),
+        (heartbeat(1, 1, 1), "its first line is progress, not run_started: the header is missing"),
         (
             b"time=2025-02-09T10:11:12Z level=INFO msg=listening port=8080\n",
-            "it reads like the original's log, but has no result yet",
+            "a log of the original without a result yet",
         ),
         (b"time=now level=INFO msg=Success\n", "its first line: 'now' is not a time"),
     ],
@@ -446,7 +451,7 @@ def test_garbage_lines_are_named_and_counted(folder: Folder) -> None:
     assert [(skip.line, skip.count) for skip in report.skipped] == [(3, 1), (4, 1), (5, 1), (6, 1), (7, 1), (8, 2)]
     assert all(skip.file == NAME for skip in report.skipped)
     assert "not JSON" in str(report.skipped[0])
-    assert "the first of 2 more such lines" in str(report.skipped[5])
+    assert "first of 2 more skipped lines" in str(report.skipped[5])
     assert rows_of(folder.db, "SELECT skipped_lines, rows, lines FROM shards") == [
         {"skipped_lines": 7, "rows": 3, "lines": len(lines) + 7}
     ]
@@ -463,7 +468,7 @@ def test_results_that_the_trailer_counts_and_the_file_lacks_are_said(folder: Fol
     lines = whole_log([served(n) for n in range(3)]).splitlines(keepends=True)
     del lines[3]
     folder.write(b"".join(lines))
-    assert folder.extract().warnings == (f"{NAME}: its trailer counts 3 results, 2 could be read",)
+    assert folder.extract().warnings == (f"{NAME}: its trailer counts 3 results, but only 2 could be read",)
 
 
 def test_a_second_run_in_a_file_is_left_out(folder: Folder) -> None:
@@ -471,7 +476,7 @@ def test_a_second_run_in_a_file_is_left_out(folder: Folder) -> None:
     for rows in (1, 0):
         report = folder.extract()
         assert report.rows == rows
-        assert reasons(report) == [f"{NAME}:5: another run begins here: it and all that follows is left out"]
+        assert reasons(report) == [f"{NAME}:5: another run begins here: the rest of the file is skipped"]
 
 
 def test_a_torn_last_line_is_left_for_later(folder: Folder) -> None:
@@ -481,7 +486,7 @@ def test_a_torn_last_line_is_left_for_later(folder: Folder) -> None:
     for rows in (2, 0):
         report = folder.extract()
         assert report.rows == rows
-        assert reasons(report) == [f"{NAME}:5: torn: its end is not there yet, the next extraction will take it"]
+        assert reasons(report) == [f"{NAME}:5: incomplete line: the next extraction reads it"]
     folder.write(log)
     assert folder.extract().skipped == ()
     assert folder.experiment()["complete"] == 1
@@ -577,7 +582,7 @@ def test_hours_leaves_out_what_is_older_by_name(folder: Folder) -> None:
     report = folder.extract(hours=24)
     assert report.rows == 2
     (skip,) = report.skipped
-    assert skip.reason == "left out: by its name it is older than 24 h"
+    assert skip.reason == "older than 24 h, by the time in its name"
     assert folder.extract(hours=float("inf")).rows == 1
 
 
@@ -609,7 +614,7 @@ def test_progress_ends_at_the_whole(folder: Folder) -> None:
 def test_the_originals_log(folder: Folder) -> None:
     folder.write(OLD_LOG, OLD_NAME)
     report = folder.extract()
-    assert report == Report(logs=1, read=1, rows=3, experiments=(1,), skipped=(), warnings=())
+    assert report == ExtractionReport(logs=1, read=1, rows=3, experiments=(1,), skipped=(), warnings=())
     run = folder.experiment()
     known = ("timestamp", "language", "scenario", "rps", "requests_per_second", "duration", "timeout", "sent", "ok")
     assert {key: run[key] for key in known} == {
@@ -646,8 +651,8 @@ def test_garbage_in_the_originals_log(folder: Folder) -> None:
     assert report.rows == 3
     assert [(skip.line, skip.reason.partition(":")[0]) for skip in report.skipped] == [
         (6, "not a line of the original's log"),
-        (7, "not a whole line of the original's log"),
-        (8, "torn"),
+        (7, "incomplete line of the original's log"),
+        (8, "incomplete line"),
     ]
     folder.write(OLD_LOG + f"panic: runtime error\n{SUCCESS.replace('status=200', 'status=')}\n{SUCCESS}\n", OLD_NAME)
     assert folder.extract().rows == 1
@@ -675,8 +680,8 @@ def test_a_log_whose_run_came_with_the_originals_database_does_not_count_twice(f
     folder.write(OLD_LOG.replace("T10:11:12", "T11:11:12"), "serving-scenario-1_2000rps_rust_2025-02-09_11-11-12.log")
     report = folder.extract()
     assert reasons(report) == [
-        f"{OLD_NAME}: experiment 3, which came with the original's database, is this run; "
-        "extract into a new database to have it from the log"
+        f"{OLD_NAME}: this run is already in the database as experiment 3, from the original's own database; "
+        "extract into a new database to read it from the log"
     ]
     assert report.rows == 3
 

@@ -13,6 +13,7 @@ import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.log.blocks import encode
 from tests.results import logs
 from tests.results.logs import (
     NAME,
@@ -32,7 +33,7 @@ from tests.strategies import results
 from workload_generator.log import format as log_format
 from workload_generator.log.records import ErrorKind
 from workload_generator.results.database import open_store
-from workload_generator.results.ingest.extract import Report, extract
+from workload_generator.results.ingest.extract import ExtractionReport, extract
 
 OURS = whole_log([served(0), failed(1), served(2, event_id="ev"), failed(3, ErrorKind.DROPPED), served(4, status=503)])
 KILLED = b"".join([*OURS.splitlines(keepends=True)[:5], heartbeat(9, 9, 8), OURS.splitlines(keepends=True)[5]])
@@ -62,7 +63,7 @@ def test_a_growing_file_in_any_cuts_equals_the_whole_at_once(log: bytes, cuts: l
         assert in_pieces([*(log[:cut] for cut in sorted(cuts)), log], Path(name) / "cut") == at_once
 
 
-def at_every_byte(log: bytes, folder: Path) -> Iterator[tuple[int, Report, int]]:
+def at_every_byte(log: bytes, folder: Path) -> Iterator[tuple[int, ExtractionReport, int]]:
     """Each state of a growing file: its size, the report of its extraction, how many results are stored then."""
     db = folder / "x.db"
     open_store(db).close()
@@ -109,7 +110,7 @@ def test_garbage_between_lines_costs_only_itself(garbage: list[bytes], data: st.
 @given(st.lists(results, max_size=6), st.text(st.characters(), max_size=40))
 def test_every_result_is_stored_as_it_was(rows: list[Any], target: str) -> None:
     encoder = log_format.ResultEncoder([target], START)
-    lines = [encoder.encode(row, is_ok(row)) for row in rows]
+    lines = [encode(encoder, row, is_ok(row)) for row in rows]
     log = b"".join([line(log_format.RUN_STARTED, header(targets=(log_format.clean(target),))), *lines])
     with tempfile.TemporaryDirectory() as name:
         (Path(name) / NAME).write_bytes(log)

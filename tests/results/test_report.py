@@ -27,13 +27,13 @@ from workload_generator.commands import kn_bench
 from workload_generator.log import format as log_format
 from workload_generator.log.records import ErrorKind, Phase, Result
 from workload_generator.results.ingest.extract import extract
-from workload_generator.results.report.answer_tables import make_tables
 from workload_generator.results.report.answers import Answers, ask
-from workload_generator.results.report.findings import summarise
-from workload_generator.results.report.machines import quantity, service_of
+from workload_generator.results.report.conclusions import summarise
+from workload_generator.results.report.nodes_and_pods import quantity, service_of
 from workload_generator.results.report.report import MOST_BYTES, write_report
-from workload_generator.results.report.scan import known, wall_us
-from workload_generator.results.report.table import MS, Column, Table, merged, write_csv, written
+from workload_generator.results.report.request_rows import known, wall_us
+from workload_generator.results.report.sections import make_tables
+from workload_generator.results.report.table import MS, Table, TableColumn, merged, write_csv, written
 
 
 def run(*argv: str | Path) -> int:
@@ -43,7 +43,7 @@ def run(*argv: str | Path) -> int:
 def report_of(folder: Path, results: Sequence[Result]) -> list[str]:
     """The sentences about a database of one run."""
     summary = summarise(ask(database(folder, results)))
-    return [summary.headline, *(finding.text for finding in summary.findings)]
+    return [summary.headline, *(each.text for each in summary.conclusions)]
 
 
 @pytest.mark.parametrize(("changes", "warned"), [({"seed": 8}, False), ({"coldStart": {"gap": "1s"}, "seed": 8}, True)])
@@ -56,7 +56,7 @@ def test_another_seed_is_no_other_configuration(tmp_path: Path, changes: dict[st
         lines = [line(log_format.RUN_STARTED, head), *request_lines(results), trailer(results)]
         (tmp_path / f"serving-scenario-1_1000rps_go_2025-02-10_10-11-{number:02}.log").write_bytes(b"".join(lines))
     assert not extract(tmp_path, tmp_path / "x.db").skipped
-    words = [finding.text for finding in summarise(ask(tmp_path / "x.db")).findings]
+    words = [each.text for each in summarise(ask(tmp_path / "x.db")).conclusions]
     assert any("have 2 configurations" in text for text in words) is warned, words
 
 
@@ -98,14 +98,16 @@ def test_the_page_is_whole_and_refers_to_nothing_outside(reported: Reported) -> 
 
 
 def test_the_terminal_has_the_tables_and_the_verdict(reported: Reported) -> None:
-    assert "131 of 133 runs measured the system; 1 invalid, 1 incomplete." in reported.text
+    assert "131 of 133 runs are valid; 1 invalid, 1 incomplete." in reported.text
     assert "Cold starts by language" in reported.text
     assert f"report: {reported.page}" in reported.text
     assert re.search(r"1\d tables as CSV", reported.text)
 
 
 def test_csv_has_what_the_tables_have(campaign: Path, answers: Answers, reported: Reported) -> None:
-    assert {path.stem for path in reported.csv.iterdir()} == {table.key for table in make_tables(answers)}
+    assert {path.stem for path in reported.csv.iterdir()} == {
+        table.key for own in make_tables(answers).values() for table in own
+    }
     with (reported.csv / "ttfb_runs.csv").open() as file:
         rows = list(csv.DictReader(file))
     go = [row for row in rows if (row["run"], row["temperature"]) == ("2", "all")]
@@ -139,18 +141,18 @@ def test_only_what_was_measured_counts(tmp_path: Path) -> None:
 
 def test_one_run_is_not_ranked_and_says_so(tmp_path: Path) -> None:
     words = report_of(tmp_path, [served(n, ms=2) for n in range(200)])
-    assert words[0] == "The run measured the system."
+    assert words[0] == "The run is valid."
     assert any("p50 2 ms, p99 2 ms (1 run, 199 arrivals)" in text for text in words)
-    assert any("a single run each" in text for text in words)
+    assert any("a single run each, which is no evidence about another run" in text for text in words)
 
 
 def test_events_without_a_receipt_are_reported(tmp_path: Path) -> None:
     words = report_of(tmp_path, [served(n, event_id=f"event-{n}") for n in range(5)])
-    assert any("sent 5 events, and no receipt of them is in the database" in text for text in words)
+    assert any("sent 5 events, but the database has no receipt of them" in text for text in words)
 
 
 def test_python_and_ts_without_a_difference(answers: Answers) -> None:
-    words = [finding.text for finding in summarise(answers).findings]
+    words = [each.text for each in summarise(answers).conclusions]
     (cold,) = [text for text in words if "cold starts, p50" in text]
     assert re.search(r"springboot 1,0\d\d ms < ts 1,1\d\d ms < go .* ≈ rust .* < python .* < quarkus", cold)
     assert cold.endswith("No difference shown at this sample size: go and rust.")
@@ -162,8 +164,8 @@ def test_python_and_ts_without_a_difference(answers: Answers) -> None:
 def test_too_few_runs_say_how_many_it_takes(campaign: Path) -> None:
     few = ask(campaign, experiments=[2, 3, 12, 13])  # two runs of go and of quarkus
     assert len(few.rankings) == 2
-    words = [finding.text for finding in summarise(few).findings]
-    assert any("2 runs of a language, and 4 is the least that could" in text for text in words)
+    words = [each.text for each in summarise(few).conclusions]
+    assert any("2 runs of a language; at least 4 runs of each are needed" in text for text in words)
 
 
 def test_a_run_that_is_invalid_is_shown_but_not_compared(campaign: Path, tmp_path: Path) -> None:
@@ -171,13 +173,13 @@ def test_a_run_that_is_invalid_is_shown_but_not_compared(campaign: Path, tmp_pat
     report = write_report(campaign, tmp_path / "r.html", experiments=[broken["id"]])
     assert report.summary.kind == "bad"
     assert report.answers.nothing_valid and not report.answers.rankings
-    assert any("lag p99" in finding.text for finding in report.summary.findings)
+    assert any("lag p99" in each.text for each in report.summary.conclusions)
 
 
 def test_the_originals_database_has_a_report_too(tmp_path: Path) -> None:
     report = write_report(make(tmp_path / "x.db", ORIGINAL), tmp_path / "r.html")
-    assert "Nobody judged these 2 runs" in report.summary.headline
-    assert any("whole milliseconds" in finding.text for finding in report.summary.findings)
+    assert "The 2 runs have no verdict" in report.summary.headline
+    assert any("whole milliseconds" in each.text for each in report.summary.conclusions)
 
 
 def test_empty_tables_of_others_have_no_picture(tmp_path: Path) -> None:
@@ -331,7 +333,7 @@ def test_how_values_are_written() -> None:
 
 
 def test_intervals_stand_beside_their_figure(tmp_path: Path) -> None:
-    table = Table("t", "T", "", tuple(Column(name, MS) for name in ("p50", "p50 low", "p50 high", "max")))
+    table = Table("t", "T", "", tuple(TableColumn(name, MS) for name in ("p50", "p50 low", "p50 high", "max")))
     table.add(2.0, 1.0, float("inf"), 9.0, timeout="5s")
     table.add(2.0, None, None, 9.0)
     columns, rows = merged(table)

@@ -15,6 +15,7 @@ import yaml
 from cloudevents.core.bindings.http import HTTPMessage, from_http_event
 
 from tests.engine import servers
+from tests.log.blocks import encode
 from tests.support import BRIEF, Generator, one_result_each, valid_but_for_the_machine
 from workload_generator.base.clock import Anchor
 from workload_generator.base.errors import UsageError
@@ -173,7 +174,7 @@ def test_no_overrides_are_none() -> None:
 def test_a_dropped_event_was_never_made() -> None:
     lines = ResultEncoder(["http://a"], Anchor(0, 0), "r-")
     refused, dropped = (
-        decode(lines.encode(unanswered(A(5, Phase.MEASURE, 0, 0), 0, kind, "m"), False))
+        decode(encode(lines, unanswered(A(5, Phase.MEASURE, 0, 0), 0, kind, "m"), False))
         for kind in (ErrorKind.CONNECT_REFUSED, ErrorKind.DROPPED)
     )
     assert refused["event_id"] == "r-5" and "event_id" not in dropped

@@ -21,7 +21,7 @@ from prometheus_client.registry import Collector
 
 from tests import warm
 from tests.support import BRIEF, OK, Generator, after, at_once, target
-from workload_generator.log.status_file import Board, read_boards
+from workload_generator.log.status_file import StatusFile, read_statuses
 from workload_generator.log.totals import Totals
 from workload_generator.run import metrics, serve
 from workload_generator.run.lock import lock_holder, lock_path, run_lock
@@ -196,14 +196,14 @@ def test_a_run_that_cannot_be_seen_does_not_hold_the_pod_for_ever(
         fcntl.flock(file, fcntl.LOCK_EX)
         file.write("another container's, process 999999999, since then\n")
         file.flush()
-        serve.RunServer(tmp_path, event=False, boards=tmp_path)._see_out()
+        serve.RunServer(tmp_path, event=False, statuses=tmp_path)._see_out()
     assert "another container's" in capsys.readouterr().err
 
 
 def test_a_failed_share_shows_as_infinity(tmp_path: Path) -> None:
     totals = Totals([[200]])
     totals.histograms["ttfb"].record_all([1000] * 9, beyond=1)
-    Board(tmp_path, HEADER, 10**10).show({**BEAT, "phase": "measure"}, totals)
+    StatusFile(tmp_path, HEADER, 10**10).update({**BEAT, "phase": "measure"}, totals)
     seen = samples(exposition(tmp_path))
     assert seen["ttfb_seconds{quantile=0.5}"] == 0.001
     assert seen["ttfb_seconds{quantile=0.99}"] == float("inf")
@@ -212,33 +212,33 @@ def test_a_failed_share_shows_as_infinity(tmp_path: Path) -> None:
 
 
 def test_a_run_that_ended_before_its_first_heartbeat_shows_too(tmp_path: Path) -> None:
-    Board(tmp_path, HEADER, 10**10).end(Totals([[200]]), "valid")
+    StatusFile(tmp_path, HEADER, 10**10).finish(Totals([[200]]), "valid")
     seen = samples(exposition(tmp_path))
     assert (seen["arrivals_planned_total"], seen["requests_in_flight"]) == (0, 0)
     assert [name for name in seen if name.startswith("run_info") and "verdict=valid" in name]
 
 
-def test_only_the_newest_run_is_shown_and_what_is_no_board_is_passed_over(tmp_path: Path) -> None:
+def test_only_the_newest_run_is_shown_and_what_is_no_status_file_is_passed_over(tmp_path: Path) -> None:
     totals = Totals([[200]])
     for run, index in (("old", 0), ("old", 1), ("new", 0)):
         header = {**HEADER, "run_id": run, "shard": {"index": index, "count": 2}}
-        Board(tmp_path, header, 10**10).show({**BEAT, "phase": "ramp"}, totals)
+        StatusFile(tmp_path, header, 10**10).update({**BEAT, "phase": "ramp"}, totals)
     (tmp_path / "7.json").write_text("{")
-    assert [(board["run_id"], board["shard"]) for board in read_boards(tmp_path)] == [("new", 0)]
+    assert [(status["run_id"], status["shard"]) for status in read_statuses(tmp_path)] == [("new", 0)]
 
 
 def exposition(folder: Path) -> str:
-    class Boards(Collector):
+    class Statuses(Collector):
         def collect(self) -> Any:
-            return metrics.families(read_boards(folder), in_progress=True)
+            return metrics.families(read_statuses(folder), in_progress=True)
 
     registry = CollectorRegistry()
-    registry.register(Boards())
+    registry.register(Statuses())
     return generate_latest(registry).decode()
 
 
-def test_a_board_that_cannot_be_written_is_left_out(tmp_path: Path) -> None:
-    board = Board(tmp_path / "gone", HEADER, 10**10)
-    board.show({**BEAT, "phase": "ramp"}, Totals([[200]]))
-    board.end(Totals([[200]]), "valid")
-    assert read_boards(tmp_path / "gone") == []
+def test_a_status_file_that_cannot_be_written_is_left_out(tmp_path: Path) -> None:
+    status = StatusFile(tmp_path / "gone", HEADER, 10**10)
+    status.update({**BEAT, "phase": "ramp"}, Totals([[200]]))
+    status.finish(Totals([[200]]), "valid")
+    assert read_statuses(tmp_path / "gone") == []

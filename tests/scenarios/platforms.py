@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from workload_generator.scenarios.model import Condition, Scenario, load_scenario
-from workload_generator.scenarios.runner import Campaign, Deployment, Job, Runner, put_back
+from workload_generator.scenarios.model import Scenario, WaitCondition, load_scenario
+from workload_generator.scenarios.runner import CellSetup, GeneratorRun, Runner, ScenarioPlan, restore_changes
 from workload_generator.scenarios.state import StateFile
 
 FOUND = {"stable-window": "60s"}
@@ -55,13 +55,13 @@ class FilePlatform:
     def left_behind(self) -> dict[str, Any]:
         return {}
 
-    def deploy(self, deployment: Deployment) -> None:
+    def deploy(self, deployment: CellSetup) -> None:
         self._log(f"deploy {' '.join(deployment.services)}")
 
-    def wait(self, condition: Condition, deployment: Deployment) -> None:
+    def wait(self, condition: WaitCondition, deployment: CellSetup) -> None:
         self._log(f"wait {condition}")
 
-    def run(self, job: Job, again: bool) -> int:
+    def run(self, job: GeneratorRun, again: bool) -> int:
         if again:
             self._log(f"again {job.prefix} {job.run_id}")
             return -1
@@ -93,13 +93,13 @@ def go(folder: Path, platform: FilePlatform, seed: int = 1) -> list[str]:
     said: list[str] = []
     path = folder / "scenario.yaml"
     with StateFile(folder / "out") as file:
-        Runner(Campaign(load_scenario(path, {}), path, platform.name, seed), platform, file, said.append).execute()
+        Runner(ScenarioPlan(load_scenario(path, {}), path, platform.name, seed), platform, file, said.append).execute()
     return said
 
 
 def restore(folder: Path, platform: FilePlatform) -> bool:
     with StateFile(folder / "out") as file:
-        return put_back(file, platform, lambda line: None)
+        return restore_changes(file, platform, lambda line: None)
 
 
 if __name__ == "__main__":

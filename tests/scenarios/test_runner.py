@@ -13,7 +13,7 @@ import pytest
 
 from tests.scenarios.platforms import FOUND, SCENARIO, FilePlatform, go, lines, prepare, restore
 from workload_generator.base.errors import BenchError, UsageError
-from workload_generator.scenarios.model import Condition
+from workload_generator.scenarios.model import WaitCondition
 
 
 def runs(folder: Path) -> list[str]:
@@ -120,7 +120,7 @@ def test_a_run_that_fails_ends_it_and_is_tried_again(tmp_path: Path) -> None:
 
 def test_a_condition_that_does_not_come_is_put_back_too(tmp_path: Path) -> None:
     class Never(FilePlatform):
-        def wait(self, condition: Condition, deployment: object) -> None:
+        def wait(self, condition: WaitCondition, deployment: object) -> None:
             raise BenchError("2 instances are there still, after 600 s")
 
     prepare(tmp_path)

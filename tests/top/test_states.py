@@ -8,7 +8,7 @@ import pytest
 
 from tests.top.clusters import autoscaler, pod
 from workload_generator.base.usage_tables import ConditionChange, PodState, Replicas, Scale
-from workload_generator.cluster.top import states
+from workload_generator.cluster.top.states import PodObserver, StatusObserver, state_of
 
 THEN, NOW = "2026-11-25T10:00:00.000Z", "2026-11-25T10:00:01.000Z"
 
@@ -26,56 +26,56 @@ THEN, NOW = "2026-11-25T10:00:00.000Z", "2026-11-25T10:00:01.000Z"
     ],
 )
 def test_a_pods_state(obj: dict[str, Any], state: str) -> None:
-    assert states.state_of(states.small_pod(obj)) == state
+    assert state_of(PodObserver.shrink(obj)) == state
 
 
 def small(*args: Any, **more: Any) -> dict[str, Any]:
-    return states.small_pod(pod(*args, **more))
+    return PodObserver.shrink(pod(*args, **more))
 
 
 def test_a_pod_from_its_beginning_to_its_end() -> None:
-    pods = states.Pods()
-    assert pods.all([], THEN) == []
+    pods = PodObserver()
+    assert pods.replace([], THEN) == []
     seen = []
     for obj, gone in (
         (small("p", "Pending"), False), (small("p"), False), (small("p"), False), (small("p", ready=True), False),
         (small("p", ready=True, deletionTimestamp=NOW), False), (small("p", ready=True, deletionTimestamp=NOW), True),
     ):  # fmt: skip
-        seen.append(pods.changed(obj, gone=gone, now=NOW, listed=False))
+        seen.append(pods.change(obj, is_deleted=gone, now=NOW, listed=False))
     flat = [row for rows in seen for row in rows]
     told = [row for row in flat if isinstance(row, PodState)]
     assert [row.state for row in told] == ["pending", "running", "ready", "terminating", "gone"]
     assert [row.node_name for row in told] == [None, "node-1", "node-1", "node-1", "node-1"]
     counts = [row[4:] for row in flat if isinstance(row, Replicas)]
     assert counts == [(1, 0, 0, 0, 0), (0, 1, 0, 0, 0), (0, 0, 1, 0, 0), (0, 0, 0, 1, 0), (0, 0, 0, 0, 0)]
-    assert pods == states.Pods()  # nothing of it is kept
+    assert pods == PodObserver()  # nothing of it is kept
 
 
 def test_many_at_once_are_counted_once() -> None:
-    pods = states.Pods()
+    pods = PodObserver()
     objects = [small(f"p-{number}", ready=number > 0) for number in range(3)] + [small("other", revision="g-00007")]
-    rows = pods.all(objects, THEN)
+    rows = pods.replace(objects, THEN)
     assert [row[3:] for row in rows if isinstance(row, Replicas)] == [
         ("f-00001", 0, 1, 2, 0, 1),
         ("g-00007", 0, 1, 0, 0, 1),
     ]
-    assert pods.all(objects, NOW) == []  # listed again, and nothing is different
-    rows = pods.all(objects[1:], NOW)
+    assert pods.replace(objects, NOW) == []  # listed again, and nothing is different
+    rows = pods.replace(objects[1:], NOW)
     assert [(row.pod_name, row.state) for row in rows if isinstance(row, PodState)] == [("p-0", "gone")]
 
 
 def test_pods_of_others_are_no_functions() -> None:
-    assert states.Pods().all([small("dns", revision=None)], THEN) == []
-    assert states.Pods().changed(small("dns", revision=None), gone=False, now=NOW, listed=False) == []
+    assert PodObserver().replace([small("dns", revision=None)], THEN) == []
+    assert PodObserver().change(small("dns", revision=None), is_deleted=False, now=NOW, listed=False) == []
 
 
 def test_scale_and_conditions() -> None:
-    known = states.Conditions("PodAutoscaler")
+    known = StatusObserver("PodAutoscaler")
 
     def heard(*args: Any, **more: Any) -> list[Any]:
-        return known.changed(states.small_status(autoscaler(*args, **more)), gone=False, now=NOW, listed=False)
+        return known.change(StatusObserver.shrink(autoscaler(*args, **more)), is_deleted=False, now=NOW, listed=False)
 
-    first = known.all([states.small_status(autoscaler(None, None, "Unknown"))], THEN)
+    first = known.replace([StatusObserver.shrink(autoscaler(None, None, "Unknown"))], THEN)
     assert first == [
         ConditionChange(
             THEN, "functions", "PodAutoscaler", "f-00001", "f", "Active", "Unknown", "Because", None, None, 1
@@ -85,14 +85,14 @@ def test_scale_and_conditions() -> None:
     assert heard(3, 1, active="Unknown") == [Scale(NOW, "functions", "f", "f-00001", 3, 1, 0)]
     changed = heard(3, 3)
     assert [type(row) for row in changed] == [ConditionChange, Scale] and changed[0].status == "True"
-    gone = known.changed(states.small_status(autoscaler(3, 3)), gone=True, now=NOW, listed=False)
+    gone = known.change(StatusObserver.shrink(autoscaler(3, 3)), is_deleted=True, now=NOW, listed=False)
     assert [(type(row), row[-1]) for row in gone] == [(ConditionChange, 0), (Scale, 0)]
     assert gone[0].status == "Deleted" and gone[1][4:6] == (0, 0)
-    assert known == states.Conditions("PodAutoscaler")
+    assert known == StatusObserver("PodAutoscaler")
 
 
 def test_what_vanished_while_nobody_looked() -> None:
-    known = states.Conditions("Revision")
-    known.all([states.small_status(autoscaler(1, 1))], THEN)
-    (row,) = known.all([], NOW)
+    known = StatusObserver("Revision")
+    known.replace([StatusObserver.shrink(autoscaler(1, 1))], THEN)
+    (row,) = known.replace([], NOW)
     assert isinstance(row, ConditionChange) and (row.status, row.listed) == ("Deleted", 1)

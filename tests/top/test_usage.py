@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+import orjson
 import pytest
 
 from tests.top.clusters import node, node_usage, pod_usage, summary
 from workload_generator.base.usage_tables import TABLES, columns_of
 from workload_generator.cluster.top.usage import (
     Allocatable,
-    Key,
-    Latest,
-    Seen,
-    Surroundings,
+    ClusterView,
+    LastSample,
+    Reading,
+    SampleHistory,
+    SampleKey,
+    Scope,
     read_allocatable,
     read_node_metrics,
     read_pod_metrics,
     read_summary,
 )
+from workload_generator.kube.resources import Object
 
 NOW = "2026-11-25T10:00:03.000Z"
 AT = "2026-11-25T10:00:00Z"
 LATER = "2026-11-25T10:00:10Z"
-AROUND = Surroundings(
-    nodes={"node-1": Allocatable(4000.0, 16 * 2**30)},
-    places={("functions", "f-1"): "node-1"},
-    ignored=frozenset({"kube-system"}),
-)
+NODES = {"node-1": Allocatable(4000.0, 16 * 2**30)}
+VIEW = ClusterView(NODES, {("functions", "f-1"): "node-1"}, Scope(ignored=frozenset({"kube-system"})))
+
+
+def read(document: Object, history: SampleHistory, view: ClusterView = VIEW) -> Reading:
+    return read_summary(orjson.dumps(document), view, history, NOW)
 
 
 def test_a_rows_fields_are_its_tables_columns() -> None:
@@ -40,8 +45,8 @@ def test_what_a_node_has() -> None:
 
 
 def test_a_node_as_the_original_wrote_it_and_what_it_left_out() -> None:
-    seen = Seen()
-    (row,) = read_node_metrics([node_usage("node-1", AT)], AROUND, seen, NOW).nodes
+    seen = SampleHistory()
+    (row,) = read_node_metrics([node_usage("node-1", AT)], VIEW, seen, NOW).nodes
     assert row == (
         "node-1", "183632734n", "2663656Ki", 183.632734 / 4000, 2663656 / (16 * 2**20), NOW, 183.632734,
         2663656 * 1024, "2026-11-25T10:00:00.000Z", 15.2, "metrics",
@@ -49,7 +54,7 @@ def test_a_node_as_the_original_wrote_it_and_what_it_left_out() -> None:
 
 
 def test_a_row_for_each_container_with_its_node_and_namespace() -> None:
-    rows = read_pod_metrics([pod_usage("f-1", AT)], AROUND, Seen(), NOW).pods
+    rows = read_pod_metrics([pod_usage("f-1", AT)], VIEW, SampleHistory(), NOW).pods
     assert [row.container_name for row in rows] == ["user-container", "queue-proxy"]
     assert rows[0] == (
         "f-1", "node-1", "user-container", "1000000n", "20480Ki", 1 / 4000, 20480 / (16 * 2**20), NOW, "functions", 1.0,
@@ -58,59 +63,59 @@ def test_a_row_for_each_container_with_its_node_and_namespace() -> None:
 
 
 def test_what_is_not_new_is_not_stored_twice() -> None:
-    seen = Seen()
+    seen = SampleHistory()
     for at, new in ((AT, 1), (AT, 0), (AT, 0), (LATER, 1)):
         seen.begin()
-        assert len(read_node_metrics([node_usage("node-1", at)], AROUND, seen, NOW).nodes) == new
-        assert len(read_pod_metrics([pod_usage("f-1", at)], AROUND, seen, NOW).pods) == 2 * new
+        assert len(read_node_metrics([node_usage("node-1", at)], VIEW, seen, NOW).nodes) == new
+        assert len(read_pod_metrics([pod_usage("f-1", at)], VIEW, seen, NOW).pods) == 2 * new
         assert len(seen.present()) == 3
 
 
 def test_what_an_earlier_top_has_stored_is_not_stored_again() -> None:
-    seen = Seen(stored={("", "node-1", ""): "2026-11-25T10:00:00.000Z"})
-    assert not read_node_metrics([node_usage("node-1", AT)], AROUND, seen, NOW).nodes
-    assert read_node_metrics([node_usage("node-1", LATER)], AROUND, seen, NOW).nodes
+    seen = SampleHistory(stored={("", "node-1", ""): "2026-11-25T10:00:00.000Z"})
+    assert not read_node_metrics([node_usage("node-1", AT)], VIEW, seen, NOW).nodes
+    assert read_node_metrics([node_usage("node-1", LATER)], VIEW, seen, NOW).nodes
 
 
 def test_what_is_gone_is_forgotten() -> None:
-    seen = Seen()
-    read_pod_metrics([pod_usage(f"f-{number}", AT) for number in range(10)], AROUND, seen, NOW)
+    seen = SampleHistory()
+    read_pod_metrics([pod_usage(f"f-{number}", AT) for number in range(10)], VIEW, seen, NOW)
     for _ in range(130):
         seen.begin()
-        read_pod_metrics([pod_usage("f-1", AT)], AROUND, seen, NOW)
+        read_pod_metrics([pod_usage("f-1", AT)], VIEW, seen, NOW)
     assert {key[1] for key in seen.known} == {"f-1"} == {key[1] for key in seen.present()}
 
 
 def test_an_unknown_node_has_no_share() -> None:
-    (row,) = read_node_metrics([node_usage("node-9", AT)], AROUND, Seen(), NOW).nodes
+    (row,) = read_node_metrics([node_usage("node-9", AT)], VIEW, SampleHistory(), NOW).nodes
     assert (row.cpu_percentage, row.memory_percentage, row.cpu_millicores) == (None, None, 183.632734)
-    row = read_pod_metrics([pod_usage("f-9", AT)], AROUND, Seen(), NOW).pods[0]
+    row = read_pod_metrics([pod_usage("f-9", AT)], VIEW, SampleHistory(), NOW).pods[0]
     assert (row.node_name, row.cpu_percentage) == (None, None)
 
 
 def test_an_ignored_namespace_is_left_out() -> None:
-    assert not read_pod_metrics([pod_usage("dns", AT, "kube-system")], AROUND, Seen(), NOW).pods
-    around = Surroundings({}, {}, frozenset({"functions"}))
-    assert not read_summary(summary("node-1", AT), around, Seen(), NOW).pods
+    assert not read_pod_metrics([pod_usage("dns", AT, "kube-system")], VIEW, SampleHistory(), NOW).pods
+    view = ClusterView(scope=Scope(ignored=frozenset({"functions"})))
+    assert not read(summary("node-1", AT), SampleHistory(), view).pods
 
 
 def test_what_cannot_be_read_is_counted_and_the_rest_is_kept() -> None:
     items = [node_usage("node-1", AT), node_usage("node-2", AT, cpu="fast"), {"metadata": {"name": "node-3"}}, "what"]
-    reading = read_node_metrics(items, AROUND, Seen(), NOW)  # type: ignore[arg-type]
+    reading = read_node_metrics(items, VIEW, SampleHistory(), NOW)  # type: ignore[arg-type]
     assert [row.node_name for row in reading.nodes] == ["node-1"]
     assert reading.unreadable[0].startswith("node-2: 'fast' is not a quantity")
     assert reading.unreadable[1] == "node-3: 'usage' is missing"
     assert reading.unreadable[2].startswith("an item without a name")
     broken = pod_usage("f-1", AT)
     del broken["containers"][1]["usage"]["cpu"]
-    reading = read_pod_metrics([broken, pod_usage("f-2", AT)], AROUND, Seen(), NOW)
+    reading = read_pod_metrics([broken, pod_usage("f-2", AT)], VIEW, SampleHistory(), NOW)
     assert {row.pod_name for row in reading.pods} == {"f-2"} and len(reading.unreadable) == 1
 
 
 def test_a_kubelets_summary() -> None:
-    seen = Seen()
+    seen = SampleHistory()
     seen.begin()
-    reading = read_summary(summary("node-1", AT), AROUND, seen, NOW)
+    reading = read(summary("node-1", AT), seen)
     assert reading.nodes == [
         ("node-1", "50000000n", "2Ki", 50 / 4000, 2048 / (16 * 2**30), NOW, 50.0, 2048, "2026-11-25T10:00:00.000Z",
          None, "kubelet")
@@ -123,39 +128,41 @@ def test_a_kubelets_summary() -> None:
         "functions",
     )
     seen.begin()
-    again = read_summary(summary("node-1", AT), AROUND, seen, NOW)
+    again = read(summary("node-1", AT), seen)
     assert not again.nodes and not again.pods and not again.unreadable and len(seen.present()) == 2
-    (row,) = read_summary(summary("node-1", LATER), AROUND, seen, NOW).pods
+    (row,) = read(summary("node-1", LATER), seen).pods
     assert row.sample_window == 10.0
 
 
 def test_a_kubelet_that_only_counts() -> None:
-    seen = Seen()
-    assert not read_summary(summary("node-1", AT, nano=None, counter=10**9), AROUND, seen, NOW).nodes
-    (row,) = read_summary(summary("node-1", LATER, nano=None, counter=3 * 10**9), AROUND, seen, NOW).nodes
+    seen = SampleHistory()
+    assert not read(summary("node-1", AT, nano=None, counter=10**9), seen).nodes
+    (row,) = read(summary("node-1", LATER, nano=None, counter=3 * 10**9), seen).nodes
     assert (row.cpu_usage, row.cpu_millicores, row.sample_window) == ("200000000n", 200.0, 10.0)
     restarted = summary("node-1", "2026-11-25T10:00:20Z", nano=None, counter=10**6)
-    assert not read_summary(restarted, AROUND, seen, NOW).nodes
-    (row,) = read_summary(
-        summary("node-1", "2026-11-25T10:00:30Z", nano=None, counter=10**9 + 10**6), AROUND, seen, NOW
-    ).nodes
+    assert not read(restarted, seen).nodes
+    later = summary("node-1", "2026-11-25T10:00:30Z", nano=None, counter=10**9 + 10**6)
+    (row,) = read(later, seen).nodes
     assert row.cpu_millicores == 100.0
 
 
 def test_only_what_is_asked_for_of_a_kubelet() -> None:
     whole = summary("node-1", AT)
-    reading = read_summary(whole, AROUND, Seen(), NOW, nodes=False)
-    assert not reading.nodes and reading.pods
-    assert not read_summary(whole, AROUND, Seen(), NOW, pods=False).pods
-    assert not read_summary(whole, AROUND, Seen(), NOW, namespaces=frozenset({"other"})).pods
-    assert read_summary(whole, AROUND, Seen(), NOW, namespaces=frozenset({"functions"})).pods
+
+    def of(scope: Scope) -> Reading:
+        return read(whole, SampleHistory(), ClusterView(NODES, {}, scope))
+
+    assert not of(Scope(nodes=False)).nodes and of(Scope(nodes=False)).pods
+    assert not of(Scope(pods=False)).pods
+    assert not of(Scope(namespaces=("other",))).pods
+    assert of(Scope(namespaces=("functions",))).pods
 
 
 def test_a_broken_summary_keeps_the_rest() -> None:
     broken = summary("node-1", AT)
     broken["node"]["cpu"]["time"] = "yesterday"
     broken["pods"].append({"podRef": {}})
-    reading = read_summary(broken, AROUND, Seen(), NOW)
+    reading = read(broken, SampleHistory())
     assert not reading.nodes and len(reading.pods) == 1
     assert reading.unreadable == [
         "node-1: 'yesterday' is not an RFC 3339 time",
@@ -163,11 +170,17 @@ def test_a_broken_summary_keeps_the_rest() -> None:
     ]
 
 
-def test_what_is_still_there_is_not_forgotten_and_what_has_gone_is() -> None:
-    seen, there, gone = Seen(), ("", "node-1", ""), ("", "node-2", "")
+@pytest.mark.parametrize("body", [b"no JSON", b"[]", b"{}"])
+def test_a_summary_that_is_none(body: bytes) -> None:
+    reading = read_summary(body, VIEW, SampleHistory(), NOW)
+    assert not reading.nodes and len(reading.unreadable) == 1 and reading.unreadable[0].startswith("the summary: ")
 
-    def is_new(key: Key) -> bool:
-        return seen.is_new(key, Latest("2026-11-25T10:00:00.000Z", seen.tick, key[1], 1.0, 1))
+
+def test_what_is_still_there_is_not_forgotten_and_what_has_gone_is() -> None:
+    seen, there, gone = SampleHistory(), ("", "node-1", ""), ("", "node-2", "")
+
+    def is_new(key: SampleKey) -> bool:
+        return seen.is_new(key, LastSample("2026-11-25T10:00:00.000Z", seen.tick, key[1], 1.0, 1))
 
     seen.begin()
     assert is_new(there) and is_new(gone)

@@ -1,4 +1,4 @@
-"""The exit codes of all commands, as README.md lists them."""
+"""The exit codes of all commands (README.md lists them for users)."""
 
 from __future__ import annotations
 
@@ -6,20 +6,24 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """How a command ended. A signal's code is 128 plus its number: see `of_signal`."""
+    """How a command ended, unless a signal ended it: see `of_signal`."""
 
     OK = 0
-    """The command did what was asked; a run is valid."""
+    """Everything was done; a run is valid."""
     FAILURE = 1
-    """Anything that no other code names."""
+    """Anything that no other code means; what was logged before is complete."""
     USAGE = 2
-    """Bad flags, a bad experiment or a machine that cannot run it: nothing was sent or changed."""
+    """Bad flags, a bad file or a machine that is not fit for the run: nothing was sent or changed."""
     INVALID = 3
-    """The run ended, but its verdict is invalid, a threshold failed, or no request was answered. `compare`: worse."""
+    """A run ended, but its verdict is invalid, a threshold failed or no request was answered; `compare`: worse."""
     UNDECIDABLE = 4
-    """`compare`: these runs cannot show it."""
+    """Reserved for `compare`: the runs are too few to decide."""
+
+
+COMPLETE_RUN = frozenset({ExitCode.OK, ExitCode.INVALID})
+"""The codes of a run whose log is complete."""
 
 
 def of_signal(number: int) -> int:
-    """The code of a process that a signal ended: 130 for SIGINT, 143 for SIGTERM."""
+    """The exit code of a process that a signal ended: 130 for SIGINT, 143 for SIGTERM."""
     return 128 + number

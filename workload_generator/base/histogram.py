@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 BEYOND = math.inf
 
+QUANTILES = {"min": 0.0, "p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
+"""The quantiles of a summary, by their names in the header of a table."""
+
 _HIGHEST_US = 86_400_000_000  # one day
 _MOST_WAITING = 20_000
 _DIGITS = 3  # relative error of a quantile at most 0.1 %

@@ -1,8 +1,15 @@
-"""A console whose reader may go away."""
+"""Output on a terminal: a console whose reader may go away, and the one form of a table.
+
+It loads rich, so that light commands import it only where they print.
+"""
 
 from __future__ import annotations
 
-from rich.console import Console
+from collections.abc import Container, Iterable, Sequence
+
+from rich.console import Console, JustifyMethod
+from rich.table import Table
+from rich.text import Text
 
 
 class Terminal(Console):
@@ -11,3 +18,25 @@ class Terminal(Console):
     def on_broken_pipe(self) -> None:
         """Called by rich while it handles the BrokenPipeError."""
         raise BrokenPipeError
+
+
+def terminal_table(
+    header: Sequence[str],
+    rows: Iterable[Sequence[str | Text]],
+    *,
+    title: str | None = None,
+    texts: Container[int] = (0,),
+    wrap: bool = True,
+) -> Table:
+    """A table without borders; the columns at the indexes `texts` are left-justified, those of numbers right-justified.
+
+    Strings are shown as they are, without rich's markup. What is too wide continues on the next line, or, without
+    `wrap`, ends in an ellipsis.
+    """
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="dim")
+    for index, label in enumerate(header):
+        justify: JustifyMethod = "left" if index in texts else "right"
+        table.add_column(Text(label), justify=justify, overflow="fold" if wrap else "ellipsis", no_wrap=not wrap)
+    for row in rows:
+        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+    return table

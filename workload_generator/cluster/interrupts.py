@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from workload_generator.base.exit_codes import of_signal
+
 T = TypeVar("T")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -54,5 +56,5 @@ def run_to_end(work: Coroutine[Any, Any, T], told: Callable[[str], None] | None 
         return asyncio.run(main())
     except asyncio.CancelledError:
         if caught:
-            sys.exit(128 + caught[0])
+            sys.exit(of_signal(caught[0]))
         raise

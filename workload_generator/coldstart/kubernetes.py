@@ -25,10 +25,10 @@ from workload_generator.coldstart.api_clock import ServerClock
 from workload_generator.coldstart.kubernetes_objects import version_of
 from workload_generator.coldstart.proof import Moment
 from workload_generator.coldstart.timeline import Timeline
-from workload_generator.kube.client import Glance, Kube
+from workload_generator.kube.client import Kube, TimedListing
 from workload_generator.kube.errors import ApiError, Forbidden
 from workload_generator.kube.names import SERVICE_LABEL
-from workload_generator.kube.reflector import Change, Reflector
+from workload_generator.kube.reflector import ObjectChange, Reflector
 from workload_generator.kube.resources import EVENTS, POD_AUTOSCALERS, PODS, REVISIONS, Object, Resource
 
 _PULSE_S = 0.02
@@ -73,7 +73,7 @@ class KubernetesSource:
         self._readings: deque[tuple[int, int, int]] = deque(maxlen=_READINGS)  # sent, received, version
         self._sights: deque[_Sight] = deque(maxlen=_SIGHTS)
         self._seen: dict[str, dict[str, _Sight]] = {}  # by pod, until it is gone
-        self._early: dict[str, list[Change]] = {}  # events of pods that have not been seen yet
+        self._early: dict[str, list[ObjectChange]] = {}  # events of pods that have not been seen yet
         self._fault: BenchError | None = None
         self._pulse_until_ns = 0
         self._pulsing = asyncio.Event()
@@ -107,10 +107,10 @@ class KubernetesSource:
             return
         if not any(each["service"] == service for each in self._revisions.objects.values()):
             raise BenchError(f"there is no revision of {service} in the namespace {self._namespace}")
-        glance = await self._kube.glance(PODS, self._namespace, labels=f"{SERVICE_LABEL}={service}")
-        self._read(glance)
-        for obj in glance.listing.items:
-            self._take_pod(Change("ADDED", kubernetes_objects.pod(obj), None, glance.received_ns, listed=True))
+        reading = await self._kube.timed_list(PODS, self._namespace, labels=f"{SERVICE_LABEL}={service}")
+        self._read(reading)
+        for obj in reading.listing.items:
+            self._take_pod(ObjectChange("ADDED", kubernetes_objects.pod(obj), None, reading.received_ns, listed=True))
         self._pulse_until_ns = monotonic_ns() + _AWAKE_NS
         self._pulsing.set()
 
@@ -130,7 +130,7 @@ class KubernetesSource:
     # Watches
 
     async def _follow(
-        self, resource: Resource, shrink: Callable[[Object], Object], take: Callable[[Change], None]
+        self, resource: Resource, shrink: Callable[[Object], Object], take: Callable[[ObjectChange], None]
     ) -> Reflector:
         reflector = Reflector(self._kube, resource, self._namespace, shrink=shrink)
         await self._stack.enter_async_context(reflector)
@@ -138,10 +138,10 @@ class KubernetesSource:
         await asyncio.sleep(0)  # the task subscribes to changes, before the server is asked for them
         now_ns = monotonic_ns()
         for obj in list(reflector.objects.values()):
-            take(Change("ADDED", obj, None, now_ns, listed=True))
+            take(ObjectChange("ADDED", obj, None, now_ns, listed=True))
         return reflector
 
-    async def _take_all(self, reflector: Reflector, take: Callable[[Change], None]) -> None:
+    async def _take_all(self, reflector: Reflector, take: Callable[[ObjectChange], None]) -> None:
         try:
             async for change in reflector.changes():
                 take(change)
@@ -161,7 +161,7 @@ class KubernetesSource:
 
     # Changes
 
-    def _take_pod(self, change: Change) -> None:
+    def _take_pod(self, change: ObjectChange) -> None:
         obj, name = change.object, str(change.object["metadata"]["name"])
         service = obj["service"]
         if not service or self._timeline.is_gone(service, name):
@@ -175,7 +175,7 @@ class KubernetesSource:
         for early in self._early.pop(name, ()):
             self._take_event(early)
 
-    def _take_autoscaler(self, change: Change) -> None:
+    def _take_autoscaler(self, change: ObjectChange) -> None:
         obj, before = change.object, change.before
         if change.type == "DELETED" or before is None or not obj["service"] or not obj["wanted"] or before["wanted"]:
             return
@@ -184,7 +184,7 @@ class KubernetesSource:
             return  # a repeated change
         self._show(self._sight(obj["service"], "", "scale", obj["since"], change))
 
-    def _take_event(self, change: Change) -> None:
+    def _take_event(self, change: ObjectChange) -> None:
         obj = change.object
         if change.type == "DELETED" or obj["point"] is None:
             return
@@ -224,7 +224,7 @@ class KubernetesSource:
 
     # Bounds
 
-    def _sight(self, service: str, name: str, point: str, second_ns: int | None, change: Change) -> _Sight:
+    def _sight(self, service: str, name: str, point: str, second_ns: int | None, change: ObjectChange) -> _Sight:
         version, high_ns, low_ns = version_of(change.object), change.mono_ns, None
         if not change.listed:
             written = self._clock.second_of(change.object["written"]) if change.object["written"] else None
@@ -266,22 +266,22 @@ class KubernetesSource:
         low_ns, high_ns = grid[0], min(grid[1], sight.high_ns)
         return Moment((low_ns + high_ns) // 2, (high_ns - low_ns + 1) // 2, grid=True)
 
-    def _read(self, glance: Glance) -> None:
+    def _read(self, reading: TimedListing) -> None:
         """Take a reading of the server's clock and version, and narrow the bounds of the latest points by it."""
-        if glance.date_ns is not None:
-            self._clock.add(glance.sent_ns, glance.date_ns, glance.received_ns)
-        text = glance.listing.resource_version
+        if reading.date_ns is not None:
+            self._clock.add(reading.sent_ns, reading.date_ns, reading.received_ns)
+        text = reading.listing.resource_version
         if not (text.isascii() and text.isdigit()):
             return
         version = int(text)
-        self._readings.append((glance.sent_ns, glance.received_ns, version))
+        self._readings.append((reading.sent_ns, reading.received_ns, version))
         for sight in self._sights:
             if sight.version is None or sight.low_ns is None:
                 continue
-            if version >= sight.version and sight.low_ns <= glance.received_ns < sight.high_ns:
-                sight.high_ns = glance.received_ns
-            elif version < sight.version and sight.low_ns < glance.sent_ns <= sight.high_ns:
-                sight.low_ns = glance.sent_ns
+            if version >= sight.version and sight.low_ns <= reading.received_ns < sight.high_ns:
+                sight.high_ns = reading.received_ns
+            elif version < sight.version and sight.low_ns < reading.sent_ns <= sight.high_ns:
+                sight.low_ns = reading.sent_ns
             else:
                 continue
             moment = Moment(sight.high_ns, sight.high_ns - sight.low_ns)
@@ -305,16 +305,16 @@ class KubernetesSource:
                 pause_s = _FAILED_PAUSE_S
             await asyncio.sleep(max(0.0, pause_s - (monotonic_ns() - began_ns) / NS_PER_S))
 
-    async def _ask_version(self) -> Glance:
-        return await self._kube.glance(PODS, self._namespace, fields=_NO_PODS, limit=1)
+    async def _ask_version(self) -> TimedListing:
+        return await self._kube.timed_list(PODS, self._namespace, fields=_NO_PODS, limit=1)
 
     async def _compare_clocks(self) -> None:
         """Read the server's clock until a second changes. Raises ApiError when there is no response at all."""
         until_ns = monotonic_ns() + int(_CLOCK_S * NS_PER_S)
         while True:
-            glance = await self._ask_version()
-            self._read(glance)
-            offset = self._clock.offset(glance.received_ns)
+            reading = await self._ask_version()
+            self._read(reading)
+            offset = self._clock.offset(reading.received_ns)
             if offset is None or offset[1] <= _CLOCK_GOOD_NS or monotonic_ns() > until_ns:
                 return
             await asyncio.sleep(_PULSE_S)

@@ -6,9 +6,9 @@ import argparse
 
 from workload_generator.base.clock import NS_PER_S
 from workload_generator.base.errors import UsageError
-from workload_generator.cluster.deploy.deployment import Part
+from workload_generator.cluster.deploy.deployment import DeployPart
 from workload_generator.cluster.deploy.kustomize import render
-from workload_generator.cluster.deploy.rollout import Progress, remove
+from workload_generator.cluster.deploy.rollout import RolloutProgress, remove
 from workload_generator.cluster.deploy.services import chosen, functions_of
 from workload_generator.commands.deploy_flags import (
     WHAT,
@@ -39,15 +39,15 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError(f"delete either parts or functions: {names[0]} is a function, {min(parts)} is a part")
     if names:
         chosen(functions_of(render(root)), names)
-        parts = {Part.FUNCTIONS}
+        parts = {DeployPart.FUNCTIONS}
         for flag in ("volumes", "namespaces"):
             if getattr(options, flag):
                 raise UsageError(f"--{flag} works with whole parts, and {names[0]} is a function")
 
-    async def change(kube: Kube, progress: Progress) -> None:
+    async def change(kube: Kube, progress: RolloutProgress) -> None:
         gone = await remove(
             kube,
-            parts or set(Part),
+            parts or set(DeployPart),
             names,
             root,
             options.timeout / NS_PER_S,

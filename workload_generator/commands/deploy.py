@@ -10,9 +10,9 @@ import yaml
 from workload_generator.base.clock import NS_PER_S
 from workload_generator.base.errors import UsageError
 from workload_generator.base.exit_codes import ExitCode
-from workload_generator.cluster.deploy.deployment import Broker, Part, Wish, manifests
+from workload_generator.cluster.deploy.deployment import BrokerKind, DeployPart, DeployRequest, manifests
 from workload_generator.cluster.deploy.objects import stages
-from workload_generator.cluster.deploy.rollout import Progress, check, deploy
+from workload_generator.cluster.deploy.rollout import RolloutProgress, check, deploy
 from workload_generator.cluster.deploy.services import Images, Tuning
 from workload_generator.commands.deploy_flags import (
     METRICS,
@@ -30,8 +30,8 @@ from workload_generator.commands.flags import add_dry_run, value
 from workload_generator.kube.client import Kube
 
 _FLAGS_OF = {
-    Part.FUNCTIONS: ("count", "container_concurrency", *SCALING),
-    Part.EVENTING: ("broker", "triggers", "parallelism"),
+    DeployPart.FUNCTIONS: ("count", "container_concurrency", *SCALING),
+    DeployPart.EVENTING: ("broker", "triggers", "parallelism"),
 }
 """The flags that mean something for one part alone."""
 
@@ -51,7 +51,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     add_scaling(command)
     add("--overlay", metavar="NAME|DIR", help="an overlay of the manifests (kind, gce, …), or a folder of your own")
     add("--component", action="append", default=[], metavar="NAME", help="a component of the manifests; repeatable")
-    add("--broker", choices=tuple(Broker), type=str, help="default: rabbitmq")
+    add("--broker", choices=tuple(BrokerKind), type=str, help="default: rabbitmq")
     add("--triggers", type=value("positive_whole"), metavar="N", help="receiver-0, receiver-1, …; default 1")
     add_parallelism(command, "deliveries at a time of each RabbitMQ trigger; default: the manifests'")
     add_dry_run(command, "let the server check everything, print what would be done, and change nothing")
@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
         sys.stdout.write(yaml.safe_dump_all(objects, sort_keys=False))
         return ExitCode.OK
 
-    async def change(kube: Kube, progress: Progress) -> None:
+    async def change(kube: Kube, progress: RolloutProgress) -> None:
         if options.dry_run:
             await check(kube, request, root, progress)
             progress.say("nothing was changed")
@@ -81,15 +81,15 @@ def run(options: argparse.Namespace) -> int:
     )
 
 
-def _request_of(options: argparse.Namespace) -> Wish:
+def _request_of(options: argparse.Namespace) -> DeployRequest:
     """What the flags ask for. Raises UsageError for flags that contradict each other or have no effect."""
     parts, names = parts_and_functions(options.what)
-    if names and Part.FUNCTIONS in parts:
+    if names and DeployPart.FUNCTIONS in parts:
         raise UsageError(f"functions means all functions: name either functions or {names[0]}")
     if names:
-        parts.add(Part.FUNCTIONS)
+        parts.add(DeployPart.FUNCTIONS)
     if not options.what:
-        parts = {Part.GENERATOR, Part.FUNCTIONS}
+        parts = {DeployPart.GENERATOR, DeployPart.FUNCTIONS}
     annotations = annotations_of(options)
     if METRICS.get(annotations.get("metric", ""), "kpa") == "hpa" and "class" not in annotations:
         raise UsageError(f"--metric: {annotations['metric']} needs --class hpa")
@@ -97,9 +97,9 @@ def _request_of(options: argparse.Namespace) -> Wish:
         for name in flags:
             if getattr(options, name) is not None and part not in parts:
                 raise UsageError(f"--{name.replace('_', '-')} needs {part}, which are not deployed here: name them")
-    if options.annotation and Part.FUNCTIONS not in parts:
+    if options.annotation and DeployPart.FUNCTIONS not in parts:
         raise UsageError("--annotation needs functions, which are not deployed here: name them")
-    return Wish(
+    return DeployRequest(
         frozenset(parts),
         names,
         options.count or 1,
@@ -107,7 +107,7 @@ def _request_of(options: argparse.Namespace) -> Wish:
         Images(options.registry, options.tag),
         options.overlay,
         tuple(options.component),
-        Broker(options.broker or Broker.RABBITMQ),
+        BrokerKind(options.broker or BrokerKind.RABBITMQ),
         options.triggers,
         options.parallelism,
     )

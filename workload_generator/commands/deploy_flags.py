@@ -13,9 +13,9 @@ from rich.console import Console
 from workload_generator.base.clock import NS_PER_S
 from workload_generator.base.errors import BenchError, UsageError
 from workload_generator.base.exit_codes import ExitCode
-from workload_generator.cluster.deploy.deployment import Part
+from workload_generator.cluster.deploy.deployment import DeployPart
 from workload_generator.cluster.deploy.eventing import MOST_PARALLELISM
-from workload_generator.cluster.deploy.rollout import Progress, title
+from workload_generator.cluster.deploy.rollout import RolloutProgress, title
 from workload_generator.cluster.interrupts import run_to_end
 from workload_generator.commands.flags import add_kubeconfig, add_manifests, add_timeout, at_most, pair, value
 from workload_generator.experiment.bundled import find_manifests
@@ -23,7 +23,7 @@ from workload_generator.kube.client import Kube
 
 NONE = "none"
 """The value with which `patch` removes a setting."""
-WHAT = f"{', '.join(Part)}, or a function of the catalog"
+WHAT = f"{', '.join(DeployPart)}, or a function of the catalog"
 METRICS = {"concurrency": "kpa", "rps": "kpa", "cpu": "hpa", "memory": "hpa"}
 """Each metric with the class of autoscaler that knows it."""
 SCALING = ("metric", "target", "class", "min_scale", "max_scale", "window")
@@ -93,10 +93,10 @@ def _window(text: str) -> str:
     return text
 
 
-def parts_and_functions(words: Sequence[str]) -> tuple[set[Part], tuple[str, ...]]:
+def parts_and_functions(words: Sequence[str]) -> tuple[set[DeployPart], tuple[str, ...]]:
     """The parts and the names of functions among the arguments."""
-    parts = {Part(word) for word in words if word in tuple(Part)}
-    return parts, tuple(word for word in words if word not in tuple(Part))
+    parts = {DeployPart(word) for word in words if word in tuple(DeployPart)}
+    return parts, tuple(word for word in words if word not in tuple(DeployPart))
 
 
 def manifests_root(options: argparse.Namespace) -> Path:
@@ -127,11 +127,11 @@ def annotations_of(options: argparse.Namespace) -> dict[str, str]:
 
 
 def change_cluster(
-    options: argparse.Namespace, change: Callable[[Kube, Progress], Awaitable[None]], advice: str
+    options: argparse.Namespace, change: Callable[[Kube, RolloutProgress], Awaitable[None]], advice: str
 ) -> int:
     """Run the change; returns the exit code. When it fails or is interrupted, what was not done is printed."""
     console = Console(highlight=False, markup=False)
-    progress = Progress(lambda line: console.print(line, soft_wrap=True))
+    progress = RolloutProgress(lambda line: console.print(line, soft_wrap=True))
 
     async def run() -> None:
         async with await Kube.connect(options.kubeconfig, options.context) as kube:
@@ -153,6 +153,6 @@ def change_cluster(
     return ExitCode.OK
 
 
-def _not_done(progress: Progress) -> list[str]:
+def _not_done(progress: RolloutProgress) -> list[str]:
     lines = [f"not done: {title(obj)}" for obj in progress.left]
     return [*lines[:_MOST_LINES], f"and {len(lines) - _MOST_LINES} more"] if len(lines) > _MOST_LINES + 1 else lines

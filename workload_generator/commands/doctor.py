@@ -14,8 +14,8 @@ from rich.markup import escape
 
 from workload_generator.base.clock import NS_PER_S
 from workload_generator.base.exit_codes import ExitCode
+from workload_generator.cluster.doctor.check import CheckResult, Verdict
 from workload_generator.cluster.doctor.checks import check_all, check_machine
-from workload_generator.cluster.doctor.findings import Finding, Verdict
 from workload_generator.commands.flags import add_kubeconfig, add_output, add_timeout
 from workload_generator.kube.client import Kube
 
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     return ExitCode.FAILURE if any(finding.verdict == "failed" for finding in findings) else ExitCode.OK
 
 
-def _show(findings: list[Finding], console: Console) -> None:
+def _show(findings: list[CheckResult], console: Console) -> None:
     """A line for each finding, with its reason and remedy below it; then the count of each verdict."""
     width = max((len(finding.check) for finding in findings), default=0)
     indent = " " * (8 + 1 + width + 1)
@@ -57,6 +57,6 @@ def _show(findings: list[Finding], console: Console) -> None:
     console.print(", ".join(f"{counts[verdict]} {verdict}" for verdict in _COLOURS if counts[verdict]))
 
 
-async def _examine(options: argparse.Namespace) -> list[Finding]:
+async def _examine(options: argparse.Namespace) -> list[CheckResult]:
     async with await Kube.connect(options.kubeconfig, options.context) as kube:
         return await check_all(kube, fix=options.fix, timeout_s=options.timeout / NS_PER_S)

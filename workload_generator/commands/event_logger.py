@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError(f"--sync-interval: seconds above 0, at most {_LONGEST_SYNC_S}")
     listening = listening_of(options)
     from workload_generator.eventing import logger
-    from workload_generator.eventing.http_service import serve
+    from workload_generator.eventing.http_workers import serve
 
     return serve(
         "event_logger",

@@ -15,7 +15,7 @@ from workload_generator.base.exit_codes import ExitCode
 from workload_generator.base.standard_streams import print_lines
 from workload_generator.base.subprocesses import signals_held
 from workload_generator.commands.flags import add_db
-from workload_generator.results.ingest.extract import OnProgress, Report, extract
+from workload_generator.results.ingest.extract import ExtractionReport, OnProgress, extract
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
     return ExitCode.OK if report.logs or report.receipts else ExitCode.FAILURE
 
 
-def extract_and_show(logs: Path, db: Path, hours: float | None = None) -> Report:
+def extract_and_show(logs: Path, db: Path, hours: float | None = None) -> ExtractionReport:
     """Extract, and print what was read, what was skipped and why, and tables of the runs. Raises BenchError."""
     with _progress_bar() as show:
         report = extract(logs, db, hours, show)
@@ -46,7 +46,7 @@ def extract_and_show(logs: Path, db: Path, hours: float | None = None) -> Report
         from rich.console import Console
         from rich.markup import escape
 
-        from workload_generator.results.report.extracted import print_tables
+        from workload_generator.results.extract_summary import print_tables
     console = Console(highlight=False)
     for skip in report.skipped:
         console.print(f"[yellow]skipped[/] {escape(str(skip))}", soft_wrap=True)

@@ -18,10 +18,10 @@ from workload_generator.cluster.kubectl import Kubectl
 from workload_generator.cluster.pods import locations
 from workload_generator.cluster.pods.logs import LOG_FILES, RECEIPT_FILES, Copy, delete, fetch
 from workload_generator.cluster.pods.pod_run import LOGS
-from workload_generator.cluster.pods.sessions import Place, Pod
+from workload_generator.cluster.pods.sessions import Pod, PodAgent
 from workload_generator.commands.flags import add_kubeconfig
 from workload_generator.kube.client import Kube
-from workload_generator.kube.names import EVENTING, GENERATOR, GENERATOR_LABELS, LOGGER, LOGGER_LABELS, SHARDS
+from workload_generator.kube.names import EVENTING, GENERATOR, LOGGER, SHARDS
 
 _RECEIPTS = "/data"
 
@@ -61,7 +61,7 @@ async def _copy_all(options: argparse.Namespace, kubectl: Kubectl, console: Cons
         )
     for source in sources:
         try:
-            failed += await _copy(source, Place(kubectl, locations.always(source.pod)), options, console)
+            failed += await _copy(source, PodAgent(kubectl, locations.always(source.pod)), options, console)
         except UsageError:
             raise
         except BenchError as error:
@@ -71,14 +71,14 @@ async def _copy_all(options: argparse.Namespace, kubectl: Kubectl, console: Cons
 
 
 async def _sources(kube: Kube) -> list[_Source]:
-    generators = await locations.running(kube, GENERATOR, GENERATOR_LABELS, GENERATOR)
-    shards = await locations.running(kube, SHARDS, GENERATOR_LABELS, GENERATOR)
-    loggers = await locations.running(kube, EVENTING, LOGGER_LABELS, LOGGER)
+    generators = await locations.running(kube, GENERATOR, GENERATOR)
+    shards = await locations.running(kube, SHARDS, GENERATOR)
+    loggers = await locations.running(kube, EVENTING, LOGGER)
     logs = [_Source(pod, LOGS, LOG_FILES, may_delete=True) for pod in generators[:1] + shards]  # one volume of logs
     return logs + [_Source(pod, _RECEIPTS, RECEIPT_FILES, may_delete=False) for pod in loggers[:1]]
 
 
-async def _copy(source: _Source, place: Place, options: argparse.Namespace, console: Console) -> int:
+async def _copy(source: _Source, place: PodAgent, options: argparse.Namespace, console: Console) -> int:
     """Copy from one pod; the number of files that could not be copied."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:

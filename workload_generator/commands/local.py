@@ -7,9 +7,9 @@ from pathlib import Path
 
 from workload_generator.base.errors import UsageError
 from workload_generator.commands.flags import add_seed, as_in_a_file, value
-from workload_generator.emulator.fanout import BROKER, PARALLELISM, RECEIVER, FanOut
-from workload_generator.emulator.gateway import DEFAULT_MAX_INSTANCES, DEFAULT_PORT, Lines, Options, run_platform
-from workload_generator.emulator.settings import whole_seconds
+from workload_generator.emulator.gateway import DEFAULT_MAX_INSTANCES, DEFAULT_PORT, PlatformOptions, run_platform
+from workload_generator.emulator.receiver_triggers import BROKER, PARALLELISM, RECEIVER, receiver_triggers
+from workload_generator.emulator.settings import parallelism, whole_seconds
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
@@ -44,7 +44,12 @@ def add_flags(command: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"number of triggers of the broker {BROKER}, all delivering to the receiver",
     )
-    add("--parallelism", type=positive, metavar="N", help=f"deliveries at a time of each; default {PARALLELISM}")
+    add(
+        "--parallelism",
+        type=as_in_a_file(parallelism),
+        metavar="N",
+        help=f"deliveries at a time of each; default {PARALLELISM}",
+    )
     add("--receiver", type=value("url"), metavar="URL", help=f"default: {RECEIVER}")
 
 
@@ -55,10 +60,12 @@ def run(options: argparse.Namespace) -> int:
         "scale_to_zero_grace_period_ns": options.scale_to_zero_grace_period,
     }
     flags = {name: setting for name, setting in given.items() if setting is not None}
-    fan_out = None
+    triggers = {}
     if options.triggers is not None:
-        fan_out = FanOut(options.triggers, options.receiver or RECEIVER, options.parallelism or PARALLELISM)
+        triggers = receiver_triggers(options.triggers, options.receiver or RECEIVER, options.parallelism or PARALLELISM)
     elif options.parallelism is not None or options.receiver is not None:
         raise UsageError("--parallelism and --receiver need --triggers")
-    platform = Options(options.bind, options.port, options.config, options.seed, options.max_instances, fan_out, flags)
-    return run_platform(platform, Lines().write)
+    platform = PlatformOptions(
+        options.bind, options.port, options.config, options.seed, options.max_instances, triggers, flags
+    )
+    return run_platform(platform)

@@ -12,7 +12,7 @@ from workload_generator.cluster.deploy import tuning
 from workload_generator.cluster.deploy.deployment import namespace_of_functions, namespaces
 from workload_generator.cluster.deploy.eventing import is_rabbitmq, wait_for_dispatchers
 from workload_generator.cluster.deploy.objects import find_ours, wait_ready
-from workload_generator.cluster.deploy.rollout import Progress, title
+from workload_generator.cluster.deploy.rollout import RolloutProgress, title
 from workload_generator.commands.deploy_flags import (
     NONE,
     add_cluster,
@@ -59,8 +59,8 @@ def run(options: argparse.Namespace) -> int:
     if not values and not keys and options.parallelism is None:
         raise UsageError("nothing to change: give --container-concurrency, --max-scale, --parallelism, --autoscaler, …")
 
-    async def change(kube: Kube, progress: Progress) -> None:
-        changes: list[tuning.Change] = []
+    async def change(kube: Kube, progress: RolloutProgress) -> None:
+        changes: list[tuning.SettingChange] = []
         if values:
             changes += tuning.plan(SERVICES, await _services(kube, root, options.what), values)
         triggers = await _triggers(kube, root) if options.parallelism is not None else []

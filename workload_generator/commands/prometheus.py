@@ -70,7 +70,7 @@ def _snapshot(options: argparse.Namespace) -> int:
     def say(text: str) -> None:
         console.print(text, soft_wrap=True, markup=False)
 
-    async def fetch() -> tuple[Path, tsdb.Contents]:
+    async def fetch() -> tuple[Path, tsdb.SnapshotContents]:
         kubectl = Kubectl(options.kubeconfig, options.context)
         kubectl.check()  # before anything is created
         async with await Kube.connect(options.kubeconfig, options.context) as kube:

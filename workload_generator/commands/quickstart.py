@@ -19,11 +19,11 @@ import yaml
 from rich.console import Console
 
 from workload_generator.base.errors import BenchError, UsageError
-from workload_generator.base.exit_codes import ExitCode
+from workload_generator.base.exit_codes import COMPLETE_RUN, ExitCode
 from workload_generator.commands.extract import extract_and_show
 from workload_generator.commands.report import report_and_show
 from workload_generator.commands.results_extra import MissingExtra
-from workload_generator.emulator.child import Embedded, Receivers
+from workload_generator.emulator.platform_process import PlatformProcess, receiver_processes
 from workload_generator.experiment.bundled import find_experiment, find_platform
 from workload_generator.experiment.load import load_experiment
 from workload_generator.functions.catalog import Function, load_catalog
@@ -35,7 +35,7 @@ _TRIGGERS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class QuickstartRun:
     """One run of the quickstart: an experiment with its targets replaced by `services`."""
 
     title: str
@@ -79,7 +79,7 @@ def quickstart(data: Path, port: int | None, console: Console) -> None:
                 console.print("waiting for the platform to scale to zero")
                 platform.wait_for_zero()
             if part.events:
-                with Receivers(platform, logs):
+                with receiver_processes(platform, logs):
                     valid = _generate(part, platform, logs, Path(name))
                     platform.wait_for_delivery()
             else:
@@ -101,7 +101,7 @@ def quickstart(data: Path, port: int | None, console: Console) -> None:
     console.print(f"done in {time.monotonic() - began:.0f} s; ask {db} more: docs/database.md", soft_wrap=True)
 
 
-def plan(functions: Mapping[str, Function], console: Console) -> list[Part]:
+def plan(functions: Mapping[str, Function], console: Console) -> list[QuickstartRun]:
     """The runs, for the languages whose functions are built. Raises UsageError when one that is needed is not."""
     empty = {match[1]: name for name in functions if (match := re.fullmatch(r"empty-(.+)-http", name))}
     languages = [language for language, name in empty.items() if functions[name].built]
@@ -112,7 +112,7 @@ def plan(functions: Mapping[str, Function], console: Console) -> list[Part]:
         console.print(f"not built, and so left out: {', '.join(missing)}; `kn-bench functions build` builds them")
     warm, concurrency = (_rps(name) for name in ("quickstart-warm", "quickstart-concurrency"))
     parts = [
-        Part(
+        QuickstartRun(
             f"scenario 1, warm calls: {language}, {warm} requests a second",
             "quickstart-warm",
             f"serving-scenario-1_{warm}rps_{language}",
@@ -122,7 +122,7 @@ def plan(functions: Mapping[str, Function], console: Console) -> list[Part]:
         for language in languages
     ]
     parts.append(
-        Part(
+        QuickstartRun(
             f"scenario 2, cold starts: {', '.join(languages)}",
             "quickstart-cold",
             f"serving-scenario-2_{languages[0] if len(languages) == 1 else 'all'}",
@@ -132,7 +132,7 @@ def plan(functions: Mapping[str, Function], console: Console) -> list[Part]:
         )
     )
     parts.append(
-        Part(
+        QuickstartRun(
             f"scenario 3, one request at a time: {concurrency} requests a second are more than the instances can serve",
             "quickstart-concurrency",
             f"serving-scenario-3_{concurrency}rps_python",
@@ -141,7 +141,7 @@ def plan(functions: Mapping[str, Function], console: Console) -> list[Part]:
     )
     events = _rps("quickstart-events")
     parts.append(
-        Part(
+        QuickstartRun(
             f"eventing: {events} events a second through a broker with {_TRIGGERS} triggers",
             "quickstart-events",
             f"eventing-scenario-1_{_TRIGGERS}triggers_{events}rps",
@@ -178,17 +178,17 @@ def _prepare(logs: Path, said: Path) -> None:
         ) from None
 
 
-def _platform(port: int | None, said: Path, folder: Path) -> Embedded:
-    platform = Embedded(port, said, folder)
+def _platform(port: int | None, said: Path, folder: Path) -> PlatformProcess:
+    platform = PlatformProcess(port, said, folder)
     platform.configure(yaml.safe_load(find_platform("quickstart").read_text()), triggers=_TRIGGERS)
     return platform
 
 
-def _generate(part: Part, platform: Embedded, logs: Path, folder: Path) -> bool:
+def _generate(part: QuickstartRun, platform: PlatformProcess, logs: Path, folder: Path) -> bool:
     """Run one part; whether its verdict is valid. Raises BenchError when it has no whole log."""
     config = find_experiment(part.experiment) if part.events else narrowed(part.experiment, part.services, folder)
     flags = [f"--config={config}", f"--prefix={part.prefix}", f"--log-dir={logs}", *part.flags]
     code = platform.generate(flags, event=part.events)
-    if code not in (ExitCode.OK, ExitCode.INVALID):
+    if code not in COMPLETE_RUN:
         raise BenchError(f"the workload generator ended with exit code {code}")
     return code == ExitCode.OK

@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError(f"--logger {options.logger!r} is not a URL that begins with http:// or https://")
     listening = listening_of(options)
     from workload_generator.eventing import receiver
-    from workload_generator.eventing.http_service import serve
+    from workload_generator.eventing.http_workers import serve
 
     return serve(
         "receiver",

@@ -55,9 +55,9 @@ def report_and_show(
                 console.print(rich_table(table, _MOST_ROWS))
     colour, _ = _STYLES[report.summary.kind]
     console.print(f"\n[bold {colour}]{escape(report.summary.headline)}[/]", soft_wrap=True)
-    for finding in report.summary.findings:
-        colour, mark = _STYLES[finding.kind]
-        console.print(f"[{colour}]{mark}[/] {escape(finding.text)}", soft_wrap=True)
+    for each in report.summary.conclusions:
+        colour, mark = _STYLES[each.kind]
+        console.print(f"[{colour}]{mark}[/] {escape(each.text)}", soft_wrap=True)
     if report.csv:
         console.print(f"{len(report.csv)} tables as CSV in {escape(str(csv))}", soft_wrap=True)
     console.print(f"report: {escape(str(out.resolve()))} ({report.size / 1e6:.1f} MB)", soft_wrap=True)

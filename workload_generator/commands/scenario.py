@@ -23,7 +23,7 @@ from workload_generator.results.database import open_store
 from workload_generator.scenarios.cluster import ClusterPlatform
 from workload_generator.scenarios.emulator import EmulatorPlatform, with_built_languages
 from workload_generator.scenarios.model import Scenario, load_scenario
-from workload_generator.scenarios.runner import Campaign, Platform, Runner, describe, put_back
+from workload_generator.scenarios.runner import Runner, ScenarioPlan, ScenarioPlatform, describe, restore_changes
 from workload_generator.scenarios.state import StateFile
 
 _LOCAL, _CLUSTER = "local", "cluster"
@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
         scenario = with_built_languages(scenario, say)
     if options.dry_run:
         seed = secrets.randbits(63) if options.seed is None else options.seed
-        for line in describe(Campaign(scenario, path, options.platform, seed)):
+        for line in describe(ScenarioPlan(scenario, path, options.platform, seed)):
             say(line)
         return ExitCode.OK
 
@@ -93,7 +93,7 @@ def run(options: argparse.Namespace) -> int:
                 seed = secrets.randbits(63) if file.state is None else file.state.seed
             logs.mkdir(exist_ok=True)
             open_store(db).close()  # what is wrong with it is better known before the runs than after
-            campaign = Campaign(scenario, path, options.platform, seed)
+            campaign = ScenarioPlan(scenario, path, options.platform, seed)
             runs = Runner(campaign, platform, file, say).execute()
     say("")
     extract_and_show(logs, db)
@@ -116,9 +116,9 @@ def _refuse_what_means_nothing(options: argparse.Namespace) -> None:
                 raise UsageError(f"--{name} means nothing with --platform {options.platform}")
 
 
-def _restore(file: StateFile, platform: Platform, say: Callable[[str], None]) -> None:
+def _restore(file: StateFile, platform: ScenarioPlatform, say: Callable[[str], None]) -> None:
     """Put back what the folder says was found, or else what the platform itself says."""
-    if put_back(file, platform, say):
+    if restore_changes(file, platform, say):
         say("restored")
         return
     left = platform.left_behind()
@@ -144,7 +144,7 @@ def _flags(options: argparse.Namespace) -> dict[str, Any]:
 @contextlib.contextmanager
 def _platform(
     options: argparse.Namespace, scenario: Scenario, out: Path, say: Callable[[str], None]
-) -> Iterator[Platform]:
+) -> Iterator[ScenarioPlatform]:
     if options.platform == _CLUSTER:
         manifests = options.manifests or find_manifests()
         yield ClusterPlatform(

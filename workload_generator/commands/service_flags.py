@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from workload_generator.base.errors import UsageError
 
 if TYPE_CHECKING:
-    from workload_generator.eventing.http_service import Listening
+    from workload_generator.eventing.http_workers import ListenOptions
 
 BODY_TIMEOUT_S = 10.0
 _MOST_WORKERS = 256
@@ -36,7 +36,7 @@ def add_service_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def listening_of(options: argparse.Namespace) -> Listening:
+def listening_of(options: argparse.Namespace) -> ListenOptions:
     """Where to listen. Raises UsageError for a number out of range."""
     if not 0 <= options.port <= 65535:
         raise UsageError(f"--port {options.port}: a number from 0 to 65535")
@@ -44,6 +44,6 @@ def listening_of(options: argparse.Namespace) -> Listening:
         raise UsageError(f"--workers {options.workers}: a number from 1 to {_MOST_WORKERS}")
     if options.body_timeout <= 0:
         raise UsageError("--body-timeout: seconds above 0")
-    from workload_generator.eventing.http_service import Listening
+    from workload_generator.eventing.http_workers import ListenOptions
 
-    return Listening(options.bind, options.port, options.workers, options.body_timeout)
+    return ListenOptions(options.bind, options.port, options.workers, options.body_timeout)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import dataclasses
 import signal
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -18,8 +18,9 @@ from workload_generator.base.errors import UsageError
 from workload_generator.base.exit_codes import ExitCode, of_signal
 from workload_generator.base.usage_tables import KUBELET, METRICS
 from workload_generator.cluster.top import screen
-from workload_generator.cluster.top.recording import Plan, Top
+from workload_generator.cluster.top.recording import RecordingPlan, Top
 from workload_generator.cluster.top.storage import open_storage
+from workload_generator.cluster.top.usage import Scope
 from workload_generator.commands.flags import add_bool, add_kubeconfig, add_progress, value
 from workload_generator.kube.client import Kube
 
@@ -73,11 +74,12 @@ def run(options: argparse.Namespace) -> int:
     if both := ignored & set(namespaces):
         raise UsageError(f"--namespace and --ignore-namespace both name {', '.join(sorted(both))}")
     duration_s = None if options.duration is None else options.duration / NS_PER_S
-    plan = Plan(options.frequency, _SOURCES[options.source], nodes, pods, namespaces, ignored, duration_s)
+    scope = Scope(nodes, pods, namespaces, ignored)
+    plan = RecordingPlan(options.frequency, _SOURCES[options.source], scope, duration_s)
     return asyncio.run(_record(options, plan))
 
 
-async def _record(options: argparse.Namespace, plan: Plan) -> int:
+async def _record(options: argparse.Namespace, plan: RecordingPlan) -> int:
     stop = asyncio.Event()
     received: list[int] = []
 
@@ -93,8 +95,8 @@ async def _record(options: argparse.Namespace, plan: Plan) -> int:
         options.kubeconfig, options.context, patience_s=min(_PATIENCE_S, plan.period_s / 2), timeout_s=_TIMEOUT_S
     )
     async with kube:
-        if options.all_namespaces is False and not plan.namespaces:
-            plan = dataclasses.replace(plan, namespaces=(kube.access.namespace,))
+        if options.all_namespaces is False and not plan.scope.namespaces:
+            plan = replace(plan, scope=replace(plan.scope, namespaces=(kube.access.namespace,)))
         with open_storage(options.storage, options.output_dir) as storage:
             top = Top(
                 kube, plan, storage, lambda text: console.print(f"kn-bench top: {text}", soft_wrap=True, markup=False)
@@ -124,11 +126,11 @@ async def _shown(top: Top, options: argparse.Namespace, console: Console) -> Asy
         async def show() -> None:
             while True:
                 await asyncio.sleep(_PLAIN_S if live is None else _LIVE_S)
-                seen = await top.in_the_writer(lambda: screen.look(top.seen, options.sort_by))
+                view = await top.recorder.in_writer(lambda: screen.view_usage(top.histories, options.sort_by))
                 if live is None:
-                    console.print(screen.status(seen, top.counts, top.pollers), soft_wrap=True)
+                    console.print(screen.status(view, top.counts, top.pollers), soft_wrap=True)
                 else:
-                    drawn = screen.draw(seen, top.counts, top.pollers, top.around.nodes, console.height)
+                    drawn = screen.draw(view, top.counts, top.pollers, top.view.nodes, console.height)
                     live.update(drawn, refresh=True)
 
         task = asyncio.create_task(show())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import glob
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -15,8 +15,8 @@ from workload_generator.base.errors import UsageError
 from workload_generator.cluster.interrupts import run_to_end
 from workload_generator.cluster.kubectl import Kubectl
 from workload_generator.cluster.pods import locations, logs
-from workload_generator.cluster.pods.pod_run import LOGS, Run, begin
-from workload_generator.cluster.pods.sessions import PATIENCE_S, Patience, Place, Pod
+from workload_generator.cluster.pods.pod_run import LOGS, PodRun, begin
+from workload_generator.cluster.pods.sessions import PodAgent
 from workload_generator.cluster.pods.shards import Shards
 from workload_generator.commands.flags import (
     MOST_PROCESSES,
@@ -81,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
     rate = None if options.rps is None else rps(Scalar(options.rps))
     duration_ns = None if options.duration is None else positive_duration(Scalar(options.duration))
     load_experiment(path, event=options.event, rps=rate, duration_ns=duration_ns, seed=options.seed)
-    work = Run(secrets.token_hex(8), path.stem, options.prefix, path.read_text(), _flags(options), options.processes)
+    work = PodRun(secrets.token_hex(8), path.stem, options.prefix, path.read_text(), _flags(options), options.processes)
     kubectl = Kubectl(options.kubeconfig, options.context)
     kubectl.check()
     console = Console(highlight=False, markup=False)
@@ -92,7 +92,7 @@ def run(options: argparse.Namespace) -> int:
     return run_to_end(_run(options, work, kubectl, say))
 
 
-async def _run(options: argparse.Namespace, work: Run, kubectl: Kubectl, say: Callable[[str], None]) -> int:
+async def _run(options: argparse.Namespace, work: PodRun, kubectl: Kubectl, say: Callable[[str], None]) -> int:
     within_s = options.timeout / NS_PER_S
     async with await Kube.connect(options.kubeconfig, options.context) as kube:
         if options.pods > 1:
@@ -102,15 +102,12 @@ async def _run(options: argparse.Namespace, work: Run, kubectl: Kubectl, say: Ca
             say(f"the logs are in {options.out}")
             return code
 
-        def find() -> Awaitable[Pod]:
-            return locations.generator(kube, event=options.event, within_s=within_s)
-
-        place = Place(kubectl, find)
-        say(f"{work.prefix} ({work.run_id}) in {await find()}")
-        ended = await begin(place, work, say, Patience(PATIENCE_S))
-        for copy in await logs.fetch(place, LOGS, [glob.escape(name) for name in ended.logs], options.out):
+        agent = PodAgent(kubectl, lambda: locations.generator(kube, event=options.event, within_s=within_s))
+        say(f"{work.prefix} ({work.run_id}) in {await agent.find()}")
+        end = await begin(agent, work, say)
+        for copy in await logs.fetch(agent, LOGS, [glob.escape(name) for name in end.logs], options.out):
             say(f"{options.out / copy.name}: {copy.size:,} bytes, checked")
-        return ended.code
+        return end.code
 
 
 _NOT_SHARED = {

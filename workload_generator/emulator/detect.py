@@ -1,4 +1,4 @@
-"""What kind of platform a run measures: the log says so, since a figure from an emulator is none from a cluster."""
+"""The kind of platform that a run measures, for its log: an emulator's figures are not a cluster's."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ _HEADER = "x-platform"
 _TIMEOUT_S = 1.0
 
 
-def platform_of(elsewhere: str | None) -> str:
-    """Where the run takes place. `elsewhere` is the URL that stands for all targets, if one does.
+def platform_of(dev_url: str | None) -> str:
+    """The platform of a run: `local`, `kubernetes` or `host`. `dev_url` replaces the targets' hosts, if given.
 
-    The embedded platform (`kn-bench local`) says that it is one, in a header; it speaks plain HTTP. Anything else is
-    what this machine is: a pod's cluster, or just a host.
+    The embedded platform (`kn-bench local`) is known by a header of its responses; it has no TLS. Otherwise the run is
+    in a pod of a cluster, or on a plain host.
     """
-    if elsewhere is not None and _says_local(elsewhere):
+    if dev_url is not None and _is_local(dev_url):
         return LOCAL
     return KUBERNETES if "KUBERNETES_SERVICE_HOST" in os.environ else HOST
 
 
-def _says_local(url: str) -> bool:
+def _is_local(url: str) -> bool:
     parts = urlsplit(url)
     if parts.scheme != "http" or parts.hostname is None:
         return False
@@ -31,7 +31,7 @@ def _says_local(url: str) -> bool:
     try:
         connection.request("HEAD", "/_platform")
         return connection.getresponse().getheader(_HEADER) == LOCAL
-    except (OSError, http.client.HTTPException):  # whoever this is, the run will tell
+    except (OSError, http.client.HTTPException):  # the run reports it
         return False
     finally:
         connection.close()

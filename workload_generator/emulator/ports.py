@@ -1,21 +1,31 @@
-"""Ports for instances: on loopback, below the ephemeral ones, and never the same for two platforms on one machine."""
+"""Loopback ports below the ephemeral range: free ones for servers, reserved ones for instances."""
 
 from __future__ import annotations
 
 import random
 import socket
 
-from workload_generator.base.errors import BenchError
+from workload_generator.base.errors import BenchError, UsageError
 
+LOOPBACK = "127.0.0.1"
 _FIRST, _LAST = 20000, 29999
-_LOOPBACK = "127.0.0.1"
 
 
-class Port:
-    """A TCP port that nobody listens on, reserved until `release`.
+def free_port(wanted: int | None = None, first: int = 18080, last: int = 18999) -> int:
+    """`wanted`, else the first free port of the range. Raises UsageError when there is none."""
+    for port in [wanted] if wanted is not None else range(first, last + 1):
+        if _bind(socket.SOCK_STREAM, port, keep=False) is not None:
+            return port
+    if wanted is not None:
+        raise UsageError(f"port {wanted} on {LOOPBACK} is in use; choose another with --port")
+    raise UsageError(f"every port from {first} to {last} on {LOOPBACK} is in use")
 
-    The reservation is a UDP socket bound to the same number: the kernel gives it to one process only and takes it back
-    however that ends, and the function can bind the TCP port meanwhile.
+
+class ReservedPort:
+    """A free TCP port that no other platform on this machine gets until `release`.
+
+    The reservation is a UDP socket on the same number: the kernel gives it to one process only, and frees it when that
+    process ends, however it ends. The function can bind the TCP port meanwhile.
     """
 
     def __init__(self, number: int, reservation: socket.socket) -> None:
@@ -23,34 +33,35 @@ class Port:
         self._reservation = reservation
 
     def release(self) -> None:
-        """Give it back. Twice is once."""
+        """Free the port. Idempotent."""
         self._reservation.close()
 
 
-def reserve_port(draw: random.Random) -> Port:
-    """One of the range, tried in turn from a drawn one on. Raises BenchError when all are taken."""
+def reserve_port(draw: random.Random) -> ReservedPort:
+    """A port of the instances' range, searched from a random one on. Raises BenchError when all are in use."""
     size = _LAST - _FIRST + 1
     begin = draw.randrange(size)
     for step in range(size):
         number = _FIRST + (begin + step) % size
-        reservation = _bound(socket.SOCK_DGRAM, number)
+        reservation = _bind(socket.SOCK_DGRAM, number)
         if reservation is None:
             continue
-        listener = _bound(socket.SOCK_STREAM, number)
-        if listener is not None:
-            listener.close()
-            return Port(number, reservation)
+        if _bind(socket.SOCK_STREAM, number, keep=False) is not None:
+            return ReservedPort(number, reservation)
         reservation.close()
-    raise BenchError(f"every port from {_FIRST} to {_LAST} on {_LOOPBACK} is in use")
+    raise BenchError(f"every port from {_FIRST} to {_LAST} on {LOOPBACK} is in use")
 
 
-def _bound(kind: socket.SocketKind, number: int) -> socket.socket | None:
+def _bind(kind: socket.SocketKind, number: int, *, keep: bool = True) -> socket.socket | None:
+    """A socket on the port, closed again without `keep`; None when the port is in use."""
     sock = socket.socket(socket.AF_INET, kind)
     if kind is socket.SOCK_STREAM:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: connections that ended do not count
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: ignore ended connections
     try:
-        sock.bind((_LOOPBACK, number))
+        sock.bind((LOOPBACK, number))
     except OSError:
         sock.close()
         return None
+    if not keep:
+        sock.close()
     return sock

@@ -1,1 +1,5 @@
-"""Receiver and event logger: what came, and when, written down before it is acknowledged. See docs/eventing.md."""
+"""`receiver` and `event-logger`: an event's arrival is recorded before the event is acknowledged (docs/eventing.md).
+
+Both are HTTP services of `http_workers`. The commands start them; this package does not read experiments, and does not
+join receipts with requests (results does).
+"""

@@ -1,10 +1,10 @@
-"""The event logger: appends receipts to `events.csv`, and what instances say of themselves to `instances.csv`.
+"""The event logger: appends receipts to `events.csv`, and reports of receiver instances to `instances.csv`.
 
 Rules:
-- a batch is answered with 200 when its lines are written, and not before; what the disk refuses is answered with 503
-- lines are appended whole, each batch in one write, so that any number of workers and receivers may share the file
-- a torn line (a full disk, a crash of the machine) is ended before the next one begins
-- the files are synced on a timer, and at the end
+- a batch is answered with 200 once its lines are written, and with 503 when writing fails
+- each batch is one write of whole lines, so that any number of workers and receivers can share the files
+- a torn line (after a full disk, or a crash of the machine) is ended before the next line
+- the files are synced at an interval, and at the end
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import orjson
 from aiohttp import web
 
 from workload_generator.base.errors import UsageError
-from workload_generator.eventing.counters import Column
-from workload_generator.eventing.http_service import Refused, read_body
+from workload_generator.eventing.counters import WorkerCounters
+from workload_generator.eventing.http_workers import RequestRefused, read_body
 from workload_generator.eventing.receipts import (
     HEADER,
     INSTANCES_HEADER,
-    Batch,
+    ReceiptBatch,
     csv_lines,
     decode_batch,
     original_receipt,
@@ -35,11 +35,11 @@ EVENTS, INSTANCES = "events.csv", "instances.csv"
 COUNTED = ("receipts", "batches", "rejected", "failed", "written_bytes")
 
 _MOST_BATCH_BYTES = 32 * 1024 * 1024
-_MOST_WAITING = 64  # batches whose bodies are being read
+_MOST_WAITING = 64  # requests whose bodies are being read
 
 
 class AppendFile:
-    """A file of whole lines that others may append to as well."""
+    """A file of whole lines, which other processes may append to as well."""
 
     def __init__(self, path: Path, header: bytes) -> None:
         self._path = path
@@ -48,31 +48,28 @@ class AppendFile:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-            fcntl.flock(self._fd, fcntl.LOCK_EX)  # several workers may begin at once: one of them writes the header
+            fcntl.flock(self._fd, fcntl.LOCK_EX)  # one of several workers that start at once writes the header
             size = os.fstat(self._fd).st_size
             self._torn = size > 0 and os.pread(self._fd, 1, size - 1) != b"\n"
             if size == 0:
                 self.write(header)
             fcntl.flock(self._fd, fcntl.LOCK_UN)
         except OSError as error:
-            raise UsageError(f"cannot write to {path}: {error.strerror}; choose a folder with --data") from None
+            raise UsageError(f"cannot write to {path}: {error.strerror}; choose another folder with --data") from None
 
     def write(self, lines: bytes) -> None:
-        """Append whole lines. Raises OSError; what was written of them is then ended as a torn line."""
+        """Append whole lines. Raises OSError; the next write then ends a line that was written in part."""
         data = b"\n" + lines if self._torn else lines
         self._dirty = True
         written = 0
-        try:
-            while written < len(data):
-                written += os.write(self._fd, data[written:] if written else data)
-                self._torn = written < len(data)
-        finally:
-            self._torn = self._torn or 0 < written < len(data)
+        while written < len(data):
+            written += os.write(self._fd, data[written:] if written else data)
+            self._torn = written < len(data)
 
     def sync(self) -> None:
-        """Have what was written put on the disk."""
+        """Sync the file to the disk. Raises OSError."""
         if self._dirty:
-            self._dirty = False  # before: what is written meanwhile is for the next time
+            self._dirty = False  # first: lines that are written meanwhile need the next sync
             try:
                 os.fdatasync(self._fd)
             except OSError:
@@ -86,36 +83,36 @@ class AppendFile:
 
 
 class EventLogger:
-    """One worker of the logger. `folder` gets both files."""
+    """The service of one worker. Both files are in `folder`."""
 
-    def __init__(self, folder: Path, sync_s: float, body_timeout_s: float, counters: Column) -> None:
+    def __init__(self, folder: Path, sync_s: float, body_timeout_s: float, counters: WorkerCounters) -> None:
         self._events = AppendFile(folder / EVENTS, HEADER)
         self._instances = AppendFile(folder / INSTANCES, INSTANCES_HEADER)
         self._sync_s = sync_s
         self._body_timeout_s = body_timeout_s
         self._counters = counters
-        self._reports: dict[str, Batch] = {}
+        self._reports: dict[str, ReceiptBatch] = {}  # the last one of each instance that is not written yet
         self._waiting = 0
         self._failing = False
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begin to sync."""
-        self._task = asyncio.create_task(self._sync_always())
+        """Start to sync."""
+        self._task = asyncio.create_task(self._sync_at_interval())
 
     def is_ready(self) -> bool:
-        """Whether the disk took the last batch."""
+        """Whether the last write succeeded."""
         return not self._failing
 
     async def answer(self, request: web.BaseRequest, arrived_ns: int) -> web.StreamResponse:
-        """`POST /receipts`, and `POST /` as the original's receiver does it."""
+        """Write a batch (`POST /receipts`, or `POST /` as the original's receiver sends it)."""
         path = request.rel_url.path
         if path not in ("/receipts", "/"):
-            raise Refused(404, "POST /receipts takes receipts; there are /healthz, /readyz, /metrics and /clock")
+            raise RequestRefused(404, "send receipts to /receipts; other paths: /healthz, /readyz, /metrics, /clock")
         if request.method != "POST":
-            raise Refused(405, f"{request.method} is not for {path}")
+            raise RequestRefused(405, f"{path} does not support {request.method}: send receipts by POST")
         if self._waiting >= _MOST_WAITING:
-            raise Refused(503, f"{_MOST_WAITING} batches are being read")
+            raise RequestRefused(503, f"{_MOST_WAITING} other requests are being read")
         self._waiting += 1
         try:
             body = await read_body(request, self._body_timeout_s, _MOST_BATCH_BYTES)
@@ -136,7 +133,7 @@ class EventLogger:
             batch = decode_batch(body)
         except ValueError as error:
             self._counters.add("rejected")
-            raise Refused(400, str(error)) from None
+            raise RequestRefused(400, str(error)) from None
         if batch.receipts:
             self._write(csv_lines(batch))
         if batch.report is not None:
@@ -151,11 +148,11 @@ class EventLogger:
         except OSError as error:
             self._failing = True
             self._counters.add("failed")
-            raise Refused(503, f"the disk does not take it: {error.strerror}") from None
+            raise RequestRefused(503, f"the receipts cannot be written: {error.strerror}") from None
         self._failing = False
         self._counters.add("written_bytes", len(lines))
 
-    async def _sync_always(self) -> None:
+    async def _sync_at_interval(self) -> None:
         while True:
             await asyncio.sleep(self._sync_s)
             try:
@@ -172,11 +169,11 @@ class EventLogger:
             if lines:
                 self._instances.write(lines)
         except OSError:
-            self._reports = {**reports, **self._reports}  # they are said again with the next ones
+            self._reports = {**reports, **self._reports}  # written with the next ones
             raise
 
     async def stop(self) -> None:
-        """Write what is left, and sync."""
+        """Write the last reports, and sync."""
         if self._task is not None:
             self._task.cancel()
         self._write_reports()

@@ -1,61 +1,62 @@
-"""A receiver's receipts on their way to safety: to the logger in batches, else into the spool.
+"""Makes a receiver's receipts durable: batches for the event logger, else the spool.
 
 Rules:
-- one batch is on its way at a time; what comes meanwhile is the next one
-- a receipt is safe when the logger has answered 200 for it, or when it is synced in the spool; only then is its event
-  acknowledged. Where it is not, its event is refused
-- the buffer is bounded; what does not fit is refused at once
-- whoever answers 200 but does not say that all of them were written is no event logger, and takes nothing from us
-- the logger learns what each instance counted: from itself, or, when it was killed, from the next one on its disk
+- one batch is in flight at a time; receipts that arrive meanwhile are the next batch
+- a receipt is durable once the logger has answered 200 for it, or once it is synced to the spool. Only then is its
+  event acknowledged; when neither succeeds, the event is refused
+- the buffer is limited; receipts beyond the limit are refused at once
+- a server whose 200 does not confirm every receipt as written is not an event logger, and no receipt counts as written
+- each instance reports its counters to the logger. Those of a killed instance are reported by the next process with
+  the same spool folder
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import sys
 import time
 from collections import deque
 from pathlib import Path
-from typing import Any, TypeGuard
 
 import aiohttp
+import orjson
 
 from workload_generator.base.backoff import Backoff
-from workload_generator.eventing.counters import Column, LeftBehind, counters_path, left_behind
-from workload_generator.eventing.http_service import Refused
-from workload_generator.eventing.receipts import Batch, Receipt, Report, decode_batch, encode_batch
+from workload_generator.eventing.counters import LeftBehind, WorkerCounters, counters_path, left_behind
+from workload_generator.eventing.http_workers import RequestRefused
+from workload_generator.eventing.receipts import (
+    InstanceReport,
+    Receipt,
+    ReceiptBatch,
+    decode_batch,
+    encode_batch,
+)
 from workload_generator.eventing.spool import Spool, open_spool, orphans
 
 _MOST_IN_BATCH = 2000
 _MOST_WAITING = 20_000
 _REQUEST_S = 5.0
-_PATIENCE_S = 3.0  # how long a batch is tried again while there is no spool
+_PATIENCE_S = 3.0  # how long a batch is retried without a spool
 _BACKOFF = Backoff(0.1, 0.5, jitter=0.5)
-_PAUSE_S = 0.2
+_DRAIN_INTERVAL_S = 0.2
 _REPORT_S = 1.0
 
 _Entry = tuple[list[Receipt], "asyncio.Future[None]"]
 
 
-class _Unreachable(Exception):
-    """The logger did not take it."""
-
-
-def _end_when_broken(task: asyncio.Task[None]) -> None:
-    """Without its outbox a receiver answers nobody, and without its drainer the spool stays as it is: better that
-    whoever started it starts it anew."""
+def _terminate_on_failure(task: asyncio.Task[None]) -> None:
+    """End the process: without this task it answers no request, or never empties its spool."""
     if not task.cancelled() and task.exception() is not None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
 class Outbox:
-    """One worker's. Without `logger` everything goes into the spool, without `spool` nothing does."""
+    """The outbox of one worker. Without `logger` everything goes to the spool, without `spool` nothing does."""
 
-    def __init__(self, instance: str, logger: str | None, spool: Path | None, counters: Column) -> None:
-        self.instance = instance
+    def __init__(self, instance: str, logger: str | None, spool: Path | None, counters: WorkerCounters) -> None:
+        self._instance = instance
         self._url = f"{logger.rstrip('/')}/receipts" if logger else None
         self._folder = spool
         self._counters = counters
@@ -63,35 +64,35 @@ class Outbox:
         self._waiting = 0
         self._wake = asyncio.Event()
         self._stopping = False
-        self._down = False
-        self._best: tuple[int, int] | None = None  # half the shortest round trip to the logger, and the offset
+        self._failure: str | None = None  # of the last request to the logger
+        self._best: tuple[int, int] | None = None  # half the shortest round trip to the logger, and the clock offset
         self._reported: tuple[int, ...] = (0, 0, 0)
         self._spools: list[Spool] = []
         self._own: Spool | None = None
-        self._dead: list[LeftBehind] = []
+        self._left_behind: list[LeftBehind] = []
         self._lock = asyncio.Lock()
 
     async def start(self) -> None:
-        """Begin. Raises UsageError when the spool cannot be used."""
+        """Start. Raises UsageError when the spool cannot be used."""
         if self._folder is not None:
-            self._own = open_spool(self._folder, self.instance)
+            self._own = open_spool(self._folder, self._instance)
             self._spools = [*orphans(self._folder), self._own]
-            self._dead = list(left_behind(self._folder))
+            self._left_behind = list(left_behind(self._folder))
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_REQUEST_S))
         self._task = asyncio.create_task(self._run())
-        self._task.add_done_callback(_end_when_broken)
+        self._task.add_done_callback(_terminate_on_failure)
         self._drainer = asyncio.create_task(self._drain())
-        self._drainer.add_done_callback(_end_when_broken)
+        self._drainer.add_done_callback(_terminate_on_failure)
 
     @property
     def is_ready(self) -> bool:
-        """Whether receipts can be made safe."""
-        return self._own is not None or not self._down
+        """Whether receipts can be made durable."""
+        return self._own is not None or self._failure is None
 
     def put(self, receipts: list[Receipt]) -> asyncio.Future[None]:
-        """Have receipts made safe: the future ends when they are. Raises Refused when there is no room."""
+        """Returns a future that is done once the receipts are durable. It, or the call, raises RequestRefused."""
         if self._waiting + len(receipts) > _MOST_WAITING:
-            raise Refused(429, f"{self._waiting:,} receipts wait for the logger")
+            raise RequestRefused(429, f"the buffer is full: {self._waiting:,} receipts wait for the event logger")
         future = asyncio.get_running_loop().create_future()
         self._entries.append((receipts, future))
         self._waiting += len(receipts)
@@ -99,7 +100,7 @@ class Outbox:
         return future
 
     async def stop(self) -> None:
-        """Everything put is answered: tell the logger the last counts, and end."""
+        """Finish what was put, report the counters, and end. Raises the exception of a task that failed."""
         self._stopping = True
         self._wake.set()
         await self._task
@@ -108,27 +109,27 @@ class Outbox:
         await self._session.close()
         for spool in self._spools:
             spool.close()
-        for dead in self._dead:
-            dead.close(told=False)
-        if self._folder is not None and self._reported == tuple(self._counts()[:3]):
-            counters_path(self._folder, self.instance).unlink(missing_ok=True)
+        for left in self._left_behind:
+            left.close(reported=False)
+        if self._folder is not None and self._reported == self._report()[:3]:
+            counters_path(self._folder, self._instance).unlink(missing_ok=True)
         if isinstance(ended, Exception):
-            raise ended  # why we end: see _end_when_broken
+            raise ended
 
     async def _run(self) -> None:
         while True:
-            if not self._entries:
-                self._wake.clear()
-                if self._stopping:
-                    await self._report()
-                    return
-                try:
-                    async with asyncio.timeout(_REPORT_S):
-                        await self._wake.wait()
-                except TimeoutError:
-                    await self._report()
+            if self._entries:
+                await self._process(self._take())
                 continue
-            await self._pass_on(self._take())
+            self._wake.clear()
+            if self._stopping:
+                await self._send_report()
+                return
+            try:
+                async with asyncio.timeout(_REPORT_S):
+                    await self._wake.wait()
+            except TimeoutError:
+                await self._send_report()
 
     def _take(self) -> list[_Entry]:
         entries: list[_Entry] = []
@@ -139,86 +140,71 @@ class Outbox:
         self._waiting -= size
         return entries
 
-    async def _pass_on(self, entries: list[_Entry]) -> None:
-        receipts = [receipt for each, _ in entries for receipt in each]
-        reason = await self._make_safe(receipts)
+    async def _process(self, entries: list[_Entry]) -> None:
+        failure = await self._make_durable([receipt for receipts, _ in entries for receipt in receipts])
         for _, future in entries:
-            if future.done():  # its sender has gone
+            if future.done():  # its request was cancelled
                 continue
-            if reason is None:
+            if failure is None:
                 future.set_result(None)
             else:
-                future.set_exception(Refused(503, reason))
+                future.set_exception(RequestRefused(503, f"the receipt could not be written: {failure}"))
 
-    async def _make_safe(self, receipts: list[Receipt]) -> str | None:
-        """Why it could not be done; None when it was."""
+    async def _make_durable(self, receipts: list[Receipt]) -> str | None:
+        """None, or why it failed."""
         attempt = 1
         delays = _BACKOFF.delays()
         give_up = time.monotonic() + _PATIENCE_S
-        while self._url is not None and not (self._down and self._own is not None):
-            try:
-                await self._post(Batch(self.instance, attempt, self._counts(), receipts))
+        while self._url is not None and (self._own is None or self._failure is None):
+            if await self._send(ReceiptBatch(self._instance, attempt, self._report(), receipts)):
                 return None
-            except _Unreachable as error:
-                self._set_down(str(error))
-                if self._own is None and (time.monotonic() > give_up or self._stopping):
-                    return f"the receipt could not be written: {error}"
-                if self._own is None:
-                    await asyncio.sleep(next(delays))
+            if self._own is None:
+                if time.monotonic() > give_up or self._stopping:
+                    return self._failure
+                await asyncio.sleep(next(delays))
             attempt += 1
         assert self._own is not None, "neither logger nor spool"
         try:
             async with self._lock:
-                batch = encode_batch(Batch(self.instance, attempt, None, receipts))
+                batch = encode_batch(ReceiptBatch(self._instance, attempt, None, receipts))
                 await asyncio.to_thread(self._own.append, batch)
         except OSError as error:
-            return f"the receipt could not be written: {error.strerror}"
+            return error.strerror or str(error)
         self._counters.add("spooled", len(receipts))
         return None
 
-    async def _post(self, batch: Batch) -> None:
+    async def _send(self, batch: ReceiptBatch) -> bool:
+        """Send a batch of this instance. Whether it is written."""
         began_ns = time.time_ns()
-        try:
-            answer = await self._exchange(encode_batch(batch), len(batch.receipts))
-        except _Unreachable:
-            self._counters.add("failed_batches")
-            raise
-        self._counters.add("batches")
-        self._note_clock(began_ns, time.time_ns(), answer)
-
-    def _note_clock(self, began_ns: int, ended_ns: int, answer: dict[str, int]) -> None:
-        """Keep the offset of the exchange with the shortest round trip (RFC 5905, section 8)."""
-        inside_ns = answer["sent_ns"] - answer["received_ns"]
-        half_rtt_ns = max(0, ended_ns - began_ns - inside_ns) // 2
+        answer = await self._post(encode_batch(batch), len(batch.receipts))
+        self._counters.add("batches" if answer else "failed_batches")
+        if answer is None:
+            return False
+        # Keep the clock offset from the exchange with the shortest round trip (RFC 5905, section 8).
+        ended_ns = time.time_ns()
+        half_rtt_ns = max(0, ended_ns - began_ns - (answer["sent_ns"] - answer["received_ns"])) // 2
         if self._best is None or half_rtt_ns < self._best[0]:
-            middle_ns = (answer["received_ns"] + answer["sent_ns"]) // 2
-            self._best = half_rtt_ns, (began_ns + ended_ns) // 2 - middle_ns
+            self._best = half_rtt_ns, (began_ns + ended_ns) // 2 - (answer["received_ns"] + answer["sent_ns"]) // 2
+        return True
 
-    def _counts(self) -> Report:
+    def _report(self) -> InstanceReport:
         counters = self._counters
         half_rtt_ns, offset_ns = self._best or (None, None)
-        return Report(counters["received"], counters["refused"], counters["acknowledged"], offset_ns, half_rtt_ns)
+        return InstanceReport(
+            counters["received"], counters["refused"], counters["acknowledged"], offset_ns, half_rtt_ns
+        )
 
-    async def _report(self) -> None:
-        """Tell the logger what has changed since it was told."""
-        counts = tuple(self._counts()[:3])
-        if self._url is None or counts == self._reported:
-            return
-        try:
-            await self._post(Batch(self.instance, 1, self._counts(), []))
-            self._reported = counts
-        except _Unreachable as error:
-            self._set_down(str(error))
-
-    def _set_down(self, reason: str) -> None:
-        if not self._down:
-            sys.stderr.write(f"{self.instance}: {reason}\n")
-        self._down = True
+    async def _send_report(self, *, always: bool = False) -> None:
+        """Report the counters, if they have changed since the last report."""
+        report = self._report()
+        if self._url is not None and (always or report[:3] != self._reported):
+            if await self._send(ReceiptBatch(self._instance, 1, report, [])):
+                self._reported = report[:3]
 
     async def _drain(self) -> None:
-        """Bring spooled batches to the logger, when it is there again."""
+        """Send spooled batches, and the counters of killed instances, once the logger is reachable again."""
         while True:
-            await asyncio.sleep(_PAUSE_S)
+            await asyncio.sleep(_DRAIN_INTERVAL_S)
             if self._url is None:
                 continue
             for spool in list(self._spools):
@@ -226,65 +212,61 @@ class Outbox:
                 if spool.is_empty and spool is not self._own:
                     spool.close()
                     self._spools.remove(spool)
-            await self._tell_of_the_dead()
-            if self._down and all(spool.is_empty for spool in self._spools):
-                await self._probe()
+            await self._report_left_behind()
+            if self._failure is not None and all(spool.is_empty for spool in self._spools):
+                await self._send_report(always=True)  # to learn whether it is reachable
 
     async def _drain_one(self, spool: Spool) -> None:
         while (batch := spool.first()) is not None:
             try:
-                await self._exchange(batch, len(_spooled(batch).receipts))
-            except _Unreachable as error:
-                self._set_down(str(error))
+                receipts = len(decode_batch(batch).receipts)
+            except ValueError as error:  # left in place, for a person to inspect
+                self._fail(f"{spool.path} holds a line that is not a batch of receipts: {error}")
+                return
+            if await self._post(batch, receipts) is None:
                 return
             async with self._lock:
                 spool.drop_first()
 
-    async def _tell_of_the_dead(self) -> None:
-        while self._dead and not self._down:
-            dead = self._dead[0]
-            report = Report(*(dead.counts.get(name, 0) for name in ("received", "refused", "acknowledged")))
-            try:
-                await self._exchange(encode_batch(Batch(dead.instance, 1, report, [])), 0)
-            except _Unreachable as error:
-                self._set_down(str(error))
-                return
-            self._dead.pop(0).close(told=True)
+    async def _report_left_behind(self) -> None:
+        while self._left_behind and self._failure is None:
+            left = self._left_behind[0]
+            report = InstanceReport(*(left.counts.get(name, 0) for name in ("received", "refused", "acknowledged")))
+            if await self._post(encode_batch(ReceiptBatch(left.instance, 1, report, [])), 0) is not None:
+                self._left_behind.pop(0).close(reported=True)
 
-    async def _probe(self) -> None:
-        with contextlib.suppress(_Unreachable):  # it is down still: that was said, and is counted
-            await self._post(Batch(self.instance, 1, self._counts(), []))
-
-    async def _exchange(self, batch: bytes, receipts: int) -> dict[str, int]:
-        """Have the logger write an encoded batch of so many receipts; what it answered. Raises _Unreachable."""
+    async def _post(self, batch: bytes, receipts: int) -> dict[str, int] | None:
+        """Have the logger write an encoded batch of that many receipts. None when it fails; `_failure` is why."""
         assert self._url is not None
         try:
             async with self._session.post(self._url, data=batch) as response:
                 text = await response.read()
-                if response.status != 200:
-                    raise _Unreachable(f"the logger answered {response.status}: {_shown(text)}")
-                answer = await response.json(content_type=None)
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            raise _Unreachable(f"the logger does not answer: {error or type(error).__name__}") from None
-        if not _says_written(answer, receipts):
-            raise _Unreachable(f"{self._url} is no event logger, or has not written all: it answered {_shown(text)}")
-        self._down = False
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            self._fail(f"the event logger at {self._url} does not respond: {error or type(error).__name__}")
+            return None
+        shown = text[:200].decode("utf-8", "replace")
+        if response.status != 200:
+            self._fail(f"the event logger at {self._url} responded {response.status}: {shown}")
+            return None
+        answer = _confirmation(text, receipts)
+        if answer is None:
+            self._fail(f"{self._url} is not an event logger, or did not write all receipts; it responded {shown}")
+        else:
+            self._failure = None
         return answer
 
+    def _fail(self, reason: str) -> None:
+        if self._failure is None:
+            sys.stderr.write(f"{self._instance}: {reason}\n")
+        self._failure = reason
 
-def _says_written(answer: Any, receipts: int) -> TypeGuard[dict[str, int]]:
-    names = ("written", "received_ns", "sent_ns")
-    whole = isinstance(answer, dict) and all(type(answer.get(name)) is int for name in names)
-    return whole and answer["written"] == receipts
 
-
-def _spooled(line: bytes) -> Batch:
-    """What a spool holds. Raises _Unreachable for what is none: it stays where it is, for a person to look at."""
+def _confirmation(text: bytes, receipts: int) -> dict[str, int] | None:
+    """The logger's answer, if it confirms that it wrote every receipt."""
     try:
-        return decode_batch(line)
-    except ValueError as error:
-        raise _Unreachable(f"the spool holds what is no batch: {error}") from None
-
-
-def _shown(text: bytes) -> str:
-    return text[:200].decode("utf-8", "replace")
+        answer = orjson.loads(text)
+    except ValueError:
+        return None
+    names = ("written", "received_ns", "sent_ns")
+    complete = isinstance(answer, dict) and all(type(answer.get(name)) is int for name in names)
+    return answer if complete and answer["written"] == receipts else None

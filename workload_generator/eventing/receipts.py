@@ -1,8 +1,8 @@
-"""Receipts: an event arrived, through which trigger, where and when. How they travel, and how they stand in the file.
+"""Receipts: an event arrived, through which trigger, at which instance and when.
 
-Between receiver and logger a batch is one JSON document. In `events.csv` a receipt is a line, the original's two
-columns first. A receipt that was sent twice, since its acknowledgement was lost, stands there twice: with the same
-instance and the same nanosecond, which no two receipts of an instance share.
+A receiver sends them to the logger in batches, each a JSON document. In `events.csv` a receipt is a line, which begins
+with the original's two columns. A receipt whose acknowledgement was lost is sent again, and is then in the file twice,
+with the same instance and nanosecond; no two different receipts of an instance have the same nanosecond.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MOST_TEXT = 4096
 
 
 class Receipt(NamedTuple):
-    """`received_ns` is wall clock, and unlike that of any other receipt of the same instance."""
+    """`received_ns` is wall clock, and unique among the receipts of an instance."""
 
     event_id: str
     received_ns: int
@@ -29,8 +29,8 @@ class Receipt(NamedTuple):
     sequence: str
 
 
-class Report(NamedTuple):
-    """What an instance says of itself with each batch; the offset is its clock − the logger's, None: not known yet."""
+class InstanceReport(NamedTuple):
+    """The counters of an instance, and its clock: `offset_ns` is its clock − the logger's. None is "not measured"."""
 
     received: int
     refused: int
@@ -39,41 +39,41 @@ class Report(NamedTuple):
     half_rtt_ns: int | None = None
 
 
-class Batch(NamedTuple):
-    """What a receiver sends to the logger. `attempt` counts from 1."""
+class ReceiptBatch(NamedTuple):
+    """A batch that a receiver sends to the logger. `attempt` counts from 1."""
 
     instance: str
     attempt: int
-    report: Report | None
+    report: InstanceReport | None
     receipts: list[Receipt]
 
 
-def encode_batch(batch: Batch) -> bytes:
-    """The batch as it travels, and as it waits in a spool: one line."""
+def encode_batch(batch: ReceiptBatch) -> bytes:
+    """The batch as one line, for the logger and for the spool."""
     return orjson.dumps([batch.instance, batch.attempt, batch.report, batch.receipts], default=tuple)
 
 
-def decode_batch(data: bytes) -> Batch:
-    """What `encode_batch` made. Raises ValueError for anything else."""
+def decode_batch(data: bytes) -> ReceiptBatch:
+    """The batch that `encode_batch` encoded. Raises ValueError for anything else."""
     document = orjson.loads(data)
     try:
         instance, attempt, report, receipts = document
         rows = [Receipt(*row) for row in receipts]
-        checked = None if report is None else Report(*report)
+        checked = None if report is None else InstanceReport(*report)
     except TypeError as error:
         raise ValueError(f"not a batch: {error}") from None
     if type(attempt) is not int or not _is_text(instance):
-        raise ValueError("not a batch: no instance or attempt")
+        raise ValueError("not a batch: expected an instance and an attempt")
     for row in rows:
         texts = (row.event_id, row.trigger, row.sequence)
         if type(row.received_ns) is not int or not 0 <= row.received_ns < _LATEST_NS or not all(map(_is_text, texts)):
-            raise ValueError("not a batch: a receipt is an id, nanoseconds, a trigger and a sequence")
+            raise ValueError("not a batch: expected receipts of id, nanoseconds, trigger and sequence")
     if checked is not None and not all(value is None or type(value) is int for value in checked):
-        raise ValueError("not a batch: counters are numbers")
-    return Batch(instance, attempt, checked, rows)
+        raise ValueError("not a batch: expected numbers as counters")
+    return ReceiptBatch(instance, attempt, checked, rows)
 
 
-def csv_lines(batch: Batch) -> bytes:
+def csv_lines(batch: ReceiptBatch) -> bytes:
     """The batch's lines of `events.csv`."""
     tail = f"{_field(batch.instance)},{batch.attempt}"
     lines = []
@@ -86,8 +86,8 @@ def csv_lines(batch: Batch) -> bytes:
     return "".join(lines).encode()
 
 
-def report_line(batch: Batch, now_ns: int) -> bytes:
-    """The line of `instances.csv` that says what an instance reported."""
+def report_line(batch: ReceiptBatch, now_ns: int) -> bytes:
+    """The line of `instances.csv` for an instance's report."""
     report = batch.report
     assert report is not None
     figures = ",".join("" if value is None else str(value) for value in report)
@@ -95,7 +95,7 @@ def report_line(batch: Batch, now_ns: int) -> bytes:
 
 
 def original_receipt(document: Any) -> bytes | None:
-    """The line of what the original's receiver posts, `{"event_id": …, "timestamp": …}`; None when it is not that."""
+    """The line for a document of the original's receiver, `{"event_id": …, "timestamp": …}`; None for any other."""
     if not isinstance(document, dict) or document.keys() != {"event_id", "timestamp"}:
         return None
     texts = (document["event_id"], document["timestamp"])

@@ -1,6 +1,6 @@
-"""The receiver: takes CloudEvents, and answers 2xx only when their receipts are safe.
+"""The receiver: takes CloudEvents, and acknowledges them (202) once their receipts are durable.
 
-`POST /` and `POST /t/<trigger>`: two triggers that lead to one receiver stay two deliveries.
+Events come by `POST /` or `POST /t/<trigger>`, so that the deliveries of two triggers to one receiver stay distinct.
 """
 
 from __future__ import annotations
@@ -11,71 +11,65 @@ from urllib.parse import unquote
 from aiohttp import web
 
 from workload_generator.cloudevents.decode import BadEvent, read_events
-from workload_generator.eventing.counters import Column
-from workload_generator.eventing.http_service import Refused, read_body
+from workload_generator.eventing.counters import WorkerCounters
+from workload_generator.eventing.http_workers import RequestRefused, read_body
 from workload_generator.eventing.outbox import Outbox
 from workload_generator.eventing.receipts import Receipt
 
 COUNTED = (
     "received", "acknowledged", "refused", "rejected", "spooled", "batches", "failed_batches",
 )  # fmt: skip
-"""Of events: taken in, answered with 2xx, answered with 429 or 503, and what was no event. Then of receipts."""
+"""Of events: accepted, answered with 2xx, answered with 429 or 503. Of requests: without a valid event. Of receipts."""
 
 _TRIGGER = "/t/"
-_LONGEST_TRIGGER = 253  # as Kubernetes has names
+_LONGEST_TRIGGER = 253  # of a Kubernetes name
 _LONGEST_ID = 4096
 
 
 class Receiver:
-    """One worker."""
+    """The service of one worker."""
 
     def __init__(
-        self, instance: str, logger: str | None, spool: Path | None, body_timeout_s: float, counters: Column
+        self, instance: str, logger: str | None, spool: Path | None, body_timeout_s: float, counters: WorkerCounters
     ) -> None:
-        self._instance, self._logger, self._spool = instance, logger, spool
+        self._outbox = Outbox(instance, logger, spool, counters)
         self._body_timeout_s = body_timeout_s
         self._counters = counters
         self._last_ns = 0
 
     async def start(self) -> None:
-        """Begin."""
-        self._outbox = Outbox(self._instance, self._logger, self._spool, self._counters)
+        """Start the outbox. Raises UsageError when the spool cannot be used."""
         await self._outbox.start()
 
     def is_ready(self) -> bool:
-        """Whether receipts can be made safe."""
+        """Whether receipts can be made durable."""
         return self._outbox.is_ready
 
     async def stop(self) -> None:
-        """Everything is answered: end."""
+        """Stop the outbox."""
         await self._outbox.stop()
 
     async def answer(self, request: web.BaseRequest, arrived_ns: int) -> web.StreamResponse:
-        """Take what one request brings."""
+        """Take the events of a request."""
         try:
             trigger = _trigger_of(request)
             body = await read_body(request, self._body_timeout_s)
             events = read_events(request.headers.items(), body)
             if any(len(event.id) > _LONGEST_ID or not event.id.isprintable() for event in events):
-                raise Refused(400, f"an id is longer than {_LONGEST_ID:,} characters, or not printable")
-        except BadEvent as bad:
+                raise RequestRefused(400, f"an id has more than {_LONGEST_ID:,} characters, or is not printable")
+        except (BadEvent, RequestRefused) as error:
             self._counters.add("rejected")
-            raise Refused(bad.status, str(bad)) from None
-        except Refused:
-            self._counters.add("rejected")
-            raise
+            raise RequestRefused(error.status, str(error)) from None
         receipts = []
         for event in events:
             self._last_ns = max(arrived_ns, self._last_ns + 1)
-            sequence = event.sequence
-            receipts.append(
-                Receipt(event.id, self._last_ns, trigger, sequence if sequence.isprintable() else sequence[:0])
-            )
+            sequence = event.sequence if event.sequence.isprintable() else ""
+            receipts.append(Receipt(event.id, self._last_ns, trigger, sequence))
         self._counters.add("received", len(events))
         if receipts:
             try:
                 await self._outbox.put(receipts)
-            except BaseException:  # refused, or its sender has gone: either way it has no answer
+            except RequestRefused:  # not CancelledError: the outbox may still write the receipts of a cancelled request
                 self._counters.add("refused", len(events))
                 raise
             self._counters.add("acknowledged", len(events))
@@ -85,10 +79,10 @@ class Receiver:
 def _trigger_of(request: web.BaseRequest) -> str:
     path = request.rel_url.raw_path
     if path != "/" and not path.startswith(_TRIGGER):
-        raise Refused(404, "events go to / or to /t/<trigger>; there are /healthz, /readyz, /metrics and /clock")
+        raise RequestRefused(404, "send events to / or /t/<trigger>; other paths: /healthz, /readyz, /metrics, /clock")
     if request.method != "POST":
-        raise Refused(405, f"{request.method} is not for events: they come by POST")
+        raise RequestRefused(405, f"{path} does not support {request.method}: send events by POST")
     trigger = unquote(path.removeprefix(_TRIGGER) if path != "/" else "")
     if (path != "/" and not trigger) or len(trigger) > _LONGEST_TRIGGER or not trigger.isprintable():
-        raise Refused(404, f"no trigger's name: 1 to {_LONGEST_TRIGGER} printable characters")
+        raise RequestRefused(404, f"expected a trigger's name of 1 to {_LONGEST_TRIGGER} printable characters in /t/…")
     return trigger

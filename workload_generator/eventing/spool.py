@@ -1,44 +1,36 @@
-"""Receipts on the receiver's own disk, for as long as the logger cannot be reached.
+"""Receipts on the receiver's own disk, while the event logger is unreachable.
 
-A spool belongs to one worker, which holds a lock on it. A worker that starts takes over the spools of those that are
-gone: what they acknowledged still reaches the logger.
+Each worker has a spool, and holds a lock on it. A worker that starts takes over the spools of workers that have ended,
+so that the receipts of acknowledged events reach the logger.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from workload_generator.base.errors import UsageError
+from workload_generator.eventing.locked_files import create_locked, take_orphans
 
 _SUFFIX = ".spool"
 
 
 class Spool:
-    """One file of batches, a line each. A new one has another name until it is locked, so that it is no orphan."""
+    """One file of batches, a line each."""
 
-    def __init__(self, path: Path, *, new: bool = False) -> None:
+    def __init__(self, path: Path, fd: int) -> None:
         self.path = path
+        self._fd = fd
         self._offset = 0
-        begun = path.with_name(f"{path.name}.begun") if new else path
-        try:
-            self._fd = os.open(begun, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if new:
-                begun.rename(path)
-        except OSError as error:
-            raise UsageError(f"cannot use the spool {path}: {error.strerror}; choose a folder with --spool") from None
-        self._size = os.fstat(self._fd).st_size
+        self._size = os.fstat(fd).st_size
 
     @property
     def is_empty(self) -> bool:
-        """Whether everything in it has reached the logger."""
+        """Whether all of its batches have reached the logger."""
         return self._offset >= self._size
 
     def append(self, batch: bytes) -> None:
-        """Write a batch, and have it on the disk. Raises OSError; nothing of it stays then."""
+        """Write a batch and sync it to the disk. Raises OSError, and then keeps nothing of the batch."""
         line = batch + b"\n"
         try:
             written = 0
@@ -51,7 +43,7 @@ class Spool:
         self._size += len(line)
 
     def first(self) -> bytes | None:
-        """The first batch that is left; a torn one was never acknowledged."""
+        """The first batch. A torn one is skipped: its events were not acknowledged."""
         while not self.is_empty:
             line = self._line()
             if line.endswith(b"\n"):
@@ -60,14 +52,14 @@ class Spool:
         return None
 
     def drop_first(self) -> None:
-        """The first batch has reached the logger."""
+        """Drop the first batch, which has reached the logger."""
         self._offset += len(self._line())
         if self.is_empty:
             os.ftruncate(self._fd, 0)
             self._offset = self._size = 0
 
     def close(self) -> None:
-        """Close it; an empty one is removed."""
+        """Close the file; remove it when it is empty."""
         if self.is_empty:
             self.path.unlink(missing_ok=True)
         os.close(self._fd)
@@ -83,19 +75,11 @@ class Spool:
 
 
 def open_spool(folder: Path, instance: str) -> Spool:
-    """The spool of a worker. Raises UsageError."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"cannot use the spool {folder}: {error.strerror}; choose a folder with --spool") from None
-    return Spool(folder / f"{instance}{_SUFFIX}", new=True)
+    """A new spool for a worker. Raises UsageError."""
+    path = folder / f"{instance}{_SUFFIX}"
+    return Spool(path, create_locked(path))
 
 
 def orphans(folder: Path) -> Iterator[Spool]:
-    """Spools that nobody holds any more."""
-    for path in sorted(folder.glob(f"*{_SUFFIX}")):
-        try:
-            spool = Spool(path)
-        except UsageError:  # somebody does
-            continue
-        yield spool
+    """The spools of workers that have ended."""
+    return (Spool(path, fd) for path, fd in take_orphans(folder, _SUFFIX))

@@ -21,6 +21,7 @@ from workload_generator.experiment.field_kinds import (
     RPS,
     SHARE,
     TEXT,
+    checked,
     one_of,
     plain,
     positive_duration,
@@ -39,7 +40,7 @@ from workload_generator.experiment.fields import (
 from workload_generator.experiment.trace import Trace, read_trace
 from workload_generator.experiment.yaml_lines import Scalar
 
-_SHORTEST_PERIOD_NS = NS_PER_S  # each period is laid out piece by piece
+_PERIOD = checked(positive_duration, lambda ns: ns >= NS_PER_S, "is shorter than 1s")  # a period has 256 pieces
 _MINUTE_NS = 60 * NS_PER_S
 
 
@@ -192,20 +193,13 @@ class StepArrivals(ArrivalProcess):
         return f"{super().describe(rps)} ({', '.join(steps)})"
 
 
-def _period(value: object) -> int:
-    period_ns = positive_duration(value)
-    if period_ns < _SHORTEST_PERIOD_NS:
-        raise ValueError(f"must be at least {format_duration(_SHORTEST_PERIOD_NS)}")
-    return period_ns
-
-
 @dataclass(frozen=True, kw_only=True)
 class SineArrivals(ArrivalProcess):
     """A rate that swings around `requestsPerSecond` by `amplitude`, a share of it."""
 
     process: str = key(TEXT, "sine")
     amplitude: Fraction = key(SHARE)
-    period_ns: int = key(scalar(_period, format_duration))
+    period_ns: int = key(scalar(_PERIOD, format_duration))
 
     def peak_rps(self, rps: Fraction) -> Fraction:
         """The top of the swing."""

@@ -1,10 +1,9 @@
-"""When arrivals are due: the times of one phase, as whole nanoseconds.
+"""Due times of the arrivals of one phase, in whole nanoseconds.
 
 Rules:
-- a time follows from the arrival's index (where times are random, from the seed and the index) and not from when the
-  one before was sent, so that nothing adds up and every shard finds the same schedule
-- arrival k of a planned rate is due when k arrivals were planned before it: the inverse of the rate's integral, exact,
-  and cut to the nanosecond only at the end
+- a time depends only on the arrival's index, and on the seed if times are random, so that errors do not accumulate and
+  every shard computes the same schedule
+- arrival k is due when the integral of the rate reaches k; the inverse is exact, and rounded down only at the end
 - times never decrease
 """
 
@@ -26,19 +25,19 @@ _SINE_PIECES = 256
 
 
 class Times(Protocol):
-    """The times of one phase."""
+    """The due times of one phase."""
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """The number of arrivals."""
 
     def due(self, first: int, step: int, start_ns: int) -> Iterator[int]:
-        """Those with the indexes `first`, `first + step`, …; each is `start_ns` later."""
+        """The times of the arrivals `first`, `first + step`, …, each plus `start_ns`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A stretch of a curve on which the rate changes in a straight line. Rates are over the curve's denominator."""
+    """A part of a curve with a linear rate. Rates are numerators over the curve's denominator."""
 
     length_ns: int
     rate: int
@@ -46,10 +45,10 @@ class Piece:
 
 
 class Curve:
-    """A rate made of pieces, which repeat until `length_ns`.
+    """A piecewise linear rate. The pieces repeat until `length_ns`.
 
-    The area under a piece is the number of its arrivals. Areas are whole numbers, in units in which one arrival is
-    `2 × denominator × 10⁹`: the area of a piece is then (rate + end_rate) × length_ns.
+    The area under a piece is its number of arrivals. Areas are whole numbers in a unit of which one arrival has
+    `2 × denominator × 10⁹`, so that a piece has (rate + end_rate) × length_ns.
     """
 
     def __init__(self, pieces: Sequence[Piece], denominator: int, length_ns: int) -> None:
@@ -60,10 +59,10 @@ class Curve:
         self.count = math.ceil(self._area_until(length_ns) / self._unit)
 
     def due(self, first: int, step: int, start_ns: int) -> Iterator[int]:
-        """As `Times` says."""
+        """See `Times`."""
         index, area = first, 0
         while index < self.count:
-            repeats = (index * self._unit - area) // self._area  # without an arrival that is asked for
+            repeats = (index * self._unit - area) // self._area  # without a requested arrival
             area += repeats * self._area
             start_ns += repeats * self._length_ns
             for piece in self._pieces:
@@ -88,11 +87,11 @@ class Curve:
 
 
 def _due_in_piece(piece: Piece, indexes: range, unit: int, area: int, start_ns: int) -> Iterator[int]:
-    """The times at which the area from the piece's start is index × unit − area.
+    """The times at which the area since the start of the piece is index × unit − area.
 
-    With a rate that goes from a to b over L, the area after t is (2a + (b − a) t / L) t; solved for t that is the
-    quadratic formula below. Floors of roots and quotients nest: ⌊(x − c) / m⌋ = ⌊(⌊x⌋ − c) / m⌋ for whole c and m > 0
-    (Graham, Knuth and Patashnik, Concrete Mathematics, equation 3.11), so that whole numbers suffice.
+    With a rate from a to b over L, the area after t is (2a + (b − a) t / L) t. Solving for t gives the quadratic
+    formula below. Floors of roots and quotients nest: ⌊(x − c) / m⌋ = ⌊(⌊x⌋ − c) / m⌋ for whole c and m > 0 (Graham,
+    Knuth and Patashnik, Concrete Mathematics, equation 3.11), so that integers suffice.
     """
     slope = piece.end_rate - piece.rate
     if not slope:
@@ -102,38 +101,30 @@ def _due_in_piece(piece: Piece, indexes: range, unit: int, area: int, start_ns: 
         areas = (index * unit - area for index in (indexes.start, indexes.stop))
         low, high = (this // common + start_ns * divisor for this in areas)
         return map(floordiv, range(low, high, indexes.step * unit // common), repeat(divisor))
-    level = piece.rate * piece.length_ns
+    return _due_on_slope(piece, indexes, unit, area, start_ns)
+
+
+def _due_on_slope(piece: Piece, indexes: range, unit: int, area: int, start_ns: int) -> Iterator[int]:
+    slope, level = piece.end_rate - piece.rate, piece.rate * piece.length_ns
+    isqrt, square, scale = math.isqrt, level * level, slope * piece.length_ns
     if slope > 0:
-        return _rising(level, slope, piece.length_ns, indexes, unit, area, start_ns)
-    return _falling(level, -slope, piece.length_ns, indexes, unit, area, start_ns)
-
-
-def _rising(
-    level: int, slope: int, length_ns: int, indexes: range, unit: int, area: int, start_ns: int
-) -> Iterator[int]:
-    isqrt, square, scale = math.isqrt, level * level, slope * length_ns
-    for index in indexes:
-        yield start_ns + (isqrt(square + scale * (index * unit - area)) - level) // slope
-
-
-def _falling(
-    level: int, slope: int, length_ns: int, indexes: range, unit: int, area: int, start_ns: int
-) -> Iterator[int]:
-    isqrt, square, scale = math.isqrt, level * level, slope * length_ns
-    for index in indexes:
-        under_root = square - scale * (index * unit - area)
-        root = isqrt(under_root - 1) + 1 if under_root else 0  # rounded up, since it is taken away
-        yield start_ns + (level - root) // slope
+        for index in indexes:
+            yield start_ns + (isqrt(square + scale * (index * unit - area)) - level) // slope
+    else:
+        for index in indexes:
+            under_root = square + scale * (index * unit - area)
+            root = isqrt(under_root - 1) + 1 if under_root else 0  # rounded up, since it is subtracted
+            yield start_ns + (level - root) // -slope
 
 
 def line(from_rps: Fraction, to_rps: Fraction, length_ns: int) -> Curve:
-    """A rate that changes in a straight line; constant when both ends are the same."""
+    """A linear rate; constant when both ends are equal."""
     denominator = math.lcm(from_rps.denominator, to_rps.denominator)
     return Curve([Piece(length_ns, int(from_rps * denominator), int(to_rps * denominator))], denominator, length_ns)
 
 
 def stairs(steps: Sequence[tuple[Fraction, int]], length_ns: int) -> Curve:
-    """Constant rates, each with how long it holds (ns), cut at `length_ns`."""
+    """Constant rates, each with its duration (ns), cut at `length_ns`."""
     denominator = math.lcm(*(rps.denominator for rps, _ in steps))
     levels = [(int(rps * denominator), step_ns) for rps, step_ns in steps]
     whole_ns = sum(step_ns for _, step_ns in steps)
@@ -144,8 +135,8 @@ def stairs(steps: Sequence[tuple[Fraction, int]], length_ns: int) -> Curve:
 def sine(mean_rps: Fraction, amplitude: Fraction, period_ns: int, length_ns: int) -> Curve:
     """mean × (1 + amplitude × sin(2πt / period)), as 256 straight pieces a period.
 
-    They stay within 0.01 % of the amplitude of the curve, and a whole period has exactly its arrivals where it divides
-    into equal pieces. Sines are rounded to 10⁻⁹, so that every machine plans the same.
+    The error is at most 0.01 % of the amplitude. A period that divides into equal pieces has exactly its arrivals.
+    Sines are rounded to 10⁻⁹, so that every machine plans the same.
     """
     sines = [round(math.sin(2 * math.pi * piece / _SINE_PIECES) * 10**9) for piece in range(_SINE_PIECES + 1)]
     rates = [mean_rps * (1 + amplitude * Fraction(value, 10**9)) for value in sines]
@@ -157,11 +148,11 @@ def sine(mean_rps: Fraction, amplitude: Fraction, period_ns: int, length_ns: int
 
 
 class PoissonTimes:
-    """A Poisson process: its number of arrivals is Poisson distributed, and given that, they lie uniformly.
+    """A Poisson process: the number of arrivals is Poisson distributed, and their times are uniform given the number.
 
-    So the number is known before the first arrival is made. Source of the property: Kingman, Poisson Processes (1993),
-    section 2.4; of uniform times in order, one after the other: Devroye, Non-Uniform Random Variate Generation (1986),
-    chapter V.2.1: of n that remain, the next one leaves a share V^(1/n) of the time.
+    The number is therefore known in advance: Kingman, Poisson Processes (1993), section 2.4. Sorted uniform times are
+    generated one by one: with n arrivals left, the next one leaves a share V^(1/n) of the time (Devroye, Non-Uniform
+    Random Variate Generation, 1986, chapter V.2.1).
     """
 
     def __init__(self, rps: Fraction, length_ns: int, seed: str) -> None:
@@ -171,7 +162,7 @@ class PoissonTimes:
         self.count = poisson(Random(seed), self._mean)
 
     def due(self, first: int, step: int, start_ns: int) -> Iterator[int]:
-        """As `Times` says."""
+        """See `Times`."""
         return islice(self._all(start_ns), first, None, step)
 
     def _all(self, start_ns: int) -> Iterator[int]:
@@ -188,8 +179,8 @@ class PoissonTimes:
 def poisson(stream: Random, mean: float) -> int:
     """A Poisson distributed number.
 
-    Small means by multiplication (Knuth, The Art of Computer Programming 2, section 3.4.1), others by transformed
-    rejection: algorithm PTRS of Hörmann, The transformed rejection method for generating Poisson random variables,
+    Small means use multiplication (Knuth, The Art of Computer Programming 2, section 3.4.1), others transformed
+    rejection, algorithm PTRS of Hörmann, The transformed rejection method for generating Poisson random variables,
     Insurance: Mathematics and Economics 12 (1993), https://doi.org/10.1016/0167-6687(93)90997-4
     """
     if mean < 10:
@@ -218,12 +209,12 @@ def poisson(stream: Random, mean: float) -> int:
 
 
 class Replay:
-    """Times that are given: sorted offsets, cut at `length_ns`."""
+    """Given times: sorted offsets, cut at `length_ns`."""
 
     def __init__(self, offsets_ns: Sequence[int], length_ns: int) -> None:
         self._offsets_ns = offsets_ns
         self.count = bisect_left(offsets_ns, length_ns)
 
     def due(self, first: int, step: int, start_ns: int) -> Iterator[int]:
-        """As `Times` says."""
+        """See `Times`."""
         return map(start_ns.__add__, islice(self._offsets_ns, first, self.count, step))

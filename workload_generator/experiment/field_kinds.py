@@ -1,21 +1,24 @@
-"""What stands in an experiment's file as values: each function takes a scalar and gives what it means.
+"""Kinds of values in YAML files: functions that parse a scalar, and the `Kind` of keys with such a value.
 
-Each raises ValueError, whose text is what the user reads, for anything else. Numbers are exact: a rate is the fraction
-that its text says, a duration whole nanoseconds. What is no `Scalar` cannot have come from a scalar of the file.
+A function raises ValueError with the message for the user. Numbers are exact: a rate is the fraction of its text, a
+duration whole nanoseconds. A value that is not a `Scalar` is a list or a mapping of the file.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from fractions import Fraction
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from workload_generator.base.clock import format_duration, parse_duration
 from workload_generator.experiment.fields import Kind, named, scalar
 from workload_generator.experiment.yaml_lines import Scalar, closest
 
-_HIGHEST_RPS = 10**9  # one a nanosecond: deadlines are whole nanoseconds
+T = TypeVar("T")
+
+_HIGHEST_RPS = 10**9  # one per nanosecond, the unit of due times
 _LONGEST_NUMBER = 40
 _NUMBER = re.compile(r"[-+]?([0-9][0-9_]*(\.[0-9_]*)?|\.[0-9][0-9_]*)([eE][-+]?[0-9]{1,2})?")
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.6.2
@@ -29,6 +32,18 @@ _HIDDEN = "(hidden)"
 _FRAMING = frozenset({"content-length", "transfer-encoding"})
 
 
+def checked(parse: Callable[[object], T], is_valid: Callable[[T], object], message: str) -> Callable[[object], T]:
+    """A function that parses a value and requires `is_valid` of it; `message` follows the value's text."""
+
+    def parse_checked(value: object) -> T:
+        parsed = parse(value)
+        if not is_valid(parsed):
+            raise ValueError(f"{short(str(value))} {message}")
+        return parsed
+
+    return parse_checked
+
+
 def any_text(value: object) -> str:
     """Any text."""
     if not isinstance(value, Scalar):
@@ -36,7 +51,7 @@ def any_text(value: object) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise ValueError("holds half of a character (a lone surrogate)") from None
+        raise ValueError("contains a lone surrogate, which is half a character") from None
     return str(value)
 
 
@@ -47,59 +62,45 @@ def exact_number(value: object) -> Fraction:
     if not isinstance(value, Scalar):
         raise ValueError("must be a number")
     if value.quoted and _NUMBER.fullmatch(value):
-        raise ValueError("must be a number, not text: leave the quotes out")
+        raise ValueError("must be a number, not text: remove the quotes")
     if len(value) > _LONGEST_NUMBER or not _NUMBER.fullmatch(value):
         raise ValueError(f"{short(value)} is not a number")
     number = Fraction(value.replace("_", ""))
     if number.denominator != 1 and Fraction(repr(float(number))) != number:
-        raise ValueError(f"{short(value)} has more digits than the log can keep: 15 are safe")
+        raise ValueError(f"{short(value)} has more digits than the log can store: use at most 15")
     return number
 
 
 def rps(value: object) -> Fraction:
-    """A rate in requests a second; 0 is the closed loop."""
+    """A rate in requests per second; 0 means the closed loop."""
     number = exact_number(value)
     if number < 0:
         raise ValueError(f"{value} is negative")
     if number > _HIGHEST_RPS:
-        raise ValueError(f"{value} is more than {_HIGHEST_RPS:,} a second")
+        raise ValueError(f"{value} is more than {_HIGHEST_RPS:,} per second")
     return number
 
 
 def whole(value: object) -> int:
-    """A whole number from 0 to 2^63 - 1."""
+    """A whole number from 0 to 2⁶³ − 1."""
     number = exact_number(value)
     if number.denominator != 1 or number < 0:
-        raise ValueError(f"{value} is not a whole number from 0 on")
+        raise ValueError(f"{value} is not a whole number of 0 or more")
     if number >= 2**63:
         raise ValueError(f"{value} is too large")
     return int(number)
 
 
 def positive_whole(value: object) -> int:
-    """A whole number from 1 on."""
+    """A whole number from 1 to 2⁶³ − 1."""
     number = whole(value)
     if not number:
         raise ValueError("must be at least 1")
     return number
 
 
-def _share(value: object) -> Fraction:
-    number = exact_number(value)
-    if not 0 < number <= 1:
-        raise ValueError(f"{value} is not a share of requestsPerSecond: more than 0, at most 1")
-    return number
-
-
-def _factor(value: object) -> Fraction:
-    number = exact_number(value)
-    if not 0 < number <= _HIGHEST_RPS:
-        raise ValueError(f"{value} is not a factor above 0")
-    return number
-
-
 def duration(value: object) -> int:
-    """A duration, in nanoseconds; 0 is one."""
+    """A duration of 0 or more, in nanoseconds."""
     if not isinstance(value, Scalar):
         raise ValueError("must be a duration, such as 90s or 1h30m")
     duration_ns = parse_duration(value)
@@ -117,33 +118,33 @@ def positive_duration(value: object) -> int:
 
 
 def url(value: object) -> str:
-    """An absolute http or https URL, as it stands."""
+    """An absolute http or https URL, unchanged."""
     text = any_text(value)
     bad = _NO_URL.search(text)
     if bad is not None:
-        raise ValueError(f"{short(text)} holds {bad[0]!r}, which a URL cannot: write it percent-encoded")
+        raise ValueError(f"{short(text)} contains {bad[0]!r}, which a URL cannot: percent-encode it")
     try:
         parts = urlsplit(text)
         port = parts.port
     except ValueError as error:
         raise ValueError(f"{short(text)} is not a URL: {error}") from None
     if parts.scheme not in ("http", "https"):
-        raise ValueError(f"{short(text)} is not a URL that begins with http:// or https://")
+        raise ValueError(f"{short(text)} is not an http:// or https:// URL")
     if not parts.hostname or port == 0 or not _HOST.fullmatch(parts.hostname):
-        raise ValueError(f"{short(text)} names no host that requests can go to")
+        raise ValueError(f"{short(text)} has no valid host")
     if "@" in parts.netloc:
-        raise ValueError("a URL goes into logs, so it must not hold a user or password: use an Authorization header")
+        raise ValueError("a URL must not contain a user or password, since it is logged: use an Authorization header")
     if "#" in text:
-        raise ValueError(f"{short(text)} holds a fragment (#…), which is never sent")
+        raise ValueError(f"{short(text)} contains a fragment (#…), which HTTP does not send: remove it")
     return text
 
 
 def server_url(value: object) -> str:
-    """Where connections go instead of the targets' hosts: a URL without a path, since the targets have theirs."""
+    """The URL of a server that replaces the hosts of the targets: without a path, since the targets have theirs."""
     where = url(value)
     parts = urlsplit(where)
     if parts.path not in ("", "/") or "?" in where:
-        raise ValueError(f"{short(where)} holds more than scheme, host and port: path and query are the targets'")
+        raise ValueError(f"{short(where)} must be scheme, host and port only: targets have path and query")
     return where
 
 
@@ -153,12 +154,12 @@ def one_of(value: object, options: Collection[str]) -> str:
     if text not in options:
         near = closest(text, options)
         hint = f": did you mean {near}?" if near else ""
-        raise ValueError(f"{short(text)} is none of {', '.join(options)}{hint}")
+        raise ValueError(f"{short(text)} is not one of {', '.join(options)}{hint}")
     return text
 
 
 def word(*options: str) -> Kind[str]:
-    """A key that holds one of these words."""
+    """The kind of a key with one of these words."""
     return scalar(lambda value: one_of(value, options))
 
 
@@ -166,23 +167,21 @@ def _statuses(value: object) -> tuple[str, ...]:
     texts = [any_text(item) for item in value] if isinstance(value, list) else [any_text(value)]
     bad = [text for text in texts if not _STATUS.fullmatch(text)]
     if bad or not texts:
-        raise ValueError(
-            f"{', '.join(map(short, bad)) or 'an empty list'} is not a status: write 200, 2xx or [200, 404]"
-        )
+        raise ValueError(f"{', '.join(map(short, bad)) or 'an empty list'} is not a status: use 200, 2xx or [200, 404]")
     return tuple(texts)
 
 
 def _header_name(name: str) -> None:
     if not _TOKEN.fullmatch(name):
-        raise ValueError("is not a header's name: letters, digits and hyphens")
+        raise ValueError("is not a header name: use letters, digits and hyphens")
     if name.lower() in _FRAMING:
-        raise ValueError("comes from the body: leave it out")
+        raise ValueError("is computed from the body: remove it")
 
 
 def _header_value(value: object) -> str:
     text = "" if value is None else any_text(value)
     if _NO_HEADER_VALUE.search(text):
-        raise ValueError("a header's value must not hold line breaks or other control characters")
+        raise ValueError("a header value must not contain line breaks or other control characters")
     return text
 
 
@@ -196,7 +195,7 @@ def _distinct(headers: dict[str, str]) -> dict[str, str]:
 
 
 def hides(name: str) -> bool:
-    """Whether the header of this name probably holds a secret, whose value does not belong in logs."""
+    """Whether a header with this name probably contains a secret, which must not be logged."""
     return _SECRET.search(name) is not None
 
 
@@ -205,12 +204,12 @@ def _without_secrets(headers: dict[str, str]) -> dict[str, str]:
 
 
 def short(text: str) -> str:
-    """`text` quoted, and cut when it is long."""
+    """`text` in quotes, shortened to 60 characters."""
     return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
 def plain(number: Fraction) -> int | float:
-    """`number` as JSON has it."""
+    """`number` as a JSON number."""
     return int(number) if number.denominator == 1 else float(number)
 
 
@@ -218,8 +217,8 @@ TEXT = scalar(any_text)
 WHOLE = scalar(whole)
 POSITIVE_WHOLE = scalar(positive_whole)
 RPS = scalar(rps, plain)
-SHARE = scalar(_share, plain)
-FACTOR = scalar(_factor, plain)
+SHARE = scalar(checked(exact_number, lambda share: 0 < share <= 1, "is not a share: more than 0, at most 1"), plain)
+FACTOR = scalar(checked(exact_number, lambda factor: 0 < factor <= _HIGHEST_RPS, "is not a factor above 0"), plain)
 DURATION = scalar(duration, format_duration)
 POSITIVE_DURATION = scalar(positive_duration, format_duration)
 METHOD = word("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")

@@ -31,6 +31,7 @@ from workload_generator.experiment.field_kinds import (
     TEXT,
     WHOLE,
     any_text,
+    checked,
     server_url,
     url,
     whole,
@@ -258,13 +259,9 @@ class StoreSettings(YamlSection):
 
 
 MOST_IN_A_BURST = 10_000
-
-
-def _burst(value: object) -> int:
-    requests = whole(value)
-    if not 1 <= requests <= MOST_IN_A_BURST:
-        raise ValueError(f"{requests} is not from 1 to {MOST_IN_A_BURST:,} requests")
-    return requests
+_BURST = scalar(
+    checked(whole, lambda burst: 1 <= burst <= MOST_IN_A_BURST, f"is not from 1 to {MOST_IN_A_BURST:,} requests")
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -280,7 +277,7 @@ class ColdStart(YamlSection):
     settle_ns: int | None = key(DURATION, None)
     max_wait_ns: int | None = key(POSITIVE_DURATION, None)
     order: str | None = key(word(*ORDERS), None)
-    burst: int | None = key(scalar(_burst), None)
+    burst: int | None = key(_BURST, None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -288,13 +285,6 @@ class Limits(YamlSection):
     """What a valid run must keep. `lag_ns` None is the verdict's own limit."""
 
     lag_ns: int | None = key(POSITIVE_DURATION, None)
-
-
-def _not_empty(value: object) -> str:
-    text = any_text(value)
-    if not text.strip():
-        raise ValueError("must not be empty")
-    return text
 
 
 def _data(value: object) -> str:
@@ -306,22 +296,21 @@ def _data(value: object) -> str:
     return text
 
 
-def _size(value: object) -> int:
-    size = whole(value)
-    if size > _MOST_EVENT_BYTES:
-        raise ValueError(f"{size:,} is more than {_MOST_EVENT_BYTES:,} bytes")
-    return size
+_NOT_EMPTY = scalar(checked(any_text, str.strip, "must not be empty"))
+_EVENT_SIZE = scalar(
+    checked(whole, lambda size: size <= _MOST_EVENT_BYTES, f"is more than {_MOST_EVENT_BYTES:,} bytes")
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class EventSettings(YamlSection):
     """What events are in event mode; what is left out stands in the first target's `ce-*` headers and body."""
 
-    type: str | None = key(scalar(_not_empty), None)
-    source: str | None = key(scalar(_not_empty), None)
+    type: str | None = key(_NOT_EMPTY, None)
+    source: str | None = key(_NOT_EMPTY, None)
     mode: str = key(word(*MODES), BINARY)
     data: str | None = key(scalar(_data), None)
-    size: int | None = key(scalar(_size), None)
+    size: int | None = key(_EVENT_SIZE, None)
 
     @classmethod
     def complete(cls, partial: PartialSection) -> None:

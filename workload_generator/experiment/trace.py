@@ -1,10 +1,10 @@
-"""Traces: when requests came somewhere else, as a CSV file.
+"""Traces: recorded arrival times, in a CSV file.
 
-Two forms, told apart by the number of columns of the first line:
+The number of columns of the first line tells the two forms apart:
 - one column: the offsets of the arrivals from the start, in seconds, one a line, in any order; the first line may be a
   heading
-- more: the arrivals of each minute, as in the Azure Functions traces of 2019. The first line is a heading: names, then
-  the minutes 1, 2, 3, … Each line below is one function. Source:
+- several columns: the number of arrivals in each minute, as in the Azure Functions traces of 2019. The first line has
+  names, then the minutes 1, 2, 3, … Each further line is one function. Source:
   https://github.com/Azure/AzurePublicDataset/blob/master/AzureFunctionsDataset2019.md
 """
 
@@ -31,7 +31,7 @@ _Line = tuple[int, list[str]]
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """Sorted offsets (ns), or the arrivals of each minute: one of the two is None. `sha256` is that of the file."""
+    """Sorted offsets (ns) or the arrivals of each minute; the other is None. `sha256` is that of the file."""
 
     sha256: str
     offsets_ns: tuple[int, ...] | None
@@ -39,9 +39,9 @@ class Trace:
 
 
 def read_trace(path: Path, row: str | None) -> Trace:
-    """The trace at `path`. Of minute counts, the sum of the rows that have `row` among their names; None takes all.
+    """The trace at `path`. Minute counts are the sum of the rows with `row` among their names; None selects all.
 
-    Raises ExperimentError with every bad cell.
+    Raises ExperimentError with every invalid cell.
     """
     raw = read_bytes(path)
     sha256 = hashlib.sha256(raw).hexdigest()
@@ -50,17 +50,17 @@ def read_trace(path: Path, row: str | None) -> Trace:
     lines = _lines(str(path), text)
     first = next(lines, None)
     if first is None:
-        raise ExperimentError([Problem(str(path), 0, "", "is empty: a trace has at least one arrival")])
+        raise ExperimentError([Problem(str(path), 0, "", "is empty: a trace needs at least one arrival")])
     if len(first[1]) > 1:
         return Trace(sha256, None, _minute_counts(str(path), first, lines, row))
     if row is not None:
-        message = "a trace of offsets has no rows to choose from: leave `row` out"
+        message = "a trace of offsets has no rows to select: remove `row`"
         raise ExperimentError([Problem(str(path), 0, "", message)])
     return Trace(sha256, _offsets_ns(str(path), first, lines), None)
 
 
 def _lines(file: str, text: str) -> Iterator[_Line]:
-    """Line number and cells of each line that is not empty."""
+    """The number and the cells of each line that is not empty."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
     try:
         for cells in reader:
@@ -81,7 +81,7 @@ def _offsets_ns(file: str, first: _Line, others: Iterator[_Line]) -> tuple[int, 
             message = f"{','.join(cells)!r} is not an offset in seconds, such as 12.5"
             problems.append(Problem(file, number, "", message))
     if not problems and not offsets:
-        problems.append(Problem(file, 0, "", "holds no arrival"))
+        problems.append(Problem(file, 0, "", "has no arrivals"))
     if problems:
         raise ExperimentError(problems)
     return tuple(sorted(offsets))
@@ -92,7 +92,7 @@ def _minute_counts(file: str, first: _Line, others: Iterator[_Line], row: str | 
     names = next((index for index, cell in enumerate(heading) if cell == "1"), len(heading))
     minutes = heading[names:]
     if not minutes or minutes != [str(minute) for minute in range(1, len(minutes) + 1)]:
-        message = "the first line of a trace of minute counts holds names, then the minutes 1, 2, 3, … without a gap"
+        message = "the first line of minute counts must have names, then the minutes 1, 2, 3, … without a gap"
         raise ExperimentError([Problem(file, heading_line, "", message)])
     problems: list[Problem] = []
     sums = [0] * len(minutes)
@@ -107,10 +107,10 @@ def _minute_counts(file: str, first: _Line, others: Iterator[_Line], row: str | 
             found = True
             sums = [total + int(cell) for total, cell in zip(sums, cells[names:], strict=True)]
     if not problems and not found:
-        message = "holds no row" if row is None else f"no row has {row!r} among its names"
+        message = "has no rows" if row is None else f"no row has {row!r} among its names"
         problems.append(Problem(file, 0, "", message))
     if not problems and not any(sums):
-        problems.append(Problem(file, 0, "", "holds no arrival"))
+        problems.append(Problem(file, 0, "", "has no arrivals"))
     if problems:
         raise ExperimentError(problems)
     return tuple(sums)

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workload_generator.base.errors import ExperimentError, UsageError
-from workload_generator.experiment.field_kinds import TEXT, any_text, short, word
-from workload_generator.experiment.fields import YamlSection, key, many, read, scalar, section
+from workload_generator.experiment.field_kinds import TEXT, any_text, checked, word
+from workload_generator.experiment.fields import Kind, YamlSection, key, many, read, scalar, section
 from workload_generator.experiment.yaml_lines import closest, read_yaml
 
 FUNCTIONS_DIR = "FUNCTIONS_DIR"
@@ -26,42 +26,26 @@ FUNCTIONS_DIR = "FUNCTIONS_DIR"
 
 CATALOG_FILE = "catalog.yaml"
 
-_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
-_LANGUAGE = re.compile(r"[a-z][a-z0-9]*")  # one word of a function's name
-_NEED = re.compile(r"[a-z][-a-z0-9]*( \d+(\.\d+)*)?")
+
+def _matching(pattern: str, message: str) -> Kind[str]:
+    return scalar(checked(any_text, re.compile(pattern).fullmatch, message))
 
 
-def _name(value: object) -> str:
-    text = any_text(value)
-    if not _NAME.fullmatch(text):
-        raise ValueError(f"{short(text)} is not a function's name: lower-case letters, digits and hyphens")
-    return text
-
-
-def _language(value: object) -> str:
-    text = any_text(value)
-    if not _LANGUAGE.fullmatch(text):
-        raise ValueError(f"{short(text)} is not a language's name: lower-case letters and digits")
-    return text
-
-
-def _need(value: object) -> str:
-    text = any_text(value)
-    if not _NEED.fullmatch(text):
-        raise ValueError(f"{short(text)} is not a program and the oldest version that will do, such as go 1.24")
-    return text
+_NAME = _matching(r"[a-z]([-a-z0-9]*[a-z0-9])?", "is not a function name: use lower-case letters, digits and hyphens")
+_LANGUAGE = _matching(r"[a-z][a-z0-9]*", "is not a language name: use lower-case letters and digits")
+_NEED = _matching(r"[a-z][-a-z0-9]*( \d+(\.\d+)*)?", "is not a program with its oldest version, such as go 1.24")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry(YamlSection):
     """One function as the catalog has it. `needs` are programs that builds need, some with their oldest version."""
 
-    name: str = key(scalar(_name))
-    language: str = key(scalar(_language))
+    name: str = key(_NAME)
+    language: str = key(_LANGUAGE)
     framework: str = key(TEXT)
     kind: str = key(word("http", "event"), "http")
     image: str = key(TEXT)
-    needs: tuple[str, ...] = key(many(scalar(_need)), ())
+    needs: tuple[str, ...] = key(many(_NEED), ())
     build: tuple[str, ...] = key(many(TEXT), ())
     produces: tuple[str, ...] = key(many(TEXT), ())
     run: str = key(TEXT)

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import functools
 import re
-from pathlib import Path
 
 from workload_generator.base.errors import ExperimentError, UsageError
+from workload_generator.experiment.bundled import shipped
 from workload_generator.experiment.fields import read
 from workload_generator.experiment.yaml_lines import read_yaml
 from workload_generator.functions.catalog import CATALOG_FILE, Catalog, find_catalog
@@ -27,7 +27,7 @@ _FORMER = ("node",)  # in logs of the original generator, without a function tod
 @functools.cache
 def languages() -> tuple[str, ...]:
     """Every language, in the catalog's order. Raises ExperimentError when a catalog is not valid."""
-    files = [_shipped_catalog()]
+    files = [shipped("functions") / CATALOG_FILE]
     try:
         files.append(find_catalog() / CATALOG_FILE)
     except UsageError:  # an installation without a checkout
@@ -43,7 +43,7 @@ def languages() -> tuple[str, ...]:
 
 def language_of(name: str) -> str | None:
     """The language that a name contains, such as a service's or a log's: `empty-zig-http-0` gives `zig`."""
-    return next((word for word in re.split(r"[_-]+", name) if word in _words()), None)
+    return next((word for word in re.split(r"[_-]+", name) if word in spellings()), None)
 
 
 def canonical(language: str) -> str:
@@ -52,11 +52,6 @@ def canonical(language: str) -> str:
 
 
 @functools.cache
-def _words() -> frozenset[str]:
-    return frozenset((*languages(), *_FORMER, *_ALIASES))
-
-
-def _shipped_catalog() -> Path:
-    package = Path(__file__).resolve().parents[1]
-    installed = package / "_functions" / CATALOG_FILE
-    return installed if installed.is_file() else package.parent / "functions" / CATALOG_FILE
+def spellings() -> dict[str, str]:
+    """Every word that names a language, and the language that it names."""
+    return {word: canonical(word) for word in (*languages(), *_FORMER, *_ALIASES)}

@@ -1,5 +1,6 @@
-"""The Kubernetes API, for the operator's commands and for what watches a cluster from inside a pod.
+"""The Kubernetes API client, for the operator's commands and for the cold-start watcher in a pod.
 
-`client.Kube` asks and changes; `reflector.Reflector` keeps a live copy of a kind of objects. Objects are the API's own
-JSON, as plain dictionaries. Every fault is an `errors.ApiError`, or a `UsageError` when there is no cluster to talk to.
+`client.Kube` makes requests; `reflector.Reflector` keeps a live copy of one kind of objects; `names` has the names that
+are part of the manifests. Objects are the API's JSON as plain dictionaries. A failed request raises `errors.ApiError`,
+unusable credentials raise `UsageError`. Nothing here knows what the objects are for.
 """

@@ -1,4 +1,4 @@
-"""Asking the API server, and changing what it has."""
+"""Requests to the API server: read, list, watch, create, apply, patch and delete objects."""
 
 from __future__ import annotations
 
@@ -13,22 +13,24 @@ from typing import Any, Literal
 import aiohttp
 import orjson
 
-from workload_generator.kube.connection import Connection
 from workload_generator.kube.credentials import Access, Credentials, find_credentials
 from workload_generator.kube.errors import ApiAbsent, ApiError, NotFound, Unreachable, error_of_status
 from workload_generator.kube.resources import Object, Resource, name_of, namespace_of
+from workload_generator.kube.transport import ApiTransport
 
 FIELD_MANAGER = "kn-bench"
 PAGE = 500
-_TURN_S = 300  # the API server ends a watch after this; it is then taken up again
-_SILENCE_S = 90.0  # bookmarks come about once a minute
+TURN_S = 300
+"""When the API server ends a watch; a new one then continues it."""
+SILENCE_S = 90.0
+"""When a watch without events counts as broken: bookmarks come about once a minute."""
 
 EventType = Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Objects as they were at `resource_version`, from which a watch goes on. `more` leads to the next page."""
+    """Objects at `resource_version`, from which a watch continues. `more` is the token of the next page, or empty."""
 
     items: list[Object]
     resource_version: str
@@ -36,10 +38,10 @@ class Listing:
 
 
 @dataclass(frozen=True, slots=True)
-class Glance:
-    """A page of objects as they were at some moment between `sent_ns` and `received_ns` (`time.monotonic_ns()`).
+class TimedListing:
+    """A page as of a moment between `sent_ns` and `received_ns` (`time.monotonic_ns()`).
 
-    `date_ns` is the second (since the epoch, in ns) of the server's clock in between; None when it does not say.
+    `date_ns` is the server's time in between, in whole seconds (ns since the epoch); None when it sent none.
     """
 
     listing: Listing
@@ -50,7 +52,7 @@ class Glance:
 
 @dataclass(frozen=True, slots=True)
 class WatchEvent:
-    """What a watch said, and when its last byte was read (`mono_ns`, `time.monotonic_ns()`)."""
+    """One event of a watch; `mono_ns` is when its last byte was read (`time.monotonic_ns()`)."""
 
     type: EventType
     object: Object
@@ -60,8 +62,8 @@ class WatchEvent:
 class Kube:
     """A cluster. `async with await Kube.connect() as kube:` closes it at the end."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, transport: ApiTransport) -> None:
+        self._transport = transport
         self._kinds: dict[tuple[str, str], Resource] = {}
 
     @classmethod
@@ -74,12 +76,12 @@ class Kube:
         patience_s: float = 15.0,
         timeout_s: float = 60.0,
     ) -> Kube:
-        """Find credentials (as kubectl does, or in a pod its service account); nothing is asked of the server yet.
+        """Load `credentials`, by default as `find_credentials` finds them. No request is sent yet.
 
-        A request may take `timeout_s`; what may be retried is, for `patience_s`. Raises UsageError.
+        A request may take `timeout_s`; retries end after `patience_s`. Raises UsageError.
         """
-        found = credentials or find_credentials(kubeconfig, context)
-        return cls(Connection(found, await found.load(), patience_s, timeout_s))
+        credentials = credentials or find_credentials(kubeconfig, context)
+        return cls(ApiTransport(credentials, await credentials.load(), patience_s, timeout_s))
 
     async def __aenter__(self) -> Kube:
         return self
@@ -87,27 +89,27 @@ class Kube:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._connection.close()
+        await self._transport.close()
 
     @property
     def access(self) -> Access:
         """Server, context and its default namespace."""
-        return self._connection.access
+        return self._transport.access
 
     async def version(self) -> Object:
         """The server's `/version`: `major`, `minor`, `gitVersion`, …"""
-        return _decoded(await self._connection.request("GET", "/version"))
+        return _decoded(await self.raw("/version"))
 
     async def raw(self, path: str, params: Mapping[str, str | int] | None = None) -> bytes:
-        """The body that a GET of any path gives: what a proxy leads to, for instance. Raises ApiError."""
-        return await self._connection.request("GET", path, params=params)
+        """The body of the response to a GET of any path, such as a node's proxy. Raises ApiError."""
+        return await self._transport.request("GET", path, params=params)
 
     async def get(self, resource: Resource, name: str, namespace: str = "") -> Object:
         """One object. Raises NotFound, ApiAbsent or another ApiError."""
-        return _decoded(await self._connection.request("GET", resource.path(name, namespace)))
+        return _decoded(await self.raw(resource.path(name, namespace)))
 
     async def find(self, resource: Resource, name: str, namespace: str = "") -> Object | None:
-        """One object, or None when there is none. Raises ApiAbsent when the cluster does not know its kind."""
+        """One object, or None if it does not exist. Raises ApiAbsent if the cluster does not have its kind."""
         try:
             return await self.get(resource, name, namespace)
         except ApiAbsent:
@@ -118,22 +120,13 @@ class Kube:
     async def pages(
         self, resource: Resource, namespace: str = "", *, labels: str = "", fields: str = "", page: int = PAGE
     ) -> AsyncIterator[Listing]:
-        """All objects (of all namespaces without one), `page` at a time, all as of one moment. Raises ApiError.
+        """All objects (without `namespace`, of all namespaces), `page` at a time, as of one moment. Raises ApiError.
 
-        Expired means that the pages were read too slowly; begin again. `labels` and `fields` are selectors.
+        Expired means that the pages were read too slowly: start again. `labels` and `fields` are selectors.
         """
-        params: dict[str, str | int] = {"limit": page}
-        if labels:
-            params["labelSelector"] = labels
-        if fields:
-            params["fieldSelector"] = fields
+        params = _selecting(labels, fields, limit=page)
         while True:
-            answer = _decoded(await self._connection.request("GET", resource.path(namespace=namespace), params=params))
-            about = answer["metadata"]
-            listing = Listing(answer.get("items") or [], about.get("resourceVersion", ""), about.get("continue") or "")
-            for item in listing.items:  # lists leave these out
-                item.setdefault("apiVersion", resource.api_version)
-                item.setdefault("kind", resource.kind)
+            listing = _listing(resource, await self.raw(resource.path(namespace=namespace), params))
             yield listing
             if not listing.more:
                 return
@@ -148,49 +141,28 @@ class Kube:
             version = listing.resource_version
         return Listing(items, version)
 
-    async def glance(
+    async def timed_list(
         self, resource: Resource, namespace: str = "", *, labels: str = "", fields: str = "", limit: int = PAGE
-    ) -> Glance:
-        """One page, as of now and not from a cache that lags, with the server's time. Not retried. Raises ApiError."""
-        params: dict[str, str | int] = {"limit": limit}
-        if labels:
-            params["labelSelector"] = labels
-        if fields:
-            params["fieldSelector"] = fields
-        dated = await self._connection.dated(resource.path(namespace=namespace), params)
-        answer = _decoded(dated.body)
-        about = answer["metadata"]
-        listing = Listing(answer.get("items") or [], about.get("resourceVersion", ""), about.get("continue") or "")
-        return Glance(listing, _date_ns(dated.date), dated.sent_ns, dated.received_ns)
+    ) -> TimedListing:
+        """One page as of now, not from the server's watch cache. Not retried. Raises ApiError."""
+        timed = await self._transport.timed_get(
+            resource.path(namespace=namespace), _selecting(labels, fields, limit=limit)
+        )
+        return TimedListing(_listing(resource, timed.body), _date_ns(timed.date), timed.sent_ns, timed.received_ns)
 
     async def watch(
-        self,
-        resource: Resource,
-        namespace: str = "",
-        *,
-        resource_version: str,
-        labels: str = "",
-        fields: str = "",
-        turn_s: int = _TURN_S,
-        silence_s: float = _SILENCE_S,
+        self, resource: Resource, namespace: str = "", *, resource_version: str, labels: str = "", fields: str = ""
     ) -> AsyncGenerator[WatchEvent, None]:
-        """Changes after `resource_version`, bookmarks among them, until the server ends it after `turn_s`.
+        """Changes after `resource_version`, bookmarks included, until the server ends the watch after TURN_S.
 
-        Raises Expired when that version is too old, Unreachable when the connection breaks or is silent for
-        `silence_s`, or another ApiError. Close the iterator (`contextlib.aclosing`) when leaving it early.
+        Raises Expired when that version is too old, Unreachable when the connection breaks or is silent for SILENCE_S,
+        or another ApiError. Close the iterator (`contextlib.aclosing`) when leaving it early.
         """
         path = resource.path(namespace=namespace)
-        params: dict[str, str | int] = {
-            "watch": 1,
-            "allowWatchBookmarks": "true",
-            "timeoutSeconds": turn_s,
-            "resourceVersion": resource_version,
-        }
-        if labels:
-            params["labelSelector"] = labels
-        if fields:
-            params["fieldSelector"] = fields
-        async with self._connection.stream(path, params, silence_s) as content:
+        params = _selecting(
+            labels, fields, watch=1, allowWatchBookmarks="true", timeoutSeconds=TURN_S, resourceVersion=resource_version
+        )
+        async with self._transport.stream(path, params, SILENCE_S) as content:
             rest = b""
             while chunk := await _read(content, path):
                 mono_ns = time.monotonic_ns()
@@ -202,52 +174,42 @@ class Kube:
                     yield WatchEvent(event["type"], event["object"], mono_ns)
 
     async def create(self, obj: Object, *, dry_run: bool = False, namespace: str = "") -> Object:
-        """A new object, with all that admission makes of it. With `dry_run` nothing is stored. Raises ApiError."""
+        """Create an object; returns it as admitted. With `dry_run` nothing is stored. Raises ApiError."""
         resource = await self.resource_of(obj)
         path = resource.path(namespace=namespace_of(obj) or namespace)
-        return _decoded(await self._connection.request("POST", path, params=_writing(dry_run), body=orjson.dumps(obj)))
+        return _decoded(await self._transport.request("POST", path, params=_writing(dry_run), body=orjson.dumps(obj)))
 
     async def apply(self, obj: Object, *, force: bool = True, dry_run: bool = False, namespace: str = "") -> Object:
-        """Server-side apply under our field manager: what stands in `obj` becomes so, what others own stays.
+        """Server-side apply as FIELD_MANAGER: sets the fields of `obj`, and leaves those of other managers.
 
-        With `force` our fields win; without it a field that another manager set differently raises Conflict.
+        With `force` it takes over fields of `obj` that another manager set differently; without it, ApiConflict.
         """
         resource = await self.resource_of(obj)
         params = {**_writing(dry_run), "force": "true" if force else "false"}
         path = resource.path(name_of(obj), namespace_of(obj) or namespace)
         kind = "application/apply-patch+yaml"  # JSON is YAML
         return _decoded(
-            await self._connection.request("PATCH", path, params=params, body=orjson.dumps(obj), content_type=kind)
+            await self._transport.request("PATCH", path, params=params, body=orjson.dumps(obj), content_type=kind)
         )
 
     async def patch(
-        self,
-        resource: Resource,
-        name: str,
-        patch: Object,
-        namespace: str = "",
-        *,
-        subresource: str = "",
-        dry_run: bool = False,
+        self, resource: Resource, name: str, patch: Object, namespace: str = "", *, dry_run: bool = False
     ) -> Object:
-        """Merge patch (RFC 7386: null removes). A `metadata.resourceVersion` in it makes others' changes a Conflict."""
+        """Merge patch (RFC 7386: null removes). With a `metadata.resourceVersion` that is outdated, ApiConflict."""
+        path, kind = resource.path(name, namespace), "application/merge-patch+json"
         return _decoded(
-            await self._connection.request(
-                "PATCH",
-                resource.path(name, namespace, subresource),
-                params=_writing(dry_run),
-                body=orjson.dumps(patch),
-                content_type="application/merge-patch+json",
+            await self._transport.request(
+                "PATCH", path, params=_writing(dry_run), body=orjson.dumps(patch), content_type=kind
             )
         )
 
     async def delete(self, resource: Resource, name: str, namespace: str = "", *, uid: str = "") -> bool:
-        """Ask for an object's end, its dependents' before it; whether there was one. With `uid`, only that one."""
+        """Start the deletion of an object after its dependents; False if it does not exist. `uid`: only that one."""
         options: Object = {"propagationPolicy": "Foreground"}
         if uid:
             options["preconditions"] = {"uid": uid}
         try:
-            await self._connection.request("DELETE", resource.path(name, namespace), body=orjson.dumps(options))
+            await self._transport.request("DELETE", resource.path(name, namespace), body=orjson.dumps(options))
         except ApiAbsent:
             raise
         except NotFound:
@@ -255,16 +217,15 @@ class Kube:
         return True
 
     async def resource_of(self, obj: Object) -> Resource:
-        """The resource of a manifest, by its apiVersion and kind. Raises ApiAbsent when the cluster has none."""
+        """The resource of a manifest, by its apiVersion and kind. Raises ApiAbsent if the cluster does not have it."""
         version, kind = str(obj["apiVersion"]), str(obj["kind"])
         if (version, kind) not in self._kinds:
-            path = f"/apis/{version}" if "/" in version else f"/api/{version}"
-            for found in _decoded(await self._connection.request("GET", path))["resources"]:
-                if "/" not in found["name"]:
-                    resource = Resource(version, found["name"], found["kind"], found["namespaced"])
+            for each in _decoded(await self.raw(f"/{'apis' if '/' in version else 'api'}/{version}"))["resources"]:
+                if "/" not in each["name"]:
+                    resource = Resource(version, each["name"], each["kind"], each["namespaced"])
                     self._kinds[version, resource.kind] = resource
         if (version, kind) not in self._kinds:
-            raise ApiAbsent(f"{version} has no kind {kind} in this cluster", status=404, reason="ApiAbsent")
+            raise ApiAbsent(f"the cluster has no kind {kind} in {version}", status=404, reason="ApiAbsent")
         return self._kinds[version, kind]
 
 
@@ -272,13 +233,27 @@ async def _read(content: aiohttp.StreamReader, path: str) -> bytes:
     try:
         return await content.readany()
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        raise Unreachable(f"WATCH {path}: {error or 'silent for too long'}") from None
+        raise Unreachable(f"WATCH {path}: {error or f'no event for {SILENCE_S:g} s'}") from None
+
+
+def _selecting(labels: str, fields: str, **params: str | int) -> dict[str, str | int]:
+    selectors = {"labelSelector": labels, "fieldSelector": fields}
+    return {**params, **{name: text for name, text in selectors.items() if text}}
+
+
+def _listing(resource: Resource, body: bytes) -> Listing:
+    answer = _decoded(body)
+    items, about = answer.get("items") or [], answer["metadata"]
+    for item in items:  # a list has these once, its items have not
+        item.setdefault("apiVersion", resource.api_version)
+        item.setdefault("kind", resource.kind)
+    return Listing(items, about.get("resourceVersion", ""), about.get("continue") or "")
 
 
 def _date_ns(text: str | None) -> int | None:
     try:
         return None if text is None else int(parsedate_to_datetime(text).timestamp()) * 1_000_000_000
-    except ValueError:  # not what HTTP asks for: the server does not say
+    except ValueError:  # not an HTTP date
         return None
 
 
@@ -291,7 +266,7 @@ def _decoded(body: bytes) -> Object:
     try:
         answer: Any = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise ApiError(f"the server sent what is no JSON: {error}") from None
+        raise ApiError(f"the API server sent invalid JSON: {error}") from None
     if not isinstance(answer, dict):
-        raise ApiError("the server sent JSON that is no object")
+        raise ApiError("the API server sent JSON that is not an object")
     return answer

@@ -1,11 +1,12 @@
-"""A live copy of one kind of objects: a list, then a watch that goes on from it, through whatever breaks in between.
+"""A live copy of one kind of objects: a list, then watches that continue from it, through all failures.
 
 Rules:
-- `objects` is always a state that the server had, or later; nothing is lost between list and watch.
-- A watch that ends or breaks goes on from the last resourceVersion seen, bookmarks included; 410 means list again.
-- A list that follows a gap is compared with what was known: what differs is given as a change with `listed` set, since
-  the moment at which it arrived is not the moment at which it happened.
-- What waiting cannot mend (forbidden, an API that is absent) ends it; all else is tried again with growing pauses.
+- `objects` is always a state that the server had, or a later one; nothing is lost between list and watch.
+- After the end or failure of a watch, a new one continues from the last resourceVersion, bookmarks included; 410 means
+  list again.
+- A new list is compared with `objects`. Differences are changes with `listed` set: their time of arrival is not the
+  time at which they happened.
+- Errors that a retry cannot fix (forbidden, an absent API) end it; all others are retried with back-off.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ from workload_generator.kube.resources import Object, Resource, name_of, namespa
 
 Key = tuple[str, str]  # namespace ("" when there is none) and name
 _BACKOFF = Backoff(0.1, 10.0, jitter=0.5)  # many clients may have lost the same server
-_HOPELESS = (Forbidden, ApiAbsent, Invalid, Unauthorized)
+_PERMANENT = (Forbidden, ApiAbsent, Invalid, Unauthorized)
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """One change; `before` is the object as it was known. `mono_ns` is its arrival here (`time.monotonic_ns()`)."""
+class ObjectChange:
+    """One change; `before` is the previous copy. `mono_ns` is the time of arrival (`time.monotonic_ns()`)."""
 
     type: Literal["ADDED", "MODIFIED", "DELETED"]
     object: Object
@@ -40,9 +41,9 @@ class Change:
 
 
 class Reflector:
-    """Use as an asynchronous context: when it is entered, the first list is there. Raises ApiError on entering.
+    """An asynchronous context; entering it lists the objects, which may raise ApiError.
 
-    `shrink` may return less of an object than came, to save memory; it has to keep name, namespace and resourceVersion.
+    To save memory, `shrink` may return a part of an object; it has to keep name, namespace and resourceVersion.
     """
 
     def __init__(
@@ -54,28 +55,24 @@ class Reflector:
         labels: str = "",
         fields: str = "",
         shrink: Callable[[Object], Object] | None = None,
-        turn_s: int = 300,
-        silence_s: float = 90.0,
     ) -> None:
         self._kube = kube
         self._resource = resource
         self._namespace = namespace
         self._labels = labels
         self._fields = fields
-        self._shrink = shrink or _whole
-        self._turn_s = turn_s
-        self._silence_s = silence_s
+        self._shrink = shrink or (lambda obj: obj)
         self._version = ""
-        self._moved = asyncio.Condition()
-        self._readers: list[asyncio.Queue[Change | None]] = []
+        self._changed = asyncio.Condition()
+        self._readers: list[asyncio.Queue[ObjectChange | None]] = []
         self._task: asyncio.Task[None] | None = None
         self._failure: ApiError | None = None
         self.objects: dict[Key, Object] = {}
-        """The objects as last heard of, by namespace and name. Not to be changed."""
+        """The last known objects, by namespace and name; read-only."""
         self.lists = 0
-        """How often everything had to be listed; more than 1 means that changes may have been missed in between."""
+        """How often all objects were listed; after each one but the first, changes in between may be missing."""
         self.breaks = 0
-        """How often a watch broke, rather than ended."""
+        """How often a watch failed."""
 
     async def __aenter__(self) -> Reflector:
         await self._list()
@@ -90,9 +87,9 @@ class Reflector:
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
 
-    async def changes(self) -> AsyncIterator[Change]:
-        """Changes from this iterator's first step on; what it has not taken waits in memory. Raises ApiError."""
-        queue: asyncio.Queue[Change | None] = asyncio.Queue()
+    async def changes(self) -> AsyncIterator[ObjectChange]:
+        """The changes after this iterator's first step; they are queued in memory. Raises ApiError."""
+        queue: asyncio.Queue[ObjectChange | None] = asyncio.Queue()
         self._readers.append(queue)
         try:
             while self._failure is None or not queue.empty():
@@ -104,37 +101,37 @@ class Reflector:
             self._readers.remove(queue)
 
     async def until(self, holds: Callable[[dict[Key, Object]], bool]) -> None:
-        """Return as soon as `holds` is true of `objects`, asked now and after each change. Raises ApiError."""
-        async with self._moved:
+        """Return as soon as `holds(objects)` is true, which is tested now and after each change. Raises ApiError."""
+        async with self._changed:
             while not holds(self.objects):
                 if self._failure is not None:
                     raise self._failure
-                await self._moved.wait()
+                await self._changed.wait()
 
     async def _follow(self) -> None:
         delays = _BACKOFF.delays()
-        listed = True
+        is_listed = True
         while True:
             least_s = 0.0
             try:
-                if not listed:
+                if not is_listed:
                     await self._list()
-                    listed = True
+                    is_listed = True
                 began = time.monotonic()
                 await self._watch()
-                if time.monotonic() - began > 1:  # a server that ends watches at once is not asked in a tight loop
+                if time.monotonic() - began > 1:  # else the server ends watches at once: no tight loop
                     delays = _BACKOFF.delays()
                     continue
             except Expired:
-                listed = False
-            except _HOPELESS as error:
+                is_listed = False
+            except _PERMANENT as error:
                 await self._fail(error)
                 return
             except ApiError as error:
                 self.breaks += 1
                 least_s = min(error.retry_after_s or 0, _BACKOFF.cap_s)
-            except Exception as error:  # our own fault: whoever waits has to learn of it, not to wait for ever
-                await self._fail(ApiError(f"following {self._resource}: {type(error).__name__}: {error}"))
+            except Exception as error:  # a bug: without this, readers would wait forever
+                await self._fail(ApiError(f"watching {self._resource}: {type(error).__name__}: {error}"))
                 raise
             await asyncio.sleep(max(next(delays), least_s))
 
@@ -142,17 +139,17 @@ class Reflector:
         fresh: dict[Key, Object] = {}
         version = ""
         async for page in self._kube.pages(self._resource, self._namespace, labels=self._labels, fields=self._fields):
-            fresh.update((_key(obj), self._shrink(obj)) for obj in page.items)  # never all of them in full
+            fresh.update((_key(obj), self._shrink(obj)) for obj in page.items)  # one full page at a time
             version = page.resource_version
         mono_ns = time.monotonic_ns()
         self.lists += 1
         for key in self.objects.keys() - fresh.keys():
             before = self.objects.pop(key)
-            self._tell(Change("DELETED", before, before, mono_ns, listed=True))
+            self._publish(ObjectChange("DELETED", before, before, mono_ns, listed=True))
         for key, obj in fresh.items():
             self._put(key, obj, mono_ns, listed=True)
         self._version = version
-        await self._wake()
+        await self._notify()
 
     async def _watch(self) -> None:
         events = self._kube.watch(
@@ -161,8 +158,6 @@ class Reflector:
             resource_version=self._version,
             labels=self._labels,
             fields=self._fields,
-            turn_s=self._turn_s,
-            silence_s=self._silence_s,
         )
         async with contextlib.aclosing(events):
             async for event in events:
@@ -171,32 +166,34 @@ class Reflector:
                     continue
                 key, obj = _key(event.object), self._shrink(event.object)
                 if event.type == "DELETED":
-                    self._tell(Change("DELETED", obj, self.objects.pop(key, None), event.mono_ns, listed=False))
+                    self._publish(
+                        ObjectChange("DELETED", obj, self.objects.pop(key, None), event.mono_ns, listed=False)
+                    )
                 else:
                     self._put(key, obj, event.mono_ns, listed=False)
-                await self._wake()
+                await self._notify()
 
     def _put(self, key: Key, obj: Object, mono_ns: int, *, listed: bool) -> None:
         before = self.objects.get(key)
         self.objects[key] = obj
         if before is None:
-            self._tell(Change("ADDED", obj, None, mono_ns, listed))
+            self._publish(ObjectChange("ADDED", obj, None, mono_ns, listed))
         elif before["metadata"]["resourceVersion"] != obj["metadata"]["resourceVersion"]:
-            self._tell(Change("MODIFIED", obj, before, mono_ns, listed))
+            self._publish(ObjectChange("MODIFIED", obj, before, mono_ns, listed))
 
-    def _tell(self, change: Change) -> None:
+    def _publish(self, change: ObjectChange) -> None:
         for queue in self._readers:
             queue.put_nowait(change)
 
-    async def _wake(self) -> None:
-        async with self._moved:
-            self._moved.notify_all()
+    async def _notify(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
 
     async def _fail(self, error: ApiError) -> None:
         self._failure = error
         for queue in self._readers:
             queue.put_nowait(None)
-        await self._wake()
+        await self._notify()
 
 
 async def delete_and_wait(
@@ -225,7 +222,3 @@ async def delete_and_wait(
 
 def _key(obj: Object) -> Key:
     return namespace_of(obj), name_of(obj)
-
-
-def _whole(obj: Object) -> Object:
-    return obj

@@ -1,4 +1,4 @@
-"""The kinds of objects that we ask for, and their places in the API."""
+"""The kinds of objects that the benchmark uses, and their paths in the API."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Object = dict[str, Any]
-"""An API object, or a part of one, as the API's JSON has it."""
+"""An API object, or a part of one, as in the API's JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Resource:
         return self.api_version.rpartition("/")[0]
 
     def path(self, name: str = "", namespace: str = "", subresource: str = "") -> str:
-        """The URL's path of one object, or without `name` of all of them (in all namespaces without `namespace`)."""
+        """The URL path of one object; without `name` of all of them; without `namespace` of those in all namespaces."""
         words = ["", "apis" if self.group else "api", self.api_version]
         if namespace and self.namespaced:
             words += ["namespaces", namespace]
@@ -52,13 +52,11 @@ CRDS = Resource("apiextensions.k8s.io/v1", "customresourcedefinitions", "CustomR
 ACCESS_REVIEWS = Resource("authorization.k8s.io/v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview", False)
 SERVICES = Resource("serving.knative.dev/v1", "services", "Service")
 REVISIONS = Resource("serving.knative.dev/v1", "revisions", "Revision")
-CONFIGURATIONS = Resource("serving.knative.dev/v1", "configurations", "Configuration")
 POD_AUTOSCALERS = Resource("autoscaling.internal.knative.dev/v1alpha1", "podautoscalers", "PodAutoscaler")
 BROKERS = Resource("eventing.knative.dev/v1", "brokers", "Broker")
 TRIGGERS = Resource("eventing.knative.dev/v1", "triggers", "Trigger")
 SEQUENCES = Resource("flows.knative.dev/v1", "sequences", "Sequence")
 CONTAINER_SOURCES = Resource("sources.knative.dev/v1", "containersources", "ContainerSource")
-SINK_BINDINGS = Resource("sources.knative.dev/v1", "sinkbindings", "SinkBinding")
 RABBITMQ_CLUSTERS = Resource("rabbitmq.com/v1beta1", "rabbitmqclusters", "RabbitmqCluster")
 BROKER_CONFIGS = Resource("eventing.knative.dev/v1alpha1", "rabbitmqbrokerconfigs", "RabbitmqBrokerConfig")
 VOLUME_CLAIMS = Resource("v1", "persistentvolumeclaims", "PersistentVolumeClaim")
@@ -76,7 +74,7 @@ def name_of(obj: Object) -> str:
 
 
 def namespace_of(obj: Object) -> str:
-    """The object's namespace; empty when its kind has none."""
+    """The object's namespace; empty if its kind has none."""
     return str(obj["metadata"].get("namespace") or "")
 
 
@@ -86,17 +84,15 @@ def owned_by(obj: Object, uid: str) -> bool:
 
 
 def condition(obj: Object, kind: str) -> Object | None:
-    """The condition of this type (`Ready`), or None when the object does not have it yet."""
-    for found in obj.get("status", {}).get("conditions") or ():
-        if found.get("type") == kind:
-            return dict(found)
-    return None
+    """The condition of this type (`Ready`), or None if the object does not have it yet."""
+    conditions = obj.get("status", {}).get("conditions") or ()
+    return next((each for each in conditions if each.get("type") == kind), None)
 
 
 def is_ready(obj: Object, kind: str = "Ready") -> bool:
-    """Whether the condition is True and speaks of the present generation, not of what was there before a change."""
-    found = condition(obj, kind)
-    if found is None or found.get("status") != "True":
+    """Whether the condition is True for the object's present generation."""
+    state = condition(obj, kind)
+    if state is None or state.get("status") != "True":
         return False
     observed = obj["status"].get("observedGeneration")
     return observed is None or observed >= obj["metadata"].get("generation", 0)

@@ -1,26 +1,26 @@
-"""Records ↔ log lines: the only place that knows the log's format.
+"""The format of the log: records to lines, and lines to records.
 
-A log is one JSON object a line, UTF-8. It opens with `run_started`, closes with `run_finished`, and has a `request` for
-each result and a `progress` heartbeat a second in between. Request lines are formatted by hand, since there can be
-tens of thousands a second; the others go through structlog.
+A log is one JSON object a line, in UTF-8. The first line is `run_started`, the last is `run_finished`. Between them are
+a `request` for each result and a `progress` heartbeat each second. Request lines are formatted by hand, since there can
+be tens of thousands a second; the others go through structlog.
 
 Rules:
-- times are milliseconds with three decimals; a time that was not reached is null
-- text that came from outside (messages, instances, URLs) may hold any byte; what is not valid UTF-8 is written as a
-  backslash escape, so that every line is valid UTF-8 and valid JSON
-- a line is written whole, its newline included; a line without its newline is torn and counts as never written
+- times are milliseconds with three decimals; null means that the point was not reached
+- text from outside (messages, instances, URLs) may hold any byte; invalid UTF-8 becomes a backslash escape, so that
+  every line is valid UTF-8 and valid JSON
+- a line is written whole, with its newline; a line without one is torn, and readers ignore it
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import repeat
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 
-from workload_generator.base.clock import NS_PER_MS, NS_PER_S, NS_PER_US, Anchor, rfc3339
-from workload_generator.log.records import Block, ErrorKind, Phase, Result, Shape, shape_of
+from workload_generator.base.clock import NS_PER_MS, NS_PER_S, Anchor, rfc3339
+from workload_generator.log.records import Block, ErrorKind, Phase, Result
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict
@@ -36,7 +36,7 @@ RUN_FINISHED = "run_finished"
 EVENTS = frozenset({RUN_STARTED, REQUEST, PROGRESS, COLD_START, COLD_BURST, RUN_FINISHED})
 
 KUBERNETES, LOCAL, HOST = "kubernetes", "local", "host"
-"""What kind of platform a run measures."""
+"""The kind of platform that a run measures."""
 
 _PHASES = tuple(phase.label for phase in Phase)
 _JSON_BOOL = {None: "null", False: "false", True: "true"}
@@ -45,26 +45,26 @@ _DIGITS = [f"{number:03d}" for number in range(1000)]
 
 
 class LogFormatError(ValueError):
-    """A line that is not one of the log's; `str()` says why."""
+    """The line does not belong to a log; `str()` is the reason."""
 
 
 def clean(text: str) -> str:
-    """`text` as it can be stored: lone surrogates become backslash escapes, everything else stays."""
+    """`text` with lone surrogates as backslash escapes, so that it can be encoded."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def text_of(raw: bytes) -> str:
-    """Bytes from the wire as text that can be logged; what is not UTF-8 is shown as `\\xNN`."""
+    """Bytes from the network as text; invalid UTF-8 becomes `\\xNN`."""
     return raw.decode("utf-8", "backslashreplace")
 
 
 class ResultEncoder:
-    """Formats the request lines of one run. `start` anchors the offsets of its results to the wall clock.
+    """Formats the request lines of one run. `start` is the wall-clock time of offset 0.
 
-    In event mode a result's event has the id `<event_prefix><seq>`; one that was dropped was never made.
+    In event mode the event of a result has the id `<event_prefix><seq>`; a dropped arrival has no event.
 
-    What repeats from line to line is formatted once: milliseconds of the wall clock, times in whole microseconds, and
-    for each block what its lines have in common.
+    Repeated parts are formatted once and cached: milliseconds of the wall clock, times in whole microseconds, and the
+    parts that a block's lines share.
     """
 
     def __init__(self, targets: Sequence[str], start: Anchor, event_prefix: str | None = None) -> None:
@@ -75,41 +75,24 @@ class ResultEncoder:
         self._clock = _Texts(lambda ms: f"{seconds[(start_ms + ms) // 1000]}{_DIGITS[(start_ms + ms) % 1000]}")
         self._ms = _Texts(_ms_text)
 
-    def encode(self, r: Result, ok: bool) -> bytes:
-        """One log line, its newline included. `ok` is whether the experiment expects such a response."""
-        ms, us = divmod((r.start_ns + self._beyond_ms_ns) // NS_PER_US, 1000)
-        ttfb, total, lag = (
-            "null" if ns is None else self._ms[(ns + 500) // 1000] for ns in (r.ttfb_ns, r.total_ns, r.lag_ns)
-        )
-        phase, target, opening, tail = self._texts(shape_of(r), ok)
-        made = self._event is not None and r.error is not ErrorKind.DROPPED
-        event = f'{self._event}{r.seq}"' if made else ""
-        return (
-            f'{{"event":"request","seq":{r.seq}{phase}{self._clock[ms]}{_DIGITS[us]}{target}{ttfb},'
-            f'"total":{total}{opening}{lag}{event}{tail}\n'
-        ).encode()
-
-    def encode_served(self, served: Block, ok: Sequence[bool]) -> bytes:
-        """The lines of many results at once; the same as `encode` makes, at a fraction of the cost.
-
-        `ok` is by shape.
-        """
-        s, beyond_ms_ns, clock, digits, ms = served, self._beyond_ms_ns, self._clock, _DIGITS, self._ms
-        texts = list(zip(*map(self._texts, s.shapes, ok), strict=True))
-        columns: list[Iterable[str]] = [map(of_shape.__getitem__, s.shape) for of_shape in texts]
-        if len(s.shapes) == 1:
+    def encode(self, block: Block, ok: Sequence[bool]) -> bytes:
+        """The lines of a block's results. `ok` says of each shape whether the experiment expects the response."""
+        beyond_ms_ns, clock, digits, ms = self._beyond_ms_ns, self._clock, _DIGITS, self._ms
+        texts = list(zip(*map(self._texts, block.shapes, ok), strict=True))
+        columns: list[Iterable[str]] = [map(of_shape.__getitem__, block.shape) for of_shape in texts]
+        if len(block.shapes) == 1:
             columns = [repeat(of_shape[0]) for of_shape in texts]
         if self._event is not None:
-            event, tails = self._event, columns[3]
-            columns[3] = (f'{event}{seq}"{tail}' for seq, tail in zip(s.seq, tails, strict=False))
-        ttfbs = [ms[(ns + 500) // 1000] for ns in s.ttfb_ns]
-        totals = ttfbs if s.in_one_piece else [ms[(ns + 500) // 1000] for ns in s.total_ns]
+            columns[3] = self._with_events(block, self._event, columns[3])
+        ttfbs = self._times(block.ttfb_ns)
+        totals = ttfbs if block.in_one_piece else self._times(block.total_ns)
         lags: Iterable[str] = repeat(ms[0])
-        if not s.in_time:
+        if not block.in_time:
             lags = [
-                ms[(start_ns - due_ns + 500) // 1000] for start_ns, due_ns in zip(s.start_ns, s.due_ns, strict=True)
+                ms[(start_ns - due_ns + 500) // 1000]
+                for start_ns, due_ns in zip(block.start_ns, block.due_ns, strict=True)
             ]
-        rows = zip(s.seq, s.start_ns, ttfbs, totals, lags, *columns, strict=False)
+        rows = zip(block.seq, block.start_ns, ttfbs, totals, lags, *columns, strict=False)
         lines = [
             f'{{"event":"request","seq":{seq}{phase}{clock[(us := (start + beyond_ms_ns) // 1000) // 1000]}'
             f'{digits[us % 1000]}{target}{ttfb},"total":{total}{opening}{lag}{tail}\n'
@@ -117,8 +100,23 @@ class ResultEncoder:
         ]
         return "".join(lines).encode()
 
-    def _texts(self, shape: Shape, ok: bool) -> tuple[str, str, str, str]:
-        """What stands in a line before its time, its TTFB and its lag, and behind that."""
+    def _times(self, column: Sequence[int]) -> list[str]:
+        ms = self._ms
+        if min(column) >= 0:
+            return [ms[(ns + 500) // 1000] for ns in column]
+        return ["null" if ns < 0 else ms[(ns + 500) // 1000] for ns in column]
+
+    @staticmethod
+    def _with_events(block: Block, event: str, tails: Iterable[str]) -> Iterable[str]:
+        """The ends of the lines, with event ids; a dropped arrival has none."""
+        dropped = [shape.error is ErrorKind.DROPPED for shape in block.shapes]
+        if not any(dropped):
+            return (f'{event}{seq}"{tail}' for seq, tail in zip(block.seq, tails, strict=False))
+        rows = zip(block.seq, block.shape, tails, strict=False)
+        return (tail if dropped[index] else f'{event}{seq}"{tail}' for seq, index, tail in rows)
+
+    def _texts(self, shape: Result, ok: bool) -> tuple[str, str, str, str]:
+        """The parts of a line before its time, before its TTFB, before its lag, and after it."""
         dns, connect, tls = map(_ms, (shape.dns_ns, shape.connect_ns, shape.tls_ns))
         stamp = "null" if shape.stamp is None else f'"{shape.stamp}"'
         tail = f',"cold":{_JSON_BOOL[shape.cold]},"reused":{_JSON_BOOL[shape.reused]},"retries":{shape.retries},'
@@ -152,7 +150,7 @@ def _ms_text(us: int) -> str:
 
 
 class _Texts(dict[int, str]):
-    """Texts of numbers, made once; begun anew when there are too many."""
+    """Texts by number, cached; cleared when full."""
 
     def __init__(self, make: Callable[[int], str]) -> None:
         super().__init__()
@@ -165,43 +163,33 @@ class _Texts(dict[int, str]):
         return text
 
 
-class LineFile(Protocol):
-    """What a line can be written to."""
-
-    def write(self, data: bytes, /) -> int:
-        """Write all of `data`."""
-
-    def flush(self) -> None:
-        """Hand what was written to the kernel."""
-
-
 class LineLogger:
-    """Writes the lines that are not on the hot path: start, heartbeat, end. Each is flushed to the file at once."""
+    """Writes the rare lines: start, heartbeats, end. `file` has `write` and `flush`; each line is flushed."""
 
-    def __init__(self, file: LineFile) -> None:
-        import structlog  # it brings rich and pygments: too much for those who only read logs
+    def __init__(self, file: Any) -> None:
+        import structlog  # it imports rich and pygments, which readers of logs do not need
 
         self._logger = structlog.wrap_logger(
-            structlog.BytesLogger(cast(BinaryIO, file)),  # it calls write and flush, and nothing else
+            structlog.BytesLogger(file),
             processors=[_event_first, structlog.processors.JSONRenderer(serializer=_dumps)],
             wrapper_class=structlog.BoundLogger,
             cache_logger_on_first_use=True,
         )
 
     def write(self, event: str, fields: dict[str, Any]) -> None:
-        """Write `event` with `fields` (JSON values) as one line. Raises OSError as the file does."""
+        """Write `event` with `fields` (JSON values) as one line. Raises OSError when the file does."""
         self._logger.info(event, **fields)
 
 
 def decode(line: bytes) -> dict[str, Any]:
-    """The object of one log line, `event` among its keys. Raises LogFormatError when it is not one of ours."""
+    """The object of one log line, with its `event`. Raises LogFormatError when the line does not belong to a log."""
     try:
         doc = orjson.loads(line)
     except orjson.JSONDecodeError as error:
         raise LogFormatError(f"not JSON: {error}") from None
     event = doc.get("event") if isinstance(doc, dict) else None
     if not isinstance(event, str) or event not in EVENTS:
-        raise LogFormatError("JSON, but not a line of a workload-generator log (no known `event`)")
+        raise LogFormatError("not a line of a workload-generator log: it has no known `event`")
     return cast(dict[str, Any], doc)
 
 

@@ -1,9 +1,9 @@
-"""The live view of a run on stderr: a panel on a terminal, a line every ten seconds elsewhere, or nothing.
+"""The progress of a run on stderr: a panel on a terminal, a line every ten seconds elsewhere, or nothing.
 
 Rules:
-- it runs in the recorder, away from the event loop, and draws in a thread of its own: a terminal that does not take
-  what is written (Ctrl-S, a stalled `kubectl exec`) holds up the view, and nothing else
-- what the view has no time for is left out; a terminal that vanishes ends the view, never the run
+- the recorder shows it, away from the event loop, and draws in a separate thread, so that a blocked terminal (Ctrl-S, a
+  stalled `kubectl exec`) delays nothing else
+- updates are skipped when the terminal is slow; a closed terminal ends the view, not the run
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import os
 import queue
 import sys
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import compress
-from typing import Any, Protocol
+from typing import Any
 
 import orjson
 from rich.console import Group
@@ -37,12 +37,10 @@ _PLAIN_EVERY_S = 10
 _MOST_WAITING = 64
 _CLOSE_S = 1.0
 
-IsOk = Callable[[Result], bool]
-
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
-    """The run at one moment. `rate`, `p50` and `p99` are of the last five seconds, the counts since the start."""
+class ProgressSnapshot:
+    """The state of a run. `rate`, `p50` and `p99` cover the last five seconds, the counts the whole run."""
 
     phase: str
     elapsed_s: float
@@ -55,129 +53,97 @@ class Snapshot:
     dropped: int
 
 
-class View(Protocol):
-    """Something to look at. Its methods may block or raise OSError."""
+class RunProgress:
+    """Receives results and heartbeats. This class shows nothing; subclasses do."""
 
-    def show(self, snapshot: Snapshot) -> None:
-        """Show the state."""
+    def add(self, block: Block, ok: Sequence[bool]) -> None:
+        """Add a block of results. `ok` is by shape."""
 
-    def tell(self, line: str) -> None:
-        """Show a line that stays."""
+    def merge(self, ttfb_us: list[int], beyond: int, failed: int, pings: list[str]) -> None:
+        """Add the counts of a worker's `Relay`."""
+
+    def beat(self, beat: dict[str, Any]) -> None:
+        """Called every second. `beat` has `line` (the heartbeat of the log), `elapsed_ns`, `in_flight` and `phase`."""
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
+        """End the view."""
 
 
-class Lately:
-    """What came since the last beat: TTFBs (µs), arrivals without one, and how many of those had failed."""
+class _Counting(RunProgress):
+    """Counts since the last heartbeat: TTFBs, arrivals without one, and those of them that failed."""
 
-    def __init__(self, targets: Sequence[str], is_ok: IsOk) -> None:
+    def __init__(self, targets: Sequence[str]) -> None:
         self._targets = targets
-        self._is_ok = is_ok
-        self.pings: list[str] = []
-        self.clear()
+        self._clear()
 
-    def clear(self) -> None:
-        """Begin anew."""
+    def _clear(self) -> None:
         self.ttfb_us: list[int] = []
         self.beyond = 0
         self.failed = 0
-        self.pings = []
+        self.pings: list[str] = []
 
-    def add(self, results: Iterable[Result]) -> None:
-        """Take a batch of results."""
-        for result in results:
-            if result.phase is Phase.PING:
-                self.pings.append(f"ping {self._targets[result.target]}: {_ping_text(result)}")
-            elif result.ttfb_ns is not None and self._is_ok(result):
-                self.ttfb_us.append(result.ttfb_ns // 1000)
-            else:
-                self.beyond += 1
-                self.failed += result.error is not ErrorKind.DROPPED
+    def add(self, block: Block, ok: Sequence[bool]) -> None:
+        pings = [shape.phase is Phase.PING for shape in block.shapes]
+        if any(pings):
+            results = [result for result in block.results() if result.phase is Phase.PING]
+            self.pings += [f"ping {self._targets[result.target]}: {_ping_text(result)}" for result in results]
+        served = [fine and not ping for fine, ping in zip(ok, pings, strict=True)]
+        for index, count in Counter(block.shape).items():
+            if not served[index] and not pings[index]:
+                self.beyond += count
+                self.failed += count if block.shapes[index].error is not ErrorKind.DROPPED else 0
+        rows = [served[index] for index in block.shape]
+        self.ttfb_us += [ns // 1000 for ns in compress(block.ttfb_ns, rows)]
 
-    def add_served(self, block: Block, ok: Sequence[bool]) -> None:
-        """Take a block in which every request got its whole response; `ok` is by shape."""
-        if any(shape.phase is Phase.PING for shape in block.shapes):
-            self.add(block.results())
-            return
-        fine = [ok[index] for index in block.shape]
-        self.ttfb_us += [ns // 1000 for ns in compress(block.ttfb_ns, fine)]
-        failed = len(fine) - sum(fine)
-        self.beyond += failed
+    def merge(self, ttfb_us: list[int], beyond: int, failed: int, pings: list[str]) -> None:
+        self.ttfb_us += ttfb_us
+        self.beyond += beyond
         self.failed += failed
+        self.pings += pings
 
 
-class Progress(Protocol):
-    """Who is told of results and heartbeats."""
+class LiveProgress(_Counting):
+    """Draws the last five seconds."""
 
-    def add(self, results: Sequence[Result]) -> None:
-        """Take a batch of results."""
-
-    def add_served(self, block: Block, ok: Sequence[bool]) -> None:
-        """Take a block in which every request got its whole response; `ok` is by shape."""
-
-    def beat(self, beat: dict[str, Any]) -> None:
-        """A second has passed; `beat` holds `line` (the log's heartbeat), `elapsed_ns`, `in_flight` and `phase`."""
-
-    def close(self) -> None:
-        """The run is over."""
-
-
-class Shown:
-    """Adds up the last seconds, and has them drawn."""
-
-    def __init__(self, view: View, total_ns: int, timeout: str, lately: Lately) -> None:
+    def __init__(self, view: _PlainView | _RichView, total_ns: int, timeout: str, targets: Sequence[str]) -> None:
+        super().__init__(targets)
         self._total_ns = total_ns
         self._timeout = timeout
-        self._lately = lately
-        self._failed = 0
+        self._all_failed = 0
         self._beats: deque[tuple[int, int, list[int], int]] = deque()  # elapsed, started, TTFBs and failures since
         self._drawer = _Drawer(view)
 
-    def add(self, results: Sequence[Result]) -> None:
-        """See `Progress`."""
-        self._lately.add(results)
-        self._tell()
+    def add(self, block: Block, ok: Sequence[bool]) -> None:
+        super().add(block, ok)
+        self._show_pings()
 
-    def add_served(self, block: Block, ok: Sequence[bool]) -> None:
-        """See `Progress`."""
-        self._lately.add_served(block, ok)
-        self._tell()
-
-    def take(self, ttfb_us: list[int], beyond: int, failed: int, pings: Iterable[str]) -> None:
-        """What a worker relays of its own `Lately`."""
-        lately = self._lately
-        lately.ttfb_us += ttfb_us
-        lately.beyond += beyond
-        lately.failed += failed
-        lately.pings += pings
-        self._tell()
+    def merge(self, ttfb_us: list[int], beyond: int, failed: int, pings: list[str]) -> None:
+        super().merge(ttfb_us, beyond, failed, pings)
+        self._show_pings()
 
     def beat(self, beat: dict[str, Any]) -> None:
-        """See `Progress`: show the state."""
         self._drawer.put(self._snapshot(beat))
 
     def close(self) -> None:
-        """End the view; what it has not drawn within a second is left out."""
         self._drawer.close()
 
-    def _tell(self) -> None:
-        for line in self._lately.pings:
+    def _show_pings(self) -> None:
+        for line in self.pings:
             self._drawer.put(line)
-        self._lately.pings = []
+        self.pings = []
 
-    def _snapshot(self, beat: dict[str, Any]) -> Snapshot:
-        elapsed_ns, started, lately = beat["elapsed_ns"], beat["line"]["started"], self._lately
-        self._beats.append((elapsed_ns, started, lately.ttfb_us, lately.beyond))
-        self._failed += lately.failed
-        lately.clear()
+    def _snapshot(self, beat: dict[str, Any]) -> ProgressSnapshot:
+        elapsed_ns, started = beat["elapsed_ns"], beat["line"]["started"]
+        self._beats.append((elapsed_ns, started, self.ttfb_us, self.beyond))
+        self._all_failed += self.failed
+        self._clear()
         while len(self._beats) > 2 and self._beats[1][0] <= elapsed_ns - _WINDOW_NS:
             self._beats.popleft()
         first_ns, first_started = self._beats[0][:2] if len(self._beats) > 1 else (0, 0)
         histogram = Histogram()
         for _, _, values, beyond in list(self._beats)[1 if len(self._beats) > 1 else 0 :]:
             histogram.record_all(values, beyond)
-        return Snapshot(
+        return ProgressSnapshot(
             phase=beat["phase"],
             elapsed_s=elapsed_ns / NS_PER_S,
             left_s=max(0.0, (self._total_ns - elapsed_ns) / NS_PER_S),
@@ -185,95 +151,66 @@ class Shown:
             in_flight=beat["in_flight"],
             p50=format_us(histogram.quantile_us(0.5), self._timeout),
             p99=format_us(histogram.quantile_us(0.99), self._timeout),
-            failed=self._failed,
+            failed=self._all_failed,
             dropped=beat["line"]["dropped"],
         )
 
 
-class Silent:
-    """Nobody looks."""
+class Relay(_Counting):
+    """Sends the counts since the last heartbeat, a JSON object a line, to the process that shows all shards."""
 
-    def add(self, results: Sequence[Result]) -> None:
-        """See `Progress`."""
-
-    def add_served(self, block: Block, ok: Sequence[bool]) -> None:
-        """See `Progress`."""
-
-    def beat(self, beat: dict[str, Any]) -> None:
-        """See `Progress`."""
-
-    def close(self) -> None:
-        """See `Progress`."""
-
-
-class Relay:
-    """Passes on what came since the last beat, a JSON object a line, to the process that shows all shards as one."""
-
-    def __init__(self, fd: int, lately: Lately) -> None:
+    def __init__(self, fd: int, targets: Sequence[str]) -> None:
+        super().__init__(targets)
         self._file = os.fdopen(fd, "wb")
-        self._lately = lately
-
-    def add(self, results: Sequence[Result]) -> None:
-        """See `Progress`."""
-        self._lately.add(results)
-
-    def add_served(self, block: Block, ok: Sequence[bool]) -> None:
-        """See `Progress`."""
-        self._lately.add_served(block, ok)
 
     def beat(self, beat: dict[str, Any]) -> None:
-        """See `Progress`."""
-        lately = self._lately
-        line = {"beat": beat, "take": [lately.ttfb_us, lately.beyond, lately.failed, lately.pings]}
-        lately.clear()
-        with contextlib.suppress(OSError):  # who shows is gone; the log is not
+        line = {"beat": beat, "counts": [self.ttfb_us, self.beyond, self.failed, self.pings]}
+        self._clear()
+        with contextlib.suppress(OSError):  # the parent process has ended
             self._file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
             self._file.flush()
 
     def close(self) -> None:
-        """See `Progress`."""
         with contextlib.suppress(OSError):
             self._file.close()
 
 
 RELAY = "relay:"
-"""The mode that passes everything on to the descriptor whose number follows."""
+"""Prefix of the mode that sends the progress to a file descriptor, whose number follows."""
 
 
 def relay_of(mode: str) -> tuple[int, ...]:
-    """The descriptor that a relay needs, if `mode` is one."""
+    """The file descriptor of `mode`, if it is a relay."""
     return (int(mode.removeprefix(RELAY)),) if mode.startswith(RELAY) else ()
 
 
-def open_progress(mode: str, view: dict[str, Any], targets: Sequence[str], is_ok: IsOk) -> Progress:
-    """For `auto`, `rich`, `plain`, `none` or a relay; `view` holds `title`, `total_ns`, `timeout` (a Go duration)."""
-    lately = Lately(targets, is_ok)
+def open_progress(mode: str, view: dict[str, Any], targets: Sequence[str]) -> RunProgress:
+    """`mode` is `auto`, `rich`, `plain`, `none` or a relay; `view` has `title`, `total_ns` and `timeout`."""
     for fd in relay_of(mode):
-        return Relay(fd, lately)
+        return Relay(fd, targets)
     if mode == "none" or sys.stderr is None:
-        return Silent()
-    chosen: View = _PlainView()
-    if mode == "rich" or (mode == "auto" and sys.stderr.isatty()):
-        chosen = _RichView(view["title"])
-    return Shown(chosen, view["total_ns"], view["timeout"], lately)
+        return RunProgress()
+    rich = mode == "rich" or (mode == "auto" and sys.stderr.isatty())
+    chosen = _RichView(view["title"]) if rich else _PlainView()
+    return LiveProgress(chosen, view["total_ns"], view["timeout"], targets)
 
 
 class _Drawer:
-    """Draws in a daemon thread, which ends with the process wherever it hangs."""
+    """Draws in a daemon thread, which cannot keep the process alive."""
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: _PlainView | _RichView) -> None:
         self._view = view
-        self._waiting: queue.Queue[Snapshot | str | None] = queue.Queue(_MOST_WAITING)
+        self._waiting: queue.Queue[ProgressSnapshot | str | None] = queue.Queue(_MOST_WAITING)
         self._thread = threading.Thread(target=self._draw, name="progress", daemon=True)
         self._thread.start()
 
-    def put(self, item: Snapshot | str) -> None:
-        """Have it shown, or left out when the view is that far behind."""
+    def put(self, item: ProgressSnapshot | str) -> None:
+        """Show `item`, or skip it when the queue is full."""
         if not self._waiting.full():
             self._waiting.put_nowait(item)
 
     def close(self) -> None:
-        """End, within a second at most."""
+        """End within a second."""
         if not self._waiting.full():
             self._waiting.put_nowait(None)
             self._thread.join(_CLOSE_S)
@@ -282,28 +219,28 @@ class _Drawer:
         try:
             while (item := self._waiting.get()) is not None:
                 if isinstance(item, str):
-                    self._view.tell(item)
-                elif self._waiting.empty():  # else there is a newer one
+                    self._view.print(item)
+                elif self._waiting.empty():  # otherwise a newer one follows
                     self._view.show(item)
             self._view.close()
         except OSError:
-            return  # the terminal is gone
+            return  # the terminal was closed
 
 
 class _PlainView:
     def __init__(self) -> None:
         self._next_s = 0.0
 
-    def show(self, s: Snapshot) -> None:
+    def show(self, s: ProgressSnapshot) -> None:
         if s.elapsed_s < self._next_s:
             return
         self._next_s = s.elapsed_s + _PLAIN_EVERY_S - 0.5
-        self.tell(
+        self.print(
             f"{s.elapsed_s:6.0f} s  {s.phase:<7}  {s.rate:9.1f}/s  in flight {s.in_flight:<6} p50 {s.p50}  "
             f"p99 {s.p99}  failed {s.failed}  dropped {s.dropped}  {s.left_s:.0f} s left"
         )
 
-    def tell(self, line: str) -> None:
+    def print(self, line: str) -> None:
         os.write(sys.stderr.fileno(), (line + "\n").encode("utf-8", "backslashreplace"))
 
     def close(self) -> None:
@@ -316,7 +253,7 @@ class _RichView:
         self._live = Live(console=Terminal(stderr=True), auto_refresh=False, transient=True)
         self._started = False
 
-    def show(self, s: Snapshot) -> None:
+    def show(self, s: ProgressSnapshot) -> None:
         self._start()
         figures = Table.grid(padding=(0, 3))
         figures.add_row(
@@ -333,7 +270,7 @@ class _RichView:
         bar.add_row(ProgressBar(total=max(total_s, 0.001), completed=s.elapsed_s, width=40), Text(clock))
         self._live.update(Group(Text(self._title, style="bold"), figures, bar), refresh=True)
 
-    def tell(self, line: str) -> None:
+    def print(self, line: str) -> None:
         self._start()
         self._live.console.print(escape(line), highlight=False)
 

@@ -1,14 +1,14 @@
-"""The recorder: a process of its own that writes the log, keeps the totals and shows the progress.
+"""The recorder: a separate process that writes the log, counts the totals and shows the progress.
 
-The generator hands it results in blocks and knows nothing of formatting or terminals, so neither can stall the event
-loop. When the generator is killed, the recorder still writes what it was given; it ends when its socket does.
+It gets results in blocks from the generator, so that neither formatting nor a slow terminal stalls the event loop. It
+writes everything that it received even if the generator is killed, and ends with its socket.
 
 Rules:
-- every line goes to the file whole; when the disk is full, a torn line is cut off again
-- signals are the generator's business: a Ctrl-C that reaches the whole process group does not end the recorder
-- the terminal may vanish; the log does not depend on it
-- it works in short pieces and offers the core between them, so that an event loop on the same core does not wait for
-  it; but not when it falls behind
+- lines are written whole; when the disk is full, a torn line is cut off again
+- the recorder ignores signals: a Ctrl-C reaches the whole process group, and the generator ends the run
+- the log does not depend on the terminal
+- between short pieces of work the recorder yields its CPU core, for an event loop on the same core, unless it has
+  fallen behind
 """
 
 from __future__ import annotations
@@ -25,18 +25,17 @@ import orjson
 
 from workload_generator.base.clock import Anchor
 from workload_generator.log import format as log_format
-from workload_generator.log import frames
-from workload_generator.log.progress import Progress, open_progress
-from workload_generator.log.status_file import Board, open_board
+from workload_generator.log import wire
+from workload_generator.log.progress import RunProgress, open_progress
+from workload_generator.log.status_file import StatusFile, open_status_file
 from workload_generator.log.totals import Totals
-from workload_generator.log.wire import read_block
 
 _SYNC_S = 1.0
-_KEEPS_UP = 2  # frames at once: who finds more has fallen behind
+_KEEPS_UP = 2  # frames in one read; more means that it has fallen behind
 
 
 class LogFile:
-    """An append-only file of whole lines, as structlog and the request lines share it."""
+    """An append-only file of whole lines, for structlog and for request lines."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -44,7 +43,7 @@ class LogFile:
         self.lines = 0
 
     def write(self, data: bytes, lines: int = 1) -> int:
-        """Write whole lines. On OSError everything up to the last whole line stays, the rest is cut off."""
+        """Write whole lines. On OSError the file is cut after the last whole line."""
         written = 0
         view = memoryview(data)
         try:
@@ -52,7 +51,7 @@ class LogFile:
                 written += os.write(self._fd, view[written:])
         except OSError:
             whole = data.rfind(b"\n", 0, written) + 1
-            with contextlib.suppress(OSError):  # cutting off a torn line is a courtesy: readers tolerate one
+            with contextlib.suppress(OSError):  # readers tolerate a torn line
                 os.ftruncate(self._fd, self._size + whole)
             self._size += whole
             self.lines += data.count(b"\n", 0, whole)
@@ -62,35 +61,35 @@ class LogFile:
         return written
 
     def flush(self) -> None:
-        """Nothing is held back; structlog asks."""
+        """Required by structlog; there is no buffer."""
 
     def sync(self) -> None:
-        """Have the kernel put it on the disk."""
+        """Flush the file to the disk."""
         os.fdatasync(self._fd)
 
     @property
     def size(self) -> int:
-        """Bytes in the file."""
+        """The size of the file in bytes."""
         return self._size
 
 
 class Recorder:
-    """Takes the generator's frames one by one; `handle` returns what goes back."""
+    """Processes the generator's frames in order. `handle` returns the reply."""
 
     def __init__(self, file: LogFile) -> None:
         self._file = file
         self._lines = log_format.LineLogger(file)
         self._encoder: log_format.ResultEncoder | None = None
         self._totals = Totals([])
-        self._progress: Progress | None = None
-        self._board: Board | None = None
+        self._progress: RunProgress | None = None
+        self._status_file: StatusFile | None = None
         self._failure: dict[str, Any] | None = None
         self._synced = time.monotonic()
         self.offers_core = False
         self.done = False
 
     def handle(self, kind: int, payload: bytes) -> bytes | None:
-        """Act on one frame. A failing disk is answered with FAILED once; what comes after is counted, not written."""
+        """Process one frame. After a write error it replies FAILED once, and only counts from then on."""
         failed_before = self._failure is not None
         try:
             answer = self._act(kind, payload)
@@ -102,72 +101,64 @@ class Recorder:
             }
             answer = None
         if self._failure is not None and not failed_before:
-            return frames.json_frame(frames.FAILED, self._failure) + (answer or b"")
+            return wire.json_frame(wire.FAILED, self._failure) + (answer or b"")
         return answer
 
     def close(self) -> None:
-        """End the view; the log is as complete as the frames were."""
+        """End the progress view."""
         if self._progress is not None:
             self._progress.close()
 
     def _act(self, kind: int, payload: bytes) -> bytes | None:
-        if kind == frames.RESULTS:
+        if kind == wire.RESULTS:
             self._record(payload)
             return None
-        if kind == frames.DRAIN:
-            return frames.json_frame(frames.TOTALS, self._totals.to_json())
+        if kind == wire.DRAIN:
+            return wire.json_frame(wire.TOTALS, self._totals.to_json())
         doc = orjson.loads(payload)
-        if kind == frames.START:
+        if kind == wire.START:
             self._start(doc)
-        elif kind == frames.HEARTBEAT:
+        elif kind == wire.HEARTBEAT:
             if self._progress is not None:
                 self._progress.beat(doc)
             self._write(log_format.PROGRESS, doc["line"])
-            if self._board is not None:
-                self._board.show(doc, self._totals)
-        elif kind == frames.LINE:
+            if self._status_file is not None:
+                self._status_file.update(doc, self._totals)
+        elif kind == wire.LINE:
             self._write(doc["event"], doc["fields"])
-        elif kind == frames.FINISH:
+        elif kind == wire.FINISH:
             self.done = True
             self.close()
             self._write(log_format.RUN_FINISHED, doc)
-            if self._board is not None:
-                self._board.end(self._totals, doc["verdict"])
+            if self._status_file is not None:
+                self._status_file.finish(self._totals, doc["verdict"])
             if self._failure is None:
                 self._file.sync()
-                return frames.json_frame(frames.DONE, {"lines": self._file.lines, "bytes": self._file.size})
+                return wire.json_frame(wire.DONE, {"lines": self._file.lines, "bytes": self._file.size})
         return None
 
     def _start(self, doc: dict[str, Any]) -> None:
         self._totals = Totals(doc["expected"])
         self._encoder = log_format.ResultEncoder(doc["targets"], Anchor(**doc["start"]), doc.get("event_prefix"))
-        self._progress = open_progress(doc["progress"], doc["view"], doc["targets"], self._totals.is_ok)
-        self._board = open_board(doc["header"], doc["view"]["total_ns"])
+        self._progress = open_progress(doc["progress"], doc["view"], doc["targets"])
+        self._status_file = open_status_file(doc["header"], doc["view"]["total_ns"])
         self._write(log_format.RUN_STARTED, doc["header"])
 
     def _record(self, payload: bytes) -> None:
         encoder, totals, progress = self._encoder, self._totals, self._progress
         assert encoder is not None and progress is not None, "results before START"
-        block = read_block(payload)
+        block = wire.read_block(payload)
         if block is None:
             return
-        if block.all_served:
+        ok = totals.ok_by_shape(block)
+        self._offer_core()
+        totals.add(block, ok)
+        progress.add(block, ok)
+        if self._failure is None:
             self._offer_core()
-            ok = totals.ok_shapes(block)
-            totals.add_served(block, ok)
-            progress.add_served(block, ok)
-            if self._failure is None:
-                self._offer_core()
-                lines = encoder.encode_served(block, ok)
-                self._offer_core()
-                self._file.write(lines, len(block.seq))
-        else:
-            results = list(block.results())
-            totals.add(results)
-            progress.add(results)
-            if self._failure is None:
-                encoded = [encoder.encode(result, totals.is_ok(result)) for result in results]
-                self._file.write(b"".join(encoded), len(encoded))
+            lines = encoder.encode(block, ok)
+            self._offer_core()
+            self._file.write(lines, len(block.seq))
         self._sync_sometimes()
 
     def _offer_core(self) -> None:
@@ -186,23 +177,23 @@ class Recorder:
 
 
 def main(argv: list[str]) -> NoReturn:
-    """Serve one run: `recorder LOG_FD SOCKET_FD`."""
+    """Record one run: `recorder LOG_FD SOCKET_FD`."""
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(name, signal.SIG_IGN)
     log_fd, socket_fd = map(int, argv)
     with socket.socket(fileno=socket_fd) as generator:
         record(log_fd, generator)
-    os._exit(0)  # the log is synced; a view that hangs in its terminal must not hold the process
+    os._exit(0)  # the log is synced, and a blocked terminal must not delay the exit
 
 
 def record(log_fd: int, generator: socket.socket) -> None:
-    """Write what `generator` sends to the log, until the run's trailer or the generator's end."""
+    """Write the log until the trailer, or until `generator` closes."""
     recorder = Recorder(LogFile(log_fd))
-    reader = frames.FrameReader()
+    reader = wire.FrameReader()
     while not recorder.done:
         try:
             data = generator.recv(1 << 20)
-        except ConnectionResetError:  # it has ended without having read an answer; all that it sent has been taken
+        except ConnectionResetError:  # it ended without reading a reply; everything that it sent was received
             break
         if not data:
             break
@@ -213,7 +204,7 @@ def record(log_fd: int, generator: socket.socket) -> None:
                 os.sched_yield()
             answer = recorder.handle(kind, payload)
             if answer:
-                with contextlib.suppress(ConnectionError):  # a killed generator reads no answers; its log goes on
+                with contextlib.suppress(ConnectionError):  # the generator was killed; its log is still completed
                     generator.sendall(answer)
     recorder.close()
 

@@ -1,10 +1,10 @@
-"""The plain data that flows from the schedule to the log: arrivals, results, and blocks of results by columns.
+"""Plain data from the schedule to the log: arrivals, results, and blocks of results by columns.
 
-Both are created once for each request, so they are named tuples rather than frozen dataclasses: as immutable and as
-slotted, at a third of the cost.
+Arrivals and results are named tuples rather than frozen dataclasses: there is one for each request, and a named tuple
+costs a third.
 
-Every time here is in integer nanoseconds on the monotonic clock: `due_ns` and `start_ns` are offsets from the run's
-start, the others are lengths. None means that the point was not reached.
+Times are integer nanoseconds of the monotonic clock. `due_ns` and `start_ns` are offsets from the start of the run, the
+others are durations. None means that the point was not reached.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 
 
 class Phase(IntEnum):
-    """What a request is for; only `MEASURE` enters results."""
+    """The phase of a run that a request belongs to; only `MEASURE` enters results."""
 
     PING = 0
     RAMP = 1
@@ -24,7 +24,7 @@ class Phase(IntEnum):
 
     @property
     def label(self) -> str:
-        """The word in logs and database."""
+        """The name in logs and in the database."""
         return _PHASE_LABELS[self]
 
 
@@ -32,7 +32,7 @@ _PHASE_LABELS = ("ping", "ramp", "measure")
 
 
 class ErrorKind(StrEnum):
-    """Why an arrival has no complete response. A response with an unexpected status is not among them."""
+    """Why an arrival has no complete response. A response with an unexpected status has no error."""
 
     DNS = "dns"
     CONNECT_REFUSED = "connect_refused"
@@ -48,7 +48,7 @@ class ErrorKind(StrEnum):
 
 
 class Stamp(StrEnum):
-    """Where the first byte's time comes from: the kernel's receive stamp or a reading in user space."""
+    """The source of the first byte's time: the kernel's receive timestamp, or a clock reading in user space."""
 
     KERNEL = "kernel"
     USER = "user"
@@ -64,11 +64,11 @@ class Arrival(NamedTuple):
 
 
 make_arrival: Callable[[tuple[int, Phase, int, int]], Arrival] = partial(tuple.__new__, Arrival)
-"""An arrival of its four fields, at half of the price of `Arrival(…)`."""
+"""An arrival from a tuple of its fields, at half the cost of `Arrival(…)`."""
 
 
 class Opening:
-    """What a request paid for a fresh connection, in nanoseconds; None: not reached."""
+    """The cost of a new connection, in nanoseconds; None: not reached."""
 
     __slots__ = ("connect_ns", "dns_ns", "retries", "tls_ns")
 
@@ -80,7 +80,7 @@ class Opening:
 
 
 class Response(NamedTuple):
-    """What a whole response says. `cold` is the function's word, None when it gave none."""
+    """A complete response. `cold` is what the function reported; None: nothing."""
 
     status: int
     bytes_read: int
@@ -90,7 +90,7 @@ class Response(NamedTuple):
 
 
 class Served(Protocol):
-    """A request that got its whole response: times are readings of the monotonic clock, unlike those of a `Result`.
+    """A request with its complete response. Times are readings of the monotonic clock, unlike those of a `Result`.
 
     `kernel` says whether `first_ns` is the kernel's stamp; `opening` is None on a reused connection.
     """
@@ -106,12 +106,12 @@ class Served(Protocol):
 
 
 class Result(NamedTuple):
-    """What became of one arrival; every arrival has exactly one, a dropped one too.
+    """The result of one arrival. Every arrival has exactly one, also a dropped one.
 
-    `status` is 0 without a response; `ttfb_ns` counts from the start of the request, DNS, connect and TLS included,
-    and is kept when the body fails later. On a reused connection `dns_ns`, `connect_ns` and `tls_ns` are 0: the
-    request paid nothing for them. `cold` is what the function said; None is unknown. `segments` is how many brought the
-    response (0: unknown): with more than one, the first byte's kernel stamp may be that of a later one.
+    `status` is 0 without a response. `ttfb_ns` counts from the start of the request, with DNS, connect and TLS; it is
+    kept when the body fails later. `dns_ns`, `connect_ns` and `tls_ns` are 0 on a reused connection. `cold` is what the
+    function reported; None is unknown. `segments` is the number of TCP segments of the response (0: unknown): with more
+    than one, the kernel's timestamp may belong to a later segment than the first.
     """
 
     seq: int
@@ -119,67 +119,36 @@ class Result(NamedTuple):
     target: int
     due_ns: int
     start_ns: int
-    status: int
-    dns_ns: int | None
-    connect_ns: int | None
-    tls_ns: int | None
-    ttfb_ns: int | None
-    total_ns: int | None
-    bytes_read: int
-    cold: bool | None
-    reused: bool
-    retries: int
-    stamp: Stamp | None
-    segments: int
-    instance: str | None
-    event_id: str | None
-    error: ErrorKind | None
-    message: str | None
+    status: int = 0
+    dns_ns: int | None = None
+    connect_ns: int | None = None
+    tls_ns: int | None = None
+    ttfb_ns: int | None = None
+    total_ns: int | None = None
+    bytes_read: int = 0
+    cold: bool | None = None
+    reused: bool = False
+    retries: int = 0
+    stamp: Stamp | None = None
+    segments: int = 0
+    instance: str | None = None
+    event_id: str | None = None
+    error: ErrorKind | None = None
+    message: str | None = None
 
     @property
-    def lag_ns(self) -> int:
-        """Actual start − scheduled time."""
-        return self.start_ns - self.due_ns
-
-    @property
-    def corrected_ttfb_ns(self) -> int | None:
-        """What a user who arrived on schedule waited for the first byte."""
-        return None if self.ttfb_ns is None else self.ttfb_ns + self.lag_ns
-
-
-class Shape(NamedTuple):
-    """What results have in common: all of a `Result` but its number and its times from start to end."""
-
-    phase: Phase
-    target: int
-    status: int
-    dns_ns: int | None
-    connect_ns: int | None
-    tls_ns: int | None
-    bytes_read: int
-    cold: bool | None
-    reused: bool
-    retries: int
-    stamp: Stamp | None
-    segments: int
-    instance: str | None
-    event_id: str | None
-    error: ErrorKind | None
-    message: str | None
-
-    @property
-    def whole(self) -> bool:
-        """Whether the whole response came: no time is missing then."""
-        reached = (self.dns_ns, self.connect_ns, self.tls_ns, self.stamp)
-        return self.error is None and self.message is None and self.event_id is None and None not in reached
+    def shape(self) -> Result:
+        """The part that results share, stored once for a block: without `seq` and the times of the row."""
+        return self._replace(seq=0, due_ns=0, start_ns=0, ttfb_ns=None, total_ns=None)
 
 
 class Block(NamedTuple):
-    """Results by columns, all of the same length and in the order in which they were added: most work on them is then
-    done by loops that run in C. `shape` holds indexes of `shapes`; times are in nanoseconds, -1 where none was reached.
+    """Results by columns of the same length, in the order in which they were added, so that loops over them run in C.
+
+    `shape` holds indexes into `shapes`. Times are nanoseconds; -1 means that the point was not reached.
     """
 
-    shapes: Sequence[Shape]
+    shapes: Sequence[Result]
     seq: Sequence[int]
     due_ns: Sequence[int]
     start_ns: Sequence[int]
@@ -188,56 +157,27 @@ class Block(NamedTuple):
     shape: Sequence[int]
 
     @property
-    def all_served(self) -> bool:
-        """Whether every request got its whole response."""
-        return all(shape.whole for shape in self.shapes) and min(self.ttfb_ns) >= 0 and min(self.total_ns) >= 0
-
-    @property
     def in_one_piece(self) -> bool:
-        """Whether the first byte of each response was also its last to come: one read brought all of it."""
+        """Whether the first byte of each response arrived together with its last."""
         return self.ttfb_ns == self.total_ns
 
     @property
     def in_time(self) -> bool:
-        """Whether all were started to the nanosecond when they were due: where there is no schedule they are."""
+        """Whether every request started exactly when it was due, as without a schedule."""
         return self.start_ns == self.due_ns
 
     def results(self) -> Iterator[Result]:
         """The rows, one by one."""
         for seq, due_ns, start_ns, ttfb_ns, total_ns, index in zip(*self[1:], strict=True):
-            phase, target, status, dns_ns, connect_ns, tls_ns, *rest = self.shapes[index]
-            ttfb = None if ttfb_ns < 0 else ttfb_ns
-            total = None if total_ns < 0 else total_ns
-            yield Result(seq, phase, target, due_ns, start_ns, status, dns_ns, connect_ns, tls_ns, ttfb, total, *rest)
-
-
-def shape_of(r: Result) -> Shape:
-    """The shape of one result."""
-    return Shape(r.phase, r.target, r.status, r.dns_ns, r.connect_ns, r.tls_ns, *r[11:])
+            yield self.shapes[index]._replace(
+                seq=seq,
+                due_ns=due_ns,
+                start_ns=start_ns,
+                ttfb_ns=None if ttfb_ns < 0 else ttfb_ns,
+                total_ns=None if total_ns < 0 else total_ns,
+            )
 
 
 def unanswered(arrival: Arrival, start_ns: int, error: ErrorKind, message: str) -> Result:
-    """The result of an arrival that got nowhere; whoever knows how far it came replaces fields."""
-    return Result(
-        seq=arrival.seq,
-        phase=arrival.phase,
-        target=arrival.target,
-        due_ns=arrival.due_ns,
-        start_ns=start_ns,
-        status=0,
-        dns_ns=None,
-        connect_ns=None,
-        tls_ns=None,
-        ttfb_ns=None,
-        total_ns=None,
-        bytes_read=0,
-        cold=None,
-        reused=False,
-        retries=0,
-        stamp=None,
-        segments=0,
-        instance=None,
-        event_id=None,
-        error=error,
-        message=message,
-    )
+    """The result of an arrival without a response."""
+    return Result(*arrival, start_ns, error=error, message=message)

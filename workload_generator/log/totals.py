@@ -1,4 +1,4 @@
-"""What a run adds up to: counts by phase, status and error, and the distributions of its measured part."""
+"""The totals of a run: counts by phase, status and error, and histograms of the measured phase."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HISTOGRAMS = ("ttfb", "corrected_ttfb", "total", "lag")
 
 
 class PhaseCounts:
-    """The results of one phase, counted. `failed` has errors and unexpected statuses; `cancelled` is part of it."""
+    """Counts of one phase. `failed` includes errors, unexpected statuses and `cancelled`."""
 
     __slots__ = ("cold", "dropped", "errors", "ok", "sent", "statuses")
 
@@ -29,11 +29,24 @@ class PhaseCounts:
 
     @property
     def failed(self) -> int:
-        """Sent, but not answered as expected."""
+        """Requests without an expected response."""
         return self.sent - self.ok
 
+    def add(self, shape: Result, count: int, ok: bool) -> None:
+        """Add `count` results of one shape."""
+        if shape.error is not None:
+            self.errors[shape.error.value] += count
+        if shape.error is ErrorKind.DROPPED:
+            self.dropped += count
+            return
+        self.sent += count
+        self.ok += count if ok else 0
+        if shape.status:
+            self.statuses[shape.status] += count
+            self.cold[_COLD_WORDS[shape.cold]] += count
+
     def to_json(self) -> dict[str, Any]:
-        """As trailer and summary hold it."""
+        """The counts as in the trailer and the summary."""
         return {
             "sent": self.sent,
             "ok": self.ok,
@@ -47,36 +60,27 @@ class PhaseCounts:
 
 
 class Totals:
-    """Counts every result once. `expected` holds, for each target, the statuses that are a success."""
+    """Counts every result once. `expected` has the successful statuses of each target."""
 
     def __init__(self, expected: Sequence[Iterable[int]]) -> None:
         self._expected = [frozenset(statuses) for statuses in expected]
         self.phases = {phase: PhaseCounts() for phase in Phase}
         self.histograms = {name: Histogram() for name in HISTOGRAMS}
 
-    def is_ok(self, result: Result) -> bool:
-        """Whether the whole response came and its status was one that the experiment expects."""
-        return result.error is None and result.status in self._expected[result.target]
+    def ok_by_shape(self, block: Block) -> list[bool]:
+        """Whether each shape is a complete response with an expected status."""
+        return [shape.error is None and shape.status in self._expected[shape.target] for shape in block.shapes]
 
-    def ok_shapes(self, block: Block) -> list[bool]:
-        """`is_ok` of the shapes of a block in which every request got its whole response."""
-        return [shape.status in self._expected[shape.target] for shape in block.shapes]
-
-    def add_served(self, block: Block, ok: Sequence[bool]) -> None:
-        """Count a block in which every request got its whole response; the same as `add`, by whole columns. `ok` is by
-        shape."""
+    def add(self, block: Block, ok: Sequence[bool]) -> None:
+        """Add a block. `ok` is by shape."""
         beyond = 0
         for index, count in Counter(block.shape).items():
             shape = block.shapes[index]
-            counts = self.phases[shape.phase]
-            counts.sent += count
-            counts.statuses[shape.status] += count
-            counts.cold[_COLD_WORDS[shape.cold]] += count
-            counts.ok += count if ok[index] else 0
+            self.phases[shape.phase].add(shape, count, ok[index])
             beyond += count if shape.phase is Phase.MEASURE and not ok[index] else 0
         ttfb, total = block.ttfb_ns, block.total_ns
         measured_lag = lag = _lags(block)
-        measured = [shape.phase is Phase.MEASURE for shape in block.shapes]
+        measured = [shape.phase is Phase.MEASURE and shape.error is not ErrorKind.DROPPED for shape in block.shapes]
         if not (all(measured) and all(ok)):
             served = list(map(and_, measured, ok))
             in_phase, counted = ([of_shape[index] for index in block.shape] for of_shape in (measured, served))
@@ -92,43 +96,8 @@ class Totals:
         for name, values_us in columns.items():
             self.histograms[name].record_all(values_us, 0 if name == "lag" else beyond)
 
-    def add(self, results: Iterable[Result]) -> None:
-        """Count a batch of results."""
-        ttfb: list[int] = []
-        corrected: list[int] = []
-        total: list[int] = []
-        lag: list[int] = []
-        beyond = 0
-        for r in results:
-            counts = self.phases[r.phase]
-            measured = r.phase is Phase.MEASURE
-            if r.error is not None:
-                counts.errors[r.error.value] += 1
-            if r.error is ErrorKind.DROPPED:
-                counts.dropped += 1
-                beyond += measured
-                continue
-            counts.sent += 1
-            if r.status:
-                counts.statuses[r.status] += 1
-                counts.cold["unknown" if r.cold is None else "true" if r.cold else "false"] += 1
-            ok = self.is_ok(r)
-            counts.ok += ok
-            if not measured:
-                continue
-            lag.append(r.lag_ns // 1000)
-            corrected_ns = r.corrected_ttfb_ns
-            if ok and corrected_ns is not None and r.ttfb_ns is not None and r.total_ns is not None:
-                ttfb.append(r.ttfb_ns // 1000)
-                corrected.append(corrected_ns // 1000)
-                total.append(r.total_ns // 1000)
-            else:
-                beyond += 1
-        for name, values in zip(HISTOGRAMS, (ttfb, corrected, total, lag), strict=True):
-            self.histograms[name].record_all(values, 0 if name == "lag" else beyond)
-
     def to_json(self) -> dict[str, Any]:
-        """`counts` by phase and `histograms` of the measured part."""
+        """`counts` by phase, and `histograms` of the measured phase."""
         return {
             "counts": {phase.label: counts.to_json() for phase, counts in self.phases.items()},
             "histograms": {name: histogram.to_json() for name, histogram in self.histograms.items()},

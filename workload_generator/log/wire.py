@@ -1,31 +1,32 @@
-"""Results on their way from the event loop to the recorder: packed into preallocated blocks, handed over as bytes.
+"""The protocol between the generator and its recorder: frames with a kind, a length and a payload, over a socket pair.
 
-Packing costs half a microsecond and creates nothing that lasts. A row holds what differs from one result to the next,
-its number and its times; what they have in common, a `Shape`, is written once for a block, and is mostly the same for
-all of its rows.
+Results travel in blocks. A row holds the number and the times of a result. The rest, its shape, is written once for a
+block and is mostly the same for all rows. Packing a result takes a quarter of a microsecond and allocates nothing that
+lasts.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import orjson
 
 from workload_generator.log.format import clean
-from workload_generator.log.records import (
-    Block,
-    ErrorKind,
-    Phase,
-    Response,
-    Result,
-    Served,
-    Shape,
-    Stamp,
-    shape_of,
-)
+from workload_generator.log.records import Block, ErrorKind, Opening, Phase, Response, Result, Served, Stamp
 
+START = ord("S")  # JSON: the settings of the recorder; comes before the first result
+RESULTS = ord("R")  # a block of results, see `BlockWriter`
+HEARTBEAT = ord("H")  # JSON: the counts of the last second
+DRAIN = ord("D")  # empty: a request for the totals
+LINE = ord("L")  # JSON: `event` and `fields` of a line
+FINISH = ord("F")  # JSON: the fields of the trailer, after which the recorder ends
+TOTALS = ord("T")  # reply, JSON: counts and histograms
+DONE = ord("E")  # reply, JSON: the log is complete
+FAILED = ord("X")  # reply, JSON: the log cannot be written any more
+
+_HEAD = struct.Struct("<BI")
 _ROW = struct.Struct("<qqqqqH")  # seq, due, start, ttfb, total, shape
 _COUNT = struct.Struct("<I")
 _NONE = -1
@@ -34,11 +35,43 @@ _LONGEST_TEXT = 4096
 _pack_row = _ROW.pack_into
 _ROW_BYTES = _ROW.size
 
+_REUSED = Opening()  # the cost of a reused connection
+_REUSED.dns_ns = _REUSED.connect_ns = _REUSED.tls_ns = 0
+
+
+def frame(kind: int, payload: bytes = b"") -> bytes:
+    """One frame as it goes over the socket."""
+    return _HEAD.pack(kind, len(payload)) + payload
+
+
+def json_frame(kind: int, value: object) -> bytes:
+    """A frame whose payload is JSON."""
+    return frame(kind, orjson.dumps(value))
+
+
+class FrameReader:
+    """Splits a stream of bytes into frames."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
+        """The frames that `data` completes, as (kind, payload)."""
+        self._buffer += data
+        at = 0
+        while len(self._buffer) - at >= _HEAD.size:
+            kind, length = _HEAD.unpack_from(self._buffer, at)
+            if len(self._buffer) - at - _HEAD.size < length:
+                break
+            at += _HEAD.size + length
+            yield kind, bytes(self._buffer[at - length : at])
+        del self._buffer[:at]
+
 
 class BlockWriter:
-    """Collects results until `take` hands them over; calls `on_full`, which has to take, when that cannot wait.
+    """Collects results for `take`. When it is full it calls `on_full`, which has to call `take`.
 
-    `rows` is at most 65,000. A few hundred stay in the cache of whoever formats them.
+    `rows` is at most 65,000. A few hundred fit into the CPU cache of the recorder.
     """
 
     def __init__(self, on_full: Callable[[], None], rows: int = 512) -> None:
@@ -46,9 +79,9 @@ class BlockWriter:
         self._size = rows * _ROW_BYTES
         self._table = bytearray(self._size)
         self._at = 0
-        self._shapes: list[Shape] = []
-        self._known: dict[Any, int] = {}  # indexes of shapes, by what is cheap to look up
-        self._last: Any = None  # the key that was looked up last: mostly it comes again,
+        self._shapes: list[Result] = []
+        self._known: dict[Any, int] = {}  # indexes of shapes, by cheap keys
+        self._last: Any = None  # the last key: mostly it is also the next,
         self._last_shape = 0  # and comparing is cheaper than hashing
 
     @property
@@ -57,29 +90,27 @@ class BlockWriter:
         return self._at // _ROW_BYTES
 
     def served(self, exchange: Served, origin_ns: int) -> None:
-        """Pack the result of a request that got its whole response; the run began at `origin_ns`, monotonic."""
+        """Pack a complete response. `origin_ns` is the start of the run on the monotonic clock."""
         at = self._at
         if at == self._size:
             self._on_full()
             at = 0
         seq, phase, target, due_ns = exchange.arrival
-        start_ns, opening, response = exchange.start_ns, exchange.opening, exchange.response
-        if opening is None:
-            key = (phase, target, response, exchange.kernel, exchange.segments)
-            shape = self._last_shape if key == self._last else self._reused(key)
+        start_ns = exchange.start_ns
+        if exchange.opening is None:
+            key = (phase, target, exchange.response, exchange.kernel, exchange.segments)
+            shape = self._last_shape if key == self._last else self._reused(key, exchange)
         else:
-            paid = (opening.dns_ns, opening.connect_ns, opening.tls_ns)
-            kernel, segments = exchange.kernel, exchange.segments
-            shape = self._add(_shape(phase, target, response, kernel, segments, paid, False, opening.retries))
+            shape = self._add(_shape(exchange))
         ttfb_ns, total_ns = exchange.first_ns - start_ns, exchange.last_ns - start_ns
         _pack_row(self._table, at, seq, due_ns, start_ns - origin_ns, ttfb_ns, total_ns, shape)
         self._at = at + _ROW_BYTES
 
     def add(self, r: Result) -> None:
-        """Pack any result. Texts are cut to 4096 bytes."""
+        """Pack any result. Texts are cut at 4096 bytes."""
         if self._at == self._size:
             self._on_full()
-        shape = shape_of(r)
+        shape = r.shape
         index = self._known.get(shape)
         if index is None:
             cut = shape._replace(instance=_cut(r.instance), event_id=_cut(r.event_id), message=_cut(r.message))
@@ -89,7 +120,7 @@ class BlockWriter:
         self._at += _ROW_BYTES
 
     def take(self) -> bytes:
-        """The block so far, as bytes that `read_block` reads; the writer starts anew."""
+        """The block so far, as bytes for `read_block`; the writer is empty afterwards."""
         shapes = orjson.dumps([tuple(shape) for shape in self._shapes])
         block = b"".join((_COUNT.pack(self.count), memoryview(self._table)[: self._at], shapes))
         self._at = 0
@@ -98,20 +129,20 @@ class BlockWriter:
         self._last = None
         return block
 
-    def _reused(self, key: tuple[Phase, int, Response, bool, int]) -> int:
+    def _reused(self, key: tuple[Phase, int, Response, bool, int], exchange: Served) -> int:
         index = self._known.get(key)
         if index is None:
-            index = self._known[key] = self._add(_shape(*key, (0, 0, 0), True, 0))
+            index = self._known[key] = self._add(_shape(exchange))
         self._last, self._last_shape = key, index
         return index
 
-    def _add(self, shape: Shape) -> int:
+    def _add(self, shape: Result) -> int:
         self._shapes.append(shape)
         return len(self._shapes) - 1
 
 
 def read_block(block: bytes) -> Block | None:
-    """What `BlockWriter.take` made; None when it has no rows."""
+    """The block in the bytes of `BlockWriter.take`; None without rows."""
     (count,) = _COUNT.unpack_from(block)
     if not count:
         return None
@@ -120,8 +151,8 @@ def read_block(block: bytes) -> Block | None:
     return Block([_read_shape(doc) for doc in orjson.loads(memoryview(block)[end:])], *columns)
 
 
-def _read_shape(doc: list[Any]) -> Shape:
-    shape = Shape(*doc)
+def _read_shape(doc: list[Any]) -> Result:
+    shape = Result(*doc)
     return shape._replace(
         phase=Phase(shape.phase),
         stamp=None if shape.stamp is None else Stamp(shape.stamp),
@@ -129,16 +160,14 @@ def _read_shape(doc: list[Any]) -> Shape:
     )
 
 
-def _shape(
-    phase: Phase, target: int, response: Response, kernel: bool, segments: int, paid: tuple[int | None, ...],
-    reused: bool, retries: int,
-) -> Shape:  # fmt: skip
-    status, bytes_read, cold, instance, _ = response
-    stamp = Stamp.KERNEL if kernel else Stamp.USER
-    dns_ns, connect_ns, tls_ns = paid
-    return Shape(
-        phase, target, status, dns_ns, connect_ns, tls_ns, bytes_read, cold, reused, retries, stamp, segments,
-        _cut(instance), None, None, None,
+def _shape(exchange: Served) -> Result:
+    _, phase, target, _ = exchange.arrival
+    opening, response = exchange.opening or _REUSED, exchange.response
+    return Result(
+        0, phase, target, 0, 0, response.status, opening.dns_ns, opening.connect_ns, opening.tls_ns,
+        bytes_read=response.bytes_read, cold=response.cold, reused=exchange.opening is None, retries=opening.retries,
+        stamp=Stamp.KERNEL if exchange.kernel else Stamp.USER, segments=exchange.segments,
+        instance=_cut(response.instance),
     )  # fmt: skip
 
 

@@ -1,10 +1,10 @@
-"""The generator's end of the log: hands results to the recorder process and never waits for it.
+"""The generator's side of the log: sends results to the recorder process without waiting for it.
 
 Rules:
-- a block leaves some milliseconds after its first result: so the recorder works in short pieces, which matters where it
-  has the core on which the event loop has to wake
-- what the recorder has not taken yet waits in memory up to a stated limit; past it the run stops, since it may neither
-  lose results nor grow without bound
+- blocks are sent every few milliseconds, so that the recorder works in short pieces; it may share a CPU core with the
+  event loop
+- unsent blocks wait in memory up to a limit; beyond it the run stops, since it may neither lose results nor grow
+  without bound
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ import orjson
 
 from workload_generator.base.errors import LogError, UsageError
 from workload_generator.base.subprocesses import signals_held
-from workload_generator.log import frames
-from workload_generator.log.wire import BlockWriter
+from workload_generator.log import wire
 
 _FLUSH_S = 0.005
 _MOST_WAITING_BYTES = 128 * 1024 * 1024
@@ -34,9 +33,9 @@ _END_TIMEOUT_S = 60.0
 
 
 class Log:
-    """One run's log. `on_failure` is called once, when the log cannot go on; `failure` then says why.
+    """The log of one run. `on_failure` is called once, when the log fails; `failure` is then the reason.
 
-    `inherit` are descriptors that the recorder needs besides its own.
+    `inherit` are further file descriptors for the recorder.
     """
 
     def __init__(
@@ -51,14 +50,14 @@ class Log:
         self.failure: str | None = None
         self._loop = loop
         self._on_failure = on_failure
-        self._block = BlockWriter(self.flush)
-        self.add = self._block.add  # see `engine.Record`: without a call in between, since it is the hot path
+        self._block = wire.BlockWriter(self.flush)
+        self.add = self._block.add  # the hot path calls the block directly
         self.served = self._block.served
         self._waiting: deque[memoryview] = deque()
         self._waiting_bytes = 0
         self._writing = False
         self._replies: dict[int, asyncio.Future[Any]] = {}
-        self._reader = frames.FrameReader()
+        self._reader = wire.FrameReader()
         ours, theirs = socket.socketpair()
         with theirs, signals_held() as let_go:
 
@@ -82,36 +81,36 @@ class Log:
         self._timer = loop.call_later(_FLUSH_S, self._on_timer)
 
     def begin(self, fields: dict[str, Any]) -> None:
-        """Open the log: what the recorder needs to know, the header among it."""
-        self._send(frames.json_frame(frames.START, fields))
+        """Start the log. `fields` are the settings of the recorder, with the log's header."""
+        self._send(wire.json_frame(wire.START, fields))
 
     def heartbeat(self, beat: dict[str, Any]) -> None:
-        """Write the counts of this second."""
+        """Write the counts of the last second."""
         self.flush()
-        self._send(frames.json_frame(frames.HEARTBEAT, beat))
+        self._send(wire.json_frame(wire.HEARTBEAT, beat))
 
     def line(self, event: str, fields: dict[str, Any]) -> None:
-        """Write one of the rare lines, behind the results before it."""
+        """Write one of the rare lines, after all earlier results."""
         self.flush()
-        self._send(frames.json_frame(frames.LINE, {"event": event, "fields": fields}))
+        self._send(wire.json_frame(wire.LINE, {"event": event, "fields": fields}))
 
     def flush(self) -> None:
-        """Have the recorder write what was added so far."""
+        """Send the results so far to the recorder."""
         if self._block.count:
-            self._send(frames.frame(frames.RESULTS, self._block.take()))
+            self._send(wire.frame(wire.RESULTS, self._block.take()))
 
     async def totals(self) -> dict[str, Any]:
-        """Everything recorded so far, added up. Raises LogError when the recorder is gone."""
+        """The totals so far. Raises LogError when the recorder has ended."""
         self.flush()
-        totals: dict[str, Any] = await self._ask(frames.TOTALS, frames.frame(frames.DRAIN))
+        totals: dict[str, Any] = await self._ask(wire.TOTALS, wire.frame(wire.DRAIN))
         return totals
 
     async def finish(self, trailer: dict[str, Any]) -> None:
-        """Write the trailer and wait until the log is on the disk. Raises LogError when it is not."""
-        await self._ask(frames.DONE, frames.json_frame(frames.FINISH, trailer))
+        """Write the trailer and wait until the log is on the disk. Raises LogError."""
+        await self._ask(wire.DONE, wire.json_frame(wire.FINISH, trailer))
 
     def close(self) -> None:
-        """Let the recorder end, and wait for it."""
+        """End the recorder and wait for it."""
         self._timer.cancel()
         if self._fd >= 0:
             self._loop.remove_reader(self._fd)
@@ -127,7 +126,7 @@ class Log:
             self._process.wait()
 
     async def _ask(self, reply: int, message: bytes) -> Any:
-        if self.failure is not None and (reply == frames.DONE or self._fd < 0):
+        if self.failure is not None and (reply == wire.DONE or self._fd < 0):
             raise LogError(self.failure)
         future = self._replies[reply] = self._loop.create_future()
         self._send(message)
@@ -149,7 +148,7 @@ class Log:
         if not self._writing:
             self._on_writable()
         if self._waiting_bytes > _MOST_WAITING_BYTES and self.failure is None:
-            self._fail(f"{self.path}: the disk does not keep up with the log")
+            self._fail(f"{self.path}: the disk is too slow for the log")
 
     def _on_writable(self) -> None:
         while self._waiting:
@@ -174,9 +173,9 @@ class Log:
                 self._loop.remove_writer(self._fd)
 
     def _send_waiting(self) -> None:
-        """Only a run that failed has left something."""
+        """Only a failed run has blocks left."""
         self._sock.settimeout(_END_TIMEOUT_S)
-        with contextlib.suppress(OSError):  # the recorder has ended, or hangs: there is no log to be saved
+        with contextlib.suppress(OSError):  # the recorder has ended or hangs: the log cannot be saved
             while self._waiting:
                 self._sock.sendall(self._waiting.popleft())
 
@@ -193,9 +192,9 @@ class Log:
             return
         for kind, payload in self._reader.feed(data):
             doc = orjson.loads(payload)
-            if kind == frames.FAILED:
+            if kind == wire.FAILED:
                 self._fail(
-                    f"{self.path}: {doc['message']}; what was written before is whole: "
+                    f"{self.path}: {doc['message']}; the log is complete up to then: "
                     f"{doc['lines']:,} lines, {doc['bytes']:,} bytes"
                 )
             else:
@@ -220,7 +219,7 @@ class Log:
         first = self.failure is None
         if first:
             self.failure = message
-        done = self._replies.pop(frames.DONE, None)
+        done = self._replies.pop(wire.DONE, None)
         pending = [done] if done else []
         if self._fd < 0:
             pending.extend(self._replies.values())
@@ -233,13 +232,13 @@ class Log:
 
 
 def _ignore_signals() -> None:
-    """For the recorder, from its first instruction on: a Ctrl-C reaches the whole process group."""
+    """Runs in the recorder before its program starts: a Ctrl-C reaches the whole process group."""
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(name, signal.SIG_IGN)
 
 
 def open_log_file(directory: Path, prefix: str, stamp: str, shard: str) -> tuple[Path, int]:
-    """Create `<prefix>_<stamp><shard>.log` and return it with an open descriptor. Raises UsageError."""
+    """Create `<prefix>_<stamp><shard>.log`; its path and an open file descriptor. Raises UsageError."""
     path = directory / f"{prefix}_{stamp}{shard}.log"
     try:
         directory.mkdir(parents=True, exist_ok=True)

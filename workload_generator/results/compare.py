@@ -17,15 +17,15 @@ from pathlib import Path
 
 from workload_generator.base.errors import BenchError, UsageError
 from workload_generator.results.report.answers import read_data
-from workload_generator.results.report.cells import BETTER, NONE_SHOWN, WORSE, Cell, make_cells
+from workload_generator.results.report.comparison import BETTER, NONE_SHOWN, WORSE, RunGroup, make_groups
 from workload_generator.results.report.intervals import CONFIDENCE, Difference, difference, false_discovery, median
-from workload_generator.results.report.runs import Run
+from workload_generator.results.report.runs import RecordedRun
 from workload_generator.results.report.samples import RunData
-from workload_generator.results.report.table import MS, SHARE, Column, Table, written
+from workload_generator.results.report.table import MS, SHARE, Table, TableColumn, written
 
 _LEVEL = round(1 - CONFIDENCE, 9)
 
-Matching = Callable[[Cell], tuple[object, ...]]
+Matching = Callable[[RunGroup], tuple[object, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +38,11 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class FigureChange:
     """One figure of one cell; `relative` ones are times, the others shares. `p` is adjusted for all compared ones."""
 
-    a: Cell
-    b: Cell
+    a: RunGroup
+    b: RunGroup
     figure: str
     relative: bool
     values: tuple[float, float]
@@ -61,7 +61,7 @@ class Change:
 class Comparison:
     """What was compared, what could not be, and why it should not have been (only when forced)."""
 
-    changes: list[Change]
+    changes: list[FigureChange]
     only_a: list[str]
     only_b: list[str]
     left_out: list[str]
@@ -101,29 +101,31 @@ def compare(a: Side, b: Side, *, force: bool = False, include_invalid: bool = Fa
     )
 
 
-def _read(side: Side, include_invalid: bool) -> tuple[list[Run], list[Cell], list[str]]:
+def _read(side: Side, include_invalid: bool) -> tuple[list[RecordedRun], list[RunGroup], list[str]]:
     data: list[RunData] = read_data(side.db, side.experiments)
     kept = [each for each in data if include_invalid or each.run.counts_in]
     out = [f"{side.name}: {each.run.label}" for each in data if each not in kept]
-    cells = [cell for cell in make_cells(sample for each in kept for sample in each.samples) if cell.home]
+    cells = [cell for cell in make_groups(sample for each in kept for sample in each.samples) if cell.home]
     if not cells:
         why = "no valid run (--include-invalid compares the others)" if data else "no runs"
         raise BenchError(f"{side.name} has {why}")
     return [each.run for each in kept], cells, out
 
 
-def _strict(cell: Cell) -> tuple[object, ...]:
+def _strict(cell: RunGroup) -> tuple[object, ...]:
     condition = cell.condition
     return (condition.scenario, condition.rate, condition.variant, cell.language, cell.temperature)
 
 
-def _pairs(a: Sequence[Cell], b: Sequence[Cell], force: bool) -> tuple[list[tuple[Cell, Cell]], Matching]:
+def _pairs(
+    a: Sequence[RunGroup], b: Sequence[RunGroup], force: bool
+) -> tuple[list[tuple[RunGroup, RunGroup]], Matching]:
     """What belongs together; when forced, and nothing is alike, ever less has to be."""
     looser: list[Matching] = [_strict]
     if force:
         looser += [lambda cell: (cell.language, cell.temperature), lambda cell: (cell.temperature,), lambda _: ()]
     for matching in looser:
-        places: dict[tuple[object, ...], list[Cell]] = {}
+        places: dict[tuple[object, ...], list[RunGroup]] = {}
         for cell in b:
             places.setdefault(matching(cell), []).append(cell)
         pairs = [(cell, other) for cell in a for other in places.get(matching(cell), ())]
@@ -132,7 +134,7 @@ def _pairs(a: Sequence[Cell], b: Sequence[Cell], force: bool) -> tuple[list[tupl
     return [], _strict
 
 
-def _differing(pairs: Iterable[tuple[Cell, Cell]], a: str, b: str) -> list[str]:
+def _differing(pairs: Iterable[tuple[RunGroup, RunGroup]], a: str, b: str) -> list[str]:
     """Why pairs should not be compared, each reason once."""
     found: dict[str, None] = {}
     for mine, other in pairs:
@@ -145,7 +147,7 @@ def _differing(pairs: Iterable[tuple[Cell, Cell]], a: str, b: str) -> list[str]:
     return list(found)
 
 
-_ATTRIBUTES: dict[str, Callable[[Run], str]] = {
+_ATTRIBUTES: dict[str, Callable[[RecordedRun], str]] = {
     "scenario": lambda run: run.condition.scenario,
     "rate": lambda run: run.condition.rate_label,
     "condition": lambda run: run.condition.variant or "constant arrivals",
@@ -155,8 +157,8 @@ _ATTRIBUTES: dict[str, Callable[[Run], str]] = {
 }
 
 
-def _changes(pairs: Sequence[tuple[Cell, Cell]]) -> list[Change]:
-    found: list[tuple[Cell, Cell, str, bool, tuple[float, float], Difference]] = []
+def _changes(pairs: Sequence[tuple[RunGroup, RunGroup]]) -> list[FigureChange]:
+    found: list[tuple[RunGroup, RunGroup, str, bool, tuple[float, float], Difference]] = []
     for a, b in pairs:
         for figure in ("p50", "p99"):
             x, y = a.values(figure), b.values(figure)
@@ -166,7 +168,7 @@ def _changes(pairs: Sequence[tuple[Cell, Cell]]) -> list[Change]:
         middles = (sorted(x)[len(x) // 2], sorted(y)[len(y) // 2])
         found.append((a, b, "lost", False, middles, difference(x, y, relative=False)))
     adjusted = false_discovery([each[-1].p for each in found])
-    return [Change(*each, p) for each, p in zip(found, adjusted, strict=True)]
+    return [FigureChange(*each, p) for each, p in zip(found, adjusted, strict=True)]
 
 
 def tables_of(comparison: Comparison) -> Iterable[Table]:
@@ -175,13 +177,13 @@ def tables_of(comparison: Comparison) -> Iterable[Table]:
         runs = f"{len(a.samples)} and {len(b.samples)} runs"
         title = a.label if a.label == b.label else f"{a.label}, against {b.label}"
         names = ("figure", "A", "B", "change", "confidence", "effect", "verdict")
-        table = Table("changes", f"{title} ({runs})", "", tuple(Column(name) for name in names))
+        table = Table("changes", f"{title} ({runs})", "", tuple(TableColumn(name) for name in names))
         for change in changes:
             table.add(*_texts(change))
         yield table
 
 
-def _texts(change: Change) -> tuple[str, ...]:
+def _texts(change: FigureChange) -> tuple[str, ...]:
     found = change.difference
     beyond = f"> {change.a.samples[0].run.timeout}"
     values = [written(value, MS if change.relative else SHARE, beyond) for value in change.values]
@@ -196,7 +198,7 @@ def _texts(change: Change) -> tuple[str, ...]:
     return figure, *values, middle + interval, sure, f"{found.superiority:.2f}", change.verdict
 
 
-def _some(cells: Sequence[Cell]) -> str:
+def _some(cells: Sequence[RunGroup]) -> str:
     labels = [cell.label for cell in cells]
     return "; ".join(labels[:4]) + (f" and {len(labels) - 4} more" if len(labels) > 4 else "")
 

@@ -19,21 +19,21 @@ _P = "workload_generator"
 _US_PER_S = 1_000_000
 
 
-def families(boards: Sequence[dict[str, Any]], in_progress: bool) -> Iterator[Metric]:
-    """All metrics. `boards` is empty before the first run."""
+def families(statuses: Sequence[dict[str, Any]], in_progress: bool) -> Iterator[Metric]:
+    """All metrics. `statuses` is empty before the first run."""
     build = GaugeMetricFamily(f"{_P}_build_info", "Version of the generator.", labels=["version"])
     build.add_metric([__version__], 1)
     yield build
     yield GaugeMetricFamily(f"{_P}_run_in_progress", "Whether a run is in progress.", value=in_progress)
     names = ["run_id", "experiment", "mode", "prefix", "phase", "verdict", "shard", "shards"]
     info = GaugeMetricFamily(f"{_P}_run_info", "The run in progress, or the last one.", labels=names)
-    for board in boards:
-        info.add_metric([str(board[name] or "") if name != "shard" else str(board[name]) for name in names], 1)
+    for status in statuses:
+        info.add_metric([str(status[name] or "") if name != "shard" else str(status[name]) for name in names], 1)
     yield info
-    yield _gauge(boards, "run_elapsed_seconds", "Time since the start of the schedule.", "elapsed_ns", NS_PER_S)
-    yield _gauge(boards, "run_planned_seconds", "Length of the schedule.", "total_ns", NS_PER_S)
-    yield _gauge(boards, "run_updated_timestamp_seconds", "Time of the last update.", "written_ns", NS_PER_S)
-    yield _gauge(boards, "requests_in_flight", "Requests without a result.", "in_flight")
+    yield _gauge(statuses, "run_elapsed_seconds", "Time since the start of the schedule.", "elapsed_ns", NS_PER_S)
+    yield _gauge(statuses, "run_planned_seconds", "Length of the schedule.", "total_ns", NS_PER_S)
+    yield _gauge(statuses, "run_updated_timestamp_seconds", "Time of the last update.", "written_ns", NS_PER_S)
+    yield _gauge(statuses, "requests_in_flight", "Requests without a result.", "in_flight")
     for key, text in (
         ("planned", "Arrivals that were due, dropped ones included."),
         ("started", "Requests that were sent."),
@@ -41,45 +41,45 @@ def families(boards: Sequence[dict[str, Any]], in_progress: bool) -> Iterator[Me
         ("dropped", "Arrivals dropped at the limit of requests in flight."),
     ):
         counter = CounterMetricFamily(f"{_P}_arrivals_{key}", text, labels=["shard"])
-        for board in boards:
-            counter.add_metric([str(board["shard"])], board[key])
+        for status in statuses:
+            counter.add_metric([str(status["shard"])], status[key])
         yield counter
-    yield from _outcomes(boards)
+    yield from _outcomes(statuses)
     for name, text in (("ttfb", "Time to first byte of the measure phase."), ("lag", "Lag of the measure phase.")):
-        yield _summary(boards, name, text)
+        yield _summary(statuses, name, text)
 
 
-def _gauge(boards: Sequence[dict[str, Any]], name: str, text: str, key: str, unit: int = 1) -> Metric:
+def _gauge(statuses: Sequence[dict[str, Any]], name: str, text: str, key: str, unit: int = 1) -> Metric:
     gauge = GaugeMetricFamily(f"{_P}_{name}", text, labels=["shard"])
-    for board in boards:
-        gauge.add_metric([str(board["shard"])], board[key] / unit)
+    for status in statuses:
+        gauge.add_metric([str(status["shard"])], status[key] / unit)
     return gauge
 
 
-def _outcomes(boards: Sequence[dict[str, Any]]) -> Iterator[Metric]:
+def _outcomes(statuses: Sequence[dict[str, Any]]) -> Iterator[Metric]:
     results = CounterMetricFamily(f"{_P}_results", "Arrivals by outcome.", labels=["shard", "phase", "outcome"])
     responses = CounterMetricFamily(f"{_P}_responses", "Responses by status.", labels=["shard", "phase", "status"])
     errors = CounterMetricFamily(f"{_P}_errors", "Failed requests by error kind.", labels=["shard", "phase", "kind"])
-    for board in boards:
-        shard = str(board["shard"])
-        for phase, counts in board["counts"].items():
+    for status in statuses:
+        shard = str(status["shard"])
+        for phase, counts in status["counts"].items():
             for outcome in ("ok", "failed", "dropped"):
                 results.add_metric([shard, phase, outcome], counts[outcome])
-            for status, count in counts["statuses"].items():
-                responses.add_metric([shard, phase, status], count)
+            for code, count in counts["statuses"].items():
+                responses.add_metric([shard, phase, code], count)
             for kind, count in counts["errors"].items():
                 errors.add_metric([shard, phase, kind], count)
     yield from (results, responses, errors)
 
 
-def _summary(boards: Sequence[dict[str, Any]], name: str, text: str) -> Metric:
+def _summary(statuses: Sequence[dict[str, Any]], name: str, text: str) -> Metric:
     """Quantiles among failed or dropped arrivals are +Inf."""
     summary = Metric(f"{_P}_{name}_seconds", f"{text} +Inf: among the failed.", "summary")
-    for board in boards:
-        shard = str(board["shard"])
-        for quantile, value_us in zip(QUANTILES, board["quantiles_us"][name], strict=True):
+    for status in statuses:
+        shard = str(status["shard"])
+        for quantile, value_us in zip(QUANTILES, status["quantiles_us"][name], strict=True):
             seconds = math.nan if value_us is None else math.inf if value_us == AMONG_FAILED else value_us / _US_PER_S
             labels = {"shard": shard, "quantile": str(quantile)}
             summary.add_sample(f"{_P}_{name}_seconds", labels, seconds)
-        summary.add_sample(f"{_P}_{name}_seconds_count", {"shard": shard}, board["counted"][name])
+        summary.add_sample(f"{_P}_{name}_seconds_count", {"shard": shard}, status["counted"][name])
     return summary

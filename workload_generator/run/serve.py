@@ -29,7 +29,7 @@ from prometheus_client.registry import Collector
 
 from workload_generator.base.errors import UsageError
 from workload_generator.base.standard_streams import complain
-from workload_generator.log.status_file import boards_folder, read_boards
+from workload_generator.log.status_file import read_statuses, status_folder
 from workload_generator.run import metrics
 from workload_generator.run.lock import lock_holder, take_lock
 
@@ -48,7 +48,7 @@ def serve(log_dir: Path, event: bool) -> int:
     text = os.environ.get("PORT") or str(PORT)
     if not text.isascii() or not text.isdigit() or int(text) > 65535:
         raise UsageError(f"PORT: {text!r} is not a port from 0 to 65535")
-    folder = boards_folder()
+    folder = status_folder()
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         for path in folder.iterdir():  # of an earlier container
@@ -63,11 +63,11 @@ def serve(log_dir: Path, event: bool) -> int:
 class RunServer:
     """The state of the server; `run` may be called once."""
 
-    def __init__(self, log_dir: Path, event: bool, boards: Path) -> None:
+    def __init__(self, log_dir: Path, event: bool, statuses: Path) -> None:
         self._log_dir = log_dir
         self._event = event
         self._registry = CollectorRegistry()
-        self._registry.register(_Boards(boards))
+        self._registry.register(_StatusCollector(statuses))
         self._stopping = asyncio.Event()
         self._signalled: set[int] = set()
 
@@ -158,12 +158,12 @@ class RunServer:
             time.sleep(_POLL_S)
 
 
-class _Boards(Collector):
+class _StatusCollector(Collector):
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def collect(self) -> Iterator[Metric]:
-        return metrics.families(read_boards(self._folder), in_progress=lock_holder() is not None)
+        return metrics.families(read_statuses(self._folder), in_progress=lock_holder() is not None)
 
 
 def _reap() -> bool:

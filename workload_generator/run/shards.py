@@ -33,7 +33,7 @@ from workload_generator.base.clock import NS_PER_MS, monotonic_ns
 from workload_generator.base.errors import BenchError, LogError
 from workload_generator.base.subprocesses import die_with_parent, signals_held
 from workload_generator.engine.endpoint import Endpoint
-from workload_generator.log.progress import RELAY, Progress, Shown, open_progress
+from workload_generator.log.progress import RELAY, RunProgress, open_progress
 from workload_generator.run.plan import RunPlan
 from workload_generator.run.runner import GeneratorRun
 from workload_generator.run.signals import STOPPING
@@ -72,7 +72,7 @@ class Shards:
         self._workers: list[_Worker] = []
         self._signal: signal.Signals | None = None
         self._started = False
-        self._view: Progress | None = None
+        self._view: RunProgress | None = None
 
     def execute(self) -> RunSummary:
         """Run to the end. Raises the error of a worker, or LogError when one died."""
@@ -168,7 +168,7 @@ class Shards:
             case view:
                 worker.ready = True
                 if self._view is None:
-                    self._view = open_progress(self._plan.progress, view, [], lambda result: True)
+                    self._view = open_progress(self._plan.progress, view, [])
                 self._start_when_ready()
 
     def _on_end(self, worker: _Worker) -> None:
@@ -192,10 +192,10 @@ class Shards:
 
     def _on_beat(self, worker: _Worker, line: bytes) -> None:
         view = self._view
-        if not isinstance(view, Shown):
+        if view is None:
             return
         relayed = orjson.loads(line)
-        view.take(*relayed["take"])
+        view.merge(*relayed["counts"])
         worker.beat = relayed["beat"]
         running = [each for each in self._workers if each.summary is None and each.death is None]
         beats = [each.beat for each in running if each.beat is not None]

@@ -21,7 +21,7 @@ import orjson
 
 from workload_generator.base.errors import BenchError, UsageError
 from workload_generator.cluster.deploy import tuning
-from workload_generator.cluster.deploy.tuning import Change
+from workload_generator.cluster.deploy.tuning import SettingChange
 from workload_generator.kube.client import Kube
 from workload_generator.kube.errors import ApiAbsent, ApiError, NotFound
 from workload_generator.kube.names import CHANGED_ANNOTATION, CONFIG_AUTOSCALER, FUNCTIONS, GENERATOR, KNATIVE_SERVING
@@ -43,7 +43,7 @@ _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True, slots=True)
-class Owner:
+class ChangeOwner:
     """The process that changed something. `boot` and `start` tell it from a later one of the same number."""
 
     scenario: str
@@ -54,7 +54,7 @@ class Owner:
     since: str
 
     @classmethod
-    def here(cls, scenario: str) -> Owner:
+    def here(cls, scenario: str) -> ChangeOwner:
         """This process."""
         now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
         return cls(scenario, socket.gethostname(), _boot(), os.getpid(), _started(os.getpid()), now)
@@ -86,19 +86,19 @@ def _started(pid: int) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
+class RecordedChanges:
     """An annotation that was found: on what, whose, and what is to be put back."""
 
     resource: Resource
     object: Object
-    owner: Owner
+    owner: ChangeOwner
     found: dict[str, Any]
 
     def __str__(self) -> str:
         return f"{self.resource.kind} {namespace_of(self.object)}/{name_of(self.object)}, changed by {self.owner}"
 
 
-async def find_left(kube: Kube) -> list[Left]:
+async def find_recorded(kube: Kube) -> list[RecordedChanges]:
     """All that is annotated. Raises ApiError."""
     objects: list[tuple[Resource, Object]] = []
     for resource, name, namespace in (
@@ -113,13 +113,13 @@ async def find_left(kube: Kube) -> list[Left]:
     return [left for resource, obj in objects if (left := _left(resource, obj)) is not None]
 
 
-def _left(resource: Resource, obj: Object) -> Left | None:
+def _left(resource: Resource, obj: Object) -> RecordedChanges | None:
     text = (obj["metadata"].get("annotations") or {}).get(CHANGED_ANNOTATION)
     if text is None:
         return None
     try:
         document = orjson.loads(text)
-        return Left(resource, obj, Owner(**document["owner"]), document["found"])
+        return RecordedChanges(resource, obj, ChangeOwner(**document["owner"]), document["found"])
     except (orjson.JSONDecodeError, KeyError, TypeError) as error:
         where = f"{resource} {namespace_of(obj)}/{name_of(obj)}"
         raise BenchError(
@@ -128,7 +128,7 @@ def _left(resource: Resource, obj: Object) -> Left | None:
         ) from None
 
 
-def together(lefts: Iterable[Left]) -> dict[str, Any]:
+def merge_changes(lefts: Iterable[RecordedChanges]) -> dict[str, Any]:
     """What several annotations say, as one `found`."""
     whole: dict[str, Any] = {}
     for left in lefts:
@@ -138,7 +138,7 @@ def together(lefts: Iterable[Left]) -> dict[str, Any]:
     return whole
 
 
-def refuse_others(lefts: Sequence[Left], scenario: str) -> None:
+def refuse_other_owners(lefts: Sequence[RecordedChanges], scenario: str) -> None:
     """Raises UsageError for what belongs to somebody who may still be at it."""
     others = [left for left in lefts if not left.owner.is_gone and not left.owner.is_here]
     if others:
@@ -149,12 +149,12 @@ def refuse_others(lefts: Sequence[Left], scenario: str) -> None:
         )
 
 
-def annotation(owner: Owner, found: Mapping[str, Any]) -> str:
+def annotation(owner: ChangeOwner, found: Mapping[str, Any]) -> str:
     """The annotation's text."""
     return orjson.dumps({"owner": asdict(owner), "found": dict(found)}, option=orjson.OPT_SORT_KEYS).decode()
 
 
-async def take_over(kube: Kube, lefts: Iterable[Left], owner: Owner) -> None:
+async def take_over(kube: Kube, lefts: Iterable[RecordedChanges], owner: ChangeOwner) -> None:
     """What an ended process of this scenario changed is this one's from now on. Raises ApiError."""
     for left in lefts:
         if left.owner.is_gone:
@@ -162,7 +162,7 @@ async def take_over(kube: Kube, lefts: Iterable[Left], owner: Owner) -> None:
             await kube.patch(left.resource, name_of(left.object), note, namespace_of(left.object))
 
 
-async def plan(kube: Kube, scenario: Scenario) -> list[Change]:
+async def plan(kube: Kube, scenario: Scenario) -> list[SettingChange]:
     """What differs from what the scenario patches. Raises UsageError when a service is not deployed, ApiError."""
     patch = scenario.patch
     changes = await tuning.plan_autoscaler(kube, patch.autoscaler) if patch.autoscaler else []
@@ -183,24 +183,30 @@ async def services_of(kube: Kube, names: Sequence[str]) -> list[Object]:
     return [obj for _, obj in found if obj is not None]
 
 
-async def make(kube: Kube, changes: Sequence[Change], owner: Owner, lefts: Sequence[Left]) -> None:
+async def make(
+    kube: Kube, changes: Sequence[SettingChange], owner: ChangeOwner, lefts: Sequence[RecordedChanges]
+) -> None:
     """Make the changes, each object with its annotation, unless it has one already. Raises ApiError."""
     known = {_key(left.resource, left.object) for left in lefts}
     for key, own in _by_object(changes).items():
         told = []
         if key not in known:
             found = {CHANGES_KEY: [change.to_json() for change in own]}
-            told = [Change(own[0].resource, own[0].namespace, own[0].name, _PLACE, None, annotation(owner, found))]
+            told = [
+                SettingChange(own[0].resource, own[0].namespace, own[0].name, _PLACE, None, annotation(owner, found))
+            ]
         await tuning.make(kube, [*own, *told])
 
 
-async def put_back(kube: Kube, changes: Sequence[Change], say: Callable[[str], None]) -> None:
+async def restore(kube: Kube, changes: Sequence[SettingChange], say: Callable[[str], None]) -> None:
     """Put back what was found, and take the annotations away. What fails keeps nobody from the rest; ApiError."""
     failure: ApiError | None = None
     for own in _by_object(tuning.undone(changes)).values():
         first = own[0]
         try:
-            await tuning.make(kube, [*own, Change(first.resource, first.namespace, first.name, _PLACE, None, None)])
+            await tuning.make(
+                kube, [*own, SettingChange(first.resource, first.namespace, first.name, _PLACE, None, None)]
+            )
         except NotFound:
             say(f"{first.resource.kind} {first.namespace}/{first.name} is not there any more: nothing to put back")
         except ApiError as error:
@@ -209,16 +215,16 @@ async def put_back(kube: Kube, changes: Sequence[Change], say: Callable[[str], N
         raise failure
 
 
-def changes_of(found: Mapping[str, Any]) -> list[Change]:
+def changes_of(found: Mapping[str, Any]) -> list[SettingChange]:
     """The changes that `found` has."""
-    return [Change.from_json(each) for each in found.get(CHANGES_KEY, ())]
+    return [SettingChange.from_json(each) for each in found.get(CHANGES_KEY, ())]
 
 
 _Key = tuple[Resource, str, str]
 
 
-def _by_object(changes: Iterable[Change]) -> dict[_Key, list[Change]]:
-    groups: dict[_Key, list[Change]] = {}
+def _by_object(changes: Iterable[SettingChange]) -> dict[_Key, list[SettingChange]]:
+    groups: dict[_Key, list[SettingChange]] = {}
     for change in changes:
         groups.setdefault((change.resource, change.namespace, change.name), []).append(change)
     return groups

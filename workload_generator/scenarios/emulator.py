@@ -18,12 +18,12 @@ import yaml
 
 from workload_generator.base.errors import BenchError, ExperimentError, UsageError
 from workload_generator.base.no_proxy import open_directly
-from workload_generator.emulator.child import Embedded, Receivers
+from workload_generator.emulator.platform_process import PlatformProcess, receiver_processes
 from workload_generator.emulator.settings import function_of, load_config
 from workload_generator.functions.catalog import load_catalog
 from workload_generator.log.format import LogFormatError, decode
-from workload_generator.scenarios.model import Condition, Scenario
-from workload_generator.scenarios.runner import Deployment, Job
+from workload_generator.scenarios.model import Scenario, WaitCondition
+from workload_generator.scenarios.runner import CellSetup, GeneratorRun
 
 _FIRST_START_S = 60.0
 _RENAMED = {"window": "stable-window", "target-utilization-percentage": "container-concurrency-target-percentage"}
@@ -62,9 +62,9 @@ class EmulatorPlatform:
         self._logs = logs
         self._folder = folder
         self._wait_s = scenario.wait_at_most_ns / 1e9
-        self._embedded = Embedded(port, said, folder)
+        self._embedded = PlatformProcess(port, said, folder)
         self._scenario = scenario
-        self._running: Deployment | None = None
+        self._running: CellSetup | None = None
         self._children = contextlib.ExitStack()
         self._patched = False
         self._check(scenario)
@@ -101,7 +101,7 @@ class EmulatorPlatform:
         self._running = None
         self._children.close()
 
-    def deploy(self, deployment: Deployment) -> None:
+    def deploy(self, deployment: CellSetup) -> None:
         """Start it with these settings, unless it runs with them already."""
         if self._running == deployment:
             return
@@ -111,7 +111,7 @@ class EmulatorPlatform:
         self._embedded.configure(document, triggers, deployment.parallelism or 10)
         self._children.enter_context(self._embedded)
         if deployment.event:
-            self._children.enter_context(Receivers(self._embedded, self._logs))
+            self._children.enter_context(receiver_processes(self._embedded, self._logs))
         for service in deployment.services:
             self._start(service)
         self._running = deployment
@@ -128,23 +128,23 @@ class EmulatorPlatform:
         except OSError as error:
             raise BenchError(f"{service} does not become ready: {error}") from None
 
-    def wait(self, condition: Condition, deployment: Deployment) -> None:
+    def wait(self, condition: WaitCondition, deployment: CellSetup) -> None:
         """Until it holds."""
         match condition:
-            case Condition.READY:
+            case WaitCondition.READY:
                 pass  # `deploy` returns when it is
-            case Condition.DRAINED:
+            case WaitCondition.DRAINED:
                 self._embedded.wait_for_drained(self._wait_s)
-            case Condition.ZERO:
+            case WaitCondition.ZERO:
                 self._embedded.wait_for_zero(self._wait_s)
 
-    def _set_aside(self, job: Job) -> None:
+    def _set_aside(self, job: GeneratorRun) -> None:
         """Keep the log of a run that was interrupted where extraction does not take it for one of the cell's."""
         for log in self._logs.glob(f"{glob.escape(job.prefix)}_*.log"):
             if _run_id_of(log) == job.run_id:
                 log.rename(log.with_suffix(".interrupted"))
 
-    def run(self, job: Job, again: bool) -> int:
+    def run(self, job: GeneratorRun, again: bool) -> int:
         """Run the generator as a child. One that was begun before ended with the process that began it."""
         if again:
             self._set_aside(job)

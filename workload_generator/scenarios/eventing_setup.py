@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from workload_generator.base.errors import BenchError, UsageError
-from workload_generator.cluster.deploy.deployment import Broker, Part
+from workload_generator.cluster.deploy.deployment import BrokerKind, DeployPart
 from workload_generator.cluster.deploy.eventing import is_rabbitmq, triggers, wait_for_dispatchers
 from workload_generator.cluster.deploy.kustomize import render
 from workload_generator.cluster.deploy.objects import apply, delete, label, stages, wait_ready
@@ -38,7 +38,7 @@ from workload_generator.kube.resources import (
     Object,
     name_of,
 )
-from workload_generator.scenarios.changes import EVENTING_KEY, Owner, annotation
+from workload_generator.scenarios.changes import EVENTING_KEY, ChangeOwner, annotation
 
 BROKER = "default"
 
@@ -78,7 +78,7 @@ async def read(kube: Kube) -> dict[str, Any]:
     }
 
 
-async def put_back(kube: Kube, found: Mapping[str, Any], within_s: float, say: Say) -> None:
+async def restore(kube: Kube, found: Mapping[str, Any], within_s: float, say: Say) -> None:
     """As it was found. Raises ApiError, WaitTimeout."""
     known = {name_of(manifest): manifest for manifest in found["triggers"]}
     extra = [trigger for trigger in await _triggers(kube) if name_of(trigger) not in known]
@@ -95,10 +95,10 @@ async def put_back(kube: Kube, found: Mapping[str, Any], within_s: float, say: S
     say("the generator is what it was")
 
 
-class Stage:
+class EventingSetup:
     """Sets it up, cell by cell."""
 
-    def __init__(self, kube: Kube, manifests: Path, owner: Owner, within_s: float, say: Say) -> None:
+    def __init__(self, kube: Kube, manifests: Path, owner: ChangeOwner, within_s: float, say: Say) -> None:
         self._kube = kube
         self._manifests = manifests
         self._owner = owner
@@ -127,9 +127,9 @@ class Stage:
 
     async def _make_broker(self, deployment: Object) -> Object:
         """The manifests' broker, receiver and event logger: RabbitMQ's where its operator and broker are installed."""
-        kind = Broker.RABBITMQ if await self._has_rabbitmq() else Broker.IN_MEMORY
+        kind = BrokerKind.RABBITMQ if await self._has_rabbitmq() else BrokerKind.IN_MEMORY
         objects = [obj for obj in render(self._manifests / "eventing" / kind) if obj["kind"] != TRIGGERS.kind]
-        label(objects, Part.EVENTING)
+        label(objects, DeployPart.EVENTING)
         image = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
         place, _, rest = image.partition("@")[0].rpartition("/")
         Images(place or None, rest.partition(":")[2] or None).put_into(objects)
@@ -157,10 +157,10 @@ class Stage:
         there = await _triggers(self._kube)
         if count is None:
             count = max(1, len(there))
-        folder = self._manifests / "eventing" / (Broker.RABBITMQ if rabbitmq else Broker.IN_MEMORY)
+        folder = self._manifests / "eventing" / (BrokerKind.RABBITMQ if rabbitmq else BrokerKind.IN_MEMORY)
         (template,) = [obj for obj in render(folder) if obj["kind"] == TRIGGERS.kind]
         wanted = triggers(template, count, parallelism)
-        label(wanted, Part.EVENTING)
+        label(wanted, DeployPart.EVENTING)
         names = {name_of(obj) for obj in wanted}
         extra = [trigger for trigger in there if name_of(trigger) not in names]
         await delete(self._kube, extra, self._within_s, _nothing)
@@ -205,7 +205,7 @@ class Stage:
             ) from None
 
 
-async def triggers_there(kube: Kube) -> int:
+async def count_triggers(kube: Kube) -> int:
     """How many receipts an event makes. Raises ApiError."""
     return len(await _triggers(kube))
 
@@ -220,7 +220,7 @@ def source_of(manifests: Path, deployment: Object) -> Object:
     pod = copy.deepcopy(deployment["spec"]["template"]["spec"])
     pod["containers"][0].update({key: own[key] for key in ("command", "env") if key in own})
     source["spec"]["template"]["spec"] = pod
-    label([source], Part.EVENTING)
+    label([source], DeployPart.EVENTING)
     return source
 
 

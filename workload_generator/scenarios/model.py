@@ -40,7 +40,7 @@ ALL = "all"
 _NAME = r"letters, digits and hyphens"
 
 
-class Mode(StrEnum):
+class RunMode(StrEnum):
     """How the generator runs: a warm run begins with a ping of each target, so that an instance is there."""
 
     WARM = "warm"
@@ -48,7 +48,7 @@ class Mode(StrEnum):
     EVENT = "event"
 
 
-class Condition(StrEnum):
+class WaitCondition(StrEnum):
     """What is waited for before a run, in this order, whatever the file's."""
 
     READY = "ready"
@@ -72,8 +72,8 @@ def _setting(value: object) -> str:
 
 _WORD = scalar(_word)
 _SETTING = scalar(_setting)
-_MODE = scalar(lambda value: Mode(one_of(value, tuple(Mode))), str)
-_CONDITION = scalar(lambda value: Condition(one_of(value, tuple(Condition))), str)
+_MODE = scalar(lambda value: RunMode(one_of(value, tuple(RunMode))), str)
+_CONDITION = scalar(lambda value: WaitCondition(one_of(value, tuple(WaitCondition))), str)
 _YES_OR_NO = scalar(lambda value: one_of(value, ("true", "false")) == "true")
 
 
@@ -95,7 +95,7 @@ class Scenario(YamlSection):
 
     scenario: str = key(_WORD)
     experiment: str = key(_SETTING)
-    mode: Mode = key(_MODE, Mode.WARM)
+    mode: RunMode = key(_MODE, RunMode.WARM)
     services: str | None = key(_SETTING, None)
     languages: tuple[str, ...] = key(many(_WORD), ())
     together: bool = key(_YES_OR_NO, False)
@@ -108,12 +108,12 @@ class Scenario(YamlSection):
     processes: int = key(POSITIVE_WHOLE, 1)
     patch: Patch = key(section(Patch), Patch())
     wait_at_most_ns: int = key(POSITIVE_DURATION, 600 * NS_PER_S)
-    wait: tuple[Condition, ...] = key(many(_CONDITION), (Condition.READY, Condition.DRAINED))
+    wait: tuple[WaitCondition, ...] = key(many(_CONDITION), (WaitCondition.READY, WaitCondition.DRAINED))
 
     def misfits(self) -> list[str]:
         """What is wrong with it as a whole."""
         problems = []
-        event = self.mode is Mode.EVENT
+        event = self.mode is RunMode.EVENT
         if event:
             problems += [
                 f"{name} means nothing with mode: event" for name in ("languages", "services") if getattr(self, name)
@@ -127,7 +127,7 @@ class Scenario(YamlSection):
                 problems.append(f"{name} has {_LANGUAGE}, but there are no languages")
         if self.together and _LANGUAGE in self.experiment:
             problems.append(f"together runs all languages in one experiment, so experiment cannot have {_LANGUAGE}")
-        if self.mode is Mode.COLD and (self.pods > 1 or self.processes > 1):
+        if self.mode is RunMode.COLD and (self.pods > 1 or self.processes > 1):
             problems.append("cold-start rounds cannot be shared: pods and processes have to be 1")
         for name in ("languages", "rates", "triggers", "parallelism"):
             values = getattr(self, name)
@@ -135,28 +135,28 @@ class Scenario(YamlSection):
                 problems.append(f"{name} has a value twice; repeats says how often")
         return problems
 
-    def cells(self) -> list[Cell]:
+    def cells(self) -> list[GridCell]:
         """The grid, in the file's order."""
         one: tuple[None] = (None,)
         groups: Sequence[tuple[str, ...]] = [self.languages] if self.together else [(each,) for each in self.languages]
         return [
-            Cell(languages, rate, triggers, parallelism)
+            GridCell(languages, rate, triggers, parallelism)
             for languages, rate, triggers, parallelism in itertools.product(
                 groups or [()], self.rates or one, self.triggers or one, self.parallelism or one
             )
         ]
 
-    def services_of(self, cell: Cell) -> tuple[str, ...]:
+    def services_of(self, cell: GridCell) -> tuple[str, ...]:
         """The services that get the cell's requests."""
         if self.services is None:
             return ()
         return tuple(dict.fromkeys(self.services.replace(_LANGUAGE, each) for each in cell.languages or ("",)))
 
-    def experiment_of(self, cell: Cell) -> str:
+    def experiment_of(self, cell: GridCell) -> str:
         """The name or path of the cell's experiment."""
         return self.experiment.replace(_LANGUAGE, cell.languages[0] if cell.languages else "")
 
-    def prefix_of(self, cell: Cell) -> str:
+    def prefix_of(self, cell: GridCell) -> str:
         """What the cell's logs are called: extraction reads scenario, rate, language, triggers and workers from it."""
         parts = [self.scenario]
         if cell.triggers is not None:
@@ -171,7 +171,7 @@ class Scenario(YamlSection):
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class GridCell:
     """One place of the grid; None is an axis that the scenario does not have."""
 
     languages: tuple[str, ...]
@@ -181,22 +181,22 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class ScenarioStep:
     """One run of a cell; `number` counts from 1 over the whole scenario, `repeat` from 1."""
 
     number: int
     repeat: int
-    cell: Cell
+    cell: GridCell
 
 
-def order(scenario: Scenario, seed: int) -> list[Step]:
+def order(scenario: Scenario, seed: int) -> list[ScenarioStep]:
     """Every cell once in each repeat, shuffled anew by the seed."""
     draw = random.Random(seed)
-    steps: list[Step] = []
+    steps: list[ScenarioStep] = []
     for repeat in range(1, scenario.repeats + 1):
         cells = scenario.cells()
         draw.shuffle(cells)
-        steps += [Step(len(steps) + index, repeat, cell) for index, cell in enumerate(cells, 1)]
+        steps += [ScenarioStep(len(steps) + index, repeat, cell) for index, cell in enumerate(cells, 1)]
     return steps
 
 

@@ -21,19 +21,26 @@ import yaml
 
 from workload_generator.base.clock import NS_PER_S, format_duration
 from workload_generator.base.errors import BenchError, UsageError
+from workload_generator.base.exit_codes import COMPLETE_RUN, ExitCode
 from workload_generator.experiment.bundled import find_experiment
 from workload_generator.experiment.field_kinds import plain
 from workload_generator.experiment.load import load_experiment
 from workload_generator.experiment.model import Experiment
 from workload_generator.kube.names import FUNCTIONS_DOMAIN
-from workload_generator.scenarios.model import Cell, Condition, Mode, Scenario, Step, fingerprint, order
-from workload_generator.scenarios.state import Begun, Ran, State, StateFile
-
-_VALID, _INVALID = 0, 3  # both have a whole log
+from workload_generator.scenarios.model import (
+    GridCell,
+    RunMode,
+    Scenario,
+    ScenarioStep,
+    WaitCondition,
+    fingerprint,
+    order,
+)
+from workload_generator.scenarios.state import FinishedRun, RunInProgress, ScenarioState, StateFile
 
 
 @dataclass(frozen=True, slots=True)
-class Deployment:
+class CellSetup:
     """What has to be there for a cell. Without `triggers` the platform's own stay as they are."""
 
     services: tuple[str, ...]
@@ -43,7 +50,7 @@ class Deployment:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class GeneratorRun:
     """One run of the generator: the text of its experiment, its name, and the flags that any platform passes on."""
 
     name: str
@@ -56,7 +63,7 @@ class Job:
     planned_s: float
 
 
-class Platform(Protocol):
+class ScenarioPlatform(Protocol):
     """Where a scenario runs. Every method raises BenchError with what did not work; `wait` and `run` may take long."""
 
     name: str
@@ -73,27 +80,27 @@ class Platform(Protocol):
     def left_behind(self) -> dict[str, Any]:
         """What is to be put back by the platform's own account, for `restore`: the folder's may be lost."""
 
-    def deploy(self, deployment: Deployment) -> None:
+    def deploy(self, deployment: CellSetup) -> None:
         """See that it is there, as patched. What is so already is left alone."""
 
-    def wait(self, condition: Condition, deployment: Deployment) -> None:
+    def wait(self, condition: WaitCondition, deployment: CellSetup) -> None:
         """Until the condition holds."""
 
-    def run(self, job: Job, again: bool) -> int:
+    def run(self, job: GeneratorRun, again: bool) -> int:
         """Run it and bring back its logs; the generator's exit code. `again`: it may be in progress, or over, already:
         then that is the run. -1: there is no trace of it, it has to be run anew."""
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class PlannedRun:
     """A step with its experiment, as it will be run."""
 
-    step: Step
+    step: ScenarioStep
     experiment: Experiment
     name: str
     text: str
     prefix: str
-    deployment: Deployment
+    deployment: CellSetup
 
     @property
     def seconds(self) -> float:
@@ -102,7 +109,7 @@ class Planned:
         return (rate.duration_ns + rate.ramp_up_ns) / NS_PER_S
 
 
-class Campaign:
+class ScenarioPlan:
     """A scenario with everything that is known before it begins."""
 
     def __init__(self, scenario: Scenario, path: Path, platform: str, seed: int) -> None:
@@ -110,24 +117,24 @@ class Campaign:
         self.scenario = scenario
         self.seed = seed
         self.platform = platform
-        self._known: dict[Cell, Planned] = {}
+        self._known: dict[GridCell, PlannedRun] = {}
         self._folder = path.parent
         self.steps = [self._planned(step) for step in order(scenario, seed)]
         texts = {planned.prefix: planned.text.encode() for planned in self._known.values()}
         self.fingerprint = fingerprint(scenario, platform, texts)
 
-    def _planned(self, step: Step) -> Planned:
+    def _planned(self, step: ScenarioStep) -> PlannedRun:
         known = self._known.get(step.cell)
         if known is None:
             known = self._known[step.cell] = self._plan(step)
-        return Planned(step, known.experiment, known.name, known.text, known.prefix, known.deployment)
+        return PlannedRun(step, known.experiment, known.name, known.text, known.prefix, known.deployment)
 
-    def _plan(self, step: Step) -> Planned:
+    def _plan(self, step: ScenarioStep) -> PlannedRun:
         scenario, cell = self.scenario, step.cell
         wanted = scenario.experiment_of(cell)
         beside = self._folder / wanted
         path = beside if beside.is_file() else find_experiment(wanted)
-        event = scenario.mode is Mode.EVENT
+        event = scenario.mode is RunMode.EVENT
         experiment = load_experiment(path, event=event, rps=cell.rate, duration_ns=scenario.duration_ns)
         services = scenario.services_of(cell)
         text = path.read_text()
@@ -136,10 +143,10 @@ class Campaign:
             first = document["targets"][0]
             document["targets"] = [{**first, "url": f"http://{service}.{FUNCTIONS_DOMAIN}"} for service in services]
             text = yaml.safe_dump(document, sort_keys=False)
-        deployment = Deployment(services, event, cell.triggers, cell.parallelism)
-        return Planned(step, experiment, path.stem, text, scenario.prefix_of(cell), deployment)
+        deployment = CellSetup(services, event, cell.triggers, cell.parallelism)
+        return PlannedRun(step, experiment, path.stem, text, scenario.prefix_of(cell), deployment)
 
-    def job(self, planned: Planned, run_id: str) -> Job:
+    def job(self, planned: PlannedRun, run_id: str) -> GeneratorRun:
         """The run of a step."""
         scenario, cell = self.scenario, planned.step.cell
         flags = []
@@ -152,8 +159,8 @@ class Campaign:
             flags.append(f"--seed={int.from_bytes(drawn[:8]) >> 1}")
         if scenario.processes > 1:
             flags.append(f"--processes={scenario.processes}")
-        flags += {Mode.WARM: ["--ping"], Mode.COLD: ["--cold-start"], Mode.EVENT: ["--event"]}[scenario.mode]
-        return Job(
+        flags += {RunMode.WARM: ["--ping"], RunMode.COLD: ["--cold-start"], RunMode.EVENT: ["--event"]}[scenario.mode]
+        return GeneratorRun(
             planned.name,
             planned.text,
             planned.prefix,
@@ -164,11 +171,11 @@ class Campaign:
             planned.seconds,
         )
 
-    def begin(self, file: StateFile) -> State:
+    def begin(self, file: StateFile) -> ScenarioState:
         """The folder's state, or a new one. Raises UsageError when the folder is another scenario's."""
         state = file.state
         if state is None:
-            state = file.state = State(self.scenario.scenario, self.fingerprint, self.platform, self.seed)
+            state = file.state = ScenarioState(self.scenario.scenario, self.fingerprint, self.platform, self.seed)
             file.write()
         elif (state.fingerprint, state.seed) != (self.fingerprint, self.seed):
             raise UsageError(
@@ -182,14 +189,16 @@ class Campaign:
 class Runner:
     """One pass over a campaign's steps."""
 
-    def __init__(self, campaign: Campaign, platform: Platform, file: StateFile, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, campaign: ScenarioPlan, platform: ScenarioPlatform, file: StateFile, say: Callable[[str], None]
+    ) -> None:
         self._campaign = campaign
         self._platform = platform
         self._file = file
         self._say = say
         self._overhead: list[float] = []
 
-    def execute(self) -> list[Ran]:
+    def execute(self) -> list[FinishedRun]:
         """Run what is not done yet; all runs. Raises BenchError; what was changed is put back in any case."""
         state = self._campaign.begin(self._file)
         left = [planned for planned in self._campaign.steps if planned.step.number not in state.done]
@@ -201,20 +210,20 @@ class Runner:
                 for index, planned in enumerate(left):
                     self._step(state, planned, left[index:])
             finally:
-                put_back(self._file, self._platform, self._say)
+                restore_changes(self._file, self._platform, self._say)
         return state.runs
 
-    def _prepare(self, state: State) -> None:
+    def _prepare(self, state: ScenarioState) -> None:
         if state.found is None:  # else it is what was there before a run that was killed: that is what goes back
             state.found = self._platform.read(self._campaign.scenario)
             self._file.write()
         try:
             self._platform.patch(self._campaign.scenario)
         except BaseException:
-            put_back(self._file, self._platform, self._say)
+            restore_changes(self._file, self._platform, self._say)
             raise
 
-    def _step(self, state: State, planned: Planned, left: list[Planned]) -> None:
+    def _step(self, state: ScenarioState, planned: PlannedRun, left: list[PlannedRun]) -> None:
         steps = len(self._campaign.steps)
         self._say(
             f"\n[bold]{planned.step.number} of {steps}: {planned.prefix}[/], "
@@ -227,38 +236,40 @@ class Runner:
             code = self._platform.run(self._campaign.job(planned, state.begun.run_id), again=True)
         if code < 0:
             self._platform.deploy(planned.deployment)
-            for condition in Condition:
+            for condition in WaitCondition:
                 if condition in self._campaign.scenario.wait:
                     self._say(f"waiting until {_WAITING[condition]}")
                     self._platform.wait(condition, planned.deployment)
-            state.begun = Begun(planned.step.number, secrets.token_hex(8), f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}")
+            state.begun = RunInProgress(
+                planned.step.number, secrets.token_hex(8), f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+            )
             self._file.write()
             code = self._platform.run(self._campaign.job(planned, state.begun.run_id), again=False)
         if planned.deployment.event:  # what is still under way is this run's, and would be lost with its broker
-            self._say(f"waiting until {_WAITING[Condition.DRAINED]}")
-            self._platform.wait(Condition.DRAINED, planned.deployment)
+            self._say(f"waiting until {_WAITING[WaitCondition.DRAINED]}")
+            self._platform.wait(WaitCondition.DRAINED, planned.deployment)
         begun = state.begun
         assert begun is not None
-        if code not in (_VALID, _INVALID):
+        if code not in COMPLETE_RUN:
             raise BenchError(f"{planned.prefix}: the workload generator ended with exit code {code}")
         seconds = time.monotonic() - began
         self._overhead.append(max(seconds - planned.seconds, 0.0))
         digest = hashlib.sha256(planned.text.encode()).hexdigest()
         state.runs.append(
-            Ran(begun.number, planned.prefix, begun.run_id, digest, code, begun.started, round(seconds, 3))
+            FinishedRun(begun.number, planned.prefix, begun.run_id, digest, code, begun.started, round(seconds, 3))
         )
         state.begun = None
         self._file.write()
-        if code == _INVALID:
+        if code == ExitCode.INVALID:
             self._say("[yellow]its verdict is invalid, for the reasons above; the scenario goes on[/]")
 
-    def _left(self, planned: list[Planned]) -> float:
+    def _left(self, planned: list[PlannedRun]) -> float:
         """Seconds: what will be sent, and as much around each run as there was until now."""
         around = sum(self._overhead) / len(self._overhead) if self._overhead else 0.0
         return sum(each.seconds + around for each in planned)
 
 
-def put_back(file: StateFile, platform: Platform, say: Callable[[str], None]) -> bool:
+def restore_changes(file: StateFile, platform: ScenarioPlatform, say: Callable[[str], None]) -> bool:
     """Restore what was found and forget it; whether there was something. Raises BenchError: it stays written down."""
     state = file.state
     if state is None or state.found is None:
@@ -271,7 +282,7 @@ def put_back(file: StateFile, platform: Platform, say: Callable[[str], None]) ->
     return True
 
 
-def describe(campaign: Campaign) -> list[str]:
+def describe(campaign: ScenarioPlan) -> list[str]:
     """The order, as `--dry-run` prints it."""
     lines = [
         f"{campaign.scenario.scenario} on the platform {campaign.platform}, seed {campaign.seed}: "
@@ -286,9 +297,9 @@ def describe(campaign: Campaign) -> list[str]:
 
 
 _WAITING = {
-    Condition.READY: "what is deployed is ready",
-    Condition.DRAINED: "the previous load is drained",
-    Condition.ZERO: "everything is scaled to zero",
+    WaitCondition.READY: "what is deployed is ready",
+    WaitCondition.DRAINED: "the previous load is drained",
+    WaitCondition.ZERO: "everything is scaled to zero",
 }
 
 

@@ -25,7 +25,7 @@ STATE_FILE = "scenario.json"
 
 
 @dataclass(slots=True)
-class Ran:
+class FinishedRun:
     """A finished run: `code` is the generator's exit code, 0 or 3; times are wall clock, RFC 3339."""
 
     number: int
@@ -38,7 +38,7 @@ class Ran:
 
 
 @dataclass(slots=True)
-class Begun:
+class RunInProgress:
     """A run in progress, or one that was when this process was killed."""
 
     number: int
@@ -47,15 +47,15 @@ class Begun:
 
 
 @dataclass(slots=True)
-class State:
+class ScenarioState:
     """All of it. `found` is None when nothing is changed."""
 
     scenario: str
     fingerprint: str
     platform: str
     seed: int
-    runs: list[Ran] = field(default_factory=list)
-    begun: Begun | None = None
+    runs: list[FinishedRun] = field(default_factory=list)
+    begun: RunInProgress | None = None
     found: dict[str, Any] | None = None
     schema: int = SCHEMA
 
@@ -70,7 +70,7 @@ class StateFile:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / STATE_FILE
-        self.state: State | None = None
+        self.state: ScenarioState | None = None
         self._lock = -1
 
     def __enter__(self) -> StateFile:
@@ -112,7 +112,7 @@ class StateFile:
         except OSError as error:
             raise UsageError(f"cannot write {self.path}: {error.strerror}") from None
 
-    def _read(self) -> State | None:
+    def _read(self) -> ScenarioState | None:
         try:
             raw = self.path.read_bytes()
         except FileNotFoundError:
@@ -123,8 +123,8 @@ class StateFile:
             values = orjson.loads(raw)
             if values["schema"] != SCHEMA:
                 raise UsageError(f"{self.path} is of another version (schema {values['schema']}): use another --out")
-            runs = [Ran(**run) for run in values.pop("runs")]
+            runs = [FinishedRun(**run) for run in values.pop("runs")]
             begun = values.pop("begun")
-            return State(**values, runs=runs, begun=None if begun is None else Begun(**begun))
+            return ScenarioState(**values, runs=runs, begun=None if begun is None else RunInProgress(**begun))
         except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
             raise UsageError(f"{self.path} is not a scenario's state ({error}): use another --out") from None

@@ -22,7 +22,7 @@ from workload_generator.kube.names import NAME_LABEL
 from workload_generator.kube.resources import BROKERS, CONTAINER_SOURCES, TRIGGERS, Object, name_of, namespace_of
 
 
-class Part(StrEnum):
+class DeployPart(StrEnum):
     """What can be deployed and deleted by itself."""
 
     FUNCTIONS = "functions"
@@ -31,7 +31,7 @@ class Part(StrEnum):
     SEQUENCE = "sequence"
 
 
-class Broker(StrEnum):
+class BrokerKind(StrEnum):
     """The folders of `k8s/eventing` with a broker."""
 
     RABBITMQ = "rabbitmq"
@@ -39,49 +39,49 @@ class Broker(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class DeployRequest:
     """What a user asks for. `functions` are names of the catalog; empty means all of them.
 
     `overlay` is the name of one of `k8s/overlays`, or a folder of the user's own. Eventing brings the generator, as
     its source. `triggers` of None are as many as the manifests have.
     """
 
-    parts: frozenset[Part]
+    parts: frozenset[DeployPart]
     functions: tuple[str, ...] = ()
     count: int = 1
     tuning: Tuning = Tuning()
     images: Images = Images()
     overlay: str | None = None
     components: tuple[str, ...] = ()
-    broker: Broker = Broker.RABBITMQ
+    broker: BrokerKind = BrokerKind.RABBITMQ
     triggers: int | None = None
     parallelism: int | None = None
 
 
-def manifests(wish: Wish, root: Path) -> list[Object]:
-    """The objects of a wish, labelled, in no particular order. Raises UsageError; `root` is the folder `k8s/`."""
+def manifests(request: DeployRequest, root: Path) -> list[Object]:
+    """The objects of a request, labelled, in no particular order. Raises UsageError; `root` is the folder `k8s/`."""
     made: list[Object] = []
-    eventing = Part.EVENTING in wish.parts
-    if wish.parts & {Part.FUNCTIONS, Part.GENERATOR} or eventing:
-        components = [*wish.components, *(["eventing"] if eventing else [])]
-        base = render(overlay(root, wish.overlay), [_component(root, name) for name in components])
-        made += _of_base(wish, base)
+    eventing = DeployPart.EVENTING in request.parts
+    if request.parts & {DeployPart.FUNCTIONS, DeployPart.GENERATOR} or eventing:
+        components = [*request.components, *(["eventing"] if eventing else [])]
+        base = render(overlay(root, request.overlay), [_component(root, name) for name in components])
+        made += _of_base(request, base)
     if eventing:
-        made += _eventing(wish, render(root / "eventing" / wish.broker))
-    if Part.SEQUENCE in wish.parts:
+        made += _eventing(request, render(root / "eventing" / request.broker))
+    if DeployPart.SEQUENCE in request.parts:
         common = {_identity(obj) for obj in render(root / "eventing" / "base")}
         known = {_identity(obj) for obj in made}
         for obj in render(root / "eventing" / "sequence"):
-            label([obj], Part.EVENTING if _identity(obj) in common else Part.SEQUENCE)
+            label([obj], DeployPart.EVENTING if _identity(obj) in common else DeployPart.SEQUENCE)
             if _identity(obj) not in known:
                 made.append(obj)
-    wish.images.put_into(made)
+    request.images.put_into(made)
     return made
 
 
 def namespaces(root: Path) -> list[str]:
     """All namespaces that the manifests name, whatever is deployed of them. Raises UsageError."""
-    everything = [*render(root), *(obj for each in Broker for obj in render(root / "eventing" / each))]
+    everything = [*render(root), *(obj for each in BrokerKind for obj in render(root / "eventing" / each))]
     return sorted({name_of(obj) for obj in everything if obj["kind"] == "Namespace"})
 
 
@@ -111,22 +111,22 @@ def _component(root: Path, name: str) -> Path:
     return folder
 
 
-def _of_base(wish: Wish, base: list[Object]) -> list[Object]:
+def _of_base(request: DeployRequest, base: list[Object]) -> list[Object]:
     """Functions, generator and source, each with its namespace."""
     functions = [obj for obj in base if is_function(obj)]
     others = [obj for obj in base if not is_function(obj) and obj["kind"] != "Namespace"]
     made: list[Object] = []
-    if Part.FUNCTIONS in wish.parts:
+    if DeployPart.FUNCTIONS in request.parts:
         found = functions_of(functions)
-        for name in chosen(found, wish.functions):
-            made += copies(found[name], wish.count, wish.tuning)
-        label(made, Part.FUNCTIONS)
+        for name in chosen(found, request.functions):
+            made += copies(found[name], request.count, request.tuning)
+        label(made, DeployPart.FUNCTIONS)
     own: list[Object] = []
-    if wish.parts & {Part.GENERATOR, Part.EVENTING}:
+    if request.parts & {DeployPart.GENERATOR, DeployPart.EVENTING}:
         source = [obj for obj in others if obj["kind"] == CONTAINER_SOURCES.kind]
         own = [obj for obj in others if obj not in source]
-        label(own, Part.GENERATOR)
-        label(source, Part.EVENTING)
+        label(own, DeployPart.GENERATOR)
+        label(source, DeployPart.EVENTING)
         own += source
     # A namespace that nothing is in, Prometheus', is the generator's, whose network policy speaks of it.
     empty = {name_of(obj) for obj in base if obj["kind"] == "Namespace"} - {namespace_of(obj) for obj in base}
@@ -134,8 +134,8 @@ def _of_base(wish: Wish, base: list[Object]) -> list[Object]:
         (obj, part)
         for obj in base
         if obj["kind"] == "Namespace"
-        for part, there in ((Part.GENERATOR, own), (Part.FUNCTIONS, made))
-        if _has(there, name_of(obj)) or (part is Part.GENERATOR and own and name_of(obj) in empty)
+        for part, there in ((DeployPart.GENERATOR, own), (DeployPart.FUNCTIONS, made))
+        if _has(there, name_of(obj)) or (part is DeployPart.GENERATOR and own and name_of(obj) in empty)
     ]
     wanted: list[Object] = []
     for obj, part in spaces:
@@ -149,15 +149,15 @@ def _has(objects: Iterable[Object], namespace: str) -> bool:
     return any(namespace_of(obj) == namespace for obj in objects)
 
 
-def _eventing(wish: Wish, folder: list[Object]) -> list[Object]:
+def _eventing(request: DeployRequest, folder: list[Object]) -> list[Object]:
     made = [obj for obj in folder if obj["kind"] != TRIGGERS.kind]
     found = [obj for obj in folder if obj["kind"] == TRIGGERS.kind]
     brokers = [obj for obj in folder if obj["kind"] == BROKERS.kind]
-    if wish.parallelism is not None and not all(is_rabbitmq(obj) for obj in brokers):
-        raise UsageError(f"--parallelism: only RabbitMQ's triggers have one, and --broker is {wish.broker}")
+    if request.parallelism is not None and not all(is_rabbitmq(obj) for obj in brokers):
+        raise UsageError(f"--parallelism: only RabbitMQ's triggers have one, and --broker is {request.broker}")
     for template in found:
-        made += triggers(template, 1 if wish.triggers is None else wish.triggers, wish.parallelism)
-    label(made, Part.EVENTING)
+        made += triggers(template, 1 if request.triggers is None else request.triggers, request.parallelism)
+    label(made, DeployPart.EVENTING)
     return made
 
 
@@ -165,8 +165,8 @@ def _identity(obj: Object) -> tuple[str, str, str, str]:
     return obj["apiVersion"], obj["kind"], namespace_of(obj), name_of(obj)
 
 
-def surplus(wish: Wish, made: Sequence[Object]) -> Callable[[Object], bool]:
-    """Whether an object of the cluster is a copy that the wish no longer has: a function's, or a trigger."""
+def surplus(request: DeployRequest, made: Sequence[Object]) -> Callable[[Object], bool]:
+    """Whether an object of the cluster is a copy that the request no longer has: a function's, or a trigger."""
     wanted = {_identity(obj) for obj in made}
     functions = {obj["metadata"]["labels"][NAME_LABEL] for obj in made if is_function(obj)}
 
@@ -175,6 +175,6 @@ def surplus(wish: Wish, made: Sequence[Object]) -> Callable[[Object], bool]:
             return False
         if is_function(obj):
             return obj["metadata"]["labels"][NAME_LABEL] in functions
-        return obj["kind"] == TRIGGERS.kind and Part.EVENTING in wish.parts
+        return obj["kind"] == TRIGGERS.kind and DeployPart.EVENTING in request.parts
 
     return is_surplus

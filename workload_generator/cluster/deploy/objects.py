@@ -17,7 +17,7 @@ from typing import Literal
 
 from workload_generator.cluster.deploy.readiness import explain, is_waited_for, why_not_ready
 from workload_generator.kube.client import FIELD_MANAGER, Kube
-from workload_generator.kube.errors import ApiAbsent, Conflict, WaitTimeout
+from workload_generator.kube.errors import ApiAbsent, ApiConflict, WaitTimeout
 from workload_generator.kube.names import PART_LABEL, PART_OF_LABEL, PRODUCT, SERVICE_LABEL
 from workload_generator.kube.reflector import Reflector
 from workload_generator.kube.resources import (
@@ -208,7 +208,7 @@ async def _adopted(kube: Kube, resource: Resource, obj: Object) -> Object | None
             break
         try:
             return await kube.patch(resource, name_of(obj), {"metadata": about}, namespace_of(obj))
-        except Conflict:
+        except ApiConflict:
             tries -= 1
             if not tries:
                 raise

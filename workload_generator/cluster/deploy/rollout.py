@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from workload_generator.base.errors import UsageError
-from workload_generator.cluster.deploy.deployment import Part, Wish, manifests, namespaces, surplus
+from workload_generator.cluster.deploy.deployment import DeployPart, DeployRequest, manifests, namespaces, surplus
 from workload_generator.cluster.deploy.eventing import is_rabbitmq, parallelism_of, wait_for_dispatchers
 from workload_generator.cluster.deploy.objects import Applied, apply, delete, find_ours, stages, wait_ready
 from workload_generator.cluster.deploy.readiness import is_waited_for
@@ -53,7 +53,7 @@ KINDS = (
 
 
 @dataclass(slots=True)
-class Progress:
+class RolloutProgress:
     """What has been done, to be told at any moment. `say` gets a line for each thing that happens."""
 
     say: Callable[[str], None]
@@ -81,15 +81,17 @@ def title(obj: Object) -> str:
     return f"{obj['kind']} {'/'.join(filter(None, (namespace_of(obj), name_of(obj))))}"
 
 
-async def deploy(kube: Kube, wish: Wish, root: Path, timeout_s: float, progress: Progress) -> list[Applied]:
-    """Apply the wish and wait until it is ready, with as many copies as it says and no more; what was applied.
+async def deploy(
+    kube: Kube, request: DeployRequest, root: Path, timeout_s: float, progress: RolloutProgress
+) -> list[Applied]:
+    """Apply the request and wait until it is ready, with as many copies as it says and no more; what was applied.
 
     Raises UsageError before anything is changed, WaitTimeout with the reason of what is not ready, ApiError.
     """
-    made = manifests(wish, root)
-    await _refuse(kube, wish, made)
+    made = manifests(request, root)
+    await _refuse(kube, request, made)
     deadline = time.monotonic() + timeout_s
-    await _prune(kube, wish, made, deadline, progress)
+    await _prune(kube, request, made, deadline, progress)
     order = stages(made)
     progress.left = [obj for stage in order for obj in stage]
     for stage in order:
@@ -123,11 +125,11 @@ async def _wait_deliverers(kube: Kube, stage: Sequence[Object], made: Sequence[O
         await wait_for_dispatchers(kube, namespace, uids, timeout_s)
 
 
-async def check(kube: Kube, wish: Wish, root: Path, progress: Progress) -> None:
+async def check(kube: Kube, request: DeployRequest, root: Path, progress: RolloutProgress) -> None:
     """A server-side dry run: what a deployment would create, change and delete. Raises UsageError, ApiError."""
-    made = manifests(wish, root)
-    await _refuse(kube, wish, made)
-    for obj in await _surplus(kube, wish, made):
+    made = manifests(request, root)
+    await _refuse(kube, request, made)
+    for obj in await _surplus(kube, request, made):
         progress.say(f"deleted    {title(obj)}")
     missing: set[str] = set()
     for obj in (each for stage in stages(made) for each in stage):
@@ -142,11 +144,11 @@ async def check(kube: Kube, wish: Wish, root: Path, progress: Progress) -> None:
 
 async def remove(
     kube: Kube,
-    parts: Collection[Part],
+    parts: Collection[DeployPart],
     functions: Sequence[str],
     root: Path,
     timeout_s: float,
-    progress: Progress,
+    progress: RolloutProgress,
     *,
     volumes: bool = False,
     spaces: bool = False,
@@ -167,7 +169,7 @@ async def remove(
         for obj in await find_ours(kube, wanted, where, selector)
         if obj["kind"] != "Namespace" or name_of(obj) in where
     ]
-    if Part.GENERATOR in parts and Part.EVENTING not in parts:
+    if DeployPart.GENERATOR in parts and DeployPart.EVENTING not in parts:
         await _refuse_source(kube, found, "delete eventing first, or both")
     if dry_run:
         for obj in found:
@@ -183,9 +185,9 @@ async def remove(
     return found
 
 
-async def _refuse(kube: Kube, wish: Wish, made: Sequence[Object]) -> None:
+async def _refuse(kube: Kube, request: DeployRequest, made: Sequence[Object]) -> None:
     """Two generators would measure each other."""
-    if Part.GENERATOR in wish.parts and Part.EVENTING not in wish.parts:
+    if DeployPart.GENERATOR in request.parts and DeployPart.EVENTING not in request.parts:
         await _refuse_source(
             kube, made, "deploy eventing changes it there, delete eventing gives it its Deployment back"
         )
@@ -202,20 +204,22 @@ async def _refuse_source(kube: Kube, objects: Iterable[Object], advice: str) -> 
                 raise UsageError(f"the generator runs as {title(source)}: {advice}")
 
 
-async def _surplus(kube: Kube, wish: Wish, made: Sequence[Object]) -> list[Object]:
+async def _surplus(kube: Kube, request: DeployRequest, made: Sequence[Object]) -> list[Object]:
     where = sorted({namespace_of(obj) for obj in made} - {""})
     found = await find_ours(kube, (kinds.TRIGGERS, kinds.SERVICES), where, f"{PART_OF_LABEL}={PRODUCT}")
-    is_surplus = surplus(wish, made)
+    is_surplus = surplus(request, made)
     return [obj for obj in found if is_surplus(obj)]
 
 
-async def _prune(kube: Kube, wish: Wish, made: Sequence[Object], deadline: float, progress: Progress) -> None:
-    extra = await _surplus(kube, wish, made)
+async def _prune(
+    kube: Kube, request: DeployRequest, made: Sequence[Object], deadline: float, progress: RolloutProgress
+) -> None:
+    extra = await _surplus(kube, request, made)
     if extra:
         await delete(kube, extra, max(deadline - time.monotonic(), 0.0), progress.gone)
 
 
-async def _wake(kube: Kube, source: Object, timeout_s: float, progress: Progress) -> None:
+async def _wake(kube: Kube, source: Object, timeout_s: float, progress: RolloutProgress) -> None:
     """The generator's Deployment of the source's name, with its pod again."""
     try:
         deployment = await kube.get(DEPLOYMENTS, name_of(source), namespace_of(source))

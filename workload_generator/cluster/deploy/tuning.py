@@ -24,7 +24,7 @@ _ANNOTATIONS: Place = ("spec", "template", "metadata", "annotations")
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class SettingChange:
     """One value of one object: `old` as it was found, `new` as it shall be; None is absent."""
 
     resource: Resource
@@ -48,7 +48,7 @@ class Change:
         return {**dataclasses.asdict(self), "place": list(self.place)}
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Change:
+    def from_json(cls, value: Mapping[str, Any]) -> SettingChange:
         """The change that `to_json` made plain."""
         return cls(**{**value, "resource": Resource(**value["resource"]), "place": tuple(value["place"])})
 
@@ -69,28 +69,28 @@ def of_autoscaler(keys: Mapping[str, str | None]) -> dict[Place, Value]:
     return {("data", key): value for key, value in keys.items()}
 
 
-def plan(resource: Resource, objects: Iterable[Object], wanted: Mapping[Place, Value]) -> list[Change]:
+def plan(resource: Resource, objects: Iterable[Object], wanted: Mapping[Place, Value]) -> list[SettingChange]:
     """What has to change in these objects, as they are now."""
     return [
-        Change(resource, namespace_of(obj), name_of(obj), place, old, value)
+        SettingChange(resource, namespace_of(obj), name_of(obj), place, old, value)
         for obj in objects
         for place, value in wanted.items()
         if (old := _value(obj, place)) != value
     ]
 
 
-async def plan_autoscaler(kube: Kube, keys: Mapping[str, str | None]) -> list[Change]:
+async def plan_autoscaler(kube: Kube, keys: Mapping[str, str | None]) -> list[SettingChange]:
     """What has to change in `config-autoscaler`. Raises ApiError."""
     config = await kube.get(CONFIG_MAPS, CONFIG_AUTOSCALER, KNATIVE_SERVING)
     return plan(CONFIG_MAPS, [config], of_autoscaler(keys))
 
 
-def undone(changes: Sequence[Change]) -> list[Change]:
+def undone(changes: Sequence[SettingChange]) -> list[SettingChange]:
     """The changes that put back what was found, the last first."""
     return [dataclasses.replace(each, old=each.new, new=each.old) for each in reversed(changes)]
 
 
-async def make(kube: Kube, changes: Iterable[Change], *, dry_run: bool = False) -> list[Object]:
+async def make(kube: Kube, changes: Iterable[SettingChange], *, dry_run: bool = False) -> list[Object]:
     """Make the changes, all those of an object in one patch (so one new Revision). Raises ApiError; the objects."""
     patches: dict[tuple[Resource, str, str], Object] = {}
     for change in changes:

@@ -1,4 +1,4 @@
-"""Room on nodes, by CPU and memory, beside what is requested there already."""
+"""Free CPU and memory on nodes, after what their pods request."""
 
 from __future__ import annotations
 
@@ -7,34 +7,44 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from workload_generator.base.quantities import parse_quantity
-from workload_generator.cluster.doctor.findings import Cluster, Findings
-from workload_generator.cluster.doctor.placement import DEDICATED, is_open, labels_of, selected
+from workload_generator.cluster.doctor.check import Cluster, Reporter
+from workload_generator.cluster.doctor.placement import DEDICATED, annotations_of, is_open, labels_of, selected
 from workload_generator.kube.errors import ApiAbsent
 from workload_generator.kube.names import FUNCTIONS, GENERATOR, MAX_SCALE, SERVICE_LABEL, SHARDS
-from workload_generator.kube.resources import CONTAINER_SOURCES, DEPLOYMENTS, NODES, PODS, SERVICES, Object, name_of
+from workload_generator.kube.resources import (
+    CONTAINER_SOURCES,
+    DEPLOYMENTS,
+    NODES,
+    PODS,
+    SERVICES,
+    Object,
+    Resource,
+    name_of,
+    namespace_of,
+)
 
 _NONE = Fraction(0)
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
-    """CPUs and bytes of memory: requested, or free."""
+class Compute:
+    """CPUs and bytes of memory, requested or free."""
 
     cpu: Fraction = _NONE
     memory: Fraction = _NONE
 
-    def __add__(self, other: Room) -> Room:
-        return Room(self.cpu + other.cpu, self.memory + other.memory)
+    def __add__(self, other: Compute) -> Compute:
+        return Compute(self.cpu + other.cpu, self.memory + other.memory)
 
-    def __sub__(self, other: Room) -> Room:
-        return Room(self.cpu - other.cpu, self.memory - other.memory)
+    def __sub__(self, other: Compute) -> Compute:
+        return Compute(self.cpu - other.cpu, self.memory - other.memory)
 
-    def most(self, other: Room) -> Room:
-        """The larger of each."""
-        return Room(max(self.cpu, other.cpu), max(self.memory, other.memory))
+    def max(self, other: Compute) -> Compute:
+        """The larger CPU and the larger memory."""
+        return Compute(max(self.cpu, other.cpu), max(self.memory, other.memory))
 
-    def times(self, other: Room) -> int | None:
-        """How often `other` fits; None when it asks for nothing."""
+    def times(self, other: Compute) -> int | None:
+        """How often `other` fits; None when it requests nothing."""
         each = [have // want for have, want in ((self.cpu, other.cpu), (self.memory, other.memory)) if want]
         return max(min(each), 0) if each else None
 
@@ -42,126 +52,126 @@ class Room:
         return f"{float(self.cpu):.4g} CPUs and {float(self.memory) / 2**30:.3g} GiB"
 
 
-GENERATORS = Room(Fraction(1), Fraction(2 * 2**30))  # of k8s/base/generator
-_LARGEST = ("empty-springboot-http-0", Room(Fraction(1, 10), Fraction(512 * 2**20)))  # of k8s/base/functions
-_SIDECAR = Room(Fraction(25, 1000))  # queue-proxy's, unless config-deployment says otherwise
+_GENERATOR = Compute(Fraction(1), Fraction(2 * 2**30))  # of k8s/base/generator
+_LARGEST = ("empty-springboot-http-0", Compute(Fraction(1, 10), Fraction(512 * 2**20)))  # of k8s/base/functions
+_SIDECAR = Compute(Fraction(25, 1000))  # queue-proxy, by the default of config-deployment
 
 
-def requests_of(pod: Object) -> Room:
-    """What the scheduler counts for a pod (its `spec` as `pod`). Raises ValueError for a quantity that is none.
+def requests_of(pod: Object) -> Compute:
+    """What the scheduler counts for the `spec` of a pod. Raises ValueError for an invalid quantity.
 
     Source: https://kubernetes.io/docs/concepts/workloads/pods/init-containers/#resource-sharing-within-containers
     """
-    running = _sum(_of(each) for each in pod["containers"])
-    peak = before = Room()
+    running = _sum(_container(each) for each in pod["containers"])
+    peak = before = Compute()
     for each in pod.get("initContainers") or ():
-        if each.get("restartPolicy") == "Always":  # a sidecar: it stays
-            before += _of(each)
-            peak = peak.most(before)
+        if each.get("restartPolicy") == "Always":  # a sidecar: it keeps running
+            before += _container(each)
+            peak = peak.max(before)
         else:
-            peak = peak.most(before + _of(each))
-    whole = (running + before).most(peak)
-    own = (pod.get("resources") or {}).get("requests") or {}  # since 1.34 a pod may say it for all of its containers
-    whole = Room(_amount(own, "cpu", whole.cpu), _amount(own, "memory", whole.memory))
-    overhead = pod.get("overhead") or {}
-    return whole + Room(_amount(overhead, "cpu"), _amount(overhead, "memory"))
+            peak = peak.max(before + _container(each))
+    whole = (running + before).max(peak)
+    own = (pod.get("resources") or {}).get("requests") or {}  # pod-level resources, since Kubernetes 1.34
+    return _compute(own, whole) + _compute(pod.get("overhead") or {})
 
 
-def _of(container: Object) -> Room:
-    """Requests; a limit without a request is one."""
+def _container(container: Object) -> Compute:
+    """The requests; a limit without a request counts as one."""
     resources = container.get("resources") or {}
-    wanted = {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
-    return Room(_amount(wanted, "cpu"), _amount(wanted, "memory"))
+    return _compute({**(resources.get("limits") or {}), **(resources.get("requests") or {})})
 
 
-def _amount(amounts: Object, name: str, otherwise: Fraction = _NONE) -> Fraction:
-    return parse_quantity(str(amounts[name])) if name in amounts else otherwise
+def _compute(amounts: Object, default: Compute = Compute()) -> Compute:
+    return Compute(
+        parse_quantity(str(amounts["cpu"])) if "cpu" in amounts else default.cpu,
+        parse_quantity(str(amounts["memory"])) if "memory" in amounts else default.memory,
+    )
 
 
-def _sum(rooms: Iterable[Room]) -> Room:
-    return sum(rooms, Room())
+def _sum(parts: Iterable[Compute]) -> Compute:
+    return sum(parts, Compute())
 
 
-def free_on(node: Object, pods: Iterable[Object]) -> Room:
-    """What is left of what a node gives to pods."""
-    given = node["status"]["allocatable"]
-    taken = _sum(requests_of(pod["spec"]) for pod in on_node(node, pods))
-    return Room(_amount(given, "cpu"), _amount(given, "memory")) - taken
+def _free_on(node: Object, pods: Iterable[Object]) -> Compute:
+    requested = _sum(requests_of(pod["spec"]) for pod in _on_node(node, pods))
+    return _compute(node["status"]["allocatable"]) - requested
 
 
-def on_node(node: Object, pods: Iterable[Object]) -> list[Object]:
-    """The pods that have their requests there: those that ended have not."""
-    name = name_of(node)
+def _on_node(node: Object, pods: Iterable[Object]) -> list[Object]:
+    """The pods whose requests count there: all but those that ended."""
     ended = ("Succeeded", "Failed")
-    return [pod for pod in pods if pod["spec"].get("nodeName") == name and pod["status"].get("phase") not in ended]
+    return [
+        pod for pod in pods if pod["spec"].get("nodeName") == name_of(node) and pod["status"].get("phase") not in ended
+    ]
 
 
-async def check_capacity(cluster: Cluster, found: Findings) -> None:
-    """The generator's node, where it has to fit twice, and the functions' nodes."""
+async def check_capacity(cluster: Cluster, reporter: Reporter) -> None:
+    """The generator's node, which has to have room for two of it, and the functions' nodes."""
     nodes, pods = await cluster.all(NODES), await cluster.all(PODS)
-    wanted = await _generators(cluster)
-    others = [pod for pod in pods if pod["metadata"].get("namespace") not in (GENERATOR, SHARDS)]
+    requests = await _generator_requests(cluster)
+    others = [pod for pod in pods if namespace_of(pod) not in (GENERATOR, SHARDS)]
     for node in selected(nodes, {DEDICATED: GENERATOR}):
-        free = free_on(node, others)
-        text = f"{name_of(node)}: {free} are free for the generator, which asks for {wanted}"
-        fits = free.times(wanted)
-        if fits is not None and fits < 2:
-            found.failed(
-                f"{text}: {'only one fits' if fits else 'it does not fit'}",
-                "in eventing it rolls when it gets its sink, and the new one waits for the old one's place for ever",
-                "a larger node, or a smaller request",
+        free = _free_on(node, others)
+        text = f"{name_of(node)}: {free} are free for the generator, which requests {requests}"
+        count = free.times(requests)
+        if count is not None and count < 2:
+            reporter.failed(
+                f"{text}: {'only one fits' if count else 'it does not fit'}",
+                "a rollout, such as that for a sink, starts the new pod before the old one ends: it would wait forever",
+                "use a larger node, or a smaller request",
             )
         else:
-            found.ok(text)
-    await _check_functions(cluster, nodes, pods, found)
+            reporter.ok(text)
+    await _check_functions(cluster, nodes, pods, reporter)
 
 
-async def _generators(cluster: Cluster) -> Room:
-    """What the generator asks for, as it is deployed, or will be."""
+async def _generator_requests(cluster: Cluster) -> Compute:
+    """The requests of the generator as deployed, else by our manifests."""
+    for resource in (CONTAINER_SOURCES, DEPLOYMENTS):
+        for each in await _installed(cluster, resource, GENERATOR):
+            if name_of(each) == GENERATOR:
+                return requests_of(each["spec"]["template"]["spec"])
+    return _GENERATOR
+
+
+async def _installed(cluster: Cluster, resource: Resource, namespace: str) -> list[Object]:
     try:
-        sources = await cluster.all(CONTAINER_SOURCES, GENERATOR)
+        return await cluster.all(resource, namespace)
     except ApiAbsent:
-        sources = []
-    for each in [*sources, *await cluster.all(DEPLOYMENTS, GENERATOR)]:
-        if name_of(each) == GENERATOR:
-            return requests_of(each["spec"]["template"]["spec"])
-    return GENERATORS
+        return []
 
 
-async def _check_functions(cluster: Cluster, nodes: list[Object], pods: list[Object], found: Findings) -> None:
-    open_nodes = [node for node in nodes if is_open(node)]
-    theirs = [node for node in open_nodes if DEDICATED not in labels_of(node)] or open_nodes
-    if not theirs:
-        return  # the check of nodes says so
-    try:
-        services = await cluster.all(SERVICES, FUNCTIONS)
-    except ApiAbsent:
-        services = []
-    wanted = {name_of(each): requests_of(each["spec"]["template"]["spec"]) + _SIDECAR for each in services}
-    name, most = max(wanted.items(), key=lambda item: (item[1].memory, item[1].cpu), default=_LARGEST)
-    free = [free_on(node, pods) for node in theirs]
-    places = [_places(node, pods) for node in theirs]
-    fit = sum(min(room.times(most) or 0, count) for room, count in zip(free, places, strict=True))
-    where = f"functions: {_sum(free)} are free on {len(theirs)} nodes"
-    text = f"{where}: {fit} more instances of {name}, which asks for {most}"
-    why, fix = "instances stay Pending, and requests wait for them", "more or larger nodes"
-    if not fit:
-        return found.failed(text, why, fix)
+async def _check_functions(cluster: Cluster, nodes: list[Object], pods: list[Object], reporter: Reporter) -> None:
+    opened = [node for node in nodes if is_open(node)]
+    own = [node for node in opened if DEDICATED not in labels_of(node)] or opened
+    if not own:
+        return  # reported by the check of nodes
+    services = await _installed(cluster, SERVICES, FUNCTIONS)
+    requests = {name_of(each): requests_of(each["spec"]["template"]["spec"]) + _SIDECAR for each in services}
+    name, largest = max(requests.items(), key=lambda item: (item[1].memory, item[1].cpu), default=_LARGEST)
+    free = [_free_on(node, pods) for node in own]
+    slots = [_pod_slots(node, pods) for node in own]
+    count = sum(min(each.times(largest) or 0, most) for each, most in zip(free, slots, strict=True))
+    text = f"functions: {_sum(free)} are free on {len(own)} nodes: {count} more instances of {name} ({largest} each)"
+    why, fix = "instances stay Pending, and requests wait for them", "add nodes, or use larger ones"
+    if not count:
+        return reporter.failed(text, why, fix)
     limits = {name_of(each): _max_scale(each) for each in services}
-    asking = [f"{each} up to {limit}" for each, limit in limits.items() if limit > fit + _instances(each, pods)]
-    if asking:
-        return found.warning(f"{text}; {', '.join(asking)} may be asked for", why, f"{fix}, or a smaller max-scale")
-    return found.ok(text)
+    above = [f"{each} up to {limit}" for each, limit in limits.items() if limit > count + _instances(each, pods)]
+    if above:
+        return reporter.warning(f"{text}; max-scale allows {', '.join(above)}", why, f"{fix}, or lower max-scale")
+    return reporter.ok(text)
 
 
-def _places(node: Object, pods: Iterable[Object]) -> int:
-    """How many more pods the kubelet takes."""
-    given = node["status"]["allocatable"].get("pods")
-    return max(int(parse_quantity(str(given))) - len(on_node(node, pods)), 0) if given is not None else 0
+def _pod_slots(node: Object, pods: Iterable[Object]) -> int:
+    """How many more pods the kubelet accepts."""
+    limit = node["status"]["allocatable"].get("pods")
+    return max(int(parse_quantity(str(limit))) - len(_on_node(node, pods)), 0) if limit is not None else 0
 
 
 def _max_scale(service: Object) -> int:
-    text = (service["spec"]["template"].get("metadata", {}).get("annotations") or {}).get(MAX_SCALE, "0")
+    template = {"metadata": {}, **service["spec"]["template"]}
+    text = annotations_of(template).get(MAX_SCALE, "0")
     return int(text) if text.isdecimal() else 0
 
 

@@ -1,6 +1,7 @@
-"""What has to be true of a cluster, and of this machine, before a benchmark runs: all checks, in their order.
+"""The list of all checks, and the loop that runs them.
 
-Each stands alone: one that the API refuses is `unknown`, with what it had found until then, and the others go on.
+Checks are independent: one that the API refuses reports `unknown` after what it had reported until then, and the
+others run. To add one, write a `check.Check` and enter it in CHECKS.
 """
 
 from __future__ import annotations
@@ -11,19 +12,20 @@ from collections.abc import Mapping
 from workload_generator.cluster.doctor.admission import check_admission
 from workload_generator.cluster.doctor.apis import check_apis
 from workload_generator.cluster.doctor.capacity import check_capacity
+from workload_generator.cluster.doctor.check import Check, CheckResult, Cluster, Reporter
 from workload_generator.cluster.doctor.configuration import check_configuration
 from workload_generator.cluster.doctor.deployed import check_conditions, check_generator, check_pods, check_rabbitmq
-from workload_generator.cluster.doctor.findings import Check, Cluster, Finding, Findings
 from workload_generator.cluster.doctor.limits import check_limits, check_storage
 from workload_generator.cluster.doctor.nodes import check_nodes
 from workload_generator.cluster.doctor.rights import check_access
 from workload_generator.cluster.doctor.source_check import check_sources
-from workload_generator.cluster.doctor.tools import check_tools, check_tools_for, installed_tools
+from workload_generator.cluster.doctor.tools import check_installed, check_tools
 from workload_generator.cluster.doctor.versions import check_versions
 from workload_generator.kube.client import Kube
 from workload_generator.kube.errors import ApiError
 
-_CHECKS: Mapping[str, Check] = {
+CHECKS: Mapping[str, Check] = {
+    "tools": check_tools,
     "versions": check_versions,
     "APIs": check_apis,
     "access": check_access,
@@ -37,32 +39,29 @@ _CHECKS: Mapping[str, Check] = {
     "RabbitMQ": check_rabbitmq,
     "pods": check_pods,
     "generator": check_generator,
+    "container sources": check_sources,
 }
+"""In the order in which they run and are printed."""
 
 
-async def check_machine() -> list[Finding]:
-    """What can be told without a cluster."""
-    found = Findings("tools")
-    check_tools(await installed_tools(), found)
-    return found.all
+async def check_machine() -> list[CheckResult]:
+    """The results that need no cluster."""
+    reporter = Reporter("tools")
+    await check_installed(reporter)
+    return reporter.results
 
 
-async def check_all(kube: Kube, *, fix: bool, timeout_s: float) -> list[Finding]:
-    """All checks in order. ApiError when the cluster does not answer at all; see `check_sources` for `fix`."""
+async def check_all(kube: Kube, *, fix: bool, timeout_s: float) -> list[CheckResult]:
+    """The results of all checks; see `check_sources` for `fix`. Raises ApiError if the cluster does not answer."""
     version = await kube.version()
-    cluster = Cluster(kube, int(re.sub(r"\D.*", "", str(version["minor"])) or 0))
-    tools = Findings("tools")
-    installed = await installed_tools()
-    check_tools(installed, tools)
-    check_tools_for(installed, cluster.minor, tools)
-    findings = tools.all
-    for name, check in _CHECKS.items():
-        found = Findings(name)
+    minor = int(re.sub(r"\D.*", "", str(version["minor"])) or 0)
+    cluster = Cluster(kube, minor, fix=fix, fix_timeout_s=timeout_s)
+    results: list[CheckResult] = []
+    for name, check in CHECKS.items():
+        reporter = Reporter(name)
         try:
-            await check(cluster, found)
+            await check(cluster, reporter)
         except ApiError as error:
-            found.unknown(str(error))
-        findings += found.all
-    sources = Findings("container sources")
-    await check_sources(kube, sources, fix=fix, timeout_s=timeout_s)
-    return findings + sources.all
+            reporter.unknown(str(error))
+        results += reporter.results
+    return results

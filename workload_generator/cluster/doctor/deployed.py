@@ -1,11 +1,11 @@
-"""What is deployed already: whether it is ready, and if not, what it says."""
+"""What is already deployed: whether it is ready, and its own message if it is not."""
 
 from __future__ import annotations
 
 from collections import Counter
 
 from workload_generator.cluster.deploy.eventing import is_rabbitmq
-from workload_generator.cluster.doctor.findings import Cluster, Findings
+from workload_generator.cluster.doctor.check import Cluster, Reporter
 from workload_generator.kube.errors import ApiAbsent
 from workload_generator.kube.names import (
     EVENTING,
@@ -42,33 +42,28 @@ _PULL = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverP
 _BROKEN = (*_PULL, "CrashLoopBackOff", "CreateContainerConfigError", "CreateContainerError", "RunContainerError")
 _CONTROLLER = "rabbitmq-broker-controller"
 _OPERATORS = (
-    # What makes it, by a CRD that it brings; the namespace and name of its Deployment.
+    # Product, a CRD of it, namespace and name of its Deployment.
     ("the RabbitMQ cluster operator", "rabbitmqclusters.rabbitmq.com", "rabbitmq-system", "rabbitmq-cluster-operator"),
     ("the RabbitMQ topology operator", "exchanges.rabbitmq.com", "rabbitmq-system", "messaging-topology-operator"),
     ("Knative's RabbitMQ broker", "rabbitmqbrokerconfigs.eventing.knative.dev", KNATIVE_EVENTING, _CONTROLLER),
 )
 
 
-async def check_conditions(cluster: Cluster, found: Findings) -> None:
+async def check_conditions(cluster: Cluster, reporter: Reporter) -> None:
     """Deployments of Knative and its helpers, and our Services, Brokers, Triggers and Sequences."""
     deployments = [each for each in await cluster.all(DEPLOYMENTS) if namespace_of(each) in _SYSTEM]
     for each in deployments:
         if each["spec"].get("replicas", 1) and not is_ready(each, "Available"):
-            where = f"{namespace_of(each)}/{name_of(each)}"
-            text = f"Deployment {where} is not available: {_says(each, 'Available')}"
-            found.failed(
-                text,
-                "Knative does not do its part",
-                f"kubectl describe deployment {name_of(each)} -n {namespace_of(each)}",
-            )
-    counted = Counter(namespace_of(each) for each in deployments if is_ready(each, "Available"))
-    if counted:
-        found.ok("Deployments available: " + ", ".join(f"{count} in {name}" for name, count in counted.items()))
-    there = {name_of(each) for each in deployments if namespace_of(each) == KNATIVE_SERVING}
-    missing = [name for name in _SERVING if name not in there]
+            text = f"Deployment {_key(each)} is not available: {_message(each, 'Available')}"
+            reporter.failed(text, "a part of Knative does not work", _describe("deployment", each))
+    counts = Counter(namespace_of(each) for each in deployments if is_ready(each, "Available"))
+    if counts:
+        reporter.ok("Deployments available: " + ", ".join(f"{count} in {name}" for name, count in counts.items()))
+    existing = {name_of(each) for each in deployments if namespace_of(each) == KNATIVE_SERVING}
+    missing = [name for name in _SERVING if name not in existing]
     if missing:
         text = f"{KNATIVE_SERVING} has no Deployment {', '.join(missing)}"
-        found.failed(text, "there is nothing to measure", "install Knative Serving")
+        reporter.failed(text, "there is nothing to measure", "install Knative Serving")
     for resource, namespace in _KINDS:
         try:
             objects = await cluster.all(resource, namespace)
@@ -76,89 +71,91 @@ async def check_conditions(cluster: Cluster, found: Findings) -> None:
             continue
         for each in objects:
             if not is_ready(each):
-                what = f"{resource.kind} {namespace}/{name_of(each)}"
-                found.failed(
-                    f"{what} is not ready: {_says(each, 'Ready')}",
-                    "requests to it fail or wait",
-                    f"kubectl describe {resource} {name_of(each)} -n {namespace}",
-                )
+                text = f"{resource.kind} {_key(each)} is not ready: {_message(each, 'Ready')}"
+                reporter.failed(text, "requests to it fail or wait", _describe(str(resource), each))
         ready = sum(map(is_ready, objects))
         if ready:
-            found.ok(f"{ready} {resource.plural} in {namespace} are ready")
+            reporter.ok(f"{ready} {resource.plural} in {namespace} are ready")
 
 
-def _says(obj: Object, kind: str) -> str:
-    said = condition(obj, kind)
-    if said is None:
-        return "nothing has looked at it yet"
-    if said.get("status") == "True":
-        return "it was changed, and that was not looked at yet"
-    return str(said.get("message") or said.get("reason") or "no message")
+def _key(obj: Object) -> str:
+    return f"{namespace_of(obj)}/{name_of(obj)}"
 
 
-async def check_rabbitmq(cluster: Cluster, found: Findings) -> None:
-    """Its operators, when a broker in `eventing` is of RabbitMQ's class."""
+def _describe(kind: str, obj: Object) -> str:
+    return f"kubectl describe {kind} {name_of(obj)} -n {namespace_of(obj)}"
+
+
+def _message(obj: Object, kind: str) -> str:
+    """Why a condition is not true of the present generation."""
+    state = condition(obj, kind)
+    if state is None:
+        return "its controller has set no condition yet"
+    if state.get("status") == "True":
+        return "its controller has not processed the last change yet"
+    return str(state.get("message") or state.get("reason") or "no message")
+
+
+async def check_rabbitmq(cluster: Cluster, reporter: Reporter) -> None:
+    """The operators of RabbitMQ, if a broker in `eventing` is of its class."""
     try:
         brokers = await cluster.all(BROKERS, EVENTING)
     except ApiAbsent:
         return
-    theirs = [each for each in brokers if is_rabbitmq(each)]
-    if not theirs:
+    names = ", ".join(_key(each) for each in brokers if is_rabbitmq(each))
+    if not names:
         return
-    names = ", ".join(f"{EVENTING}/{name_of(each)}" for each in theirs)
+    why, fix = f"broker {names} never becomes ready", "cd infrastructure && just install-eventing"
     crds = {name_of(each) for each in await cluster.all(CRDS)}
-    for what, crd, namespace, name in _OPERATORS:
+    for product, crd, namespace, name in _OPERATORS:
         deployments = {name_of(each): each for each in await cluster.all(DEPLOYMENTS, namespace)}
-        why, fix = f"broker {names} never becomes ready", "cd infrastructure && just install-eventing"
         if crd not in crds:
-            found.failed(f"{what} is not installed ({crd})", why, fix)
+            reporter.failed(f"{product} is not installed ({crd})", why, fix)
         elif name not in deployments:
-            found.failed(f"{what} does not run: no Deployment {namespace}/{name}", why, fix)
+            reporter.failed(f"{product} is not running: no Deployment {namespace}/{name}", why, fix)
         elif not is_ready(deployments[name], "Available"):
-            text = _says(deployments[name], "Available")
-            found.failed(f"{what} is not available: {text}", why, f"kubectl describe deployment {name} -n {namespace}")
+            text = f"{product} is not available: {_message(deployments[name], 'Available')}"
+            reporter.failed(text, why, _describe("deployment", deployments[name]))
         else:
-            found.ok(f"{what} is there")
+            reporter.ok(f"{product} is available")
 
 
-async def check_pods(cluster: Cluster, found: Findings) -> None:
-    """Our pods and Knative's: images that cannot be pulled, containers that crash, pods without a node."""
+async def check_pods(cluster: Cluster, reporter: Reporter) -> None:
+    """Pods of ours and of Knative: images that cannot be pulled, containers that crash, pods without a node."""
     pods = [each for each in await cluster.all(PODS) if namespace_of(each) in (*OURS, *_SYSTEM)]
-    bad = 0
-    for pod in pods:
-        bad += _check_pod(pod, found)
+    bad = [pod for pod in pods if not _check_pod(pod, reporter)]
     if pods and not bad:
-        found.ok(f"{len(pods)} pods of ours and of Knative's have their images and their nodes")
+        reporter.ok(f"{len(pods)} pods of ours and of Knative have their images and their nodes")
 
 
-def _check_pod(pod: Object, found: Findings) -> bool:
-    where, status = f"{namespace_of(pod)}/{name_of(pod)}", pod["status"]
-    look = f"kubectl describe pod {name_of(pod)} -n {namespace_of(pod)}"
+def _check_pod(pod: Object, reporter: Reporter) -> bool:
+    where, status, describe = f"pod {_key(pod)}", pod["status"], _describe("pod", pod)
     scheduled = condition(pod, "PodScheduled") or {}
     if status.get("phase") == "Pending" and scheduled.get("status") == "False":
         text = scheduled.get("message") or scheduled.get("reason") or "no message"
-        found.failed(f"pod {where} has no node: {text}", "it never starts", look)
-        return True
-    bad = False
+        reporter.failed(f"{where} has no node: {text}", "it never starts", describe)
+        return False
+    is_good = True
     for each in [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]:
         waiting = (each.get("state") or {}).get("waiting") or {}
         reason = waiting.get("reason", "")
         if reason in _BROKEN:
-            text = f"pod {where}: {each['name']} is in {reason}: {waiting.get('message') or 'no message'}"
+            text = f"{where}: {each['name']} is in {reason}: {waiting.get('message') or 'no message'}"
             if reason in _PULL:
                 fix = f"push {each.get('image')}, or `kind load docker-image` it; k8s/overlays/gce names the registry"
-                found.failed(text, "its image cannot be had", fix)
+                reporter.failed(text, "its image is not available", fix)
             else:
-                found.failed(text, "it does not run", look.replace("describe pod", "logs --previous"))
-            bad = True
+                reporter.failed(text, "it does not run", describe.replace("describe pod", "logs --previous"))
+            is_good = False
         last = (each.get("lastState") or {}).get("terminated") or {}
         if last.get("reason") == "OOMKilled":
-            found.warning(f"pod {where}: {each['name']} was killed for its memory", "requests in it were lost", look)
-            bad = True
-    return bad
+            text = f"{where}: {each['name']} was killed: it exceeded its memory limit"
+            reporter.warning(text, "its requests in flight were lost", describe)
+            is_good = False
+    return is_good
 
 
-async def check_generator(cluster: Cluster, found: Findings) -> None:
+async def check_generator(cluster: Cluster, reporter: Reporter) -> None:
     """One generator pod, and ready."""
     pods = [
         each
@@ -166,24 +163,21 @@ async def check_generator(cluster: Cluster, found: Findings) -> None:
         if each["status"].get("phase") not in ("Succeeded", "Failed") and not each["metadata"].get("deletionTimestamp")
     ]
     try:
-        sources = [each for each in await cluster.all(CONTAINER_SOURCES, GENERATOR) if name_of(each) == GENERATOR]
+        is_source = any(name_of(each) == GENERATOR for each in await cluster.all(CONTAINER_SOURCES, GENERATOR))
     except ApiAbsent:
-        sources = []
+        is_source = False
     if not pods:
-        return found.warning(
-            f"no generator runs in {GENERATOR}", "scenarios need it", "kubectl apply -k k8s/overlays/…"
-        )
-    if len(pods) > 1 and not sources:  # a source rolls: its check says what of
-        names = ", ".join(map(name_of, pods))
-        found.failed(
-            f"{len(pods)} pods in {GENERATOR}: {names}",
-            "runs are triggered in the first one, and the others share its node",
-            "one generator and nothing else may live there",
+        text, fix = f"no generator runs in {GENERATOR}", "kubectl apply -k k8s/overlays/…"
+        reporter.warning(text, "scenarios need it", fix)
+    elif len(pods) > 1 and not is_source:  # a source's pods overlap in a rollout: the check of sources covers them
+        reporter.failed(
+            f"{len(pods)} pods in {GENERATOR}: {', '.join(map(name_of, pods))}",
+            "runs start in the first one, and the others share its node",
+            f"delete all pods in {GENERATOR} but one generator",
         )
     for pod in pods:
         if is_ready(pod):
-            found.ok(f"generator {name_of(pod)} is ready")
+            reporter.ok(f"generator {name_of(pod)} is ready")
         else:
-            text = f"generator {name_of(pod)} is not ready: {_says(pod, 'Ready')}"
-            found.failed(text, "no run can start", f"kubectl describe pod {name_of(pod)} -n {GENERATOR}")
-    return None
+            text = f"generator {name_of(pod)} is not ready: {_message(pod, 'Ready')}"
+            reporter.failed(text, "no run can start", _describe("pod", pod))

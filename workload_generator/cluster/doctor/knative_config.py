@@ -1,9 +1,9 @@
-"""The ConfigMaps of Knative: their keys, and what may stand in them.
+"""The keys of Knative's ConfigMaps, and the values that Knative accepts for them.
 
-Knative ignores what it does not know, and takes the default for some of what it cannot read: neither shows in a
-measurement but as a strange figure. Source: config/core/configmaps of knative/serving (and its parsers) and of
-knative/eventing, config-network of knative/networking, observability of knative/pkg. A release's own keys stand in its
-ConfigMaps under `_example`, and are known too.
+Knative ignores unknown keys, and replaces some values that it cannot parse by defaults: in a measurement neither shows
+except as a strange result. The names of a release's keys stand in the ConfigMap's own `_example` too, but not what
+each accepts. Source: config/core/configmaps of knative/serving (and its parsers) and of knative/eventing,
+config-network of knative/networking, observability of knative/pkg.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from workload_generator.base.quantities import parse_quantity
 from workload_generator.kube.names import CONFIG_AUTOSCALER, KNATIVE_EVENTING, KNATIVE_SERVING
 
 Parser = Callable[[str], None]
-"""Raises ValueError, whose text completes "key ..."."""
+"""Raises ValueError, whose text follows the key: "is 5s, …"."""
 
 EXAMPLE = "_example"
 _TRUE, _FALSE = ("1", "t", "true"), ("0", "f", "false")
@@ -30,14 +30,14 @@ def anything(_text: str) -> None:
 
 
 def is_true(text: str) -> bool:
-    """As Go's strconv.ParseBool reads it, and without regard to upper case."""
+    """As Go's strconv.ParseBool, in any case."""
     return text.strip().casefold() in _TRUE
 
 
 def boolean(text: str) -> None:
     """true or false."""
     if text.strip().casefold() not in (*_TRUE, *_FALSE):
-        raise ValueError(f"is {text!r}: neither true nor false")
+        raise ValueError(f"is {text!r}: expected true or false")
 
 
 def number(low: float, high: float = float("inf"), *, whole: bool = False, also: float | None = None) -> Parser:
@@ -47,10 +47,10 @@ def number(low: float, high: float = float("inf"), *, whole: bool = False, also:
         try:
             value = int(text) if whole else float(text)
         except ValueError:
-            raise ValueError(f"is {text!r}, which is no {'whole ' if whole else ''}number") from None
+            raise ValueError(f"is {text!r}: expected a {'whole ' if whole else ''}number") from None
         if not low <= value <= high and value != also:
             most = f" and at most {high:g}" if high != float("inf") else ""
-            raise ValueError(f"is {text}, and has to be at least {low:g}{most}")
+            raise ValueError(f"is {text}: it must be at least {low:g}{most}")
 
     return parse
 
@@ -62,22 +62,22 @@ def duration(low_s: int = 0, high_s: int | None = None, *, whole: bool = False) 
         try:
             value = parse_duration(text)
         except ValueError as error:
-            raise ValueError(f"does not parse: {error}") from None
+            raise ValueError(f"is not valid: {error}") from None
         if value < low_s * NS_PER_S or (high_s is not None and value > high_s * NS_PER_S):
             most = "" if high_s is None else f" and at most {format_duration(high_s * NS_PER_S)}"
-            raise ValueError(f"is {text}, and has to be at least {low_s}s{most}")
+            raise ValueError(f"is {text}: it must be at least {low_s}s{most}")
         if whole and value % NS_PER_S:
-            raise ValueError(f"is {text}, and has to be in whole seconds")
+            raise ValueError(f"is {text}: it must be in whole seconds")
 
     return parse
 
 
 def one_of(*options: str) -> Parser:
-    """One of these words, without regard to upper case."""
+    """One of these words, in any case."""
 
     def parse(text: str) -> None:
         if text.strip().casefold() not in options:
-            raise ValueError(f"is {text!r}, which is none of {', '.join(options)}")
+            raise ValueError(f"is {text!r}: expected one of {', '.join(options)}")
 
     return parse
 
@@ -87,160 +87,150 @@ def quantity(text: str) -> None:
     try:
         parse_quantity(text.strip())
     except ValueError as error:
-        raise ValueError(f"does not parse: {error}") from None
+        raise ValueError(f"is not valid: {error}") from None
 
 
 def domain(text: str) -> None:
-    """A value of config-domain: nothing, or a selector."""
+    """A value of config-domain: empty, or a selector."""
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ValueError(f"does not parse: {' '.join(str(error).split())}") from None
+        raise ValueError(f"is not valid YAML: {' '.join(str(error).split())}") from None
     if value is not None and not isinstance(value, dict):
-        raise ValueError(f"is {text!r}, and has to be empty or a selector")
+        raise ValueError(f"is {text!r}: expected nothing or a selector")
     selector = (value or {}).get("selector")
     if selector is not None and not (
         isinstance(selector, dict) and all(isinstance(each, str) for each in selector.values())
     ):
-        raise ValueError("has a selector that is no map of labels")
+        raise ValueError("has a selector that is not a map of labels")
 
 
-_flag = one_of("enabled", "disabled", "allowed")
+def _each(parser: Parser, keys: str) -> dict[str, Parser]:
+    return dict.fromkeys(keys.split(), parser)
+
+
+Config = tuple[str, str]
+"""Namespace and name of a ConfigMap."""
+AUTOSCALER: Config = (KNATIVE_SERVING, CONFIG_AUTOSCALER)
+DEFAULTS: Config = (KNATIVE_SERVING, "config-defaults")
+FEATURES: Config = (KNATIVE_SERVING, "config-features")
+NETWORK: Config = (KNATIVE_SERVING, "config-network")
+OBSERVABILITY: Config = (KNATIVE_SERVING, "config-observability")
+DEPLOYMENT: Config = (KNATIVE_SERVING, "config-deployment")
+DOMAIN: Config = (KNATIVE_SERVING, "config-domain")
+"""Its keys are domains."""
+EVENTING_OBSERVABILITY: Config = (KNATIVE_EVENTING, "config-observability")
+EVENTING_FEATURES: Config = (KNATIVE_EVENTING, "config-features")
+"""Any key is a feature to it."""
+
+_seconds = _scale = number(0, _HIGHEST, whole=True)
 _on_off = one_of("enabled", "disabled")
-_seconds = number(0, _HIGHEST, whole=True)
-_scale = number(0, _HIGHEST, whole=True)
-_FEATURES = (
-    "multi-container", "multi-container-probing", "kubernetes.podspec-affinity",
-    "kubernetes.podspec-topologyspreadconstraints", "kubernetes.podspec-hostaliases", "kubernetes.podspec-nodeselector",
-    "kubernetes.podspec-tolerations", "kubernetes.podspec-fieldref", "kubernetes.podspec-runtimeclassname",
-    "kubernetes.podspec-dnspolicy", "kubernetes.podspec-dnsconfig", "kubernetes.podspec-securitycontext",
-    "kubernetes.podspec-shareprocessnamespace", "kubernetes.podspec-hostipc", "kubernetes.podspec-hostpid",
-    "kubernetes.podspec-hostnetwork", "kubernetes.podspec-priorityclassname", "kubernetes.podspec-schedulername",
-    "kubernetes.containerspec-addcapabilities", "tag-header-based-routing", "autodetect-http2",
-    "domainmapping-direct-route-traffic", "kubernetes.podspec-volumes-emptydir", "kubernetes.podspec-volumes-image",
-    "kubernetes.podspec-volumes-hostpath", "kubernetes.podspec-volumes-ephemeral", "kubernetes.podspec-volumes-csi",
-    "kubernetes.podspec-init-containers", "kubernetes.podspec-persistent-volume-claim",
-    "kubernetes.podspec-persistent-volume-write", "kubernetes.podspec-volumes-mount-propagation",
-    "queueproxy.mount-podinfo", "queueproxy.resource-defaults",
-)  # fmt: skip
-_METRICS: Mapping[str, Parser] = {
+_METRICS = {
+    **_each(anything, "metrics-endpoint tracing-endpoint"),
     "metrics-protocol": one_of("none", "prometheus", "http/protobuf", "grpc"),
-    "metrics-endpoint": anything,
     "metrics-export-interval": duration(),
     "runtime-profiling": _on_off,
     "tracing-protocol": one_of("none", "http/protobuf", "grpc", "stdout"),
-    "tracing-endpoint": anything,
     "tracing-sampling-rate": number(0, 1),
 }
-_SIDECAR = {
-    f"queue-sidecar-{kind}-{end}": quantity
-    for kind in ("cpu", "memory", "ephemeral-storage")
-    for end in ("request", "limit")
-}
 
-KEYS: Mapping[tuple[str, str], Mapping[str, Parser]] = {
-    (KNATIVE_SERVING, CONFIG_AUTOSCALER): {
+KEYS: Mapping[Config, Mapping[str, Parser]] = {
+    AUTOSCALER: {
+        **_each(boolean, "enable-scale-to-zero allow-zero-initial-scale"),
+        **_each(duration(), "scale-to-zero-grace-period scale-to-zero-pod-retention-period"),
+        **_each(_scale, "initial-scale min-scale max-scale max-scale-limit"),
+        **_each(number(0.01), "container-concurrency-target-default requests-per-second-target-default"),
+        **_each(number(1.0000001), "max-scale-up-rate max-scale-down-rate"),
         "container-concurrency-target-percentage": number(0.01, 100),
-        "container-concurrency-target-default": number(0.01),
-        "requests-per-second-target-default": number(0.01),
         "target-burst-capacity": number(0, also=-1),
         "stable-window": duration(6, 3600, whole=True),
         "panic-window-percentage": number(1, 100),
         "panic-threshold-percentage": number(0),
-        "max-scale-up-rate": number(1.0000001),
-        "max-scale-down-rate": number(1.0000001),
-        "enable-scale-to-zero": boolean,
-        "scale-to-zero-grace-period": duration(0),
-        "scale-to-zero-pod-retention-period": duration(0),
         "pod-autoscaler-class": anything,
         "activator-capacity": number(1),
-        "initial-scale": _scale,
-        "allow-zero-initial-scale": boolean,
-        "min-scale": _scale,
-        "max-scale": _scale,
-        "max-scale-limit": _scale,
-        "scale-down-delay": duration(0, whole=True),
+        "scale-down-delay": duration(whole=True),
     },
-    (KNATIVE_SERVING, "config-defaults"): {
-        "revision-timeout-seconds": _seconds,
-        "max-revision-timeout-seconds": _seconds,
-        "revision-response-start-timeout-seconds": _seconds,
-        "revision-idle-timeout-seconds": _seconds,
-        "revision-cpu-request": quantity,
-        "revision-memory-request": quantity,
-        "revision-ephemeral-storage-request": quantity,
-        "revision-cpu-limit": quantity,
-        "revision-memory-limit": quantity,
-        "revision-ephemeral-storage-limit": quantity,
-        "container-name-template": anything,
-        "init-container-name-template": anything,
+    DEFAULTS: {
+        **_each(
+            _seconds,
+            "revision-timeout-seconds max-revision-timeout-seconds revision-response-start-timeout-seconds "
+            "revision-idle-timeout-seconds",
+        ),
+        **_each(
+            quantity,
+            "revision-cpu-request revision-memory-request revision-ephemeral-storage-request "
+            "revision-cpu-limit revision-memory-limit revision-ephemeral-storage-limit",
+        ),
+        **_each(anything, "container-name-template init-container-name-template"),
         "container-concurrency": _scale,
         "container-concurrency-max-limit": number(1, _HIGHEST, whole=True),
         "allow-container-concurrency-zero": boolean,
         "enable-service-links": one_of("true", "false", "default"),
     },
-    (KNATIVE_SERVING, "config-features"): {
-        **dict.fromkeys(_FEATURES, _flag),
+    FEATURES: {
+        **_each(
+            one_of("enabled", "disabled", "allowed"),
+            "multi-container multi-container-probing tag-header-based-routing autodetect-http2 "
+            "domainmapping-direct-route-traffic kubernetes.containerspec-addcapabilities queueproxy.mount-podinfo "
+            "queueproxy.resource-defaults "
+            + " ".join(
+                f"kubernetes.podspec-{field}"
+                for field in (
+                    "affinity topologyspreadconstraints hostaliases nodeselector tolerations fieldref runtimeclassname "
+                    "dnspolicy dnsconfig securitycontext shareprocessnamespace hostipc hostpid hostnetwork "
+                    "priorityclassname schedulername init-containers persistent-volume-claim persistent-volume-write "
+                    "volumes-emptydir volumes-image volumes-hostpath volumes-ephemeral volumes-csi "
+                    "volumes-mount-propagation"
+                ).split()
+            ),
+        ),
         "secure-pod-defaults": one_of("disabled", "allowrootbounded", "enabled"),
     },
-    (KNATIVE_SERVING, "config-network"): {
-        "ingress-class": anything,
-        "certificate-class": anything,
-        "namespace-wildcard-cert-selector": anything,
-        "domain-template": anything,
-        "tag-template": anything,
-        "auto-tls": _on_off,
-        "external-domain-tls": _on_off,
-        "cluster-local-domain-tls": _on_off,
-        "system-internal-tls": _on_off,
+    NETWORK: {
+        **_each(anything, "ingress-class certificate-class namespace-wildcard-cert-selector"),
+        **_each(anything, "domain-template tag-template"),
+        **_each(_on_off, "auto-tls external-domain-tls cluster-local-domain-tls system-internal-tls"),
+        **_each(boolean, "autocreate-cluster-domain-claims enable-mesh-pod-addressability"),
         "http-protocol": one_of("enabled", "redirected", "disabled"),
         "rollout-duration": _seconds,
-        "autocreate-cluster-domain-claims": boolean,
-        "enable-mesh-pod-addressability": boolean,
         "mesh-compatibility-mode": one_of("auto", "enabled", "disabled"),
         "default-external-scheme": one_of("http", "https"),
     },
-    (KNATIVE_SERVING, "config-observability"): {
+    OBSERVABILITY: {
         **_METRICS,
         **{f"request-{key}": parser for key, parser in _METRICS.items() if key.startswith("metrics-")},
-        "logging.enable-var-log-collection": boolean,
-        "logging.revision-url-template": anything,
-        "logging.request-log-template": anything,
-        "logging.enable-request-log": boolean,
+        **_each(anything, "logging.revision-url-template logging.request-log-template"),
+        **_each(boolean, "logging.enable-var-log-collection logging.enable-request-log"),
         "logging.enable-probe-request-log": boolean,
     },
-    (KNATIVE_SERVING, "config-deployment"): {
-        **_SIDECAR,
-        "queue-sidecar-image": anything,
-        "queue-sidecar-token-audiences": anything,
-        "queue-sidecar-rootca": anything,
-        "queue-sidecar-tls-min-version": anything,
-        "queue-sidecar-tls-max-version": anything,
-        "queue-sidecar-tls-cipher-suites": anything,
-        "queue-sidecar-tls-curve-preferences": anything,
-        "registries-skipping-tag-resolving": anything,
-        "digest-resolution-timeout": duration(0),
+    DEPLOYMENT: {
+        **{
+            f"queue-sidecar-{kind}-{end}": quantity
+            for kind in ("cpu", "memory", "ephemeral-storage")
+            for end in ("request", "limit")
+        },
+        **_each(
+            anything,
+            "queue-sidecar-image queue-sidecar-token-audiences queue-sidecar-rootca queue-sidecar-tls-min-version "
+            "queue-sidecar-tls-max-version queue-sidecar-tls-cipher-suites queue-sidecar-tls-curve-preferences "
+            "registries-skipping-tag-resolving runtime-class-name",
+        ),
+        "digest-resolution-timeout": duration(),
         "progress-deadline": duration(1),
         "default-affinity-type": one_of("none", "prefer-spread-revision-over-nodes"),
-        "runtime-class-name": anything,
         "pod-is-always-schedulable": boolean,
     },
-    (KNATIVE_EVENTING, "config-observability"): {
+    EVENTING_OBSERVABILITY: {
         **_METRICS,
-        "metrics.high-cardinality.disable": boolean,
-        "sink-event-error-reporting.enable": boolean,
+        **_each(boolean, "metrics.high-cardinality.disable sink-event-error-reporting.enable"),
     },
 }
-DOMAIN = (KNATIVE_SERVING, "config-domain")
-"""Its keys are domains."""
-EVENTING_FEATURES = (KNATIVE_EVENTING, "config-features")
-"""Its keys stand in the release's ConfigMap itself."""
 HOST = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 
 METRICS_MOVED = 19
-"""Knative 1.19 exports metrics by OpenTelemetry, only when asked to, and under other keys."""
+"""Since 1.19 Knative exports metrics by OpenTelemetry: only when configured, and under other keys."""
 OLD_METRICS: Mapping[str, str] = {
-    # What replaces it; nothing does, where it is empty.
+    # The replacement; empty when there is none.
     "metrics.backend-destination": "metrics-protocol: prometheus",
     "metrics.request-metrics-backend-destination": "request-metrics-protocol: prometheus",
     "metrics.reporting-period-seconds": "metrics-export-interval",
@@ -251,7 +241,7 @@ OLD_METRICS: Mapping[str, str] = {
     "profiling.enable": "runtime-profiling",
 }
 RENAMED: Mapping[str, str] = {
-    # Old spellings that newer releases do not read.
+    # Old spellings that newer releases ignore.
     "ingress.class": "ingress-class", "clusteringress.class": "ingress-class", "certificate.class": "certificate-class",
     "domainTemplate": "domain-template", "tagTemplate": "tag-template", "autoTLS": "auto-tls",
     "httpProtocol": "http-protocol", "rolloutDuration": "rollout-duration",
@@ -264,9 +254,9 @@ RENAMED: Mapping[str, str] = {
 
 
 def example_keys(text: str) -> set[str]:
-    """The keys of an `_example`; none of one that is no YAML."""
+    """The keys of an `_example`; none if it is not valid YAML."""
     try:
         document = yaml.safe_load(text)
-    except yaml.YAMLError:  # comments and templates; what is ours is known anyway
+    except yaml.YAMLError:  # KEYS still has the known ones
         return set()
     return set(map(str, document)) if isinstance(document, dict) else set()

@@ -18,13 +18,23 @@ DEDICATED = "dedicated"
 _KEEPS_OUT = ("NoSchedule", "NoExecute")
 
 
-def annotations_of(namespace: Object) -> Mapping[str, str]:
-    """Of any object; none is empty."""
-    return namespace["metadata"].get("annotations") or {}
+def annotations_of(obj: Object) -> Mapping[str, str]:
+    """The annotations of any object."""
+    return obj["metadata"].get("annotations") or {}
+
+
+def labels_of(obj: Object) -> Mapping[str, str]:
+    """The labels of any object."""
+    return obj["metadata"].get("labels") or {}
+
+
+def label_text(labels: Mapping[str, str]) -> str:
+    """`key=value,…`"""
+    return ",".join(f"{key}={value}" for key, value in labels.items())
 
 
 def selector_of(namespace: Object) -> dict[str, str]:
-    """The labels that PodNodeSelector asks of this namespace's nodes. Raises ValueError for what it cannot read."""
+    """The node labels that PodNodeSelector adds to pods of this namespace. Raises ValueError if it is malformed."""
     labels = {}
     for term in filter(None, annotations_of(namespace).get(SELECTOR, "").split(",")):
         key, equal, value = term.partition("=")
@@ -35,36 +45,31 @@ def selector_of(namespace: Object) -> dict[str, str]:
 
 
 def tolerations_of(namespace: Object) -> list[Object]:
-    """What PodTolerationRestriction adds to pods that bring none of their own. Raises ValueError."""
+    """What PodTolerationRestriction adds to pods without tolerations. Raises ValueError if it is malformed."""
     text = annotations_of(namespace).get(TOLERATIONS)
     if text is None:
         return []
     try:
-        found = orjson.loads(text)
+        tolerations = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise ValueError(f"{TOLERATIONS} is not JSON: {error}") from None
-    if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
+    if not isinstance(tolerations, list) or not all(isinstance(each, dict) for each in tolerations):
         raise ValueError(f"{TOLERATIONS} is not a list of tolerations")
-    return found
-
-
-def labels_of(obj: Object) -> Mapping[str, str]:
-    """Of any object; none is empty."""
-    return obj["metadata"].get("labels") or {}
+    return tolerations
 
 
 def selected(nodes: Iterable[Object], labels: Mapping[str, str]) -> list[Object]:
     """The nodes that have all of these labels."""
-    return [node for node in nodes if all(labels_of(node).get(key) == value for key, value in labels.items())]
+    return [node for node in nodes if labels.items() <= labels_of(node).items()]
 
 
 def taints_of(node: Object) -> list[Object]:
-    """Those that keep pods out."""
+    """The taints that keep pods out."""
     return [taint for taint in node["spec"].get("taints") or () if taint["effect"] in _KEEPS_OUT]
 
 
 def not_tolerated(node: Object, tolerations: Iterable[Object]) -> list[Object]:
-    """The taints of a node that keep a pod with these tolerations out."""
+    """The taints of a node that keep out a pod with these tolerations."""
     tolerations = list(tolerations)
     return [taint for taint in taints_of(node) if not any(_tolerates(each, taint) for each in tolerations)]
 
@@ -78,7 +83,7 @@ def _tolerates(toleration: Object, taint: Object) -> bool:
 
 
 def is_open(node: Object) -> bool:
-    """Whether the scheduler gives it pods that ask for nothing."""
+    """Whether the scheduler places pods without tolerations there."""
     return is_ready(node) and not node["spec"].get("unschedulable") and not taints_of(node)
 
 

@@ -1,11 +1,13 @@
-"""Whether whoever runs our commands may do what they do: a question to the API for each verb and resource."""
+"""Whether the user may do what our commands do: one SelfSubjectAccessReview for each verb and resource."""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
-from workload_generator.cluster.doctor.findings import Cluster, Findings, Verdict
+from workload_generator.cluster.doctor.check import Cluster, Reporter, Verdict
+from workload_generator.kube import resources as kinds
 from workload_generator.kube.names import (
     EVENTING,
     FUNCTIONS,
@@ -16,235 +18,181 @@ from workload_generator.kube.names import (
     METRICS,
     SHARDS,
 )
-from workload_generator.kube.resources import (
-    ACCESS_REVIEWS,
-    BROKER_CONFIGS,
-    BROKERS,
-    CONFIG_MAPS,
-    CONTAINER_SOURCES,
-    CORE_SERVICES,
-    CRDS,
-    DEPLOYMENTS,
-    JOBS,
-    LIMIT_RANGES,
-    NAMESPACES,
-    NETWORK_POLICIES,
-    NODE_METRICS,
-    NODES,
-    POD_AUTOSCALERS,
-    POD_METRICS,
-    PODS,
-    RABBITMQ_CLUSTERS,
-    REPLICA_SETS,
-    RESOURCE_QUOTAS,
-    REVISIONS,
-    SERVICE_ACCOUNTS,
-    SERVICES,
-    STORAGE_CLASSES,
-    TRIGGERS,
-    VOLUME_CLAIMS,
-    Object,
-    Resource,
-)
+from workload_generator.kube.resources import ACCESS_REVIEWS, Object, Resource
 
-_LOOK = ("get", "list", "watch")
-_CHANGE = (*_LOOK, "create", "patch", "delete")
+_READ = "get list watch"
+_WRITE = f"{_READ} create patch delete"
+_EXEC = replace(kinds.PODS, plural="pods/exec")
+_PORT_FORWARD = replace(kinds.PODS, plural="pods/portforward")
+_NODE_PROXY = replace(kinds.NODES, plural="nodes/proxy")
 _AT_ONCE = 8
-_LOOKED_AT = (NODES, NAMESPACES, PODS, CRDS, DEPLOYMENTS, RESOURCE_QUOTAS, LIMIT_RANGES, VOLUME_CLAIMS, STORAGE_CLASSES)
 
 
 @dataclass(frozen=True, slots=True)
-class Need:
-    """Verbs on a resource, or on `subresource` of it. No namespace: in all, or of a kind that is in none."""
+class Right:
+    """A verb on a resource in a namespace. Without a namespace: in all of them, or on a kind that has none."""
 
-    verbs: tuple[str, ...]
+    verb: str
     resource: Resource
     namespace: str = ""
-    subresource: str = ""
 
-    def __str__(self) -> str:
-        plural, _, group = str(self.resource).partition(".")
-        named = "/".join(filter(None, (plural, self.subresource))) + (f".{group}" if group else "")
-        return named + (f" in {self.namespace}" if self.namespace else "")
+    def review(self) -> Object:
+        """The question to the API server."""
+        plural, _, subresource = self.resource.plural.partition("/")
+        attributes = {"verb": self.verb, "group": self.resource.group, "resource": plural}
+        attributes |= {"namespace": self.namespace} if self.namespace else {}
+        attributes |= {"subresource": subresource} if subresource else {}
+        about = {"apiVersion": ACCESS_REVIEWS.api_version, "kind": ACCESS_REVIEWS.kind, "metadata": {}}
+        return {**about, "spec": {"resourceAttributes": attributes}}
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
-    """A command, or several that need the same, and what it does not do without its rights."""
+class CommandRights:
+    """The rights of one command, or of several that need the same, and the verdict when one is missing."""
 
     name: str
     verdict: Verdict
-    needs: tuple[Need, ...]
+    rights: tuple[Right, ...]
 
 
+def _rights(verbs: str, namespace: str, *resources: Resource) -> tuple[Right, ...]:
+    return tuple(Right(verb, resource, namespace) for resource in resources for verb in verbs.split())
+
+
+_SERVERS = (kinds.DEPLOYMENTS, kinds.VOLUME_CLAIMS)
+_SCENARIO = (
+    *_rights("get patch", KNATIVE_SERVING, kinds.CONFIG_MAPS),
+    *_rights(f"{_READ} patch", FUNCTIONS, kinds.SERVICES),
+)
+_RUN = (*_rights(_READ, GENERATOR, kinds.PODS), *_rights("create", GENERATOR, _EXEC))
 COMMANDS = (
-    Command(
+    CommandRights(
         "deploy, delete",
         "failed",
         (
-            Need(("get", "list", "watch", "create", "patch"), NAMESPACES),
-            Need(_CHANGE, SERVICES, FUNCTIONS),
-            Need(_LOOK, REVISIONS, FUNCTIONS),
-            Need(_CHANGE, DEPLOYMENTS, GENERATOR),
-            Need(_CHANGE, VOLUME_CLAIMS, GENERATOR),
-            Need(_CHANGE, SERVICE_ACCOUNTS, GENERATOR),
-            Need(_CHANGE, NETWORK_POLICIES, GENERATOR),
-            Need(_LOOK, PODS, GENERATOR),
-            Need(_LOOK, PODS, FUNCTIONS),
+            *_rights(f"{_READ} create patch", "", kinds.NAMESPACES),
+            *_rights(_WRITE, FUNCTIONS, kinds.SERVICES),
+            *_rights(_READ, FUNCTIONS, kinds.REVISIONS, kinds.PODS),
+            *_rights(_WRITE, GENERATOR, *_SERVERS, kinds.SERVICE_ACCOUNTS, kinds.NETWORK_POLICIES),
+            *_rights(_READ, GENERATOR, kinds.PODS),
         ),
     ),
-    Command(
-        "patch",
-        "failed",
-        (
-            Need(("get", "list", "watch", "patch"), SERVICES, FUNCTIONS),
-            Need(("get", "patch"), CONFIG_MAPS, KNATIVE_SERVING),
-        ),
-    ),
-    Command(
-        "trigger, extract-logs",
-        "failed",
-        (Need(_LOOK, PODS, GENERATOR), Need(("create",), PODS, GENERATOR, "exec")),
-    ),
-    Command(
+    CommandRights("patch", "failed", _SCENARIO),
+    CommandRights("trigger, extract-logs", "failed", _RUN),
+    CommandRights(
         "scenario --platform cluster",
         "failed",
         (
-            Need(("get", "patch"), CONFIG_MAPS, KNATIVE_SERVING),
-            Need(("get", "list", "watch", "patch"), SERVICES, FUNCTIONS),
-            Need(_LOOK, PODS, FUNCTIONS),
-            Need(("get", "list", "watch", "patch"), DEPLOYMENTS, GENERATOR),
-            Need(_LOOK, PODS, GENERATOR),
-            Need(("create",), PODS, GENERATOR, "exec"),
+            *_SCENARIO,
+            *_rights(_READ, FUNCTIONS, kinds.PODS),
+            *_rights(f"{_READ} patch", GENERATOR, kinds.DEPLOYMENTS),
+            *_RUN,
         ),
     ),
-    Command(
+    CommandRights(
         "trigger and scenario with several pods",
         "warning",
         (
-            Need(("get", "create", "patch"), NAMESPACES),
-            Need(_CHANGE, JOBS, SHARDS),
-            Need(("get", "create", "patch"), CONFIG_MAPS, SHARDS),
-            Need(("get", "create", "patch"), NETWORK_POLICIES, SHARDS),
-            Need(_LOOK, PODS, SHARDS),
-            Need(("create",), PODS, SHARDS, "exec"),
+            *_rights("get create patch", "", kinds.NAMESPACES),
+            *_rights(_WRITE, SHARDS, kinds.JOBS),
+            *_rights("get create patch", SHARDS, kinds.CONFIG_MAPS, kinds.NETWORK_POLICIES),
+            *_rights(_READ, SHARDS, kinds.PODS),
+            *_rights("create", SHARDS, _EXEC),
         ),
     ),
-    Command(
+    CommandRights(
         "deploy eventing",
         "warning",
         (
-            Need(_CHANGE, BROKERS, EVENTING),
-            Need(_CHANGE, TRIGGERS, EVENTING),
-            Need(_CHANGE, RABBITMQ_CLUSTERS, EVENTING),
-            Need(_CHANGE, BROKER_CONFIGS, EVENTING),
-            Need(_CHANGE, DEPLOYMENTS, EVENTING),
-            Need(_CHANGE, CORE_SERVICES, EVENTING),
-            Need(_CHANGE, VOLUME_CLAIMS, EVENTING),
-            Need(_CHANGE, CONFIG_MAPS, EVENTING),
-            Need(_CHANGE, CONTAINER_SOURCES, GENERATOR),
-            Need(("list",), REPLICA_SETS, GENERATOR),
+            *_rights(_WRITE, EVENTING, kinds.BROKERS, kinds.TRIGGERS, kinds.RABBITMQ_CLUSTERS, kinds.BROKER_CONFIGS),
+            *_rights(_WRITE, EVENTING, *_SERVERS, kinds.CORE_SERVICES, kinds.CONFIG_MAPS),
+            *_rights(_WRITE, GENERATOR, kinds.CONTAINER_SOURCES),
+            *_rights("list", GENERATOR, kinds.REPLICA_SETS),
         ),
     ),
-    Command(
+    CommandRights(
         "scenario eventing-1|2|3 --platform cluster",
         "warning",
         (
-            Need(_CHANGE, CONTAINER_SOURCES, GENERATOR),
-            Need(("get", "list", "watch", "patch"), DEPLOYMENTS, GENERATOR),
-            Need(_CHANGE, TRIGGERS, EVENTING),
-            Need(_LOOK, BROKERS, EVENTING),
-            Need(_LOOK, DEPLOYMENTS, EVENTING),
-            Need(_LOOK, PODS, EVENTING),
-            Need(("create",), PODS, EVENTING, "exec"),
+            *_rights(_WRITE, GENERATOR, kinds.CONTAINER_SOURCES),
+            *_rights(f"{_READ} patch", GENERATOR, kinds.DEPLOYMENTS),
+            *_rights(_WRITE, EVENTING, kinds.TRIGGERS),
+            *_rights(_READ, EVENTING, kinds.BROKERS, kinds.DEPLOYMENTS, kinds.PODS),
+            *_rights("create", EVENTING, _EXEC),
         ),
     ),
-    Command(
+    CommandRights(
         "prometheus snapshot",
         "warning",
-        (
-            Need(("get", "list"), PODS, METRICS),
-            Need(("create",), PODS, METRICS, "portforward"),
-            Need(("create",), PODS, METRICS, "exec"),
-        ),
+        (*_rights("get list", METRICS, kinds.PODS), *_rights("create", METRICS, _PORT_FORWARD, _EXEC)),
     ),
-    Command(
+    CommandRights(
         "top",
         "warning",
         (
-            Need(("list",), NODE_METRICS),
-            Need(("list",), POD_METRICS),
-            Need(("list", "watch"), NODES),
-            Need(("list", "watch"), PODS),
-            Need(("list", "watch"), REVISIONS),
-            Need(("list", "watch"), POD_AUTOSCALERS),
+            *_rights("list", "", kinds.NODE_METRICS, kinds.POD_METRICS),
+            *_rights("list watch", "", kinds.NODES, kinds.PODS, kinds.REVISIONS, kinds.POD_AUTOSCALERS),
         ),
     ),
-    Command("top --source kubelet", "warning", (Need(("get",), NODES, subresource="proxy"),)),
-    Command(
+    CommandRights("top --source kubelet", "warning", _rights("get", "", _NODE_PROXY)),
+    CommandRights(
         "doctor",
         "warning",
         (
-            *(Need(("list",), resource) for resource in _LOOKED_AT),
-            Need(("get",), CONFIG_MAPS, KNATIVE_SERVING),
-            Need(("get",), CONFIG_MAPS, KNATIVE_EVENTING),
-            *(Need(("create",), PODS, namespace) for namespace in (*KNATIVE, METRICS)),
+            *_rights("list", "", kinds.NODES, kinds.NAMESPACES, kinds.PODS, kinds.CRDS, kinds.DEPLOYMENTS),
+            *_rights("list", "", kinds.RESOURCE_QUOTAS, kinds.LIMIT_RANGES, kinds.VOLUME_CLAIMS, kinds.STORAGE_CLASSES),
+            *_rights("get", KNATIVE_SERVING, kinds.CONFIG_MAPS),
+            *_rights("get", KNATIVE_EVENTING, kinds.CONFIG_MAPS),
+            *(Right("create", kinds.PODS, namespace) for namespace in (*KNATIVE, METRICS)),
         ),
     ),
-    Command(
+    CommandRights(
         "doctor --fix",
         "warning",
         (
-            Need(("get", "list", "patch"), CONTAINER_SOURCES, GENERATOR),
-            Need(("list", "delete"), REPLICA_SETS, GENERATOR),
-            Need(("list", "watch"), PODS, GENERATOR),
+            *_rights("get list patch", GENERATOR, kinds.CONTAINER_SOURCES),
+            *_rights("list delete", GENERATOR, kinds.REPLICA_SETS),
+            *_rights("list watch", GENERATOR, kinds.PODS),
         ),
     ),
 )
 
 
-async def check_access(cluster: Cluster, found: Findings) -> None:
-    """For each command, what it needs and may not do. Raises ApiError when the questions themselves are refused."""
-    questions = {(need, verb) for command in COMMANDS for need in command.needs for verb in need.verbs}
+async def check_access(cluster: Cluster, reporter: Reporter) -> None:
+    """Each command's missing rights. Raises ApiError when the API server refuses the reviews themselves."""
     slots = asyncio.Semaphore(_AT_ONCE)
-    allowed: dict[tuple[Need, str], bool] = {}
+    allowed: dict[Right, bool] = {}
 
-    async def ask(need: Need, verb: str) -> None:
+    async def ask(right: Right) -> None:
         async with slots:
-            answer = await cluster.kube.create(_review(need, verb))
-            allowed[need, verb] = bool(answer["status"].get("allowed"))
+            answer = await cluster.kube.create(right.review())
+            allowed[right] = bool(answer["status"].get("allowed"))
 
-    await ask(*questions.pop())  # alone, so that one refusal is one error, and kinds are asked for once
-    results = await asyncio.gather(*(ask(*question) for question in questions), return_exceptions=True)
-    for error in results:
+    rights = {right for command in COMMANDS for right in command.rights}
+    await ask(rights.pop())  # alone: a refusal is one error, and the kind is looked up once
+    for error in await asyncio.gather(*map(ask, rights), return_exceptions=True):
         if isinstance(error, BaseException):
             raise error
     for command in COMMANDS:
-        denied = [
-            f"{', '.join(verbs)} {need}"
-            for need in command.needs
-            if (verbs := [verb for verb in need.verbs if not allowed[need, verb]])
-        ]
+        denied = _denied(command, allowed)
         if denied:
-            found.add(
+            reporter.add(
                 command.verdict,
                 f"you may not {'; '.join(denied)}",
                 f"kn-bench {command.name} needs it",
                 "ask for a Role with these verbs, or use another --context",
             )
         else:
-            found.ok(f"kn-bench {command.name}: may do all it needs")
+            reporter.ok(f"kn-bench {command.name}: you have all rights that it needs")
 
 
-def _review(need: Need, verb: str) -> Object:
-    asked = {"verb": verb, "group": need.resource.group, "resource": need.resource.plural}
-    if need.namespace:
-        asked["namespace"] = need.namespace
-    if need.subresource:
-        asked["subresource"] = need.subresource
-    return {
-        "apiVersion": ACCESS_REVIEWS.api_version,
-        "kind": ACCESS_REVIEWS.kind,
-        "metadata": {},
-        "spec": {"resourceAttributes": asked},
-    }
+def _denied(command: CommandRights, allowed: Mapping[Right, bool]) -> list[str]:
+    """The rights that are missing: `list, watch pods in functions`, one text for each resource."""
+    verbs: dict[tuple[Resource, str], list[str]] = {}
+    for right in command.rights:
+        if not allowed[right]:
+            verbs.setdefault((right.resource, right.namespace), []).append(right.verb)
+    return [
+        f"{', '.join(names)} {resource}" + (f" in {namespace}" if namespace else "")
+        for (resource, namespace), names in verbs.items()
+    ]

@@ -1,4 +1,4 @@
-"""The programs that people run beside `kn-bench`: which are on PATH, in which version, and what they are for."""
+"""The programs that `kn-bench` and the recipes of `infrastructure/` call: which are in PATH, and in which version."""
 
 from __future__ import annotations
 
@@ -10,147 +10,124 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from workload_generator.cluster.doctor.findings import Findings, Verdict
+from workload_generator.cluster.doctor.check import Cluster, Reporter, Verdict
 
-_ANSWER_S = 20.0
+_TIMEOUT_S = 20.0
 _VERSION = re.compile(r"v?(\d+)\.(\d+)(?:\.(\d+))?")
 Version = tuple[int, int, int]
-
-_SAY: Mapping[str, tuple[str, ...]] = {
-    "kubectl": ("version", "--client", "--output=json"),
-    "kn": ("version",),
-    "just": ("--version",),
-    "gcloud": ("--version",),
-    "terraform": ("version",),
-    "kops": ("version", "--short"),
-    "helm": ("version", "--short"),
-    "kind": ("version",),
-    "docker": ("--version",),
-    "podman": ("--version",),
-}
-_FROM: Mapping[str, str] = {
-    "kubectl": "https://kubernetes.io/docs/tasks/tools/",
-    "kn": "https://knative.dev/docs/client/install-kn/",
-    "just": "https://just.systems/man/en/packages.html",
-    "gcloud": "https://cloud.google.com/sdk/docs/install",
-    "terraform": "https://developer.hashicorp.com/terraform/install",
-    "kops": "https://kops.sigs.k8s.io/getting_started/install/",
-    "helm": "https://helm.sh/docs/intro/install/",
-    "kind": "https://kind.sigs.k8s.io/docs/user/quick-start/#installation",
-    "docker": "https://docs.docker.com/engine/install/",
-    "podman": "https://podman.io/docs/installation",
-}
-_LEAST: Mapping[str, Version] = {"terraform": (1, 9, 0), "helm": (3, 0, 0)}  # what infrastructure/ is written for
-
-
-@dataclass(frozen=True, slots=True)
-class Purpose:
-    """What tools are for. `a|b` is one of both."""
-
-    what: str
-    tools: tuple[str, ...]
-    verdict: Verdict
-
-
-PURPOSES = (
-    Purpose("runs in the cluster's pods, and their logs", ("kubectl",), "failed"),
-    Purpose("the recipes of infrastructure/", ("just",), "warning"),
-    Purpose("a cluster in a GCP project (just up, just down)", ("gcloud", "terraform", "kops"), "warning"),
-    Purpose("Prometheus in the cluster (just install-knative-metrics)", ("helm",), "warning"),
-    Purpose("a cluster on this machine (just kind-up)", ("kind", "docker"), "warning"),
-    Purpose("building the images", ("docker|podman",), "warning"),
-)
 
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A program on PATH. `version` is None when it did not say it in time, or not at all."""
+    """A program: the words after its name that print its version, where to get it, and the oldest that works."""
 
     name: str
-    version: Version | None
-
-    def __str__(self) -> str:
-        return f"{self.name} {'.'.join(map(str, self.version))}" if self.version else self.name
-
-
-async def installed_tools() -> dict[str, Tool]:
-    """All that are here, by name; each is asked for its version."""
-    names = [name for name in _SAY if shutil.which(name)]
-    versions = await asyncio.gather(*(_version_of(name) for name in names))
-    return {name: Tool(name, version) for name, version in zip(names, versions, strict=True)}
+    version_command: str
+    url: str
+    oldest: Version = (0, 0, 0)
 
 
-async def _version_of(name: str) -> Version | None:
+TOOLS = {
+    tool.name: tool
+    for tool in (
+        Tool("kubectl", "version --client --output=json", "https://kubernetes.io/docs/tasks/tools/"),
+        Tool("kn", "version", "https://knative.dev/docs/client/install-kn/"),
+        Tool("just", "--version", "https://just.systems/man/en/packages.html"),
+        Tool("gcloud", "--version", "https://cloud.google.com/sdk/docs/install"),
+        Tool("terraform", "version", "https://developer.hashicorp.com/terraform/install", (1, 9, 0)),
+        Tool("kops", "version --short", "https://kops.sigs.k8s.io/getting_started/install/"),
+        Tool("helm", "version --short", "https://helm.sh/docs/intro/install/", (3, 0, 0)),
+        Tool("kind", "version", "https://kind.sigs.k8s.io/docs/user/quick-start/#installation"),
+        Tool("docker", "--version", "https://docs.docker.com/engine/install/"),
+        Tool("podman", "--version", "https://podman.io/docs/installation"),
+    )
+}
+PURPOSES: tuple[tuple[Verdict, str, str], ...] = (
+    # The verdict when a tool is missing or too old, the tools (`a|b`: one of them), and what they are for.
+    ("failed", "kubectl", "runs in the cluster's pods, and their logs"),
+    ("warning", "just", "the recipes of infrastructure/"),
+    ("warning", "gcloud terraform kops", "a cluster in a GCP project (just up, just down)"),
+    ("warning", "helm", "Prometheus in the cluster (just install-knative-metrics)"),
+    ("warning", "kind docker", "a cluster on this machine (just kind-up)"),
+    ("warning", "docker|podman", "building the images"),
+)
+Installed = Mapping[str, Version | None]
+"""The version of each tool in PATH; None when it did not print one."""
+
+
+async def check_tools(cluster: Cluster, reporter: Reporter) -> None:
+    """The tools in PATH, and kubectl and kops against the cluster's version.
+
+    Source: https://kubernetes.io/releases/version-skew-policy/#kubectl, https://kops.sigs.k8s.io/welcome/releases/
+    """
+    installed = await check_installed(reporter)
+    kubectl, kops = installed.get("kubectl"), installed.get("kops")
+    if kubectl is not None and abs(kubectl[1] - cluster.minor) > 1:
+        reporter.warning(
+            f"{_text('kubectl', kubectl)} is more than one minor version from Kubernetes 1.{cluster.minor}",
+            "this version skew is not supported: kubectl exec and cp may fail",
+            f"install kubectl 1.{cluster.minor}",
+        )
+    if kops is not None and kops[1] < cluster.minor:
+        reporter.warning(
+            f"{_text('kops', kops)} is older than Kubernetes 1.{cluster.minor}",
+            "kOps creates clusters up to its own minor version",
+            f"install kOps 1.{cluster.minor} or newer",
+        )
+
+
+async def check_installed(reporter: Reporter) -> Installed:
+    """For each purpose, the tools that are installed, missing or too old."""
+    names = [name for name in TOOLS if shutil.which(name)]
+    versions = await asyncio.gather(*(_version_of(TOOLS[name]) for name in names))
+    installed = dict(zip(names, versions, strict=True))
+    for verdict, tools, purpose in PURPOSES:
+        why = f"needed for {purpose}"
+        present, missing = [], []
+        for alternatives in tools.split():
+            name = next((each for each in alternatives.split("|") if each in installed), None)
+            if name is None:
+                missing.append(alternatives)
+                continue
+            version, oldest = installed[name], TOOLS[name].oldest
+            present.append(_text(name, version))
+            if version is None:
+                reporter.unknown(f"{name} prints no version", why, f"run {name} {TOOLS[name].version_command}")
+            elif version < oldest:
+                text = f"{_text(name, version)} is older than {oldest[0]}.{oldest[1]}"
+                reporter.add(verdict, text, why, TOOLS[name].url)
+        if missing:
+            first = [name.partition("|")[0] for name in missing]
+            fix = "; ".join(f"{name}: {TOOLS[name].url}" for name in first)
+            reporter.add(verdict, f"{', '.join(missing).replace('|', ' or ')} not on PATH", why, fix)
+        if present:
+            reporter.ok(f"{', '.join(present)}: for {purpose}")
+    if "kn" in installed:
+        reporter.ok(f"{_text('kn', installed['kn'])}: kn bench is kn-bench")
+    return installed
+
+
+def _text(name: str, version: Version | None) -> str:
+    return f"{name} {'.'.join(map(str, version))}" if version else name
+
+
+async def _version_of(tool: Tool) -> Version | None:
     process = None
     try:
         process = await asyncio.create_subprocess_exec(
-            name,
-            *_SAY[name],
+            tool.name,
+            *tool.version_command.split(),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
-            env={**os.environ, "CHECKPOINT_DISABLE": "1"},  # terraform asks its maker for a newer one otherwise
+            env={**os.environ, "CHECKPOINT_DISABLE": "1"},  # else terraform looks for a newer release in the network
         )
-        said, _ = await asyncio.wait_for(process.communicate(), _ANSWER_S)
+        output, _ = await asyncio.wait_for(process.communicate(), _TIMEOUT_S)
     except (OSError, TimeoutError):
         if process is not None:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
         return None
-    return version_in(said.decode(errors="replace"))
-
-
-def version_in(text: str) -> Version | None:
-    """The first version that a text has."""
-    found = _VERSION.search(text)
-    return (int(found[1]), int(found[2]), int(found[3] or 0)) if found else None
-
-
-def check_tools(installed: Mapping[str, Tool], found: Findings) -> None:
-    """For each purpose, what is there for it and what is missing or too old."""
-    for purpose in PURPOSES:
-        there, missing = [], []
-        for alternatives in purpose.tools:
-            tool = next((installed[name] for name in alternatives.split("|") if name in installed), None)
-            if tool is None:
-                missing.append(alternatives)
-            else:
-                there.append(tool)
-                _check_age(tool, purpose, found)
-        if missing:
-            names = [name.replace("|", " or ") for name in missing]
-            fix = "; ".join(f"{name.partition('|')[0]}: {_FROM[name.partition('|')[0]]}" for name in missing)
-            found.add(purpose.verdict, f"{', '.join(names)} not on PATH", f"needed for {purpose.what}", fix)
-        if there:
-            found.ok(f"{', '.join(map(str, there))}: for {purpose.what}")
-    if "kn" in installed:
-        found.ok(f"{installed['kn']}: with it this is `kn bench` too")
-
-
-def _check_age(tool: Tool, purpose: Purpose, found: Findings) -> None:
-    if tool.version is None:
-        found.unknown(f"{tool.name} does not say its version", f"needed for {purpose.what}", f"run `{tool.name}`")
-    elif tool.version < _LEAST.get(tool.name, (0, 0, 0)):
-        least = ".".join(map(str, _LEAST[tool.name][:2]))
-        found.add(purpose.verdict, f"{tool} is older than {least}", f"needed for {purpose.what}", _FROM[tool.name])
-
-
-def check_tools_for(installed: Mapping[str, Tool], minor: int, found: Findings) -> None:
-    """Tools that depend on the cluster's Kubernetes 1.`minor`.
-
-    Source: https://kubernetes.io/releases/version-skew-policy/#kubectl, https://kops.sigs.k8s.io/welcome/releases/
-    """
-    kubectl, kops = installed.get("kubectl"), installed.get("kops")
-    if kubectl is not None and kubectl.version is not None and abs(kubectl.version[1] - minor) > 1:
-        found.warning(
-            f"{kubectl} against Kubernetes 1.{minor}",
-            "kubectl is supported within one minor version of the server: exec and cp may fail",
-            f"install kubectl 1.{minor}",
-        )
-    if kops is not None and kops.version is not None and kops.version[1] < minor:
-        found.warning(
-            f"{kops} is older than Kubernetes 1.{minor}",
-            "kOps makes clusters up to its own minor version",
-            f"install kOps 1.{minor} or newer",
-        )
+    match = _VERSION.search(output.decode(errors="replace"))
+    return (int(match[1]), int(match[2]), int(match[3] or 0)) if match else None

@@ -1,24 +1,23 @@
-"""What is done inside a pod, on the other end of `kubectl exec`: this file's source is sent there and run.
+"""The program at the other end of `kubectl exec`: `sessions` sends this file's source and a request to a pod.
 
 Rules:
-- the standard library alone, and nothing of ours: it works in whatever version of the image the pod has
-- a request is one JSON object, an answer is one JSON line on stdout, the last one (`archive` answers with a stream)
-- nothing is lost by asking twice, since a session may be cut before its answer came
-- a log is renamed or deleted only on request, and deleted only when it is what the request says that it is
+- only the standard library, and nothing of this package: it works with every version of the image
+- a request is one JSON object; the answer is the last JSON line on stdout (`archive` answers with a stream)
+- every request can be repeated, since a session may break before its answer arrives
+- a log is renamed or deleted only on request, and deleted only if it is still what was copied
 """
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import gzip
 import hashlib
-import io
 import json
+import math
 import os
-import select
 import signal
 import sys
-import tarfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,15 +25,14 @@ from typing import Any, BinaryIO
 
 BLOCK = 1 << 20
 BEAT_S = 10.0
-"""How often a wait says that it still waits."""
-
-OFFSET = "KNBENCH.offset"
-SUM = ".sum"
+"""How often an agent that waits writes a line, so that the session is not silent."""
 INTERRUPTED = ".interrupted"
 
-_LONGEST_LINE = 1 << 24
+_LONGEST_HEADER = 1 << 24
+_TAIL = 8 << 20  # some seconds of a log at the highest rates: it has a heartbeat, or the trailer
 _POLL_S = 0.2
-_END_S = 20.0  # a run gets five seconds for what is in flight, and closes its log
+_POLL_RUN_S = 1.0  # during a measurement
+_END_S = 20.0  # a run gets five seconds for requests in flight, and closes its log
 
 Json = dict[str, Any]
 
@@ -43,13 +41,13 @@ Json = dict[str, Any]
 
 
 def look(request: Json) -> Json:
-    """What there is of the run `run_id`: its processes, and its logs in `folder` whose names begin with `prefix`."""
+    """The processes of the run `run_id`, and its logs in `folder` whose names begin with `prefix`."""
     processes = run_processes(request["run_id"])
     return {"pids": processes, "logs": logs_of(request["folder"], request["prefix"], request["run_id"])}
 
 
 def run_processes(run_id: str) -> list[int]:
-    """The processes of the generator that were started with this `--run-id`, those that started the others first."""
+    """The generator's processes that were started with this `--run-id`, parents first."""
     found = {}
     for name in os.listdir("/proc"):
         if not name.isdigit():
@@ -58,7 +56,7 @@ def run_processes(run_id: str) -> list[int]:
             words = Path("/proc", name, "cmdline").read_bytes().split(b"\0")
             state, parent = Path("/proc", name, "stat").read_bytes().rpartition(b")")[2].split()[:2]
         except OSError:
-            continue  # it has ended meanwhile
+            continue  # it has ended
         if f"--run-id={run_id}".encode() in words and _is_generator(words) and state not in (b"Z", b"X"):
             found[int(name)] = int(parent)
     return sorted(found, key=lambda pid: (found[pid] in found, pid))
@@ -70,87 +68,66 @@ def _is_generator(words: list[bytes]) -> bool:
 
 
 def begun(request: Json) -> Json:
-    """As `look`, as soon as there is something of the run, or after `within_s`."""
-    deadline = time.monotonic() + request["within_s"]
-    told = time.monotonic()
-    while not (seen := look(request))["pids"] and not seen["logs"] and time.monotonic() < deadline:
-        time.sleep(_POLL_S)
-        if time.monotonic() - told > BEAT_S:
-            told = time.monotonic()
-            _answer({"waiting": True})
-    return seen
+    """As `look`, once the run has a process or a log, or after `within_s`."""
+
+    def has_begun() -> bool:
+        seen = look(request)
+        return bool(seen["pids"] or seen["logs"])
+
+    _poll(has_begun, _POLL_S, request["within_s"])
+    return look(request)
 
 
 def wait(request: Json) -> Json:
-    """Until no process of the run is left; then as `look`. Says every BEAT_S how far it is, one JSON object a line."""
-    while pids := run_processes(request["run_id"]):
-        if not _ended(pids[0], BEAT_S):
-            _answer({"waiting": True, "progress": _progress(request)})
+    """As `look`, once no process of the run is left. Reports the run's progress every BEAT_S."""
+    _poll(lambda: not run_processes(request["run_id"]), _POLL_RUN_S, beat=lambda: {"progress": _progress(request)})
     return look(request)
 
 
 def stop(request: Json) -> Json:
-    """SIGTERM to the run; its end is waited for, for a while. Then as `look`."""
-    told: set[int] = set()
-    deadline = time.monotonic() + request.get("within_s", _END_S)
-    while (pids := run_processes(request["run_id"])) and time.monotonic() < deadline:
-        if pids[0] not in told:
-            told.add(pids[0])
-            _signal(pids[0], signal.SIGTERM)
-        _ended(pids[0], max(0.0, deadline - time.monotonic()))
+    """Send SIGTERM to the run and wait for its end, for `within_s` at most. Then as `look`."""
+    signalled: set[int] = set()
+
+    def has_ended() -> bool:
+        pids = run_processes(request["run_id"])
+        if pids and pids[0] not in signalled:
+            signalled.add(pids[0])
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pids[0], signal.SIGTERM)
+        return not pids
+
+    _poll(has_ended, _POLL_S, request.get("within_s", _END_S))
     return look(request)
 
 
-def _signal(pid: int, number: int) -> None:
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        pass
+def _poll(
+    holds: Callable[[], bool], every_s: float, within_s: float = math.inf, beat: Callable[[], Json] = lambda: {}
+) -> None:
+    """Wait until `holds`, for `within_s` at most. Write a line with what `beat` returns every BEAT_S."""
+    began = beaten = time.monotonic()
+    while not holds() and time.monotonic() - began < within_s:
+        time.sleep(every_s)
+        if time.monotonic() - beaten > BEAT_S:
+            beaten = time.monotonic()
+            _answer({"waiting": True, **beat()})
 
 
-def _ended(pid: int, within_s: float) -> bool:
-    """Whether the process ends in time."""
-    try:
-        fd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return True
-    except OSError:  # a sandbox that does not know it
-        deadline = time.monotonic() + within_s
-        while (there := Path(f"/proc/{pid}").exists()) and time.monotonic() < deadline:
-            time.sleep(_POLL_S)
-        return not there
-    try:
-        poll = select.poll()
-        poll.register(fd, select.POLLIN)
-        return bool(poll.poll(within_s * 1000))
-    finally:
-        os.close(fd)
-
-
-# Logs, and what they say
+# Logs
 
 
 def logs_of(folder: str, prefix: str, run_id: str) -> list[Json]:
-    """The run's logs by name: size, when it began, and what its trailer says (None: there is none)."""
+    """The run's logs by name: `name`, and of the `trailer` what the exit code depends on (None without a trailer)."""
     found = []
     for path in sorted(Path(folder).glob(f"{glob.escape(prefix)}_*.log")):
         with path.open("rb") as file:
-            header = _parsed(file.readline(_LONGEST_LINE), "run_started")
+            header = _parsed(file.readline(_LONGEST_HEADER), "run_started")
             if header is None or header.get("run_id") != run_id:
                 continue
-            trailer = _parsed(_last_line(file), "run_finished")
-            if trailer is not None:
-                kept = ("time", "verdict", "reasons", "thresholds", "counts")
-                trailer = {key: trailer.get(key) for key in kept}
-            found.append(
-                {
-                    "name": path.name,
-                    "size": os.fstat(file.fileno()).st_size,
-                    "start": header.get("start"),
-                    "shard": header.get("shard"),
-                    "trailer": trailer,
-                }
-            )
+            tail = _tail(file)
+        trailer = _parsed(tail[tail.rfind(b"\n", 0, -1) + 1 :], "run_finished")
+        if trailer is not None:
+            trailer = {key: trailer.get(key) for key in ("verdict", "reasons", "thresholds", "counts")}
+        found.append({"name": path.name, "trailer": trailer})
     return found
 
 
@@ -164,28 +141,16 @@ def _parsed(line: bytes, event: str) -> Json | None:
     return document if isinstance(document, dict) and document.get("event") == event else None
 
 
-def _last_line(file: BinaryIO) -> bytes:
-    """The last line of a file, torn or not."""
-    size = file.seek(0, os.SEEK_END)
-    tail = b""
-    while size and len(tail) < _LONGEST_LINE:
-        step = min(size, 1 << 16)
-        size -= step
-        file.seek(size)
-        tail = file.read(step) + tail
-        begin = tail.rfind(b"\n", 0, len(tail) - 1)
-        if begin >= 0:
-            return tail[begin + 1 :]
-    return tail
+def _tail(file: BinaryIO) -> bytes:
+    file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+    return file.read()
 
 
 def _progress(request: Json) -> Json | None:
-    """The newest heartbeat in the run's newest log."""
+    """The last heartbeat in the run's newest log."""
     for log in reversed(logs_of(request["folder"], request["prefix"], request["run_id"])):
         with Path(request["folder"], log["name"]).open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - (8 << 20)))
-            lines = file.read().splitlines(keepends=True)
+            lines = _tail(file).splitlines(keepends=True)
         for line in reversed(lines):
             if b'"event":"progress"' in line:
                 return _parsed(line, "progress")
@@ -193,137 +158,118 @@ def _progress(request: Json) -> Json | None:
 
 
 def aside(request: Json) -> Json:
-    """The run's logs are renamed, so that no extraction takes them for those of a whole run."""
-    names = []
+    """Rename the run's logs, so that they are not extracted as those of a complete run."""
     for log in logs_of(request["folder"], request["prefix"], request["run_id"]):
         path = Path(request["folder"], log["name"])
         path.rename(path.with_suffix(INTERRUPTED))
-        names.append(log["name"])
-    return {"aside": names}
+    return {}
 
 
 def put(request: Json) -> Json:
-    """`text` into the file `path`, whole or not at all."""
+    """Write `text` to the file `path`, atomically."""
     path = Path(request["path"])
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.new")
-    beside.write_text(request["text"], encoding="utf-8")
-    beside.replace(path)
-    return {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    new = path.with_name(f"{path.name}.new")
+    new.write_text(request["text"], encoding="utf-8")
+    new.replace(path)
+    return {}
 
 
 def clock(request: Json) -> Json:
-    """The pod's wall clock in seconds, and what is in the file `path` (null: there is none)."""
+    """The pod's wall clock in seconds, and the text of the file `path` (null if it does not exist)."""
     path = Path(request["path"])
     return {"time": time.time(), "text": path.read_text(encoding="utf-8") if path.exists() else None}
 
 
-# Files, from here to there
+# Files
 
 
 def archive(request: Json) -> None:
-    """A gzipped tar stream of the files in `folder` that fit one of `patterns`, as long as they are at this moment.
+    """Write a gzip stream of the files in `folder` that match one of `patterns`, each with its present length.
 
-    `have` says of files that are there already how many bytes, with which sha256: when ours begins so, only the rest is
-    sent, and its offset with it. Behind each file comes `<name>.sum`: size and sha256 of the whole file.
+    `have` maps the names of files that the other side has to their size and sha256. If the pod's file begins with the
+    same bytes, only the rest is sent. A file is a JSON line (`name`, `offset`, `size` of what follows), the bytes, and
+    a JSON line with the `size` and `sha256` of the whole file.
     """
-    with (
-        gzip.GzipFile(fileobj=sys.stdout.buffer, mode="wb", compresslevel=1, mtime=0) as packed,
-        tarfile.open(fileobj=packed, mode="w|", format=tarfile.PAX_FORMAT) as tar,
-    ):
+    with gzip.GzipFile(fileobj=sys.stdout.buffer, mode="wb", compresslevel=1, mtime=0) as packed:
         for path in _files(request["folder"], request["patterns"]):
             try:
                 file = path.open("rb")
             except OSError:
-                continue  # gone meanwhile
+                continue  # it was deleted
             with file:
-                _pack(tar, path.name, file, request["have"].get(path.name))
+                _send(path.name, file, request["have"].get(path.name), packed.write)
     sys.stdout.buffer.flush()
 
 
 def _files(folder: str, patterns: list[str]) -> Iterator[Path]:
-    """Oldest first: what grows is likely the last one."""
+    """The oldest first: a file that grows comes last."""
     paths = {path for pattern in patterns for path in Path(folder).glob(pattern) if path.is_file()}
     return iter(sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path.name)))
 
 
-def _pack(tar: tarfile.TarFile, name: str, file: BinaryIO, have: list[Any] | None) -> None:
+def _send(name: str, file: BinaryIO, have: list[Any] | None, write: Callable[[bytes], object]) -> None:
     size = os.fstat(file.fileno()).st_size
     whole, offset = hashlib.sha256(), 0
     if have is not None and have[0] <= size:
-        _hash(file, have[0], whole)
+        _read(file, have[0], whole.update)
         if whole.hexdigest() == have[1]:
             offset = have[0]
         else:
             whole = hashlib.sha256()
             file.seek(0)
-    info = tarfile.TarInfo(name)
-    info.size = size - offset
-    info.pax_headers = {OFFSET: str(offset)}
-    tar.addfile(info, _Hashing(file, info.size, whole))
-    about = json.dumps({"size": size, "sha256": whole.hexdigest()}).encode()
-    info = tarfile.TarInfo(name + SUM)
-    info.size = len(about)
-    tar.addfile(info, io.BytesIO(about))
+    write(json.dumps({"name": name, "offset": offset, "size": size - offset}).encode() + b"\n")
+    _read(file, size - offset, whole.update, write)
+    write(json.dumps({"size": size, "sha256": whole.hexdigest()}).encode() + b"\n")
 
 
-def _hash(file: BinaryIO, size: int, into: Any) -> None:
-    while size > 0 and (block := file.read(min(BLOCK, size))):
-        into.update(block)
+def _read(file: BinaryIO, size: int, *sinks: Callable[[bytes], object]) -> None:
+    """Give the next `size` bytes of a file to each sink."""
+    while size:
+        block = file.read(min(BLOCK, size))
+        if not block:
+            raise OSError(f"{file.name} became shorter while it was read")
         size -= len(block)
-
-
-class _Hashing:
-    """So many bytes of a file, hashed as they are read. What was cut off meanwhile is an error."""
-
-    def __init__(self, file: BinaryIO, size: int, into: Any) -> None:
-        self._file, self._left, self._into = file, size, into
-
-    def read(self, size: int = -1) -> bytes:
-        block = self._file.read(min(size, self._left) if size >= 0 else self._left)
-        self._left -= len(block)
-        self._into.update(block)
-        return block
+        for sink in sinks:
+            sink(block)
 
 
 def delete(request: Json) -> Json:
-    """Delete the `files` of `folder` that are still what was copied: name → [size, sha256]. What stays, and why."""
+    """Delete those of `files` (name → [size, sha256]) that are what was copied. `kept` says why others stay."""
     kept = {}
     for name, (size, digest) in request["files"].items():
         path = Path(request["folder"], name)
         try:
-            why = _why_not(path, size, digest)
+            why = _why_keep(path, size, digest)
             if not why:
                 path.unlink()
         except FileNotFoundError:
-            continue  # an answer that was cut: it is gone already
+            continue  # deleted by an earlier request, whose answer was lost
         except OSError as error:
-            why = f"cannot be deleted: {error.strerror}"
+            why = f"cannot be deleted: {error.strerror or error}"
         if why:
             kept[name] = why
     return {"kept": kept}
 
 
-def _why_not(path: Path, size: int, digest: str) -> str:
+def _why_keep(path: Path, size: int, digest: str) -> str:
     if path.stat().st_size != size:
         return "it has grown since"
     if _is_open(path):
         return "a process has it open"
     whole = hashlib.sha256()
     with path.open("rb") as file:
-        _hash(file, size, whole)
-    return "" if whole.hexdigest() == digest else "it is not what was copied"
+        _read(file, size, whole.update)
+    return "" if whole.hexdigest() == digest else "it differs from the copy"
 
 
 def _is_open(path: Path) -> bool:
     wanted = path.stat()
     for name in glob.iglob("/proc/[0-9]*/fd/*"):
-        try:
+        with contextlib.suppress(OSError):
             found = os.stat(name)
-        except OSError:
-            continue
-        if (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
-            return True
+            if (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
+                return True
     return False
 
 
@@ -331,25 +277,25 @@ def _is_open(path: Path) -> bool:
 
 
 def drained(request: Json) -> Json:
-    """Until the event logger in this pod has `expected` receipts of a run, or none came for `quiet_s`; how many.
+    """Wait until the event logger in this pod has `expected` receipts of a run, or has received none for `quiet_s`.
 
-    Receipts are told apart by event and trigger: what was delivered twice counts once.
+    Returns the number of receipts. A receipt is an event at a trigger: an event delivered twice counts once.
     """
     receipts = _Receipts(request["folder"], request["run_id"])
-    quiet = told = time.monotonic()
-    while receipts.count < request["expected"] and time.monotonic() - quiet < request["quiet_s"]:
+    newest = time.monotonic()
+
+    def is_drained() -> bool:
+        nonlocal newest
         if receipts.read():
-            quiet = time.monotonic()
-            continue
-        time.sleep(_POLL_S)
-        if time.monotonic() - told > BEAT_S:
-            told = time.monotonic()
-            _answer({"waiting": True, "receipts": receipts.count})
+            newest = time.monotonic()
+        return bool(receipts.count >= request["expected"] or time.monotonic() - newest >= request["quiet_s"])
+
+    _poll(is_drained, _POLL_S)
     return {"receipts": receipts.count}
 
 
 class _Receipts:
-    """What the events.csv files of a folder say of a run: a bit for each event and trigger."""
+    """The receipts of a run in the events.csv files of a folder: a bit for each event and trigger."""
 
     def __init__(self, folder: str, run_id: str) -> None:
         self._folder = folder
@@ -359,21 +305,21 @@ class _Receipts:
         self.count = 0
 
     def read(self) -> bool:
-        """Take what is new; whether there was something, of whatever run."""
+        """Read what was added. Returns whether that was a line, of any run."""
         grown = False
         for path in _files(self._folder, ["events*.csv"]):
             with path.open("rb") as file:
                 file.seek(self._offsets.get(path, 0))
                 for line in file:
                     if not line.endswith(b"\n"):
-                        break  # torn: its end is not there yet
+                        break  # torn: the rest is not written yet
                     grown = True
                     self._offsets[path] = self._offsets.get(path, 0) + len(line)
                     if line.startswith(self._begin):
-                        self._take(line)
+                        self._add(line)
         return grown
 
-    def _take(self, line: bytes) -> None:
+    def _add(self, line: bytes) -> None:
         fields = line.split(b",", 3)
         number = fields[0][len(self._begin) :]
         if len(number) > 12 or not number.isdigit():
@@ -387,7 +333,7 @@ class _Receipts:
             self.count += 1
 
 
-# What is asked for
+# Requests
 
 VERBS: dict[str, Callable[[Json], Json | None]] = {
     verb.__name__: verb for verb in (look, begun, wait, stop, clock, aside, put, archive, delete, drained)
@@ -400,11 +346,11 @@ def _answer(document: Json) -> None:
 
 
 def main(request: Json) -> None:
-    """Do what is asked for and answer; what is wrong is an answer too."""
+    """Do what is requested and answer. An error of the operating system is an answer too."""
     try:
         answer = VERBS[request["verb"]](request)
     except BrokenPipeError:
-        os._exit(1)  # nobody listens any more
+        os._exit(1)  # the session has ended
     except OSError as error:
         text = f"{error.filename or 'the pod'}: {error.strerror or error}"
         if request["verb"] == archive.__name__:

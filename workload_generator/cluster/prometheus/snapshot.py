@@ -1,10 +1,9 @@
-"""A cluster's Prometheus: a snapshot of its data, brought here whole.
+"""Finds a cluster's Prometheus, and copies a snapshot of its data to this machine.
 
 Rules:
-- the admin API is reached by a forwarded port alone; nothing of the server is changed
-- what came is compared with the pod's own checksums, file by file, before it has its name; a stream that was cut is
-  tried again
-- the snapshot in the pod is removed when the copy is whole: it keeps the disk from being freed
+- only a forwarded port reaches the admin API; the server's configuration is not changed
+- the copy gets its final name after each file has matched its checksum in the pod; a stream that breaks is retried
+- the snapshot in the pod is deleted once the copy is complete, since it keeps disk space from being freed
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ import aiohttp
 from workload_generator.base.errors import BenchError, UsageError
 from workload_generator.cluster.prometheus import tsdb
 from workload_generator.cluster.prometheus.streams import Streams
-from workload_generator.cluster.prometheus.tsdb import Contents
+from workload_generator.cluster.prometheus.tsdb import SnapshotContents
 from workload_generator.kube.client import Kube
 from workload_generator.kube.names import NAME_LABEL
 from workload_generator.kube.resources import PODS, Object, is_ready, name_of
@@ -36,13 +35,13 @@ ADMIN_FIX = (
 _NAME = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]+")
 _SUM = re.compile(r"([0-9a-f]{64}) [ *]\./(.+)")
 _TRIES = 3
-_SNAPSHOT_S = 600.0  # it writes the newest hours of data
+_SNAPSHOT_S = 600.0  # the server writes the newest hours of data first
 _CHUNK = 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
-    """A Prometheus in a pod."""
+class PrometheusPod:
+    """A pod with a Prometheus server."""
 
     pod: str
     container: str
@@ -52,22 +51,22 @@ class Server:
     has_admin_api: bool
 
 
-async def find_server(kube: Kube, namespace: str, pod: str | None) -> Server:
-    """The first ready pod of a Prometheus, or the one of that name. Raises BenchError, UsageError."""
+async def find_server(kube: Kube, namespace: str, pod: str | None) -> PrometheusPod:
+    """The first ready Prometheus pod, or the pod of that name. Raises BenchError, UsageError."""
     if pod is not None:
-        found = [await kube.get(PODS, pod, namespace)]
+        pods = [await kube.get(PODS, pod, namespace)]
     else:
-        found = (await kube.list(PODS, namespace, labels=LABELS)).items
-        if not found:
-            raise UsageError(f"namespace {namespace} has no pod with the label {LABELS}: give --namespace, or --pod")
-    ready = sorted((each for each in found if is_ready(each)), key=name_of)
+        pods = (await kube.list(PODS, namespace, labels=LABELS)).items
+        if not pods:
+            raise UsageError(f"namespace {namespace} has no pod with the label {LABELS}: use --namespace or --pod")
+    ready = sorted((each for each in pods if is_ready(each)), key=name_of)
     if not ready:
-        raise BenchError(f"no Prometheus is ready in namespace {namespace}: {', '.join(map(name_of, found))}")
+        raise BenchError(f"no Prometheus is ready in namespace {namespace}: {', '.join(map(name_of, pods))}")
     return server_of(ready[0])
 
 
-def server_of(pod: Object) -> Server:
-    """What a pod's container says of its Prometheus, by the flags that it is started with. Raises BenchError."""
+def server_of(pod: Object) -> PrometheusPod:
+    """The server in a pod, by its container's flags. Raises BenchError."""
     containers = pod["spec"]["containers"]
     named = [each for each in containers if each["name"] in ("prometheus", "prometheus-server")]
     if not named and len(containers) > 1:
@@ -81,7 +80,7 @@ def server_of(pod: Object) -> Server:
     listens = address.rpartition(":")[2]
     ports = {each.get("name"): each["containerPort"] for each in container.get("ports") or ()}
     default = ports.get("http-web") or ports.get("web") or ports.get("http") or 9090
-    return Server(
+    return PrometheusPod(
         pod=name_of(pod),
         container=container["name"],
         port=int(listens) if listens.isdecimal() else default,
@@ -92,40 +91,42 @@ def server_of(pod: Object) -> Server:
 
 
 async def take_snapshot(
-    streams: Streams, server: Server, folder: Path, say: Callable[[str], None], *, keep: bool = False
-) -> tuple[Path, Contents]:
-    """Have a snapshot made and bring it into `folder`; where it is, and what it has. Raises BenchError.
+    streams: Streams, server: PrometheusPod, folder: Path, say: Callable[[str], None], *, keep: bool = False
+) -> tuple[Path, SnapshotContents]:
+    """Take a snapshot and copy it into `folder`; returns its path and contents. Raises BenchError.
 
-    With `keep` the one in the pod stays.
+    With `keep` the snapshot also stays in the pod.
     """
     if not server.has_admin_api:
         raise BenchError(f"the admin API of Prometheus in pod {server.pod} is off: {ADMIN_FIX}")
     await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
     async with streams.forwarded(server.pod, server.port) as port:
         name = await _ask(f"http://127.0.0.1:{port}{server.prefix.rstrip('/')}/api/v1/admin/tsdb/snapshot")
-    there = f"{server.storage}/snapshots/{name}"
-    say(f"snapshot {name} is in pod {server.pod}, {there}")
+    source = f"{server.storage}/snapshots/{name}"
+    say(f"snapshot {name} is in pod {server.pod}, {source}")
     target = folder / name
     if target.exists():
-        raise BenchError(f"{target} is there already")
-    expected = await _checksums(streams, server, there)
+        raise BenchError(f"{target} exists already")
+    expected = await _checksums(streams, server, source)
     part = folder / f"{name}.part"
     for attempt in range(1, _TRIES + 1):
-        problem = await _copy(streams, server, there, part, expected)
+        problem = await _copy(streams, server, source, part, expected)
         if problem is None:
             break
         if attempt == _TRIES:
-            raise BenchError(f"the snapshot did not come whole in {_TRIES} tries: {problem}; it is left in the pod")
-        say(f"{problem}: once more")
+            raise BenchError(
+                f"the copy was incomplete in {_TRIES} attempts: {problem}; the snapshot is still in the pod"
+            )
+        say(f"{problem}: retrying")
     contents = tsdb.read_contents(part)
     part.rename(target)
     if not keep:
-        await streams.run(server.pod, server.container, "rm", "-rf", there)
+        await streams.run(server.pod, server.container, "rm", "-rf", source)
     return target, contents
 
 
 async def _ask(url: str) -> str:
-    """Have a snapshot made; its name."""
+    """Request a snapshot; returns its name."""
     try:
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_SNAPSHOT_S)) as session,
@@ -139,44 +140,46 @@ async def _ask(url: str) -> str:
     if answer.get("status") != "success":
         reason = answer.get("error") or text.strip()[:200] or "no reason"
         fix = f": {ADMIN_FIX}" if "admin" in reason.lower() else ""
-        raise BenchError(f"Prometheus makes no snapshot: {reason} ({status}){fix}")
+        raise BenchError(f"Prometheus refused the snapshot: {reason} ({status}){fix}")
     name = str((answer.get("data") or {}).get("name"))
-    if not _NAME.fullmatch(name):  # it becomes part of a path, and of one that is removed
-        raise BenchError(f"Prometheus gave its snapshot a name that none has: {name[:100]!r}")
+    if not _NAME.fullmatch(name):  # it becomes part of a path that is deleted
+        raise BenchError(f"Prometheus returned an invalid snapshot name: {name[:100]!r}")
     return name
 
 
-async def _checksums(streams: Streams, server: Server, there: str) -> dict[str, str]:
+async def _checksums(streams: Streams, server: PrometheusPod, source: str) -> dict[str, str]:
     try:
-        said = await streams.run(
-            server.pod, server.container, "sh", "-c", f"cd '{there}' && find . -type f -exec sha256sum {{}} +"
+        output = await streams.run(
+            server.pod, server.container, "sh", "-c", f"cd '{source}' && find . -type f -exec sha256sum {{}} +"
         )
     except BenchError as error:
         raise BenchError(
-            f"{error}; the snapshot is left in the pod (its image needs sh, find, sha256sum and tar)"
+            f"{error}; the snapshot is still in the pod (its image needs sh, find, sha256sum and tar)"
         ) from None
-    found: dict[str, str] = {}
-    for line in said.decode(errors="replace").splitlines():
+    sums: dict[str, str] = {}
+    for line in output.decode(errors="replace").splitlines():
         match = _SUM.fullmatch(line)
         if match is None:
-            raise BenchError(f"pod {server.pod}: {line[:100]!r} is no checksum")
-        found[match[2]] = match[1]
-    if not found:
-        raise BenchError(f"pod {server.pod}: the snapshot {there} is empty: has this Prometheus any data yet?")
-    return found
+            raise BenchError(f"pod {server.pod}: {line[:100]!r} is not a checksum")
+        sums[match[2]] = match[1]
+    if not sums:
+        raise BenchError(f"pod {server.pod}: the snapshot {source} is empty: Prometheus may have no data yet")
+    return sums
 
 
-async def _copy(streams: Streams, server: Server, there: str, part: Path, expected: dict[str, str]) -> str | None:
-    """Copy and compare; what is wrong with it."""
+async def _copy(
+    streams: Streams, server: PrometheusPod, source: str, part: Path, expected: dict[str, str]
+) -> str | None:
+    """Copy and compare; returns the problem, if there is one."""
     await asyncio.to_thread(_empty, part)
     archive = part.with_suffix(".tar")
     try:
         with archive.open("wb") as file:
-            async with streams.streamed(server.pod, server.container, "tar", "-cf", "-", "-C", there, ".") as stream:
+            async with streams.streamed(server.pod, server.container, "tar", "-cf", "-", "-C", source, ".") as stream:
                 while chunk := await stream.read(_CHUNK):
                     file.write(chunk)
         await asyncio.to_thread(_unpack, archive, part)
-        came = await asyncio.to_thread(tsdb.checksums, part)
+        copied = await asyncio.to_thread(tsdb.checksums, part)
     except (tarfile.TarError, EOFError, BenchError) as error:
         return f"the stream broke: {error}"
     except OSError as error:
@@ -184,8 +187,8 @@ async def _copy(streams: Streams, server: Server, there: str, part: Path, expect
     finally:
         with contextlib.suppress(FileNotFoundError):
             archive.unlink()
-    wrong = sorted(name for name in expected.keys() | came.keys() if expected.get(name) != came.get(name))
-    return f"{len(wrong)} of {len(expected)} files are not as in the pod, the first: {wrong[0]}" if wrong else None
+    wrong = sorted(name for name in expected.keys() | copied.keys() if expected.get(name) != copied.get(name))
+    return f"{len(wrong)} of {len(expected)} files differ from the pod's, the first: {wrong[0]}" if wrong else None
 
 
 def _empty(folder: Path) -> None:

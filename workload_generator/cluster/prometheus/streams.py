@@ -1,4 +1,4 @@
-"""Streams through the API server into a pod: a port, what a command prints (docs/decisions/022)."""
+"""Connections into a pod through kubectl: a forwarded port, and the output of a command (docs/decisions/022)."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _LONGEST_TEXT = 500
 
 @dataclass(frozen=True, slots=True)
 class Streams:
-    """Those of one namespace."""
+    """Connections into the pods of one namespace."""
 
     kubectl: Kubectl
     namespace: str
 
     @contextlib.asynccontextmanager
     async def forwarded(self, pod: str, port: int, patience_s: float = 30.0) -> AsyncIterator[int]:
-        """A port of 127.0.0.1 that leads to the pod's, while the context lasts. Raises BenchError."""
+        """A port of 127.0.0.1 that is forwarded to the pod's until the context ends. Raises BenchError."""
         command = self.kubectl.command(self.namespace, "port-forward", "--address=127.0.0.1", f"pod/{pod}", f":{port}")
         process = await _start(command)
         assert process.stdout is not None and process.stderr is not None
@@ -35,35 +35,27 @@ class Streams:
                 async with asyncio.timeout(patience_s):
                     line = (await process.stdout.readline()).decode(errors="replace")
             except TimeoutError:
-                raise BenchError(f"kubectl port-forward to {pod} did not begin within {patience_s:g} s") from None
-            found = _LISTENS.search(line)
-            if found is None:
+                raise BenchError(f"kubectl port-forward to {pod} did not start within {patience_s:g} s") from None
+            match = _LISTENS.search(line)
+            if match is None:
                 error = (await process.stderr.read()).decode(errors="replace") if not line else line
                 raise BenchError(f"kubectl port-forward to {pod}: {error.strip()[:_LONGEST_TEXT] or 'it ended'}")
             rest = asyncio.create_task(_drain(process.stdout))  # a line for each connection
             try:
-                yield int(found[1])
+                yield int(match[1])
             finally:
                 rest.cancel()
         finally:
             await _end(process)
 
     async def run(self, pod: str, container: str, *words: str) -> bytes:
-        """What a command in the pod prints. Raises BenchError with what it says on stderr."""
-        process = await _start(
-            self.kubectl.command(self.namespace, "exec", pod, f"--container={container}", "--", *words)
-        )
-        try:
-            out, error = await process.communicate()
-        finally:
-            await _end(process)
-        if process.returncode:
-            raise BenchError(f"in pod {pod}: {words[0]}: {_text(error) or f'exit code {process.returncode}'}")
-        return out
+        """The output of a command in the pod. Raises BenchError with the command's standard error."""
+        async with self.streamed(pod, container, *words) as output:
+            return await output.read()
 
     @contextlib.asynccontextmanager
     async def streamed(self, pod: str, container: str, *words: str) -> AsyncIterator[asyncio.StreamReader]:
-        """What a command in the pod prints, as it comes. Raises BenchError at the end when the command failed."""
+        """The output of a command in the pod. Raises BenchError on leaving the context if the command failed."""
         process = await _start(
             self.kubectl.command(self.namespace, "exec", pod, f"--container={container}", "--", *words)
         )
@@ -71,8 +63,9 @@ class Streams:
         errors = asyncio.create_task(process.stderr.read())
         try:
             yield process.stdout
-            if await process.wait():
-                raise BenchError(f"in pod {pod}: {words[0]}: {_text(await errors) or 'it failed'}")
+            if code := await process.wait():
+                text = " ".join((await errors).decode(errors="replace").split())[:_LONGEST_TEXT]
+                raise BenchError(f"in pod {pod}: {words[0]}: {text or f'exit code {code}'}")
         finally:
             await _end(process)
             errors.cancel()
@@ -99,7 +92,3 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 async def _drain(stream: asyncio.StreamReader) -> None:
     while await stream.read(65536):
         pass
-
-
-def _text(error: bytes) -> str:
-    return " ".join(error.decode(errors="replace").split())[:_LONGEST_TEXT]

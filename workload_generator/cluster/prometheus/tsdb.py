@@ -1,4 +1,4 @@
-"""A snapshot of Prometheus' database, as a folder: blocks, each with its `meta.json`, an index and chunks.
+"""The format of a snapshot: a folder of blocks, each with `meta.json`, an index and chunks.
 
 Source: https://github.com/prometheus/prometheus/blob/main/tsdb/docs/format/README.md
 """
@@ -20,8 +20,8 @@ from workload_generator.base.usage_tables import stamp
 
 
 @dataclass(frozen=True, slots=True)
-class Contents:
-    """What a snapshot has: blocks, series and samples in all, and the time from its first sample to its last (ms)."""
+class SnapshotContents:
+    """The numbers of blocks, series and samples, and the times of the first and the last sample (ms)."""
 
     blocks: int
     series: int
@@ -34,12 +34,12 @@ class Contents:
         return f"{self.blocks} blocks, {self.samples:,} samples of {self.series:,} series, {first} to {last}"
 
 
-def read_contents(folder: Path) -> Contents:
-    """Check the blocks of a snapshot, and add them up. Raises BenchError that names what is wrong."""
+def read_contents(folder: Path) -> SnapshotContents:
+    """Check the blocks of a snapshot and add up their contents. Raises BenchError."""
     blocks = [_read_block(block) for block in _blocks(folder)]
     if not blocks:
-        raise BenchError(f"{folder} is no snapshot of Prometheus: it has no blocks")
-    return Contents(
+        raise BenchError(f"{folder} is not a Prometheus snapshot: it has no blocks")
+    return SnapshotContents(
         blocks=len(blocks),
         series=sum(block.series for block in blocks),
         samples=sum(block.samples for block in blocks),
@@ -49,22 +49,22 @@ def read_contents(folder: Path) -> Contents:
 
 
 def is_snapshot(folder: Path) -> bool:
-    """Whether it has blocks."""
+    """Whether the folder has blocks."""
     return folder.is_dir() and any(_blocks(folder))
 
 
 def checksums(folder: Path) -> dict[str, str]:
     """SHA-256 of each file, by its path inside."""
-    found = {}
+    sums = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             with path.open("rb") as file:
-                found[str(path.relative_to(folder))] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
+                sums[str(path.relative_to(folder))] = hashlib.file_digest(file, "sha256").hexdigest()
+    return sums
 
 
 def link_copy(source: Path, target: Path) -> None:
-    """A second folder of the same files, by links where that is possible: a server may then write beside them."""
+    """Copy a folder by hard links where possible: a server can then write beside the files."""
 
     def link(old: str, new: str) -> str:
         try:
@@ -84,16 +84,16 @@ def _blocks(folder: Path) -> Iterator[Path]:
     return (path.parent for path in sorted(folder.glob("*/meta.json")))
 
 
-def _read_block(block: Path) -> Contents:
+def _read_block(block: Path) -> SnapshotContents:
     try:
         meta = orjson.loads((block / "meta.json").read_bytes())
         if meta["ulid"] != block.name or meta["minTime"] > meta["maxTime"] or not isinstance(meta["stats"], dict):
-            raise ValueError("it is another block's")
+            raise ValueError("it belongs to another block")
     except (OSError, KeyError, TypeError, ValueError) as error:  # orjson's errors are ValueErrors
-        raise BenchError(f"{block / 'meta.json'} is not that of a block: {error}") from None
+        raise BenchError(f"{block / 'meta.json'} is not valid: {error}") from None
     if not (block / "index").is_file() or not (block / "index").stat().st_size:
         raise BenchError(f"{block} has no index")
     if meta["stats"].get("numChunks") and not any((block / "chunks").glob("*")):
         raise BenchError(f"{block} has no chunks")
     stats = meta["stats"]
-    return Contents(1, stats.get("numSeries", 0), stats.get("numSamples", 0), meta["minTime"], meta["maxTime"])
+    return SnapshotContents(1, stats.get("numSeries", 0), stats.get("numSamples", 0), meta["minTime"], meta["maxTime"])

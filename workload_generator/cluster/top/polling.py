@@ -1,9 +1,8 @@
-"""Asking again and again, at absolute deadlines, without making the cluster's day worse.
+"""Polls at absolute deadlines, with back-off.
 
 Rules:
-- tick n is due at start + n × period; a tick that is still under way when others are due has them missed
-- after a refusal or no answer, nothing is asked for a while that doubles each time (Retry-After, when it is longer)
-- whatever has no samples is written down as a gap, with its reason
+- tick n is due at start + n × period; ticks that are due while another is in progress are missed
+- after a failure, the source is not polled for a time that doubles with each failure, or for Retry-After if longer
 """
 
 from __future__ import annotations
@@ -14,92 +13,84 @@ from dataclasses import dataclass, field
 
 from workload_generator.base.backoff import Backoff
 from workload_generator.base.errors import BenchError, UsageError
-from workload_generator.base.usage_tables import Gap
+from workload_generator.cluster.top.recorder import Recorder
 from workload_generator.kube.errors import ApiError
 
-LONGEST_PAUSE_S = 60.0
-_LONGEST_REASON = 300
+_CAP_S = 60.0
 
-NOT_NOW = (ApiError, UsageError)
-"""What may be otherwise a little later: no answer, a refusal, credentials that cannot be loaded just now."""
+TEMPORARY = (ApiError, UsageError)
+"""Errors that a later attempt may not meet: no response, a refusal, credentials that cannot be loaded."""
 
 
 @dataclass(slots=True)
-class NextRequest:
-    """When a source that failed may be asked again."""
+class NextPoll:
+    """When a source that failed may be polled again, and why it failed."""
 
     failures: int = 0
     until_s: float = 0.0
     reason: str = ""
 
     def fail(self, now_s: float, period_s: float, error: BenchError) -> None:
-        """It was refused, or did not answer."""
+        """The poll failed; the first retry is at the next tick."""
         self.failures += 1
         self.until_s = now_s + retry_after_s(error)
-        if self.failures > 1:  # the first retry is at the next tick
-            delay_s = Backoff(2 * period_s, LONGEST_PAUSE_S, jitter=0.5).delay_s(self.failures - 2)
+        if self.failures > 1:
+            delay_s = Backoff(2 * period_s, _CAP_S, jitter=0.5).delay_s(self.failures - 2)
             self.until_s = max(self.until_s, now_s + delay_s)
-        self.reason = reason_of(error)
+        self.reason = str(error)
 
     def succeed(self) -> None:
-        """It answered."""
+        """The poll succeeded."""
         self.failures, self.until_s, self.reason = 0, 0.0, ""
-
-    def wait_s(self, now_s: float) -> float:
-        """How long nothing is to be asked."""
-        return max(0.0, self.until_s - now_s)
 
 
 @dataclass(slots=True)
 class Poller:
-    """One source of samples. `poll` asks it and stores what came; what it raises of NOT_NOW is a gap."""
+    """One source of samples. `poll` requests and stores them; an error of TEMPORARY becomes a gap."""
 
     source: str
     subject: str
     period_s: float
     poll: Callable[[], Awaitable[None]]
-    missed: Callable[[Gap], None]
-    now: Callable[[], str]
-    backoff: NextRequest = field(default_factory=NextRequest)
+    recorder: Recorder
+    next: NextPoll = field(default_factory=NextPoll)
     late_s: float = 0.0
-    """How late the last tick began."""
-    took_s: float = 0.0
-    """How long the last tick took."""
+    """How late the last tick started."""
 
     async def run(self) -> None:
-        """Until cancelled. Raises whatever is not in NOT_NOW."""
-        loop = asyncio.get_running_loop()
-        start_s, tick = loop.time(), 0
+        """Poll until cancelled. Raises all errors that are not TEMPORARY."""
+        clock = asyncio.get_running_loop().time
+        start_s, tick = clock(), 0
         while True:
             due_s = start_s + tick * self.period_s
-            await asyncio.sleep(max(0.0, due_s - loop.time()))
-            began_s = loop.time()
-            self.late_s = began_s - due_s
-            if self.backoff.wait_s(began_s) > 0:
-                self._gap(1, f"not asked, after: {self.backoff.reason}")
-            else:
-                try:
-                    await self.poll()
-                    self.backoff.succeed()
-                except NOT_NOW as error:
-                    self.backoff.fail(loop.time(), self.period_s, error)
-                    self._gap(1, self.backoff.reason)
-            self.took_s = loop.time() - began_s
+            await asyncio.sleep(max(0.0, due_s - clock()))
+            started_s = clock()
+            self.late_s = started_s - due_s
+            await poll_unless_waiting(self, self.next, self.subject, self.poll)
             tick += 1
-            behind = int((loop.time() - start_s) / self.period_s) + 1 - tick
+            behind = int((clock() - start_s) / self.period_s) + 1 - tick
             if behind > 0:
-                self._gap(behind, f"the tick before took {self.took_s:.1f} s")
+                reason = f"the tick before took {clock() - started_s:.1f} s"
+                self.recorder.add_gap(self.source, self.subject, behind, reason)
                 tick += behind
 
-    def _gap(self, ticks: int, reason: str) -> None:
-        self.missed(Gap(self.now(), self.source, self.subject, ticks, reason))
+
+async def poll_unless_waiting(
+    poller: Poller, next_poll: NextPoll, subject: str, poll: Callable[[], Awaitable[None]]
+) -> None:
+    """Poll once. A TEMPORARY error, or the wait after one, becomes a gap of one tick."""
+    clock = asyncio.get_running_loop().time
+    if next_poll.until_s > clock():
+        poller.recorder.add_gap(poller.source, subject, 1, f"not asked, after: {next_poll.reason}")
+        return
+    try:
+        await poll()
+        next_poll.succeed()
+    except TEMPORARY as error:
+        next_poll.fail(clock(), poller.period_s, error)
+        poller.recorder.add_gap(poller.source, subject, 1, error)
 
 
 def retry_after_s(error: BenchError) -> float:
-    """How long the server asks to be left alone."""
+    """The Retry-After of the response, or 0."""
     return (error.retry_after_s or 0.0) if isinstance(error, ApiError) else 0.0
-
-
-def reason_of(error: BenchError) -> str:
-    """One line of it."""
-    return " ".join(str(error).split())[:_LONGEST_REASON]

@@ -1,4 +1,4 @@
-"""What `top` shows while it records: nodes and the busiest pods, as `kubectl top` does, and how the recording goes."""
+"""The display of `top`: nodes and the busiest pods, as in `kubectl top`, and the progress of the recording."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from rich.text import Text
 from workload_generator.base.clock import NS_PER_S, parse_rfc3339
 from workload_generator.base.usage_tables import KUBELET, METRICS
 from workload_generator.cluster.top.polling import Poller
-from workload_generator.cluster.top.recording import Counts
-from workload_generator.cluster.top.usage import Allocatable, Latest, Seen
+from workload_generator.cluster.top.recorder import Counts
+from workload_generator.cluster.top.usage import Allocatable, LastSample, SampleHistory, SampleKey
 
 _MIB = 2**20
 _ROWS = 15
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """A node or a pod, and what it uses."""
+class UsageLine:
+    """The usage of a node or a pod."""
 
     name: str
     node: str
@@ -32,55 +32,56 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
-    """What there is to show: the newest samples' age in seconds (None: there are none) with them."""
+class UsageView:
+    """What is shown; `age_s` is the age of the newest sample, or None if there are no samples."""
 
-    nodes: list[Line]
-    pods: list[Line]
+    nodes: list[UsageLine]
+    pods: list[UsageLine]
     pod_count: int
     age_s: float | None
 
 
-def look(seen: dict[str, Seen], by: str, most: int = _ROWS) -> Snapshot:
-    """The busiest first, by `cpu` or `memory`. The kubelets' samples, where there are any."""
-    present = next((there for name in (KUBELET, METRICS) if name in seen and (there := seen[name].present())), {})
-    pods: dict[tuple[str, str], Line] = {}
-    nodes: list[Line] = []
-    for (namespace, name, _), latest in present.items():
+def view_usage(histories: dict[str, SampleHistory], by: str, most: int = _ROWS) -> UsageView:
+    """The busiest first, by `cpu` or `memory`. The kubelets' samples, if there are any, else the metrics API's."""
+    samples: dict[SampleKey, LastSample] = {}
+    for source in (METRICS, KUBELET):
+        samples = (histories[source].present() if source in histories else {}) or samples
+    pods: dict[tuple[str, str], UsageLine] = {}
+    nodes: list[UsageLine] = []
+    for (namespace, name, _), last in samples.items():
         if not namespace:
-            nodes.append(Line(name, "", latest.millicores, latest.memory_bytes))
+            nodes.append(UsageLine(name, "", last.millicores, last.memory_bytes))
             continue
-        old = pods.get((namespace, name))
-        cpu, memory = (old.millicores, old.memory_bytes) if old else (0.0, 0)
-        whole = Line(f"{namespace}/{name}", latest.node, cpu + latest.millicores, memory + latest.memory_bytes)
-        pods[namespace, name] = whole
+        old = pods.get((namespace, name), UsageLine("", "", 0.0, 0))
+        millicores, memory_bytes = old.millicores + last.millicores, old.memory_bytes + last.memory_bytes
+        pods[namespace, name] = UsageLine(f"{namespace}/{name}", last.node, millicores, memory_bytes)
 
-    def weight(line: Line) -> tuple[float, str]:
+    def weight(line: UsageLine) -> tuple[float, str]:
         return (line.memory_bytes if by == "memory" else line.millicores), line.name
 
-    return Snapshot(
+    return UsageView(
         nodes=sorted(nodes, key=weight, reverse=True),
         pods=heapq.nlargest(most, pods.values(), key=weight),
         pod_count=len(pods),
-        age_s=_age_s(present.values()),
+        age_s=_age_s(samples.values()),
     )
 
 
 def draw(
-    now: Snapshot, counts: Counts, pollers: Iterable[Poller], has: dict[str, Allocatable], height: int
+    view: UsageView, counts: Counts, pollers: Iterable[Poller], has: dict[str, Allocatable], height: int
 ) -> RenderableType:
-    """Two tables and a line; they fit into `height` lines."""
+    """Two tables and a status line, at most `height` lines."""
     rows = max(3, (height - 9) // 2)
-    nodes = _table("node", [*now.nodes[:rows]], has, len(now.nodes))
-    left = max(3, height - 9 - min(len(now.nodes), rows))
-    pods = _table("pod", now.pods[:left], None, now.pod_count)
-    return Group(nodes, pods, Text(status(now, counts, pollers)))
+    nodes = _table("node", [*view.nodes[:rows]], has, len(view.nodes))
+    left = max(3, height - 9 - min(len(view.nodes), rows))
+    pods = _table("pod", view.pods[:left], None, view.pod_count)
+    return Group(nodes, pods, Text(status(view, counts, pollers)))
 
 
-def status(now: Snapshot, counts: Counts, pollers: Iterable[Poller]) -> str:
-    """How the recording goes, in a line."""
+def status(view: UsageView, counts: Counts, pollers: Iterable[Poller]) -> str:
+    """The progress of the recording, in a line."""
     late_s = max((poller.late_s for poller in pollers), default=0.0)
-    age = f", newest sample {now.age_s:.0f} s old" if now.age_s is not None else ""
+    age = f", newest sample {view.age_s:.0f} s old" if view.age_s is not None else ""
     gaps = f", {counts.gaps:,} gaps (last: {counts.last_gap[:100]})" if counts.gaps else ""
     return (
         f"stored: {counts.nodes:,} samples of nodes, {counts.pods:,} of pods, {counts.changes:,} changes; "
@@ -88,7 +89,7 @@ def status(now: Snapshot, counts: Counts, pollers: Iterable[Poller]) -> str:
     )
 
 
-def _table(what: str, lines: list[Line], has: dict[str, Allocatable] | None, count: int) -> Table:
+def _table(what: str, lines: list[UsageLine], has: dict[str, Allocatable] | None, count: int) -> Table:
     table = Table(box=None, pad_edge=False, expand=False)
     table.add_column(f"{what} ({len(lines)} of {count:,})", overflow="ellipsis", no_wrap=True)
     if has is None:
@@ -115,6 +116,6 @@ def _table(what: str, lines: list[Line], has: dict[str, Allocatable] | None, cou
     return table
 
 
-def _age_s(latest: Iterable[Latest]) -> float | None:
+def _age_s(latest: Iterable[LastSample]) -> float | None:
     newest = max((each.sample for each in latest), default=None)
     return None if newest is None else max(0.0, (time.time_ns() - parse_rfc3339(newest)) / NS_PER_S)

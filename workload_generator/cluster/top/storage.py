@@ -1,9 +1,9 @@
-"""Where `top` writes: a SQLite database, or CSV files; a tick is there as a whole or not at all.
+"""The output of `top`: a SQLite database or CSV files. A tick is stored completely or not at all.
 
 Rules:
 - one `top` at a time writes to a folder
-- what is there is continued: tables of the original's get our columns, a line that a kill has torn is taken away
-- the database is in WAL mode while it is written, so that `combine` may read it meanwhile, and one file afterwards
+- existing data is continued: old tables get new columns, a line that a kill left incomplete is removed
+- the database is in WAL mode while it is open, so that `combine` can read it, and a single file afterwards
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Protocol
 
 from workload_generator.base.errors import BenchError, UsageError
 from workload_generator.base.usage_tables import TABLES, NodeSample, PodSample, Row, columns_of, schema_of
-from workload_generator.cluster.top.usage import Key
+from workload_generator.cluster.top.usage import SampleKey
 
 DATABASE = "metrics.db"
 _BUSY_S = 30.0
@@ -30,24 +30,24 @@ _RECENT = timedelta(minutes=10)
 
 
 class Storage(Protocol):
-    """One open place. `write` may be called by any thread, by one at a time."""
+    """An open output. `write` may be called by any thread, one at a time."""
 
     def write(self, rows: Iterable[Row]) -> None:
-        """Store all of them, or none. Raises BenchError."""
+        """Store all rows or none. Raises BenchError."""
         ...
 
-    def last_samples(self, source: str) -> dict[Key, str]:
-        """The times of the samples of the last minutes that are there already."""
+    def last_samples(self, source: str) -> dict[SampleKey, str]:
+        """The times of the newest samples that are stored already, of the last minutes."""
         ...
 
     def close(self) -> None:
-        """Everything is where it belongs. Raises BenchError."""
+        """Complete and close the files. Raises BenchError."""
         ...
 
 
 @contextmanager
 def open_storage(kind: str, folder: Path) -> Iterator[Storage]:
-    """`sqlite` or `csv` in `folder`, which is made when absent. Raises BenchError, UsageError."""
+    """`sqlite` or `csv` in `folder`, which is created if needed. Raises BenchError, UsageError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -95,10 +95,10 @@ class Database:
                     self._connection.execute("ROLLBACK")
                 raise
 
-    def last_samples(self, source: str) -> dict[Key, str]:
-        """By the index over time: only the last minutes are looked at."""
+    def last_samples(self, source: str) -> dict[SampleKey, str]:
+        """By the index over time, of the last minutes."""
         since = (datetime.now(UTC) - _RECENT).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        found: dict[Key, str] = {}
+        samples: dict[SampleKey, str] = {}
         with _translated(self._path):
             for table, names in (
                 ("node_metrics", "'', node_name, ''"),
@@ -109,31 +109,31 @@ class Database:
                     "AND sample_timestamp IS NOT NULL GROUP BY 1, 2, 3",
                     (since, source),
                 ):
-                    found[key[0], key[1], key[2]] = sample
-        return found
+                    samples[key[0], key[1], key[2]] = sample
+        return samples
 
     def close(self) -> None:
-        """The write-ahead log goes into the database, unless someone is still reading."""
+        """Move the write-ahead log into the database, unless another process is reading it."""
         try:
             self._connection.execute("PRAGMA busy_timeout = 1000")
             self._connection.execute("PRAGMA journal_mode = DELETE")
         except sqlite3.OperationalError:
-            return  # a reader is there: what is committed stays in the log beside it, and is read from there
+            return  # there is a reader: the log beside the database keeps the committed data
         finally:
             self._connection.close()
 
     def _prepare(self) -> None:
         with _translated(self._path):
-            there = {name for (name,) in self._connection.execute("SELECT lower(name) FROM sqlite_schema")}
-            if "experiments" in there:
+            existing = {name for (name,) in self._connection.execute("SELECT lower(name) FROM sqlite_schema")}
+            if "experiments" in existing:
                 raise UsageError(
-                    f"{self._path} is a benchmark database, not one of metrics: choose another --output-dir"
+                    f"{self._path} is a benchmark database, not a metrics database: use another --output-dir"
                 )
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = NORMAL")
             self._connection.execute("BEGIN IMMEDIATE")
             for table in TABLES.values():
-                if table not in there:
+                if table not in existing:
                     for statement in schema_of(table):
                         self._connection.execute(statement)
                     continue
@@ -141,7 +141,7 @@ class Database:
                 for name, (kind, needed) in columns_of(table).items():
                     if name not in known and needed:
                         raise UsageError(
-                            f"{self._path} is not a database of metrics: its table {table} has no column {name}"
+                            f"{self._path} is not a metrics database: its table {table} has no column {name}"
                         )
                     if name not in known:
                         self._connection.execute(f"ALTER TABLE {table} ADD COLUMN {name} {kind}")
@@ -149,7 +149,7 @@ class Database:
 
 
 class CsvFiles:
-    """A file for each table, with a header; a tick is one write to each."""
+    """A file with a header for each table; a tick is one write to each."""
 
     def __init__(self, folder: Path) -> None:
         self._files: dict[type[Row], int] = {}
@@ -168,7 +168,7 @@ class CsvFiles:
             raise
 
     def write(self, rows: Iterable[Row]) -> None:
-        """What belongs to a file is appended in one go, and taken back when it did not fit."""
+        """Append to each file in one write; if one fails, truncate all to their old sizes."""
         before = {kind: os.fstat(file).st_size for kind, file in self._files.items()}
         try:
             for kind, group in _grouped(rows).items():
@@ -178,14 +178,14 @@ class CsvFiles:
                 os.ftruncate(self._files[kind], size)
             raise BenchError(f"cannot write to {self._paths[kind].parent}: {error.strerror}") from error
 
-    def last_samples(self, source: str) -> dict[Key, str]:
-        """From the end of the files."""
-        found: dict[Key, str] = {}
+    def last_samples(self, source: str) -> dict[SampleKey, str]:
+        """Read from the end of the files."""
+        samples: dict[SampleKey, str] = {}
         for kind in (NodeSample, PodSample):
             with self._paths[kind].open("rb") as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
                 if file.tell():
-                    file.readline()  # the rest of a line
+                    file.readline()  # a partial line
                 text = file.read().decode(errors="replace")
             for values in csv.reader(io.StringIO(text)):
                 if len(values) != len(kind._fields) or values[-1] != source:
@@ -196,8 +196,8 @@ class CsvFiles:
                     if kind is NodeSample
                     else (row["namespace"], row["pod_name"], row["container_name"])
                 )
-                found[key] = row["sample_timestamp"]
-        return found
+                samples[key] = row["sample_timestamp"]
+        return samples
 
     def close(self) -> None:
         """Close all files."""
@@ -225,7 +225,7 @@ def _write_all(file: int, data: bytes) -> None:
 
 
 def _mend(path: Path, columns: tuple[str, ...]) -> None:
-    """Take away the end of a line that a kill has torn. Raises UsageError when the file is not one of ours."""
+    """Remove an incomplete last line. Raises UsageError if the file has other columns."""
     if not path.exists() or not path.stat().st_size:
         return
     with path.open("rb+") as file:
@@ -234,7 +234,7 @@ def _mend(path: Path, columns: tuple[str, ...]) -> None:
             if not header.endswith(b"\n") and _lines([columns]).startswith(header):
                 file.truncate(0)
                 return
-            raise UsageError(f"{path} has other columns than {','.join(columns)}: choose another --output-dir")
+            raise UsageError(f"{path} has other columns than {','.join(columns)}: use another --output-dir")
         end = file.seek(0, os.SEEK_END)
         while end > len(header):
             begin = max(len(header), end - 65536)

@@ -1,25 +1,27 @@
-"""Usage of nodes and pods as the API gives it, made into rows: no I/O, no clocks.
+"""Samples of usage from the API, converted to rows: no I/O, no clocks.
 
 Rules:
-- a sample that was stored already (the same node or container, the same time of its own) is no row again
-- what cannot be read is left out and counted, never the whole answer
-- what is not known of a node (it came after the last look, or may not be seen) leaves percentages NULL
+- a sample that is already stored (same node or container, same time of its own) gives no row
+- an item that cannot be parsed is left out and counted; the others are kept
+- percentages are NULL for a node that is not known
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
+
+import orjson
 
 from workload_generator.base.clock import NS_PER_S, parse_duration, parse_rfc3339
 from workload_generator.base.quantities import millicores, whole_bytes
 from workload_generator.base.usage_tables import KUBELET, METRICS, NodeSample, PodSample, stamp
 from workload_generator.kube.resources import Object
 
-Key = tuple[str, str, str]
-"""Namespace, pod and container; a node is `("", name, "")`."""
+SampleKey = tuple[str, str, str]
+"""Namespace, pod and container; `("", name, "")` for a node."""
 
 _KEPT_TICKS = 60
 _UNREADABLE = (AttributeError, IndexError, KeyError, TypeError, ValueError)
@@ -33,210 +35,235 @@ class Allocatable:
     memory_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The part of the cluster to record. No `namespaces` means all."""
+
+    nodes: bool = True
+    pods: bool = True
+    namespaces: tuple[str, ...] = ()
+    ignored: frozenset[str] = frozenset()
+
+    def covers(self, namespace: str) -> bool:
+        """Whether the pods of this namespace are recorded."""
+        return namespace not in self.ignored and (not self.namespaces or namespace in self.namespaces)
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterView:
+    """What the watches know: nodes by name, and the node of each pod (namespace, name). They keep changing."""
+
+    nodes: dict[str, Allocatable] = field(default_factory=dict)
+    pods: dict[tuple[str, str], str] = field(default_factory=dict)
+    scope: Scope = Scope()
+
+
 @dataclass(slots=True)
-class Latest:
-    """The last sample of one node or container."""
+class LastSample:
+    """The newest sample of a node or container."""
 
     sample: str
     tick: int
     node: str
     millicores: float
     memory_bytes: int
-    counter_ns: int | None = None  # the kubelet's count of CPU time
+    counter_ns: int | None = None
+    """The kubelet's counter of CPU time."""
 
 
 @dataclass(slots=True)
-class Seen:
-    """What was seen of one source; forgets what has not been there for a while."""
+class SampleHistory:
+    """The newest samples of one source; those of deleted pods and nodes are dropped after a while."""
 
     tick: int = 0
-    known: dict[Key, Latest] = field(default_factory=dict)
-    stored: dict[Key, str] = field(default_factory=dict)
-    """Times of the last samples that an earlier `top` has stored in the same place."""
+    known: dict[SampleKey, LastSample] = field(default_factory=dict)
+    stored: dict[SampleKey, str] = field(default_factory=dict)
+    """Times of the newest samples that an earlier `top` stored in the same place."""
 
     def begin(self) -> None:
-        """The next tick."""
+        """Start the next tick."""
         self.tick += 1
         if self.tick % _KEPT_TICKS == 0:
             self.stored.clear()
-            for key in [key for key, latest in self.known.items() if latest.tick < self.tick - _KEPT_TICKS]:
+            for key in [key for key, last in self.known.items() if last.tick < self.tick - _KEPT_TICKS]:
                 del self.known[key]
 
-    def is_new(self, key: Key, latest: Latest) -> bool:
-        """Note it; whether it was not there before."""
+    def is_new(self, key: SampleKey, last: LastSample) -> bool:
+        """Add the sample; False if it was known already."""
         before = self.known.get(key)
-        self.known[key] = latest
-        return latest.sample != (before.sample if before else self.stored.get(key))
+        self.known[key] = last
+        return last.sample != (before.sample if before else self.stored.get(key))
 
-    def present(self) -> dict[Key, Latest]:
-        """Those of the last tick but one, or later."""
-        return {key: latest for key, latest in self.known.items() if latest.tick >= self.tick - 1}
+    def present(self) -> dict[SampleKey, LastSample]:
+        """The samples of this tick and the previous one."""
+        return {key: last for key, last in self.known.items() if last.tick >= self.tick - 1}
+
+
+class _Usage(NamedTuple):
+    """The usage in a sample, as text and as numbers; its time, and its window in seconds."""
+
+    cpu: str
+    memory: str
+    millicores: float
+    memory_bytes: int
+    sample: str
+    window_s: float | None
 
 
 @dataclass(slots=True)
 class Reading:
-    """The rows of one answer, and what of it could not be read."""
+    """The rows of one response, and a message for each part that could not be parsed."""
 
+    view: ClusterView
+    history: SampleHistory
+    now: str
+    source: str
     nodes: list[NodeSample] = field(default_factory=list)
     pods: list[PodSample] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
 
+    def add(self, key: SampleKey, node: str | None, usage: _Usage, counter_ns: int | None = None) -> None:
+        """Note the sample, and make a row of it if it is new and complete."""
+        cpu, memory, used, used_bytes, sample, window_s = usage
+        last = LastSample(sample, self.history.tick, node or "", used, used_bytes, counter_ns)
+        if not self.history.is_new(key, last) or not cpu:
+            return
+        has = self.view.nodes.get(node) if node else None
+        cpu_share = used / has.millicores if has and has.millicores else None
+        memory_share = used_bytes / has.memory_bytes if has and has.memory_bytes else None
+        namespace, name, container = key
+        if namespace:
+            self.pods.append(
+                PodSample(
+                    name, node, container, cpu, memory, cpu_share, memory_share, self.now, namespace, used, used_bytes,
+                    sample, window_s, self.source,
+                )
+            )  # fmt: skip
+        else:
+            self.nodes.append(
+                NodeSample(
+                    name,
+                    cpu,
+                    memory,
+                    cpu_share,
+                    memory_share,
+                    self.now,
+                    used,
+                    used_bytes,
+                    sample,
+                    window_s,
+                    self.source,
+                )
+            )
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What is known of the cluster beside its usage: nodes by name, and where each pod (namespace, name) runs."""
-
-    nodes: Mapping[str, Allocatable]
-    places: Mapping[tuple[str, str], str]
-    ignored: frozenset[str] = frozenset()
+    def skip(self, name: str, error: Exception) -> None:
+        """Note that `name` could not be parsed."""
+        reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
+        self.unreadable.append(f"{name}: {reason}")
 
 
 def read_allocatable(node: Object) -> Allocatable:
-    """Of a Node. Raises ValueError or KeyError."""
+    """The allocatable resources of a Node. Raises ValueError or KeyError."""
     allocatable = node["status"]["allocatable"]
     return Allocatable(millicores(str(allocatable["cpu"])), whole_bytes(str(allocatable["memory"])))
 
 
-def read_node_metrics(items: Iterable[Object], around: Surroundings, seen: Seen, now: str) -> Reading:
-    """Rows of metrics.k8s.io's NodeMetrics, read at `now`."""
-    reading = Reading()
+def read_node_metrics(items: Iterable[Object], view: ClusterView, history: SampleHistory, now: str) -> Reading:
+    """Rows of the NodeMetrics of metrics.k8s.io, read at `now`."""
+    reading = Reading(view, history, now, METRICS)
     for item in items:
         try:
-            name, usage = item["metadata"]["name"], item["usage"]
-            cpu, memory = millicores(usage["cpu"]), whole_bytes(usage["memory"])
-            at, window_s = _sample(item)
+            name = item["metadata"]["name"]
+            reading.add(("", name, ""), name, _usage(item["usage"], *_time(item)))
         except _UNREADABLE as error:
-            reading.unreadable.append(_complaint(item, error))
-            continue
-        if seen.is_new(("", name, ""), Latest(at, seen.tick, name, cpu, memory)):
-            shares = _shares(cpu, memory, around.nodes.get(name))
-            reading.nodes.append(
-                NodeSample(name, usage["cpu"], usage["memory"], *shares, now, cpu, memory, at, window_s, METRICS)
-            )
+            reading.skip(_name(item), error)
     return reading
 
 
-def read_pod_metrics(items: Iterable[Object], around: Surroundings, seen: Seen, now: str) -> Reading:
-    """Rows of metrics.k8s.io's PodMetrics, one a container, read at `now`."""
-    reading = Reading()
+def read_pod_metrics(items: Iterable[Object], view: ClusterView, history: SampleHistory, now: str) -> Reading:
+    """Rows of the PodMetrics of metrics.k8s.io, one for each container, read at `now`."""
+    reading = Reading(view, history, now, METRICS)
     for item in items:
         try:
-            about = item["metadata"]
-            name, namespace = about["name"], about["namespace"]
-            if namespace in around.ignored:
+            name, namespace = item["metadata"]["name"], item["metadata"]["namespace"]
+            if not view.scope.covers(namespace):
                 continue
-            at, window_s = _sample(item)
-            used = [
-                (each["name"], each["usage"], millicores(each["usage"]["cpu"]), whole_bytes(each["usage"]["memory"]))
-                for each in item["containers"]
-            ]
+            time = _time(item)
+            usages = [(each["name"], _usage(each["usage"], *time)) for each in item["containers"]]
         except _UNREADABLE as error:
-            reading.unreadable.append(_complaint(item, error))
+            reading.skip(_name(item), error)
             continue
-        node = around.places.get((namespace, name))
-        has = around.nodes.get(node) if node else None
-        for container, usage, cpu, memory in used:
-            if seen.is_new((namespace, name, container), Latest(at, seen.tick, node or "", cpu, memory)):
-                row = PodSample(
-                    name, node, container, usage["cpu"], usage["memory"], *_shares(cpu, memory, has), now,
-                    namespace, cpu, memory, at, window_s, METRICS,
-                )  # fmt: skip
-                reading.pods.append(row)
+        node = view.pods.get((namespace, name))
+        for container, usage in usages:
+            reading.add((namespace, name, container), node, usage)
     return reading
 
 
-def read_summary(
-    summary: Object,
-    around: Surroundings,
-    seen: Seen,
-    now: str,
-    *,
-    nodes: bool = True,
-    pods: bool = True,
-    namespaces: frozenset[str] = frozenset(),
-) -> Reading:
-    """Rows of a kubelet's `/stats/summary`, read at `now`; of these `namespaces` only, unless there are none.
+def read_summary(body: bytes, view: ClusterView, history: SampleHistory, now: str) -> Reading:
+    """Rows of a kubelet's `/stats/summary`, read at `now`.
 
-    The usage is the kubelet's own `usageNanoCores`; the window is what lies between this sample and the one before it.
+    The CPU usage is the kubelet's `usageNanoCores`; the window is the time since the previous sample.
     Source: https://kubernetes.io/docs/reference/config-api/kubelet-stats.v1alpha1/
     """
-    reading = Reading()
-    name = str(summary["node"]["nodeName"])
-    has = around.nodes.get(name)
-
-    def measure(stats: Object, key: Key) -> tuple[_Measured, tuple[float | None, float | None]] | None:
+    reading = Reading(view, history, now, KUBELET)
+    try:
+        summary = orjson.loads(body)
+        node, pods = str(summary["node"]["nodeName"]), summary.get("pods") or ()
+    except _UNREADABLE as error:
+        reading.skip("the summary", error)
+        return reading
+    if view.scope.nodes:
+        _read_stats(reading, ("", node, ""), node, summary["node"])
+    for pod in pods if view.scope.pods else ():
         try:
-            found = _stats(stats, key, name, seen)
-        except _UNREADABLE as error:
-            reading.unreadable.append(f"{'/'.join(filter(None, key))}: {_why(error)}")
-            return None
-        return None if found is None else (found, _shares(found.latest.millicores, found.latest.memory_bytes, has))
-
-    if nodes and (measured := measure(summary["node"], ("", name, ""))):
-        own, shares = measured
-        last = own.latest
-        reading.nodes.append(
-            NodeSample(
-                name, own.cpu, own.memory, *shares, now, last.millicores, last.memory_bytes, last.sample,
-                own.window_s, KUBELET,
-            )
-        )  # fmt: skip
-    for pod in summary.get("pods") or () if pods else ():
-        try:
-            namespace, pod_name = pod["podRef"]["namespace"], pod["podRef"]["name"]
+            namespace, name = pod["podRef"]["namespace"], pod["podRef"]["name"]
             containers = [(each["name"], each) for each in pod.get("containers") or ()]
         except _UNREADABLE as error:
-            reading.unreadable.append(f"a pod of node {name}: {_why(error)}")
+            reading.skip(f"a pod of node {node}", error)
             continue
-        if namespace in around.ignored or (namespaces and namespace not in namespaces):
-            continue
-        for container, stats in containers:
-            if measured := measure(stats, (namespace, pod_name, container)):
-                own, shares = measured
-                last = own.latest
-                reading.pods.append(
-                    PodSample(
-                        pod_name, name, container, own.cpu, own.memory, *shares, now, namespace, last.millicores,
-                        last.memory_bytes, last.sample, own.window_s, KUBELET,
-                    )
-                )  # fmt: skip
+        for container, stats in containers if view.scope.covers(namespace) else ():
+            _read_stats(reading, (namespace, name, container), node, stats)
     return reading
 
 
-@dataclass(frozen=True, slots=True)
-class _Measured:
-    """What a kubelet says of a node or container that is new."""
+def _read_stats(reading: Reading, key: SampleKey, node: str, stats: Object) -> None:
+    before = reading.history.known.get(key)
+    try:
+        usage, counter = _kubelet_usage(stats, before)
+    except _UNREADABLE as error:
+        reading.skip("/".join(filter(None, key)), error)
+        return
+    if usage is None:
+        return
+    if before is not None and before.sample == usage.sample:
+        before.tick = reading.history.tick
+    else:
+        reading.add(key, node, usage, counter)
 
-    cpu: str
-    memory: str
-    latest: Latest
-    window_s: float | None
 
-
-def _stats(stats: Object, key: Key, node: str, seen: Seen) -> _Measured | None:
-    """None for what is not new; a container that has only just started has no usage yet, which is not new either."""
+def _kubelet_usage(stats: Object, before: LastSample | None) -> tuple[_Usage | None, int | None]:
+    """The usage and the counter of CPU time; no usage of a container that has just started."""
     cpu, memory = stats.get("cpu") or {}, stats.get("memory") or {}
     counter, nano = cpu.get("usageCoreNanoSeconds"), cpu.get("usageNanoCores")
     if "workingSetBytes" not in memory or (counter is None and nano is None):
-        return None
+        return None, counter
     sample_ns = parse_rfc3339(cpu["time"])
-    sample, before = stamp(sample_ns), seen.known.get(key)
-    if before is not None and before.sample == sample:
-        before.tick = seen.tick
-        return None
     passed_s = (sample_ns - parse_rfc3339(before.sample)) / NS_PER_S if before else 0.0
     if nano is None and counter is not None and before and before.counter_ns is not None and passed_s > 0:
         used_ns = counter - before.counter_ns
-        nano = round(used_ns / passed_s) if used_ns >= 0 else None  # else the container was started again
+        nano = round(used_ns / passed_s) if used_ns >= 0 else None  # below zero: the container was restarted
     used = int(memory["workingSetBytes"])
-    latest = Latest(sample, seen.tick, node, (nano or 0) / 1_000_000, used, counter)
-    new = seen.is_new(key, latest)
-    if nano is None or not new:  # the first look at a counter says nothing yet
-        return None
-    return _Measured(f"{nano}n", _ki(used), latest, passed_s if passed_s > 0 else None)
+    text = "" if nano is None else f"{nano}n"  # the first value of a counter gives no usage
+    window_s = passed_s if passed_s > 0 else None
+    return _Usage(text, _ki(used), (nano or 0) / 1_000_000, used, stamp(sample_ns), window_s), counter
 
 
-def _sample(item: Object) -> tuple[str, float | None]:
+def _usage(usage: Object, sample: str, window_s: float | None) -> _Usage:
+    cpu, memory = usage["cpu"], usage["memory"]
+    return _Usage(cpu, memory, millicores(cpu), whole_bytes(memory), sample, window_s)
+
+
+def _time(item: Object) -> tuple[str, float | None]:
     window = item.get("window")
     return _stamped(item["timestamp"]), parse_duration(window) / NS_PER_S if window else None
 
@@ -246,26 +273,12 @@ def _stamped(text: str) -> str:
     return stamp(parse_rfc3339(text))
 
 
-def _shares(cpu: float, memory: int, has: Allocatable | None) -> tuple[float | None, float | None]:
-    """Fractions of what the node has."""
-    if has is None:
-        return None, None
-    return (
-        cpu / has.millicores if has.millicores else None,
-        memory / has.memory_bytes if has.memory_bytes else None,
-    )
-
-
 def _ki(amount: int) -> str:
     """As the metrics server writes it, where that is exact."""
     return str(amount) if amount % 1024 else f"{amount // 1024}Ki"
 
 
-def _complaint(item: Any, error: Exception) -> str:
+def _name(item: Any) -> str:
     about = item.get("metadata") if isinstance(item, dict) else None
     name = about.get("name") if isinstance(about, dict) else None
-    return f"{name or 'an item without a name'}: {_why(error)}"
-
-
-def _why(error: Exception) -> str:
-    return f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
+    return name or "an item without a name"

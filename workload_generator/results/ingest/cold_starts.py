@@ -1,4 +1,4 @@
-"""`cold_start` lines of a log → rows of `cold_starts`."""
+"""Lines of cold starts → rows; and a summary of the proofs for a terminal."""
 
 from __future__ import annotations
 
@@ -11,58 +11,49 @@ import orjson
 from workload_generator.coldstart.proof import POINTS
 from workload_generator.results.database import Store
 
-COLUMNS = (
+Group = tuple[str, tuple[str, ...], list[tuple[object, ...]]]
+"""A table, columns of it, and rows."""
+
+_START_COLUMNS = (
     "seq", "timestamp", "target", "source", "zero", "zero_for", "waited", "instance", "is_cold", "cold_proven",
     "reason", *POINTS, "error", "grid", "clock_offset", "clock_error",
 )  # fmt: skip
+_BURST_COLUMNS = ("seq", "requests", "timestamp", "target", "source", "zero", "zero_for", "waited")
+_INSTANCE_COLUMNS = ("seq", "instance", "created", "ready", "gone", "error")
 _LIMIT = 2**63
 
 
-def row_of(doc: dict[str, Any]) -> tuple[object, ...]:
-    """The row of one line. Raises KeyError or TypeError when it is not whole."""
+def group_of_start(doc: dict[str, Any]) -> Group:
+    """The row of a `cold_start` line. Raises KeyError or TypeError for an incomplete one."""
     points, grid, clock = doc["points"], doc["grid"], doc.get("clock") or {}  # logs of schema 4 have none
-    if not isinstance(points, dict) or not isinstance(grid, list):
-        raise TypeError("points and grid are not a mapping and a list")
-    if not isinstance(clock, dict):
-        raise TypeError("clock is not a mapping")
+    if not (isinstance(points, dict) and isinstance(grid, list) and isinstance(clock, dict)):
+        raise TypeError("points, grid and clock are not a mapping, a list and a mapping")
     if type(doc["seq"]) is not int or abs(doc["seq"]) >= _LIMIT:
-        raise TypeError("seq is not a number of an arrival")
-    texts = [_text(doc[name]) for name in ("time", "target", "source")]
-    times = [_number(doc[name]) for name in ("zero_for", "waited")]
-    return (
-        doc["seq"], *texts, _bit(doc["zero"]), *times, _text(doc["instance"]), _bit(doc["cold"]), _bit(doc["proven"]),
+        raise TypeError("seq is not the number of an arrival")
+    row = (
+        doc["seq"], *_from_zero(doc), _text(doc["instance"]), _bit(doc["cold"]), _bit(doc["proven"]),
         _text(doc["reason"]), *(_number(points.get(name)) for name in POINTS), _number(doc["error"]),
         orjson.dumps(grid).decode(), _number(clock.get("offset")), _number(clock.get("error")),
     )  # fmt: skip
+    return "cold_starts", _START_COLUMNS, [row]
 
 
-def insert_sql(experiment_id: int, shard: int) -> str:
-    """Inserts rows of `COLUMNS`."""
-    return insert_into("cold_starts", COLUMNS, experiment_id, shard)
-
-
-BURST_COLUMNS = ("seq", "requests", "timestamp", "target", "source", "zero", "zero_for", "waited")
-INSTANCE_COLUMNS = ("seq", "instance", "created", "ready", "gone", "error")
-
-
-def burst_of(doc: dict[str, Any]) -> tuple[tuple[object, ...], list[tuple[object, ...]]]:
-    """The row of a `cold_burst` line, and those of its instances. Raises KeyError or TypeError when it is not whole."""
+def groups_of_burst(doc: dict[str, Any]) -> tuple[Group, Group]:
+    """The row of a `cold_burst` line and those of its instances. Raises KeyError or TypeError for an incomplete one."""
     seq, requests = (_whole(doc[name]) for name in ("seq", "requests"))
-    texts = [_text(doc[name]) for name in ("time", "target", "source")]
-    times = [_number(doc[name]) for name in ("zero_for", "waited")]
     instances: list[tuple[object, ...]] = []
     for each in doc["instances"]:
         if not isinstance(each["instance"], str):
             raise TypeError("an instance has no name")
-        instances.append((seq, each["instance"], *(_number(each[name]) for name in INSTANCE_COLUMNS[2:])))
-    return (seq, requests, *texts, _bit(doc["zero"]), *times), instances
+        instances.append((seq, each["instance"], *(_number(each[name]) for name in _INSTANCE_COLUMNS[2:])))
+    burst = (seq, requests, *_from_zero(doc))
+    return ("cold_bursts", _BURST_COLUMNS, [burst]), ("cold_burst_instances", _INSTANCE_COLUMNS, instances)
 
 
-def insert_into(table: str, columns: tuple[str, ...], experiment_id: int, shard: int) -> str:
-    """Inserts rows of `columns` into a table of one run's shard."""
-    marks = ", ".join("?" * len(columns))
-    names = ", ".join(columns)
-    return f"INSERT INTO {table} (experiment_id, shard, {names}) VALUES ({experiment_id}, {shard}, {marks})"
+def _from_zero(doc: dict[str, Any]) -> tuple[object, ...]:
+    """The columns from `timestamp` to `waited`, which starts and bursts share."""
+    texts = [_text(doc[name]) for name in ("time", "target", "source")]
+    return (*texts, _bit(doc["zero"]), _number(doc["zero_for"]), _number(doc["waited"]))
 
 
 _LATEST = "experiment_id = (SELECT max(experiment_id) FROM cold_starts)"
@@ -77,7 +68,7 @@ WHERE p.cold_proven = 1 AND p.{_LATEST} GROUP BY p.target, p.number ORDER BY p.t
 
 
 def proof_lines(store: Store) -> list[str]:
-    """What the latest run with watched cold starts proved, for a terminal; nothing when there was none."""
+    """A summary of the latest run with observed cold starts; empty when there is none."""
     (proofs,) = store.execute(_PROOFS)
     if not proofs["requests"]:
         return []
@@ -98,7 +89,7 @@ def _whole(value: object) -> int:
 
 def _text(value: object) -> str | None:
     if value is not None and not isinstance(value, str):
-        raise TypeError(f"{value!r} is not a text")
+        raise TypeError(f"{value!r} is not text")
     return value
 
 

@@ -1,29 +1,27 @@
 """`events.csv` and `instances.csv` → the database.
 
 Rules:
-- the original's form (`event_id,timestamp`, with or without that line above it) is read as well as ours
-- a file is known by its first receipt, read from where the last extraction ended, and stored in one transaction
-- a receipt that stands there twice (same event, trigger, instance and nanosecond) was sent twice: it is one
-- a torn last line is left for the next time, any other bad line is named and counted
+- the original's form (`event_id,timestamp`, with or without a header line) is read too
+- a file is identified by its first receipt, read from where the last extraction stopped, and stored in one transaction
+- equal receipts (same event, trigger, instance and nanosecond) were sent twice: they are stored once
+- an incomplete last line is left to the next extraction; any other bad line is named and counted
 """
 
 from __future__ import annotations
 
 import csv
 import hashlib
-import os
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
 from workload_generator.base.clock import parse_rfc3339
 from workload_generator.log import format as log_format
 from workload_generator.results.database import Store
+from workload_generator.results.ingest.files import SkippedFile, SkippedLines, check_continues, tail_sha256
 
 EVENTS, INSTANCES = "events", "instances"
 
 _BLOCK_BYTES = 1 << 22
-_TAIL_BYTES = 4096
 _FORMS = (2, 6)
 _LIMIT = 2**63
 _INSERT = (
@@ -41,35 +39,23 @@ _REPORT = """
 Row = tuple[str, str, str | None, str | None, int | None, str | None, int]
 
 
-class Unusable(ValueError):
-    """A file that is left out; `str()` says why."""
-
-
-@dataclass(slots=True)
-class Taken:
-    """What was read of a file: new receipts, and lines that were left out, by number and reason."""
-
-    rows: int = 0
-    bad: list[tuple[int, str]] = field(default_factory=list)
-
-
 def is_events_file(path: Path) -> bool:
-    """By its name: `events.csv`, `events-1.csv`, and the like."""
+    """Whether its name is that of such a file: `events.csv`, `events-1.csv`, …"""
     return path.suffix == ".csv" and path.stem.startswith((EVENTS, INSTANCES))
 
 
-def take_events(store: Store, path: Path) -> Taken:
-    """What is new in one file. Raises Unusable, OSError."""
+def take_events(store: Store, path: Path) -> tuple[int, SkippedLines]:
+    """Read a file's new lines; returns the number of new receipts, and skipped lines. Raises SkippedFile, OSError."""
     if path.stem.startswith(INSTANCES):
-        return _take_reports(store, path)
-    taken = Taken()
+        return 0, _take_reports(store, path)
+    skipped, new = SkippedLines(), 0
     with path.open("rb") as file, store.transaction():
         identity, begin = _first_receipt(file)
         if identity is None:
-            return taken
+            return 0, skipped
         known = store.execute("SELECT * FROM event_files WHERE identity = ?", (identity,))
         if known:
-            _check_same(file, path, known[0])
+            check_continues(file, path.name, known[0])
             file_id, offset, lines = known[0]["id"], known[0]["offset"], known[0]["lines"]
         else:
             offset, lines = begin, int(begin > 0)
@@ -79,26 +65,29 @@ def take_events(store: Store, path: Path) -> Taken:
         file.seek(offset)
         while block := file.readlines(_BLOCK_BYTES):
             if not block[-1].endswith(b"\n"):
-                del block[-1]  # torn: the next extraction takes it
-            rows = _rows(block, lines + 1, taken.bad)
-            (before,) = store.execute("SELECT total_changes()")[0]
-            store.execute_many(_INSERT, rows)
-            taken.rows += store.execute("SELECT total_changes()")[0][0] - before
+                del block[-1]  # incomplete: the next extraction reads it
+            before = _changes(store)
+            store.execute_many(_INSERT, _rows(block, lines + 1, skipped))
+            new += _changes(store) - before
             lines += len(block)
             offset += sum(map(len, block))
             if not block:
                 break
-        fields = {"file": path.name, "offset": offset, "lines": lines, "tail_sha256": _tail(file, offset)}
+        fields = {"file": path.name, "offset": offset, "lines": lines, "tail_sha256": tail_sha256(file, offset)}
         store.update("event_files", file_id, fields)
         store.execute(
             "UPDATE event_files SET rows = rows + ?, skipped_lines = skipped_lines + ? WHERE id = ?",
-            (taken.rows, len(taken.bad), file_id),
+            (new, skipped.count, file_id),
         )
-    return taken
+    return new, skipped
+
+
+def _changes(store: Store) -> int:
+    return int(store.execute("SELECT total_changes()")[0][0])
 
 
 def _first_receipt(file: BinaryIO) -> tuple[str | None, int]:
-    """The file's identity, and where its first receipt begins; no identity when there is none yet."""
+    """The file's identity, None without a complete receipt, and the offset of its first receipt."""
     first = file.readline(_BLOCK_BYTES)
     begin = 0
     if first.rstrip(b"\r\n").lower().startswith(b"event_id,timestamp"):
@@ -106,48 +95,41 @@ def _first_receipt(file: BinaryIO) -> tuple[str | None, int]:
         first = file.readline(_BLOCK_BYTES)
     if not first.endswith(b"\n"):
         return None, begin
-    bad: list[tuple[int, str]] = []
-    if not _rows([first], 1, bad):
-        raise Unusable(f"its first line is no receipt: {bad[0][1]}" if bad else "its first line is no receipt")
+    try:
+        _receipt_of(first)
+    except (ValueError, csv.Error) as problem:
+        raise SkippedFile(f"its first line is not a receipt: {problem}") from None
     return hashlib.sha256(first).hexdigest(), begin
 
 
 def _refuse_migrated(store: Store, file: BinaryIO, begin: int) -> None:
-    """The original's receipts have no instance: nothing would tell a second reading from a second delivery."""
+    """Refuse receipts of the original that are stored: without an instance, they look like second deliveries."""
     file.seek(begin)
-    (row,) = _rows([file.readline(_BLOCK_BYTES)], 1, [])
+    row = _receipt_of(file.readline(_BLOCK_BYTES))
     sql = "SELECT 1 FROM events WHERE event_id = ? AND timestamp = ? AND instance IS NULL AND trigger IS NULL"
     if row[3] is None and store.execute(sql, row[:2]):
-        raise Unusable("its receipts are in the database already, from the original's own")
+        raise SkippedFile("its receipts are already in the database, from the original's own")
 
 
-def _check_same(file: BinaryIO, path: Path, known: dict[str, object]) -> None:
-    offset = known["offset"]
-    assert isinstance(offset, int)
-    size = os.fstat(file.fileno()).st_size
-    if path.name != known["file"] and size <= offset:
-        raise Unusable(f"a copy of {known['file']}, which was read before")
-    if size < offset:
-        raise Unusable(f"it has {size:,} bytes, and {offset:,} were read of it before: cut or replaced")
-    if _tail(file, offset) != known["tail_sha256"]:
-        raise Unusable(f"it claims to be {known['file']}, which was read before, but differs from it")
-
-
-def _rows(lines: list[bytes], number: int, bad: list[tuple[int, str]]) -> list[Row]:
+def _rows(lines: list[bytes], number: int, skipped: SkippedLines) -> list[Row]:
     rows: list[Row] = []
-    texts = [log_format.text_of(line.rstrip(b"\r\n")) for line in lines]
-    for at, text in enumerate(texts, number):
+    for at, line in enumerate(lines, number):
         try:
-            fields = next(csv.reader([text], strict=True), [])
-            rows.append(_row(fields))
+            rows.append(_receipt_of(line))
         except (ValueError, csv.Error) as problem:
-            bad.append((at, f"not a receipt: {problem}"))
+            skipped.add(at, f"not a receipt: {problem}")
     return rows
 
 
-def _row(fields: list[str]) -> Row:
+def _fields(line: bytes) -> list[str]:
+    return next(csv.reader([log_format.text_of(line.rstrip(b"\r\n"))], strict=True), [])
+
+
+def _receipt_of(line: bytes) -> Row:
+    """The row of one line. Raises ValueError or csv.Error."""
+    fields = _fields(line)
     if len(fields) not in _FORMS:
-        raise ValueError(f"{len(fields)} columns, and not {' or '.join(map(str, _FORMS))}")
+        raise ValueError(f"{len(fields)} columns, not {' or '.join(map(str, _FORMS))}")
     event_id, timestamp = fields[:2]
     if not event_id:
         raise ValueError("no event_id")
@@ -161,28 +143,19 @@ def _row(fields: list[str]) -> Row:
     return event_id, timestamp, trigger or None, instance or None, tries, sequence or None, received_ns
 
 
-def _take_reports(store: Store, path: Path) -> Taken:
-    taken = Taken()
-    rows = []
-    lines = path.read_bytes().splitlines(keepends=True)
-    for number, line in enumerate(lines, 1):
+def _take_reports(store: Store, path: Path) -> SkippedLines:
+    skipped, rows = SkippedLines(), []
+    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
         if not line.endswith(b"\n") or line.startswith(b"instance,timestamp"):
             continue
         try:
-            instance, timestamp, *figures = next(
-                csv.reader([log_format.text_of(line.rstrip(b"\r\n"))], strict=True), []
-            )
+            instance, timestamp, *figures = _fields(line)
             numbers = [int(figure) if figure else None for figure in figures]
             if len(numbers) != 5 or any(n is not None and abs(n) >= _LIMIT for n in numbers):
-                raise ValueError(f"{len(figures) + 2} columns, and not 7")
+                raise ValueError(f"{len(figures) + 2} columns, not 7")
             rows.append((instance, timestamp, *numbers))
         except (ValueError, csv.Error) as problem:
-            taken.bad.append((number, f"not a receiver's report: {problem}"))
+            skipped.add(number, f"not a receiver's report: {problem}")
     with store.transaction():
         store.execute_many(_REPORT, rows)
-    return taken
-
-
-def _tail(file: BinaryIO, offset: int) -> str:
-    begin = max(0, offset - _TAIL_BYTES)
-    return hashlib.sha256(os.pread(file.fileno(), offset - begin, begin)).hexdigest()
+    return skipped

@@ -1,10 +1,10 @@
 """Lines of the original generator's logs: Go's `slog` text, `key=value`, values quoted when needed.
 
 Rules:
-- `msg=Success` is a response with any status; `msg="Request error"` is a request without one, and has a row as well
+- `msg=Success` is a response with any status, `msg="Request error"` a request without a response; both are results
 - the original does not mark its ramp, so every line counts as measured
-- its timestamps are those of logging: the end of a request, not its start
-- a line that is not slog text is None; one that is but is no result, such as "Loaded configuration", is ignored
+- its timestamps are the times of logging: the end of a request, not its start
+- other slog lines, such as "Loaded configuration", are no results
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SIMPLE = dict(zip("abfnrtv\\\"'", "\a\b\f\n\r\t\v\\\"'", strict=True))
 _COLD = {"true": 1, "false": 0}
 _UNITS_MS = (("ms", 1.0), ("µs", 1e-3), ("ns", 1e-6))
 
-# What Go's errors say, most telling first: `Get "http://…": dial tcp …: i/o timeout` is about connecting.
+# Patterns of Go's errors, the most specific first: `Get "http://…": dial tcp …: i/o timeout` is about connecting.
 _KINDS = (
     (ErrorKind.CANCELLED, re.compile(r"context canceled")),
     (ErrorKind.DNS, re.compile(r"no such host|server misbehaving|name resolution|lookup [^ ]+( on [^ ]+)?: ")),
@@ -52,7 +52,7 @@ _KINDS = (
 
 
 def parse(line: str) -> dict[str, str] | None:
-    """Keys and values of one slog line; None when it is none. `line` is without its newline."""
+    """Keys and values of a slog line without its newline; None for any other line."""
     fields: dict[str, str] = {}
     position, end = 0, len(line)
     while position < end:
@@ -68,39 +68,28 @@ def parse(line: str) -> dict[str, str] | None:
 def row_of(fields: dict[str, str]) -> tuple[object, ...] | None:
     """The row of a result, in the order of `COLUMNS`; None when the line is no result.
 
-    Raises ValueError or KeyError when it should be one and is not whole.
+    Raises ValueError or KeyError for an incomplete result.
     """
     message = fields["msg"]
-    if message == FAILURE:
-        return _failure(fields)
-    if message != SUCCESS:
+    if message not in (SUCCESS, FAILURE):
         return None
-    status = int(fields["status"])
+    error = fields["error"] if message == FAILURE else None
+    status = int(fields["status"]) if error is None else 0
+    ttfb, total, dns, connect, tls = (_ms(fields.get(key)) for key in ("TTFB", "Total", "DNS", "Connect", "TLS"))
     return (
-        timestamp(fields["time"]),
-        status,
-        _ms(fields.get("TTFB")),
-        _ms(fields.get("Total")),
-        _COLD.get(fields.get("isCold", "")),
-        _ms(fields.get("DNS")),
-        _ms(fields.get("Connect")),
-        _ms(fields.get("TLS")),
-        None,
-        fields.get("id"),
-        fields["target"],
-        "measure",
-        None,
-        int(200 <= status < 300),
-    )
+        timestamp(fields["time"]), status, ttfb, total, _COLD.get(fields.get("isCold", "")) if error is None else None,
+        dns, connect, tls, error, fields.get("id"), fields["target"], "measure",
+        None if error is None else error_kind(error).value, int(200 <= status < 300),
+    )  # fmt: skip
 
 
 def error_kind(text: str) -> ErrorKind:
-    """The kind that one of Go's error texts belongs to."""
+    """The kind of an error text of Go."""
     return next((kind for kind, pattern in _KINDS if pattern.search(text)), ErrorKind.OTHER)
 
 
 def timestamp(text: str) -> str:
-    """A slog time as the database holds times: UTC, microseconds. Raises ValueError."""
+    """A slog time as the database stores times: UTC, microseconds. Raises ValueError."""
     match = _TIME.fullmatch(text)
     if match is None:
         raise ValueError(f"{text!r} is not a time")
@@ -111,7 +100,7 @@ def timestamp(text: str) -> str:
 
 
 def settings(config: str) -> dict[str, Any]:
-    """The experiment's columns that a logged configuration tells: Go's `%+v` of it, or JSON."""
+    """The experiment's columns in a logged configuration, which is Go's `%+v` or JSON."""
     found: dict[str, Any] = {}
     for column, key, read in _SETTINGS:
         match = re.search(rf"\b{key}\b[\"']?\s*[:=]\s*[\"']?([0-9][0-9a-zµ.]*)", config, re.IGNORECASE)
@@ -138,28 +127,8 @@ _SETTINGS = (
 )
 
 
-def _failure(fields: dict[str, str]) -> tuple[object, ...]:
-    text = fields["error"]
-    return (
-        timestamp(fields["time"]),
-        0,
-        _ms(fields.get("TTFB")),
-        _ms(fields.get("Total")),
-        None,
-        _ms(fields.get("DNS")),
-        _ms(fields.get("Connect")),
-        _ms(fields.get("TLS")),
-        text,
-        fields.get("id"),
-        fields["target"],
-        "measure",
-        error_kind(text).value,
-        0,
-    )
-
-
 def _ms(duration: str | None) -> float | None:
-    """Milliseconds of a Go duration, three decimals as everywhere in the database."""
+    """A Go duration in milliseconds with three decimals, as everywhere in the database."""
     if duration is None:
         return None
     if duration == "0s":
@@ -180,6 +149,6 @@ def _character(match: re.Match[str]) -> str:
     if match[1]:
         return _SIMPLE[match[1]]
     if match[2] or match[5]:
-        return f"\\x{int(match[2] or match[5], 16 if match[2] else 8):02x}"  # a byte that is no text stays an escape
+        return f"\\x{int(match[2] or match[5], 16 if match[2] else 8):02x}"  # a byte that is not UTF-8 stays an escape
     code = int(match[3] or match[4], 16)
     return chr(code) if code <= 0x10FFFF and not 0xD800 <= code <= 0xDFFF else "\ufffd"

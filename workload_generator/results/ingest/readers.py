@@ -1,7 +1,14 @@
-"""Log lines → rows of `results`, one reader for our logs and one for the original's.
+"""Log lines → rows, with one reader for our logs and one for the original's.
 
-A reader is made from a file's first line, which tells what the file is. It keeps no state that a later extraction would
-miss: reading a file in pieces gives what reading it at once does.
+A reader is made from a file's first line. It keeps no state that a later extraction would miss: reading a file in
+pieces gives the same rows as reading it at once.
+
+A reader has these attributes:
+- `format`, and `has_header`: the first line describes the file and is no result
+- `identity`: the same for every copy of the file
+- `run_id`, `shard`, and `shards`: how many the run has
+- `experiment`: columns of the table `experiments`; `origin`: columns of `shards`, where and when the log was written
+- `moments`: the seconds at which the original's own database may have this run; none for our logs
 """
 
 from __future__ import annotations
@@ -10,79 +17,54 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
-from typing import Any, Protocol
+from typing import Any
 
 import orjson
 
 from workload_generator.log import format as log_format
 from workload_generator.results.ingest import cold_starts, naming, original
+from workload_generator.results.ingest.files import SkippedFile
 
 FORMAT = "workload-generator"
 ORIGINAL_FORMAT = "original"
+RESULTS = "results"
+NOT_A_LOG = "neither a log of this generator nor of the original"
 
 Row = tuple[object, ...]
 
 
-class NotALog(ValueError):
-    """A file that is neither our log nor the original's, or whose header cannot be used; `str()` says why."""
-
-
 @dataclass(slots=True)
-class Batch:
-    """What some lines hold. `rows` come in groups of the same columns, in the order of the log.
+class LogBatch:
+    """The content of some lines. `groups` are tables, columns and rows to insert, in the order of the log.
 
-    `read` is how many lines were taken: fewer than given when another run begins among them. `bad` are lines that were
-    left out, by number and reason. `settings` are columns of the experiment that the lines tell.
+    `read` is the number of lines taken: fewer than given when another run begins among them. `bad` are skipped lines,
+    by number and reason. `settings` are columns of the experiment.
     """
 
-    groups: list[tuple[tuple[str, ...], list[Row]]] = field(default_factory=list)
+    groups: list[tuple[str, tuple[str, ...], list[Row]]] = field(default_factory=list)
     read: int = 0
     bad: list[tuple[int, str]] = field(default_factory=list)
     heartbeat: dict[str, Any] | None = None
     trailer: dict[str, Any] | None = None
     settings: dict[str, Any] = field(default_factory=dict)
-    cold_starts: list[Row] = field(default_factory=list)
-    bursts: list[Row] = field(default_factory=list)
-    burst_instances: list[Row] = field(default_factory=list)
 
     @property
-    def rows(self) -> int:
-        """How many results there are."""
-        return sum(len(rows) for _, rows in self.groups)
+    def results(self) -> int:
+        """The number of results."""
+        return sum(len(rows) for table, _, rows in self.groups if table == RESULTS)
 
 
-class Reader(Protocol):
-    """Reads one file. `identity` is the same for every copy of it; `shards` is how many the run has;
-    with `has_header` the first line tells about the file and is no result."""
-
-    format: str
-    identity: str
-    run_id: str | None
-    shard: int
-    shards: int
-    has_header: bool
-    experiment: dict[str, object]
-    """Columns of `experiments`."""
-    origin: dict[str, object]
-    """Columns of `shards`: where and when it was written."""
-    moments: tuple[str, ...]
-    """The seconds by which the original's own database may know this run; none for ours."""
-
-    def read(self, lines: Sequence[bytes], number: int) -> Batch:
-        """Take whole lines, the first of which is line `number` of the file."""
-
-
-def open_reader(file: str, first: bytes) -> Reader:
-    """The reader for the file named `file` whose first line is `first`. Raises NotALog."""
+def open_reader(file: str, first: bytes) -> LogReader:
+    """The reader for the file named `file` whose first line is `first`. Raises SkippedFile."""
     try:
         doc = log_format.decode(first)
     except log_format.LogFormatError:
         fields = original.parse(log_format.text_of(first.rstrip(b"\r\n")))
         if fields is None:
-            raise NotALog("its first line is neither ours nor the original's") from None
+            raise SkippedFile(NOT_A_LOG) from None
         return OriginalReader(file, first, fields)
     if doc["event"] != log_format.RUN_STARTED:
-        raise NotALog(f"its first line is {doc['event']} and not {log_format.RUN_STARTED}: its header is lost")
+        raise SkippedFile(f"its first line is {doc['event']}, not {log_format.RUN_STARTED}: the header is missing")
     return OurReader(doc)
 
 
@@ -117,7 +99,7 @@ _COUNTS = ("planned", "sent", "ok", "failed", "dropped")
 
 
 class OurReader:
-    """Reads what our generator writes."""
+    """Reads the logs of this generator."""
 
     format = FORMAT
     has_header = True
@@ -126,14 +108,14 @@ class OurReader:
     def __init__(self, header: dict[str, Any]) -> None:
         try:
             if header["schema"] > log_format.SCHEMA:
-                raise NotALog(
-                    f"its schema is {header['schema']}, newer than the {log_format.SCHEMA} that this version reads"
+                raise SkippedFile(
+                    f"its schema {header['schema']} is newer than {log_format.SCHEMA}: update this program"
                 )
             self._open(header)
-        except NotALog:
+        except SkippedFile:
             raise
         except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise NotALog(f"its {log_format.RUN_STARTED} is not whole: {type(error).__name__} {error}") from None
+            raise SkippedFile(f"its {log_format.RUN_STARTED} is incomplete: {type(error).__name__} {error}") from None
 
     def _open(self, header: dict[str, Any]) -> None:
         experiment = header["experiment"]
@@ -141,7 +123,7 @@ class OurReader:
         self.run_id: str | None = str(header["run_id"])
         self.shard, self.shards = int(header["shard"]["index"]), int(header["shard"]["count"])
         if not 0 <= self.shard < self.shards <= _MOST_SHARDS:
-            raise ValueError(f"it is shard {self.shard} of {self.shards}")
+            raise ValueError(f"shard {self.shard} of {self.shards}")
         self.identity = f"{self.run_id}/{self.shard}"
         names = naming.read_name(header["prefix"]).otherwise(naming.read_name(experiment["name"]))
         targets = [target["url"] for target in config["targets"]]
@@ -181,17 +163,14 @@ class OurReader:
         clock = events.get("clock") or {}
         self.origin |= {f"clock_{name}": clock.get(name) for name in ("offset_ns", "half_rtt_ns")}
         for column, value in (*self.experiment.items(), *self.origin.items()):
-            if not (
-                value is None
-                or isinstance(value, str | float)
-                or (isinstance(value, int) and -_LIMIT <= value < _LIMIT)
-            ):
+            in_range = not isinstance(value, int) or -_LIMIT <= value < _LIMIT
+            if not (isinstance(value, str | float | int | None) and in_range):
                 raise TypeError(f"{column} is not a plain value")
         self._shapes: set[tuple[type, ...]] = set()
 
-    def read(self, lines: Sequence[bytes], number: int) -> Batch:
+    def read(self, lines: Sequence[bytes], number: int) -> LogBatch:
         """Take whole lines, the first of which is line `number` of the file."""
-        batch = Batch(read=len(lines))
+        batch = LogBatch(read=len(lines))
         decode, shapes = log_format.decode, self._shapes
         rows: list[Row] = []
         columns: tuple[str, ...] = ()
@@ -228,17 +207,17 @@ class OurReader:
                 batch.bad.append((number + at, str(problem)))
                 continue
             except (KeyError, TypeError, ValueError, AttributeError) as problem:
-                batch.bad.append((number + at, f"not a whole line of a log: {type(problem).__name__} {problem}"))
+                batch.bad.append((number + at, f"incomplete line: {type(problem).__name__} {problem}"))
                 continue
             if wanted is not columns:
                 rows, columns = [], wanted
-                batch.groups.append((columns, rows))
+                batch.groups.append((RESULTS, columns, rows))
             rows.append(row)
         return batch
 
 
 def _checked(columns: Sequence[str], row: Row) -> Row:
-    """The row, its times as floats: other programs than ours may write `0` for `0.000`. Raises TypeError."""
+    """The row, with times as floats: other programs may write `0` for `0.000`. Raises TypeError."""
     values = [float(v) if type(v) is int and c in _TIMES else v for c, v in zip(columns, row, strict=True)]
     for column, value in zip(columns, values, strict=True):
         if type(value) not in _TYPES[column]:
@@ -246,34 +225,27 @@ def _checked(columns: Sequence[str], row: Row) -> Row:
     return tuple(values)
 
 
-def _note(batch: Batch, doc: dict[str, Any]) -> None:
-    """Take a heartbeat, a cold start or a trailer. Raises KeyError or TypeError when it is not whole."""
+def _note(batch: LogBatch, doc: dict[str, Any]) -> None:
+    """Take a heartbeat, a cold start or a trailer. Raises KeyError or TypeError for an incomplete one."""
     if doc["event"] == log_format.COLD_START:
-        batch.cold_starts.append(cold_starts.row_of(doc))
+        batch.groups.append(cold_starts.group_of_start(doc))
         return
     if doc["event"] == log_format.COLD_BURST:
-        burst, instances = cold_starts.burst_of(doc)
-        batch.bursts.append(burst)
-        batch.burst_instances += instances
+        batch.groups += cold_starts.groups_of_burst(doc)
         return
     if doc["event"] == log_format.PROGRESS:
         measured = doc["measure"]
         if type(doc["time"]) is not str:
-            raise TypeError("time is not a text")
-        batch.heartbeat = {
-            "time": doc["time"],
-            "planned": _count(measured["planned"]),
-            "started": _count(measured["started"]),
-        }
+            raise TypeError("time is not text")
+        counts = {name: _count(measured[name]) for name in ("planned", "started")}
+        batch.heartbeat = {"time": doc["time"], **counts}
         return
-    phases = [phase for phase in doc["counts"].values() if isinstance(phase, dict)]
-    for phase in phases:
-        for name in _COUNTS:
-            _count(phase[name])
-        for count in phase.get("cold", {}).values():
-            _count(count)
+    for phase in doc["counts"].values():
+        if isinstance(phase, dict):
+            for count in (*(phase[name] for name in _COUNTS), *phase.get("cold", {}).values()):
+                _count(count)
     if not isinstance(doc["counts"]["measure"], dict):
-        raise TypeError("there are no counts of the measure phase")
+        raise TypeError("no counts of the measure phase")
     if type(doc["verdict"]) is not str or not isinstance(doc["reasons"], list):
         raise TypeError("the verdict is not a word with reasons")
     batch.trailer = doc
@@ -289,7 +261,7 @@ def _count(value: Any) -> int:
 
 
 class OriginalReader:
-    """Reads what the Go original wrote. Its file's name tells the experiment."""
+    """Reads the logs of the original, whose names tell the experiment."""
 
     format = ORIGINAL_FORMAT
     has_header = False
@@ -301,7 +273,7 @@ class OriginalReader:
         try:
             started = original.timestamp(fields["time"])
         except ValueError as error:
-            raise NotALog(f"its first line: {error}") from None
+            raise SkippedFile(f"its first line: {error}") from None
         prefix, begun = naming.read_file_name(file)
         self.moments: tuple[str, ...] = (started[:19],)
         if begun is not None:
@@ -320,9 +292,9 @@ class OriginalReader:
         }
         self.origin: dict[str, object] = {"started": started}
 
-    def read(self, lines: Sequence[bytes], number: int) -> Batch:
+    def read(self, lines: Sequence[bytes], number: int) -> LogBatch:
         """Take whole lines, the first of which is line `number` of the file."""
-        batch = Batch(read=len(lines))
+        batch = LogBatch(read=len(lines))
         rows: list[Row] = []
         for at, line in enumerate(lines, number):
             fields = original.parse(log_format.text_of(line.rstrip(b"\r\n")))
@@ -332,15 +304,16 @@ class OriginalReader:
             try:
                 row = original.row_of(fields)
             except (KeyError, ValueError) as problem:
-                batch.bad.append((at, f"not a whole line of the original's log: {type(problem).__name__} {problem}"))
+                batch.bad.append((at, f"incomplete line of the original's log: {type(problem).__name__} {problem}"))
                 continue
             if row is not None:
                 rows.append(row)
             elif fields["msg"] == original.LOADED and "config" in fields:
-                batch.settings = {
-                    **original.settings(fields["config"]),
-                    "config": orjson.dumps(fields["config"]).decode(),
-                }
+                config = fields["config"]
+                batch.settings = {**original.settings(config), "config": orjson.dumps(config).decode()}
         if rows:
-            batch.groups.append((original.COLUMNS, rows))
+            batch.groups.append((RESULTS, original.COLUMNS, rows))
         return batch
+
+
+LogReader = OurReader | OriginalReader

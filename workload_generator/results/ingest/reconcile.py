@@ -1,7 +1,7 @@
-"""What is known of runs and their shards: who belongs to whom, and what they add up to.
+"""Runs and their shards: which log belongs to which run, their counts, and a run's verdict.
 
-Counts are of the measure phase. A trailer is the truth about its shard; without one they are counted from the rows, and
-what the last heartbeat says was started but has no row is missing. `sent` is ok + failed + missing.
+Counts are of the measure phase. They come from the shard's trailer. Without one they are counted from the rows, and
+requests that the last heartbeat counts as started, but that have no row, are missing. `sent` is ok + failed + missing.
 """
 
 from __future__ import annotations
@@ -13,13 +13,10 @@ import orjson
 
 from workload_generator.results.database import Store
 from workload_generator.results.ingest import naming
-from workload_generator.results.ingest.readers import FORMAT, Reader
+from workload_generator.results.ingest.files import SkippedFile
+from workload_generator.results.ingest.readers import FORMAT, LogReader
 
 _SUMS = ("planned", "sent", "ok", "failed", "dropped", "missing")
-
-
-class Conflict(ValueError):
-    """A log that contradicts what the database already holds; `str()` says why."""
 
 
 def shard_of(store: Store, identity: str) -> Mapping[str, Any] | None:
@@ -28,8 +25,8 @@ def shard_of(store: Store, identity: str) -> Mapping[str, Any] | None:
     return dict(rows[0]) if rows else None
 
 
-def join_run(store: Store, reader: Reader) -> int:
-    """The id of the experiment that the reader's file belongs to, made when it is the first of its run."""
+def join_run(store: Store, reader: LogReader) -> int:
+    """The id of the experiment of the reader's file, inserted for the first file of a run. Raises SkippedFile."""
     if reader.run_id is None:
         _refuse_migrated(store, reader)
         return store.insert("experiments", reader.experiment)
@@ -38,25 +35,26 @@ def join_run(store: Store, reader: Reader) -> int:
         return store.insert("experiments", reader.experiment)
     row = rows[0]
     if row["config_sha256"] != reader.experiment["config_sha256"] or row["shards"] != reader.shards:
-        raise Conflict(f"run {reader.run_id} is in the database with another experiment or number of shards")
+        raise SkippedFile(f"run {reader.run_id} is in the database with another experiment or number of shards")
     return int(row["id"])
 
 
 def refresh_shard(store: Store, shard_id: int, trailer: dict[str, Any] | None) -> None:
-    """Bring the shard's counts up to date. `trailer` is the one that was read just now."""
+    """Update the shard's counts. `trailer` is the one that was just read, if any."""
     shard = store.execute("SELECT * FROM shards WHERE id = ?", (shard_id,))[0]
     if trailer is not None:
         store.update("shards", shard_id, _from_trailer(trailer))
     elif shard["format"] != FORMAT:
-        counts = _counted(store, shard, None)
+        counts = _counted(store, shard, "")
+        known = {name: counts[name] for name in ("ok", "failed", "cold")}
         unknown = {"planned": None, "dropped": None, "missing": None}
-        store.update("shards", shard_id, {**counts, **unknown, "sent": counts["ok"] + counts["failed"]})
+        store.update("shards", shard_id, {**known, **unknown, "sent": counts["ok"] + counts["failed"]})
     elif not shard["complete"]:
         store.update("shards", shard_id, _so_far(store, shard))
 
 
 def refresh_experiment(store: Store, experiment_id: int) -> None:
-    """Bring the experiment's counts and verdict up to date with its shards."""
+    """Update the experiment's counts and verdict from its shards."""
     shards = store.execute("SELECT * FROM shards WHERE experiment_id = ? ORDER BY shard", (experiment_id,))
     (experiment,) = store.execute("SELECT run_id, language, shards FROM experiments WHERE id = ?", (experiment_id,))
     fields: dict[str, object] = {name: _sum([shard[name] for shard in shards]) for name in _SUMS}
@@ -72,7 +70,7 @@ def refresh_experiment(store: Store, experiment_id: int) -> None:
 
 
 def warnings_of(store: Store, experiment_id: int) -> list[str]:
-    """What the reader of the results has to know about this run's logs."""
+    """Warnings about the run's logs."""
     (experiment,) = store.execute("SELECT * FROM experiments WHERE id = ?", (experiment_id,))
     if experiment["run_id"] is None:
         return []
@@ -81,10 +79,16 @@ def warnings_of(store: Store, experiment_id: int) -> list[str]:
     for shard in store.execute("SELECT * FROM shards WHERE experiment_id = ? ORDER BY shard", (experiment_id,)):
         present[shard["shard"]] = shard
         if not shard["complete"]:
-            lost = f"{shard['missing']:,} started without a result" if shard["missing"] else "nothing known to be lost"
+            lost = (
+                f"{shard['missing']:,} started without a result"
+                if shard["missing"]
+                else "no request is known to be lost"
+            )
             warnings.append(f"{shard['file']}: no trailer: the run was killed or is still running; {lost}")
         elif (counted := _results_counted(shard)) != shard["rows"]:
-            warnings.append(f"{shard['file']}: its trailer counts {counted:,} results, {shard['rows']:,} could be read")
+            warnings.append(
+                f"{shard['file']}: its trailer counts {counted:,} results, but only {shard['rows']:,} could be read"
+            )
     absent = _absent(present, experiment["shards"])
     if absent:
         warnings.append(f"run {experiment['run_id']}: no log of {absent}")
@@ -92,7 +96,7 @@ def warnings_of(store: Store, experiment_id: int) -> list[str]:
 
 
 def _silent_triggers(store: Store, experiment: Mapping[str, Any]) -> list[str]:
-    """Triggers that the run's name counts and nothing came through: the account cannot name what they lost."""
+    """A warning if the run's name counts triggers that delivered nothing: their losses are unknown."""
     if not experiment["triggers"] or not store.execute("SELECT 1 FROM events LIMIT 1"):
         return []
     (row,) = store.execute(
@@ -100,8 +104,8 @@ def _silent_triggers(store: Store, experiment: Mapping[str, Any]) -> list[str]:
     )
     if row[0] >= experiment["triggers"]:
         return []
-    seen = f"events came through {row[0]} of {experiment['triggers']} triggers"
-    return [f"run {experiment['run_id']}: {seen}; what the others lost is not in the account"]
+    seen = f"{row[0]} of {experiment['triggers']} triggers delivered events"
+    return [f"run {experiment['run_id']}: {seen}; losses of the others are not counted"]
 
 
 def _results_counted(shard: Mapping[str, Any]) -> int:
@@ -109,8 +113,8 @@ def _results_counted(shard: Mapping[str, Any]) -> int:
     return sum(phase.get("sent", 0) + phase.get("dropped", 0) for phase in phases)
 
 
-def _refuse_migrated(store: Store, reader: Reader) -> None:
-    """Experiments that came with the original's own database have no shards; their logs must not count twice."""
+def _refuse_migrated(store: Store, reader: LogReader) -> None:
+    """Refuse a log whose run came with the original's own database: such experiments have no shards."""
     moments = reader.moments
     rows = store.execute(
         f"""
@@ -123,20 +127,20 @@ def _refuse_migrated(store: Store, reader: Reader) -> None:
         (*moments, *(reader.experiment[column] for column in ("scenario", "language", "rps"))),
     )
     if rows:
-        raise Conflict(
-            f"experiment {rows[0]['id']}, which came with the original's database, is this run; "
-            "extract into a new database to have it from the log"
+        raise SkippedFile(
+            f"this run is already in the database as experiment {rows[0]['id']}, from the original's own database; "
+            "extract into a new database to read it from the log"
         )
 
 
 def _from_trailer(trailer: dict[str, Any]) -> dict[str, object]:
     measured = trailer["counts"]["measure"]
     cold = measured.get("cold")
-    told = isinstance(cold, dict) and bool(cold.get("true", 0) or cold.get("false", 0))
+    is_known = isinstance(cold, dict) and bool(cold.get("true", 0) or cold.get("false", 0))
     return {
         **{name: measured[name] for name in ("planned", "sent", "ok", "failed", "dropped")},
         "missing": 0,
-        "cold": cold["true"] if told else None,
+        "cold": cold["true"] if is_known else None,
         "complete": 1,
         "verdict": trailer["verdict"],
         "reasons": orjson.dumps(trailer["reasons"]).decode(),
@@ -157,7 +161,7 @@ def _so_far(store: Store, shard: Mapping[str, Any]) -> dict[str, object]:
     return {**counts, "planned": planned, "sent": sent, "missing": missing, "complete": 0}
 
 
-def _counted(store: Store, shard: Mapping[str, Any], heartbeat_time: str | None) -> dict[str, Any]:
+def _counted(store: Store, shard: Mapping[str, Any], heartbeat_time: str) -> dict[str, Any]:
     (row,) = store.execute(
         """
         SELECT coalesce(sum(ok), 0) AS ok,
@@ -169,14 +173,11 @@ def _counted(store: Store, shard: Mapping[str, Any], heartbeat_time: str | None)
         """,
         (heartbeat_time, shard["experiment_id"], shard["shard"]),
     )
-    counts = dict(row)
-    if heartbeat_time is None:
-        del counts["started_by_then"]
-    return counts
+    return dict(row)
 
 
 def _verdict(shards: list[Any], count: int) -> dict[str, object]:
-    """Invalid when one shard is; valid when all are there and are; else not known yet, and why."""
+    """Invalid when a shard is; valid when all shards are there and valid; otherwise unknown, with reasons."""
     reasons: list[str] = []
     for shard in shards:
         own = orjson.loads(shard["reasons"]) if shard["reasons"] else []
@@ -193,7 +194,7 @@ def _verdict(shards: list[Any], count: int) -> dict[str, object]:
 
 
 def _absent(present: Any, count: int) -> str:
-    """`shards 1, 3 of 4`, or nothing."""
+    """`shards 1, 3 of 4`, or the empty text."""
     absent = [str(index) for index in range(count) if index not in present]
     return f"shard{'s' if len(absent) > 1 else ''} {', '.join(absent)} of {count}" if absent else ""
 

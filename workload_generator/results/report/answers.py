@@ -1,103 +1,66 @@
-"""Everything that a report says, as numbers: what it draws, tabulates and concludes comes from here.
+"""All numbers of a report, read from a database once: its tables, charts and conclusions are made from them.
 
 Rules:
-- only what was measured counts; the ramp is read for the pictures over time, where it is shaded
-- invalid and incomplete runs are in `runs` and `data`, but in `cells` only when asked for, or when there are no others:
-  then `nothing_valid` says so, and nothing is ranked
+- only the measure phase counts; the ramp is read for the charts over time, where it is shaded
+- invalid and incomplete runs are in `runs` and `data`, but in `groups` only on request, or when there are no others:
+  then `nothing_valid` is true, and nothing is ranked
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from workload_generator.base.errors import BenchError
 from workload_generator.results.database import Store, columns_of, open_store
-from workload_generator.results.report import delivery, machines, modes, scaling
-from workload_generator.results.report.cells import Cell, Ranking, make_cells, rank
-from workload_generator.results.report.intervals import Values
-from workload_generator.results.report.knee import Knee, find_knees
-from workload_generator.results.report.machines import Line
-from workload_generator.results.report.runs import Condition, Run, read_runs
-from workload_generator.results.report.samples import COLD_WORD, RunData, analyse
-from workload_generator.results.report.scaling import Change
-from workload_generator.results.report.scan import batches, read_columns
-from workload_generator.results.report.starts import Bursts, Starts, read_bursts, read_starts
-from workload_generator.results.report.thresholds import Demands, read_demands
-
-CONNECTIONS_SQL = """SELECT target, dns_time, connect_time, tls_time FROM requests
-WHERE experiment_id = :id AND (dns_time > 0 OR connect_time > 0 OR tls_time > 0)"""
+from workload_generator.results.report import autoscaling, cold_starts, comparison, deliveries, modes, nodes_and_pods
+from workload_generator.results.report.request_rows import read_columns
+from workload_generator.results.report.run_tables import Connections, read_connections
+from workload_generator.results.report.runs import RecordedRun, RunThresholds, read_runs, read_thresholds
+from workload_generator.results.report.samples import RunData, analyse
 
 RANKED = ("p50", "p99")
 
 Progress = Callable[[int, int], None]
-"""Runs read, runs in all."""
-
-
-@dataclass(frozen=True, slots=True)
-class Connections:
-    """The new connections of one run and language: ranked times in ms of what was paid for."""
-
-    run: Run
-    language: str
-    dns: Values
-    connect: Values
-    tls: Values
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """The shape of one cell's answered times."""
-
-    cell: Cell
-    shape: modes.Shape
+"""Called with the number of runs read and the number of all runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What a database says of its runs.
+    """The content of a report.
 
-    `usage_columns` are those of the tables of usage, as far as they are there. `unreceipted` are the runs that sent so
-    many events and of which no receipt is there, though others' are.
+    `usage_columns` are the columns of the tables of usage that the database has. `unreceipted` are the runs that sent
+    events of which the database has no receipt, with the number of events. Mappings are by the id of a run.
     """
 
     db: Path
-    runs: list[Run]
+    runs: list[RecordedRun]
     data: list[RunData]
-    cells: list[Cell]
+    groups: list[comparison.RunGroup]
     nothing_valid: bool
     include_invalid: bool
-    rankings: list[Ranking]
-    knees: list[Knee]
-    shapes: list[Found]
+    rankings: list[comparison.Ranking]
+    knees: list[comparison.Knee]
+    shapes: list[modes.GroupShape]
     connections: list[Connections]
-    demands: list[Demands]
-    deliveries: list[delivery.Delivery]
-    unreceipted: list[tuple[Run, int]]
-    machines: dict[int, list[Line]]
-    scaling: dict[int, list[Line]]
-    conditions: dict[int, list[tuple[float, Change]]]
-    usage_columns: dict[str, set[str]]
-    starts: list[Starts]
-    bursts: list[Bursts]
+    thresholds: list[RunThresholds]
+    deliveries: list[deliveries.Delivery]
+    unreceipted: list[tuple[RecordedRun, int]]
+    usage: Mapping[int, list[nodes_and_pods.TimeSeries]]
+    usage_columns: Mapping[str, set[str]]
+    scaling: Mapping[int, list[nodes_and_pods.TimeSeries]]
+    conditions: Mapping[int, list[tuple[float, autoscaling.ConditionChange]]]
+    starts: list[cold_starts.RunStarts]
+    bursts: list[cold_starts.RunBursts]
 
-    def starts_of(self) -> dict[tuple[Condition, str], list[Starts]]:
-        """The watched cold starts of the runs that may be compared, by condition and language."""
-        counted = [each for each in self.starts if each.run.counts_in or self.include_invalid or self.nothing_valid]
-        found: dict[tuple[Condition, str], list[Starts]] = {}
-        for each in sorted(counted, key=lambda each: (each.run.condition.order, each.language)):
-            found.setdefault((each.run.condition, each.language), []).append(each)
-        return found
+    def compares(self, run: RecordedRun) -> bool:
+        """Whether the comparisons include the run."""
+        return run.counts_in or self.include_invalid or self.nothing_valid
 
-    @property
-    def left_out(self) -> list[Run]:
-        """The runs that no comparison has."""
-        if self.include_invalid:
-            return []
-        return [run for run in self.runs if not run.counts_in]
+    def group_starts(self) -> list[cold_starts.GroupStarts]:
+        """The observed cold starts of the compared runs."""
+        return cold_starts.group_starts(each for each in self.starts if self.compares(each.run))
 
 
 def ask(
@@ -107,50 +70,59 @@ def ask(
     experiments: Iterable[int] | None = None,
     progress: Progress = lambda _done, _all: None,
 ) -> Answers:
-    """Read the runs with the ids `experiments`, or all. Raises BenchError when there is nothing to say."""
+    """Read the runs with the ids `experiments`, or all. Raises BenchError when nothing was measured."""
+    data: list[RunData] = []
     with _opened(db) as store:
         runs = _runs(store, experiments)
-        data, connections = _read(store, runs, progress)
+        connections: list[Connections] = []
+        for number, run in enumerate(runs):
+            progress(number, len(runs))
+            data.append(analyse(run, read_columns(store, run)))
+            connections += read_connections(store, run)
+        progress(len(runs), len(runs))
         if not any(each.samples for each in data):
             raise BenchError(f"{db} has no measured requests: its runs ({len(runs)}) have none in the measure phase")
-        demands = [own for run in runs if (own := read_demands(store, run)) is not None]
-        sent = delivery.sent_events(store)
-        deliveries = [found for run in runs if run.id in sent for found in delivery.read_deliveries(store, run)]
-        came = {found.run.id for found in deliveries}
-        starts = [found for run in runs for found in read_starts(store, run)]
-        bursts = [found for run in runs for found in read_bursts(store, run)]
-        nodes, pods = machines.read_usage(store, "node_metrics"), machines.read_usage(store, "pod_metrics")
+        thresholds = [judged for run in runs if (judged := read_thresholds(store, run)) is not None]
+        sent = deliveries.sent_events(store)
+        delivered = [each for run in runs if run.id in sent for each in deliveries.read_deliveries(store, run)]
+        starts = [each for run in runs for each in cold_starts.read_starts(store, run)]
+        bursts = [each for run in runs for each in cold_starts.read_bursts(store, run)]
+        nodes, pods = (nodes_and_pods.read_usage(store, table) for table in ("node_metrics", "pod_metrics"))
         usage_columns = {table: set(columns_of(store, table)) for table in ("node_metrics", "pod_metrics")}
-        autoscaling = scaling.read_scaling(store)
-    lines = {each.run.id: machines.lines_of(each, nodes, pods) for each in data}
+        recorded = autoscaling.read_scaling(store)
     comparable = [each for each in data if include_invalid or each.run.counts_in]
     nothing_valid = not any(each.samples for each in comparable)
-    cells = make_cells(sample for each in (data if nothing_valid else comparable) for sample in each.samples)
+    groups = comparison.make_groups(
+        sample for each in (data if nothing_valid else comparable) for sample in each.samples
+    )
+    received = {each.run.id for each in delivered}
+    usage = {each.run.id: nodes_and_pods.usage_series(each, nodes, pods) for each in data}
+    scaling = {each.run.id: autoscaling.scaling_series(each, recorded) for each in data}
     return Answers(
         db=db,
         runs=runs,
         data=data,
-        cells=cells,
+        groups=groups,
         nothing_valid=nothing_valid,
         include_invalid=include_invalid,
-        rankings=[] if nothing_valid else [ranking for quantile in RANKED for ranking in rank(cells, quantile)],
-        knees=find_knees(cells),
-        shapes=_shapes(cells),
+        rankings=[] if nothing_valid else [each for name in RANKED for each in comparison.rank(groups, name)],
+        knees=comparison.find_knees(groups),
+        shapes=modes.find_shapes(groups),
         connections=connections,
-        demands=demands,
-        deliveries=deliveries,
-        unreceipted=[(run, sent[run.id]) for run in runs if run.id in sent and run.id not in came],
-        machines={run: found for run, found in lines.items() if found},
+        thresholds=thresholds,
+        deliveries=delivered,
+        unreceipted=[(run, sent[run.id]) for run in runs if run.id in sent and run.id not in received],
+        usage={run: series for run, series in usage.items() if series},
+        usage_columns=usage_columns,
+        scaling={run: series for run, series in scaling.items() if series},
+        conditions={each.run.id: list(autoscaling.condition_changes(each, recorded)) for each in data},
         starts=starts,
         bursts=bursts,
-        scaling={each.run.id: found for each in data if (found := scaling.scaling_of(each, autoscaling))},
-        conditions={each.run.id: list(scaling.conditions_of(each, autoscaling)) for each in data},
-        usage_columns=usage_columns,
     )
 
 
 def read_data(db: Path, experiments: Iterable[int] | None = None) -> list[RunData]:
-    """Only what the runs measured, for a comparison. Raises BenchError."""
+    """Only the measurements of the runs, for a comparison. Raises BenchError."""
     with _opened(db) as store:
         return [analyse(run, read_columns(store, run)) for run in _runs(store, experiments)]
 
@@ -161,48 +133,13 @@ def _opened(db: Path) -> Store:
     return open_store(db)
 
 
-def _runs(store: Store, experiments: Iterable[int] | None) -> list[Run]:
+def _runs(store: Store, experiments: Iterable[int] | None) -> list[RecordedRun]:
     wanted = None if experiments is None else set(experiments)
     runs = read_runs(store, wanted)
-    if wanted is not None and wanted - {run.id for run in runs}:
-        missing = ", ".join(str(each) for each in sorted(wanted - {run.id for run in runs}))
-        raise BenchError(f"{store.path} has no experiment {missing}")
+    if missing := (wanted or set()) - {run.id for run in runs}:
+        raise BenchError(f"{store.path} has no experiment {', '.join(map(str, sorted(missing)))}")
     if not runs:
         raise BenchError(
             f"{store.path} has no runs: extract logs into it first (kn-bench extract --logs DIR --db {store.path})"
         )
     return runs
-
-
-def _read(store: Store, runs: list[Run], progress: Progress) -> tuple[list[RunData], list[Connections]]:
-    data: list[RunData] = []
-    connections: list[Connections] = []
-    for number, run in enumerate(runs):
-        progress(number, len(runs))
-        data.append(analyse(run, read_columns(store, run)))
-        connections += _connections(store, run)
-    progress(len(runs), len(runs))
-    return data, connections
-
-
-def _connections(store: Store, run: Run) -> list[Connections]:
-    paid: dict[str, tuple[list[float], list[float], list[float]]] = {}
-    for rows in batches(store, CONNECTIONS_SQL, {"id": run.id}):
-        for target, *times in rows:
-            lists = paid.setdefault(run.language_of(target), ([], [], []))
-            for values, time in zip(lists, times, strict=True):
-                if time:
-                    values.append(time)
-    ranked = {language: [np.sort(np.array(values)) for values in lists] for language, lists in sorted(paid.items())}
-    return [Connections(run, language, *lists) for language, lists in ranked.items()]
-
-
-def _shapes(cells: list[Cell]) -> list[Found]:
-    """Of each cell, from at most some thousand of its answered times, as many of each run as it has in proportion."""
-    found = []
-    for cell in cells:
-        picked = np.concatenate([sample.picked for sample in cell.samples])
-        shape = modes.shape_of(picked)
-        if shape is not None and (cell.temperature == COLD_WORD or shape.odd):
-            found.append(Found(cell, shape))
-    return found

@@ -1,23 +1,28 @@
-"""What a distribution hides: several modes, steps of a fixed length, a spike so narrow that a timer must have made it.
+"""The section "Distribution": modes, steps of a fixed length, and spikes that a timer causes.
 
 Sources: B. W. Silverman, Using kernel density estimates to investigate multimodality, J. R. Stat. Soc. B 43 (1981) 97
-(the test: how much smoothing until one mode is left, and whether smoothed resamples need as much); Lord Rayleigh's test
-of a preferred phase (K. V. Mardia, P. E. Jupp, Directional Statistics, 2000, section 6.3.1), here against resamples
+(the test: the smoothing that leaves one mode, against what smoothed resamples need); Lord Rayleigh's test of a
+preferred phase (K. V. Mardia, P. E. Jupp, Directional Statistics, 2000, section 6.3.1), here against resamples
 of the smoothed data, since a narrow distribution has a preferred phase without any steps.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-Values = NDArray[np.float64]
+from workload_generator.results.report.comparison import RunGroup
+from workload_generator.results.report.intervals import Values
+from workload_generator.results.report.runs import GROUP_COLUMNS
+from workload_generator.results.report.samples import COLD_WORD
+from workload_generator.results.report.table import COUNT, TEXT, Table, columns
 
 LEAST = 20
-"""Fewer values are not looked at."""
+"""The least number of values that is tested."""
 
 _LEVEL = 0.01
 _RESAMPLES = 199
@@ -33,7 +38,7 @@ _NEAR_STEP_MS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Mode:
+class DensityPeak:
     """A peak in ms, and the share of the values around it."""
 
     at_ms: float
@@ -41,26 +46,26 @@ class Mode:
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
-    """What was found: `modes` (two or more, or none), steps of `period_ms`, a `spike` that holds the middle half.
+class DistributionShape:
+    """The result of the tests: `modes` (two or more, or none), steps of `period_ms`, a `spike` with the middle half.
 
-    `p_modes` is of a single mode, `p_steps` of no steps at the period that looks most like one.
+    `p_modes` is the p of a single mode, `p_steps` that of no steps at the most likely period.
     """
 
     values: int
     p_modes: float
-    modes: tuple[Mode, ...]
+    modes: tuple[DensityPeak, ...]
     period_ms: float | None
     p_steps: float
     spike: tuple[float, float] | None
 
     @property
     def odd(self) -> bool:
-        """Whether there is anything to say."""
+        """Whether there is more than one smooth peak."""
         return bool(self.modes or self.period_ms or self.spike)
 
     def sentence(self) -> str:
-        """What was found, for people."""
+        """For people."""
         parts = []
         if self.period_ms is not None:
             parts.append(
@@ -69,23 +74,56 @@ class Shape:
             )
         if self.modes:
             peaks = ", ".join(f"{_time(mode.at_ms)} ({mode.share:.0%})" for mode in self.modes)
-            parts.append(
-                f"{len(self.modes)} modes, at {peaks} (p of a single one {_p(self.p_modes)}): not one population"
-            )
+            modes = f"{len(self.modes)} modes, at {peaks} (p of a single one {_p(self.p_modes)})"
+            parts.append(f"{modes}: more than one population")
         if self.spike is not None:
             low, high = self.spike
             text = f"half of all lie within {_time(high - low)}, from {_time(low)} to {_time(high)}"
             step = round(high / 1000) * 1000
             if step and abs((low + high) / 2 - step) <= _NEAR_STEP_MS:
-                text += (
-                    f", at {step // 1000} s: a wait of whole seconds (a probe's period) looks likelier than start-up"
-                )
+                text += f", at {step // 1000} s: a wait of whole seconds (a probe's period) is likelier than start-up"
             parts.append(text)
-        return "; ".join(parts) or "one mode and no steps found"
+        return "; ".join(parts) or "one mode, no steps"
 
 
-def shape_of(values_ms: Values, seed: int = 1) -> Shape | None:
-    """The shape of times above 0; None of fewer than `LEAST`. The same values give the same answer."""
+@dataclass(frozen=True, slots=True)
+class GroupShape:
+    """The shape of the answered times of one group."""
+
+    group: RunGroup
+    shape: DistributionShape
+
+
+def find_shapes(groups: Iterable[RunGroup]) -> list[GroupShape]:
+    """The shapes of cold starts, and the odd ones of other groups, from some thousand answered times of each run."""
+    shapes = []
+    for group in groups:
+        shape = shape_of(np.concatenate([sample.picked for sample in group.samples]))
+        if shape is not None and (group.temperature == COLD_WORD or shape.odd):
+            shapes.append(GroupShape(group, shape))
+    return shapes
+
+
+def shapes_table(shapes: Iterable[GroupShape]) -> Table:
+    """Modes and steps of each group."""
+    table = Table(
+        "shapes",
+        "Modes and steps",
+        "Silverman's test of a single mode, and a test of steps of a fixed length; of the answered requests.",
+        (
+            *GROUP_COLUMNS,
+            *columns(TEXT, "temperature"),
+            *columns(COUNT, "values", brief=False),
+            *columns(TEXT, "found"),
+        ),
+    )
+    for each in shapes:
+        table.add(*each.group.cells, each.shape.values, each.shape.sentence())
+    return table
+
+
+def shape_of(values_ms: Values, seed: int = 1) -> DistributionShape | None:
+    """The shape of the times above 0; None of fewer than `LEAST`. The same values give the same result."""
     values = np.sort(values_ms[values_ms > 0])
     if len(values) < LEAST:
         return None
@@ -96,10 +134,10 @@ def shape_of(values_ms: Values, seed: int = 1) -> Shape | None:
     period, p_steps = _steps(values, draw)
     q1, middle, q3 = np.quantile(values, [0.25, 0.5, 0.75]).tolist()
     narrow = middle >= _NARROW_FROM_MS and q3 - q1 <= _NARROW * middle
-    return Shape(len(values_ms), p_modes, modes, period, p_steps, (q1, q3) if narrow else None)
+    return DistributionShape(len(values_ms), p_modes, modes, period, p_steps, (q1, q3) if narrow else None)
 
 
-def _modes(logs: Values, draw: np.random.Generator) -> tuple[float, tuple[Mode, ...]]:
+def _modes(logs: Values, draw: np.random.Generator) -> tuple[float, tuple[DensityPeak, ...]]:
     spread = float(logs.std())
     if spread < 1e-9:
         return 1.0, ()
@@ -109,12 +147,12 @@ def _modes(logs: Values, draw: np.random.Generator) -> tuple[float, tuple[Mode, 
     count = 2
     while count < _MOST_MODES and _p_of(logs, count, spread, draw) <= _LEVEL:
         count += 1
-    found = _peaks(logs, _critical(logs, count, spread))
-    return p_one, found if len(found) > 1 else ()
+    peaks = _peaks(logs, _critical(logs, count, spread))
+    return p_one, peaks if len(peaks) > 1 else ()
 
 
 def _p_of(logs: Values, modes: int, spread: float, draw: np.random.Generator) -> float:
-    """Of at most `modes` modes: the share of smoothed resamples that need at least as much smoothing."""
+    """The p of at most `modes` modes: the share of smoothed resamples that need at least as much smoothing."""
     h = _critical(logs, modes, spread)
     shrink = 1 / math.sqrt(1 + (h / spread) ** 2)
     mean = float(logs.mean())
@@ -142,15 +180,13 @@ def _density(logs: Values, h: float) -> tuple[Values, Values]:
     low, high = float(logs.min()) - 4 * h, float(logs.max()) + 4 * h
     counts, edges = np.histogram(logs, bins=_GRID, range=(low, high))
     step = (high - low) / _GRID
-    frequencies = np.fft.rfftfreq(2 * _GRID, d=step)
-    smooth = np.fft.irfft(np.fft.rfft(counts, 2 * _GRID) * np.exp(-2 * (math.pi * frequencies * h) ** 2), 2 * _GRID)[
-        :_GRID
-    ]
-    return edges[:-1] + step / 2, smooth
+    kernel = np.exp(-2 * (math.pi * np.fft.rfftfreq(2 * _GRID, d=step) * h) ** 2)
+    smooth = np.fft.irfft(np.fft.rfft(counts, 2 * _GRID) * kernel, 2 * _GRID)
+    return edges[:-1] + step / 2, smooth[:_GRID]
 
 
 def _summits(density: Values) -> NDArray[np.intp]:
-    floor = float(density.max()) * 1e-6  # what the transform's rounding leaves is no mode
+    floor = float(density.max()) * 1e-6  # below are rounding errors of the transform
     inner = density[1:-1]
     return np.flatnonzero((inner > density[:-2]) & (inner >= density[2:]) & (inner > floor)) + 1
 
@@ -159,7 +195,7 @@ def _count(logs: Values, h: float) -> int:
     return len(_summits(_density(logs, h)[1]))
 
 
-def _peaks(logs: Values, h: float) -> tuple[Mode, ...]:
+def _peaks(logs: Values, h: float) -> tuple[DensityPeak, ...]:
     """The modes with their shares, cut at the valleys; one with less than a twentieth belongs to its neighbour."""
     grid, density = _density(logs, h)
     summits = _summits(density).tolist()
@@ -171,22 +207,20 @@ def _peaks(logs: Values, h: float) -> tuple[Mode, ...]:
         if len(summits) == 1 or shares[least] >= _LEAST_SHARE:
             break
         del summits[least]
-    return tuple(Mode(float(np.exp(grid[at])), float(share)) for at, share in zip(summits, shares, strict=True))
+    return tuple(DensityPeak(float(np.exp(grid[at])), float(share)) for at, share in zip(summits, shares, strict=True))
 
 
 def _steps(values: Values, draw: np.random.Generator) -> tuple[float | None, float]:
-    """The period of which the times prefer one phase more than smooth data would, and its p; the clearest one."""
+    """The period with the clearest preferred phase, and its p against smooth data; no period when p is above 1 %."""
     low, high = np.quantile(values, [0.02, 0.98]).tolist()
     periods = [period for period in _PERIODS_MS if high - low >= 0.9 * period and period >= 0.02 * high]
     q1, q3 = np.quantile(values, [0.25, 0.75]).tolist()
     deviation = float(values.std())
     spread = min(deviation, (q3 - q1) / 1.34) or deviation
     h = 0.9 * spread * len(values) ** -0.2
-    seen = [(_concentration(values, period), period) for period in periods]
-    seen = [each for each in seen if each[0] >= _LEAST_CONCENTRATION]
-    if not seen:
+    best, period = max(((_concentration(values, period), period) for period in periods), default=(0.0, 0.0))
+    if best < _LEAST_CONCENTRATION:
         return None, 1.0
-    best, period = max(seen)
     again = draw.choice(values, (_RESAMPLES, len(values))) + h * draw.standard_normal((_RESAMPLES, len(values)))
     reached = np.abs(np.exp(2j * math.pi / period * again).mean(axis=1))
     p = (int((reached >= best).sum()) + 1) / (_RESAMPLES + 1)

@@ -1,38 +1,61 @@
-"""`kn-bench report`: a database's answers as a page, as tables on a terminal, and as CSV.
+"""`kn-bench report`: a database as one HTML page that needs no other file, as tables on a terminal, and as CSV.
 
 Rules:
-- rows are read once and never shipped; the page has what was aggregated, and stays below `MOST_BYTES`
-- when it would be larger, the pictures over time get coarser; the figures never do
+- rows are read once and are not part of the page; it has aggregated data, and stays below `MOST_BYTES`
+- a page that would be larger gets coarser charts over time; the figures stay the same
+
+The page has its words, tables and data, and the chart library once: Vega, Vega-Lite and Vega-Embed (BSD-3-Clause), as
+the package vl-convert-python carries them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
+from importlib import resources
 from pathlib import Path
+from typing import Any
 
+import jinja2
+import orjson
+import vl_convert
+from markupsafe import Markup
+
+from workload_generator import __version__
 from workload_generator.base.errors import BenchError
-from workload_generator.results.report import page
-from workload_generator.results.report.answer_tables import make_tables
 from workload_generator.results.report.answers import Answers, Progress, ask
-from workload_generator.results.report.charts import make_charts
-from workload_generator.results.report.datasets import Detail, make_datasets
-from workload_generator.results.report.findings import Summary, summarise
-from workload_generator.results.report.table import Table, write_csv
+from workload_generator.results.report.chart_data import FILTERS, Dataset, Detail, languages_of, make_datasets
+from workload_generator.results.report.chart_specs import language_dashes, new_languages
+from workload_generator.results.report.conclusions import BAD, GOOD, PLAIN, WARN, Conclusion, ReportSummary, summarise
+from workload_generator.results.report.runs import language_order
+from workload_generator.results.report.sections import CONCLUSIONS_ORDER, SECTIONS, make_charts, make_tables
+from workload_generator.results.report.table import TEXT, Table, merged, write_csv
 
 MOST_BYTES = 5 * 1024 * 1024
 
 _DETAILS = (Detail(120, 100), Detail(60, 60), Detail(30, 40, 80), Detail(15, 20, 40), Detail(6, 10, 20))
+_MOST_ROWS = 400
+_FIRST_CONCLUSIONS = 5
+_LONG = 30
+_LICENCE = "Vega, Vega-Lite and Vega-Embed, copyright University of Washington Interactive Data Lab, BSD-3-Clause"
+_VEGA_LITE = "6.4"
+_SNIPPET = "window.vegaEmbed = vegaEmbed;"
+_ENDS = re.compile(r"<(/script|!--|script)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """What was written, and what it says."""
+class WrittenReport:
+    """The files that were written, and their content."""
 
     page: Path
     size: int
     csv: list[Path]
-    summary: Summary
+    summary: ReportSummary
     tables: list[Table]
     answers: Answers
 
@@ -45,23 +68,156 @@ def write_report(
     include_invalid: bool = False,
     experiments: Iterable[int] | None = None,
     progress: Progress = lambda _done, _all: None,
-) -> Report:
-    """Write the page to `out` and, when asked for, the tables to the folder `csv`. Raises BenchError."""
+) -> WrittenReport:
+    """Write the page to `out` and, with `csv`, the tables to that folder. Raises BenchError."""
     if not out.parent.is_dir():
         raise BenchError(f"cannot write the report to {out}: the folder {out.parent} does not exist")
     if out.is_dir():
         raise BenchError(f"cannot write the report to {out}: it is a folder")
     if out.exists() and db.exists() and out.samefile(db):
-        raise BenchError(f"the report would take the place of the database {db}: choose another --out")
+        raise BenchError(f"the report would replace the database {db}: choose another --out")
     answers = ask(db, include_invalid=include_invalid, experiments=experiments, progress=progress)
-    summary, tables = summarise(answers), make_tables(answers)
-    library = page.library()
+    summary, by_section = summarise(answers), make_tables(answers)
+    tables = [table for own in by_section.values() for table in own]
     for detail in _DETAILS:
-        datasets = make_datasets(answers, detail)
-        charts = make_charts(answers, datasets)
-        text = page.render(f"Knative benchmark: {db.stem}", summary, tables, charts, datasets, library)
-        if len(text) < MOST_BYTES:
+        page = render(f"Knative benchmark: {db.stem}", answers, summary, by_section, make_datasets(answers, detail))
+        if len(page) < MOST_BYTES:
             break
-    page.save(out, text)
+    save(out, page)
     files = write_csv(tables, csv) if csv is not None else []
-    return Report(out, len(text), files, summary, tables, answers)
+    return WrittenReport(out, len(page), files, summary, tables, answers)
+
+
+def render(
+    title: str,
+    answers: Answers,
+    summary: ReportSummary,
+    tables: Mapping[str, Sequence[Table]],
+    datasets: Mapping[str, Dataset],
+) -> bytes:
+    """The page."""
+    by_section = make_charts(answers, datasets)
+    shown = []
+    for section in SECTIONS:
+        shown_tables = [_table(table, section.open) for table in tables[section.key] if table.on_page]
+        if by_section[section.key] or shown_tables or section.always:
+            shown.append({"section": section, "charts": by_section[section.key], "tables": shown_tables})
+    charts = [chart for own in by_section.values() for chart in own]
+    used = {name for chart in charts for name in (chart.dataset, *chart.also)}
+    data = {
+        "charts": [chart.to_json() for chart in charts],
+        "datasets": {name: datasets[name].to_json() for name in sorted(used)},
+        "dashes": language_dashes(languages_of(answers)),
+    }
+    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(_asset("page.html"))
+    html = template.render(
+        title=title,
+        style=Markup(_asset("page.css")),
+        new_languages=new_languages(),
+        summary=summary,
+        sections=shown,
+        filters=_filters(datasets, [table for own in tables.values() for table in own]),
+        findings=_by_section(summary.conclusions),
+        footer=f"kn-bench {__version__}. Charts by {_LICENCE}.",
+        data=Markup(_in_script(orjson.dumps(data).decode())),
+        library=Markup(_in_script(_library())),
+        script=Markup(_asset("page.js")),
+    )
+    return html.encode()
+
+
+def save(path: Path, page: bytes) -> None:
+    """Write the file, whole or not at all. Raises BenchError."""
+    try:
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(page)
+            os.chmod(name, 0o666 & ~_umask())
+            os.replace(name, path)
+        except BaseException:
+            os.unlink(name)
+            raise
+    except OSError as error:
+        raise BenchError(f"cannot write the report to {path}: {error.strerror}") from None
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _asset(name: str) -> str:
+    return resources.files(__package__).joinpath("assets", name).read_text("utf-8")
+
+
+@functools.cache
+def _library() -> str:
+    """The script of the chart library. The lock file has its origin."""
+    text: str = vl_convert.javascript_bundle(snippet=_SNIPPET, vl_version=_VEGA_LITE)
+    return text
+
+
+def _in_script(text: str) -> str:
+    """The text without anything that ends a script element."""
+    return _ENDS.sub(r"<\\\1", text)
+
+
+def _table(table: Table, opened: bool) -> dict[str, Any]:
+    columns, rows = merged(table)
+    numbers = [column.kind != TEXT for column in columns]
+    filters = [(index, column.name) for index, column in enumerate(columns) if column.name in FILTERS]
+
+    def row(texts: list[str]) -> dict[str, Any]:
+        attributes = "".join(f' data-{name}="{escape(texts[index])}"' for index, name in filters)
+        kinds = (
+            "n" if number else "long" if len(text) > _LONG else "" for text, number in zip(texts, numbers, strict=True)
+        )
+        return {"attributes": Markup(attributes), "cells": list(zip(texts, kinds, strict=True))}
+
+    return {
+        "title": table.title,
+        "note": table.note,
+        "open": opened,
+        "total": len(rows),
+        "columns": [(column.label, number) for column, number in zip(columns, numbers, strict=True)],
+        "rows": [row(texts) for texts in rows[:_MOST_ROWS]],
+    }
+
+
+def _filters(datasets: Mapping[str, Dataset], tables: Sequence[Table]) -> list[tuple[str, list[str]]]:
+    """The values of each filter that charts or tables have."""
+    filters = []
+    for index, name in enumerate(FILTERS):
+        values = {group[index] for data in datasets.values() for group in data.groups}
+        for table in tables:
+            places = [number for number, column in enumerate(table.columns) if column.name == name]
+            values.update(str(row[place]) for place in places for row in table.rows)
+        if choices := sorted(values - {"all"}, key=_ORDERS.get(name, str)):
+            filters.append((name, choices))
+    return filters
+
+
+def _rate_order(label: str) -> tuple[float, str]:
+    try:
+        return float(label.partition(" ")[0].replace(",", "")), label
+    except ValueError:
+        return -1.0, label
+
+
+_ORDERS: dict[str, Callable[[str], tuple[float, str]]] = {"rate": _rate_order, "language": language_order}
+
+
+def _by_section(conclusions: Sequence[Conclusion]) -> list[dict[str, Any]]:
+    """By section; the worst first, but rankings in their own order."""
+    weight = {BAD: 0, WARN: 1, PLAIN: 2, GOOD: 3}
+    titles = {section.key: section.conclusions for section in SECTIONS}
+    groups = []
+    for key in CONCLUSIONS_ORDER:
+        own = [each for each in conclusions if each.section == key]
+        if key != "compare":
+            own.sort(key=lambda each: weight[each.kind])
+        if own:
+            groups.append({"title": titles[key], "first": own[:_FIRST_CONCLUSIONS], "rest": own[_FIRST_CONCLUSIONS:]})
+    return groups

@@ -1,9 +1,9 @@
-"""What one run measured: quantiles by language and temperature, and how the run went over time.
+"""The measurements of one run: quantiles by language and temperature, and rates and latency over time.
 
 Rules:
-- every measured arrival is in exactly one temperature. One without an answer has none of its own: it counts as what the
-  run was for, cold in a cold-start run, else as what most answers of its language were
-- `all` ranks what failed or was dropped slower than any limit; `answered` leaves it out; both are always there
+- a measured arrival has exactly one temperature. Without an answer it counts as the run's home temperature: cold in a
+  cold-start run, else the temperature of most answers of its language
+- the reading `all` ranks failed and dropped arrivals slower than any limit; `answered` leaves them out
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workload_generator.results.report.intervals import Interval, Values, quantile_intervals, quantiles
-from workload_generator.results.report.runs import COLD_START, Run
-from workload_generator.results.report.scan import (
+from workload_generator.results.report.request_rows import (
     COLD,
     DROPPED,
     NOWHERE_MS,
@@ -25,9 +24,10 @@ from workload_generator.results.report.scan import (
     RAMP,
     UNKNOWN_LAG,
     WARM,
-    Columns,
     Outcome,
+    RequestColumns,
 )
+from workload_generator.results.report.runs import COLD_START, RecordedRun
 
 COLD_WORD, WARM_WORD, UNKNOWN_WORD, WHOLE = "cold", "warm", "unknown", "all"
 
@@ -51,7 +51,7 @@ HEAT_EDGES_MS = 10 ** np.arange(-2, 5 + 1 / HEAT_PER_DECADE, 1 / HEAT_PER_DECADE
 
 @dataclass(frozen=True, slots=True)
 class Readings:
-    """Quantiles in ms at `TABLE_SHARES`, of all arrivals and of the answered ones; NaN when there is none to rank."""
+    """Quantiles in ms at `TABLE_SHARES`, of all arrivals and of the answered ones; NaN without any."""
 
     all: dict[str, float]
     answered: dict[str, float]
@@ -63,12 +63,12 @@ class Readings:
 class Sample:
     """One run's measured arrivals of one language and one temperature (or `all`). Times in ms.
 
-    `curve` is of all arrivals at `CURVE_SHARES`, `low` and `high` what the run alone can say of it; `within` the same
-    at `TABLE_SHARES`; `picked` are at most some thousand answered times, evenly by rank. `home` says that
-    this temperature is what the run was for.
+    `curve` is of all arrivals at `CURVE_SHARES`, `low` and `high` its interval by this run alone, `within` that at
+    `TABLE_SHARES`; `picked` are at most some thousand answered times, evenly by rank. `home` is whether the run
+    measures this temperature on purpose.
     """
 
-    run: Run
+    run: RecordedRun
     language: str
     temperature: str
     home: bool
@@ -85,13 +85,13 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """A run's arrivals of one language by the time of their start, `width_s` a bin.
+    """A run's arrivals of one language by the time of their start, in bins of `width_s`.
 
-    `start_s` of each bin counts from the start of the measure phase, and is negative in the ramp. `heat[i, j]` counts
-    the answers of bin i that lie in the j-th of `HEAT_EDGES_MS`.
+    `start_s` of a bin counts from the start of the measure phase, and is negative in the ramp. `heat[i, j]` counts the
+    answers of bin i between the edges j and j + 1 of `HEAT_EDGES_MS`.
     """
 
-    run: Run
+    run: RecordedRun
     language: str
     width_s: float
     start_s: Values
@@ -108,12 +108,13 @@ class Timeline:
 
 @dataclass(frozen=True, slots=True)
 class RunData:
-    """All of one run. `start_ms` is the measure phase's, since 1970; `length_s` how long arrivals came.
+    """The measurements of one run. `start_ms` of the measure phase counts from 1970, `length_s` is to the last arrival.
 
-    `seconds` has for each language a row a second of the measure phase: ok, failed, dropped, cold.
+    `seconds` has for each language a row per second of the measure phase: ok, failed, dropped, cold. `whole_ms` is
+    whether all times are whole milliseconds.
     """
 
-    run: Run
+    run: RecordedRun
     start_ms: int | None
     length_s: float
     samples: list[Sample]
@@ -122,9 +123,18 @@ class RunData:
     seconds: dict[str, NDArray[np.int64]]
     whole_ms: bool
 
+    def rates(self) -> tuple[float | None, float | None]:
+        """Planned and achieved rate of the measure phase; None is unknown, or no plan (the closed loop)."""
+        row, planned_s = self.run.row, self.run.planned_s
+        length_s = max(planned_s, self.length_s)
+        achieved = row["sent"] / length_s if row["sent"] is not None and length_s else None
+        if not planned_s or row["planned"] is None or self.run.mode == "closed":
+            return None, achieved
+        return row["planned"] / planned_s, achieved
 
-def analyse(run: Run, columns: Columns, bins: int = _BINS) -> RunData:
-    """Everything that is kept of a run whose rows were read."""
+
+def analyse(run: RecordedRun, columns: RequestColumns) -> RunData:
+    """The measurements of a run from its rows."""
     measured = columns.flags & RAMP == 0
     samples: list[Sample] = []
     for number, language in enumerate(columns.languages):
@@ -139,7 +149,7 @@ def analyse(run: Run, columns: Columns, bins: int = _BINS) -> RunData:
         start_ms=columns.start_ms,
         length_s=float(placed.max()) / 1000 if len(placed) else 0.0,
         samples=samples,
-        timelines=[_timeline(run, name, columns, index, bins) for index, name in enumerate(columns.languages)]
+        timelines=[_timeline(run, name, columns, index) for index, name in enumerate(columns.languages)]
         if columns.start_ms is not None
         else [],
         outcomes=columns.outcomes,
@@ -148,43 +158,41 @@ def analyse(run: Run, columns: Columns, bins: int = _BINS) -> RunData:
     )
 
 
-def _samples(run: Run, language: str, columns: Columns, mine: NDArray[np.bool_]) -> list[Sample]:
+def _samples(run: RecordedRun, language: str, columns: RequestColumns, mine: NDArray[np.bool_]) -> list[Sample]:
     flags, ok = columns.flags, columns.flags & OK != 0
     cold, warm = flags & COLD != 0, flags & WARM != 0
     words = {UNKNOWN_WORD: ~(cold | warm), WARM_WORD: warm, COLD_WORD: cold}
     answered = {word: int((mine & ok & which).sum()) for word, which in words.items()}
     home = COLD_WORD if run.mode == COLD_START else max(answered, key=answered.__getitem__)
     beyond = int((mine & ~ok).sum())
-    samples = [_sample(run, language, WHOLE, False, columns, mine & ok, beyond)]
+    samples = [_sample((run, language, WHOLE, False), columns, mine & ok, beyond)]
     for word, which in words.items():
         lost = beyond if word == home else 0
         if answered[word] or lost:
-            samples.append(_sample(run, language, word, word == home, columns, mine & ok & which, lost))
+            samples.append(_sample((run, language, word, word == home), columns, mine & ok & which, lost))
     return samples
 
 
 def _sample(
-    run: Run, language: str, temperature: str, home: bool, columns: Columns, ok: NDArray[np.bool_], beyond: int
+    head: tuple[RecordedRun, str, str, bool], columns: RequestColumns, ok: NDArray[np.bool_], beyond: int
 ) -> Sample:
+    """`head` are run, language, temperature and `home`; `ok` marks the answered arrivals, the others are `beyond`."""
     ttfb = np.sort(columns.ttfb_us[ok])
     lag = columns.lag_us[ok]
     corrected = None
     if (lag != UNKNOWN_LAG).all():
         lag += columns.ttfb_us[ok]
         lag.sort()
-        corrected = lag
+        corrected = _readings(lag, beyond)
     within = quantile_intervals(ttfb, beyond, tuple(TABLE_SHARES.values()))
     around = quantile_intervals(ttfb, beyond, CURVE_SHARES)
     ranks = np.unique(np.linspace(0, max(0, len(ttfb) - 1), _PICKED).astype(np.int64))
     return Sample(
-        run=run,
-        language=language,
-        temperature=temperature,
-        home=home,
+        *head,
         arrivals=len(ttfb) + beyond,
         served=len(ttfb),
         ttfb=_readings(ttfb, beyond),
-        corrected=None if corrected is None else _readings(corrected, beyond),
+        corrected=corrected,
         within={
             name: Interval(each.low / _US_PER_MS, each.high / _US_PER_MS, each.confidence)
             for name, each in zip(TABLE_SHARES, within, strict=True)
@@ -206,7 +214,7 @@ def _readings(ranked: NDArray[np.signedinteger], beyond: int) -> Readings:
     )
 
 
-def _seconds(columns: Columns, measured: NDArray[np.bool_], number: int) -> NDArray[np.int64]:
+def _seconds(columns: RequestColumns, measured: NDArray[np.bool_], number: int) -> NDArray[np.int64]:
     mine = measured & (columns.language == number) & (columns.at_ms >= 0)
     flags, second = columns.flags[mine], columns.at_ms[mine] // 1000
     ok, dropped = flags & OK != 0, flags & DROPPED != 0
@@ -216,25 +224,23 @@ def _seconds(columns: Columns, measured: NDArray[np.bool_], number: int) -> NDAr
 
 
 def _levels(us: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many of these times lie in each of `HEAT_EDGES_MS`; what is below or above all counts with its neighbour."""
+    """The number of times between the edges of `HEAT_EDGES_MS`; times beyond the first or last edge count there."""
     rows = len(HEAT_EDGES_MS) - 1
     level = np.floor((np.log10(np.maximum(us, 1) / _US_PER_MS) + 2) * HEAT_PER_DECADE + 1e-9)
     return np.bincount(np.clip(level, 0, rows - 1).astype(np.int64), minlength=rows)
 
 
-def bin_width_s(length_s: float, bins: int = _BINS) -> float:
-    """The smallest round width of which at most `bins` cover the length."""
-    for step in _STEPS_S:
-        if length_s <= step * bins:
-            return float(step)
-    return float(math.ceil(length_s / bins / 3600) * 3600)
+def bin_width_s(length_s: float) -> float:
+    """The smallest round width with which at most `_BINS` bins cover the length."""
+    step = next((step for step in _STEPS_S if length_s <= step * _BINS), math.ceil(length_s / _BINS / 3600) * 3600)
+    return float(step)
 
 
-def _timeline(run: Run, language: str, columns: Columns, number: int, most: int) -> Timeline:
+def _timeline(run: RecordedRun, language: str, columns: RequestColumns, number: int) -> Timeline:
     mine = (columns.language == number) & (columns.at_ms != NOWHERE_MS)
     at, flags, us = columns.at_ms[mine], columns.flags[mine], columns.ttfb_us[mine]
     first, last = (int(at.min()), int(at.max())) if len(at) else (0, 0)
-    width_s = bin_width_s((last - first) / 1000, most)
+    width_s = bin_width_s((last - first) / 1000)
     width = int(width_s * 1000)
     low = first // width
     bins = (last // width) - low + 1
@@ -254,7 +260,6 @@ def _timeline(run: Run, language: str, columns: Columns, number: int, most: int)
         if len(part):
             p50[each], p99[each] = quantiles(part, 0, (0.5, 0.99)) / _US_PER_MS
             heat[each] = _levels(part)
-    del key
     return Timeline(
         run=run,
         language=language,

@@ -1,6 +1,6 @@
 """Tables as plain data: the terminal, the page and the CSV files show the same ones.
 
-A time beyond the timeout is infinite: `> 30s` for people, `inf` in CSV. None is unknown: `—` for people, empty in CSV.
+A time beyond the timeout is infinite: `> 30s` as text, `inf` in CSV. None is unknown: `—` as text, empty in CSV.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from rich.markup import escape
 from rich.table import Table as RichTable
 
 from workload_generator.base.errors import BenchError
+from workload_generator.base.terminal import terminal_table
 
 Value = str | int | float | None
 
 TEXT, COUNT, MS, SHARE, NUMBER = "text", "count", "ms", "share", "number"
 NOTHING = "—"
 
-_WHAT = ("scenario", "rate", "language")
+_RUN_COLUMNS = ("scenario", "rate", "language")
 _SHORT = {
     "temperature": "temp",
     "acknowledged": "acked", "duplicated": "dup.", "reordered": "reord.", "unaccounted": "unacc.",
 }  # fmt: skip
 
 
-class Column(NamedTuple):
-    """One column: `kind` says how its values are written. `brief` ones are shown on a terminal."""
+class TableColumn(NamedTuple):
+    """One column: `kind` is the format of its values. Only `brief` columns are shown on a terminal."""
 
     name: str
     kind: str = TEXT
@@ -38,36 +38,45 @@ class Column(NamedTuple):
 
     @property
     def label(self) -> str:
-        """With its unit."""
+        """The name with its unit."""
         return f"{self.name} (ms)" if self.kind == MS else self.name
+
+
+def columns(kind: str, *names: str, brief: bool = True) -> tuple[TableColumn, ...]:
+    """Several columns of one kind."""
+    return tuple(TableColumn(name, kind, brief) for name in names)
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """`rows` have a value for each column; `beyond` says what an infinite time of each row is called."""
+    """`rows` have a value for each column; `beyond` is the text of an infinite time in each row.
+
+    `on_terminal` and `on_page` are whether the table is shown there; the CSV files have all tables.
+    """
 
     key: str
     title: str
     note: str
-    columns: tuple[Column, ...]
+    columns: tuple[TableColumn, ...]
     rows: list[tuple[Value, ...]] = field(default_factory=list)
     beyond: list[str] = field(default_factory=list)
     on_terminal: bool = True
+    on_page: bool = True
 
     def add(self, *values: Value, timeout: str = "30s", beyond: str = "") -> None:
-        """One row."""
+        """Append a row."""
         assert len(values) == len(self.columns), (self.key, len(values), len(self.columns))
         self.rows.append(values)
         self.beyond.append(beyond or f"> {timeout}")
 
     def texts(self, row: int) -> list[str]:
-        """A row for people."""
+        """A row as formatted text."""
         pairs = zip(self.columns, self.rows[row], strict=True)
         return [written(value, column.kind, self.beyond[row]) for column, value in pairs]
 
 
 def written(value: Value, kind: str, beyond: str = "> 30s") -> str:
-    """One value for people."""
+    """A value as formatted text."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return NOTHING
     if isinstance(value, str):
@@ -76,75 +85,66 @@ def written(value: Value, kind: str, beyond: str = "> 30s") -> str:
         return beyond if value > 0 else f"−{beyond}"
     if kind == MS:
         return f"{value:.3f}" if abs(value) < 100 else f"{value:.1f}" if abs(value) < 1000 else f"{value:,.0f}"
-    if kind == SHARE:
-        return f"{value:.2%}"
-    if kind == COUNT:
-        return f"{value:,.0f}"
-    return f"{value:,.4g}"
+    return format(value, {SHARE: ".2%", COUNT: ",.0f"}.get(kind, ",.4g"))
 
 
-def merged(table: Table) -> tuple[list[Column], list[list[str]]]:
-    """For people: columns with a `low` and a `high` beside them have these in brackets."""
-    names = {column.name: index for index, column in enumerate(table.columns)}
-    ends = {name: (names.get(f"{name} low"), names.get(f"{name} high")) for name in names}
-    apart = {index for low, high in ends.values() if low is not None and high is not None for index in (low, high)}
-    kept = [index for index in range(len(table.columns)) if index not in apart]
-    rows = []
-    for number in range(len(table.rows)):
-        texts = table.texts(number)
-        row = []
-        for index in kept:
-            low, high = ends[table.columns[index].name]
-            text = texts[index]
-            if low is not None and high is not None and texts[low] != NOTHING:
-                text = f"{text} [{texts[low]}, {texts[high]}]"
-            row.append(text)
-        rows.append(row)
+def merged(table: Table) -> tuple[list[TableColumn], list[list[str]]]:
+    """Columns and formatted rows; the bounds of an interval (`p50 low`, `p50 high`) follow their figure in brackets."""
+    places = {column.name: index for index, column in enumerate(table.columns)}
+    bounds = {
+        places[name]: (places[f"{name} low"], places[f"{name} high"]) for name in places if f"{name} low" in places
+    }
+    hidden = {index for pair in bounds.values() for index in pair}
+    kept = [index for index in range(len(table.columns)) if index not in hidden]
+
+    def cell(texts: list[str], index: int) -> str:
+        low, high = bounds.get(index, (None, None))
+        if low is None or high is None or texts[low] == NOTHING:
+            return texts[index]
+        return f"{texts[index]} [{texts[low]}, {texts[high]}]"
+
+    rows = [[cell(texts, index) for index in kept] for texts in map(table.texts, range(len(table.rows)))]
     return [table.columns[index] for index in kept], rows
 
 
 def rich_table(table: Table, most: int = 1000) -> RichTable:
-    """For a terminal: its brief columns, those that say what was run put into one, and at most so many rows."""
-    out = RichTable(title=table.title, title_justify="left", box=None, pad_edge=False, header_style="dim")
-    columns, rows = merged(table)
-    what = [index for index, column in enumerate(columns) if column.name in _WHAT and column.brief]
-    shown: list[list[int]] = []
-    for index, column in enumerate(columns):
-        if what and index == what[0]:
-            shown.append(what)
-            out.add_column("", overflow="fold")
-        elif column.brief and index not in what:
-            shown.append([index])
-            left = column.kind == TEXT
-            out.add_column(_SHORT.get(column.name, column.label), justify="left" if left else "right", overflow="fold")
+    """For a terminal: the brief columns, those of the run put into one, and at most `most` rows."""
+    whole, rows = merged(table)
+    brief = [index for index, column in enumerate(whole) if column.brief]
+    run = [index for index in brief if whole[index].name in _RUN_COLUMNS]
+    shown = [run if run and index == run[0] else [index] for index in brief if index not in run[1:]]
+    header = [
+        "" if indexes is run else _SHORT.get(whole[indexes[0]].name, whole[indexes[0]].label) for indexes in shown
+    ]
+    out = terminal_table(
+        header,
+        [[", ".join(row[index] for index in indexes) for indexes in shown] for row in rows[:most]],
+        title=table.title,
+        texts=[place for place, indexes in enumerate(shown) if whole[indexes[0]].kind == TEXT],
+    )
     if len(rows) > most:
-        out.caption = f"and {len(rows) - most:,} more"
-        out.caption_justify = "left"
-    for row in rows[:most]:
-        out.add_row(*(escape(", ".join(row[index] for index in indexes)) for indexes in shown))
+        out.caption, out.caption_justify = f"and {len(rows) - most:,} more", "left"
     return out
 
 
 def write_csv(tables: Sequence[Table], folder: Path) -> list[Path]:
-    """A file for each table that has rows, made anew; times in ms, shares from 0 to 1. Raises BenchError."""
+    """Write a file for each table that has rows; times in ms, shares from 0 to 1. Raises BenchError."""
+    paths = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        paths = []
-        for table in tables:
-            if not table.rows:
-                continue
+        for table in (table for table in tables if table.rows):
             path = folder / f"{table.key}.csv"
             with path.open("w", encoding="utf-8", newline="") as file:
                 out = csv.writer(file, lineterminator="\n")
                 out.writerow([_csv_name(column) for column in table.columns])
                 out.writerows([[_csv_value(value) for value in row] for row in table.rows])
             paths.append(path)
-        return paths
     except OSError as error:
         raise BenchError(f"cannot write the tables to {folder}: {error.strerror}") from None
+    return paths
 
 
-def _csv_name(column: Column) -> str:
+def _csv_name(column: TableColumn) -> str:
     name = column.name.replace("%", "percent").replace(" ", "_").replace(".", "_").lower()
     return f"{name}_ms" if column.kind == MS else name
 
@@ -153,5 +153,5 @@ def _csv_value(value: Value) -> str | int | float:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, str) and value[:1] in ("=", "+", "@", "\t", "\r"):
-        return f"'{value}"  # a spreadsheet would run it: a target's name or message is not ours
+        return f"'{value}"  # a spreadsheet would run it as a formula; names of targets and messages are not ours
     return value

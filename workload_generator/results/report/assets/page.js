@@ -1,10 +1,10 @@
 "use strict";
-// Draws the pictures of a report from its datasets, filters them, and makes a table of each picture's data.
+// Draws the charts of a report from its datasets, filters them, and makes a table of each chart's data.
 (() => {
   const report = JSON.parse(document.getElementById("report-data").textContent);
-  const PANELS = 6; // drawn at once; a button shows the others
+  const PANELS = 6; // drawn at first; a button shows the others
   const TABLE_ROWS = 500;
-  const STEP = 32; // a line of a picture by language
+  const STEP = 32; // the height of a language's line
   const FILTERS = ["scenario", "language", "rate"];
   const config = {
     background: null,
@@ -56,20 +56,20 @@
     return groups;
   }
 
-  // Pictures
+  // Charts
 
-  const waiting = new Map(); // the plot → what draws it
+  const waiting = new Map(); // plot → function that draws it
   const draw = (plot) => {
     const work = waiting.get(plot);
     waiting.delete(plot);
     seen.unobserve(plot);
-    if (work) work().catch((error) => { plot.textContent = `This picture could not be drawn: ${error.message}`; throw error; });
+    if (work) work().catch((error) => { plot.textContent = `Cannot draw the chart: ${error.message}`; throw error; });
   };
   const seen = new IntersectionObserver(
     (entries) => entries.forEach((entry) => entry.isIntersecting && draw(entry.target)), { rootMargin: "400px" });
   const idle = (work) => window.requestIdleCallback ? requestIdleCallback(work, { timeout: 200 }) : setTimeout(work, 50);
   let idling = false;
-  function drawTheRest() { // so that printing and searching find them drawn
+  function drawTheRest() { // for printing and searching
     if (idling) return;
     idling = true;
     document.documentElement.dataset.drawn = "some";
@@ -99,8 +99,8 @@
   function embed(plot, chart, rows, title, extra, row) {
     const spec = structuredClone(chart.spec);
     if (spec.layer) {
-      const there = (need) => need in extra ? extra[need].length : rows.some((row) => row[need] !== null && row[need] !== undefined);
-      spec.layer = spec.layer.filter((layer) => !layer.name || there(layer.name.replace("needs:", "")));
+      const present = (need) => need in extra ? extra[need].length : rows.some((row) => row[need] !== null && row[need] !== undefined);
+      spec.layer = spec.layer.filter((layer) => !layer.name || present(layer.name.replace("needs:", "")));
       for (const layer of spec.layer) delete layer.name;
     }
     Object.assign(spec, {
@@ -112,7 +112,7 @@
       description: `${chart.title}: ${title}. ${chart.see}`,
       config,
     });
-    if (row) for (const { encoding } of spec.layer) { // one of several pictures on the same time axis
+    if (row) for (const { encoding } of spec.layer) { // one of several charts on the same time axis
       encoding.x = { ...encoding.x, scale: { domain: row.domain, nice: false }, axis: row.last ? {} : { labels: false, title: null } };
       encoding.y = { ...encoding.y, title: row.unit, axis: { minExtent: 40, maxExtent: 40, tickCount: 3 } };
     }
@@ -156,9 +156,11 @@
     const line = element("div", "key");
     const field = { language: "language", outcome: "ended", name: "name" }[chart.legend];
     if (!field) return line;
-    let names = [...new Set(rows.map((row) => row[field]))];
+    const names = [...new Set(rows.map((row) => row[field]))];
     const series = [...names].sort();
-    if (chart.legend !== "name") names = names.sort();
+    const order = Object.keys(report.dashes);
+    if (chart.legend === "language") names.sort((a, b) => order.indexOf(a) - order.indexOf(b));
+    if (chart.legend === "outcome") names.sort();
     for (const name of names) {
       const entry = element("span", "", name);
       const colour = chart.legend === "language" ? `var(--lang-${name.replace(/[^\w-]/g, "-")}, var(--lang-unknown))`
@@ -181,7 +183,7 @@
     const extras = chart.also.map((name) => [name, grouped(report.datasets[name] ? rowsOf(name).filter(passes) : [], "panel")]);
     panels.replaceChildren(...groups.slice(0, most).map(([title, own]) =>
       panelOf(chart, title, own, Object.fromEntries(extras.map(([name, byPanel]) => [name, byPanel.get(title) || []])))));
-    if (!groups.length) panels.append(element("p", "nothing", "Nothing here passes the filters."));
+    if (!groups.length) panels.append(element("p", "nothing", "The filters leave no data."));
     more.hidden = groups.length <= most;
     more.textContent = `Show all ${groups.length}`;
     more.onclick = () => show(figure, chart, true);
@@ -192,7 +194,7 @@
     drawTheRest();
   }
 
-  // Tables of the pictures
+  // Tables of the charts
 
   const written = (value) => value === null || value === undefined ? "—"
     : typeof value === "number" ? value.toLocaleString("en", { maximumSignificantDigits: 5 }) : value;
@@ -216,7 +218,7 @@
       }
     }
     const parts = [table];
-    if (rows.length > TABLE_ROWS) parts.push(element("p", "see", `The first ${TABLE_ROWS} of ${rows.length.toLocaleString("en")} rows: filter, or run the SQL, to see the others.`));
+    if (rows.length > TABLE_ROWS) parts.push(element("p", "see", `The first ${TABLE_ROWS} of ${rows.length.toLocaleString("en")} rows: filter, or run the SQL, for the others.`));
     details.querySelector(".scroll").replaceChildren(...parts);
   }
 
@@ -233,7 +235,7 @@
     copy.addEventListener("click", () => {
       const text = figure.querySelector("code");
       const done = () => { copy.textContent = "Copied"; setTimeout(() => { copy.textContent = "Copy"; }, 1500); };
-      const select = () => getSelection().selectAllChildren(text); // a file:// page may not write to the clipboard
+      const select = () => getSelection().selectAllChildren(text); // a file:// page has no access to the clipboard
       if (navigator.clipboard) navigator.clipboard.writeText(text.textContent).then(done, select); else select();
     });
   }

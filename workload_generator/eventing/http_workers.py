@@ -1,0 +1,242 @@
+"""The HTTP server of receiver and event logger: workers on one port, limits for bodies, health, metrics and shutdown.
+
+Rules:
+- the time of arrival is read when the last piece of a request's head has arrived, before anything is parsed
+- a body that is too large, too slow or cut off is refused, and takes no more memory than the limit
+- after SIGTERM, requests in flight are answered and no connections are accepted; then the worker ends
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import uvloop
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+from workload_generator.base.errors import BenchError
+from workload_generator.base.listening import listen
+from workload_generator.base.subprocesses import die_with_parent, signals_held
+from workload_generator.eventing.counters import Counters, WorkerCounters
+
+MOST_BODY_BYTES = 4 * 1024 * 1024
+
+_GRACE_S = 10.0
+_KEEPALIVE_S = 75.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class RequestRefused(Exception):
+    """A request that gets an error: its status, and the reason for the sender."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class ListenOptions:
+    """The address of a service, the number of its processes, and the time limit for a request's body."""
+
+    bind: str
+    port: int
+    workers: int
+    body_timeout_s: float
+
+
+class WorkerService(Protocol):
+    """The service of one worker."""
+
+    async def start(self) -> None:
+        """Called once, before the first request."""
+
+    async def answer(self, request: web.BaseRequest, arrived_ns: int) -> web.StreamResponse:
+        """The response to a request that arrived at this wall-clock time. Raises RequestRefused."""
+
+    def is_ready(self) -> bool:
+        """The answer of the readiness probe."""
+
+    async def stop(self) -> None:
+        """Called once, after the last response."""
+
+
+MakeService = Callable[[str, WorkerCounters], WorkerService]
+"""Makes the service of a worker, from the name of its instance and its counters."""
+
+
+def serve(
+    name: str, options: ListenOptions, counted: tuple[str, ...], make: MakeService, counters_in: Path | None = None
+) -> int:
+    """Serve until SIGINT or SIGTERM; returns the exit code. With `counters_in`, counters outlive a killed worker.
+
+    Raises UsageError when it cannot listen, or when the folder cannot be used.
+    """
+    listeners = _listen(options)
+    run = secrets.token_hex(3)
+    host = os.environ.get("HOSTNAME") or socket.gethostname()
+    instances = [f"{host}-{run}-{worker}" for worker in range(options.workers)]
+    counters = Counters(name, counted, instances, counters_in)
+    port = listeners[0].getsockname()[1]
+    sys.stderr.write(f"{name.replace('_', '-')}: {options.workers} worker(s) on {options.bind} port {port}\n")
+    if options.workers == 1:
+        return _work(listeners[0], counters, 0, make)
+    return _supervise(listeners, counters, make)
+
+
+def _listen(options: ListenOptions) -> list[socket.socket]:
+    shared = options.workers > 1
+    if shared and options.port:
+        listen(options.bind, options.port).close()  # with SO_REUSEPORT it would not fail if another server has the port
+    listeners = [listen(options.bind, options.port, reuse_port=shared)]
+    port = listeners[0].getsockname()[1]
+    return listeners + [listen(options.bind, port, reuse_port=True) for _ in range(options.workers - 1)]
+
+
+async def read_body(request: web.BaseRequest, timeout_s: float, most_bytes: int = MOST_BODY_BYTES) -> bytes:
+    """The whole body. Raises RequestRefused."""
+    content, body = request.content, bytearray()
+    too_large = (request.content_length or 0) > most_bytes
+    try:
+        if content.is_eof() and not too_large:  # most bodies arrive with their heads
+            body += content.read_nowait(-1)
+        else:
+            async with asyncio.timeout(timeout_s):
+                while not too_large and (piece := await content.readany()):
+                    body += piece
+                    too_large = len(body) > most_bytes
+    except TimeoutError:
+        raise RequestRefused(408, f"the body did not arrive within {timeout_s:g} s") from None
+    except web.RequestPayloadError as error:
+        raise RequestRefused(400, f"the body cannot be read: {error}") from None
+    if too_large or len(body) > most_bytes:
+        raise RequestRefused(413, f"the body has more than {most_bytes:,} bytes")
+    return bytes(body)
+
+
+def text(status: int, reason: str, headers: dict[str, str] | None = None) -> web.Response:
+    """A response of one line of text."""
+    return web.Response(status=status, text=f"{reason}\n", headers=headers)
+
+
+class _StampingHandler(RequestHandler):
+    """Notes the time of its last read, before the bytes are parsed."""
+
+    arrived_ns = 0
+
+    def data_received(self, data: bytes) -> None:
+        self.arrived_ns = time.time_ns()
+        super().data_received(data)
+
+
+class _Server(web.Server):
+    """aiohttp's server, with `_StampingHandler` as its connections."""
+
+    def __call__(self) -> RequestHandler:
+        options: dict[str, Any] = {"keepalive_timeout": _KEEPALIVE_S, "access_log": None}
+        return _StampingHandler(self, loop=asyncio.get_running_loop(), **options)
+
+
+def _work(
+    listener: socket.socket,
+    counters: Counters,
+    worker: int,
+    make: MakeService,
+    release_signals: Callable[[], None] = lambda: None,
+) -> int:
+    """Serve until a signal. `release_signals` is called once there are handlers for the signals that were held."""
+    service = make(counters.instances[worker], counters.of(worker))
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        protocol = request.protocol
+        arrived_ns = protocol.arrived_ns if isinstance(protocol, _StampingHandler) else time.time_ns()
+        if request.method in ("GET", "HEAD"):
+            match request.rel_url.path:
+                case "/metrics":
+                    return web.Response(text=counters.prometheus())
+                case "/clock":
+                    return web.json_response({"received_ns": arrived_ns, "sent_ns": time.time_ns()})
+                case "/healthz":
+                    return text(200, "ok")
+                case "/readyz":
+                    return text(200, "ok") if service.is_ready() else text(503, "not ready")
+        try:
+            return await service.answer(request, arrived_ns)
+        except RequestRefused as refused:
+            headers = {"Retry-After": "1"} if refused.status in (429, 503) else None
+            return text(refused.status, str(refused), headers)
+
+    async def run() -> int:
+        loop = asyncio.get_running_loop()
+        ended = asyncio.Event()
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, ended.set)
+        release_signals()
+        await service.start()
+        server = _Server(handle)
+        accepting = await loop.create_server(server, sock=listener)
+        await ended.wait()
+        accepting.close()
+        server.pre_shutdown()
+        await server.shutdown(_GRACE_S)
+        await service.stop()
+        return 0
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(run())
+
+
+def _supervise(listeners: list[socket.socket], counters: Counters, make: MakeService) -> int:
+    """Fork a worker for each listener. Raises BenchError when one ends unasked, after ending the others."""
+    pids: dict[int, int] = {}
+    asked = False
+
+    def on_signal(number: int, _frame: Any) -> None:
+        nonlocal asked
+        asked = True
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    with signals_held() as release:  # until the handler knows all workers, and each worker has its own handlers
+        for worker, listener in enumerate(listeners):
+            arrange = die_with_parent()
+            pid = os.fork()
+            if pid == 0:
+                code = 1
+                try:
+                    arrange()
+                    for other in listeners:
+                        if other is not listener:
+                            other.close()
+                    code = _work(listener, counters, worker, make, release)
+                except BaseException:
+                    traceback.print_exc()
+                finally:
+                    os._exit(code)
+            pids[pid] = worker
+        for listener in listeners:
+            listener.close()
+        for number in _SIGNALS:
+            signal.signal(number, on_signal)
+    failure = ""
+    while pids:
+        pid, status = os.wait()
+        worker = pids.pop(pid)
+        if not asked:
+            failure = f"worker {worker} ended by itself, with exit code {os.waitstatus_to_exitcode(status)}"
+            on_signal(signal.SIGTERM, None)
+    if failure:
+        raise BenchError(failure)
+    return 0

@@ -1,0 +1,399 @@
+"""The data of the charts: aggregated columns, small enough for the page.
+
+A dataset is a table whose rows share few different `keys` (panel, scenario, language, rate, run …), stored once, and
+have some numbers each. Infinite and unknown numbers are null. The page filters by scenario, language and rate.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from workload_generator.coldstart.proof import POINTS
+from workload_generator.results.report.answers import Answers
+from workload_generator.results.report.cold_starts import PHASE_NAMES, phases_of, typical
+from workload_generator.results.report.intervals import Values, median, over_runs, quantiles
+from workload_generator.results.report.nodes_and_pods import TimeSeries
+from workload_generator.results.report.runs import COLD_START, RecordedRun, RunCondition, language_order
+from workload_generator.results.report.samples import COLD_WORD, CURVE_SHARES, HEAT_EDGES_MS, Timeline
+
+NO_TRIGGER = "—"
+"""The name of the trigger where receipts name none."""
+
+SENT, RECEIVED = "events sent", "receipts"
+FILTERS = ("scenario", "language", "rate")
+
+_DIGITS = 4
+_DOTS = 150
+_COLD_MARKS = 40
+_LEAST_MS = 1e-3  # a log scale has no zero
+_DELIVERY_SHARES = tuple(n / 50 for n in range(51)) + (0.99, 0.999)
+
+Keys = tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Dataset:
+    """Rows as parallel columns: `group` is the index of a row's keys in `groups`."""
+
+    keys: tuple[str, ...]
+    fields: tuple[str, ...]
+    groups: dict[tuple[str, ...], int] = field(default_factory=dict)
+    group: list[int] = field(default_factory=list)
+    columns: list[list[float | None]] = field(default_factory=list)
+
+    def add(self, keys: tuple[str, ...], *values: float | None) -> None:
+        """Append a row."""
+        if not self.columns:
+            self.columns = [[] for _ in self.fields]
+        self.group.append(self.groups.setdefault(keys, len(self.groups)))
+        for column, value in zip(self.columns, values, strict=True):
+            column.append(_short(value))
+
+    def to_json(self) -> dict[str, Any]:
+        """As the page's script reads it."""
+        return {
+            "keys": self.keys,
+            "groups": list(self.groups),
+            "group": self.group,
+            "fields": dict(zip(self.fields, self.columns, strict=True)) if self.columns else {},
+        }
+
+    def __len__(self) -> int:
+        return len(self.group)
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """The most bins of a chart over time, bins of a heat map over time, and dots of a group."""
+
+    bins: int
+    heat_bins: int
+    dots: int = _DOTS
+
+
+def make_datasets(answers: Answers, detail: Detail) -> dict[str, Dataset]:
+    """The datasets by name; a chart without rows is left out of the page."""
+    return {
+        "groups": _groups(answers),
+        "curves": _curves(answers),
+        "timeline": _timeline(answers, detail),
+        "cold_marks": _cold_marks(answers),
+        "ramps": _ramps(answers),
+        "heat": _heat(answers, detail),
+        "cold": _cold(answers, detail),
+        "phases": _phases(answers),
+        "waterfall": _waterfall(answers),
+        "outcomes": _outcomes(answers),
+        "load": _load(answers),
+        "delivery": _delivery(answers),
+        "delivery_rates": _delivery_rates(answers),
+        "machines": _series(answers, answers.usage),
+        "scaling": _series(answers, answers.scaling),
+    }
+
+
+def _key(condition: RunCondition, language: str) -> Keys:
+    """The values of `FILTERS`."""
+    return condition.scenario, language, condition.rate_label
+
+
+def _capped(value: float | None, limit: float) -> float | None:
+    return None if value is None else min(value, limit)
+
+
+def _groups(answers: Answers) -> Dataset:
+    """Intervals of groups and points of their runs: p50 and p99. A time beyond the timeout stands at the timeout."""
+    data = Dataset((*FILTERS, "panel", "quantile", "what", "run"), ("ms", "low", "high", "confidence", "beyond"))
+    for group in (group for group in answers.groups if group.home):
+        limit = group.samples[0].run.timeout_ms
+        for quantile in ("p50", "p99"):
+            keys = (*_key(group.condition, group.language), f"{group.where}, {quantile}", quantile)
+            value, low, high, confidence, of = group.estimate(quantile)
+            if value is not None:
+                what = f"interval over {len(group.samples)} runs" if of == "runs" else "interval of one run"
+                row = (min(value, limit), _capped(low, limit), _capped(high, limit), confidence)
+                data.add((*keys, what, ""), *row, float(math.isinf(value)))
+            for sample in group.samples:
+                ms = sample.ttfb.all[quantile]
+                if not math.isnan(ms):
+                    one = (*keys, "one run", sample.run.label)
+                    data.add(one, min(ms, limit), None, None, None, float(math.isinf(ms)))
+    return data
+
+
+def _curves(answers: Answers) -> Dataset:
+    """Quantiles of groups from 0 to p99.99, each with its interval; none beyond the timeout."""
+    data = Dataset((*FILTERS, "panel", "band"), ("share", "nines", "ms", "low", "high"))
+    for group in (group for group in answers.groups if group.home):
+        runs, first = len(group.samples), group.samples[0]
+        sure = over_runs([0.0] * runs)
+        band = f"over {runs} runs, {sure.confidence:.0%}" if sure else "of one run alone, 95%"
+        keys = (*_key(group.condition, group.language), group.where, band)
+        fewest = min(sample.arrivals for sample in group.samples)
+        for index, share in enumerate(CURVE_SHARES):
+            if share * fewest > fewest - 1:
+                break  # the quantile is the maximum from here on
+            values = [float(sample.curve[index]) for sample in group.samples]
+            middle, interval = median(values), over_runs(values)
+            if not math.isfinite(middle):
+                break
+            bounds = (interval.low, interval.high) if interval else (float(first.low[index]), float(first.high[index]))
+            ends: list[float | None] = [min(max(end, _LEAST_MS), first.run.timeout_ms) for end in bounds]
+            if not interval and (not bounds[0] or math.isinf(bounds[1])):
+                ends = [None, None]  # too few arrivals for an interval
+            data.add(keys, share, 1 / (1 - share), max(middle, _LEAST_MS), *ends)
+    return data
+
+
+def _timeline(answers: Answers, detail: Detail) -> Dataset:
+    """Rates (per second) and latency of each run over time; `t` is the middle of a bin of `width` seconds."""
+    data = Dataset((*FILTERS, "panel", "run", "state"), ("t", "width", "ok", "lost", "planned", "p50", "p99"))
+    for line in _timelines(answers):
+        run = line.run
+        step = max(1, math.ceil(len(line.start_s) / detail.bins))
+        width = line.width_s * step
+        is_constant = "arrivals" not in run.condition.variant and run.language == line.language and run.mode == "open"
+        planned = (run.condition.rate or None) if is_constant else None
+        for first in range(0, len(line.start_s), step):
+            part = slice(first, first + step)
+            ok, lost = int(line.ok[part].sum()), int((line.failed[part] + line.dropped[part]).sum())
+            if not ok + lost and run.mode == COLD_START:
+                continue
+            p50, p99 = (_slowest(values[part], line.ok[part] > 0) for values in (line.p50, line.p99))
+            t = float(line.start_s[first]) + width / 2
+            data.add(_run_keys(line), t, width, ok / width, lost / width, planned, p50, p99)
+    return data
+
+
+def _timelines(answers: Answers) -> list[Timeline]:
+    """The timelines of all runs in the order of their conditions and languages."""
+    lines = [line for each in answers.data for line in each.timelines if len(line.start_s)]
+    return sorted(lines, key=lambda line: (line.run.condition.order, language_order(line.language), line.run.id))
+
+
+def _slowest(values: Values, answered: np.ndarray) -> float | None:
+    """The greatest of the bins put together, so that no stall is hidden."""
+    return float(values[answered].max()) if answered.any() else None
+
+
+def _panel_keys(line: Timeline) -> Keys:
+    condition = line.run.condition
+    return *_key(condition, line.language), f"{line.language}: {condition.label}"
+
+
+def _run_keys(line: Timeline) -> Keys:
+    return *_panel_keys(line), line.run.label, "" if line.run.counts_in else line.run.state
+
+
+def _cold_marks(answers: Answers) -> Dataset:
+    """Some of the cold requests of each run, evenly over its time."""
+    data = Dataset((*FILTERS, "panel", "run", "state"), ("t", "ms"))
+    for line in _timelines(answers):
+        picked = np.unique(np.linspace(0, max(0, len(line.cold_ms) - 1), _COLD_MARKS).astype(int))
+        for index in picked[: len(line.cold_ms)]:
+            data.add(_run_keys(line), float(line.cold_at_s[index]), max(float(line.cold_ms[index]), _LEAST_MS))
+    return data
+
+
+def _ramps(answers: Answers) -> Dataset:
+    """The ramp of each panel over time: the longest of its runs."""
+    data = Dataset((*FILTERS, "panel"), ("begin", "end"))
+    begins: dict[Keys, float] = {}
+    for line in _timelines(answers):
+        keys = _panel_keys(line)
+        begins[keys] = min(begins.get(keys, 0.0), float(line.start_s[0]))
+    for keys, begin in begins.items():
+        if begin < 0:
+            data.add(keys, begin, 0.0)
+    return data
+
+
+def _heat(answers: Answers, detail: Detail) -> Dataset:
+    """Answers per second by time and latency, all runs of a condition and language together."""
+    data = Dataset((*FILTERS, "panel"), ("t", "end", "low", "high", "per_s"))
+    panels: dict[Keys, list[Timeline]] = {}
+    for line in _timelines(answers):
+        if answers.compares(line.run) and not line.run.condition.variant.endswith("cold starts"):
+            panels.setdefault(_panel_keys(line), []).append(line)
+    for keys, lines in panels.items():
+        first = min(float(line.start_s.min()) for line in lines)
+        last = max(float(line.start_s.max()) + line.width_s for line in lines)
+        width = max(line.width_s for line in lines)
+        width *= math.ceil((last - first) / width / detail.heat_bins)
+        bins = math.ceil((last - first) / width + 1e-9)
+        total = np.zeros((bins, len(HEAT_EDGES_MS) - 1))
+        for line in lines:
+            np.add.at(total, ((line.start_s - first) / width + 1e-9).astype(np.int64), line.heat)
+        for at, level in zip(*(axis.tolist() for axis in np.nonzero(total)), strict=True):
+            start = first + at * width
+            rate = float(total[at, level]) / width / len(lines)
+            data.add(keys, start, start + width, float(HEAT_EDGES_MS[level]), float(HEAT_EDGES_MS[level + 1]), rate)
+    return data
+
+
+def _cold(answers: Answers, detail: Detail) -> Dataset:
+    """Cold starts: dots, spread by rank, and the quartiles of each group."""
+    data = Dataset((*FILTERS, "panel", "what"), ("ms", "low", "high", "offset", "count"))
+    for group in sorted(answers.groups, key=lambda group: not group.home):
+        if group.temperature != COLD_WORD or not group.served:
+            continue
+        values = np.sort(np.concatenate([sample.picked for sample in group.samples]))
+        keys = (*_key(group.condition, group.language), group.condition.label)
+        q1, middle, q3 = quantiles(values, 0, (0.25, 0.5, 0.75)).tolist()
+        data.add((*keys, "quartiles"), middle, q1, q3, 0.0, float(group.served))
+        picked = np.unique(np.linspace(0, len(values) - 1, detail.dots).astype(int))
+        for index in picked.tolist():
+            offset = (index * 0.618034) % 1 - 0.5  # the golden ratio spreads neighbours evenly and reproducibly
+            data.add((*keys, "cold start"), float(values[index]), None, None, offset, None)
+    return data
+
+
+def _phases(answers: Answers) -> Dataset:
+    """The mean of each phase over proven cold starts, which add up; its quantiles are for the tooltip."""
+    data = Dataset((*FILTERS, "panel", "phase"), ("number", "ms", "p50", "p90", "starts", "error"))
+    for group in answers.group_starts():
+        for phase in phases_of(group.starts):
+            keys = (*_key(group.condition, group.language), group.condition.label, PHASE_NAMES[phase.name])
+            p50, p90 = quantiles(phase.ms, 0, (0.5, 0.9)).tolist()
+            data.add(keys, POINTS.index(phase.name), phase.mean, p50, p90, len(phase.ms), phase.error_ms)
+    return data
+
+
+def _waterfall(answers: Answers) -> Dataset:
+    """The median proven cold start of each language, phase by phase."""
+    data = Dataset((*FILTERS, "panel", "phase", "start"), ("number", "begin", "end", "ms", "error"))
+    for group in answers.group_starts():
+        start = typical(group.starts)
+        if start is None:
+            continue
+        for name, (begin, end) in start.phases.items():
+            which = f"run {start.run.id}, arrival {start.seq}" + (", 1 s grid" if name in start.grid else "")
+            panel = f"{group.condition.label}, {group.language}"
+            keys = (*_key(group.condition, group.language), panel, PHASE_NAMES[name], which)
+            data.add(keys, POINTS.index(name), begin, end, end - begin, start.error_ms)
+    return data
+
+
+def _outcomes(answers: Answers) -> Dataset:
+    """How the arrivals of compared runs ended, all runs of a condition and language together."""
+    data = Dataset((*FILTERS, "panel", "outcome", "ended"), ("arrivals", "share"))
+    totals: dict[tuple[RunCondition, str], Counter[str]] = {}
+    for each in answers.data:
+        for language, counter in each.outcomes.items() if answers.compares(each.run) else ():
+            total = totals.setdefault((each.run.condition, language), Counter())
+            total.update(
+                {"unknown" if outcome is None else str(outcome): number for outcome, number in counter.items()}
+            )
+    for (condition, language), total in sorted(
+        totals.items(), key=lambda each: (each[0][0].order, language_order(each[0][1]))
+    ):
+        for name, number in sorted(total.items()):
+            keys = (*_key(condition, language), condition.label, name, outcome_class(name))
+            data.add(keys, float(number), number / total.total())
+    return data
+
+
+def outcome_class(outcome: str) -> str:
+    """The class of an outcome, which has the colour."""
+    if outcome.isdigit() and outcome != "0":
+        return f"{outcome[0]}xx"
+    return outcome if outcome in ("timeout", "dropped") else "other error"
+
+
+def _load(answers: Answers) -> Dataset:
+    """The load curve by rate: p50, p99, the share of lost arrivals and the achieved share of the plan."""
+    fields = ("rps", "p50", "p50_low", "p50_high", "p99", "p99_low", "p99_high", "beyond", "lost", "achieved", "runs")
+    data = Dataset((*FILTERS, "panel", "what"), fields)
+    groups = [
+        group
+        for group in answers.groups
+        if group.home and group.condition.rate and not group.condition.variant.endswith("cold starts")
+    ]
+    rates: dict[str, set[float | None]] = {}
+    for group in groups:
+        rates.setdefault(group.condition.without_rate, set()).add(group.condition.rate)
+    for group in groups:
+        panel = group.condition.without_rate
+        if len(rates[panel]) < 2:
+            continue  # one rate is no curve
+        limit = group.samples[0].run.timeout_ms
+        p50, p99 = (group.estimate(quantile) for quantile in ("p50", "p99"))
+        times = [_capped(value, limit) for estimate in (p50, p99) for value in estimate[:3]]
+        beyond = float(p99.value is not None and math.isinf(p99.value))
+        lost, achieved = sorted(group.error_shares()), sorted(_achieved(sample.run) for sample in group.samples)
+        shares = (lost[len(lost) // 2], achieved[len(achieved) // 2])
+        keys = (*_key(group.condition, group.language), panel, "p99 beyond the timeout" if beyond else "answered")
+        data.add(keys, group.condition.rate, *times, beyond, *shares, float(len(group.samples)))
+    return data
+
+
+def _achieved(run: RecordedRun) -> float:
+    planned, sent = run.row["planned"], run.row["sent"]
+    return sent / planned if planned and sent is not None else math.nan
+
+
+def _delivery(answers: Answers) -> Dataset:
+    """The delay from request to first receipt, by shares of all events: lost events leave the curve below 100 %."""
+    data = Dataset((*FILTERS, "panel", "run", "trigger"), ("share", "ms"))
+    for each in answers.deliveries:
+        if len(each.delay_ms):
+            keys = (*_event_keys(each.run), each.trigger or NO_TRIGGER)
+            delivered = len(each.delay_ms) / each.ranked
+            delays = quantiles(each.delay_ms, 0, _DELIVERY_SHARES).tolist()
+            for share, ms in zip(_DELIVERY_SHARES, delays, strict=True):
+                if math.isfinite(ms):
+                    data.add(keys, share * delivered, max(ms, _LEAST_MS))
+    return data
+
+
+def _delivery_rates(answers: Answers) -> Dataset:
+    """Events sent, and receipts by trigger, per second, over time."""
+    data = Dataset((*FILTERS, "panel", "run", "trigger", "what"), ("t", "per_s"))
+    seen = set()
+    for each in answers.deliveries:
+        lines = [(each.trigger or NO_TRIGGER, RECEIVED, each.received_per_s)]
+        if each.run.id not in seen:
+            lines.insert(0, (NO_TRIGGER, SENT, each.sent_per_s))
+        seen.add(each.run.id)
+        for trigger, what, values in lines:
+            for t, rate in zip(each.at_s.tolist(), values.tolist(), strict=True):
+                data.add((*_event_keys(each.run), trigger, what), t, rate)
+    return data
+
+
+def _event_keys(run: RecordedRun) -> Keys:
+    return *_key(run.condition, run.language or "unknown"), run.condition.label, run.label
+
+
+def _series(answers: Answers, by_run: Mapping[int, Sequence[TimeSeries]]) -> Dataset:
+    """The latency of a run and series of the cluster on the same time axis, a row for each metric."""
+    data = Dataset((*FILTERS, "panel", "run", "metric", "name"), ("t", "value"))
+    for each in answers.data:
+        run, series = each.run, by_run.get(each.run.id, ())
+        keys = (*_key(run.condition, run.language or "all"), f"{run.label}: {run.condition.label}", run.label)
+        for line in each.timelines if series else ():
+            for t, p99 in zip(line.start_s.tolist(), line.p99.tolist(), strict=True):
+                data.add((*keys, "TTFB p99 (ms)", line.language), t + line.width_s / 2, p99)
+        for own in sorted(series, key=lambda own: (own.metric != "replicas", own.metric)):
+            for t, value in zip(own.at_s.tolist(), own.value.tolist(), strict=True):
+                data.add((*keys, own.metric, own.name), t, value)
+    return data
+
+
+def languages_of(answers: Answers) -> list[str]:
+    """All languages, in order."""
+    return sorted({sample.language for each in answers.data for sample in each.samples}, key=language_order)
+
+
+def _short(value: float | None) -> float | None:
+    if value is None or not math.isfinite(value):
+        return None
+    if value == int(value) and abs(value) < 1e9:
+        return int(value)
+    return float(f"{value:.{_DIGITS}g}") if abs(value) < 1000 else round(value, 1)

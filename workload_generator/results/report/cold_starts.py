@@ -1,0 +1,281 @@
+"""The section "Cold starts": which are proven, how long their phases take, and bursts at zero.
+
+The phases are the view `cold_start_phases`, the counts `cold_start_proofs`; here are their distributions. Only proven
+cold starts have phases: refuted and unknown ones are counted, not drawn.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from workload_generator.coldstart.proof import POINTS
+from workload_generator.results.database import Store
+from workload_generator.results.report.comparison import RunGroup
+from workload_generator.results.report.intervals import Values, quantiles
+from workload_generator.results.report.runs import GROUP_COLUMNS, RUN_COLUMNS, RecordedRun, RunCondition, language_order
+from workload_generator.results.report.samples import COLD_WORD, UNKNOWN_WORD
+from workload_generator.results.report.table import COUNT, MS, NUMBER, SHARE, TEXT, Table, columns
+
+PHASES_SQL = """SELECT experiment_id AS run, target, shard, seq, phase, number, begin, "end", ms, error, grid
+FROM cold_start_phases WHERE experiment_id = :id AND cold_proven = 1 ORDER BY shard, seq, number"""
+
+PROOFS_SQL = "SELECT * FROM cold_start_proofs WHERE experiment_id = :id ORDER BY target"
+BURSTS_SQL = "SELECT * FROM cold_burst_costs WHERE experiment_id = :id ORDER BY shard, seq"
+WAITS_SQL = "SELECT target, wait FROM cold_burst_requests WHERE experiment_id = :id AND wait IS NOT NULL"
+
+PHASE_NAMES = {
+    "scale": "scale decision", "created": "instance created", "scheduled": "scheduled", "pulled": "image pulled",
+    "started": "containers started", "listening": "listens", "queue_ready": "queue-proxy ready", "ready": "ready",
+    "first_byte": "first byte",
+}  # fmt: skip
+"""A phase is named by the point at which it ends."""
+
+_PROOFS = ("requests", "proven", "refuted", "unknown", "skipped")
+
+
+@dataclass(frozen=True, slots=True)
+class ProvenStart:
+    """One proven cold start: its phases in order as (begin, end) in ms since the send.
+
+    `grid` are the phases whose end is known to whole seconds only.
+    """
+
+    run: RecordedRun
+    seq: int
+    phases: Mapping[str, tuple[float, float]]
+    error_ms: float
+    grid: frozenset[str]
+
+    @property
+    def ms(self) -> float:
+        """The time to the first byte."""
+        return max(end for _, end in self.phases.values())
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarts:
+    """The cold starts of one run and language; `proofs` counts them by what is known, `skipped` were not sent."""
+
+    run: RecordedRun
+    language: str
+    proofs: Counter[str]
+    starts: tuple[ProvenStart, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupStarts:
+    """The cold starts of all runs of one condition and language."""
+
+    condition: RunCondition
+    language: str
+    proofs: Counter[str]
+    starts: tuple[ProvenStart, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseTimes:
+    """One phase of several starts: `ms` are its lengths, ranked; `mean` counts starts without the phase as 0."""
+
+    name: str
+    ms: Values
+    mean: float
+    error_ms: float
+    on_grid: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunBursts:
+    """The bursts of one run and language: rows of `cold_burst_costs`, and the waits of their requests, ranked (ms)."""
+
+    run: RecordedRun
+    language: str
+    costs: tuple[Mapping[str, float | None], ...]
+    waits: Values
+
+    def total(self, name: str) -> float:
+        """The sum of one column of the costs."""
+        return sum(cost[name] or 0 for cost in self.costs)
+
+    def mean(self, name: str) -> float | None:
+        """The mean of one column of the costs; None unless it is known of every burst."""
+        known = [value for cost in self.costs if (value := cost[name]) is not None]
+        return sum(known) / len(known) if len(known) == len(self.costs) and known else None
+
+
+def read_starts(store: Store, run: RecordedRun) -> list[RunStarts]:
+    """The run's cold starts by language; empty when none was observed."""
+    proofs: dict[str, Counter[str]] = {}
+    for row in store.execute(PROOFS_SQL, {"id": run.id}):
+        counts = proofs.setdefault(run.language_of(row["target"]), Counter())
+        counts.update({name: row[name] for name in _PROOFS})
+    phases: dict[str, dict[tuple[int, int], list[Mapping[str, object]]]] = {}
+    for row in store.execute(PHASES_SQL, {"id": run.id}) if proofs else ():
+        starts = phases.setdefault(run.language_of(row["target"]), {})
+        starts.setdefault((row["shard"], row["seq"]), []).append(dict(row))
+    return [
+        RunStarts(run, language, counts, tuple(_start(run, rows) for rows in phases.get(language, {}).values()))
+        for language, counts in sorted(proofs.items())
+    ]
+
+
+def read_bursts(store: Store, run: RecordedRun) -> list[RunBursts]:
+    """The run's bursts by language; empty when there are none."""
+    costs: dict[str, list[Mapping[str, float | None]]] = {}
+    for row in store.execute(BURSTS_SQL, {"id": run.id}):
+        costs.setdefault(run.language_of(row["target"]), []).append(dict(row))
+    waits: dict[str, list[float]] = {}
+    for target, wait in store.execute(WAITS_SQL, {"id": run.id}) if costs else ():
+        waits.setdefault(run.language_of(target), []).append(wait)
+    return [
+        RunBursts(run, name, tuple(own), np.sort(np.array(waits.get(name, [])))) for name, own in sorted(costs.items())
+    ]
+
+
+def group_starts(runs: Iterable[RunStarts]) -> list[GroupStarts]:
+    """The cold starts by condition and language, in a readable order."""
+    groups: dict[tuple[RunCondition, str], list[RunStarts]] = {}
+    for each in sorted(runs, key=lambda each: (each.run.condition.order, language_order(each.language))):
+        groups.setdefault((each.run.condition, each.language), []).append(each)
+    return [
+        GroupStarts(
+            *key,
+            proofs=sum((each.proofs for each in group), Counter()),
+            starts=tuple(start for each in group for start in each.starts),
+        )
+        for key, group in groups.items()
+    ]
+
+
+def phases_of(starts: Sequence[ProvenStart]) -> list[PhaseTimes]:
+    """The phases that any of the starts has, in order. Their means add up to the mean time to the first byte."""
+    phases = []
+    for name in POINTS:
+        own = [start for start in starts if name in start.phases]
+        if own:
+            ms = np.sort(np.array([start.phases[name][1] - start.phases[name][0] for start in own]))
+            mean, error_ms = float(ms.sum()) / len(starts), max(start.error_ms for start in own)
+            phases.append(PhaseTimes(name, ms, mean, error_ms, sum(name in start.grid for start in own)))
+    return phases
+
+
+def typical(starts: Sequence[ProvenStart]) -> ProvenStart | None:
+    """The start with the median time to the first byte."""
+    ranked = sorted(starts, key=lambda start: (start.ms, start.run.id, start.seq))
+    return ranked[(len(ranked) - 1) // 2] if ranked else None
+
+
+def _start(run: RecordedRun, rows: list[Mapping[str, object]]) -> ProvenStart:
+    phases = {str(row["phase"]): (_ms(row["begin"]), _ms(row["end"])) for row in rows}
+    grid = frozenset(str(row["phase"]) for row in rows if row["grid"])
+    return ProvenStart(run, int(_ms(rows[0]["seq"])), phases, _ms(rows[0]["error"]), grid)
+
+
+def _ms(value: object) -> float:
+    assert isinstance(value, int | float)
+    return float(value)
+
+
+def starts_table(groups: Sequence[RunGroup]) -> Table:
+    """Cold starts by language."""
+    names = ("min", "p25", "p50", "p75", "p90", "max")
+    table = Table(
+        "cold_starts",
+        "Cold starts by language",
+        "Answers whose function reported the first request of its instance. Quantiles are medians over runs. Told is "
+        "the share of answers that report whether they were cold; the others are unknown, and never count as warm.",
+        (
+            *GROUP_COLUMNS,
+            *columns(COUNT, "runs", "cold", "lost"),
+            *columns(MS, *names, "p50 low", "p50 high"),
+            *columns(SHARE, "confidence", "told", brief=False),
+        ),
+    )
+    for group in groups:
+        if group.temperature != COLD_WORD:
+            continue
+        peers = [each for each in groups if (each.condition, each.language) == (group.condition, group.language)]
+        served = sum(each.served for each in peers)
+        unknown = sum(each.served for each in peers if each.temperature == UNKNOWN_WORD)
+        median = group.estimate("p50")
+        table.add(
+            *group.cells[:-1],
+            *(len(group.samples), group.served, group.arrivals - group.served),
+            min(group.values("min"), default=None),
+            *(group.estimate(name).value for name in names[1:-1]),
+            max(group.values("max"), default=None),
+            *(median.low, median.high, median.confidence),
+            (served - unknown) / served if served else None,
+            timeout=group.timeout,
+        )
+    return table
+
+
+def proofs_table(groups: Iterable[GroupStarts]) -> Table:
+    """How many cold starts are proven."""
+    table = Table(
+        "cold_proofs",
+        "How many cold starts are proven",
+        "Proven: no instance existed just before the send, and the one that answered was created after it. Refuted: "
+        "one of the two is known to be false. Skipped: the target never scaled to zero, and nothing was sent.",
+        (*GROUP_COLUMNS, *columns(COUNT, *_PROOFS), *columns(SHARE, "share")),
+    )
+    for group in groups:
+        share = group.proofs["proven"] / group.proofs["requests"] if group.proofs["requests"] else 0.0
+        table.add(*group.condition.cells, group.language, *(group.proofs[name] for name in _PROOFS), share)
+    return table
+
+
+def phases_table(groups: Iterable[GroupStarts]) -> Table:
+    """The phases of proven cold starts."""
+    table = Table(
+        "cold_phases",
+        "The phases of proven cold starts",
+        "A phase is named by the point at which it ends. Quantiles are over all proven starts of a language; share is "
+        "the phase's part of the mean time to the first byte, error the uncertainty of its ends, 1 s grid the number "
+        "of starts in which its end is known to whole seconds only.",
+        (
+            *GROUP_COLUMNS,
+            *columns(TEXT, "phase"),
+            *columns(COUNT, "starts"),
+            *columns(MS, "mean", "p25", "p50", "p75", "p90", "max"),
+            *columns(SHARE, "share"),
+            *columns(MS, "error"),
+            *columns(COUNT, "1 s grid", brief=False),
+        ),
+    )
+    for group in groups:
+        phases = phases_of(group.starts)
+        whole = sum(phase.mean for phase in phases)
+        for phase in phases:
+            times = quantiles(phase.ms, 0, (0.25, 0.5, 0.75, 0.9, 1.0)).tolist()
+            share = phase.mean / whole if whole else None
+            head = (*group.condition.cells, group.language, PHASE_NAMES[phase.name], len(phase.ms))
+            table.add(*head, phase.mean, *times, share, phase.error_ms, phase.on_grid)
+    return table
+
+
+def bursts_table(bursts: Iterable[RunBursts]) -> Table:
+    """The waits and costs of bursts at zero."""
+    sums, means = ("requests", "ok", "waiting"), ("started", "needed", "overshoot", "instance_s", "wasted_s")
+    table = Table(
+        "cold_bursts",
+        "Bursts at zero",
+        "Waiting are the requests whose instance became ready only after the send, wait is for how long. Started, "
+        "needed (answered at least one request), overshoot (answered none), their seconds and those of the overshoot "
+        "are means per burst.",
+        (
+            *RUN_COLUMNS,
+            *columns(COUNT, "bursts", *sums),
+            *columns(MS, "wait p50", "wait p90", "wait max"),
+            *columns(NUMBER, *(name.replace("_", " ") for name in means)),
+        ),
+    )
+    for each in bursts:
+        waits = quantiles(each.waits, 0, (0.5, 0.9, 1.0)).tolist()
+        counts = (len(each.costs), *map(each.total, sums))
+        table.add(*each.run.cells(each.language), *counts, *waits, *map(each.mean, means))
+    return table

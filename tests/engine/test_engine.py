@@ -36,7 +36,6 @@ class Client:
         self._pool = Pool(max_idle, per_host, int(idle_s * NS_PER_S))
         self._endpoints: list[Endpoint] = []
         self.engine = Engine(
-            asyncio.get_running_loop(),
             self._endpoints,
             self._pool,
             int(timeout_s * NS_PER_S),

@@ -119,8 +119,12 @@ def test_the_real_kernel_stamps_when_bytes_come_and_counts_their_segments() -> N
         listening.accept()[0] as peer,
     ):
         assert stamp_receipts(sock)
-        clock = ReceiveClock()
         peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        stamped = False
+        while not stamped:  # the kernel begins some time after the first socket on the machine asks for it
+            peer.sendall(b"first")
+            stamped = bool(sock.recvmsg(100, ANCILLARY_BYTES)[1])
+        clock = ReceiveClock()
         before_ns = monotonic_ns()
         peer.sendall(b"head")
         sent_ns = monotonic_ns()

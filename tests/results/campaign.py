@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.log.blocks import encode
 from tests.results import logs
 from workload_generator.base.clock import NS_PER_MS, NS_PER_S, Anchor, rfc3339
-from workload_generator.base.usage_tables import Condition, Gap, Replicas, Row, Scale, schema_of, stamp
+from workload_generator.base.usage_tables import ConditionChange, Gap, Replicas, Row, Scale, schema_of, stamp
 from workload_generator.log import format as log_format
 from workload_generator.log.records import ErrorKind, Phase, Result
 from workload_generator.results.database import open_store
@@ -290,7 +290,7 @@ def _scaling(run: Made) -> dict[str, list[Row]]:
             Replicas(at(0.9), *other, 0, 0, 1, 0, 0), Replicas(at(1.1), *who, 0, 0, 2, 0, 0),
         ],
         "conditions": [
-            Condition(at(-20), *of, "Active", "Unknown", "Queued", None, None, 1),
-            Condition(at(0.4), *of, "Active", "True", "Traffic", None, None, 0),
+            ConditionChange(at(-20), *of, "Active", "Unknown", "Queued", None, None, 1),
+            ConditionChange(at(0.4), *of, "Active", "True", "Traffic", None, None, 0),
         ],
     }  # fmt: skip

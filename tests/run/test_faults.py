@@ -228,7 +228,7 @@ CASES = [
     Case(Connection, "_on_connected"),
     Case(Connection, "send_request", after=20),
     Case(Connection, "on_received", after=20),
-    Case(Connection, "_on_plain", after=20),
+    Case(Connection, "_on_data", after=20),
     Case(Connection, "_on_piece"),
     Case(Connection, "_complete"),
     Case(Connection, "_read_on", behaviour=lambda: servers.answers(b"x" * 100_000)),

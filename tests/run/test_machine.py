@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from workload_generator.engine.timestamps import ReceiveClock
-from workload_generator.run.machine import Monitor, Throttling, read_steal, read_throttling, read_waited_ns
+from workload_generator.run.machine import Monitor, read_steal, read_throttling, read_waited_ns
 
 V2 = "usage_usec 5\nuser_usec 3\nsystem_usec 2\nnr_periods 9\nnr_throttled 4\nthrottled_usec 1500\n"
 V1 = "nr_periods 9\nnr_throttled 4\nthrottled_time 1500000\n"
@@ -30,15 +30,15 @@ def test_throttling_of_both_versions(tmp_path: Path, membership: str, file: str,
     (tmp_path / "membership").write_text(membership)
     (tmp_path / "fs" / file).parent.mkdir(parents=True)
     (tmp_path / "fs" / file).write_text(text)
-    assert read_throttling(tmp_path / "fs", tmp_path / "membership") == Throttling(4, 1_500_000)
+    assert read_throttling(tmp_path / "fs", tmp_path / "membership") == (4, 1_500_000)
 
 
 def test_what_is_not_there_is_unknown(tmp_path: Path) -> None:
     nothing = tmp_path / "nothing"
-    assert read_throttling(nothing, nothing) is None
-    assert read_waited_ns(nothing) is None and read_steal(nothing) is None
+    assert read_throttling(nothing, nothing) == (None, None)
+    assert read_waited_ns(nothing) is None and read_steal(nothing) == (None, None)
     (tmp_path / "odd").write_text("odd\n")
-    assert read_waited_ns(tmp_path / "odd") is None and read_steal(tmp_path / "odd") is None
+    assert read_waited_ns(tmp_path / "odd") is None and read_steal(tmp_path / "odd") == (None, None)
 
 
 def test_waiting_and_steal(tmp_path: Path) -> None:

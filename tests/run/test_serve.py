@@ -24,7 +24,7 @@ from tests.support import BRIEF, OK, Generator, after, at_once, target
 from workload_generator.log.status_file import StatusFile, read_statuses
 from workload_generator.log.totals import Totals
 from workload_generator.run import metrics, serve
-from workload_generator.run.lock import RunLock, lock_holder, lock_path
+from workload_generator.run.lock import lock_holder, lock_path, run_lock
 
 HEADER = {"run_id": "r", "experiment": {"name": "e", "mode": "open"}, "shard": {"index": 0, "count": 2}}
 BEAT = {"line": {"planned": 9, "started": 8, "finished": 7, "dropped": 1}, "elapsed_ns": 10**9, "in_flight": 1}
@@ -180,7 +180,7 @@ async def test_without_serve_a_run_shows_nothing(tmp_path: Path, generator: Gene
 def test_who_holds_the_lock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert lock_holder() is None, "no file"
-    with RunLock("one"):
+    with run_lock("one"):
         assert lock_holder() == os.getpid()
     assert f"process {os.getpid()}" in lock_path().read_text()
     assert lock_holder() is None, "what an earlier run left"
@@ -196,7 +196,7 @@ def test_a_run_that_cannot_be_seen_does_not_hold_the_pod_for_ever(
         fcntl.flock(file, fcntl.LOCK_EX)
         file.write("another container's, process 999999999, since then\n")
         file.flush()
-        serve.Server(tmp_path, event=False, statuses=tmp_path)._see_out()
+        serve.RunServer(tmp_path, event=False, statuses=tmp_path)._see_out()
     assert "another container's" in capsys.readouterr().err
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.top.clusters import autoscaler, pod
-from workload_generator.base.usage_tables import Condition, PodState, Replicas, Scale
+from workload_generator.base.usage_tables import ConditionChange, PodState, Replicas, Scale
 from workload_generator.cluster.top.states import PodObserver, StatusObserver, state_of
 
 THEN, NOW = "2026-11-25T10:00:00.000Z", "2026-11-25T10:00:01.000Z"
@@ -77,14 +77,16 @@ def test_scale_and_conditions() -> None:
 
     first = known.replace([StatusObserver.shrink(autoscaler(None, None, "Unknown"))], THEN)
     assert first == [
-        Condition(THEN, "functions", "PodAutoscaler", "f-00001", "f", "Active", "Unknown", "Because", None, None, 1)
+        ConditionChange(
+            THEN, "functions", "PodAutoscaler", "f-00001", "f", "Active", "Unknown", "Because", None, None, 1
+        )
     ]
     assert heard(None, None, active="Unknown") == []
     assert heard(3, 1, active="Unknown") == [Scale(NOW, "functions", "f", "f-00001", 3, 1, 0)]
     changed = heard(3, 3)
-    assert [type(row) for row in changed] == [Condition, Scale] and changed[0].status == "True"
+    assert [type(row) for row in changed] == [ConditionChange, Scale] and changed[0].status == "True"
     gone = known.change(StatusObserver.shrink(autoscaler(3, 3)), is_deleted=True, now=NOW, listed=False)
-    assert [(type(row), row[-1]) for row in gone] == [(Condition, 0), (Scale, 0)]
+    assert [(type(row), row[-1]) for row in gone] == [(ConditionChange, 0), (Scale, 0)]
     assert gone[0].status == "Deleted" and gone[1][4:6] == (0, 0)
     assert known == StatusObserver("PodAutoscaler")
 
@@ -93,4 +95,4 @@ def test_an_object_deleted_between_two_lists() -> None:
     known = StatusObserver("Revision")
     known.replace([StatusObserver.shrink(autoscaler(1, 1))], THEN)
     (row,) = known.replace([], NOW)
-    assert isinstance(row, Condition) and (row.status, row.listed) == ("Deleted", 1)
+    assert isinstance(row, ConditionChange) and (row.status, row.listed) == ("Deleted", 1)

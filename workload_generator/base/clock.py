@@ -1,13 +1,14 @@
 """Clocks and durations.
 
-A duration is the difference of two readings of one clock. Everything inside a run is measured on the monotonic clock;
-wall-clock times are derived from one pair of readings taken when the run starts (`Anchor`), so that they never jump.
+A duration is the difference of two readings of one clock. A run measures everything on the monotonic clock; its
+wall-clock times derive from one pair of readings at its start (`Anchor`), so that they never jump.
 """
 
 from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -39,23 +40,23 @@ monotonic_ns = time.monotonic_ns
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
-    """One reading of both clocks, as close together as a process can take them."""
+    """One reading of both clocks, as close together as possible."""
 
     wall_ns: int
     mono_ns: int
 
     @classmethod
-    def now(cls) -> Anchor:
-        """Read the pair that lies closest together out of a few tries."""
-        best_gap, best = _MAX_NS, (0, 0)
+    def now(cls, monotonic: Callable[[], int] = monotonic_ns, wall: Callable[[], int] = time.time_ns) -> Anchor:
+        """The closest of a few pairs of readings."""
+        best_gap_ns, best = _MAX_NS, (0, 0)
         for _ in range(5):
-            before, wall, after = time.monotonic_ns(), time.time_ns(), time.monotonic_ns()
-            if after - before < best_gap:
-                best_gap, best = after - before, (wall, (before + after) // 2)
+            before_ns, wall_ns, after_ns = monotonic(), wall(), monotonic()
+            if after_ns - before_ns < best_gap_ns:
+                best_gap_ns, best = after_ns - before_ns, (wall_ns, (before_ns + after_ns) // 2)
         return cls(*best)
 
     def wall_at(self, mono_ns: int) -> int:
-        """Wall-clock nanoseconds of a monotonic reading."""
+        """The wall-clock time of a monotonic reading, in ns."""
         return self.wall_ns + mono_ns - self.mono_ns
 
 
@@ -66,7 +67,10 @@ def rfc3339(wall_ns: int) -> str:
 
 
 def parse_rfc3339(text: str) -> int:
-    """Nanoseconds since the epoch of an RFC 3339 time with its zone; digits beyond the ninth are cut. ValueError."""
+    """Nanoseconds since the epoch of an RFC 3339 time with its zone; digits beyond the ninth are cut.
+
+    Raises ValueError.
+    """
     match = _RFC3339.fullmatch(text)
     if match is None:
         raise ValueError(f"{text[:_LONGEST_TEXT]!r} is not an RFC 3339 time")
@@ -78,8 +82,8 @@ def parse_rfc3339(text: str) -> int:
 def parse_duration(text: str) -> int:
     """Nanoseconds of a Go duration (`1h30m`, `90s`, `1.5h`, `250µs`), exactly as `time.ParseDuration` reads it.
 
-    Raises ValueError for anything else: a bare number has no unit, and spaces are not allowed. The one number without a
-    unit is `0`. Source: https://pkg.go.dev/time#ParseDuration
+    Raises ValueError, also for a number without a unit (except `0`) and for spaces.
+    Source: https://pkg.go.dev/time#ParseDuration
     """
     if text in ("0", "+0", "-0"):
         return 0
@@ -91,7 +95,7 @@ def parse_duration(text: str) -> int:
     for number, unit in _PART.findall(match[2]):
         total += int(Fraction(number) * _UNITS_NS[unit])  # Go cuts each part to whole nanoseconds
     if total > _MAX_NS:
-        raise ValueError(f"{text!r} is longer than the 292 years that a duration can hold")
+        raise ValueError(f"{text!r} is longer than 292 years, the limit of a duration")
     return -total if match[1] == "-" else total
 
 

@@ -1,7 +1,7 @@
-"""Distributions that can be merged exactly and never grow with the number of requests.
+"""Histograms of times: they merge exactly, and their size does not depend on the number of requests.
 
-A failed or dropped arrival counts as slower than any limit: it has no value, but it has a rank. A quantile that falls
-among such arrivals is `BEYOND`, and is printed as `> 30 s` (the timeout), not left out.
+A failed or dropped arrival counts as slower than any limit: it has no value but a rank. A quantile among such arrivals
+is `BEYOND`, and is printed as `> 30 s` (the timeout).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _DIGITS = 3  # relative error of a quantile at most 0.1 %
 
 
 class Histogram:
-    """A high dynamic range histogram of times in whole microseconds, with the arrivals that never had one.
+    """A high dynamic range histogram of times in whole microseconds, and the number of arrivals without a time.
 
     Values are exact below 2.048 ms and within 0.1 % above; minimum and maximum are exact. Source of the bucket layout:
     http://hdrhistogram.org
@@ -34,33 +34,33 @@ class Histogram:
     __slots__ = ("_hdr", "_waiting", "beyond", "max_us", "min_us")
 
     def __init__(self) -> None:
-        from hdrh.histogram import HdrHistogram  # not for commands that only name a threshold
+        from hdrh.histogram import HdrHistogram  # slow to load, and many commands make no histogram
 
         self._hdr = HdrHistogram(1, _HIGHEST_US, _DIGITS)
-        self._waiting: Counter[int] = Counter()  # counted, but not in the buckets yet: counting is a loop in C
+        self._waiting: Counter[int] = Counter()  # not in the buckets yet: a Counter is faster
         self.beyond = 0
         self.min_us: int | None = None
         self.max_us: int | None = None
 
     @property
     def served(self) -> int:
-        """How many values there are."""
+        """The number of values."""
         return int(self._settled().total_count)
 
     @property
     def count(self) -> int:
-        """How many arrivals there are, those without a value included."""
+        """The number of arrivals, with those that have no value."""
         return self.served + self.beyond
 
     def record_all(self, values_us: Iterable[int], beyond: int = 0) -> None:
-        """Add a batch of values (µs, from 0 on) and the number of arrivals that have none."""
+        """Add values (µs, not negative) and the number of arrivals without one."""
         self.beyond += beyond
         self._waiting.update(values_us)
         if len(self._waiting) > _MOST_WAITING:
             self._settled()
 
     def _settled(self) -> HdrHistogram:
-        """The buckets, with everything that was waiting in them."""
+        """The buckets with all values."""
         counts = self._waiting
         if counts:
             low, high = min(counts), max(counts)
@@ -74,7 +74,7 @@ class Histogram:
     def quantile_us(self, q: float) -> float | None:
         """The smallest recorded time that at least a share `q` of the arrivals did not exceed (nearest rank).
 
-        None without arrivals; `BEYOND` when the rank falls among those that never had a time.
+        None without arrivals; `BEYOND` when the rank falls among those without a time.
         """
         if not self.count:
             return None
@@ -90,7 +90,7 @@ class Histogram:
         return float(min(max(value, self.min_us), self.max_us))
 
     def merge(self, other: Histogram) -> None:
-        """Add everything that `other` holds."""
+        """Add all arrivals of `other`."""
         self._settled().add(other._settled())
         self.beyond += other.beyond
         if other.min_us is not None and other.max_us is not None:
@@ -98,11 +98,11 @@ class Histogram:
             self.max_us = other.max_us if self.max_us is None else max(self.max_us, other.max_us)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled as `to_json` writes it: the buckets are arrays of C."""
+        """Pickled as JSON, since the buckets are arrays of ctypes."""
         return Histogram.from_json, (self.to_json(),)
 
     def to_json(self) -> dict[str, Any]:
-        """As the log holds it; `hdr` is the standard compressed base64 form that other HdrHistogram tools read (µs)."""
+        """As in the log; `hdr` is the compressed base64 form that other HdrHistogram tools read (µs)."""
         return {
             "unit": "us",
             "served": self.served,
@@ -114,7 +114,7 @@ class Histogram:
 
     @classmethod
     def from_json(cls, doc: dict[str, Any]) -> Histogram:
-        """The histogram that `to_json` wrote."""
+        """The histogram of a `to_json`."""
         histogram = cls()
         histogram._hdr = histogram._hdr.decode(doc["hdr"])
         histogram.beyond, histogram.min_us, histogram.max_us = doc["beyond"], doc["min"], doc["max"]
@@ -122,7 +122,7 @@ class Histogram:
 
 
 def format_us(value: float | None, timeout: str) -> str:
-    """A time for people: `1.482 ms`, `—` when there is none, `> 30s` when it lies beyond the timeout."""
+    """A time as text: `1.482 ms`, `—` for None, `> 30s` beyond the timeout."""
     if value is None:
         return "—"
     if value == BEYOND:

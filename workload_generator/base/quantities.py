@@ -1,4 +1,4 @@
-"""Quantities as Kubernetes writes them: `183632734n`, `250m`, `2663656Ki`, `1.5Gi`, `2e3`.
+"""Quantities of Kubernetes: `183632734n`, `250m`, `2663656Ki`, `1.5Gi`, `2e3`.
 
 Source: the grammar of https://pkg.go.dev/k8s.io/apimachinery/pkg/api/resource#Quantity
 """
@@ -21,17 +21,17 @@ _LONGEST = 64
 
 @functools.lru_cache(maxsize=100_000)
 def parse_quantity(text: str) -> Fraction:
-    """The exact number that `text` stands for: cores, or bytes. Raises ValueError for anything else."""
+    """The exact value of a quantity, in cores or bytes. Raises ValueError."""
     match = _QUANTITY.fullmatch(text) if len(text) <= _LONGEST else None
     if match is None:
-        raise ValueError(f"{text[:_LONGEST]!r} is not a quantity of Kubernetes, such as 250m or 2663656Ki")
+        raise ValueError(f"{text[:_LONGEST]!r} is not a quantity such as 250m or 2663656Ki")
     number, suffix, exponent = match.groups()
     return Fraction(number) * (Fraction(10) ** int(exponent) if exponent else _UNITS[suffix or ""])
 
 
 def millicores(text: str) -> float:
     """Thousandths of a core of a quantity of CPU. Raises ValueError."""
-    if text[-1:] == "n" and text[:-1].isdecimal() and text.isascii():  # nearly all are, and there are many
+    if text[-1:] == "n" and text[:-1].isdecimal() and text.isascii():  # the common case
         return int(text[:-1]) / 1_000_000
     return float(parse_quantity(text) * 1000)
 

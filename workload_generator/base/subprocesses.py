@@ -1,8 +1,8 @@
-"""Processes that end with the one that made them, and signals that are not lost while they are made.
+"""Child processes that end with their parent, and no lost signals around a fork.
 
-Python runs a signal's handler between any two of its instructions, also in what it calls around a fork; what the
-handler raises there (a KeyboardInterrupt) is printed and dropped. In the child, between fork and exec, handlers are the
-parent's, and what they note ends with the exec. So signals wait from before the fork until after it, on both sides.
+Python runs signal handlers between any two instructions, also in its own hooks around a fork, where an exception of
+the handler (a KeyboardInterrupt) is printed and dropped. In the child, between fork and exec, the handlers are the
+parent's, and their effect ends with the exec. So both sides block signals from before the fork until after it.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ Output = int | IO[bytes] | None
 
 
 def die_with_parent(by: signal.Signals = signal.SIGTERM) -> Callable[[], None]:
-    """What a child has to call first, so that it does not outlive this process, even when that is killed.
+    """A function for the child to call first, so that it ends with this process, even when that is killed.
 
-    It is the thread that starts the child whose end counts: one that ends earlier takes the child with it.
+    The child ends with the thread that started it.
     """
     parent = os.getpid()
 
     def arrange() -> None:
         _libc.prctl(_PR_SET_PDEATHSIG, by)
-        if os.getppid() != parent:  # it died between the fork and the call
+        if os.getppid() != parent:  # the parent died between the fork and the call
             os.kill(os.getpid(), by)
 
     return arrange
@@ -39,10 +39,10 @@ def die_with_parent(by: signal.Signals = signal.SIGTERM) -> Callable[[], None]:
 
 @contextlib.contextmanager
 def signals_held() -> Iterator[Callable[[], None]]:
-    """Signals that end or interrupt wait for the end of this context, and are handled then, in this thread.
+    """Block the signals that end or interrupt a process until the end of this context.
 
-    A child that is forked inside calls what this yields, as soon as it has handlers of its own, or to be ended by what
-    came meanwhile. Handlers run in the main thread: where another one is left to take signals, they do not wait.
+    A child that is forked inside calls the yielded function once it has its own handlers, or none. Only this thread
+    blocks signals: in a process with several threads another one may take them.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
 
@@ -65,12 +65,12 @@ def start_child(
     stderr: Output = None,
     **more: Any,
 ) -> subprocess.Popen[bytes]:
-    """A program as a child that dies with this thread, by `end_by`; `more` is Popen's. Raises OSError as that does."""
+    """Start a program that ends with this thread, by `end_by`; `more` is for Popen. Raises OSError."""
     arrange = die_with_parent(end_by)
     with signals_held() as let_go:
 
         def prepare() -> None:
-            for number in _HELD:  # as the exec will: what waits shall not end in a handler of the parent's
+            for number in _HELD:  # as exec does, before a blocked signal reaches a handler of the parent
                 if callable(signal.getsignal(number)):
                     signal.signal(number, signal.SIG_DFL)
             arrange()
@@ -80,7 +80,7 @@ def start_child(
             command, env=env, stdin=stdin, stdout=stdout, stderr=stderr, preexec_fn=prepare, **more
         )
         try:
-            let_go()  # a handler may raise here, and then nobody else knows of the child
+            let_go()  # a handler may raise here: then the caller never gets the child
         except BaseException:
             process.kill()
             process.wait()

@@ -1,6 +1,6 @@
-"""The tables of what nodes, pods and functions did meanwhile: `top` writes them, `combine` merges them.
+"""The tables of the usage of nodes, pods and functions during runs: `top` writes them, `combine` merges them.
 
-`metrics.sql` is their schema, with a word on each column; the classes here are their rows, field by column.
+`usage_tables.sql` is their schema, with a comment for each column; each class is a row of a table, field by column.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 from workload_generator.base.clock import NS_PER_MS, rfc3339
 
 METRICS, KUBELET, WATCH = "metrics", "kubelet", "watch"
-"""Where a row comes from: metrics.k8s.io, a kubelet's own summary, or (gaps only) a watch."""
+"""The source of a row: metrics.k8s.io, the summary of a kubelet, or (gaps only) a watch."""
 
 
 class NodeSample(NamedTuple):
-    """What a node used."""
+    """The usage of a node."""
 
     node_name: str
     cpu_usage: str
@@ -35,7 +35,7 @@ class NodeSample(NamedTuple):
 
 
 class PodSample(NamedTuple):
-    """What a container of a pod used."""
+    """The usage of a container of a pod."""
 
     pod_name: str
     node_name: str | None
@@ -54,7 +54,7 @@ class PodSample(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """What was not to be had."""
+    """Samples that are missing."""
 
     timestamp: str
     source: str
@@ -64,7 +64,7 @@ class Gap(NamedTuple):
 
 
 class PodState(NamedTuple):
-    """A function's pod came into a state."""
+    """A pod of a function entered a state."""
 
     timestamp: str
     namespace: str
@@ -77,7 +77,7 @@ class PodState(NamedTuple):
 
 
 class Replicas(NamedTuple):
-    """How many pods of a revision are in each state."""
+    """The number of pods of a revision in each state."""
 
     timestamp: str
     namespace: str
@@ -91,7 +91,7 @@ class Replicas(NamedTuple):
 
 
 class Scale(NamedTuple):
-    """What the autoscaler wants and has."""
+    """The desired and the actual scale of a revision."""
 
     timestamp: str
     namespace: str
@@ -102,7 +102,7 @@ class Scale(NamedTuple):
     listed: int
 
 
-class Condition(NamedTuple):
+class ConditionChange(NamedTuple):
     """A condition of a Revision or a PodAutoscaler changed."""
 
     timestamp: str
@@ -118,7 +118,7 @@ class Condition(NamedTuple):
     listed: int
 
 
-Row = NodeSample | PodSample | Gap | PodState | Replicas | Scale | Condition
+Row = NodeSample | PodSample | Gap | PodState | Replicas | Scale | ConditionChange
 
 TABLES: dict[type[Row], str] = {
     NodeSample: "node_metrics",
@@ -127,12 +127,12 @@ TABLES: dict[type[Row], str] = {
     PodState: "pod_states",
     Replicas: "replicas",
     Scale: "scales",
-    Condition: "conditions",
+    ConditionChange: "conditions",
 }
 
 
 def statements(script: str) -> Iterator[str]:
-    """The statements of an SQL script one by one: `executescript` would end the transaction."""
+    """The statements of an SQL script one by one, since `executescript` ends the transaction."""
     statement = ""
     for line in script.splitlines(keepends=True):
         statement += line
@@ -143,14 +143,14 @@ def statements(script: str) -> Iterator[str]:
 
 @functools.cache
 def schema_of(table: str) -> tuple[str, ...]:
-    """The statements that make a table and its indexes."""
+    """The statements that create a table and its indexes."""
     script = resources.files(__package__).joinpath("usage_tables.sql").read_text("utf-8")
     return tuple(each for each in statements(script) if f"TABLE {table} (" in each or f"ON {table} (" in each)
 
 
 @functools.cache
 def columns_of(table: str) -> dict[str, tuple[str, bool]]:
-    """The declared type of each column, and whether it has to have a value; `id` is left out."""
+    """The declared type of each column but `id`, and whether it is NOT NULL."""
     with closing(sqlite3.connect(":memory:")) as empty:
         for statement in schema_of(table):
             empty.execute(statement)
@@ -159,5 +159,5 @@ def columns_of(table: str) -> dict[str, tuple[str, bool]]:
 
 
 def stamp(wall_ns: int) -> str:
-    """RFC 3339 in UTC with milliseconds, the original's form for nodes."""
+    """RFC 3339 in UTC with milliseconds, as the original writes it for nodes."""
     return rfc3339(wall_ns // NS_PER_MS * NS_PER_MS)[:-4] + "Z"

@@ -1,6 +1,6 @@
 -- Usage of nodes and pods: the original's columns first. A row is one sample of a node, or of a container of a pod.
--- cpu_usage and memory_usage are as Kubernetes writes them (183632734n, 2663656Ki), the percentages fractions of the
--- node's allocatable, timestamp is when it was read, in UTC.
+-- cpu_usage and memory_usage are Kubernetes quantities (183632734n, 2663656Ki), the percentages are fractions of the
+-- node's allocatable resources, timestamp is the time of the request, in UTC.
 CREATE TABLE node_metrics (
     id                INTEGER PRIMARY KEY,
     node_name         TEXT NOT NULL,
@@ -11,8 +11,8 @@ CREATE TABLE node_metrics (
     timestamp         TEXT NOT NULL,
     cpu_millicores    REAL,
     memory_bytes      INTEGER,
-    sample_timestamp  TEXT, -- the sample's own, which the metrics server repeats until it has a new one
-    sample_window     REAL, -- seconds that its CPU usage is the mean of
+    sample_timestamp  TEXT, -- of the sample itself, which the metrics server repeats until it has a new one
+    sample_window     REAL, -- seconds of the mean of the CPU usage
     source            TEXT  -- metrics (metrics.k8s.io) or kubelet
 );
 CREATE INDEX node_metrics_by_time ON node_metrics (timestamp, node_name);
@@ -36,19 +36,19 @@ CREATE TABLE pod_metrics (
 );
 CREATE INDEX pod_metrics_by_time ON pod_metrics (timestamp, pod_name);
 
--- What is not there: a tick that was missed, an answer that did not come, a watch that was interrupted.
+-- Missing samples: a missed tick, a request without a response, an interrupted watch.
 CREATE TABLE metric_gaps (
     id        INTEGER PRIMARY KEY,
     timestamp TEXT NOT NULL,
     source    TEXT NOT NULL, -- metrics, kubelet, or watch
-    subject   TEXT NOT NULL, -- nodes, pods, node <name>, or the kind that is watched
-    ticks     INTEGER NOT NULL, -- that have nothing; 0 when only a part is missing
+    subject   TEXT NOT NULL, -- nodes, pods, node <name>, or the watched kind
+    ticks     INTEGER NOT NULL, -- without any sample; 0 when only a part is missing
     reason    TEXT NOT NULL
 );
 CREATE INDEX metric_gaps_by_time ON metric_gaps (timestamp);
 
--- The rest comes from watches: a row for each change, at the moment when it was heard of. With listed = 1 it may have
--- happened earlier: it was there when watching began, or was found after an interruption.
+-- The other tables come from watches: a row for each change, at the time of its arrival. With listed = 1 it may have
+-- happened earlier: it was found in a list when the watch began, or after an interruption.
 CREATE TABLE pod_states (
     id        INTEGER PRIMARY KEY,
     timestamp TEXT NOT NULL,
@@ -62,7 +62,7 @@ CREATE TABLE pod_states (
 );
 CREATE INDEX pod_states_by_time ON pod_states (timestamp, pod_name);
 
--- How many pods of a revision are in each state from then on.
+-- The number of pods of a revision in each state from then on.
 CREATE TABLE replicas (
     id          INTEGER PRIMARY KEY,
     timestamp   TEXT NOT NULL,
@@ -77,7 +77,7 @@ CREATE TABLE replicas (
 );
 CREATE INDEX replicas_by_time ON replicas (timestamp, revision);
 
--- What Knative's autoscaler wants and has, from then on; NULL is not said, -1 is Knative's word for not known.
+-- The desired and the actual scale of Knative's autoscaler from then on; NULL is absent, -1 is Knative's unknown.
 CREATE TABLE scales (
     id        INTEGER PRIMARY KEY,
     timestamp TEXT NOT NULL,
@@ -101,7 +101,7 @@ CREATE TABLE conditions (
     status     TEXT NOT NULL, -- True, False, Unknown, or Deleted
     reason     TEXT,
     message    TEXT,
-    transition TEXT, -- lastTransitionTime, of the cluster's clock
+    transition TEXT, -- lastTransitionTime, by the cluster's clock
     listed     INTEGER NOT NULL
 );
 CREATE INDEX conditions_by_time ON conditions (timestamp, name);

@@ -1,7 +1,7 @@
-"""Whether a run measured the system or the generator.
+"""The verdict: whether a run measured the system or the generator.
 
-A run is `valid` unless one of the reasons below holds; each reason carries its figure. The closed loop has no schedule
-to miss and takes what CPU there is, so neither is held against it; cold-start rounds have no lag limit either.
+A run is `valid` unless there is a reason against it; each reason has its figure. The closed loop has no schedule and
+uses all CPU time, so neither counts against it; cold-start rounds have no lag limit.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from workload_generator.base.histogram import BEYOND, Histogram
 
 _ACHIEVED_SHARE = 0.99
 STALL_NS = 20 * NS_PER_MS
-"""An event loop that did not turn for longer than this has stalled."""
+"""An event loop that takes longer than this for one turn has stalled."""
 
-_SHORT_OVERRUN_NS = 100 * NS_PER_MS  # one this short is a stall at the end, which is the lag's to judge
+_SHORT_OVERRUN_NS = 100 * NS_PER_MS  # a shorter one is a stall at the end, which counts as lag
 _CPU_SHARE = 0.9
 _WAITED_SHARE = 0.05
 _STEAL_SHARE = 0.05
@@ -33,22 +33,22 @@ class Verdict:
 
     @property
     def valid(self) -> bool:
-        """Whether nothing speaks against the figures."""
+        """Whether there is no reason against the run."""
         return not self.reasons
 
     @property
     def word(self) -> str:
-        """As log and database hold it."""
+        """`valid` or `invalid`, as in log and database."""
         return "valid" if self.valid else "invalid"
 
 
 @dataclass(frozen=True, slots=True)
 class Strain:
-    """What the event loop and its machine went through while arrivals were sent. None: the kernel does not tell.
+    """The strain on the event loop and its machine while arrivals were sent. None is unknown.
 
-    `cpu_ns` is the loop's own, `spun_ns` the part of it that went into waiting for deadlines; `stalls` counts the
-    turns of the loop that took longer than `STALL_NS`; `waited_ns` is how long it was ready to run and had no CPU;
-    `steal_share` is what the hypervisor took of all CPU time; `clock_stepped_ns` is by how much the wall clock was set.
+    `cpu_ns` is the CPU time of the loop, `spun_ns` the part spent waiting for deadlines; `stalls` counts turns of the
+    loop longer than `STALL_NS`; `waited_ns` is the time without a CPU while ready to run; `steal_share` is the
+    hypervisor's share of the CPU time; `clock_stepped_ns` is the sum of the steps of the wall clock.
     """
 
     elapsed_ns: int
@@ -65,24 +65,23 @@ class Strain:
 
     @property
     def cpu_share(self) -> float:
-        """Of one core, spinning aside."""
+        """The share of one core that the loop used, without spinning."""
         return (self.cpu_ns - self.spun_ns) / self.elapsed_ns if self.elapsed_ns else 0.0
 
     @property
     def waited_share(self) -> float:
-        """Of the time that passed."""
+        """The share of the time for which the loop waited for a CPU."""
         return (self.waited_ns or 0) / self.elapsed_ns if self.elapsed_ns else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What a verdict is made from: the measured phase's counts, its distributions, and how the run ended.
+    """The evidence for a verdict: counts and distributions of the measure phase, and how the run ended.
 
-    `lag_limit_ns` is the experiment's own limit or None for the default; `mode` is `open`, `closed` or `cold-start`;
-    `stopped` says what ended the run before its time, or is None; `exhausted` counts the connections
-    that this machine had no descriptor, port or memory for; `late_ns` is by how much a shard missed the common start.
-    `length_ns` is the planned length of the measured time,
-    `overrun_ns` how long after its end the last arrival started.
+    `mode` is `open`, `closed` or `cold-start`; `lag_limit_ns` is the limit of the experiment, None for the default;
+    `stopped` is why the run ended early, or None; `length_ns` is the planned length of the measure phase, `overrun_ns`
+    the time from its end to the last start; `exhausted` counts connections that failed for lack of a descriptor, port
+    or memory of this machine; `late_ns` is the delay of a shard behind the common start.
     """
 
     mode: str
@@ -101,7 +100,7 @@ class Evidence:
 
 
 def judge(evidence: Evidence) -> Verdict:
-    """The verdict on one run, every reason listed."""
+    """The verdict on one run, with all reasons."""
     reasons: list[str] = []
     if evidence.stopped is not None:
         reasons.append(evidence.stopped)
@@ -163,7 +162,7 @@ def _lag_limit_us(evidence: Evidence) -> float:
 
 
 def stopped_early(signal_name: str, elapsed_ns: int, planned_ns: int) -> str:
-    """The reason of a run that a signal ended."""
+    """The reason of a run that a signal stopped."""
     return f"stopped by {signal_name} after {_rounded(elapsed_ns)} of {_rounded(planned_ns)}"
 
 

@@ -38,7 +38,7 @@ _CLOCK_S = 2.2  # meets the edge of two seconds
 _CLOCK_GOOD_NS = 15 * NS_PER_MS
 _READINGS = 8192
 _SIGHTS = 512
-_NO_PODS = "metadata.name=nobody"  # an empty list, for its version
+_NO_PODS = "metadata.name=no-such-pod"  # an empty list, for its version
 _EARLY_EVENTS = 1000
 
 
@@ -107,10 +107,10 @@ class KubernetesSource:
             return
         if not any(each["service"] == service for each in self._revisions.objects.values()):
             raise BenchError(f"there is no revision of {service} in the namespace {self._namespace}")
-        glance = await self._kube.timed_list(PODS, self._namespace, labels=f"{SERVICE_LABEL}={service}")
-        self._read(glance)
-        for obj in glance.listing.items:
-            self._take_pod(ObjectChange("ADDED", kubernetes_objects.pod(obj), None, glance.received_ns, listed=True))
+        reading = await self._kube.timed_list(PODS, self._namespace, labels=f"{SERVICE_LABEL}={service}")
+        self._read(reading)
+        for obj in reading.listing.items:
+            self._take_pod(ObjectChange("ADDED", kubernetes_objects.pod(obj), None, reading.received_ns, listed=True))
         self._pulse_until_ns = monotonic_ns() + _AWAKE_NS
         self._pulsing.set()
 
@@ -249,10 +249,8 @@ class KubernetesSource:
             return
         if sight.point == "scale":
             self._timeline.scale(sight.service, moment)
-        elif correct:
-            self._timeline.correct(sight.service, sight.instance, sight.point, moment)
         else:
-            self._timeline.mark(sight.service, sight.instance, sight.point, moment)
+            self._timeline.mark(sight.service, sight.instance, sight.point, moment, correct=correct)
         if not sight.listed:
             self._sights.append(sight)
 
@@ -268,22 +266,22 @@ class KubernetesSource:
         low_ns, high_ns = grid[0], min(grid[1], sight.high_ns)
         return Moment((low_ns + high_ns) // 2, (high_ns - low_ns + 1) // 2, grid=True)
 
-    def _read(self, glance: TimedListing) -> None:
+    def _read(self, reading: TimedListing) -> None:
         """Take a reading of the server's clock and version, and narrow the bounds of the latest points by it."""
-        if glance.date_ns is not None:
-            self._clock.add(glance.sent_ns, glance.date_ns, glance.received_ns)
-        text = glance.listing.resource_version
+        if reading.date_ns is not None:
+            self._clock.add(reading.sent_ns, reading.date_ns, reading.received_ns)
+        text = reading.listing.resource_version
         if not (text.isascii() and text.isdigit()):
             return
         version = int(text)
-        self._readings.append((glance.sent_ns, glance.received_ns, version))
+        self._readings.append((reading.sent_ns, reading.received_ns, version))
         for sight in self._sights:
             if sight.version is None or sight.low_ns is None:
                 continue
-            if version >= sight.version and sight.low_ns <= glance.received_ns < sight.high_ns:
-                sight.high_ns = glance.received_ns
-            elif version < sight.version and sight.low_ns < glance.sent_ns <= sight.high_ns:
-                sight.low_ns = glance.sent_ns
+            if version >= sight.version and sight.low_ns <= reading.received_ns < sight.high_ns:
+                sight.high_ns = reading.received_ns
+            elif version < sight.version and sight.low_ns < reading.sent_ns <= sight.high_ns:
+                sight.low_ns = reading.sent_ns
             else:
                 continue
             moment = Moment(sight.high_ns, sight.high_ns - sight.low_ns)
@@ -314,9 +312,9 @@ class KubernetesSource:
         """Read the server's clock until a second changes. Raises ApiError when there is no response at all."""
         until_ns = monotonic_ns() + int(_CLOCK_S * NS_PER_S)
         while True:
-            glance = await self._ask_version()
-            self._read(glance)
-            offset = self._clock.offset(glance.received_ns)
+            reading = await self._ask_version()
+            self._read(reading)
+            offset = self._clock.offset(reading.received_ns)
             if offset is None or offset[1] <= _CLOCK_GOOD_NS or monotonic_ns() > until_ns:
                 return
             await asyncio.sleep(_PULSE_S)

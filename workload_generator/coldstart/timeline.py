@@ -39,16 +39,12 @@ class Timeline:
         self._kept = kept
         self._services: defaultdict[str, _Service] = defaultdict(_Service)
 
-    def mark(self, service: str, instance: str, point: str, moment: Moment) -> None:
-        """Add a reading of an instance's `point`."""
+    def mark(self, service: str, instance: str, point: str, moment: Moment, *, correct: bool = False) -> None:
+        """Add a reading of an instance's `point`; `correct` replaces earlier ones, whose error was too small."""
         points = self.exists(service, instance)
         known = points.get(point)
-        if known is None or _rank(moment) < _rank(known):
+        if correct or known is None or _rank(moment) < _rank(known):
             points[point] = moment
-
-    def correct(self, service: str, instance: str, point: str, moment: Moment) -> None:
-        """Replace a reading whose error was too small."""
-        self.exists(service, instance)[point] = moment
 
     def exists(self, service: str, instance: str) -> dict[str, Moment]:
         """Add an instance, if it is new; returns its points."""

@@ -1,1 +1,5 @@
-"""HTTP on our own sockets: connections, HTTP/1.1, timers, the kernel's time stamps. It knows nothing of experiments."""
+"""The HTTP engine on raw sockets: connections, HTTP/1.1, timers, and the kernel's receive time stamps.
+
+It sends arrivals and reports results; it has no schedule, no experiment and no log. A run uses `engine.Engine`; the
+first byte of a response is stamped in `timestamps`.
+"""

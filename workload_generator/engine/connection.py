@@ -1,21 +1,18 @@
-"""One TCP connection and the exchange that runs on it: sockets and TLS around the sans-I/O protocol.
+"""One TCP connection and its exchange: a socket around the sans-I/O protocol. `tls_connection` adds TLS.
 
 Rules:
-- the first byte is stamped before anything else happens to it
-- reading is registered as long as the connection lives, so that an idle connection's end is seen when it comes
-- a connection reports to its engine exactly once for each exchange: `completed` or `failed`
-- what is readable is read until there is no more, as long as the response is incomplete: after a reset the event loop
-  calls a reader once and never again
+- received data is dated (`timestamps.ReceiveClock`) before anything else happens to it
+- an open connection is always read, so that the end of an idle one is noticed at once
+- each exchange is reported to the engine exactly once: `completed` or `failed`
+- an incomplete response is read until the socket would block: after a reset the event loop calls a reader only once
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import os
 import socket
-import ssl
 from typing import Any, Protocol
 
 from workload_generator.base.clock import monotonic_ns
@@ -32,13 +29,12 @@ from workload_generator.engine.timestamps import (
     segments_received,
     stamp_receipts,
 )
-from workload_generator.engine.tls import TlsSession, fault_of
 from workload_generator.log.records import ErrorKind, Opening, Response
 
 _READ_BYTES = 64 * 1024
-_MOST_READERS = 1024  # full readers that are kept for the next response
+_MOST_READERS = 1024  # readers to keep for the next response
 _SEGMENTS_PROBE = 32
-_MOST_READS = 16  # in one go, so that one large response cannot keep the loop from the others
+_MOST_READS = 16  # at once, so that a large response does not hold up the others
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM}
 
 _CONNECT_KINDS = {
@@ -46,7 +42,6 @@ _CONNECT_KINDS = {
     errno.ETIMEDOUT: ErrorKind.CONNECT_TIMEOUT,
     errno.ECONNRESET: ErrorKind.RESET,
 }
-
 
 # On the hot path a global is cheaper than an enum's member.
 _ACTIVE, _IDLE = ConnectionState.ACTIVE, ConnectionState.IDLE
@@ -77,26 +72,7 @@ class ConnectionOwner(Protocol):
 
 
 class Connection:
-    """A socket of ours, from the look-up of its name to its end; at most one exchange at a time."""
-
-    __slots__ = (
-        "_addresses",
-        "_fd",
-        "_first_ns",
-        "_mark_ns",
-        "_opening",
-        "_owner",
-        "_pending",
-        "_reader",
-        "_segments",
-        "_sock",
-        "_kernel",
-        "_tls",
-        "_writing",
-        "exchange",
-        "origin",
-        "state",
-    )
+    """A connection from the look-up of its host name to its end, with at most one exchange at a time."""
 
     def __init__(self, owner: ConnectionOwner, origin: Origin) -> None:
         self._owner = owner
@@ -104,15 +80,14 @@ class Connection:
         self.state = ConnectionState.RESOLVING
         self.exchange: Exchange | None = None
         self._opening = _NO_OPENING
-        self._sock: Any = None  # socket.socket; not spelled out, since None must not be checked for each request
+        self._sock: Any = None  # a socket.socket; as Any it needs no check for None on the hot path
         self._fd = -1
-        self._tls: TlsSession | None = None
         self._addresses: list[Address] | None = None
         self._pending = b""
         self._writing = False
         self._mark_ns = 0
         self._segments = 0
-        # For the response, once its first piece is with the full reader
+        # Of a response that the cache does not have
         self._reader: ResponseReader | None = None
         self._first_ns: int | None = None
         self._kernel = False
@@ -120,7 +95,7 @@ class Connection:
     # Opening
 
     def open(self, opening: Opening, exchange: Exchange | None = None) -> None:
-        """Connect, and send the exchange's request when there is one."""
+        """Connect, then send the request of `exchange` if there is one."""
         self._opening = opening
         if exchange is not None:
             self.exchange = exchange
@@ -136,7 +111,7 @@ class Connection:
 
     def _on_answer(self, answer: Answer) -> None:
         if self.state is not ConnectionState.RESOLVING:
-            return  # timed out or cancelled meanwhile
+            return  # it has timed out or was cancelled
         if isinstance(answer, OSError):
             self._fail(ErrorKind.DNS, f"{self.origin.host}: {answer.strerror or answer}")
             return
@@ -162,7 +137,7 @@ class Connection:
         stamp_receipts(sock)
         try:
             code = sock.connect_ex(address.sockaddr)
-        except OSError as error:  # an address that the family cannot express
+        except OSError as error:  # an address that does not fit its family
             code = error.errno or errno.EADDRNOTAVAIL
         if code == 0:
             self._on_connected()
@@ -195,31 +170,12 @@ class Connection:
         self._opening.connect_ns = now_ns - self._mark_ns
         self._mark_ns = now_ns
         self._owner.poller.watch(self._sock, self)
-        if self.origin.tls is None:
-            self._opening.tls_ns = 0
-            self._on_open()
-            return
-        self.state = ConnectionState.HANDSHAKE
-        self._tls = TlsSession(self.origin.tls, self.origin.host)
-        self._shake_hands(b"")
+        self._on_watched()
 
-    def _shake_hands(self, received: bytes) -> None:
-        tls = self._tls
-        assert tls is not None
-        try:
-            done = tls.shake_hands(received)
-        except (ssl.SSLError, ssl.CertificateError, ValueError) as error:
-            with contextlib.suppress(OSError):  # the alert is for the server's log; ours has the error
-                self._sock.send(tls.to_send())
-            self._fail(ErrorKind.TLS, fault_of(error))
-            return
-        self._send(tls.to_send())
-        if done and self.state is ConnectionState.HANDSHAKE:
-            now_ns = monotonic_ns()
-            self._opening.tls_ns = now_ns - self._mark_ns
-            self._segments = segments_received(self._sock)
-            self._on_open()
-            self._on_encrypted(b"", (), now_ns)  # what came with the end of the handshake
+    def _on_watched(self) -> None:
+        """The socket is connected, and read from here on."""
+        self._opening.tls_ns = 0
+        self._on_open()
 
     def _on_open(self) -> None:
         exchange = self.exchange
@@ -232,18 +188,18 @@ class Connection:
     # Requests
 
     def send_request(self, exchange: Exchange) -> None:
-        """Send the request of `exchange` on this connection, which is open and idle."""
+        """See `Carrier`."""
         self.exchange = exchange
         exchange.connection = self
         self.state = _ACTIVE
         endpoint = exchange.endpoint
         if endpoint.method == "HEAD":
-            self._begin_reading(exchange)  # what the memo knows answers other methods
+            self._begin_reading(exchange)  # the cache has responses to other methods
         events = endpoint.events
         data = endpoint.request if events is None else events.encode(exchange.arrival.seq, exchange.start_ns)
-        self._send(data if self._tls is None else self._tls.encrypt(data))
+        self._send(data)
 
-    def _send(self, data: bytes) -> None:
+    def _write(self, data: bytes) -> None:
         if self._writing:
             self._pending += data
             return
@@ -256,7 +212,7 @@ class Connection:
             sent = 0
         except OSError as error:
             if self.state is ConnectionState.ACTIVE:
-                # An early answer (413, say) may be waiting: reading tells it, or that there is none.
+                # The server may have responded early, with a 413 for instance: read before failing.
                 self._owner.loop.call_soon(self._read_on)
                 return
             self.on_lost(error)
@@ -269,24 +225,25 @@ class Connection:
     def _on_writable(self) -> None:
         data, self._pending = self._pending, b""
         self._stop_writing()
-        self._send(data)
+        self._write(data)
+
+    _send = _write  # of a request; TLS encrypts it first
 
     # Responses
 
     def on_received(self, data: bytes, ancillary: Ancillary, now_ns: int) -> None:
         """See `poller.ReadHandler`."""
-        if self.state is _ACTIVE and self._tls is None and data:
-            done = self._on_plain(data, ancillary, now_ns)
-        else:
-            done = self._sock is None or self._on_other(data, ancillary, now_ns)
-        if not done:
+        if self._sock is not None and not self._on_data(data, ancillary, now_ns):
             poller = self._owner.poller
             if len(data) == poller.first_read_bytes:
                 poller.expect_more()
             self._read_on()
 
-    def _on_plain(self, data: bytes, ancillary: Ancillary, now_ns: int) -> bool:
-        """Take a piece of the response, in plain text. Returns whether the exchange is over."""
+    def _on_data(self, data: bytes, ancillary: Ancillary, now_ns: int) -> bool:
+        """Handle the data of a read, in plain text. Returns whether to stop reading for now."""
+        if self.state is not _ACTIVE or not data:
+            self._on_end(now_ns)  # of an idle connection, where data ends it as well
+            return True
         owner, exchange = self._owner, self.exchange
         assert exchange is not None
         arrived_ns = owner.clock.arrived_ns(ancillary, now_ns)
@@ -317,14 +274,14 @@ class Connection:
         return True
 
     def _read_on(self) -> None:
-        """Read until there is nothing more for now, or others have to have their turn."""
+        """Read until the socket would block, or it is the turn of others."""
         for _ in range(_MOST_READS):
             if self._sock is None or self._read():
                 return
         self._owner.loop.call_soon(self._read_on)
 
     def _read(self) -> bool:
-        """Read once. Whether there is nothing more to read for now."""
+        """Read once. Returns whether to stop reading for now."""
         try:
             data, ancillary, _flags, _address = self._sock.recvmsg(_READ_BYTES, ANCILLARY_BYTES)
         except BlockingIOError:
@@ -334,50 +291,10 @@ class Connection:
             return True
         now_ns = monotonic_ns()
         self._owner.clock.compare()
-        if self.state is _ACTIVE and self._tls is None and data:
-            return self._on_plain(data, ancillary, now_ns)
-        return self._on_other(data, ancillary, now_ns)
-
-    def _on_other(self, data: bytes, ancillary: Ancillary, now_ns: int) -> bool:
-        """What is not a part of a plain response. Whether there is nothing more to read for now."""
-        if not data:
-            self._on_end(now_ns)
-        elif self.state is ConnectionState.IDLE:
-            self._on_idle_data(data)
-        elif self.state is ConnectionState.HANDSHAKE:
-            self._shake_hands(data)
-        else:
-            return self._on_encrypted(data, ancillary, now_ns)
-        return self.state is ConnectionState.IDLE
-
-    def _on_encrypted(self, data: bytes, ancillary: Ancillary, now_ns: int) -> bool:
-        assert self._tls is not None
-        try:
-            plain, ended = self._tls.decrypt(data)
-        except ssl.SSLError as error:
-            self._fail(ErrorKind.TLS, fault_of(error))
-            return True
-        self._send(self._tls.to_send())
-        done = False
-        if plain and self.state is ConnectionState.ACTIVE:
-            done = self._on_plain(plain, ancillary, now_ns)
-        if ended and self.state in (ConnectionState.ACTIVE, ConnectionState.IDLE):
-            self._on_end(now_ns)
-        return done
-
-    def _on_idle_data(self, data: bytes) -> None:
-        if self._tls is not None:  # session tickets and key updates come when they like
-            with contextlib.suppress(ssl.SSLError):
-                plain, ended = self._tls.decrypt(data)
-                self._send(self._tls.to_send())
-                if not plain and not ended:
-                    self._segments = segments_received(self._sock)
-                    return
-        self._owner.ended(self)
-        self.close()
+        return self._on_data(data, ancillary, now_ns)
 
     def _on_piece(self, exchange: Exchange, data: bytes, arrived_ns: int, kernel: bool) -> bool:
-        """A piece that the memo does not know, for the full reader."""
+        """Read a piece that the cache does not have. Returns whether the exchange is over."""
         reader = self._reader or self._begin_reading(exchange)
         if self._first_ns is None:
             self._first_ns, self._kernel = arrived_ns, kernel
@@ -391,7 +308,7 @@ class Connection:
             self._fail(ErrorKind.BODY, str(error))
             return True
         if not reader.started:
-            self._first_ns = None  # only interim responses so far: the status line that counts is still to come
+            self._first_ns = None  # only interim (1xx) responses so far
         if not complete:
             return False
         response = response_of(reader)
@@ -401,11 +318,11 @@ class Connection:
         return True
 
     def _count_segments(self) -> int:
-        """Segments of the response that has just ended, 0 when the kernel does not tell.
+        """Segments of the response that has just ended, 0 when unknown.
 
-        Asking costs a tenth of a request. As long as no response had more than one segment, responses that are known
-        by heart are taken to have one, and only some are asked about: the count is the connection's, so that one that
-        was missed shows with the next question, and from then on every response is asked about.
+        The system call costs a tenth of a request. So, until a response has had more than one segment, cached responses
+        are assumed to have one, and only one in 32 is counted: the kernel counts for the connection, so that the next
+        count shows what was missed, and from then on every response is counted.
         """
         received = segments_received(self._sock)
         number, self._segments = received - self._segments, received
@@ -424,7 +341,7 @@ class Connection:
         reader, self._reader = self._reader, None
         if reader is not None:
             if not reader.keep_alive or len(self._owner.readers) >= _MOST_READERS:
-                reader.close()  # its parser stands somewhere within what nobody will read
+                reader.close()  # its parser has stopped within a message
             if len(self._owner.readers) < _MOST_READERS:
                 self._owner.readers.append(reader)
 
@@ -446,8 +363,6 @@ class Connection:
         if self.state is ConnectionState.IDLE:
             self._owner.ended(self)
             self.close()
-        elif self.state is ConnectionState.HANDSHAKE:
-            self._fail(ErrorKind.TLS, "the server closed the connection during the TLS handshake")
         elif reader is None or not reader.started:
             self._fail(ErrorKind.RESET, "the server closed the connection without a response")
         elif reader.at_eof():
@@ -460,7 +375,7 @@ class Connection:
             self._fail(ErrorKind.RESET, "the server closed the connection within the response's head")
 
     def on_lost(self, error: OSError) -> None:
-        """The socket has failed."""
+        """See `poller.ReadHandler`."""
         reader = self._reader
         if self.state is ConnectionState.IDLE:
             self._owner.ended(self)
@@ -471,11 +386,11 @@ class Connection:
             self._fail(ErrorKind.RESET, f"{error.strerror} while {self.state.value}")
 
     def abort(self, kind: ErrorKind, message: str) -> None:
-        """End the exchange from outside: it took too long, or the run is over."""
+        """See `Carrier`."""
         self._fail(kind, message)
 
     def close(self) -> None:
-        """End the connection; nothing is reported."""
+        """See `Carrier`."""
         self.state = ConnectionState.CLOSED
         self._release_socket()
         self._end_reading()
@@ -507,4 +422,4 @@ class Connection:
             sock.close()
 
 
-_NO_OPENING = Opening()  # what a connection has before it is opened; nobody writes to it
+_NO_OPENING = Opening()  # of connections that are not open yet; never written to

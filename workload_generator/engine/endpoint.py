@@ -1,4 +1,4 @@
-"""A target as the engine sends to it: where to connect, and the bytes of its request, encoded once."""
+"""A target as the engine sees it: the address to connect to, and the encoded request."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Whom a connection leads to. Connections are shared between targets of one origin; `tls` is None for http."""
+    """The other end of a connection. Targets of one origin share connections; `tls` is None for http."""
 
     host: str
     port: int
@@ -25,7 +25,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One target, ready to send: always the same `request`, or an event of its own for each arrival."""
+    """One target with its request: the bytes of `request`, or a new event for each arrival."""
 
     origin: Origin
     method: str
@@ -34,5 +34,5 @@ class Endpoint:
 
     @property
     def retriable(self) -> bool:
-        """Only GET and HEAD may be repeated on a fresh connection."""
+        """Whether the request may be repeated on a fresh connection: GET and HEAD only."""
         return self.method in ("GET", "HEAD")

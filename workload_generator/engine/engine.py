@@ -1,13 +1,13 @@
-"""The HTTP engine: starts requests on pooled connections of our own, and makes exactly one result of each.
+"""The HTTP engine: starts requests on pooled connections, and makes exactly one result of each.
 
 Rules:
-- `start` takes the time first; name look-up, connect and TLS are part of the request that needed them
-- every exchange ends in one of `completed`, `failed` or a time-out, and each makes one result
-- one place, `_settle`, takes an arrival out of flight, tells `on_done` and wakes the drain, whatever else fails. A
-  fault of ours goes on to the event loop's exception handler, which ends the run
+- `start` reads the clock first; name look-up, connect and TLS are part of the request that needed them
+- every exchange ends in `completed`, `failed` or a time-out, and each of them makes one result
+- `_settle` alone takes an arrival out of flight, calls `on_done` and wakes the drain, whatever else fails. A fault of
+  the generator reaches the event loop's exception handler, which ends the run
 - a request is repeated at most once: GET or HEAD, on a reused connection, before any byte of the response; its start
   stays the first one
-- all requests have the same timeout, so the order of starts is the order of deadlines, and one timer serves them all
+- all requests have the same timeout, so they reach their deadlines in the order of their starts: one timer serves all
 """
 
 from __future__ import annotations
@@ -26,34 +26,34 @@ from workload_generator.engine.pool import Pool, Stack
 from workload_generator.engine.resolver import Resolver
 from workload_generator.engine.response_cache import ResponseCache
 from workload_generator.engine.timestamps import ReceiveClock, keep_stamping
+from workload_generator.engine.tls_connection import connection_to
 from workload_generator.log.records import Arrival, ErrorKind, Opening, Phase, Result, Stamp, unanswered
 
 _SWEEP_S = 1.0
-_MOST_OPENING = 16  # connections that are opened at the same time before a run
+_MOST_OPENING = 16  # connections to open at the same time before a run
 
 _STAMPS = (Stamp.USER, Stamp.KERNEL)
 _IDLE, _MEASURE = ConnectionState.IDLE, Phase.MEASURE  # on the hot path a global is cheaper than an enum's member
 
 
 class Record(Protocol):
-    """Where results go."""
+    """Takes the results: the log."""
 
     def add(self, result: Result, /) -> None:
-        """Take one result."""
+        """Take any result."""
 
     def served(self, exchange: Exchange, origin_ns: int, /) -> None:
-        """Take an exchange that got its whole response; the run began at `origin_ns`."""
+        """Take the result of a request that got its whole response; the run began at `origin_ns`, monotonic."""
 
 
 class Engine:
     """Sends arrivals to `endpoints` (by target index) and passes each result to `record`.
 
-    `origin_ns` is the run's start on the monotonic clock: results carry offsets from it.
+    `origin_ns` is the start of the run on the monotonic clock; the times of results are offsets from it.
     """
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
         endpoints: Sequence[Endpoint],
         pool: Pool,
         timeout_ns: int,
@@ -61,7 +61,7 @@ class Engine:
         record: Record,
         clock: ReceiveClock | None = None,
     ) -> None:
-        self.loop = loop
+        self.loop = loop = asyncio.get_running_loop()
         self.clock = clock or ReceiveClock()
         self.poller = Poller(loop, self.clock)
         self.resolver = Resolver(loop)
@@ -73,7 +73,7 @@ class Engine:
         self.last_start_ns = 0
         self.started_measured = 0
         self.finished_measured = 0
-        self.exhausted = 0  # connections that this machine had no descriptor, port or memory for
+        self.exhausted = 0  # connections that failed for lack of a descriptor, port or memory of this machine
         self._endpoints = endpoints
         self._pool = pool
         self._stacks = _Stacks(endpoints, pool)
@@ -98,7 +98,7 @@ class Engine:
         return self.started - len(self._in_flight)
 
     def start(self, arrival: Arrival, on_done: OnDone | None = None) -> None:
-        """Start the request of `arrival` now; `on_done` is told when it has its result, after the record."""
+        """Start the request of `arrival` now; `on_done` is called after `record` has the result."""
         start_ns = self.last_start_ns = monotonic_ns()
         target = arrival.target
         endpoint = self._endpoints[target]
@@ -110,13 +110,13 @@ class Engine:
             self._arm(start_ns + self._timeout_ns)
         connection = self._stacks[target].take(start_ns)
         if connection is None:
-            Connection(self, endpoint.origin).open(Opening(), exchange)
+            connection_to(endpoint.origin, self).open(Opening(), exchange)
         else:
             connection.send_request(exchange)
 
     def start_again(self, exchange: Exchange, arrival: Arrival, start_ns: int) -> None:
-        """Start the request of `arrival` at `start_ns`, which is now: in `on_done`, on the connection of the exchange
-        that is done, if that leads where the arrival wants to."""
+        """Start the request of `arrival` at `start_ns`, which is now. Only for `on_done`: it reuses the exchange, and
+        its connection if that leads to the target."""
         endpoint, connection = self._endpoints[arrival.target], exchange.connection
         assert connection is not None
         elsewhere = connection.origin is not endpoint.origin and connection.origin != endpoint.origin
@@ -136,7 +136,7 @@ class Engine:
         The first failure ends it and is returned; it is not an error, since requests meet it too, and log it.
         """
         origins = dict.fromkeys(endpoint.origin for endpoint in self._endpoints)
-        connections = [Connection(self, origin) for origin in origins for _ in range(count)]
+        connections = [connection_to(origin, self) for origin in origins for _ in range(count)]
         waiting = iter(connections)
         fault: str | None = None
 
@@ -161,13 +161,13 @@ class Engine:
         return fault
 
     async def drain(self) -> None:
-        """Wait until nothing is in flight; to be called once nothing is started any more."""
+        """Wait until nothing is in flight. Call it when nothing is started any more."""
         if self._in_flight:
             self._drained = asyncio.Event()
             await self._drained.wait()
 
     def cancel_all(self, message: str) -> None:
-        """End everything that is in flight, as `cancelled`; what one of them raises does not hold up the others."""
+        """End everything that is in flight, as `cancelled`. Raises the first fault, after all have ended."""
         fault: Exception | None = None
         for exchange in list(self._in_flight):
             try:
@@ -186,7 +186,7 @@ class Engine:
         self._keeper.close()
         self.poller.close()
 
-    # What connections report
+    # Reports of connections
 
     def opened(self, connection: Connection) -> None:
         """See `ConnectionOwner`."""
@@ -210,7 +210,7 @@ class Engine:
             return
         lost_reused = exchange.opening is None and failure.kind is ErrorKind.RESET and not failure.heard
         if lost_reused and exchange.endpoint.retriable:
-            Connection(self, exchange.endpoint.origin).open(Opening(retries=1), exchange)
+            connection_to(exchange.endpoint.origin, self).open(Opening(retries=1), exchange)
             return
         self._on_failed(exchange, failure)
 
@@ -237,13 +237,13 @@ class Engine:
                 self._drained.set()
 
     def _end(self, exchange: Exchange, kind: ErrorKind, message: str) -> None:
-        """End what is in flight from outside."""
+        """End an exchange that is in flight."""
         connection = exchange.connection
         try:
             if connection is not None and connection.exchange is exchange:
                 connection.abort(kind, message)
         finally:
-            if exchange in self._in_flight:  # a fault of ours has separated it from its connection
+            if exchange in self._in_flight:  # a fault of the generator has separated it from its connection
                 self._on_failed(exchange, Failure(kind, message))
                 if connection is not None and connection.exchange is None:
                     connection.close()
@@ -300,7 +300,7 @@ class Engine:
 
 
 class _Stacks(dict[int, Stack]):
-    """The idle connections that each target's requests can use, by target."""
+    """The stack of idle connections of each target, by its index."""
 
     def __init__(self, endpoints: Sequence[Endpoint], pool: Pool) -> None:
         self._endpoints = endpoints

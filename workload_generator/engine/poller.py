@@ -1,11 +1,11 @@
-"""Reads what can be read: an epoll of our own, which the event loop watches as one descriptor.
+"""Reads all readable sockets at once, through an epoll of its own, which the event loop watches as one descriptor.
 
 Rules:
-- everything that can be read is read in one go; only then are both clocks compared, and each connection gets what came
-  for it, upon which a closed loop sends again. That is cheaper than to go from one socket to the next through the event
-  loop, and a server on another core is woken once for many requests instead of once for each
-- the stamps do not suffer: the kernel takes them when the bytes come
-- one read for each socket; who wants more reads on by itself, and says so
+- first every readable socket is read, then the clocks are compared once, then each connection gets its data, and a
+  closed loop sends its next request. This is cheaper than one callback of the event loop for each socket, and it wakes
+  a server on another core once for many requests
+- the time stamps do not suffer: the kernel takes them when the data arrives
+- each socket is read once; a connection that wants more reads on by itself
 """
 
 from __future__ import annotations
@@ -19,57 +19,57 @@ from typing import Any, Protocol
 from workload_generator.base.clock import monotonic_ns
 from workload_generator.engine.timestamps import ANCILLARY_BYTES, Ancillary, ReceiveClock
 
-_SMALL_BYTES = 448  # enough for many responses, and what the interpreter has at hand for small objects
-_FIRST_BYTES = 4 * 1024  # enough for most
-_MOST = 64  # sockets that are read in one go, so that a deadline of the schedule does not wait for more
+_SMALL_BYTES = 448  # enough for many responses, and small enough for the interpreter's pool of small objects
+_FIRST_BYTES = 4 * 1024  # enough for most responses
+_MOST = 64  # sockets to read at once, so that a deadline of the schedule does not wait for more
 
 Piece = tuple["ReadHandler", bytes, Ancillary, int]
 
 
 class ReadHandler(Protocol):
-    """Who gets what was read."""
+    """Handles the data of one socket."""
 
     def on_received(self, data: bytes, ancillary: Ancillary, now_ns: int, /) -> None:
-        """What came, none at the end, with the kernel's stamp, if there is one; it was read at `now_ns`. Whoever was
-        unwatched between the read and this call gets it all the same."""
+        """Handle data that was read at `now_ns`, with the kernel's stamp if there is one; empty at the end of the
+        stream. It is called even when the socket was unwatched after the read."""
 
     def on_lost(self, error: OSError, /) -> None:
-        """There was a fault in the place of data."""
+        """The read failed."""
 
     def close(self) -> None:
-        """Nothing is read any more."""
+        """The poller is closed: nothing is read any more."""
 
 
 class Poller:
-    """Reads the sockets that are watched; `clock` is compared after each go."""
+    """Reads the watched sockets; `clock` is compared after each batch of reads."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, clock: ReceiveClock) -> None:
         self.first_read_bytes = _SMALL_BYTES
         self._loop = loop
         self._clock = clock
-        self._watched: dict[int, tuple[Callable[..., Any], ReadHandler]] = {}  # recvmsg, and for whom
+        self._watched: dict[int, tuple[Callable[..., Any], ReadHandler]] = {}  # recvmsg and its handler, by descriptor
         self._epoll = select.epoll()
         self._poll = self._epoll.poll
         loop.add_reader(self._epoll.fileno(), self._on_ready)
 
     def watch(self, sock: socket.socket, reader: ReadHandler) -> None:
-        """Read from `sock` for `reader` whenever there is something, or it has ended."""
+        """Read `sock` for `reader` whenever there is data, or the end of the stream."""
         fd = sock.fileno()
         self._watched[fd] = sock.recvmsg, reader
         self._epoll.register(fd, select.EPOLLIN)
 
     def unwatch(self, fd: int) -> None:
-        """Read no more; to be told before `fd` is closed. Not an error when nobody watched."""
-        watched = self._watched.pop(fd, None)  # held until the end: it may be all that keeps the socket open
+        """Stop reading; call it before `fd` is closed. An unwatched `fd` is not an error."""
+        watched = self._watched.pop(fd, None)  # held until the end: it may be the last reference to the socket
         if watched is not None:
             self._epoll.unregister(fd)
 
     def expect_more(self) -> None:
-        """More had come than the first read took: let it take more from now on."""
+        """Let the first read take more from now on."""
         self.first_read_bytes = _FIRST_BYTES
 
     def close(self) -> None:
-        """Watch nothing any more, and close whoever is left. Can be called again."""
+        """Watch nothing any more, and close all connections. Can be called again."""
         for fd, (_, reader) in list(self._watched.items()):
             self.unwatch(fd)
             reader.close()
@@ -105,5 +105,5 @@ class Poller:
                 reader.on_received(data, ancillary, now_ns)
         finally:
             rest = list(pieces)
-            if rest:  # one of them failed, by a fault of ours; the others have been read, and get what is theirs
+            if rest:  # a handler raised, by a fault of the generator: the others still get their data
                 self._loop.call_soon(self._hand_over, iter(rest))

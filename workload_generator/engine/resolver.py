@@ -1,10 +1,9 @@
-"""Name resolution off the event loop, remembered for a stated time."""
+"""Name resolution in threads, with a cache."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import socket
 import threading
 from collections.abc import Callable
@@ -14,11 +13,11 @@ from typing import NamedTuple
 from workload_generator.base.clock import NS_PER_S, monotonic_ns
 
 CACHE_NS = 30 * NS_PER_S
-"""How long an answer is used: the time that cluster DNS gives its records by default."""
+"""The lifetime of a cached answer: the default TTL of cluster DNS."""
 
 
 class Address(NamedTuple):
-    """Where to connect to: an address family and what `socket.connect` takes."""
+    """An address family and the argument of `socket.connect`."""
 
     family: int
     sockaddr: tuple[str | int | bytes, ...]
@@ -29,10 +28,10 @@ Callback = Callable[[Answer], None]
 
 
 class Resolver:
-    """Looks names up in threads; simultaneous questions for one name are one question.
+    """Resolves names in threads; simultaneous questions for one name share an answer.
 
-    The threads are daemons, one for each name that is being asked for: a name server that does not answer holds up
-    neither other names nor the end of the process. Failures are not remembered: the next arrival asks again.
+    There is a daemon thread for each name in question: a name server that does not respond holds up neither other names
+    nor the end of the process. Failures are not cached.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -41,19 +40,19 @@ class Resolver:
         self._waiting: dict[tuple[str, int], list[Callback]] = {}
 
     def cached(self, host: str, port: int) -> list[Address] | None:
-        """The addresses that are known now, or None; an IP literal is always known."""
+        """The cached addresses, or None; an IP literal is always cached."""
         key = (host, port)
         known = self._known.get(key)
         if known is not None and monotonic_ns() < known[0]:
             return known[1]
-        literal = _literal(host, port)
-        if literal is not None:
-            self._known[key] = (2**63 - 1, [literal])
-            return [literal]
-        return None
+        literal = _look_up(host, port, socket.AI_NUMERICHOST)
+        if isinstance(literal, OSError):
+            return None
+        self._known[key] = (2**63 - 1, literal)
+        return literal
 
     def resolve(self, host: str, port: int, callback: Callback) -> None:
-        """Ask, and call back later with addresses (at least one) or the error."""
+        """Resolve, and call back later with addresses (at least one) or the error."""
         key = (host, port)
         waiting = self._waiting.get(key)
         if waiting is not None:
@@ -66,40 +65,26 @@ class Resolver:
         answer: Future[Answer] = Future()
         try:
             answer.set_result(_look_up(host, port))
-        except Exception as error:  # a fault of ours is raised in the loop, where the run learns of it
+        except Exception as error:  # a fault of the generator, which the loop raises
             answer.set_exception(error)
-        with contextlib.suppress(RuntimeError):  # the loop is closed: the run is over
+        with contextlib.suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self._on_answer, host, port, answer)
 
-    def _on_answer(self, host: str, port: int, found: Future[Answer]) -> None:
-        answer = found.result()
+    def _on_answer(self, host: str, port: int, future: Future[Answer]) -> None:
+        answer = future.result()
         if not isinstance(answer, OSError):
             self._known[host, port] = (monotonic_ns() + CACHE_NS, answer)
         for callback in self._waiting.pop((host, port)):
             callback(answer)
 
 
-def _look_up(host: str, port: int) -> Answer:
+def _look_up(host: str, port: int, flags: int = 0) -> Answer:
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+        infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=flags)
     except OSError as error:
         return error
-    except UnicodeError as error:  # a host name that IDNA refuses
+    except UnicodeError as error:  # not a valid IDNA name
         return socket.gaierror(socket.EAI_NONAME, str(error))
-    return [Address(family, tuple(sockaddr)) for family, _, _, _, sockaddr in found] or socket.gaierror(
-        socket.EAI_NONAME, "no address for this name"
+    return [Address(family, tuple(sockaddr)) for family, _, _, _, sockaddr in infos] or socket.gaierror(
+        socket.EAI_NONAME, "the name has no address"
     )
-
-
-def _literal(host: str, port: int) -> Address | None:
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return None
-    if address.version == 4:
-        return Address(socket.AF_INET, (host, port))
-    try:
-        scope = socket.if_nametoindex(address.scope_id) if address.scope_id else 0
-    except OSError:
-        return None  # no such zone: the look-up will say so
-    return Address(socket.AF_INET6, (str(address).partition("%")[0], port, 0, scope))

@@ -1,15 +1,14 @@
-"""Whole responses that were understood before, by their bytes: the fast parser.
+"""A cache of complete responses, by their bytes: the fast path around the parser.
 
-A benchmark's function says the same few things again and again; what differs (the date, an instance's name) changes
-rarely beside thousands of requests a second. What the full reader made of some bytes holds for the same bytes, so that
-most responses cost one look-up.
+A benchmark's function sends the same few responses again and again; their differences (the date, the name of an
+instance) change rarely beside thousands of requests per second. So most responses cost one look-up.
 
 Rules:
-- only what the full reader took in one piece, from its first byte to its end, is learnt, and only when the connection
-  stays good: so the same bytes, read whole, mean the same again. (A response to HEAD means something else: it is
-  neither learnt nor looked up.)
-- what is not known goes to the full reader from its first byte
-- it never grows beyond its limits: when it is full it starts anew
+- a response is cached when the reader got it in one piece, from its first byte to its last, and its connection can be
+  used again: the same bytes then mean the same. Responses to HEAD mean something else: they are neither cached nor
+  looked up
+- a response that is not cached goes to the reader from its first byte
+- the cache is cleared when it is full
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _MOST = 1024
 
 
 def response_of(reader: ResponseReader) -> Response:
-    """What `reader` has read, once it is complete."""
+    """The response in `reader`, once its head is complete."""
     instance = None if reader.instance is None else text_of(reader.instance)
     return Response(reader.status, reader.bytes_read, reader.cold, instance, reader.keep_alive)
 
@@ -32,7 +31,7 @@ class ResponseCache(dict[bytes, Response]):
     """Responses by their bytes."""
 
     def learn(self, data: bytes, response: Response) -> None:
-        """Remember what `data`, read whole by a reader that was at its start, means."""
+        """Cache the response that a reader has read from `data` alone."""
         if response.keep_alive and len(data) <= _LONGEST:
             if len(self) >= _MOST:
                 self.clear()

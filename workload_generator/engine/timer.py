@@ -1,12 +1,12 @@
-"""A timer that fires at absolute monotonic deadlines, through the event loop's own poll.
+"""A timer that fires at absolute monotonic deadlines, through the poll of the event loop.
 
-uvloop's timers stand on a grid of one millisecond and may fire early; a timerfd does neither. Python has
-`timerfd` since 3.13; before that we call libc.
+uvloop's timers have a resolution of one millisecond and may fire early; a timerfd does neither. Python has `timerfd`
+since 3.13; before that, this module calls libc.
 
 Rules:
-- never early: what is left until the deadline is waited out by reading the clock
-- it takes the kernel some 20 to 40 µs to wake us: the timer is set as much earlier as it mostly takes, which is learnt
-  from each wake-up. So half of them are too early by a few microseconds, and the others late by a few
+- it never fires early: the rest of the time to the deadline is spent reading the clock
+- the kernel takes some 20 to 40 µs to wake the process: the timer is set earlier by the typical delay, which it learns
+  from each wake-up. So half of the wake-ups are a few microseconds early, the others a few late
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
+import struct
 import sys
 import time
 from collections.abc import Callable
@@ -24,26 +25,25 @@ from workload_generator.base.clock import NS_PER_S, monotonic_ns
 _TFD_FLAGS = os.O_NONBLOCK | os.O_CLOEXEC
 _TFD_TIMER_ABSTIME = 1
 
-_LEAD_NS, _MOST_LEAD_NS = 20_000, 50_000  # at first, and at most: what is waited out is CPU time
+_LEAD_NS, _MOST_LEAD_NS = 20_000, 50_000  # at first, and at most, since it costs CPU time
 _STEP_NS = 500
 
 _SPIN_NS = 250_000
-_ROOM_NS = 60_000  # another task gets the core when more than this is left
-_AWAY_NS = 5_000  # who is back later than this was not spinning meanwhile
+_ROOM_NS = 60_000  # with more time than this left, another task may have the core
+_AWAY_NS = 5_000  # a longer gap between two readings is not spinning: another task had the core
 
 
 class Spinner(Protocol):
-    """Who wants to know how long a timer kept the core busy with waiting."""
+    """Adds up the time for which a timer kept the core busy."""
 
     spun_ns: int
 
 
 class DeadlineTimer:
-    """Calls `callback` once at or after the deadline that `arm` sets; a new `arm` replaces the one before.
+    """Calls `callback` once, at or after the deadline that `arm` sets; a new `arm` replaces the earlier one.
 
-    If `precise` it wakes 250 µs early and reads the clock until the deadline: for those who have a core to spare.
-    Whoever else waits for the core, mostly the recorder, may have it while there is time. What was waited out by
-    reading the clock is added to `spinner`.
+    With `precise` it wakes 250 µs early and reads the clock until the deadline, which takes most of a core; while there
+    is time, other tasks (mostly the recorder) may have it. The time spent reading the clock is added to `spinner`.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class DeadlineTimer:
         loop.add_reader(self._fd, self._on_readable)
 
     def arm(self, deadline_ns: int) -> None:
-        """Fire at `deadline_ns` on the monotonic clock; at once when that has passed."""
+        """Fire at `deadline_ns` on the monotonic clock, or at once when that has passed."""
         self._deadline_ns = deadline_ns
         wake_ns = deadline_ns - (_SPIN_NS if self._precise else self._lead_ns)
         self._sleeps = wake_ns > monotonic_ns()
@@ -82,7 +82,7 @@ class DeadlineTimer:
         try:
             os.read(self._fd, 8)
         except BlockingIOError:
-            return  # re-armed between the poll and this read
+            return  # armed again between the poll and this read
         now_ns = monotonic_ns()
         if now_ns < self._deadline_ns:
             spun_ns = self._spin(now_ns)
@@ -95,7 +95,7 @@ class DeadlineTimer:
         self._callback()
 
     def _spin(self, now_ns: int) -> int:
-        """Wait for the deadline; how long that kept the core busy."""
+        """Read the clock until the deadline; returns how long that kept the core busy, in ns."""
         began_ns, away_ns = now_ns, 0
         while now_ns < self._deadline_ns:
             before_ns = now_ns
@@ -116,22 +116,18 @@ if sys.version_info >= (3, 13):
         os.timerfd_settime_ns(fd, flags=os.TFD_TIMER_ABSTIME, initial=deadline_ns)
 
 else:
-
-    class _TimeSpec(ctypes.Structure):
-        _fields_ = (("tv_sec", ctypes.c_long), ("tv_nsec", ctypes.c_long))
-
-    class _TimerSpec(ctypes.Structure):
-        _fields_ = (("it_interval", _TimeSpec), ("it_value", _TimeSpec))
-
     _libc = ctypes.CDLL(None, use_errno=True)
+    _SPEC = struct.Struct("@4l")  # itimerspec: the interval, then the deadline, each in seconds and nanoseconds
+
+    def _checked(code: int) -> int:
+        if code < 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        return code
 
     def _create() -> int:
-        fd: int = _libc.timerfd_create(time.CLOCK_MONOTONIC, _TFD_FLAGS)
-        if fd < 0:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-        return fd
+        return _checked(_libc.timerfd_create(time.CLOCK_MONOTONIC, _TFD_FLAGS))
 
     def _set(fd: int, deadline_ns: int) -> None:
-        spec = _TimerSpec(_TimeSpec(0, 0), _TimeSpec(*divmod(deadline_ns, NS_PER_S)))
-        if _libc.timerfd_settime(fd, _TFD_TIMER_ABSTIME, ctypes.byref(spec), None) < 0:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        spec = _SPEC.pack(0, 0, *divmod(deadline_ns, NS_PER_S))
+        if _libc.timerfd_settime(fd, _TFD_TIMER_ABSTIME, spec, None):
+            _checked(-1)

@@ -1,15 +1,16 @@
-"""When bytes arrived: the kernel's receive stamps, brought onto the monotonic clock.
+"""The first byte is stamped here: the kernel's receive time stamps, on the monotonic clock.
 
-The kernel stamps each segment when the network hands it over, long before a busy event loop reads it. Its stamps are
-wall-clock times, and the wall clock may be set at any moment.
+The kernel stamps each segment when it arrives, long before a busy event loop reads it: `stamp_receipts` asks for that,
+and each read returns the stamp as ancillary data. Stamps are wall-clock times, and the wall clock may be set at any
+moment: `ReceiveClock` converts them. `Connection._on_plain` keeps the time of the first byte with its exchange.
 
 Rules:
-- the offset between both clocks is known from pairs of readings taken close together; it is compared after each batch
-  of reads, before anything of it is dated, and a new pair is taken when it seems to have moved
-- an offset that moved by more than a clock can be slewed has been stepped: what arrived before that was noticed is not
-  trusted; nor is a byte that arrives after it was read
-- what is not trusted, or has no stamp, gets the time at which it was read (`Stamp.USER`)
-- when the data of several segments is read at once, its stamp is the last one's: `segments` counts them
+- the offset of the clocks comes from pairs of readings close together; it is compared after each batch of reads, before
+  their data is dated, and a new pair is taken when it has moved
+- an offset that moved further than a clock can be slewed was a step: stamps from before it was noticed are not trusted,
+  nor is a stamp later than the read
+- data without a trusted stamp has the time at which it was read (`Stamp.USER`)
+- data of several segments has the stamp of the last one: `segments` counts them
 
 Sources: Linux, Documentation/networking/timestamping.rst (SO_TIMESTAMPNS), include/uapi/linux/tcp.h (tcp_info).
 """
@@ -19,35 +20,33 @@ from __future__ import annotations
 import platform
 import socket
 import struct
-import sys
 import time
 from collections.abc import Callable, Sequence
 
-from workload_generator.base.clock import NS_PER_S, NS_PER_US, monotonic_ns
+from workload_generator.base.clock import NS_PER_S, NS_PER_US, Anchor, monotonic_ns
 
-_SO_TIMESTAMPNS = 35  # of the architectures that use Linux's generic numbers; their `long` has 64 bits
+_SO_TIMESTAMPNS = 35  # on architectures with Linux's generic numbers, whose `long` has 64 bits
 _GENERIC = {"x86_64", "aarch64", "riscv64", "s390x", "ppc64le", "loongarch64"}
 _TIMESPEC = struct.Struct("@qq")
 _unpack_timespec = _TIMESPEC.unpack
 ANCILLARY_BYTES = socket.CMSG_SPACE(_TIMESPEC.size)
-"""Room that a read has to leave for the stamp."""
+"""The size of the ancillary data of a read."""
 
 _TCP_INFO = getattr(socket, "TCP_INFO", 11)
 _TCP_INFO_BYTES = 156
 _unpack_segments = struct.Struct("@I").unpack_from
 _SEGMENTS_AT = 152  # tcpi_data_segs_in, since Linux 4.6
 
-_JITTER_NS = 4 * NS_PER_US  # what two readings one after the other may differ in, undisturbed
-_SLEW = 0.001  # twice of what adjtimex allows: 500 ppm
-_STEP_NS = 50 * NS_PER_US  # less than this cannot be told from a disturbed pair of readings
-_PAIRS = 5
+_JITTER_NS = 4 * NS_PER_US  # between two undisturbed readings
+_SLEW = 0.001  # twice the limit of adjtimex, 500 ppm
+_STEP_NS = 50 * NS_PER_US  # a smaller step looks like a disturbed pair of readings
 
 Ancillary = Sequence[tuple[int, int, bytes]]
 
 
 def stamp_receipts(sock: socket.socket) -> bool:
-    """Have the kernel stamp what `sock` receives; False where it cannot."""
-    if not sys.platform.startswith("linux") or platform.machine() not in _GENERIC:
+    """Have the kernel stamp received data; returns whether it does."""
+    if platform.machine() not in _GENERIC:
         return False
     try:
         sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
@@ -57,10 +56,9 @@ def stamp_receipts(sock: socket.socket) -> bool:
 
 
 def keep_stamping() -> socket.socket:
-    """A socket that has the kernel stamp as long as it is open.
+    """A socket that keeps the kernel stamping while it is open.
 
-    The kernel begins to stamp some time after the first socket has asked for it, and ends when none does any more: what
-    comes meanwhile has no stamp.
+    The kernel begins to stamp some time after the first socket asks for it, and ends with the last such socket.
     """
     keeper = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     stamp_receipts(keeper)
@@ -68,7 +66,7 @@ def keep_stamping() -> socket.socket:
 
 
 def segments_received(sock: socket.socket) -> int:
-    """Segments with data that `sock` has received so far; 0 where the kernel does not tell."""
+    """The number of segments with data that `sock` has received; 0 when unknown."""
     try:
         info = sock.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _TCP_INFO_BYTES)
     except OSError:
@@ -77,8 +75,9 @@ def segments_received(sock: socket.socket) -> int:
 
 
 class ReceiveClock:
-    """Says when bytes arrived, in monotonic nanoseconds. `steps` and `stepped_ns` tell how often the wall clock was
-    set meanwhile, and by how much in all (signs aside).
+    """Dates received data in monotonic nanoseconds.
+
+    `steps` counts how often the wall clock was set; `stepped_ns` is the sum of the steps without their signs.
     """
 
     __slots__ = ("_monotonic", "_offset_ns", "_paired_ns", "_trusted_ns", "_wall", "stepped_ns", "steps")
@@ -92,14 +91,13 @@ class ReceiveClock:
         self._trusted_ns = 0
 
     def compare(self) -> None:
-        """See whether the wall clock has moved. To be called after reads, before `arrived_ns` is asked about them."""
+        """Compare the clocks. Call it after a batch of reads, before `arrived_ns`."""
         drift_ns = self._wall() - self._monotonic() - self._offset_ns
         if drift_ns > _JITTER_NS or drift_ns < -_JITTER_NS:
             self.check()
 
     def arrived_ns(self, ancillary: Ancillary, now_ns: int) -> int | None:
-        """When the bytes of a read that ended at `now_ns` arrived, or None when the kernel's word is not to be had or
-        not to be trusted."""
+        """The arrival time of data that was read at `now_ns`, or None when there is no stamp or it is not trusted."""
         if not ancillary:
             return None
         seconds, rest_ns = _unpack_timespec(ancillary[0][2])
@@ -107,7 +105,7 @@ class ReceiveClock:
         return arrived_ns if self._trusted_ns <= arrived_ns <= now_ns else None
 
     def check(self) -> None:
-        """Compare the clocks anew. To be called now and then when nothing is read."""
+        """Take a new pair of readings. Call it regularly while nothing is read."""
         offset_ns, paired_ns = self._pair()
         moved_ns = abs(offset_ns - self._offset_ns)
         if moved_ns > _STEP_NS + (paired_ns - self._paired_ns) * _SLEW:
@@ -117,11 +115,6 @@ class ReceiveClock:
         self._offset_ns, self._paired_ns = offset_ns, paired_ns
 
     def _pair(self) -> tuple[int, int]:
-        """The offset of the wall clock, and when it was taken: the closest out of a few pairs of readings."""
-        best_gap_ns, best = 2**63, (0, 0)
-        for _ in range(_PAIRS):
-            before_ns, wall_ns, after_ns = self._monotonic(), self._wall(), self._monotonic()
-            if after_ns - before_ns < best_gap_ns:
-                middle_ns = (before_ns + after_ns) // 2
-                best_gap_ns, best = after_ns - before_ns, (wall_ns - middle_ns, middle_ns)
-        return best
+        """The offset of the wall clock, and the time of that reading."""
+        anchor = Anchor.now(self._monotonic, self._wall)
+        return anchor.wall_ns - anchor.mono_ns, anchor.mono_ns

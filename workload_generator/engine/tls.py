@@ -1,4 +1,4 @@
-"""TLS without I/O: a session over memory buffers, bytes in, bytes out."""
+"""TLS without I/O."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class TlsSession:
         self._session = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
 
     def shake_hands(self, received: bytes | memoryview) -> bool:
-        """Take what the server said; True when the handshake is done. Raises ssl.SSLError."""
+        """Continue the handshake with received data; returns whether it is complete. Raises ssl.SSLError."""
         self._incoming.write(received)
         try:
             self._session.do_handshake()
@@ -26,14 +26,14 @@ class TlsSession:
         return True
 
     def encrypt(self, data: bytes) -> bytes:
-        """The records that carry `data`."""
+        """The TLS records of `data`."""
         self._session.write(data)
         return self._outgoing.read()
 
     def decrypt(self, received: bytes | memoryview) -> tuple[bytes, bool]:
-        """The plain text that has become readable, and whether the server ended the session.
+        """The plain text of received data, and whether the server has ended the session.
 
-        Raises ssl.SSLError; plain text that came before a fault is returned first, the fault with the next call.
+        Raises ssl.SSLError. Plain text before a fault is returned first; the next call raises the fault.
         """
         if self._fault is not None:
             raise self._fault
@@ -56,12 +56,12 @@ class TlsSession:
             parts.append(part)
 
     def to_send(self) -> bytes:
-        """What the session wants to say."""
+        """The TLS records to send."""
         return self._outgoing.read()
 
 
 def fault_of(error: Exception) -> str:
-    """What went wrong in TLS, for people."""
+    """The message of a TLS error."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"certificate not accepted: {error.verify_message}"
+        return f"certificate not trusted: {error.verify_message}"
     return (getattr(error, "reason", None) or str(error)).replace("_", " ").lower()

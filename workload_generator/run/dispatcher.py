@@ -221,16 +221,14 @@ class OneByOne(Dispatcher):
     async def visit(self, arrival: Arrival) -> tuple[Exchange, Failure | None]:
         """Send one request and wait for its result."""
         self._plan(arrival)
-        done = asyncio.Event()
-        results: list[tuple[Exchange, Failure | None]] = []
+        done: asyncio.Future[tuple[Exchange, Failure | None]] = self._engine.loop.create_future()
 
         def on_done(exchange: Exchange, failure: Failure | None) -> None:
-            results.append((exchange, failure))
-            done.set()
+            if not done.done():  # else the dispatcher has been stopped
+                done.set_result((exchange, failure))
 
         self._engine.start(arrival, on_done)
-        await done.wait()
-        return results[0]
+        return await done
 
     async def _sleep_until(self, due_ns: int) -> None:
         due = asyncio.Event()

@@ -6,7 +6,6 @@ Importing this module loads everything that a run needs, so that a run loads not
 from __future__ import annotations
 
 import argparse
-import asyncio
 import encodings.idna  # noqa: F401 - connecting to a host name needs it
 import sys
 from dataclasses import replace
@@ -23,7 +22,7 @@ from workload_generator.coldstart.watcher import Watcher
 from workload_generator.emulator.detect import platform_of
 from workload_generator.log.format import LOCAL
 from workload_generator.run import resources
-from workload_generator.run.lock import RunLock
+from workload_generator.run.lock import run_lock
 from workload_generator.run.logger_clock import measured_clock
 from workload_generator.run.plan import RunPlan
 from workload_generator.run.runner import GeneratorRun
@@ -46,10 +45,10 @@ def run(options: argparse.Namespace, elsewhere: str | None) -> int:
 
 def show_self_test(output: str) -> int:
     """Run the self-test and print its report; returns the exit code. Raises BenchError."""
-    with RunLock("self-test"):
+    with run_lock("self-test"):
         report = self_test()
     print_lines([_json(report.to_json())] if output == "json" else report.lines())
-    return ExitCode.OK
+    return 0
 
 
 def _execute(setup: RunSetup) -> RunSummary:
@@ -57,12 +56,11 @@ def _execute(setup: RunSetup) -> RunSummary:
     resources.check_disk(plan.log_dir, setup.expected)
     url = setup.elsewhere or (experiment.targets[0].url if plan.event else experiment.base_url) or None
     plan = replace(plan, platform=platform_of(url), clock=measured_clock() if plan.event else None)
-    with RunLock(experiment.name):
+    with run_lock(experiment.name):
         if setup.processes > 1:
             return Shards(plan, setup.endpoints, setup.processes).execute()
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            run = GeneratorRun(plan, setup.endpoints, watcher=_watcher(plan, setup.elsewhere))
-            summary = runner.run(run.execute())
+        run = GeneratorRun(plan, setup.endpoints, watcher=_watcher(plan, setup.elsewhere))
+        summary = uvloop.run(run.execute())
         if run.unknown is not None:
             complain("workload-generator", f"cold starts cannot be observed: {run.unknown}")
         return summary

@@ -1,7 +1,7 @@
-"""How far this machine's clock is from the event logger's, so that delays between machines mean something.
+"""The offset of this machine's clock from the event logger's, for event delays between machines.
 
-Each exchange asks `/clock`, which answers when the request came and when the answer left, as NTP does (RFC 5905,
-section 8). The one with the shortest round trip counts: the true offset lies within half of it.
+Each request to `/clock` returns the times at which it came and at which the response left, as in NTP (RFC 5905,
+section 8). The request with the shortest round trip counts: the true offset is within half of it.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ _TIMEOUT_S = 2.0
 
 
 def measured_clock(environment: Mapping[str, str] = os.environ) -> dict[str, object] | None:
-    """This clock − that of `EVENT_LOGGER_URL`, which every receiver measures as well; None when nobody is named.
+    """This clock − that of `EVENT_LOGGER_URL`, which receivers measure too; None when the variable is not set.
 
-    Raises UsageError when who is named does not answer.
+    Raises UsageError when the event logger does not respond.
     """
     url = environment.get("EVENT_LOGGER_URL", "")
     if not url:
         return None
     parts = urlsplit(url)
     if parts.scheme != "http" or parts.hostname is None:
-        raise UsageError(f"--event: EVENT_LOGGER_URL {url!r} is not a URL that begins with http://")
+        raise UsageError(f"--event: EVENT_LOGGER_URL {url!r} must begin with http://")
     connection = http.client.HTTPConnection(parts.hostname, parts.port or 80, timeout=_TIMEOUT_S)
     best: tuple[int, int] | None = None
     try:
@@ -43,7 +43,7 @@ def measured_clock(environment: Mapping[str, str] = os.environ) -> dict[str, obj
             middle_ns = (answer["sent_ns"] + answer["received_ns"]) // 2
             best = min(best or (half_rtt_ns + 1, 0), (half_rtt_ns, (began_ns + ended_ns) // 2 - middle_ns))
     except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"--event: EVENT_LOGGER_URL {url} does not tell its time: {error}") from None
+        raise UsageError(f"--event: EVENT_LOGGER_URL {url} /clock failed: {error}") from None
     finally:
         connection.close()
     assert best is not None

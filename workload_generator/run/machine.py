@@ -1,4 +1,4 @@
-"""What the machine did to the generator during a run: its own CPU, stalls, throttling, waits, steal, clock steps.
+"""The strain on the generator during a run: CPU time, stalls, throttling, waits for a CPU, steal, clock steps.
 
 Sources: Linux, Documentation/scheduler/sched-stats.rst (schedstat), Documentation/admin-guide/cgroup-v2.rst and
 Documentation/scheduler/sched-bwc.rst (cpu.stat), proc_stat(5).
@@ -11,9 +11,7 @@ import ctypes
 import os
 import platform
 import struct
-import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from workload_generator.base.clock import NS_PER_MS, NS_PER_S, NS_PER_US, monotonic_ns
@@ -29,18 +27,12 @@ _SCHEDSTAT = Path("/proc/self/schedstat")  # of the main thread, on which the ev
 _STAT = Path("/proc/stat")
 
 
-@dataclass(frozen=True, slots=True)
-class Throttling:
-    """How often and for how long a cgroup has been kept off its CPUs for having used up its quota."""
+def read_throttling(
+    root: Path = _CGROUP, membership: Path = Path("/proc/self/cgroup")
+) -> tuple[int, int] | tuple[None, None]:
+    """Throttled periods of this process's cgroup, v2 or v1, and their time in ns; None when unknown.
 
-    periods: int
-    ns: int
-
-
-def read_throttling(root: Path = _CGROUP, membership: Path = Path("/proc/self/cgroup")) -> Throttling | None:
-    """Of this process's cgroup, v2 or v1; None when there is none to be read.
-
-    In a container the cgroup's own folder is what is mounted; on a host it lies at the path that `membership` names.
+    In a container the mounted folder is the cgroup's own; on a host it lies at the path in `membership`.
     """
     paths = {"": "/"}
     try:
@@ -54,44 +46,44 @@ def read_throttling(root: Path = _CGROUP, membership: Path = Path("/proc/self/cg
             try:
                 words = dict(line.split() for line in (folder / "cpu.stat").read_text().splitlines())
                 length = words.get("throttled_usec") or words["throttled_time"]
-                return Throttling(int(words["nr_throttled"]), int(length) * unit)
+                return int(words["nr_throttled"]), int(length) * unit
             except (OSError, ValueError, KeyError):
                 continue
-    return None
+    return None, None
 
 
 def read_waited_ns(schedstat: Path = _SCHEDSTAT) -> int | None:
-    """How long the event loop's thread has been ready to run without a CPU; None where the kernel does not tell."""
+    """The time for which the event loop's thread was ready to run but had no CPU, in ns; None when unknown."""
     try:
         return int(schedstat.read_text().split()[1])
     except (OSError, ValueError, IndexError):
         return None
 
 
-def read_steal(stat: Path = _STAT) -> tuple[int, int] | None:
-    """Ticks that the hypervisor took from this machine, and all ticks; None where the kernel does not tell."""
+def read_steal(stat: Path = _STAT) -> tuple[int, int] | tuple[None, None]:
+    """Ticks that the hypervisor took from this machine, and all ticks; None when unknown."""
     try:
         ticks = [int(word) for word in stat.read_text().split("\n", 1)[0].split()[1:9]]
     except (OSError, ValueError):
-        return None
-    return (ticks[7], sum(ticks)) if len(ticks) == 8 else None
+        return None, None
+    return (ticks[7], sum(ticks)) if len(ticks) == 8 else (None, None)
 
 
 def ask_for_short_slices() -> bool:
-    """Have the scheduler run this thread soon after it woke, in short slices; False where it does not know such a wish.
+    """Have the scheduler run this thread soon after it wakes, in short slices; returns whether it does.
 
-    Since Linux 6.12 a task that asks for shorter slices than the one that runs may take its place when it wakes; that
-    takes no privilege. Source: sched_setattr(2), kernel/sched/fair.c (EEVDF, PREEMPT_SHORT).
+    Since Linux 6.12 a waking task with shorter slices may preempt the running one. That takes no privilege.
+    Source: sched_setattr(2), kernel/sched/fair.c (EEVDF, PREEMPT_SHORT).
     """
     number = _SCHED_SETATTR.get(platform.machine())
-    if number is None or not sys.platform.startswith("linux"):
+    if number is None:
         return False
     attributes = struct.pack("<IIQiIQQQ", 48, os.SCHED_OTHER, 0, os.getpriority(os.PRIO_PROCESS, 0), 0, _SLICE_NS, 0, 0)
     return bool(_libc.syscall(number, 0, attributes, 0) == 0)
 
 
 class Monitor:
-    """Watches the loop from `start` to `stop`. `spun_ns` is for whoever spins on purpose to add to."""
+    """Measures the strain on the event loop from `start` to `stop`. Timers add the time of spinning to `spun_ns`."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, clock: ReceiveClock) -> None:
         self.spun_ns = 0
@@ -103,32 +95,31 @@ class Monitor:
 
     def start(self) -> None:
         """Begin."""
-        self._readings = (read_throttling(), read_waited_ns(), read_steal())
+        self._readings = (*read_throttling(), read_waited_ns(), *read_steal())
         self._cpu_ns, self._began_ns = time.thread_time_ns(), monotonic_ns()
         self._steps, self._stepped_ns = self._clock.steps, self._clock.stepped_ns
         self._ticked_ns = self._began_ns
         self._timer = self._loop.call_later(_TICK_S, self._tick)
 
     def stop(self) -> Strain:
-        """End; what there was, nothing when it never began."""
+        """Stop; returns the strain, which is empty when `start` was not called."""
         if self._timer is None:
             return Strain(elapsed_ns=0, cpu_ns=0)
         self._timer.cancel()
         self._look()
         self._clock.check()
-        throttled, waited_ns, steal = self._readings
-        throttled_now, waited_now_ns, steal_now = read_throttling(), read_waited_ns(), read_steal()
-        ticks = steal_now[1] - steal[1] if steal and steal_now else 0
+        now = (*read_throttling(), read_waited_ns(), *read_steal())
+        periods, throttled_ns, waited_ns, stolen, ticks = map(_difference, now, self._readings)
         return Strain(
             elapsed_ns=monotonic_ns() - self._began_ns,
             cpu_ns=time.thread_time_ns() - self._cpu_ns,
             spun_ns=self.spun_ns,
             stalls=self._stalls,
             longest_stall_ns=self._longest_ns,
-            throttled_periods=throttled_now.periods - throttled.periods if throttled and throttled_now else None,
-            throttled_ns=throttled_now.ns - throttled.ns if throttled and throttled_now else None,
-            waited_ns=waited_now_ns - waited_ns if waited_ns is not None and waited_now_ns is not None else None,
-            steal_share=(steal_now[0] - steal[0]) / ticks if steal and steal_now and ticks > 0 else None,
+            throttled_periods=periods,
+            throttled_ns=throttled_ns,
+            waited_ns=waited_ns,
+            steal_share=stolen / ticks if stolen is not None and ticks else None,
             clock_steps=self._clock.steps - self._steps,
             clock_stepped_ns=self._clock.stepped_ns - self._stepped_ns,
         )
@@ -139,9 +130,12 @@ class Monitor:
 
     def _look(self) -> None:
         now_ns = monotonic_ns()
-        stalled_ns = (
-            now_ns - self._ticked_ns - int(_TICK_S * NS_PER_S) - NS_PER_MS
-        )  # the loop's timers have a 1 ms grid
+        late_ns = now_ns - self._ticked_ns - int(_TICK_S * NS_PER_S)
+        stalled_ns = late_ns - NS_PER_MS  # the timers of the loop have a resolution of 1 ms
         self._longest_ns = max(self._longest_ns, stalled_ns)
         self._stalls += stalled_ns > STALL_NS
         self._ticked_ns = now_ns
+
+
+def _difference(now: int | None, before: int | None) -> int | None:
+    return None if now is None or before is None else now - before

@@ -1,4 +1,4 @@
-"""The status files of a run as Prometheus metrics. Shards stay apart by their label; sums are for whoever asks.
+"""The status files of a run as Prometheus metrics, with a label for the shard.
 
 Names and types follow https://prometheus.io/docs/practices/naming/ and .../instrumenting/exposition_formats/.
 """
@@ -20,25 +20,25 @@ _US_PER_S = 1_000_000
 
 
 def families(statuses: Sequence[dict[str, Any]], in_progress: bool) -> Iterator[Metric]:
-    """Everything that there is to say. `statuses` may be empty: then there has been no run yet."""
-    build = GaugeMetricFamily(f"{_P}_build_info", "The version that serves.", labels=["version"])
+    """All metrics. `statuses` is empty before the first run."""
+    build = GaugeMetricFamily(f"{_P}_build_info", "Version of the generator.", labels=["version"])
     build.add_metric([__version__], 1)
     yield build
-    yield GaugeMetricFamily(f"{_P}_run_in_progress", "Whether a run holds the lock.", value=in_progress)
+    yield GaugeMetricFamily(f"{_P}_run_in_progress", "Whether a run is in progress.", value=in_progress)
     names = ["run_id", "experiment", "mode", "prefix", "phase", "verdict", "shard", "shards"]
     info = GaugeMetricFamily(f"{_P}_run_info", "The run in progress, or the last one.", labels=names)
     for status in statuses:
         info.add_metric([str(status[name] or "") if name != "shard" else str(status[name]) for name in names], 1)
     yield info
-    yield _gauge(statuses, "run_elapsed_seconds", "Since the schedule began.", "elapsed_ns", NS_PER_S)
-    yield _gauge(statuses, "run_planned_seconds", "How long the schedule is.", "total_ns", NS_PER_S)
-    yield _gauge(statuses, "run_updated_timestamp_seconds", "When the run last said something.", "written_ns", NS_PER_S)
-    yield _gauge(statuses, "requests_in_flight", "Requests without their response.", "in_flight")
+    yield _gauge(statuses, "run_elapsed_seconds", "Time since the start of the schedule.", "elapsed_ns", NS_PER_S)
+    yield _gauge(statuses, "run_planned_seconds", "Length of the schedule.", "total_ns", NS_PER_S)
+    yield _gauge(statuses, "run_updated_timestamp_seconds", "Time of the last update.", "written_ns", NS_PER_S)
+    yield _gauge(statuses, "requests_in_flight", "Requests without a result.", "in_flight")
     for key, text in (
         ("planned", "Arrivals that were due, dropped ones included."),
         ("started", "Requests that were sent."),
-        ("finished", "Requests with their result."),
-        ("dropped", "Arrivals that were dropped at the limit of requests in flight."),
+        ("finished", "Requests with a result."),
+        ("dropped", "Arrivals dropped at the limit of requests in flight."),
     ):
         counter = CounterMetricFamily(f"{_P}_arrivals_{key}", text, labels=["shard"])
         for status in statuses:
@@ -65,15 +65,15 @@ def _outcomes(statuses: Sequence[dict[str, Any]]) -> Iterator[Metric]:
         for phase, counts in status["counts"].items():
             for outcome in ("ok", "failed", "dropped"):
                 results.add_metric([shard, phase, outcome], counts[outcome])
-            for status, count in counts["statuses"].items():
-                responses.add_metric([shard, phase, status], count)
+            for code, count in counts["statuses"].items():
+                responses.add_metric([shard, phase, code], count)
             for kind, count in counts["errors"].items():
                 errors.add_metric([shard, phase, kind], count)
     yield from (results, responses, errors)
 
 
 def _summary(statuses: Sequence[dict[str, Any]], name: str, text: str) -> Metric:
-    """A quantile that falls among failed or dropped arrivals is +Inf: slower than any limit."""
+    """Quantiles among failed or dropped arrivals are +Inf."""
     summary = Metric(f"{_P}_{name}_seconds", f"{text} +Inf: among the failed.", "summary")
     for status in statuses:
         shard = str(status["shard"])

@@ -1,10 +1,9 @@
-"""What this machine lets a run do, and what a run takes of it: descriptors, ports, disk, CPU, memory."""
+"""The limits of this machine for a run, and its use by one: descriptors, ports, disk, CPU, memory."""
 
 from __future__ import annotations
 
 import math
 import os
-import re
 import resource
 from pathlib import Path
 
@@ -13,29 +12,31 @@ from workload_generator.base.errors import UsageError
 from workload_generator.experiment.model import Experiment
 
 LINE_BYTES = 340
-"""About the length of a request line, to judge whether the disk can hold a run."""
+"""The typical length of a request line of the log, for the check of the disk."""
 
 _SPARE_DESCRIPTORS = 256
 _LEAST_DESCRIPTORS = 64
 _PORT_SHARE = 0.9
-_TIMEOUT_GRID_NS = 100 * NS_PER_MS  # time-outs fire a little late; a dead target must not look like a limit of ours
-_CHANCE_SIGMAS = 6  # how far above its mean a random number of arrivals may lie before it is a fault
+_TIMEOUT_GRID_NS = 100 * NS_PER_MS  # time-outs fire late; a dead target must not look like a limit of the generator
+_CHANCE_SIGMAS = 6  # standard deviations by which a random number of arrivals may exceed its mean
 _PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_DEFAULT_PORT_RANGE = (32768, 60999)
+_CGROUP = Path("/sys/fs/cgroup")
 
 
 def raise_descriptor_limit() -> int:
-    """Raise the soft limit of open files to the hard one; the limit that holds now. Raises UsageError below 64."""
+    """Raise the soft limit of open files to the hard limit, and return it. Raises UsageError when it is below 64."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if 0 <= hard < _LEAST_DESCRIPTORS:
-        raise UsageError(f"this process may open {hard} files, which is too few for a run: see `ulimit -Hn`")
+        raise UsageError(f"the limit of open files is {hard}; a run needs {_LEAST_DESCRIPTORS}: raise `ulimit -Hn`")
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard if hard != resource.RLIM_INFINITY else 2**20
 
 
 def max_in_flight(experiment: Experiment, descriptors: int, shards: int = 1) -> int:
-    """A shard's share of the experiment's own limit, else the smallest of its rps × timeout, its descriptors − 256 and
-    its share of 90 % of the ports (shards may have one address, and so one range of ports)."""
+    """A shard's share of the experiment's limit, else the smallest of its rps × timeout, its descriptors − 256 and its
+    share of 90 % of the ports, since shards may share an address."""
     rate = experiment.rate
     if rate.max_in_flight is not None:
         return max(1, rate.max_in_flight // shards)
@@ -49,12 +50,12 @@ def max_in_flight(experiment: Experiment, descriptors: int, shards: int = 1) -> 
 
 
 def check_disk(directory: Path, requests: int) -> None:
-    """Refuse a run whose log would not fit in `directory`, which need not exist yet. Raises UsageError."""
+    """Raise UsageError when the log of a run would not fit in `directory`, which need not exist yet."""
     try:
         there = next(path for path in (directory, *directory.absolute().parents) if path.exists())
         stat = os.statvfs(there)
     except OSError as error:
-        raise UsageError(f"log folder {directory}: {error.strerror}; choose another with --log-dir") from None
+        raise UsageError(f"log folder {directory}: {error.strerror}; choose another one with --log-dir") from None
     free, needed = stat.f_bavail * stat.f_frsize, requests * LINE_BYTES
     if needed > free:
         raise UsageError(
@@ -65,39 +66,34 @@ def check_disk(directory: Path, requests: int) -> None:
 
 def cpu_limit() -> float | None:
     """The cgroup's CPU limit in cores (v2 or v1), or None."""
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return None if quota == "max" else int(quota) / int(period)
-    except (OSError, ValueError):
-        pass
-    try:
-        base = Path("/sys/fs/cgroup/cpu")
-        quota_us = int((base / "cpu.cfs_quota_us").read_text())
-        return None if quota_us <= 0 else quota_us / int((base / "cpu.cfs_period_us").read_text())
-    except (OSError, ValueError):
+    cpu = _CGROUP / "cpu"
+    words = _words(_CGROUP / "cpu.max") or _words(cpu / "cpu.cfs_quota_us") + _words(cpu / "cpu.cfs_period_us")
+    if len(words) != 2 or words[0] in ("max", "-1"):
         return None
+    return int(words[0]) / int(words[1])
 
 
 def auto_processes() -> int:
-    """How many processes can run at the same time: the cgroup's CPU limit, or the cores that we may use."""
+    """The number of processes that can run at the same time: the cgroup's CPU limit, or the usable cores."""
     cores = len(os.sched_getaffinity(0))
     limit = cpu_limit()
     return cores if limit is None else max(1, min(cores, math.floor(limit)))
 
 
 def peak_memory_bytes() -> int | None:
-    """The most memory that this process had resident. getrusage would tell its parent's, when that had more."""
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
-        return None
-    peak = re.search(r"^VmHWM:\s+([0-9]+) kB$", status, re.MULTILINE)
-    return int(peak[1]) * 1024 if peak else None
+    """The peak resident memory of this process, or None. (getrusage also counts the parent before the fork.)"""
+    words = _words(Path("/proc/self/status"))
+    return int(words[words.index("VmHWM:") + 1]) * 1024 if "VmHWM:" in words else None
 
 
 def _ephemeral_ports() -> int:
-    try:
-        low, high = map(int, _PORT_RANGE.read_text().split())
-    except (OSError, ValueError):
-        return 28232  # Linux's default range
+    low, high = map(int, _words(_PORT_RANGE) or _DEFAULT_PORT_RANGE)
     return high - low + 1
+
+
+def _words(path: Path) -> list[str]:
+    """The words in a file of the kernel; none when it does not exist."""
+    try:
+        return path.read_text().split()
+    except OSError:
+        return []

@@ -96,7 +96,7 @@ class GeneratorRun:
         loop = self._loop = asyncio.get_running_loop()
         plan = self._plan
         self._signals = RunSignals(loop, self._stop_dispatching, self._cancel_all)
-        with self._signals:
+        with self._signals.handled():
             on_handlers()
             path, fd = open_log_file(plan.log_dir, plan.prefix, plan.stamp, plan.file_suffix)
             log = self._log = Log(loop, path, fd, self._on_log_failure, relay_of(plan.progress))
@@ -153,7 +153,7 @@ class GeneratorRun:
             plan.share(rate.max_idle_conns), plan.share(rate.max_idle_conns_per_host), rate.idle_conn_timeout_ns
         )
         clock = ReceiveClock()
-        engine = Engine(self._loop, self._endpoints, pool, rate.timeout_ns, origin_ns, self._log, clock)
+        engine = Engine(self._endpoints, pool, rate.timeout_ns, origin_ns, self._log, clock)
         self._engine = engine
         self._monitor = Monitor(self._loop, clock)
         self._beats = self._loop.call_later(_HEARTBEAT_S, self._beat)

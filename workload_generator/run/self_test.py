@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import socket
 import sys
@@ -141,8 +140,7 @@ def _run(
         run_id=name,
         stamp="self-test",
     )
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        summary = runner.run(GeneratorRun(plan, make_endpoints(experiment, None)).execute())
+    summary = uvloop.run(GeneratorRun(plan, make_endpoints(experiment, None)).execute())
     if summary.stopped_by is not None:
         raise SystemExit(of_signal(summary.stopped_by))
     if not summary.counts["ok"]:

@@ -1,7 +1,7 @@
-"""The self-test's own server: answers at once, and can say when it did. `loopback LISTENING_FD`.
+"""The server of the self-test, on an inherited socket: `python -m … LISTENING_FD`.
 
-`/` answers `false`. `/stamp` names the moment of its answer (monotonic nanoseconds) in `x-instance`, which the log
-keeps: both processes read the same clock.
+`/` responds `false`. `/stamp` adds the time of its response (monotonic nanoseconds) as `x-instance`, which the log has:
+both processes read the same clock.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ _STAMPED = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-Instance: %d\r\n\r\nfalse
 
 
 class _Answers(asyncio.Protocol):
-    """One connection. Requests have no body and come one at a time, since they are ours."""
+    """One connection. The requests of the self-test have no body and come one at a time."""
 
     def __init__(self) -> None:
         self._received = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
+        """Keep the transport."""
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        """Answer when the head is whole."""
+        """Respond when the head is complete."""
         received = self._received + data
         if not received.endswith(b"\r\n\r\n"):
             self._received = received
@@ -46,5 +46,4 @@ async def _serve(listening: socket.socket) -> None:
 
 
 if __name__ == "__main__":
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(socket.socket(fileno=int(sys.argv[1]))))
+    uvloop.run(_serve(socket.socket(fileno=int(sys.argv[1]))))

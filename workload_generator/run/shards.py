@@ -244,8 +244,7 @@ def _work(plan: RunPlan, endpoints: list[Endpoint], control: socket.socket, let_
 
     try:
         run = GeneratorRun(plan, endpoints, gate)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            summary = runner.run(run.execute(let_go))
+        summary = uvloop.run(run.execute(let_go))
     except BenchError as error:
         send(error)
         return error.exit_code

@@ -14,9 +14,9 @@ the run in progress (`serve`). Before the run the handlers of `__main__` apply, 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
-from collections.abc import Callable
-from types import TracebackType
+from collections.abc import Callable, Iterator
 
 GRACE_S = 5.0
 """Seconds for the requests in flight after a signal, and for the trailer after a fault of the generator."""
@@ -25,7 +25,7 @@ STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 class RunSignals:
-    """The signal handlers of one run, installed as a context. `received` is the first signal.
+    """The signal handlers of one run. `received` is the first signal.
 
     `stop` is called at the first signal, `cancel` with the reason at the end of the grace time or the second signal.
     `give_up` may be set later: from then on a signal calls it, and nothing else.
@@ -41,17 +41,17 @@ class RunSignals:
         self._cancel = cancel
         self._grace: asyncio.TimerHandle | None = None
 
-    def __enter__(self) -> RunSignals:
+    @contextlib.contextmanager
+    def handled(self) -> Iterator[None]:
+        """Handle signals in this context."""
         for name in STOPPING:
             self._loop.add_signal_handler(name, self._on_signal, name)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.end_grace()
-        for name in STOPPING:
-            self._loop.remove_signal_handler(name)
+        try:
+            yield
+        finally:
+            self.end_grace()
+            for name in STOPPING:
+                self._loop.remove_signal_handler(name)
 
     def end_grace(self) -> None:
         """Cancel nothing any more: no request is in flight."""

@@ -1,7 +1,7 @@
-"""Event mode: the sink and its overrides from the environment that Knative sets, and the experiment that events make.
+"""Event mode: the sink and its overrides from the environment, and the experiment with its target replaced by the sink.
 
-`K_SINK` is where events go, `K_CE_OVERRIDES` are extensions for all of them; a ContainerSource or SinkBinding sets both
-(https://knative.dev/docs/eventing/custom-event-source/sinkbinding/). `K_CA_CERTS` is `targets`' business.
+`K_SINK` is the destination of events, `K_CE_OVERRIDES` has extensions for all of them; a ContainerSource or SinkBinding
+sets both (https://knative.dev/docs/eventing/custom-event-source/sinkbinding/). `targets` reads `K_CA_CERTS`.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ DEFAULT_SOURCE = "/workload-generator"
 _OURS = frozenset({"id", "specversion", "time", "type", "source", "sequence", "datacontenttype"})
 _CONTEXT = _OURS - {"sequence"} | {"subject", "dataschema", "data"}
 _EXTENSION = re.compile(r"[a-z0-9]+")
-_CHECK = "check that the ContainerSource is Ready and was made after its sink; `kn-bench doctor` looks"
+_CHECK = "check that the ContainerSource is Ready and was created after its sink (`kn-bench doctor` does)"
 
 
 def sink_url(environment: Mapping[str, str] = os.environ) -> str:
-    """`K_SINK`. Raises UsageError, which says what to check."""
+    """The URL in `K_SINK`. Raises UsageError."""
     sink = environment.get("K_SINK", "")
     if not sink:
-        raise UsageError(f"--event: K_SINK is not set, so nobody says where events go: {_CHECK}")
+        raise UsageError(f"--event: no destination for events: K_SINK is not set; {_CHECK}")
     try:
         return url(Scalar(sink))
     except ValueError as error:
-        raise UsageError(f"--event: K_SINK: {error}: {_CHECK}") from None
+        raise UsageError(f"--event: K_SINK: {error}; {_CHECK}") from None
 
 
 def overrides(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The extensions of `K_CE_OVERRIDES`. Raises UsageError."""
+    """The extensions in `K_CE_OVERRIDES`. Raises UsageError."""
     text = environment.get("K_CE_OVERRIDES", "")
     if not text.strip():
         return {}
@@ -51,14 +51,14 @@ def overrides(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
         raise UsageError('--event: K_CE_OVERRIDES: must be {"extensions": {name: text}}')
     for name in extensions:
         if not _EXTENSION.fullmatch(name) or name in _CONTEXT:
-            raise UsageError(f"--event: K_CE_OVERRIDES: {name!r} is not the name of an extension")
+            raise UsageError(f"--event: K_CE_OVERRIDES: {name!r} is not a valid extension name")
     return extensions
 
 
 def for_events(experiment: Experiment, sink: str) -> Experiment:
-    """The experiment as events have it: one target, the sink, with the first one's headers; any 2xx is success.
+    """The experiment with one target: the sink, with the headers of the first target; any 2xx is a success.
 
-    What the `event` section leaves out stands in the first target's `ce-*` headers and body. Raises UsageError.
+    The defaults of the `event` section are the first target's `ce-*` headers and body. Raises UsageError.
     """
     first = experiment.targets[0]
     section = experiment.event or EventSettings()
@@ -69,13 +69,13 @@ def for_events(experiment: Experiment, sink: str) -> Experiment:
 
 
 def draft_of(experiment: Experiment, extensions: Mapping[str, str]) -> Draft:
-    """What all events have in common. Raises UsageError when nothing says their type."""
+    """The attributes and the data of all events. Raises UsageError when they have no type."""
     first, section = experiment.targets[0], experiment.event or EventSettings()
     headers = {name.lower(): value.strip() for name, value in first.headers.items()}
     given = {name.removeprefix("ce-"): value for name, value in headers.items() if name.startswith("ce-")}
     kind = section.type or given.get("type")
     if not kind:
-        raise UsageError("--event: no type: give the experiment an event.type, or its first target a ce-type header")
+        raise UsageError("--event: events have no type: set event.type, or a ce-type header of the first target")
     data, is_template = first.body, False
     if section.size is not None:
         data = data_of_size(section.size) or None
@@ -83,7 +83,7 @@ def draft_of(experiment: Experiment, extensions: Mapping[str, str]) -> Draft:
         data, is_template = section.data, PLACEHOLDER.search(section.data) is not None
     content_type = headers.get("content-type")
     if content_type is not None and content_type.startswith("application/cloudevents"):
-        raise UsageError("--event: the Content-Type is the data's; event.mode says how events are sent")
+        raise UsageError("--event: Content-Type must be that of the data; set the encoding of events with event.mode")
     return Draft(
         type=kind,
         source=section.source or given.get("source") or DEFAULT_SOURCE,
@@ -96,7 +96,7 @@ def draft_of(experiment: Experiment, extensions: Mapping[str, str]) -> Draft:
 
 
 def other_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """What of a target's headers is not the event."""
+    """The headers of a target that do not belong to the event."""
     return {
         name: value
         for name, value in headers.items()

@@ -1,4 +1,4 @@
-"""From an experiment's targets to the engine's endpoints: addresses, TLS contexts and encoded requests."""
+"""Makes the engine's endpoints from the targets of an experiment: addresses, TLS contexts and encoded requests."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 
 def make_endpoints(experiment: Experiment, dev_url: str | None) -> list[Endpoint]:
-    """An endpoint for each target. `dev_url`, else `baseUrl`, is where connections go instead of the targets' hosts,
-    which stay in the Host header. Raises UsageError.
+    """An endpoint for each target. With `dev_url`, or else `baseUrl`, connections lead there; the Host header keeps the
+    target's host. Raises UsageError.
     """
     elsewhere = dev_url or experiment.base_url or None
     return [_endpoint(target, elsewhere) for target in experiment.targets]
 
 
 def make_event_endpoint(experiment: Experiment, run_id: str, dev_url: str | None) -> Endpoint:
-    """The sink, for an experiment that `sink.for_events` made. Raises UsageError."""
+    """The endpoint of the sink, for an experiment of `sink.for_events`. Raises UsageError."""
     (target,) = experiment.targets
     plain = _endpoint(replace(target, body=None, headers={}), dev_url)
 
@@ -52,8 +52,8 @@ def _endpoint(target: Target, elsewhere: str | None) -> Endpoint:
 
 @cache
 def _tls_context(ca_file: str | None) -> ssl.SSLContext:
-    """The system's CAs, those of `K_CA_CERTS` (PEM text, as Knative gives it) and the target's own file."""
-    import ssl  # a run has loaded it; a check of http targets does without
+    """Trusts the system's CAs, those of `K_CA_CERTS` (PEM text, as Knative sets it) and the target's `tls.caFile`."""
+    import ssl  # loaded by a run; `--check` of http targets does not need it
 
     context = ssl.create_default_context()
     context.set_alpn_protocols(["http/1.1"])
@@ -62,7 +62,7 @@ def _tls_context(ca_file: str | None) -> ssl.SSLContext:
         if knative:
             context.load_verify_locations(cadata=knative)
     except ssl.SSLError as error:
-        raise UsageError(f"K_CA_CERTS does not hold certificates: {error}") from None
+        raise UsageError(f"K_CA_CERTS: not valid PEM certificates: {error}") from None
     try:
         if ca_file:
             context.load_verify_locations(cafile=ca_file)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from workload_generator.base.usage_tables import Condition, PodState, Replicas, Row, Scale
+from workload_generator.base.usage_tables import ConditionChange, PodState, Replicas, Row, Scale
 from workload_generator.cluster.top.usage import Allocatable, read_allocatable
 from workload_generator.kube.names import REVISION_LABEL, SERVICE_LABEL
 from workload_generator.kube.reflector import Key
@@ -189,7 +189,7 @@ class StatusObserver(Observer):
     """The conditions of Revisions or PodAutoscalers, and the scale of the latter."""
 
     kind: str
-    _known: dict[Key, dict[str, Condition]] = field(default_factory=dict)
+    _known: dict[Key, dict[str, ConditionChange]] = field(default_factory=dict)
     _scales: dict[Key, Scale] = field(default_factory=dict)
 
     @staticmethod
@@ -212,7 +212,7 @@ class StatusObserver(Observer):
         rows: list[Row] = []
         known = self._known.setdefault(key, {})
         for each in status.get("conditions") or ():
-            row = Condition(
+            row = ConditionChange(
                 now, namespace, self.kind, name, service, str(each.get("type")), str(each.get("status")),
                 each.get("reason"), (each.get("message") or "")[:_LONGEST_MESSAGE] or None,
                 each.get("lastTransitionTime"), listed,

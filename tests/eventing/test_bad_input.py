@@ -1,4 +1,4 @@
-"""What is no event gets the right 4xx and a reason, nothing of it is written, and the receiver stays up."""
+"""An invalid event gets a 4xx with a reason, is not written, and does not end the receiver."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_is_no_event_is_refused(name: str) -> None:
+def test_invalid_events_are_refused(name: str) -> None:
     given_headers, body, status, reason = BAD[name]
     with pytest.raises(BadEvent, match=reason) as refused:
         read_events(given_headers, body)
@@ -81,12 +81,12 @@ def test_what_is_no_event_is_refused(name: str) -> None:
         (BATCH, b"[" + structured() + b"," + structured(id="e-2") + b"]", ["e-1", "e-2"]),
     ],
 )
-def test_what_is_an_event_is_taken(given_headers: list[tuple[str, str]], body: bytes, ids: list[str]) -> None:
+def test_valid_events_are_read(given_headers: list[tuple[str, str]], body: bytes, ids: list[str]) -> None:
     assert [event.id for event in read_events(given_headers, body)] == ids
 
 
 @given(st.sampled_from([STRUCTURED, BATCH, binary()]), st.binary(max_size=200))
-def test_any_body_is_an_event_or_refused(given_headers: list[tuple[str, str]], body: bytes) -> None:
+def test_any_body_is_read_or_refused(given_headers: list[tuple[str, str]], body: bytes) -> None:
     try:
         read_events(given_headers, body)
     except BadEvent as refused:
@@ -97,7 +97,7 @@ WRONG = [("GET", "/", 405), ("PUT", "/t/a", 405), ("POST", "/other", 404), ("POS
 
 
 async def raw(port: int, *pieces: bytes) -> bytes:
-    """What comes back for these bytes, until the end of the connection or of the first answer."""
+    """The first bytes of the response to these bytes."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     for piece in pieces:
         writer.write(piece)
@@ -108,7 +108,7 @@ async def raw(port: int, *pieces: bytes) -> bytes:
         writer.close()
 
 
-async def test_the_receiver_refuses_with_a_reason_and_stays_up(services: Services) -> None:
+async def test_the_receiver_refuses_invalid_requests_with_a_reason(services: Services) -> None:
     logger = await services.logger()
     receiver = await services.receiver(logger.url)
     impatient = await services.receiver(logger.url, "--body-timeout=0.3")
@@ -149,7 +149,7 @@ async def test_the_receiver_refuses_with_a_reason_and_stays_up(services: Service
 
 
 async def raw_and_gone(port: int, data: bytes) -> None:
-    """A sender that leaves in the middle."""
+    """Send bytes, and reset the connection."""
     _, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(data)
     await writer.drain()

@@ -15,9 +15,9 @@ from aiohttp.test_utils import make_mocked_request
 
 from tests.eventing.services import SOON_S, Services, headers
 from tests.ports import free_port
+from workload_generator.base.errors import RequestRefused
 from workload_generator.eventing import outbox as outboxes
 from workload_generator.eventing.counters import Counters
-from workload_generator.eventing.http_workers import RequestRefused
 from workload_generator.eventing.outbox import Outbox
 from workload_generator.eventing.receipts import Receipt, decode_batch
 from workload_generator.eventing.receiver import COUNTED, Receiver

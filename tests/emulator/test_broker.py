@@ -102,7 +102,7 @@ async def test_structured_and_large_events_are_forwarded_unchanged(tmp_path: Pat
     ("path", "given", "status", "reason"),
     [
         ("/broker/a/c", headers("e"), 404, "no broker a/c; known brokers: a/b"),
-        ("/broker/a/b", {}, 415, "no CloudEvent"),
+        ("/broker/a/b", {}, 415, "not a CloudEvent"),
         ("/broker/a/b", {"ce-id": "e"}, 400, "no specversion"),
         ("/broker/a/b", {"Content-Type": "application/cloudevents-batch+json"}, 400, "not JSON"),
     ],

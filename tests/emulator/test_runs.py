@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.emulator.platforms import DOMAIN, FUNCTION, SOON, Local, local, until
+from tests.emulator.platforms import CALMLY, DOMAIN, FUNCTION, SOON, Local, local, until
 from tests.support import Generator, Ran, one_result_each
 from workload_generator.emulator.platform_events import PlatformEvent
 
@@ -93,7 +93,7 @@ async def test_exactly_one_true_an_instance_while_it_scales(generator: Generator
 async def test_scale_to_zero_and_back_with_an_intermittent_load(generator: Generator, tmp_path: Path) -> None:
     go, stop = {"requestsPerSecond": 20, "duration": "500ms"}, {"requestsPerSecond": 0, "duration": "2500ms"}
     steps = [go, stop, go]
-    async with local(tmp_path, {NAME: {"env": {"DELAY_MS": "500"}}}, **SOON) as platform:  # so that it never rests
+    async with local(tmp_path, {NAME: {"env": {"DELAY_MS": "500"}}}, **CALMLY) as platform:  # busy between requests
         path = generator.experiment(f"http://{NAME}.{DOMAIN}")
         path.write_text(
             path.read_text().replace("rampUp: 0s", f"arrival: {{process: steps, steps: {steps}}}")

@@ -231,7 +231,7 @@ async def test_injected_loss_and_duplication_are_found_exactly(tmp_path: Path, m
     ("text", "complaint"),
     [
         ("brokers: {a/b: {triggers: {t: {}}}}", "subscriber: is missing"),
-        ("brokers: {a/b: {triggers: {t: {subscriber: here}}}}", "not a URL"),
+        ("brokers: {a/b: {triggers: {t: {subscriber: here}}}}", "not an http:// or https:// URL"),
         ("brokers: {a/b: {trigger: {}}}", "did you mean triggers?"),
         ("brokers: {a/b: {triggers: {t: {subscriber: 'http://a', retri: 1}}}}", "did you mean retry?"),
         ("brokers: {a/b: {triggers: {t: {subscriber: 'http://a', faults: {los: 1}}}}}", "did you mean loss?"),

@@ -59,7 +59,7 @@ def test_flags_add_triggers_to_those_of_the_file(tmp_path: Path) -> None:
         (["--receiver=http://a"], "need --triggers"),
         (["--triggers=0"], "--triggers"),
         (["--triggers=1", "--parallelism=1001"], "--parallelism: 1001 is not a number of deliveries"),
-        (["--triggers=1", "--receiver=here"], "not a URL"),
+        (["--triggers=1", "--receiver=here"], "not an http:// or https:// URL"),
         (["--triggers=2", "--config=FILE"], "already has receiver-1"),
     ],
 )

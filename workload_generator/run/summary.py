@@ -10,17 +10,16 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from workload_generator.base.clock import NS_PER_S
-from workload_generator.base.histogram import BEYOND, Histogram
+from workload_generator.base.histogram import BEYOND, QUANTILES, Histogram
+from workload_generator.base.terminal import terminal_table
 from workload_generator.base.verdict import Verdict
 from workload_generator.experiment.thresholds import Judged, judge_thresholds, threshold
 from workload_generator.experiment.yaml_lines import Scalar
 from workload_generator.log.format import clean
 
 _HISTOGRAMS = ("ttfb", "corrected_ttfb", "lag")
-_QUANTILES = (("min", 0.0), ("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +128,6 @@ class Summary:
         """For people."""
         counts = self.counts
         console.print(f"\n[bold]{escape(self.experiment)}[/]  run {self.run_id}  seed {self.seed}  ({self.mode})")
-        figures = Table.grid(padding=(0, 2))
         planned_rate = "" if self.planned_rps is None else f" of {self.planned_rps:,.3f} planned"
         rows = [
             ("planned / sent", f"{counts['planned']:,} / {counts['sent']:,}"),
@@ -141,16 +139,12 @@ class Summary:
         ]
         if self.missed_rounds:
             rows.append(("missed rounds", f"{self.missed_rounds:,}"))
-        for name, value in rows:
-            figures.add_row(name, value)
-        console.print(figures)
-        times = Table(box=None, pad_edge=False, padding=(0, 0, 0, 2))
-        times.add_column("times in ms", overflow="fold")
-        for name, _ in _QUANTILES:
-            times.add_column(name, justify="right", overflow="fold")
-        for label, histogram in (("TTFB", self.ttfb), ("corrected TTFB", self.corrected_ttfb), ("lag", self.lag)):
-            times.add_row(label, *(self._cell(histogram.quantile_us(q)) for _, q in _QUANTILES))
-        console.print(times)
+        console.print(terminal_table(("", ""), rows, texts=(0, 1)))
+        times = (
+            (label, *(self._cell(histogram.quantile_us(q)) for q in QUANTILES.values()))
+            for label, histogram in (("TTFB", self.ttfb), ("corrected TTFB", self.corrected_ttfb), ("lag", self.lag))
+        )
+        console.print(terminal_table(("times in ms", *QUANTILES), times))
         if self.verdict.valid:
             console.print("verdict: [bold green]valid[/]")
         else:
@@ -168,7 +162,7 @@ class Summary:
         return "—" if ms is None else ms if isinstance(ms, str) else f"{ms:.3f}"
 
     def _quantiles_ms(self, histogram: Histogram) -> dict[str, float | str | None]:
-        return {name: self._ms(histogram.quantile_us(q)) for name, q in _QUANTILES}
+        return {name: self._ms(histogram.quantile_us(q)) for name, q in QUANTILES.items()}
 
     def _ms(self, value: float | None) -> float | str | None:
         if value is None:

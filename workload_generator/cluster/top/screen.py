@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from workload_generator.base.clock import NS_PER_S, parse_rfc3339
+from workload_generator.base.terminal import terminal_table
 from workload_generator.base.usage_tables import KUBELET, METRICS
 from workload_generator.cluster.top.polling import Poller
 from workload_generator.cluster.top.recorder import Counts
@@ -90,30 +91,21 @@ def status(view: UsageView, counts: Counts, pollers: Iterable[Poller]) -> str:
 
 
 def _table(what: str, lines: list[UsageLine], has: dict[str, Allocatable] | None, count: int) -> Table:
-    table = Table(box=None, pad_edge=False, expand=False)
-    table.add_column(f"{what} ({len(lines)} of {count:,})", overflow="ellipsis", no_wrap=True)
+    name, cpu, memory = f"{what} ({len(lines)} of {count:,})", "CPU (millicores)", "memory (MiB)"
     if has is None:
-        table.add_column("on", overflow="ellipsis", no_wrap=True)
-    table.add_column("CPU (millicores)", justify="right", no_wrap=True)
-    if has is not None:
-        table.add_column("%", justify="right")
-    table.add_column("memory (MiB)", justify="right", no_wrap=True)
-    if has is not None:
-        table.add_column("%", justify="right")
+        pods = ((line.name, line.node, f"{line.millicores:,.0f}", _mib(line)) for line in lines)
+        return terminal_table((name, "on", cpu, memory), pods, texts=(0, 1), wrap=False)
+    nodes = []
     for line in lines:
-        cpu, memory = f"{line.millicores:,.0f}", f"{line.memory_bytes / _MIB:,.0f}"
-        if has is None:
-            table.add_row(line.name, line.node, cpu, memory)
-        else:
-            own = has.get(line.name)
-            table.add_row(
-                line.name,
-                cpu,
-                f"{line.millicores / own.millicores:.0%}" if own and own.millicores else "",
-                memory,
-                f"{line.memory_bytes / own.memory_bytes:.0%}" if own and own.memory_bytes else "",
-            )
-    return table
+        own = has.get(line.name)
+        cpu_share = f"{line.millicores / own.millicores:.0%}" if own and own.millicores else ""
+        memory_share = f"{line.memory_bytes / own.memory_bytes:.0%}" if own and own.memory_bytes else ""
+        nodes.append((line.name, f"{line.millicores:,.0f}", cpu_share, _mib(line), memory_share))
+    return terminal_table((name, cpu, "%", memory, "%"), nodes, wrap=False)
+
+
+def _mib(line: UsageLine) -> str:
+    return f"{line.memory_bytes / _MIB:,.0f}"
 
 
 def _age_s(latest: Iterable[LastSample]) -> float | None:

@@ -1,115 +1,115 @@
-# What there is to do
+# List the recipes
 @default:
     just --list
 
-# Three scenarios on this machine, from functions to a database
+# Run scenarios on this machine, from functions to a database and a report
 quickstart *ARGS:
     uv run --locked kn-bench quickstart {{ARGS}}
 
-# The embedded platform, on port 8080
+# Start the embedded platform on port 8080
 local *ARGS:
     uv run --locked kn-bench local {{ARGS}}
 
-# The functions of all languages whose toolchain is here: built and tested
+# Build and test the functions of all languages whose toolchain is installed
 functions *ARGS:
     uv run --locked kn-bench functions build {{ARGS}}
     uv run --locked kn-bench functions test {{ARGS}}
 
-# All tests that this machine can run; a table at the end says what it could not
+# Run the tests; a table at the end lists those that this machine cannot run
 test *ARGS:
     uv run --locked pytest -n auto {{ARGS}}
 
-# All parts of the tests, also those that take toolchains, tools, a control plane and containers; a table of what ran
+# Run all parts of the tests, including toolchains, tools, a control plane and containers; prints a table of the results
 test-all *PARTS:
     uv run --locked python -m tests.parts {{PARTS}}
 
-# Style, types and import contracts
+# Check style, types and import contracts
 lint:
     uv run --locked ruff format --check .
     uv run --locked ruff check .
     uv run --locked mypy
     uv run --locked lint-imports
 
-# Mend what can be mended by machine
+# Fix the style automatically, where possible
 fix:
     uv run --locked ruff format .
     uv run --locked ruff check --fix .
 
-# Every measurement; each writes its section of bench/RESULTS.md, the functions' their own table
+# Run all measurements; each replaces its section of bench/RESULTS.md or the table of functions/README.md
 bench: bench-load bench-open bench-truth bench-processes bench-memory bench-local bench-eventing bench-extract bench-report bench-top bench-startup bench-house bench-functions
 
-# The closed loop beside its peers: wrk, hey, h2load, ab, a Go client, Locust, and what else there is
+# Compare the closed loop with wrk, hey, h2load, ab, a Go client, Locust and other installed clients
 bench-load *ARGS:
     uv run --locked --group bench python bench/load.py {{ARGS}}
 
-# The open loop: lag beside a Go client and the loop's own timers, and what it costs
+# Measure the lag and CPU time of the open loop; compare with a Go client and the event loop's timers
 bench-open *ARGS:
     uv run --locked --group bench python bench/open.py {{ARGS}}
 
-# TTFB as logged against the wire
+# Compare the logged TTFB with the wire
 bench-truth *ARGS:
     uv run --locked --group bench python bench/truth.py {{ARGS}}
 
-# Two processes against one, https against http
+# Compare two processes with one, and https with http
 bench-processes *ARGS:
     uv run --locked --group bench python bench/processes.py {{ARGS}}
 
-# Memory after ten million results, and of a connection
+# Measure the memory after ten million results, and per connection
 bench-memory *ARGS:
     uv run --locked --group bench python bench/memory.py {{ARGS}}
 
-# What the embedded platform adds to a request, beside the function itself
+# Measure the latency that the embedded platform adds to a request
 bench-local *ARGS:
     uv run --locked python bench/local.py {{ARGS}}
 
-# What an event costs beside a plain POST, and how many the receiver takes on a core
+# Measure the CPU time of an event, and the receiver's throughput per core
 bench-eventing *ARGS:
     uv run --locked python bench/eventing.py {{ARGS}}
 
-# Extraction beside sqlite3's own .import
+# Compare the extraction with sqlite3's .import
 bench-extract *ARGS:
     uv run --locked python bench/extract.py {{ARGS}}
 
-# The report of ten million requests: its time, memory and size
+# Measure time, memory and size of the report of ten million requests
 bench-report *ARGS:
     uv run --locked python bench/report.py {{ARGS}}
 
-# Cold start and warm TTFB of the functions; writes the table of functions/README.md
+# Measure cold start and warm TTFB of the functions; replaces the table of functions/README.md
 bench-functions *ARGS:
     uv run --locked python bench/functions.py {{ARGS}}
 
-# The manifests against the schemas of Kubernetes and Knative ($KNATIVE_CRDS), and checkov's checks
+# Validate the manifests with the schemas of Kubernetes and Knative ($KNATIVE_CRDS) and with checkov
 test-manifests *ARGS:
     BENCH_CHECKOV=1 uv run --locked --group manifests pytest tests/test_manifests.py {{ARGS}}
 
-# The image, really built and run: root, podman, buildah, runc and debootstrap; its base is made once and kept in the user's cache
+# Build and run the image; needs root, podman, buildah, runc and debootstrap; caches a base image
 test-image *ARGS:
     BENCH_IMAGE=1 uv run --locked pytest tests/container {{ARGS}}
 
-# A Kubernetes control plane on this machine, with simulated nodes; prints the KUBECONFIG to use
+# Start a Kubernetes control plane with simulated nodes on this machine; prints its KUBECONFIG
 cluster-up *ARGS:
     uv run --locked python -m tests.cluster up {{ARGS}}
 
-# The end of it
+# Stop the control plane
 cluster-down *ARGS:
     uv run --locked python -m tests.cluster down {{ARGS}}
 
-# What takes a cluster: against such a plane of its own, or the cluster of $KUBECONFIG in namespaces of its own; $KNATIVE_CRDS as above
+# Run the tests that need a cluster: on a control plane of their own, or in new namespaces of $KUBECONFIG's cluster
 test-cluster *ARGS:
     BENCH_CLUSTER=1 uv run --locked pytest tests/cluster --timeout=600 {{ARGS}}
 
-# Recipes, templates and settings of infrastructure/, with checkov's checks of terraform
+# Test the recipes, templates and settings of infrastructure/, with checkov for terraform
 test-infrastructure *ARGS:
     BENCH_CHECKOV=1 uv run --locked pytest tests/infrastructure {{ARGS}}
 
-# A tick of `kn-bench top` with 100 nodes and 10,000 pods: its time and memory
+# Measure time and memory of a tick of `kn-bench top` with 100 nodes and 10,000 pods
 bench-top *ARGS:
     uv run --locked python bench/top.py {{ARGS}}
 
-# Commands that have nothing to wait for, beside `import asyncio, json`
+# Compare the start-up time of commands with `import asyncio, json`
 bench-startup *ARGS:
     uv run --locked python bench/startup.py {{ARGS}}
 
-# How large the package is, and how its parts hang together
+# Count the package's size and the dependencies of its parts
 bench-house *ARGS:
     uv run --locked --group bench python bench/house.py {{ARGS}}

@@ -1,8 +1,8 @@
-"""What an event costs beside a plain POST of the same size, and how many a receiver takes: `just bench-eventing`.
+"""The CPU time of an event compared with a plain POST, and the throughput of the receiver: `just bench-eventing`.
 
-The first sends in a closed loop to nginx, in turn plain and as events, and compares the CPU time of a request, the
-recorder's included. The second sends events to `receiver`, whose logger runs on the generator's core, and reads how
-much CPU time the receiver (and the logger) took for each event.
+The first measurement sends plain POSTs and events of the same size to nginx in a closed loop and compares the CPU time
+per request, recorder included. The second sends events to `receiver`, whose logger shares the generator's core, and
+measures the CPU time of the receiver and of the logger per event.
 """
 
 from __future__ import annotations
@@ -40,20 +40,20 @@ def experiment(folder: Path, name: str, url: str, seconds: int, **event: str) ->
 
 
 def used(config: Path, *flags: str) -> tuple[float, int]:
-    """CPU seconds of a run, and how many requests there were."""
-    logs = Path(tempfile.mkdtemp(dir=config.parent))  # two runs within a second would have one name
+    """CPU seconds and the number of requests of a run."""
+    logs = Path(tempfile.mkdtemp(dir=config.parent))  # two runs in one second would have the same log file name
     ran = harness.run(harness.generator(config, logs, *flags))
     return ran.cpu_s, json.loads(ran.text)["ok"]
 
 
 def cost_us(config: Path, *flags: str) -> float:
-    """CPU time of one more request in µs: what a short run takes, its start above all, is taken off."""
+    """CPU time per request in µs. That of a short run is subtracted, which removes the cost of the start."""
     (most_s, most), (least_s, least) = used(config, *flags), used(config, *flags, "--duration=200ms")
     return (most_s - least_s) / (most - least) * 1e6
 
 
 def cpu_s(pid: int) -> float:
-    """What a process has used so far."""
+    """The CPU seconds that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -64,7 +64,7 @@ def service(name: str, port: int, *flags: str) -> list[str]:
 
 
 def costs(folder: Path, rounds: int, seconds: int) -> None:
-    """Plain, binary, structured, a template; and the ratios."""
+    """Rows for plain, binary, structured and template requests, with their ratios."""
     figures: dict[str, list[float]] = {}
     with harness.nginx(folder) as url:
         os.environ["K_SINK"] = url
@@ -84,16 +84,16 @@ def costs(folder: Path, rounds: int, seconds: int) -> None:
     ]
     harness.publish(
         "eventing-cost",
-        "An event beside a plain POST",
-        "CPU time of one request more, generator and recorder together, in a closed loop of 100 connections to nginx; "
-        "the plain POST has the same headers and body, always the same. `just bench-eventing`.",
+        "CPU time of an event compared with a plain POST",
+        "CPU time per request of generator and recorder in a closed loop of 100 connections to nginx; "
+        "the plain POSTs all have the headers and body of one event. `just bench-eventing`.",
         ("request", "µs of CPU", "ratio to the plain POST"),
         rows,
     )
 
 
 def receiving(folder: Path, rounds: int, seconds: int) -> None:
-    """Events a second of a receiver's CPU."""
+    """Events per second of CPU time, for receiver and logger."""
     figures: dict[str, list[float]] = {"receiver": [], "event logger": [], "both on this machine, wall clock": []}
     logger_flags = (f"--data={folder / 'data'}",)
     receiver_flags = (f"--logger=http://127.0.0.1:{LOGGER_PORT}",)
@@ -112,9 +112,9 @@ def receiving(folder: Path, rounds: int, seconds: int) -> None:
     harness.publish(
         "eventing-receiver",
         "Receiver and event logger",
-        "Binary events in a closed loop of 100 connections; each is answered when its receipt is in events.csv. "
-        "Events by second of CPU time, which is what one core takes. `just bench-eventing`.",
-        ("service", "events a second of CPU"),
+        "Binary events in a closed loop of 100 connections; each is acknowledged when its receipt is in events.csv. "
+        "Events per second of CPU time, which is the throughput of one core. `just bench-eventing`.",
+        ("service", "events per second of CPU"),
         [(name, harness.spread(values)) for name, values in figures.items()],
     )
 

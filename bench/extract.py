@@ -1,8 +1,8 @@
-"""How fast extraction is beside sqlite3's own `.import` of the same rows as CSV into the same table.
+"""The speed of extraction compared with sqlite3's `.import` of the same rows, as CSV, into the same table.
 
     uv run python bench/extract.py [--rows N] [--rounds N]
 
-Rounds alternate; the figure is the ratio of rows a second, by the medians. The aim is at least 0.5.
+Rounds alternate. The result is the ratio of the medians of rows per second; the target is at least 0.5.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     if shutil.which("sqlite3") is None:
-        sys.exit("bench/extract.py needs the sqlite3 command")
+        sys.exit("bench/extract.py needs the program sqlite3")
     with tempfile.TemporaryDirectory(prefix="bench-extract-") as name:
         folder = Path(name)
         log, csv = folder / "bench_2026-02-02_02-40-00.log", folder / "rows.csv"
@@ -78,7 +78,7 @@ def time_import(csv: Path, db: Path, rows: int) -> float:
 
 
 def write_log(path: Path, rows: int) -> None:
-    """A log of the measure phase: two targets, a hundredth of timeouts."""
+    """A log of the measure phase with two targets and 1 % timeouts."""
     draw = random.Random(1)
     encoder = log_format.ResultEncoder(_TARGETS, _START)
     writer = BlockWriter(lambda: None, _BLOCK_ROWS)

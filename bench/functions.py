@@ -1,10 +1,10 @@
 """Cold start and warm TTFB of the functions as local processes: `just bench-functions`.
 
-Writes the table between the markers of functions/README.md. The functions take turns in every round, so that what else
-the machine does meets all of them.
-- cold start: from the start of the process to the first byte of the answer to its first request, which is tried anew
-  every half millisecond until the port is open; both cores are the function's
-- warm TTFB: the generator's own median of a constant rate after a ramp; it runs on core 0, the function on core 1
+Writes the table between the markers of functions/README.md. Each round runs all functions, so that other load of the
+machine affects all of them.
+- cold start: from the start of the process to the first byte of the response to its first request, which is retried
+  every half millisecond until the port is open; the function may use both cores
+- warm TTFB: the generator's median at a constant rate after a ramp; it runs on core 0, the function on core 1
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _START_TIMEOUT_S = 30.0
 _RETRY_S = 0.0005
 _SLOW_RPS = 50
 
-# By language: the runtime, and the file and pattern that have the framework's version.
+# For each language: the runtime, and the file and pattern of the framework's version.
 _VERSIONS: dict[str, tuple[str, str, str]] = {
     "go": ("go", "go.mod", r"sdk-go/v2 v(\S+)"),
     "python": ("{python}", "uv.lock", r'name = "uvicorn"\nversion = "(.+?)"'),
@@ -56,7 +56,7 @@ _VERSIONS: dict[str, tuple[str, str, str]] = {
     "springboot": ("java", "pom.xml", r"spring-boot-starter-parent</artifactId>\s*<version>(.+?)<"),
     "ts": ("node", "package.json", r'"fastify": "(.+?)"'),
 }
-# By language: what its image adds to the base.
+# For each language: the files that its image adds to the base image.
 _ARTIFACTS: dict[str, Sequence[str]] = {
     "go": ["bin/function"],
     "python": ["main.py", "server.py", ".venv"],
@@ -69,22 +69,22 @@ _ARTIFACTS: dict[str, Sequence[str]] = {
 def main() -> None:
     """Measure, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--starts", type=int, default=15, help="cold starts of each; default 15")
-    parser.add_argument("--rounds", type=int, default=3, help="warm runs of each; default 3")
-    parser.add_argument("--seconds", type=int, default=5, help="how long a warm run lasts; default 5")
-    parser.add_argument("--rps", type=int, default=500, help="a warm run's rate; default 500")
+    parser.add_argument("--starts", type=int, default=15, help="cold starts per function; default 15")
+    parser.add_argument("--rounds", type=int, default=3, help="warm runs per function; default 3")
+    parser.add_argument("--seconds", type=int, default=5, help="duration of a warm run; default 5")
+    parser.add_argument("--rps", type=int, default=500, help="rate of a warm run; default 500")
     options = parser.parse_args()
     functions = [function for function in load_catalog().values() if function.built]
     left_out = sorted(load_catalog().keys() - {function.name for function in functions})
     if left_out:
-        print(f"not built, and so left out: {', '.join(left_out)}")
+        print(f"skipped, not built: {', '.join(left_out)}")
 
     starts_ms: dict[str, list[float]] = defaultdict(list)
     warm_ms: dict[str, list[float]] = defaultdict(list)
     for number in range(options.starts + 1):
         for function in functions:
             start_ms = cold_start_ms(function)
-            if number:  # the first of all read files from the disk
+            if number:  # warms the page cache
                 starts_ms[function.name].append(start_ms)
         print(f"cold starts: round {number} of {options.starts}")
     invalid = 0
@@ -101,7 +101,7 @@ def main() -> None:
 
 
 def request_of(function: Function) -> bytes:
-    """The request that is measured, as it goes over the wire."""
+    """The measured request, as bytes."""
     if function.entry.kind == "http":
         return b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
     headers = "".join(f"{name}: {value}\r\n" for name, value in _EVENT_HEADERS.items())
@@ -110,7 +110,7 @@ def request_of(function: Function) -> bytes:
 
 
 def cold_start_ms(function: Function) -> float:
-    """From the start of one instance's process to the first byte of its first answer."""
+    """Time from the start of an instance's process to the first byte of its first response."""
     port = free_port()
     environment = {**os.environ, "PORT": str(port), "BIND": "127.0.0.1"}
     began = time.perf_counter()
@@ -129,7 +129,7 @@ def cold_start_ms(function: Function) -> float:
 
 
 def first_answer(process: subprocess.Popen[bytes], port: int, request: bytes) -> bytes:
-    """Try to connect until somebody listens, ask, and wait for what comes first."""
+    """Connect, with retries until the port is open; send the request and wait for the first byte."""
     deadline = time.monotonic() + _START_TIMEOUT_S
     while time.monotonic() < deadline and process.poll() is None:
         with socket.socket() as sock:
@@ -141,11 +141,11 @@ def first_answer(process: subprocess.Popen[bytes], port: int, request: bytes) ->
                 continue
             sock.sendall(request)
             return sock.recv(4096)
-    raise SystemExit(f"nobody listened on port {port}; exit code {process.poll()}")
+    raise SystemExit(f"port {port} did not open; exit code {process.poll()}")
 
 
 def warm_ttfb_ms(function: Function, rps: int, seconds: int) -> tuple[float, list[str]]:
-    """The median TTFB of one run of the generator against one instance, and why its verdict is invalid, if it is."""
+    """The median TTFB of a run against one instance, and the reasons if its verdict is invalid."""
     with run_function(function.name, free_port()) as instance, tempfile.TemporaryDirectory() as folder:
         for thread in Path(f"/proc/{instance.pid}/task").iterdir():
             os.sched_setaffinity(int(thread.name), {1})
@@ -179,7 +179,7 @@ TABLE_HEAD = [
 
 
 def row(function: Function, starts_ms: Sequence[float], warm_ms: Sequence[float]) -> str:
-    """A function's line of the table."""
+    """The table row of a function."""
     language, framework = versions(function)
     cells = [f"`{function.name}`", language, framework, f"{size_bytes(function) / 1e6:.1f} MB"]
     cells += [spread(starts_ms, 0 if min(starts_ms) > 100 else 1), spread(warm_ms, 3 if max(warm_ms) < 100 else 1)]
@@ -187,13 +187,13 @@ def row(function: Function, starts_ms: Sequence[float], warm_ms: Sequence[float]
 
 
 def spread(values_ms: Sequence[float], digits: int) -> str:
-    """The median with the smallest and the largest."""
+    """`median (min to max)`."""
     low, middle, high = min(values_ms), statistics.median(values_ms), max(values_ms)
     return f"{middle:.{digits}f} ms ({low:.{digits}f} to {high:.{digits}f})"
 
 
 def versions(function: Function) -> tuple[str, str]:
-    """Language and framework with the versions that were measured."""
+    """Language and framework, with the measured versions."""
     entry = function.entry
     runtime, file, pattern = _VERSIONS[entry.language]
     found = re.search(pattern, (function.folder / file).read_text())
@@ -205,12 +205,12 @@ def versions(function: Function) -> tuple[str, str]:
 
 
 def size_bytes(function: Function) -> int:
-    """What the function's image adds to its base."""
+    """The size that the function's image adds to the base image."""
     paths = [function.folder / each.format(name=function.name) for each in _ARTIFACTS.get(function.entry.language, ())]
     if function.entry.language == "ts":
         command = ["npm", "ls", "--omit=dev", "--all", "--parseable"]
         listed = subprocess.run(command, cwd=function.folder, stdout=subprocess.PIPE, text=True, check=True).stdout
-        paths = [function.folder / "dist", *map(Path, listed.splitlines()[1:])]  # the first is the package itself
+        paths = [function.folder / "dist", *map(Path, listed.splitlines()[1:])]  # the first entry is the package itself
     return sum(
         each.stat().st_size
         for path in paths
@@ -220,25 +220,25 @@ def size_bytes(function: Function) -> int:
 
 
 def explanation(options: argparse.Namespace, invalid: int, runs: int) -> list[str]:
-    """How the table came about."""
+    """The text below the table: how it was measured."""
     return [
         f"Measured {datetime.now(UTC):%Y-%m-%d} on {os.cpu_count()} shared cores ({platform.machine()}, Linux "
         f"{platform.release().partition('-')[0]}), each function a local process;",
-        "medians, with the smallest and the largest. Compare within the table, not with another machine's.",
+        "medians with minimum and maximum. Compare figures within the table, not with those of another machine.",
         "",
-        "- size: what the image adds to its base (binary, or application with its libraries)",
-        f"- cold start: from the start of the process to the first byte of its first answer, {options.starts} starts; "
+        "- size: added by the image to its base image (binary, or application with its libraries)",
+        f"- cold start: from the process's start to the first byte of its first response, {options.starts} starts; "
         "no container, no cluster",
-        f"- warm TTFB: `workload-generator`'s median at {options.rps} requests a second for {options.seconds} s "
-        f"({_SLOW_RPS} a second for `sleep-*`), after a",
-        f"  ramp as long; generator and function on a core each, {options.rounds} runs each.",
-        f"  The generator judged {invalid} of the {runs} runs invalid: differences of 0.1 ms are noise here.",
+        f"- warm TTFB: median of `workload-generator` at {options.rps} requests/s for {options.seconds} s "
+        f"({_SLOW_RPS} requests/s for `sleep-*`), after a",
+        f"  ramp of the same length; generator and function on one core each, {options.rounds} runs per function.",
+        f"  {invalid} of the {runs} runs had an invalid verdict: differences of 0.1 ms are noise.",
         "",
     ]
 
 
 def write(readme: Path, lines: Sequence[str]) -> None:
-    """Put the lines between the markers."""
+    """Replace the lines between the markers."""
     begin, end = _MARKERS
     before, _, rest = readme.read_text().partition(begin)
     _, _, after = rest.partition(end)

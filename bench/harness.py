@@ -1,7 +1,7 @@
-"""What the measurements share: a server, pinned clients, alternating rounds, and the page of results.
+"""Shared parts of the measurements: a server, pinned clients, alternating rounds, and the page of results.
 
-Clients run on core 0, servers on core 1. The rounds of all compared commands alternate, so that what disturbs one
-disturbs all; figures are medians with minimum and maximum.
+Clients run on core 0, servers on core 1. The rounds of all compared commands alternate, so that a disturbance affects
+all of them; figures are medians with minimum and maximum.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ http {{
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """One client's run: what it printed, its CPU seconds (children included) and its wall-clock seconds."""
+    """A client's run: its output, its CPU seconds (children included) and its wall-clock seconds."""
 
     text: str
     cpu_s: float
@@ -64,13 +64,13 @@ class Ran:
 
 
 def pinned(core: int) -> Callable[[], None]:
-    """What a child has to call to run on one core only; anywhere when there is no such core."""
+    """A function that a child calls to run on one core only; it has no effect if there is no such core."""
     cores = sorted(os.sched_getaffinity(0))
     return lambda: os.sched_setaffinity(0, {cores[min(core, len(cores) - 1)]})
 
 
 def run(command: Sequence[str], core: int | None = 0, fine: tuple[int, ...] = (0, 3), **options: object) -> Ran:
-    """Run a client to its end."""
+    """Run a client until it exits."""
     began = time.monotonic()
     with tempfile.TemporaryFile("w+") as out:
         process = subprocess.Popen(
@@ -90,7 +90,7 @@ def run(command: Sequence[str], core: int | None = 0, fine: tuple[int, ...] = (0
 
 
 def need(*tools: str) -> None:
-    """End here when one of `tools` is not installed."""
+    """Exit if one of `tools` is not installed."""
     missing = [tool for tool in tools if shutil.which(tool) is None]
     if missing:
         raise SystemExit(f"not installed: {', '.join(missing)}")
@@ -98,7 +98,7 @@ def need(*tools: str) -> None:
 
 @contextlib.contextmanager
 def nginx(folder: Path, workers: int = 1, certificate: tuple[Path, Path] | None = None) -> Iterator[str]:
-    """A server that answers five bytes, on core 1; its URL."""
+    """Run a server on core 1 that answers with five bytes; yields its URL."""
     need("nginx")
     lines = "" if certificate is None else f"ssl_certificate {certificate[0]}; ssl_certificate_key {certificate[1]};"
     config = NGINX.format(
@@ -111,7 +111,7 @@ def nginx(folder: Path, workers: int = 1, certificate: tuple[Path, Path] | None 
 
 @contextlib.contextmanager
 def server(command: Sequence[str], port: int, core: int | None = 1) -> Iterator[subprocess.Popen[bytes]]:
-    """A server while it is needed."""
+    """Run a server until the end of the context."""
     process = subprocess.Popen(command, preexec_fn=pinned(core) if core is not None else None)
     try:
         for _ in range(200):
@@ -128,7 +128,7 @@ def server(command: Sequence[str], port: int, core: int | None = 1) -> Iterator[
 
 
 def generator(config: Path, logs: Path, *flags: str) -> list[str]:
-    """The command that runs ours, with its full log, and with a lock of its own."""
+    """The command of the generator, with its full log and with a separate lock."""
     command = [
         "env",
         f"TMPDIR={config.parent}",
@@ -142,7 +142,7 @@ def generator(config: Path, logs: Path, *flags: str) -> list[str]:
 
 
 def go_client(folder: Path) -> str | None:
-    """The Go peer, built; None without Go."""
+    """The path of the built Go client; None if Go is not installed."""
     if shutil.which("go") is None:
         return None
     target = folder / "goclient"
@@ -157,12 +157,12 @@ def spread(values: Sequence[float], digits: int = 0) -> str:
 
 
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> str:
-    """Ours ÷ theirs, round by round: `median (min to max)`."""
+    """The ratios ours ÷ theirs of the rounds: `median (min to max)`."""
     return spread([a / b for a, b in zip(ours, theirs, strict=True)], 2)
 
 
 def publish(name: str, title: str, text: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print the table, and put it in its section of RESULTS.md, which is made anew."""
+    """Print the table and replace its section of RESULTS.md."""
     table = Table(*columns, title=title)
     for row in rows:
         table.add_row(*row)

@@ -1,12 +1,12 @@
-"""How large the package is and how its parts hang together.
+"""The size of the package, and the dependencies of its parts.
 
     uv run python bench/house.py [--root DIR]
 
 Definitions:
-- a room is what stands directly in the package: a folder, or a module that lies flat
-- an arrow leads from one room to another when a module of the first imports one of the second, anywhere in its text,
-  also for types alone; `__main__`, which starts the commands, is not a room
-- a circle is a set of modules each of which imports all others, directly or through each other
+- a room is a folder or a module directly in the package
+- an arrow leads from one room to another if a module of the first imports one of the second, at any place in the module
+  and also for types only; `__main__`, which starts the commands, is not a room
+- a circle is a set of modules each of which imports all others, directly or indirectly
 - a line of code has a token that is neither a comment nor part of a docstring
 - a function's length is from `def` to its end; `self`, `cls`, `*args` and `**kwargs` are not counted as parameters
 """
@@ -35,7 +35,7 @@ _SILENT = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tok
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """One file of the package. `name` is dotted and without the package, "" for its own `__init__`."""
+    """One file of the package. `name` is the dotted name within the package, "" for the package's `__init__`."""
 
     name: str
     tree: ast.Module
@@ -62,13 +62,15 @@ class Module:
         return {name for name in found if name} - {self.name}
 
     def functions(self) -> Iterator[Function]:
-        """All of them, methods and inner ones too."""
+        """All functions, including methods and inner functions."""
         return (node for node in ast.walk(self.tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, metavar="DIR", help="another checkout: printed, and not published")
+    parser.add_argument(
+        "--root", type=Path, metavar="DIR", help="count another checkout; print the counts and do not publish them"
+    )
     options = parser.parse_args()
     modules = read_package((options.root or Path(__file__).parents[1]) / PACKAGE)
     rows = measure(modules)
@@ -81,8 +83,8 @@ def main() -> int:
     publish(
         "house",
         "The house",
-        f"The package, counted: `bench/house.py` defines each word. Before is commit {BEFORE}. `just bench-house`.",
-        ["what", "before", "now"],
+        f"Counts of the package; `bench/house.py` defines the words. Before: commit {BEFORE}. `just bench-house`.",
+        ["count", "before", "now"],
         [(name, f"{before:,}", f"{value:,}") for (name, value), before in zip(rows, COUNTS_BEFORE, strict=True)],
     )
     return 0
@@ -100,7 +102,7 @@ def read_package(folder: Path) -> dict[str, Module]:
 
 
 def measure(modules: Mapping[str, Module]) -> list[tuple[str, int]]:
-    """Each count with its name."""
+    """The counts with their names."""
     rooms = {module.room for module in modules.values() if module.room and module.room != "__main__"}
     functions = [function for module in modules.values() for function in module.functions()]
     arrows = {
@@ -154,7 +156,7 @@ def circles(modules: Mapping[str, Module]) -> list[list[str]]:
 
 
 def _inside(name: str) -> str | None:
-    """`name` without the package, None for what is not of it."""
+    """`name` without the package; None for modules outside of it."""
     if name == PACKAGE:
         return ""
     return name.removeprefix(f"{PACKAGE}.") if name.startswith(f"{PACKAGE}.") else None
@@ -170,7 +172,7 @@ def _lines_with_code(text: str) -> set[int]:
 
 
 def _docstring_lines(tree: ast.Module) -> set[int]:
-    """Of every text that stands as a statement: those behind constants and fields are docstrings, too."""
+    """The lines of all strings that are statements. Strings after constants and fields are docstrings, too."""
     return {
         line
         for node in ast.walk(tree)

@@ -1,9 +1,9 @@
-"""The closed loop beside its peers: `just bench-load`.
+"""The closed loop compared with other load generators: `just bench-load`.
 
 Every client is pinned to core 0 and sends over 100 connections to nginx (one worker, 5-byte body, no log) on core 1.
-Ours writes its full log meanwhile, with kernel stamps and every field; its CPU includes the recorder process. The Go
-client (bench/peers/goclient) logs as much. Peers that this machine does not have are left out: nginx and wrk have to
-be there; hey, h2load and ab are Debian packages, Locust is in the group `bench`, vegeta, k6 and oha come from Go and
+Ours writes its full log with kernel stamps and all fields; its CPU time includes the recorder process. The Go client
+(bench/peers/goclient) logs the same. nginx and wrk are required; other clients are skipped if they are not installed:
+hey, h2load and ab are Debian packages, Locust is in the group `bench`, vegeta, k6 and oha are installed with Go and
 cargo.
 """
 
@@ -29,22 +29,22 @@ rate: {{requestsPerSecond: 0, duration: {seconds}s, connections: {n}, maxIdleCon
 """
 
 Count = Callable[[str, float], tuple[float, float]]
-"""From what a client printed, and the seconds that it was given, to its good requests and the seconds it took."""
+"""From a client's output and its planned seconds to the number of successful requests and the actual seconds."""
 
 
 def number(pattern: str) -> Count:
-    """Reads the first number that `pattern` finds."""
+    """A reader of the first number that matches `pattern`."""
     return lambda text, seconds: (float(re.search(pattern, text)[1]), seconds)  # type: ignore[index]
 
 
 def of_locust(text: str, _seconds: float) -> tuple[float, float]:
-    """Its length counts from the command's start, so it says itself when it sent."""
+    """k6's duration includes its start, so the seconds are taken from its output."""
     (stats,) = json.loads(text)
     return stats["num_requests"], stats["last_request_timestamp"] - stats["start_time"]
 
 
 def clients(folder: Path, url: str, seconds: int) -> dict[str, tuple[list[str], Count]]:
-    """Commands by name, each with how to read its number of good requests."""
+    """The commands by name, each with the reader of its output."""
     (folder / "closed.yaml").write_text(EXPERIMENT.format(url=url, seconds=seconds, n=CONNECTIONS))
     n = str(CONNECTIONS)
     found: dict[str, tuple[list[str], Count]] = {
@@ -110,7 +110,7 @@ def main() -> None:
         "load",
         "Closed loop, 100 connections, one core",
         f"{options.rounds} alternating rounds of {options.seconds} s. Median (min to max).",
-        ["client", "requests/s", "workload-generator ÷ it", "CPU µs a request"],
+        ["client", "requests/s", "workload-generator ÷ it", "CPU µs per request"],
         [
             [
                 client,

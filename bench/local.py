@@ -1,8 +1,8 @@
-"""What the embedded platform adds to a request: `just bench-local`.
+"""The latency that the embedded platform adds to a request: `just bench-local`.
 
-The generator sends the same load to one instance of empty-python-http, straight and through the platform, in turns:
-the closed loop over one connection, then open loops. Figures are TTFB, medians over the rounds (minimum to maximum),
-and what the platform adds to p50 and p99, round by round; then what its own header says it held requests for.
+The generator sends the same load to one instance of empty-python-http, alternately directly and through the platform:
+a closed loop over one connection, then open loops. Figures are TTFB, medians over the rounds (minimum to maximum), and
+the difference in p50 and p99 by round; then the queueing time in the platform's response header.
 """
 
 from __future__ import annotations
@@ -59,11 +59,11 @@ def main() -> None:
             platform.terminate()
             platform.wait()
     show(figures, list(ways))
-    print(f"x-platform-queue-ms of 1,000 requests one by one: median {statistics.median(held):.3f}")
+    print(f"x-platform-queue-ms of 1,000 sequential requests: median {statistics.median(held):.3f}")
 
 
 def started(platform: subprocess.Popen[str]) -> str:
-    """Its URL, when it listens."""
+    """The platform's URL, as soon as it listens."""
     assert platform.stdout is not None
     words = platform.stdout.readline().split()
     urls = [word for word in words if word.startswith("http://")]
@@ -80,7 +80,7 @@ def get(url: str) -> bytes:
 
 
 def held_ms(url: str) -> float:
-    """How long the platform held one request, on a connection of its own."""
+    """The queueing time of one request, sent over a new connection."""
     with open_directly(asking(url), 30) as response:
         response.read()
         return float(response.headers["x-platform-queue-ms"])

@@ -1,4 +1,4 @@
-"""What the generator holds after millions of results and with thousands of requests in flight: `just bench-memory`."""
+"""The generator's memory after millions of results and with thousands of requests in flight: `just bench-memory`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ limits: {{lag: 1h}}
 
 
 def resident_kib(pid: int) -> int:
-    """What a process has resident now."""
+    """The resident memory of a process."""
     status = Path(f"/proc/{pid}/status").read_text()
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
 
@@ -48,7 +48,7 @@ def main() -> None:
         folder = Path(name)
         with harness.nginx(folder) as url:
             sent, seconds = 0, 3
-            for _ in range(2):  # the first says how long the second has to be
+            for _ in range(2):  # the duration of the second run follows from the first run's rate
                 (folder / "closed.yaml").write_text(CLOSED.format(url=url, seconds=seconds))
                 ran = harness.run(harness.generator(folder / "closed.yaml", folder / "logs"), core=None)
                 sent = json.loads(ran.text)["sent"]
@@ -78,7 +78,9 @@ def main() -> None:
             process.terminate()
             process.wait()
         rows.append([f"a connection, {held:,} in flight", f"{grown:.2f} KiB", "3 KiB"])
-    harness.publish("memory", "Memory of the generator's process", "", ["what", "found", "aim"], rows)
+    harness.publish(
+        "memory", "Memory of the generator's process", "`just bench-memory`.", ["memory", "measured", "target"], rows
+    )
 
 
 if __name__ == "__main__":

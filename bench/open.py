@@ -1,7 +1,7 @@
-"""The open loop: how punctual requests leave, what that costs, and where it ends: `just bench-open`.
+"""The open loop: lag, CPU time and the highest rate: `just bench-open`.
 
-At each rate, in turn: ours, ours with --precise, the Go client that sleeps to absolute deadlines, and the bare timers
-of uvloop (`call_at`, which send nothing). Then what 5,000 requests a second take of a core, and 20,000 of them.
+At each rate, alternately: ours, ours with --precise, the Go client, which sleeps until absolute deadlines, and the
+timers of uvloop alone (`call_at`, which send nothing). Then the CPU time at 5,000 and at 20,000 requests/s.
 """
 
 from __future__ import annotations
@@ -93,8 +93,8 @@ def main() -> None:
         rows.append([rate, harness.spread(achieved), str(dropped), harness.spread(loop, 1)])
     harness.publish(
         "open-cost",
-        "What the open loop takes",
-        f"{options.rounds} rounds of {seconds} s; the loop's CPU in % of a core, the recorder apart.",
+        "CPU time of the open loop",
+        f"{options.rounds} rounds of {seconds} s; CPU time of the event loop in % of a core, without the recorder.",
         ["requests/s planned", "achieved", "dropped in all rounds", "CPU of the loop, %"],
         rows,
     )

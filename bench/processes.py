@@ -1,7 +1,7 @@
-"""Two processes against one, and https against http, in the closed loop: `just bench-processes`.
+"""Two processes compared with one, and https with http, in the closed loop: `just bench-processes`.
 
-The server is nginx with one worker for each core that is left, or for each core when none is; nothing is pinned. On
-two cores clients and server share them, so that CPU a request is the figure, and the rate says little.
+The server is nginx with one worker for each free core, or for each core if none is free; nothing is pinned. On two
+cores clients and server share the cores: compare the CPU time per request, not the rate.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def main() -> None:
         "processes",
         "Processes and TLS",
         f"{options.rounds} alternating rounds of {options.seconds} s, {os.cpu_count()} cores, nginx with {workers} "
-        "workers (on two cores it shares them and is not to be outrun: CPU a request is the figure).",
-        ["client", "requests/s", "÷ one process", "CPU of the loops, µs a request", "÷ one process"],
+        "workers (on two cores it shares them with the clients: compare the CPU time, not the rate).",
+        ["client", "requests/s", "÷ one process", "CPU of the loops, µs per request", "÷ one process"],
         [
             [
                 client,

@@ -1,8 +1,8 @@
-"""How long, with how much memory and how large the report of many requests becomes, by the command that users run.
+"""Time, memory and size of the report of many requests, by the command that users run.
 
     uv run python bench/report.py [--rows N] [--runs N] [--keep DB]
 
-The database is generated: six languages, ten rates, repeats, one request in a hundred lost. The aims are below 60 s,
+The database is generated: six languages, ten rates, repeats, 1 % of the requests lost. The targets are below 60 s,
 1 GiB (peak of the whole process) and 5 MiB.
 """
 
@@ -37,7 +37,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--runs", type=int, default=120)
-    parser.add_argument("--keep", type=Path, metavar="DB", help="keep the database there, and use it when it exists")
+    parser.add_argument(
+        "--keep", type=Path, metavar="DB", help="keep the database in this file, and use it if it exists"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-report-") as name:
         db = options.keep or Path(name) / "benchmark.db"
@@ -56,7 +58,7 @@ def main() -> int:
 
 
 def measure(command: list[str]) -> tuple[float, float]:
-    """Seconds and the peak of resident memory in MiB (wait4's, of this child alone)."""
+    """Seconds, and peak resident memory in MiB (of this child, from wait4)."""
     begin = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
@@ -68,7 +70,7 @@ def measure(command: list[str]) -> tuple[float, float]:
 
 
 def make_database(db: Path, rows: int, runs: int) -> None:
-    """As an extraction leaves it; the rows go in without one, which would take ten times as long."""
+    """A database as after an extraction. The rows are inserted directly, which is ten times faster."""
     open_store(db).close()
     connection = sqlite3.connect(db)
     connection.execute("PRAGMA synchronous = OFF")

@@ -1,9 +1,9 @@
-"""How long commands take that have nothing to wait for, beside `import asyncio, json` in the same interpreter.
+"""Start-up time of commands compared with `import asyncio, json` in the same interpreter.
 
     uv run python bench/startup.py [--rounds N] [--environment DIR]
 
-The commands are the environment's own, without `uv run`, and their bytecode is cached. At most 4 times the imports is
-the aim.
+The commands are those of the environment, without `uv run`, and their bytecode is cached. The target is at most
+4 times the imports.
 """
 
 from __future__ import annotations
@@ -24,13 +24,18 @@ RATIOS_BEFORE = {
     "kn-bench --help": "8.80 (8.54 to 9.49)",
     "kn-bench extract, an empty folder": "8.97 (8.68 to 9.71)",
 }
-"""Of that commit, by `--environment`."""
+"""Of that commit, measured with `--environment`."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--environment", type=Path, metavar="DIR", help="another one's: printed, and not published")
+    parser.add_argument(
+        "--environment",
+        type=Path,
+        metavar="DIR",
+        help="measure another environment; print the times and do not publish them",
+    )
     options = parser.parse_args()
     programs = (options.environment or Path(sys.prefix)) / "bin"
     caching = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
@@ -48,7 +53,7 @@ def main() -> int:
             ]
             for walls, command in zip(took.values(), commands, strict=True):
                 walls.append(run([str(word) for word in command], core=None, fine=(0, 1), env=caching).wall_s)
-    took = {name: walls[1:] for name, walls in took.items()}  # the first round fills the caches
+    took = {name: walls[1:] for name, walls in took.items()}  # fills the caches
     rows = [(name, spread([s * 1000 for s in walls]), ratios(walls, took[IMPORTS])) for name, walls in took.items()]
     if options.environment is not None:
         for row in rows:
@@ -57,8 +62,8 @@ def main() -> int:
     publish(
         "startup",
         "Start-up",
-        f"{options.rounds} alternating runs in the environment's own interpreter, bytecode cached: "
-        f"median (min to max). Before is commit {BEFORE}. At most 4 times the imports is the aim. "
+        f"{options.rounds} alternating runs in the environment's interpreter, bytecode cached: "
+        f"median (min to max). Before: commit {BEFORE}. Target: at most 4 times the imports. "
         "`just bench-startup`.",
         ["command", "ms", f"÷ `{IMPORTS}`", "before"],
         [(*row, RATIOS_BEFORE.get(row[0], "")) for row in rows],

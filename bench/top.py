@@ -1,10 +1,9 @@
-"""What a tick of `kn-bench top` costs with 100 nodes and 10,000 pods: `just bench-top`.
+"""Time and memory of a tick of `kn-bench top` with 100 nodes and 10,000 pods: `just bench-top`.
 
     uv run python bench/top.py [--nodes N] [--pods N] [--ticks N]
 
-A server of ours answers as the API server does, with a new sample of everything at each poll: nothing is left out as
-not new. The recording runs in a process of its own, on the other core. Beside it, `kubectl get --raw` fetches the same
-answers, and does nothing with them.
+A test server answers as the API server, with new samples at each poll, so that no sample is skipped. The recording runs
+in a separate process on the other core. For comparison, `kubectl get --raw` fetches the same responses.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ import harness
 import yaml
 from aiohttp import web
 
-from workload_generator.cluster.top.polling import Poller
+from workload_generator.cluster.top.polling import SourcePoller
 from workload_generator.cluster.top.recording import RecordingPlan, Top
 from workload_generator.cluster.top.storage import open_storage
 from workload_generator.kube.client import Kube
@@ -106,14 +105,14 @@ def main() -> None:
         server.terminate()
         server.join()
     assert rows == 2 * options.pods * len(found["pods"]) and not found["gaps"], (rows, found["gaps"])
-    ticks = [max(both) for both in zip(found["nodes"], found["pods"], strict=False)]  # they are asked for at once
+    ticks = [max(both) for both in zip(found["nodes"], found["pods"], strict=False)]  # fetched concurrently
     memory = found["memory_mib"]
     table = [
-        ["a tick, until all is stored, s", harness.spread(ticks, 2), "below the period, 5"],
+        ["a tick, until everything is stored, s", harness.spread(ticks, 2), "below the period of 5"],
         ["÷ kubectl get --raw of the same", f"{statistics.median(ticks) / statistics.median(fetched):.2f}", ""],
         ["CPU of a tick, s", harness.spread(found["cpu"], 2), ""],
-        ["the loop stood still at most, ms", harness.spread([1000 * each for each in found["stalls"]]), ""],
-        ["memory at the peak, MiB", f"{found['peak_mib']:.0f}", "512"],
+        ["longest stall of the loop, ms", harness.spread([1000 * each for each in found["stalls"]]), ""],
+        ["peak memory, MiB", f"{found['peak_mib']:.0f}", "512"],
         [
             f"memory after tick {len(memory) // 4}, {len(memory)}, MiB",
             f"{memory[len(memory) // 4 - 1]:.0f}, {memory[-1]:.0f}",
@@ -123,14 +122,14 @@ def main() -> None:
     ]
     title = f"A tick of kn-bench top: {options.nodes:,} nodes, {options.pods:,} pods of two containers"
     text = (
-        f"{len(ticks)} ticks, each with a new sample of everything, into SQLite; median (min to max). The server is on "
+        f"{len(ticks)} ticks, each with new samples, into SQLite; median (min to max). The server is on "
         "the other core. `just bench-top`."
     )
     if options.print:
         for row in table:
             print(" | ".join(row))
     else:
-        harness.publish("top", title, text, ("what", "found", "aim"), table)
+        harness.publish("top", title, text, ("figure", "measured", "target"), table)
 
 
 def serve(nodes: int, pods: int) -> None:
@@ -141,7 +140,7 @@ def serve(nodes: int, pods: int) -> None:
 
 
 def peer(config: Path, rounds: int) -> list[float]:
-    """Seconds in which kubectl fetches what a tick asks for."""
+    """Seconds that kubectl needs to fetch the responses of a tick."""
     kubectl = shutil.which("kubectl")
     assert kubectl is not None
     taken = []
@@ -149,7 +148,7 @@ def peer(config: Path, rounds: int) -> list[float]:
         began = time.perf_counter()
         for path in (f"{METRICS}/nodes", f"{METRICS}/pods"):
             command = [kubectl, f"--kubeconfig={config}", "get", "--raw", path]
-            for _ in range(100):  # the server may still be making its lists
+            for _ in range(100):  # the server may still be generating its lists
                 if not subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode:
                     break
                 time.sleep(0.2)
@@ -160,7 +159,7 @@ def peer(config: Path, rounds: int) -> list[float]:
 
 
 async def record(folder: Path, ticks: int) -> dict[str, Any]:
-    """The recording itself, with a look at each of its ticks."""
+    """The recording, with the measured times of each tick."""
     found: dict[str, Any] = {"nodes": [], "pods": [], "cpu": [], "memory_mib": [], "stalls": []}
     stop = asyncio.Event()
     stalls = [0.0]
@@ -183,7 +182,7 @@ async def record(folder: Path, ticks: int) -> dict[str, Any]:
                 return run
 
             class Timed(Top):
-                def _make_pollers(self) -> Iterator[Poller]:
+                def _make_pollers(self) -> Iterator[SourcePoller]:
                     for poller in Top._make_pollers(self):
                         poller.poll = timed(poller.poll, poller.subject)
                         yield poller
@@ -239,7 +238,7 @@ def _usage(name: str, namespace: str | None, seed: int) -> dict[str, Any]:
 
 
 def _pod(number: int, nodes: int) -> dict[str, Any]:
-    """About as large as a function's pod is: five kilobytes."""
+    """About the size of a function's pod: five kilobytes."""
     labels = {
         "serving.knative.dev/revision": f"function-{number % 500}-00001",
         "serving.knative.dev/service": f"function-{number % 500}",

@@ -1,8 +1,8 @@
-"""TTFB as logged against the wire: `just bench-truth` (needs tcpdump and the right to capture on lo).
+"""The logged TTFB compared with the wire: `just bench-truth` (needs tcpdump and permission to capture on lo).
 
-tcpdump captures lo with nanosecond stamps while the generator sends to a server that answers after 5 ms. The wire's
-TTFB lies between the request's packet and the response's first one; the error is what the log says more. It is
-measured quiet, and with the whole generator stopped for 20 ms every second, as a stalled loop would be.
+tcpdump captures lo with nanosecond stamps while the generator sends to a server that answers after 5 ms. The TTFB on
+the wire is from the request's packet to the first packet of the response; the error is the logged TTFB minus that. It
+is measured undisturbed, and with the generator stopped for 20 ms every second, which simulates a stalled loop.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ rate: {{requestsPerSecond: {rate}, duration: {seconds}s, rampUp: 0s, preconnect:
 
 @contextlib.contextmanager
 def capture(path: Path) -> Iterator[None]:
-    """Capture what concerns the server's port."""
+    """Capture the packets of the server's port."""
     command = ["tcpdump", "-i", "lo", "--time-stamp-precision=nano", "-s", "128", "-B", "65536", "-w", str(path)]
     process = subprocess.Popen([*command, f"tcp port {PORT}"], stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
@@ -44,7 +44,7 @@ def capture(path: Path) -> Iterator[None]:
         if "listening on" in line:
             break
     else:
-        raise SystemExit("tcpdump did not start: it needs the right to capture on lo")
+        raise SystemExit("tcpdump did not start: it needs permission to capture on lo")
     try:
         yield
     finally:
@@ -54,7 +54,7 @@ def capture(path: Path) -> Iterator[None]:
 
 
 def wire_ttfb_ns(path: Path) -> dict[str, int]:
-    """By `<client port>-<number>`: from each request's packet to its response's first one."""
+    """The TTFB of each request on the wire, by `<client port>-<number>`."""
     asked: dict[tuple[int, int], int] = {}
     found: dict[str, int] = {}
     numbers: dict[int, int] = {}
@@ -77,7 +77,7 @@ def wire_ttfb_ns(path: Path) -> dict[str, int]:
 
 
 def stall(process: subprocess.Popen[bytes], until: threading.Event) -> None:
-    """Stop the generator's own process for 20 ms every second; its kernel goes on."""
+    """Stop the generator's process for 20 ms every second. The kernel still receives and stamps."""
     while not until.wait(0.98):
         with contextlib.suppress(ProcessLookupError):
             os.kill(process.pid, signal.SIGSTOP)
@@ -86,7 +86,7 @@ def stall(process: subprocess.Popen[bytes], until: threading.Event) -> None:
 
 
 def measure(folder: Path, rate: int, seconds: int, stalled: bool) -> tuple[list[float], float]:
-    """Errors in µs of all requests in one segment, sorted, and the share of kernel stamps among them."""
+    """Sorted errors in µs of the responses in one segment, and the share of kernel stamps among them."""
     (folder / "truth.yaml").write_text(EXPERIMENT.format(port=PORT, rate=rate, seconds=seconds))
     shutil.rmtree(folder / "logs", ignore_errors=True)
     with capture(folder / "lo.pcap"):

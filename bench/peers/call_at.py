@@ -1,6 +1,6 @@
-"""A peer for punctuality: the event loop's own timers. `call_at.py RATE SECONDS`; prints lag quantiles in µs as JSON.
+"""Lag of the event loop's timers, for comparison. `call_at.py RATE SECONDS`; prints lag quantiles in µs as JSON.
 
-Each deadline is armed with `loop.call_at` when the one before has fired, as schedulers on asyncio do; nothing is sent.
+Each deadline is set with `loop.call_at` when the previous one has fired, as asyncio schedulers do; nothing is sent.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import uvloop
 
 
 async def main(rate: float, seconds: float) -> None:
-    """Fire RATE × SECONDS deadlines, and say how late they were."""
+    """Wait for RATE × SECONDS deadlines and print their lag."""
     loop = asyncio.get_running_loop()
     done = loop.create_future()
     lags: list[float] = []

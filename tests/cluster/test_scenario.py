@@ -250,7 +250,7 @@ def test_killed_and_put_back_by_restore_also_without_the_folder(bench: Bench, ku
     code, out = bench.run(path, "--restore")
     assert code == 0 and "restored" in out and settings(kube) == UNTOUCHED
     code, out = bench.run(path, "--restore")
-    assert code == 0 and "nothing is to be put back" in out
+    assert code == 0 and "there is nothing to restore" in out
 
 
 def test_killed_it_goes_on_with_the_run_that_went_on(bench: Bench, kube: Api) -> None:
@@ -277,7 +277,7 @@ def test_killed_before_a_run_the_next_one_from_anywhere_puts_back_first(bench: B
     for each in bench.logs.iterdir():
         each.unlink()
     code, out = bench.run(bench.scenario())
-    assert code in (0, 3) and "was killed has left this behind" in out, out
+    assert code in (0, 3) and "restoring what a killed scenario has changed" in out, out
     assert settings(kube) == UNTOUCHED
 
 
@@ -296,7 +296,7 @@ def test_interrupted_it_ends_the_run_puts_back_and_goes_on(
     assert "stopped by SIGTERM" in log.read_text(), "nothing goes on in the pod"
     bench.standin.configure(*json.loads((bench.standin.folder / "flags.json").read_text()), "--duration=1s")
     again, out = bench.run(path)
-    assert again in (0, 3) and "was interrupted: it is run again" in out, out
+    assert again in (0, 3) and "was interrupted; it is run again" in out, out
     assert bench.rows(RUNS) == [("go", 1, 1), ("rust", 1, 1)] and settings(kube) == UNTOUCHED
 
 
@@ -374,7 +374,7 @@ def test_events_killed_and_restored_from_the_cluster_alone(bench: Bench, kube: A
     process.communicate()
     (bench.out / "scenario.json").unlink()
     code, out = bench.run(path, "--restore")
-    assert code == 0 and "the generator is what it was" in out, out
+    assert code == 0 and "the generator is restored" in out, out
     assert eventing(kube) == before
     pods = kube.list("v1", "Pod", GENERATOR)
     assert [is_true(each, "Ready") for each in pods] == [True]
@@ -474,7 +474,7 @@ def test_two_pods_begin_at_one_moment_and_are_one_run(bench: Bench, kube: Api, s
     assert bench.rows("SELECT count(*) FROM shards") == [(4,)]
     assert bench.rows("SELECT count(*) FROM requests") == [(120,)]
     assert kube.find("batch/v1", "Job", SHARDS, GENERATOR) is None
-    assert len(list((bench.out / "logs").glob("*_s1.log"))) == 2 and "2 pods begin at" in out
+    assert len(list((bench.out / "logs").glob("*_s1.log"))) == 2 and "2 pods start at" in out
     assert settings(kube) == UNTOUCHED
 
 

@@ -69,8 +69,8 @@ async def test_dev_sends_to_localhost_and_the_log_goes_where_the_file_says(tmp_p
 @pytest.mark.parametrize(
     ("flag", "complaint"),
     [
-        ("--dev-url=", "not a URL"),
-        ("--dev-url=http://a/path", "more than scheme, host and port"),
+        ("--dev-url=", "not an http:// or https:// URL"),
+        ("--dev-url=http://a/path", "scheme, host and port only"),
         ("--rps=1/3", "is not a number"),
         ("--processes=0", "neither auto nor a number"),
         ("--processes=many", "neither auto nor a number"),

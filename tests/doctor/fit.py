@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.kube.fake_api import FakeApi
-from workload_generator.cluster.doctor.apis import CRD_VERSIONS
+from workload_generator.cluster.doctor.apis import CUSTOM_RESOURCES
 from workload_generator.cluster.doctor.placement import SELECTOR, TOLERATIONS
 from workload_generator.commands import kn_bench
 from workload_generator.kube import resources as kinds
@@ -81,9 +81,9 @@ def make_fit(api: FakeApi) -> None:
         namespace(api, name, purpose)
     for (where, name), data in CONFIGS.items():
         config(api, where, name, data)
-    for versions in CRD_VERSIONS.values():
-        for name, version in versions.items():
-            crd(api, name, version)
+    for resources in CUSTOM_RESOURCES.values():
+        for resource in resources:
+            crd(api, str(resource), resource.version)
     for name in ("activator", "autoscaler", "controller", "webhook"):
         deployment(api, "knative-serving", name)
     api.put(

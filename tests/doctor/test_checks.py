@@ -1,4 +1,4 @@
-"""Each check of `doctor` on a cluster that is fit but for one thing."""
+"""Each check of `doctor`, on a cluster in which one thing is wrong."""
 
 from __future__ import annotations
 
@@ -51,7 +51,9 @@ Change = Callable[[FakeApi], None]
         ("just", "what?", "unknown", "just prints no version"),
     ],
 )
-def test_a_tool(doctor: Doctor, tools: Path, tool: str, says: str | None, verdict: str, text: str) -> None:
+def test_a_missing_or_old_tool(
+    doctor: Doctor, tools: Path, tool: str, says: str | None, verdict: str, text: str
+) -> None:
     (tools / tool).unlink()
     if says is not None:
         make_tools(tools, {tool: says})
@@ -67,7 +69,7 @@ def test_podman_is_as_good_as_docker_for_images(doctor: Doctor, tools: Path) -> 
     assert "docker or podman not on PATH" in doctor.of("tools", "warning")
 
 
-def test_kn_is_never_missed(doctor: Doctor, tools: Path) -> None:
+def test_kn_is_optional(doctor: Doctor, tools: Path) -> None:
     (tools / "kn").unlink()
     assert not doctor.of("tools")
 
@@ -86,7 +88,7 @@ def test_kn_is_never_missed(doctor: Doctor, tools: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("name", [("knative-serving", "config-autoscaler"), ("knative-eventing", "config-features")])
-def test_versions_that_do_not_fit(
+def test_versions_of_knative_and_kubernetes(
     api: FakeApi, doctor: Doctor, release: str, kubernetes: str, verdict: str, name: tuple[str, str]
 ) -> None:
     config(api, *name, CONFIGS[name], release)
@@ -151,7 +153,7 @@ def test_a_right_that_is_missing(
     assert [each["verdict"] for each in found if text in each["text"]] == [verdict]
 
 
-def test_all_that_is_denied_to_a_command_is_said_at_once(api: FakeApi, doctor: Doctor) -> None:
+def test_one_result_has_all_missing_rights_of_a_command(api: FakeApi, doctor: Doctor) -> None:
     api.forbidden = {("list", "nodes"), ("watch", "nodes"), ("watch", "pods")}
     (top,) = [each["text"] for each in doctor() if each["check"] == "access" and each["why"] == "kn-bench top needs it"]
     assert top == "you may not list nodes.metrics.k8s.io; list, watch nodes; watch pods"
@@ -169,7 +171,7 @@ def test_admission_plugins_that_are_off(api: FakeApi, doctor: Doctor) -> None:
     assert len(off) == 4 and all(text.startswith("PodTolerationRestriction is off") for text in off)
 
 
-def test_something_that_only_adds_labels_is_no_admission_plugin(api: FakeApi, doctor: Doctor) -> None:
+def test_a_webhook_that_only_adds_labels_is_a_warning(api: FakeApi, doctor: Doctor) -> None:
     both = admission(api)
 
     def webhook(obj: Object) -> None:
@@ -182,7 +184,7 @@ def test_something_that_only_adds_labels_is_no_admission_plugin(api: FakeApi, do
     assert "a pod in knative-serving may select other nodes than dedicated=knative" in doctor.of("admission", "warning")
 
 
-def test_a_probe_that_is_refused_is_unknown(api: FakeApi, doctor: Doctor) -> None:
+def test_a_refused_dry_run_is_unknown(api: FakeApi, doctor: Doctor) -> None:
     api.forbidden = {("create", "pods")}
     assert len(doctor.of("admission", "unknown")) == 4
 
@@ -209,12 +211,12 @@ def test_a_probe_that_is_refused_is_unknown(api: FakeApi, doctor: Doctor) -> Non
         (lambda api: namespace(api, "functions", "knative"), "namespace functions has the annotation"),
     ],
 )
-def test_annotations_that_lead_nowhere(api: FakeApi, doctor: Doctor, make: Change, text: str) -> None:
+def test_annotations_without_a_matching_node(api: FakeApi, doctor: Doctor, make: Change, text: str) -> None:
     make(api)
     assert any(each.startswith(text) for each in doctor.of("admission"))
 
 
-def test_annotations_that_cannot_be_read(api: FakeApi, doctor: Doctor) -> None:
+def test_malformed_annotations(api: FakeApi, doctor: Doctor) -> None:
     for written in (
         {"node-selector": "dedicated"},
         {"node-selector": "dedicated=metrics", "defaultTolerations": "{"},
@@ -279,12 +281,12 @@ def test_annotations_that_cannot_be_read(api: FakeApi, doctor: Doctor) -> None:
         ),
     ],
 )
-def test_a_node_that_does_not_fit(api: FakeApi, doctor: Doctor, make: Change, verdict: str, text: str) -> None:
+def test_a_node_with_a_problem(api: FakeApi, doctor: Doctor, make: Change, verdict: str, text: str) -> None:
     make(api)
     assert doctor.of("nodes", verdict) == [text]
 
 
-def test_a_laptop_without_dedicated_nodes_is_warned(api: FakeApi, doctor: Doctor) -> None:
+def test_a_laptop_without_dedicated_nodes_gets_warnings(api: FakeApi, doctor: Doctor) -> None:
     for name in ("workload-generator-0", "knative-0", "metrics-0"):
         api.remove(kinds.NODES, name)
     for name in ("knative-serving", "knative-eventing", "kourier-system", "metrics"):
@@ -295,7 +297,7 @@ def test_a_laptop_without_dedicated_nodes_is_warned(api: FakeApi, doctor: Doctor
     assert doctor.code == 0
 
 
-def test_functions_nodes(api: FakeApi, doctor: Doctor) -> None:
+def test_nodes_for_functions(api: FakeApi, doctor: Doctor) -> None:
     change(
         api,
         kinds.NODES,
@@ -321,7 +323,9 @@ def test_functions_nodes(api: FakeApi, doctor: Doctor) -> None:
         ({"cpu": "500m", "memory": "9Gi"}, None),
     ],
 )
-def test_the_generator_has_to_fit_twice(api: FakeApi, doctor: Doctor, taken: dict[str, str], text: str | None) -> None:
+def test_the_generators_node_needs_room_for_two(
+    api: FakeApi, doctor: Doctor, taken: dict[str, str], text: str | None
+) -> None:
     others = {"nodeName": "workload-generator-0", "containers": [{"name": "x", "resources": {"requests": taken}}]}
     pod(api, "other", "runs", **others)
     pod(api, "other", "ended", {"phase": "Failed"}, **others)
@@ -329,13 +333,13 @@ def test_the_generator_has_to_fit_twice(api: FakeApi, doctor: Doctor, taken: dic
     assert [each.endswith(text or "?") for each in failed] == ([True] if text else [])
 
 
-def test_what_the_generator_asks_for_is_what_is_deployed(api: FakeApi, doctor: Doctor) -> None:
+def test_the_generators_requests_are_those_of_its_deployment(api: FakeApi, doctor: Doctor) -> None:
     generator(api, cpu="2")
     (text,) = doctor.of("capacity", "failed")
     assert "which requests 2 CPUs and 2 GiB: only one fits" in text
 
 
-def test_room_for_functions_is_by_cpu_memory_and_pods(api: FakeApi, doctor: Doctor) -> None:
+def test_capacity_for_functions_by_cpu_memory_and_pods(api: FakeApi, doctor: Doctor) -> None:
     (text,) = [each for each in doctor.of("capacity", "ok") if each.startswith("functions")]
     # 2.5 CPUs a node, and 0.125 an instance with its sidecar: 20 each
     assert "5 CPUs and 26 GiB are free on 2 nodes: 40 more instances of empty-go-http-0" in text
@@ -382,7 +386,7 @@ def test_a_quota(
     assert any(text in each for each in doctor.of("quotas", verdict))
 
 
-def test_quotas_and_limits_of_others_are_theirs(api: FakeApi, doctor: Doctor) -> None:
+def test_quotas_of_other_namespaces_are_ignored(api: FakeApi, doctor: Doctor) -> None:
     quota(api, "other", {"pods": "1"}, {"pods": "1"})
     assert not doctor.of("quotas")
 
@@ -454,7 +458,7 @@ def test_deployments_and_our_objects(api: FakeApi, doctor: Doctor) -> None:
     ]
 
 
-def test_rabbitmq_is_missed_when_a_broker_is_of_its_class(api: FakeApi, doctor: Doctor) -> None:
+def test_a_broker_of_class_rabbitmq_needs_the_operators(api: FakeApi, doctor: Doctor) -> None:
     annotations = {"eventing.knative.dev/broker.class": "RabbitMQBroker"}
     about = {"name": "default", "namespace": "eventing", "annotations": annotations}
     ready = {"conditions": [{"type": "Ready", "status": "True"}]}
@@ -520,7 +524,7 @@ def test_a_pod_that_does_not_run(api: FakeApi, doctor: Doctor, status: Object, t
     assert doctor.of("pods") == [text]
 
 
-def test_one_generator_and_ready(api: FakeApi, doctor: Doctor) -> None:
+def test_the_number_and_readiness_of_generators(api: FakeApi, doctor: Doctor) -> None:
     pod(api, "workload-generator", "second")
     assert doctor.of("generator") == ["2 pods in workload-generator: workload-generator-1, second"]
     pod(api, "workload-generator", "second", {"phase": "Succeeded"})

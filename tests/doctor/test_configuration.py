@@ -45,7 +45,7 @@ def put(api: FakeApi, where: str, name: str, release: str = "1.22.1", **data: st
         (SERVING, "config-autoscaler", "stable-window", "6500ms", "failed", "it must be in whole seconds"),
         (SERVING, "config-autoscaler", "target-burst-capacity", "-2", "failed", "it must be at least 0"),
         (SERVING, "config-autoscaler", "max-scale", "many", "failed", "max-scale is 'many': expected a whole number"),
-        (SERVING, "config-autoscaler", "enable-scale-to-zero", "no", "failed", "expected true or false"),
+        (SERVING, "config-autoscaler", "enable-scale-to-zero", "no", "failed", "expected one of true, false"),
         (SERVING, "config-autoscaler", "initial-scale", "0", "failed", "which needs allow-zero-initial-scale"),
         (
             SERVING,
@@ -124,7 +124,7 @@ def put(api: FakeApi, where: str, name: str, release: str = "1.22.1", **data: st
         (EVENTING, "config-observability", "profiling.enable", "true", "warning", "has no effect since 1.19"),
     ],
 )
-def test_a_key_or_a_value_that_is_wrong(
+def test_an_unknown_key_or_an_invalid_value(
     api: FakeApi, doctor: Doctor, where: str, name: str, key: str, value: str, verdict: str, text: str
 ) -> None:
     config(api, where, name, {**CONFIGS[where, name], key: value})
@@ -183,7 +183,7 @@ BAD = {
 }
 
 
-def test_what_stands_in_a_releases_example_is_known(api: FakeApi, doctor: Doctor) -> None:
+def test_keys_of_the_example_are_known(api: FakeApi, doctor: Doctor) -> None:
     data = {"brand-new-key": "1"}
     config(api, SERVING, "config-autoscaler", data)
     assert "brand-new-key is not a known key" in doctor.of("configuration")[0]
@@ -210,7 +210,7 @@ def test_kourier_and_the_ingress_class(api: FakeApi, doctor: Doctor) -> None:
     assert not doctor.of("configuration")
 
 
-def test_images_that_no_registry_has(api: FakeApi, doctor: Doctor) -> None:
+def test_images_of_dev_local_need_skipped_tag_resolving(api: FakeApi, doctor: Doctor) -> None:
     config(api, SERVING, "config-deployment", {"registries-skipping-tag-resolving": "kind.local,ko.local"})
     (text,) = doctor.of("configuration", "failed")
     assert text.endswith("without dev.local")
@@ -218,7 +218,7 @@ def test_images_that_no_registry_has(api: FakeApi, doctor: Doctor) -> None:
     assert not doctor.of("configuration")
 
 
-def test_a_config_map_that_is_gone_or_refused(api: FakeApi, doctor: Doctor) -> None:
+def test_a_config_map_that_is_missing_or_forbidden(api: FakeApi, doctor: Doctor) -> None:
     api.remove(kinds.CONFIG_MAPS, "config-network", SERVING)
     assert doctor.of("configuration") == ["there is no ConfigMap config-network in knative-serving"]
     api.forbidden = {("get", "configmaps")}

@@ -49,7 +49,7 @@ def test_nothing_in_a_cluster_is_changed(api: FakeApi, doctor: Doctor) -> None:
     assert all("selfsubjectaccessreviews" in each or "dryRun=All" in each for each in writing)
 
 
-def test_people_read_what_why_and_what_to_do(api: FakeApi, doctor: Doctor) -> None:
+def test_the_text_output_has_consequence_and_fix(api: FakeApi, doctor: Doctor) -> None:
     config(api, "knative-serving", "config-autoscaler", {"enable-scale-to-zero": "false"})
     text = doctor.text()
     assert doctor.code == 1
@@ -61,12 +61,12 @@ def test_people_read_what_why_and_what_to_do(api: FakeApi, doctor: Doctor) -> No
     assert lines[-1].endswith(", 1 failed")
 
 
-def test_only_the_tools_need_no_cluster(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+def test_tools_alone_need_no_cluster(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
     assert kn_bench.main(["doctor", "--tools", f"--kubeconfig={tmp_path / 'none'}"]) == 0
     assert b"kubectl 1.36.3" in capsysbinary.readouterr().out
 
 
-def test_a_check_that_is_refused_ends_no_other(api: FakeApi, doctor: Doctor) -> None:
+def test_a_refused_check_does_not_end_the_others(api: FakeApi, doctor: Doctor) -> None:
     """What may not be looked at is unknown, one kind after the other, and everything else is still said."""
     whole = {(each["check"], each["text"]) for each in doctor() if each["verdict"] == "ok"}
     listed = {
@@ -102,17 +102,19 @@ def test_what_is_not_installed_is_named(tmp_path: Path, capsysbinary: pytest.Cap
     assert "Knative Serving is not installed (services.serving.knative.dev)" in findings[0]["text"]
 
 
-def test_a_source_that_cannot_be_examined_keeps_nobody_from_the_rest(api: FakeApi, doctor: Doctor) -> None:
+def test_a_source_that_cannot_be_examined_is_unknown(api: FakeApi, doctor: Doctor) -> None:
     source(api, bound=True)
     api.fail("/namespaces/ours/deployments", status=403, reason="Forbidden")
     (found,) = [each for each in doctor() if each["check"] == "container sources"]
     assert doctor.code == 0 and found["verdict"] == "unknown" and found["text"].startswith("ours/g: ")
 
 
-def test_a_source_without_its_sink_is_touched_and_its_pod_waited_for(api: FakeApi, doctor: Doctor) -> None:
+def test_fix_repairs_a_source_without_its_sink_and_waits_for_the_pod(api: FakeApi, doctor: Doctor) -> None:
     source(api, bound=False)
     assert "its pods get no K_SINK" in doctor()[-1]["text"] and doctor.code == 1
-    assert "the source touched, but after 0.5 s" in doctor("--fix", "--timeout=500ms")[-1]["text"] and doctor.code == 1
+    text = doctor("--fix", "--timeout=500ms")[-1]["text"]
+    assert "the source touched, but ContainerSource ours/g has no ready pod with K_SINK after 0.5 s" in text
+    assert doctor.code == 1
 
     def controller(kind: str, obj: dict[str, Any]) -> None:
         if kind == "MODIFIED" and obj["kind"] == "ContainerSource":
@@ -123,6 +125,6 @@ def test_a_source_without_its_sink_is_touched_and_its_pod_waited_for(api: FakeAp
     assert doctor.code == 0 and found.startswith("repaired: ours/g: its pods get no K_SINK"), found
 
 
-def test_no_cluster_is_an_error_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_kubeconfig_exits_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert kn_bench.main(["doctor", f"--kubeconfig={tmp_path / 'none'}"]) == 2
     assert "no such kubeconfig file" in capsys.readouterr().err

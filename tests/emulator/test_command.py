@@ -128,7 +128,7 @@ def test_what_it_cannot_do_is_said(tmp_path: Path, capsys: pytest.CaptureFixture
     assert main(["local", "--port=0", f"--config={tmp_path}/p.yaml"]) == 2
     said = capsys.readouterr().err
     assert "p.yaml:1: default: unknown key; did you mean defaults?" in said
-    assert "p.yaml:2: services.x-1.latency: unknown key here; it belongs under faults" in said
+    assert "p.yaml:2: services.x-1.latency: unknown key; it belongs under faults" in said
 
 
 def test_outside_of_a_checkout_it_says_what_is_missing(

@@ -116,8 +116,8 @@ latency: 1ms
             "-2 is not a number of requests, or -1 for no limit",
         ),
         (11, "services.empty-go-http-3", "must be a mapping, with lines of `key: value`"),
-        (12, "max-scale", "unknown key here; it belongs under defaults or a service"),
-        (13, "latency", "unknown key here; it belongs under faults"),
+        (12, "max-scale", "unknown key; it belongs under defaults or a service"),
+        (13, "latency", "unknown key; it belongs under faults"),
     ]
 
 

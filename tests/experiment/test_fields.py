@@ -39,7 +39,7 @@ class Leaf(YamlSection):
 
 @dataclass(frozen=True, kw_only=True)
 class Branch(YamlSection):
-    stands = "under a branch"
+    location_hint = "under a branch"
 
     leaves: tuple[Leaf, ...] = key(many(section(Leaf), at_least=1))
     labels: dict[str, str] = key(named(TEXT), {})
@@ -131,24 +131,24 @@ MAPPING, LIST = "must be a mapping, with lines of `key: value`", "must be a list
         ("name: a\nbranches:\n  b: {leaves: {leafCount: 1}}\n", [(3, "branches.b.leaves", LIST)]),
         ("name: a\nbranches:\n  b: {leaves: []}\n", [(3, "branches.b.leaves", "must have at least one entry")]),
         ("name: a\nbranches:\n  b: {leaves: [~]}\n", [(3, "branches.b.leaves[0]", MAPPING)]),
-        ("name: a\nname: b\n", [(2, "name", "the key stands here twice; first in line 1")]),
+        ("name: a\nname: b\n", [(2, "name", "duplicate key; the first is in line 1")]),
         ("name: a\nbranches:\n  B: []\n", [(3, "branches.B", "is not lower case"), (3, "branches.B", MAPPING)]),
         ("name: a\nHeight: 2\n", [(2, "Height", "unknown key; did you mean height?")]),
         ("name: a\nfrom_rps: 2\n", [(2, "from_rps", "unknown key; did you mean from?")]),
-        ("name: a\ngiven: 2\n", [(2, "given", f"unknown key; known here: {', '.join(Tree.keys())}")]),
-        ("name: a\nxyz:\n", [(2, "xyz", f"unknown key; known here: {', '.join(Tree.keys())}")]),
-        ("name: a\nwait: 3s\n", [(2, "wait", "unknown key here; it belongs under best")]),
-        ("name: a\nlabels: {}\n", [(2, "labels", "unknown key here; it belongs under a branch")]),
+        ("name: a\ngiven: 2\n", [(2, "given", f"unknown key; valid keys are {', '.join(Tree.keys())}")]),
+        ("name: a\nxyz:\n", [(2, "xyz", f"unknown key; valid keys are {', '.join(Tree.keys())}")]),
+        ("name: a\nwait: 3s\n", [(2, "wait", "unknown key; it belongs under best")]),
+        ("name: a\nlabels: {}\n", [(2, "labels", "unknown key; it belongs under a branch")]),
         (
             "name: a\nbest: {leafCount: 1, height: 3}\n",
-            [(2, "best.height", "unknown key here; it belongs at the top of the file")],
+            [(2, "best.height", "unknown key; it belongs at the top of the file")],
         ),
     ],
 )
 def test_what_is_wrong_and_where(text: str, problems: list[tuple[int, str, str]]) -> None:
     tree, found = load(text)
     assert found == problems
-    if "twice" not in found[0][2]:
+    if "duplicate" not in found[0][2]:
         assert tree is None, "nothing half-read gets out"
 
 
@@ -290,4 +290,4 @@ def test_an_experiment_is_read_without_heavy_libraries() -> None:
 
 
 def test_every_field_of_a_section_is_a_key_or_says_that_it_is_none() -> None:
-    assert {each.name for each in fields(Tree)} - {each.field for each in Tree.described()} == {"given"}
+    assert {each.name for each in fields(Tree)} - {each.field for each in Tree.schema()} == {"given"}

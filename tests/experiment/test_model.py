@@ -241,7 +241,7 @@ def test_every_bad_ca_file_is_a_problem(problems: Any, tmp_path: Path) -> None:
     targets = [f"  - {{url: https://a, tls: {{caFile: {name}}}}}" for name in ("nowhere.pem", "empty.pem")]
     found = problems(SHORTEST.replace("  - url: http://a", "\n".join(targets)))
     assert [(line, key) for line, key, _ in found] == [(2, "targets[0].tls.caFile"), (3, "targets[1].tls.caFile")]
-    assert "cannot be read" in found[0][2] and "holds no certificates" in found[1][2]
+    assert "cannot be read" in found[0][2] and "has no certificates" in found[1][2]
 
 
 def test_events_need_no_url(load: Any, problems: Any) -> None:
@@ -433,23 +433,23 @@ duration: 3m
         f"{file}:4: targets[0].headers.Content Type: is not a header name: use letters, digits and hyphens",
         f"{file}:4: targets[0].headers.X: a header value must not contain line breaks or other control characters",
         f"{file}:4: targets[0].headers.Content-Length: is computed from the body: remove it",
-        f"{file}:5: targets[0].expectStatus: '9xx' is not a status: write 200, 2xx or [200, 404]",
+        f"{file}:5: targets[0].expectStatus: '9xx' is not a status: use 200, 2xx or [200, 404]",
         f"{file}:6: targets[0].method: 'get' is not one of DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT: "
         "did you mean GET?",
         f"{file}:7: targets[1].url: is missing",
         f"{file}:7: targets[1].weight: -1 is not a whole number of 0 or more",
         f"{file}:8: targets[1].tls.caFile: is missing",
         f"{file}:8: targets[1].tls.cafile: unknown key; did you mean caFile?",
-        f"{file}:10: rate.requestsPerSecond: must be a number, not text: leave the quotes out",
+        f"{file}:10: rate.requestsPerSecond: must be a number, not text: remove the quotes",
         f"{file}:11: rate.duration: '10 minutes' {unit}",
         f"{file}:12: rate.preconnect: -3 is not a whole number of 0 or more",
         f"{file}:13: rate.arrival.process: 'poison' is not one of constant, poisson, ramp, steps, sine, trace: "
         "did you mean poisson?",
         f"{file}:14: rate.rampUp: '10' {unit}",
         f"{file}:15: rate.maxIdleConns: 1.5 is not a whole number of 0 or more",
-        f"{file}:16: rate.maxIdleConns: the key stands here twice; first in line 15",
+        f"{file}:16: rate.maxIdleConns: duplicate key; the first is in line 15",
         f"{file}:17: store: must be a mapping, with lines of `key: value`",
-        f"{file}:18: duration: unknown key here; it belongs under rate",
+        f"{file}:18: duration: unknown key; it belongs under rate",
     ]
     assert caught.value.exit_code == 2
 
@@ -493,7 +493,7 @@ def test_good_urls(load: Any, url: str) -> None:
         ("duration: 1m", "duration: -1s", 5, "rate.duration", "negative"),
         ("duration: 1m", "duration: [1m]", 5, "rate.duration", "must be a duration"),
         ("duration: 1m", "duration: 1m\n  timeout: 0", 6, "rate.timeout", "longer than 0"),
-        (": 10\n", ": 10\n  duration: 1m\n", 6, "rate.duration", "stands here twice"),
+        (": 10\n", ": 10\n  duration: 1m\n", 6, "rate.duration", "duplicate key"),
         ("  requestsPerSecond: 10\n", "", 3, "rate.requestsPerSecond", "is missing"),
         (": 10\n", ": 10\n  duration_ns: 1m\n", 5, "rate.duration_ns", "did you mean"),
         (": 10\n", ": -1\n", 4, "rate.requestsPerSecond", "negative"),
@@ -502,7 +502,7 @@ def test_good_urls(load: Any, url: str) -> None:
         (": 10\n", f": {'1' * 5000}\n", 4, "rate.requestsPerSecond", "not a number"),
         (": 10\n", ": {a: 1}\n", 4, "rate.requestsPerSecond", "must be a number"),
         ("rate:", "rate: [", 5, "", "not YAML"),
-        ("url: http://a", "url: http://a\n    weight: 100001", 1, "targets", "add up"),
+        ("url: http://a", "url: http://a\n    weight: 100001", 1, "targets", "sum of the weights"),
         ("url: http://a", "url: http://a\n    weight: 00", 1, "targets", "weight 0"),
         ("url: http://a", "url: http://a\n    headers: {X: 1, x: 2}", 3, "targets[0].headers", "the same header"),
         ("url: http://a", "url: http://a\n    headers: [X]", 3, "targets[0].headers", "mapping"),
@@ -513,7 +513,7 @@ def test_good_urls(load: Any, url: str) -> None:
         ("  - url: http://a", "  {}", 1, "targets", "must be a list"),
         ("  - url: http://a", "  []", 1, "targets", "at least one"),
         ("  - url: http://a", "  - ", 2, "targets[0]", "mapping"),
-        ("rate:", "? [a]\n: b\nrate:", 3, "", "a key must be a word"),
+        ("rate:", "? [a]\n: b\nrate:", 3, "", "a key must be a scalar"),
         ("rate:", "seed: -3\nrate:", 3, "seed", "whole number"),
         ("rate:", f"seed: {2**63}\nrate:", 3, "seed", "too large"),
         ("rate:", "baseUrl: here\nrate:", 3, "baseUrl", "not an http:// or https:// URL"),
@@ -530,10 +530,10 @@ def test_good_urls(load: Any, url: str) -> None:
         ("rate:", "coldStart: {maxWait: 0s}\nrate:", 3, "coldStart.maxWait", "longer than 0"),
         ("rate:", "coldStart: {burst: 0}\nrate:", 3, "coldStart.burst", "from 1 to 10,000"),
         ("rate:", "coldStart: {order: any}\nrate:", 3, "coldStart.order", "not one of listed, random"),
-        ("rate:", "elsewhere: 1\nrate:", 3, "elsewhere", "known here: targets, rate"),
+        ("rate:", "elsewhere: 1\nrate:", 3, "elsewhere", "valid keys are targets, rate"),
         ("rate:", "elsewhere:\nrate:", 3, "elsewhere", "unknown key"),
         ("rate:\n", "rate:\n  maxInFlight: 0\n", 4, "rate.maxInFlight", "at least 1"),
-        ("rate:\n", "rate:\n  preconnect: 101\n", 4, "rate.preconnect", "no more than 100 idle connections are kept"),
+        ("rate:\n", "rate:\n  preconnect: 101\n", 4, "rate.preconnect", "the limit of idle connections is 100"),
         ("rate:\n", "rate:\n  connections: 0\n", 4, "rate.connections", "at least 1"),
         ("rate:\n", "rate:\n  requests_per_second: 3\n", 4, "rate.requests_per_second", "mean requestsPerSecond?"),
         ("rate:\n", "rate:\n  arrival: {}\n", 4, "rate.arrival.process", "one of constant"),
@@ -543,8 +543,8 @@ def test_good_urls(load: Any, url: str) -> None:
         ("rate:\n", "rate:\n  arrival: {process: sine, amplitude: 1.5, period: 1m}\n", 4, "rate.arrival.amplitude", ""),
         ("rate:\n", "rate:\n  arrival: {process: sine, amplitude: 1, period: 1ms}\n", 4, "rate.arrival.period", "1s"),
         (": 10\n", ": 0\n  arrival: poisson\n", 4, "rate.requestsPerSecond", "above 0"),
-        (": 10\n", ": 0\n  rampUp: 1s\n", 5, "rate.rampUp", "leave rampUp out"),
-        (": 10\n", ": 1\n  rampUp: 1s\n", 5, "rate.rampUp", "leave rampUp out"),
+        (": 10\n", ": 0\n  rampUp: 1s\n", 5, "rate.rampUp", "remove rampUp"),
+        (": 10\n", ": 1\n  rampUp: 1s\n", 5, "rate.rampUp", "remove rampUp"),
     ],
 )  # fmt: skip
 def test_a_problem_names_line_and_key(problems: Any, old: str, new: str, line: int, key: str, message: str) -> None:
@@ -602,15 +602,13 @@ def test_what_is_no_experiment_at_all(problems: Any, content: bytes, problem: tu
 
 
 def test_aliases_cannot_run_away(problems: Any) -> None:
-    assert any(
-        "an alias inside of what it stands for" in text for _, _, text in problems("targets: &a [*a]\nrate: 1\n")
-    )
+    assert any("an alias must not contain itself" in text for _, _, text in problems("targets: &a [*a]\nrate: 1\n"))
     laughs = "a: &a [1,1,1,1,1,1,1,1,1,1]\n" + "".join(
         f"{this}: &{this} [{','.join([f'*{last}'] * 10)}]\n" for last, this in zip("abcdef", "bcdefg", strict=True)
     )
-    assert "endlessly large" in problems(laughs)[0][2]
-    assert any("<< takes" in text for _, _, text in problems(SHORTEST + "  <<: 3\n"))
-    assert any("<< takes" in text for _, _, text in problems("rate: &r {duration: 1m, <<: *r}\n"))
+    assert "too large" in problems(laughs)[0][2]
+    assert any("<< needs" in text for _, _, text in problems(SHORTEST + "  <<: 3\n"))
+    assert any("<< needs" in text for _, _, text in problems("rate: &r {duration: 1m, <<: *r}\n"))
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:

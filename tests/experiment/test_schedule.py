@@ -442,9 +442,9 @@ def test_cold_start_rounds_come_from_the_experiment(make: Make) -> None:
     ("rate", "shard", "message"),
     [
         ("requestsPerSecond: 0, duration: 1m", (0, 1), "must be above 0"),
-        ("requestsPerSecond: 1, duration: 1m", (0, 2), "cannot be shared"),
-        ("requestsPerSecond: 1, arrival: poisson, duration: 1m", (0, 1), "need a constant rate"),
-        ("arrival: {process: trace, file: offsets.csv}", (0, 1), "arrivals are trace"),
+        ("requestsPerSecond: 1, duration: 1m", (0, 2), "cannot be split"),
+        ("requestsPerSecond: 1, arrival: poisson, duration: 1m", (0, 1), "need constant arrivals"),
+        ("arrival: {process: trace, file: offsets.csv}", (0, 1), "has arrival: trace"),
     ],
 )
 def test_what_cold_starts_cannot_do(make: Make, rate: str, shard: tuple[int, int], message: str) -> None:
@@ -460,7 +460,7 @@ def test_the_closed_loop_shares_its_connections(make: Make) -> None:
     assert experiment.rate.closed_loop
     assert [closed_loop_connections(experiment, (index, 4)) for index in range(4)] == [3, 3, 2, 2]
     assert closed_loop_connections(experiment) == 10
-    with pytest.raises(UsageError, match="10 connections cannot be shared among 11 shards"):
+    with pytest.raises(UsageError, match="10 connections are too few for 11 shards"):
         closed_loop_connections(experiment, (0, 11))
     with pytest.raises(UsageError, match="closed loop"):
         make_schedule(experiment, 1)

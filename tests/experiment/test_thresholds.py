@@ -70,7 +70,7 @@ def test_values_for_people() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("fast", "is not a threshold: write for instance"),
+        ("fast", "is not a threshold: use for example"),
         ("ttfb.p99 = 5ms", "is not a threshold"),
         ("tfb.p99 < 5ms", "did you mean ttfb?"),
         ("ttfb < 5ms", "needs min, max or a quantile"),
@@ -78,7 +78,7 @@ def test_values_for_people() -> None:
         ("ttfb.mean < 5ms", "needs min, max or a quantile"),
         ("ttfb.p99 < 5", "is not a duration"),
         ("ttfb.p99 < 1%", "is not a duration"),
-        ("errors.p99 < 1%", "without .p99"),
+        ("errors.p99 < 1%", "has no .p99"),
         ("errors < 101%", "is not a share"),
         ("errors < 5ms", "is not a share"),
     ],

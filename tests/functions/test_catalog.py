@@ -42,7 +42,7 @@ functions:
     ]
     with pytest.raises(ExperimentError, match=r"catalog.yaml:2: functions\[0\].name: 'A/' is not a function name"):
         load_catalog(write(tmp_path, "functions:\n  - {name: A/, language: go, framework: x, image: a, run: ./a}\n"))
-    with pytest.raises(ExperimentError, match=r"catalog.yaml:2: functions\[0\].rnu: unknown key; known here: name"):
+    with pytest.raises(ExperimentError, match=r"catalog.yaml:2: functions\[0\].rnu: unknown key; valid keys are name"):
         load_catalog(write(tmp_path, "functions:\n  - {name: a, language: go, framework: x, image: a, rnu: ./a}\n"))
 
 

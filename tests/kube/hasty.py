@@ -1,4 +1,4 @@
-"""Waits that cost no time: a timer is due as soon as nothing else happens.
+"""Skips waiting time: a timer fires as soon as nothing else happens.
 
 `with hasty(api, 60):` holds for event loops that are made inside of it, such as those of commands. Nothing happens when
 the loop has no event, and the fake server, which runs in another thread, has nothing left to do. So a deadline that

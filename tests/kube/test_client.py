@@ -1,4 +1,4 @@
-"""The client against a server that refuses, breaks and forgets."""
+"""The client against a server that refuses requests, breaks connections and expires versions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def config_map(name: str = "a", **data: str) -> dict[str, Any]:
     }
 
 
-async def test_a_list_of_many_pages_is_one_state(api: FakeApi, kube: Kube) -> None:
+async def test_all_pages_of_a_list_are_one_state(api: FakeApi, kube: Kube) -> None:
     for number in range(1200):
         api.put(PODS, {"metadata": {"name": f"p{number}", "namespace": "ours"}})
     pages = kube.pages(PODS, "ours")
@@ -80,7 +80,7 @@ async def test_a_dry_run_shows_admission_and_stores_nothing(api: FakeApi, kube: 
         ({"status": 500, "reason": "InternalError"}, errors.Busy),
     ],
 )
-async def test_a_write_is_refused_once_with_its_own_error(
+async def test_a_refused_write_is_not_retried_and_has_its_own_error(
     api: FakeApi, kube: Kube, fault: dict[str, Any], expected: type[errors.ApiError]
 ) -> None:
     api.put(CONFIG_MAPS, config_map())
@@ -90,7 +90,7 @@ async def test_a_write_is_refused_once_with_its_own_error(
     assert sum(line.startswith("PATCH") for line in api.requests) == 1
 
 
-async def test_too_many_requests_waits_as_long_as_it_is_told(api: FakeApi, kube: Kube) -> None:
+async def test_a_429_is_retried_after_its_retry_after(api: FakeApi, kube: Kube) -> None:
     api.put(CONFIG_MAPS, config_map())
     api.fail("PATCH", status=429, retry_after=1)
     began = asyncio.get_running_loop().time()
@@ -98,7 +98,7 @@ async def test_too_many_requests_waits_as_long_as_it_is_told(api: FakeApi, kube:
     assert asyncio.get_running_loop().time() - began >= 1
 
 
-async def test_patience_ends(api: FakeApi, kube: Kube) -> None:
+async def test_retries_end_with_patience_s(api: FakeApi, kube: Kube) -> None:
     api.fail("GET", status=429, retry_after=600)
     with pytest.raises(errors.Busy) as raised:
         await kube.list(PODS)
@@ -115,7 +115,7 @@ async def test_a_read_survives_broken_connections_and_a_write_does_not(api: Fake
         await kube.create(config_map("b"))
 
 
-async def test_a_slow_answer_ends_with_its_time(api: FakeApi, tmp_path: Path) -> None:
+async def test_a_slow_response_times_out(api: FakeApi, tmp_path: Path) -> None:
     api.fail("GET", delay_s=30)
     path = api.write_kubeconfig(tmp_path / "slow")
     async with await Kube.connect(path, patience_s=0, timeout_s=0.2) as kube:
@@ -123,7 +123,7 @@ async def test_a_slow_answer_ends_with_its_time(api: FakeApi, tmp_path: Path) ->
             await kube.list(PODS)
 
 
-async def test_an_absent_api_is_told_from_an_absent_object(tmp_path: Path) -> None:
+async def test_an_absent_api_and_an_absent_object_are_different_errors(tmp_path: Path) -> None:
     from tests.kube.fake_api import running
 
     async with running(FakeApi(served=[CONFIG_MAPS])) as api:
@@ -170,7 +170,7 @@ async def test_ready_is_of_the_present_generation(kube: Kube) -> None:
     assert not is_ready({"metadata": {"generation": 2}, "status": ready})
 
 
-async def test_a_server_that_is_not_there_is_said(tmp_path: Path) -> None:
+async def test_an_unreachable_server_is_named(tmp_path: Path) -> None:
     api = FakeApi()
     api.url = "http://127.0.0.1:1"
     async with await Kube.connect(api.write_kubeconfig(tmp_path / "config"), patience_s=0) as kube:
@@ -216,7 +216,7 @@ async def test_a_watch_ends_when_the_server_ends_it(api: FakeApi, kube: Kube, mo
     assert seen == [("ADDED", "p")]
 
 
-async def test_any_path_may_be_read(api: FakeApi, kube: Kube) -> None:
+async def test_raw_reads_any_path(api: FakeApi, kube: Kube) -> None:
     api.raw["/api/v1/nodes/n/proxy/stats/summary"] = {"node": {"nodeName": "n"}}
     assert b'"nodeName"' in await kube.raw("/api/v1/nodes/n/proxy/stats/summary", {"only_cpu_and_memory": "true"})
     assert api.requests[-1] == "GET /api/v1/nodes/n/proxy/stats/summary?only_cpu_and_memory=true"

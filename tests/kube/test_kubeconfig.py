@@ -83,7 +83,7 @@ def test_of_several_files_the_first_one_wins(tmp_path: Path) -> None:
     assert read_context([two, one]).name == "b"
 
 
-def test_files_without_a_current_context_leave_it_to_the_next(tmp_path: Path) -> None:
+def test_the_current_context_is_that_of_the_first_file_that_has_one(tmp_path: Path) -> None:
     (tmp_path / "empty").write_text("")
     assert read_context([tmp_path / "empty", write(tmp_path / "config")]).name == "a"
 
@@ -100,7 +100,7 @@ async def test_the_environment_names_several_files(
         assert (await kube.list(PODS)).items == []
 
 
-async def test_no_cluster_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_a_kubeconfig_the_error_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("KUBECONFIG", raising=False)
     with pytest.raises(UsageError, match="no cluster"):
@@ -214,7 +214,7 @@ async def test_a_user_may_act_as_another(api: FakeApi, tmp_path: Path) -> None:
 # Tokens
 
 
-async def test_an_expired_token_is_read_again_for_all_at_once(api: FakeApi, tmp_path: Path) -> None:
+async def test_a_refused_token_is_read_again_once_for_all_requests(api: FakeApi, tmp_path: Path) -> None:
     path = api.write_kubeconfig(tmp_path / "config", token="old")
     async with await Kube.connect(path) as kube:
         api.write_kubeconfig(path)
@@ -254,7 +254,7 @@ async def test_a_token_of_oidc_is_used(tmp_path: Path) -> None:
 # Plugins
 
 
-async def test_a_plugin_is_asked_again_when_it_is_refused(api: FakeApi, tmp_path: Path) -> None:
+async def test_a_plugin_runs_again_when_its_credential_is_refused(api: FakeApi, tmp_path: Path) -> None:
     user = plugin(tmp_path, {"token": "old"})
     async with await Kube.connect(write(tmp_path / "config", api.url, user=user)) as kube:
         plugin(tmp_path, {"token": TOKEN})
@@ -263,7 +263,7 @@ async def test_a_plugin_is_asked_again_when_it_is_refused(api: FakeApi, tmp_path
     assert len(calls(tmp_path)) == 2
 
 
-async def test_a_plugin_is_asked_again_when_its_credential_has_expired(api: FakeApi, tmp_path: Path) -> None:
+async def test_a_plugin_runs_again_when_its_credential_has_expired(api: FakeApi, tmp_path: Path) -> None:
     api.tokens = {"one"}
     path = write(tmp_path / "config", api.url, user=plugin(tmp_path, {"token": "one"}))
     plugin(tmp_path, {"token": "one", "expirationTimestamp": "2000-01-01T00:00:00Z"})
@@ -274,7 +274,7 @@ async def test_a_plugin_is_asked_again_when_its_credential_has_expired(api: Fake
     assert len(calls(tmp_path)) == 2
 
 
-async def test_what_a_plugin_is_given(tmp_path: Path) -> None:
+async def test_arguments_and_environment_of_a_plugin(tmp_path: Path) -> None:
     env = [{"name": "WHO", "value": "me"}]
     user = plugin(tmp_path, {"token": "t"}, args=["--one", "two"], env=env, provideClusterInfo=True)
     user["exec"]["command"] = "./plugin"  # beside the kubeconfig
@@ -305,6 +305,7 @@ async def test_a_token_comes_before_a_plugin(tmp_path: Path) -> None:
         ({"token": "t"}, {"apiVersion": "client.authentication.k8s.io/v1alpha1"}, "exec needs .* not .*v1alpha1"),
         ({"token": "t"}, {"apiVersion": "client.authentication.k8s.io/v1beta1"}, "apiVersion is .*/v1, not .*/v1beta1"),
         ({"token": "t"}, {"interactiveMode": "Always"}, "needs a terminal"),
+        ({"token": "t"}, {"env": [{"name": "A"}]}, "each entry of exec.env needs a name and a value"),
         ({"token": "t"}, {"command": "false"}, "false failed with exit code 1"),
         ({"token": "t"}, {"command": "true"}, "true did not print an ExecCredential"),
         ({}, {}, "neither a token nor a certificate"),

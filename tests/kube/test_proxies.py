@@ -1,4 +1,4 @@
-"""The way to the API server: through the proxy that kubectl would use, and through none that it would not."""
+"""The proxy to the API server: the same as kubectl's."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ P = "http://proxy.example:3128"
         ("https://10.1.2.3", {"HTTPS_PROXY": P}, P),
     ],
 )
-def test_whose_proxy(server: str, environment: dict[str, str], expected: str | None) -> None:
+def test_proxy_for(server: str, environment: dict[str, str], expected: str | None) -> None:
     assert proxy_for(server, environment) == expected
 
 
@@ -203,7 +203,7 @@ async def test_renewed_credentials_keep_to_the_proxy(
     assert asked and all(each.startswith(f"GET http://{NAME}/") for each in asked)
 
 
-async def test_loopback_asks_no_proxy(api: FakeApi, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_loopback_uses_no_proxy(api: FakeApi, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     async with await Kube.connect(kubeconfig, patience_s=0) as kube:

@@ -1,4 +1,4 @@
-"""The live copy: nothing lost, whatever breaks."""
+"""The reflector loses no change, whatever fails."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Heard:
         return [(change.type, change.object["metadata"]["name"], change.listed) for change in self.changes]
 
 
-async def test_changes_come_with_their_arrival(api: FakeApi, kube: Kube) -> None:
+async def test_changes_have_their_time_of_arrival(api: FakeApi, kube: Kube) -> None:
     api.put(PODS, pod("old"))
     async with Reflector(kube, PODS, "ours") as pods:
         assert names(pods.objects) == {"old"}
@@ -66,7 +66,7 @@ async def test_changes_come_with_their_arrival(api: FakeApi, kube: Kube) -> None
 
 
 @pytest.mark.parametrize("how", ["ended", "refused", "disconnected"])
-async def test_a_watch_goes_on_where_it_was(api: FakeApi, kube: Kube, how: str) -> None:
+async def test_a_new_watch_continues_where_the_last_one_ended(api: FakeApi, kube: Kube, how: str) -> None:
     async with Reflector(kube, PODS, "ours") as pods:
         heard = Heard(pods)
         await when(lambda: api.watching == 1)
@@ -85,7 +85,7 @@ async def test_a_watch_goes_on_where_it_was(api: FakeApi, kube: Kube, how: str) 
 
 
 @pytest.mark.parametrize("as_event", [False, True])
-async def test_a_version_that_is_too_old_lists_again_and_says_so(api: FakeApi, kube: Kube, as_event: bool) -> None:
+async def test_an_expired_version_lists_again_and_marks_the_changes(api: FakeApi, kube: Kube, as_event: bool) -> None:
     for name in ("same", "changed", "gone"):
         api.put(PODS, pod(name))
     async with Reflector(kube, PODS, "ours") as pods:
@@ -108,7 +108,7 @@ async def test_a_version_that_is_too_old_lists_again_and_says_so(api: FakeApi, k
         assert names(pods.objects) == {"same", "changed", "new"}
 
 
-async def test_a_bookmark_moves_the_point_to_go_on_from(api: FakeApi, kube: Kube) -> None:
+async def test_a_new_watch_continues_from_the_last_bookmark(api: FakeApi, kube: Kube) -> None:
     async with Reflector(kube, PODS, "ours") as pods:
         await when(lambda: api.watching == 1)
         api.compact()
@@ -121,7 +121,7 @@ async def test_a_bookmark_moves_the_point_to_go_on_from(api: FakeApi, kube: Kube
         assert pods.lists == 1
 
 
-async def test_silence_is_not_believed(api: FakeApi, kube: Kube, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_silent_watch_is_replaced(api: FakeApi, kube: Kube, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "SILENCE_S", 0.3)
     async with Reflector(kube, PODS, "ours") as pods:
         await when(lambda: pods.breaks >= 2)
@@ -129,7 +129,7 @@ async def test_silence_is_not_believed(api: FakeApi, kube: Kube, monkeypatch: py
         await pods.until(lambda objects: names(objects) == {"one"})
 
 
-async def test_what_waiting_cannot_mend_is_raised(api: FakeApi, kube: Kube) -> None:
+async def test_a_permanent_error_is_raised(api: FakeApi, kube: Kube) -> None:
     async with Reflector(kube, PODS, "ours") as pods:
         heard = Heard(pods)
         waiting = asyncio.create_task(pods.until(lambda _objects: False))
@@ -161,14 +161,14 @@ async def test_an_expired_token_does_not_end_it(api: FakeApi, kube: Kube, tmp_pa
             await pods.until(lambda _objects: False)
 
 
-async def test_less_is_kept_when_less_is_wanted(api: FakeApi, kube: Kube) -> None:
+async def test_shrink_reduces_what_is_kept(api: FakeApi, kube: Kube) -> None:
     api.put(PODS, {**pod("one"), "spec": {"big": "x" * 1000}})
     keep = lambda obj: {"metadata": obj["metadata"]}  # noqa: E731
     async with Reflector(kube, PODS, "ours", shrink=keep) as pods:
         assert set(pods.objects["ours", "one"]) == {"metadata"}
 
 
-async def test_never_more_than_a_page_is_kept_in_full(api: FakeApi, kube: Kube) -> None:
+async def test_at_most_one_full_page_is_in_memory(api: FakeApi, kube: Kube) -> None:
     for number in range(1200):
         api.put(PODS, {"metadata": {"name": f"p{number}", "namespace": "ours"}, "spec": {"big": "x"}})
     asked: list[int] = []
@@ -182,7 +182,7 @@ async def test_never_more_than_a_page_is_kept_in_full(api: FakeApi, kube: Kube) 
     assert [asked.count(page) for page in (1, 2, 3)] == [500, 500, 200]
 
 
-async def test_a_server_that_asks_for_time_gets_it(api: FakeApi, kube: Kube) -> None:
+async def test_a_watch_is_retried_after_retry_after(api: FakeApi, kube: Kube) -> None:
     async with Reflector(kube, PODS, "ours") as reflector:
         await when(lambda: api.watching == 1)
         api.fail("GET /api/v1/namespaces/ours/pods", status=429, retry_after=1, times=1)

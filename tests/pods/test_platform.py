@@ -22,6 +22,7 @@ from tests.kube.hasty import hasty
 from tests.pods.standin import Standin
 from workload_generator.base.errors import BenchError, UsageError
 from workload_generator.cluster.interrupts import run_to_end
+from workload_generator.cluster.kubectl import Kubectl
 from workload_generator.experiment.bundled import find_manifests
 from workload_generator.kube.errors import WaitTimeout
 from workload_generator.kube.names import CHANGED_ANNOTATION
@@ -77,7 +78,9 @@ class Cluster:
         path.write_text(text)
         self.scenario = load_scenario(path, {})
         config = api.write_kubeconfig(folder / "kubeconfig")
-        self.platform = ClusterPlatform(self.scenario, folder / "logs", find_manifests(), self.said.append, config)
+        self.platform = ClusterPlatform(
+            self.scenario, folder / "logs", find_manifests(), self.said.append, Kubectl(config)
+        )
 
 
 @pytest.fixture
@@ -156,7 +159,7 @@ def test_what_a_killed_one_of_this_machine_left_is_put_back_before_the_next_begi
     cluster.platform.patch(cluster.scenario)
     edit(api, lambda document: document["owner"].update(start="1"))
     read = cluster.platform.read(cluster.scenario)
-    assert values(api) == before and any("was killed" in line for line in cluster.said)
+    assert values(api) == before and any("a killed scenario has changed" in line for line in cluster.said)
     changes = {change.key: change.old for change in settings_changes.changes_of(read)}
     assert changes == {
         "stable-window": "60s", "scale-to-zero-grace-period": None, "containerConcurrency": None, "max-scale": "7",
@@ -190,12 +193,12 @@ def test_what_fails_keeps_nobody_from_the_rest(api: FakeApi, cluster: Cluster) -
     assert values(api) == before
     api.remove(SERVICES, SERVICE, "functions")
     cluster.platform.restore(read)
-    assert any("not there any more" in line for line in cluster.said)
+    assert any("no longer exists" in line for line in cluster.said)
 
 
 def test_what_is_not_deployed_is_named(api: FakeApi, cluster: Cluster) -> None:
     api.remove(SERVICES, SERVICE, "functions")
-    with pytest.raises(UsageError, match=rf"not deployed in functions: {SERVICE}; `kn-bench deploy functions`"):
+    with pytest.raises(UsageError, match=rf"not deployed in functions: {SERVICE}; run `kn-bench deploy functions`"):
         cluster.platform.read(cluster.scenario)
 
 
@@ -253,7 +256,7 @@ def test_zero_is_without_pods_that_end(api: FakeApi, cluster: Cluster, impatient
     pod(api, "p1")
     pod(api, "p2", ending=True)
     pod(api, "other", service="not-ours")
-    lacking = r"not scaled to zero after 60 s: 2 pods are there \(p1 is Running.*p2 is termi"
+    lacking = r"not scaled to zero after 60 s: 2 pods exist \(p1 is Running.*p2 is termi"
     with hasty(api, 60), pytest.raises(WaitTimeout, match=lacking):
         impatient.platform.wait(WaitCondition.ZERO, DEPLOYMENT)
     gone = threading.Event()
@@ -275,7 +278,7 @@ def test_drained_is_when_the_autoscaler_has_forgotten_the_load(
     with hasty(api, 60), pytest.raises(WaitTimeout, match=lacking):
         impatient.platform.wait(WaitCondition.DRAINED, DEPLOYMENT)
     scaler(api, 1)
-    with hasty(api, 60), pytest.raises(WaitTimeout, match=f"{SERVICE} has 3 instances, 1 at rest"):
+    with hasty(api, 60), pytest.raises(WaitTimeout, match=f"{SERVICE} has 3 instances, 1 without load"):
         impatient.platform.wait(WaitCondition.DRAINED, DEPLOYMENT)
     scaler(api, 3)
     last = threading.Event()

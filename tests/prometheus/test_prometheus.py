@@ -119,7 +119,7 @@ def server(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @needs.mark(needs.PROMETHEUS)
-def test_a_snapshot_and_a_server_over_it(cluster: Cluster, server: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_snapshot_is_copied_and_served(cluster: Cluster, server: int, capsys: pytest.CaptureFixture[str]) -> None:
     assert cluster.snapshot("--context=fake") == 0
     (folder,) = cluster.found()
     out = capsys.readouterr().out
@@ -147,7 +147,7 @@ def test_a_snapshot_and_a_server_over_it(cluster: Cluster, server: int, capsys: 
 
 
 @needs.mark(needs.PROMETHEUS)
-def test_a_stream_that_is_cut_is_tried_again(cluster: Cluster, server: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_broken_stream_is_retried(cluster: Cluster, server: int, capsys: pytest.CaptureFixture[str]) -> None:
     cluster.cut.write_text("2")
     assert cluster.snapshot("--keep") == 0
     assert capsys.readouterr().err.count("once more") == 2
@@ -160,7 +160,7 @@ def test_a_stream_that_is_cut_is_tried_again(cluster: Cluster, server: int, caps
 
 
 @needs.mark(needs.PROMETHEUS)
-def test_a_server_without_its_admin_api(cluster: Cluster, server: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_server_without_admin_api(cluster: Cluster, server: int, capsys: pytest.CaptureFixture[str]) -> None:
     cluster.put()
     assert cluster.snapshot() == 1
     said = capsys.readouterr().err
@@ -168,7 +168,7 @@ def test_a_server_without_its_admin_api(cluster: Cluster, server: int, capsys: p
     assert not cluster.log.exists(), "nothing was asked of the pod"
 
 
-def test_what_is_not_there(
+def test_a_missing_pod_port_or_kubectl(
     cluster: Cluster, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert cluster.snapshot("--namespace=other") == 2
@@ -193,7 +193,7 @@ def test_what_is_not_there(
         ((200, b"{not json"), "does not answer at the forwarded port"),
     ],
 )
-def test_odd_answers(
+def test_unexpected_responses_of_the_admin_api(
     cluster: Cluster, answer: tuple[int, bytes], complaint: str, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -221,7 +221,7 @@ def test_odd_answers(
     assert complaint in " ".join(capsys.readouterr().err.split())
 
 
-def test_where_a_server_keeps_its_data_and_listens() -> None:
+def test_the_flags_of_a_server() -> None:
     def found(*args: str, **container: Any) -> Any:
         containers = [{"name": "prometheus", "args": list(args), **container}]
         return server_of({"metadata": {"name": "p"}, "spec": {"containers": containers}})
@@ -269,7 +269,7 @@ def test_the_contents_of_a_snapshot(tmp_path: Path) -> None:
         (lambda path: shutil.rmtree(path), "it has no blocks"),
     ],
 )
-def test_what_is_no_snapshot(damage: Callable[[Path], Any], complaint: str, tmp_path: Path) -> None:
+def test_an_invalid_snapshot(damage: Callable[[Path], Any], complaint: str, tmp_path: Path) -> None:
     damage(block(tmp_path))
     with pytest.raises(BenchError, match=complaint):
         tsdb.read_contents(tmp_path)
@@ -281,7 +281,7 @@ def local(capsys: pytest.CaptureFixture[str], *flags: str) -> tuple[int, str]:
     return code, captured.out + captured.err
 
 
-def test_which_snapshot_and_which_server(
+def test_local_chooses_snapshot_and_runtime(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     where = f"--output-dir={tmp_path}"

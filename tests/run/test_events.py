@@ -254,8 +254,8 @@ async def test_ids_are_unique_across_shards(generator: Generator, environment: p
     [
         ({}, "http://a", "no type"),
         ({"type": "t"}, "", "K_SINK is not set"),
-        ({"type": "t", "data": "${nothing}"}, "http://a", "stands for nothing"),
-        ({"type": "t", "data": "{}", "size": 4}, "http://a", "leave one of both out"),
+        ({"type": "t", "data": "${nothing}"}, "http://a", "is not a placeholder"),
+        ({"type": "t", "data": "{}", "size": 4}, "http://a", "remove one of them"),
         ({"type": "t", "mode": "batched"}, "http://a", "not one of binary, structured"),
         ({"type": "t", "mode": "structured", "data": "{"}, "http://a", "not JSON"),
     ],

@@ -220,9 +220,9 @@ async def test_a_missing_shard_is_named_and_a_late_one_is_invalid(generator: Gen
 @pytest.mark.parametrize(
     ("flags", "complaint"),
     [
-        (["--processes=2", "--cold-start"], "cold-start rounds cannot be shared"),
+        (["--processes=2", "--cold-start"], "cold-start rounds cannot be split"),
         (["--shard=0/2"], "--run-id"),
-        (["--processes=7", "--rps=0"], "5 connections cannot be shared among 7 shards"),
+        (["--processes=7", "--rps=0"], "5 connections are too few for 7 shards"),
     ],
 )
 async def test_schedules_that_cannot_be_shared_are_refused(

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from workload_generator.cluster.pods.pod_run import GeneratorRun
 from workload_generator.scenarios.model import Scenario, WaitCondition, load_scenario
-from workload_generator.scenarios.runner import CellSetup, GeneratorRun, Runner, ScenarioPlan, restore_changes
+from workload_generator.scenarios.runner import CellSetup, Runner, ScenarioPlan, restore_changes
 from workload_generator.scenarios.state import StateFile
 
 FOUND = {"stable-window": "60s"}
@@ -55,22 +56,22 @@ class FilePlatform:
     def left_behind(self) -> dict[str, Any]:
         return {}
 
-    def deploy(self, deployment: CellSetup) -> None:
-        self._log(f"deploy {' '.join(deployment.services)}")
+    def deploy(self, setup: CellSetup) -> None:
+        self._log(f"deploy {' '.join(setup.services)}")
 
-    def wait(self, condition: WaitCondition, deployment: CellSetup) -> None:
+    def wait(self, condition: WaitCondition, setup: CellSetup) -> None:
         self._log(f"wait {condition}")
 
-    def run(self, job: GeneratorRun, again: bool) -> int:
+    def run(self, run: GeneratorRun, again: bool) -> int:
         if again:
-            self._log(f"again {job.prefix} {job.run_id}")
+            self._log(f"again {run.prefix} {run.run_id}")
             return -1
         assert json.loads(self.config.read_text()) == {"stable-window": "10s"}, "not patched"
-        self._log(f"run {job.prefix} {job.run_id}")
+        self._log(f"run {run.prefix} {run.run_id}")
         hang = self.folder / "hang"
         while hang.exists() and sum(line.startswith("run ") for line in lines(self.folder)) >= int(hang.read_text()):
             time.sleep(0.01)
-        return self.codes.get(job.prefix, 0)
+        return self.codes.get(run.prefix, 0)
 
     def _log(self, line: str) -> None:
         with (self.folder / "log").open("a") as file:

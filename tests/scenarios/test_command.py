@@ -126,7 +126,7 @@ def test_serving_1(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) ->
     invalid = {run["run_id"] for run in state["runs"] if run["code"] == 3}
     assert (code == 3) == bool(invalid) and all(run_id in out for run_id in invalid)
     again, out = run("serving-1", *flags[:-1])
-    assert again == code and "2 of 2 runs are done already" in out and rows(tmp_path, RUNS) == cells
+    assert again == code and "2 of 2 runs are complete" in out and rows(tmp_path, RUNS) == cells
     code, out = run("serving-1", "--languages=python", "--rates=20", "--repeats=1")
     assert code == 2 and "would not be comparable" in out
 
@@ -215,7 +215,7 @@ def test_interrupted_in_a_run_it_leaves_nothing_running_and_goes_on(
         assert process.returncode == code and "Traceback" not in stderr, stderr
         assert gone(below, within_s=30)
     again, out = run(str(scenario), *flags)
-    assert again in (0, 3) and "1 of 2 runs are done already" in out, out
+    assert again in (0, 3) and "1 of 2 runs are complete" in out, out
     assert rows(tmp_path, "SELECT rps, sum(complete) FROM experiments GROUP BY rps") == [(20, 1), (30, 1)]
 
 
@@ -228,9 +228,9 @@ def test_dry_run_prints_the_order_and_touches_nothing(tmp_path: Path, run: Run) 
 
 def test_a_flag_that_means_nothing_is_said(tmp_path: Path, run: Run) -> None:
     code, out = run("serving-1", "--languages=python", "--context=x")
-    assert code == 2 and "--context means nothing with --platform local" in out
+    assert code == 2 and "--context cannot be used with --platform local" in out
     code, out = run("serving-1", "--platform=cluster", "--port=8080")
-    assert code == 2 and "--port means nothing with --platform cluster" in out
+    assert code == 2 and "--port cannot be used with --platform cluster" in out
 
 
 def test_what_cannot_be_is_said_before_anything_runs(tmp_path: Path, run: Run) -> None:

@@ -96,7 +96,7 @@ def test_one_language_together_has_its_own_name(tmp_path: Path) -> None:
         ("duration: soon\nrepeats: x", {}, None),
         ("triggers: [2]", {}, ["s.yaml:2: triggers and parallelism need mode: event"]),
         ("", {"rates": ["1", "x"]}, ["--rates: 'x' is not a number"]),
-        ("", {"languages": ["go", "go"]}, ["s.yaml:2: languages has a value twice; repeats says how often"]),
+        ("", {"languages": ["go", "go"]}, ["s.yaml:2: languages contains a value twice; increase repeats instead"]),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named(tmp_path: Path, change: str, flags: dict[str, Any], expected: list[str] | None) -> None:
@@ -108,7 +108,9 @@ def test_what_is_wrong_is_named(tmp_path: Path, change: str, flags: dict[str, An
 
 
 def test_an_empty_file_and_one_without_its_keys(tmp_path: Path) -> None:
-    assert problems(tmp_path, "# nothing") == ["s.yaml: is empty: a scenario has a name, an experiment and a grid"]
+    assert problems(tmp_path, "# nothing") == [
+        "s.yaml: the file is empty: a scenario needs at least scenario and experiment"
+    ]
     assert problems(tmp_path, "rates: [1]\n") == ["s.yaml:1: scenario: is missing", "s.yaml:1: experiment: is missing"]
 
 

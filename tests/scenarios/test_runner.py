@@ -87,7 +87,7 @@ def test_a_changed_scenario_is_refused_before_anything_is_touched(tmp_path: Path
     before = lines(tmp_path)
     for text, seed in ((SCENARIO.replace("[1, 2, 3]", "[1, 2, 4]"), 1), (SCENARIO, 2)):
         prepare(tmp_path, text)
-        with pytest.raises(UsageError, match="12 runs that it has would not be comparable"):
+        with pytest.raises(UsageError, match="12 runs in the folder would not be comparable"):
             go(tmp_path, FilePlatform(tmp_path), seed)
     assert lines(tmp_path) == before
 
@@ -96,7 +96,7 @@ def test_a_finished_scenario_runs_nothing_again(tmp_path: Path) -> None:
     prepare(tmp_path)
     go(tmp_path, FilePlatform(tmp_path))
     before = lines(tmp_path)
-    assert go(tmp_path, FilePlatform(tmp_path)) == ["12 of 12 runs are done already"] and lines(tmp_path) == before
+    assert go(tmp_path, FilePlatform(tmp_path)) == ["12 of 12 runs are complete"] and lines(tmp_path) == before
 
 
 def test_an_invalid_run_is_said_and_the_scenario_goes_on(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_two_scenarios_cannot_have_one_folder(tmp_path: Path) -> None:
     prepare(tmp_path)
     process = start_and_hang(tmp_path)
     try:
-        with pytest.raises(UsageError, match="another scenario runs into"):
+        with pytest.raises(UsageError, match="is in use by another scenario"):
             go(tmp_path, FilePlatform(tmp_path))
     finally:
         process.kill()
@@ -145,5 +145,5 @@ def test_a_state_that_is_none_is_named(tmp_path: Path, text: str) -> None:
     prepare(tmp_path)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "scenario.json").write_text(text)
-    with pytest.raises(UsageError, match=r"scenario\.json is"):
+    with pytest.raises(UsageError, match=r"scenario\.json (is|has)"):
         go(tmp_path, FilePlatform(tmp_path))

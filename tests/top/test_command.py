@@ -1,4 +1,4 @@
-"""`kn-bench top` against a server that refuses, forgets, breaks and is slow; ended by signals, and killed.
+"""`kn-bench top` against a server with faults; ended by signals, and killed.
 
 It runs in this process, and a script in another thread does what happens meanwhile. Killed, and on a terminal, it is a
 process of its own.
@@ -98,7 +98,7 @@ def test_a_recording_of_everything(api: FakeApi, tmp_path: Path, capsys: pytest.
     assert [reason for (reason,) in gaps] == ["began", "ended"]
 
 
-def test_one_request_a_resource_a_tick(api: FakeApi, tmp_path: Path) -> None:
+def test_one_request_for_each_resource_and_tick(api: FakeApi, tmp_path: Path) -> None:
     for number in range(50):
         api.put(kinds.PODS, pod(f"f-{number}", ready=True))
         api.put(kinds.POD_METRICS, pod_usage(f"f-{number}", "2026-11-25T10:00:00Z"))
@@ -118,7 +118,7 @@ def test_one_request_a_resource_a_tick(api: FakeApi, tmp_path: Path) -> None:
     assert not [line for line in asked() if "namespaces" in line or "proxy" in line]
 
 
-def test_it_ends_by_itself_or_by_ctrl_c_with_everything_stored(
+def test_everything_is_stored_at_the_end_of_duration_or_after_ctrl_c(
     api: FakeApi, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert top(api, tmp_path, "--storage=csv", "--progress=none", "--duration=1s") == 0
@@ -130,7 +130,7 @@ def test_it_ends_by_itself_or_by_ctrl_c_with_everything_stored(
     assert ended.code == 130 and "1 of pods" not in text and "2 of pods" in text
 
 
-def test_it_ends_also_before_there_is_an_answer(api: FakeApi, tmp_path: Path) -> None:
+def test_a_signal_before_the_first_response_ends_it(api: FakeApi, tmp_path: Path) -> None:
     api.fail("GET /version", delay_s=20, times=9)
     began = time.monotonic()
     ended = recorded(api, tmp_path, lambda top: top.wait_for("a request", lambda: api.requests), by=signal.SIGINT)
@@ -167,7 +167,7 @@ def test_a_kill_loses_at_most_the_last_tick(api: FakeApi, tmp_path: Path) -> Non
         ({"disconnect": True}, "cannot be reached"),
     ],
 )
-def test_refusals_are_gaps_and_it_goes_on(
+def test_refusals_are_gaps_and_polling_continues(
     api: FakeApi, tmp_path: Path, fault: dict[str, Any], reason: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def script(top: Recording) -> None:
@@ -195,7 +195,7 @@ def test_a_refusal_is_followed_by_fewer_requests(api: FakeApi, tmp_path: Path) -
     assert len([line for line in api.requests if "metrics.k8s.io/v1beta1/pods" in line]) == 1
 
 
-def test_a_slow_answer_misses_ticks_and_says_how_many(api: FakeApi, tmp_path: Path) -> None:
+def test_a_slow_response_gives_a_gap_with_the_number_of_missed_ticks(api: FakeApi, tmp_path: Path) -> None:
     api.fail("GET /apis/metrics.k8s.io/v1beta1/nodes$", delay_s=0.4)
     gaps = "SELECT ticks, reason FROM metric_gaps WHERE subject = 'nodes'"
     recorded_until(api, tmp_path, gaps, 1)
@@ -205,7 +205,7 @@ def test_a_slow_answer_misses_ticks_and_says_how_many(api: FakeApi, tmp_path: Pa
     assert len(rows(tmp_path / "out", "SELECT * FROM node_metrics")) == 2
 
 
-def test_a_forgotten_history_is_listed_again(api: FakeApi, tmp_path: Path) -> None:
+def test_an_expired_watch_lists_again_and_is_a_gap(api: FakeApi, tmp_path: Path) -> None:
     def script(process: Recording) -> None:
         process.has("SELECT * FROM replicas")
         wait_for("watches", lambda: api.watching == 4)
@@ -223,7 +223,7 @@ def test_a_forgotten_history_is_listed_again(api: FakeApi, tmp_path: Path) -> No
     assert recorded(api, tmp_path, script).code == 143
 
 
-def test_a_kubelet_that_does_not_answer_is_a_gap_of_its_own(api: FakeApi, tmp_path: Path) -> None:
+def test_a_kubelet_without_a_response_is_a_gap_of_its_own(api: FakeApi, tmp_path: Path) -> None:
     api.fail("GET /api/v1/nodes/node-2/proxy/stats/summary", status=502, times=99)
 
     def script(process: Recording) -> None:
@@ -241,7 +241,9 @@ def test_a_kubelet_that_does_not_answer_is_a_gap_of_its_own(api: FakeApi, tmp_pa
     assert not [line for line in api.requests if "metrics.k8s.io" in line]
 
 
-def test_no_metrics_api_is_said_with_the_fix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_the_metrics_api_the_error_says_what_to_install(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with in_thread(FakeApi([each for each in ALL if each.group != "metrics.k8s.io"])) as api:
         fill(api)
         assert top(api, tmp_path) == 1
@@ -251,7 +253,9 @@ def test_no_metrics_api_is_said_with_the_fix(tmp_path: Path, capsys: pytest.Capt
         assert top(api, tmp_path, "--source=kubelet", "--duration=300ms") == 0
 
 
-def test_no_knative_is_said_and_usage_is_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_knative_usage_is_recorded_and_a_message_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     gaps = "SELECT * FROM metric_gaps WHERE source = 'watch' AND ticks = 0"
 
     def script(top: Recording) -> None:
@@ -267,7 +271,7 @@ def test_no_knative_is_said_and_usage_is_recorded(tmp_path: Path, capsys: pytest
     assert len(rows(tmp_path / "out", gaps)) == 4
 
 
-def test_nodes_that_may_not_be_seen_leave_shares_unknown(
+def test_without_the_right_to_list_nodes_shares_are_null(
     api: FakeApi, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     api.forbidden |= {("list", "nodes")}
@@ -329,7 +333,7 @@ def test_flags_that_contradict(
     "flag",
     ["--duration=0s", "--frequency=0", "--frequency=often", "--frequency=nan", "--namespace=a,,b", "--pods=perhaps"],
 )
-def test_flags_that_cannot_be_read(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_flags(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         kn_bench.main(["top", flag])
     assert stopped.value.code == 2 and flag.partition("=")[0] in capsys.readouterr().err

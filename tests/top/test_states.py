@@ -1,4 +1,4 @@
-"""What becomes of watched pods, PodAutoscalers and Revisions."""
+"""Rows of watched pods, PodAutoscalers and Revisions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def small(*args: Any, **more: Any) -> dict[str, Any]:
     return PodObserver.shrink(pod(*args, **more))
 
 
-def test_a_pod_from_its_beginning_to_its_end() -> None:
+def test_the_rows_of_a_pod_from_creation_to_deletion() -> None:
     pods = PodObserver()
     assert pods.replace([], THEN) == []
     seen = []
@@ -51,7 +51,7 @@ def test_a_pod_from_its_beginning_to_its_end() -> None:
     assert pods == PodObserver()  # nothing of it is kept
 
 
-def test_many_at_once_are_counted_once() -> None:
+def test_one_row_of_counts_for_many_changes() -> None:
     pods = PodObserver()
     objects = [small(f"p-{number}", ready=number > 0) for number in range(3)] + [small("other", revision="g-00007")]
     rows = pods.replace(objects, THEN)
@@ -64,7 +64,7 @@ def test_many_at_once_are_counted_once() -> None:
     assert [(row.pod_name, row.state) for row in rows if isinstance(row, PodState)] == [("p-0", "gone")]
 
 
-def test_pods_of_others_are_no_functions() -> None:
+def test_pods_without_a_revision_give_no_rows() -> None:
     assert PodObserver().replace([small("dns", revision=None)], THEN) == []
     assert PodObserver().change(small("dns", revision=None), is_deleted=False, now=NOW, listed=False) == []
 
@@ -91,7 +91,7 @@ def test_scale_and_conditions() -> None:
     assert known == StatusObserver("PodAutoscaler")
 
 
-def test_what_vanished_while_nobody_looked() -> None:
+def test_an_object_deleted_between_two_lists() -> None:
     known = StatusObserver("Revision")
     known.replace([StatusObserver.shrink(autoscaler(1, 1))], THEN)
     (row,) = known.replace([], NOW)

@@ -1,4 +1,4 @@
-"""Where samples are stored: whole ticks, continued after whatever ended the one before."""
+"""The storage of samples: complete ticks, continued after any end of the previous recording."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def stored(kind: str, folder: Path) -> dict[str, list[tuple[Any, ...]]]:
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "csv"])
-def test_what_is_written_is_there_and_goes_on(kind: str, tmp_path: Path) -> None:
+def test_existing_data_is_continued(kind: str, tmp_path: Path) -> None:
     for number in range(2):
         with open_storage(kind, tmp_path / "out") as storage:
             storage.write([*samples(f"2026-11-25T10:00:0{number}.000Z"), GAP])
@@ -61,7 +61,7 @@ def test_what_is_written_is_there_and_goes_on(kind: str, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "csv"])
-def test_the_last_samples_are_known_again(kind: str, tmp_path: Path) -> None:
+def test_the_last_samples_are_read_from_the_storage(kind: str, tmp_path: Path) -> None:
     now_ns = time.time_ns()
     earlier, later = stamp(now_ns - 20 * 10**9), stamp(now_ns - 10 * 10**9)
     with open_storage(kind, tmp_path) as storage:
@@ -76,7 +76,7 @@ def test_the_last_samples_are_known_again(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "csv"])
-def test_one_at_a_time(kind: str, tmp_path: Path) -> None:
+def test_one_top_at_a_time_writes_to_a_folder(kind: str, tmp_path: Path) -> None:
     with open_storage(kind, tmp_path), pytest.raises(UsageError, match="another kn-bench top is writing there"):
         with open_storage(kind, tmp_path):
             pass
@@ -84,7 +84,7 @@ def test_one_at_a_time(kind: str, tmp_path: Path) -> None:
         pass
 
 
-def test_a_torn_line_is_taken_away(tmp_path: Path) -> None:
+def test_an_incomplete_line_is_removed(tmp_path: Path) -> None:
     with open_storage("csv", tmp_path) as storage:
         storage.write(samples("2026-11-25T10:00:00.000Z"))
     path = tmp_path / "pod_metrics.csv"
@@ -97,7 +97,7 @@ def test_a_torn_line_is_taken_away(tmp_path: Path) -> None:
     assert (tmp_path / "scales.csv").read_text().startswith("timestamp,namespace,")
 
 
-def test_what_is_not_ours_is_refused(tmp_path: Path) -> None:
+def test_files_of_another_format_are_refused(tmp_path: Path) -> None:
     (tmp_path / "node_metrics.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UsageError, match=r"node_metrics\.csv has other columns"), open_storage("csv", tmp_path):
         pass
@@ -126,7 +126,7 @@ def test_the_originals_database_is_continued(tmp_path: Path) -> None:
     assert (merged["node_metrics"], merged["pod_metrics"]) == (3, 6)
 
 
-def test_a_tick_is_there_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_a_tick_is_stored_completely_or_not_at_all(tmp_path: Path) -> None:
     bad: Any = GAP._replace(reason=None)
     with open_storage("sqlite", tmp_path) as storage:
         with pytest.raises(BenchError, match="NOT NULL"):
@@ -136,7 +136,7 @@ def test_a_tick_is_there_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
     assert len(stored("sqlite", tmp_path)["metric_gaps"]) == 1
 
 
-def test_it_is_merged_while_it_is_written(tmp_path: Path) -> None:
+def test_combine_reads_the_database_during_a_recording(tmp_path: Path) -> None:
     db = tmp_path / "benchmark.db"
     open_store(db).close()
     with open_storage("sqlite", tmp_path / "out") as storage:

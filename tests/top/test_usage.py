@@ -1,4 +1,4 @@
-"""Samples as the API gives them, made into rows."""
+"""Samples of the API, converted to rows."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ def read(document: Object, history: SampleHistory, view: ClusterView = VIEW) -> 
     return read_summary(orjson.dumps(document), view, history, NOW)
 
 
-def test_a_rows_fields_are_its_tables_columns() -> None:
+def test_fields_of_rows_are_the_columns_of_their_tables() -> None:
     for kind, table in TABLES.items():
         assert tuple(columns_of(table)) == kind._fields
 
 
-def test_what_a_node_has() -> None:
+def test_read_allocatable() -> None:
     assert read_allocatable(node("n", "2500m", "14193692Ki")) == Allocatable(2500.0, 14193692 * 1024)
     with pytest.raises(ValueError, match="fast"):
         read_allocatable(node("n", "fast"))
 
 
-def test_a_node_as_the_original_wrote_it_and_what_it_left_out() -> None:
+def test_a_node_in_the_originals_format_with_our_columns() -> None:
     seen = SampleHistory()
     (row,) = read_node_metrics([node_usage("node-1", AT)], VIEW, seen, NOW).nodes
     assert row == (
@@ -62,7 +62,7 @@ def test_a_row_for_each_container_with_its_node_and_namespace() -> None:
     )  # fmt: skip
 
 
-def test_what_is_not_new_is_not_stored_twice() -> None:
+def test_a_repeated_sample_gives_no_row() -> None:
     seen = SampleHistory()
     for at, new in ((AT, 1), (AT, 0), (AT, 0), (LATER, 1)):
         seen.begin()
@@ -71,13 +71,13 @@ def test_what_is_not_new_is_not_stored_twice() -> None:
         assert len(seen.present()) == 3
 
 
-def test_what_an_earlier_top_has_stored_is_not_stored_again() -> None:
+def test_a_sample_stored_by_an_earlier_top_gives_no_row() -> None:
     seen = SampleHistory(stored={("", "node-1", ""): "2026-11-25T10:00:00.000Z"})
     assert not read_node_metrics([node_usage("node-1", AT)], VIEW, seen, NOW).nodes
     assert read_node_metrics([node_usage("node-1", LATER)], VIEW, seen, NOW).nodes
 
 
-def test_what_is_gone_is_forgotten() -> None:
+def test_samples_of_deleted_pods_are_dropped() -> None:
     seen = SampleHistory()
     read_pod_metrics([pod_usage(f"f-{number}", AT) for number in range(10)], VIEW, seen, NOW)
     for _ in range(130):
@@ -86,7 +86,7 @@ def test_what_is_gone_is_forgotten() -> None:
     assert {key[1] for key in seen.known} == {"f-1"} == {key[1] for key in seen.present()}
 
 
-def test_an_unknown_node_has_no_share() -> None:
+def test_an_unknown_node_leaves_shares_null() -> None:
     (row,) = read_node_metrics([node_usage("node-9", AT)], VIEW, SampleHistory(), NOW).nodes
     assert (row.cpu_percentage, row.memory_percentage, row.cpu_millicores) == (None, None, 183.632734)
     row = read_pod_metrics([pod_usage("f-9", AT)], VIEW, SampleHistory(), NOW).pods[0]
@@ -99,7 +99,7 @@ def test_an_ignored_namespace_is_left_out() -> None:
     assert not read(summary("node-1", AT), SampleHistory(), view).pods
 
 
-def test_what_cannot_be_read_is_counted_and_the_rest_is_kept() -> None:
+def test_unreadable_items_are_counted_and_the_others_are_kept() -> None:
     items = [node_usage("node-1", AT), node_usage("node-2", AT, cpu="fast"), {"metadata": {"name": "node-3"}}, "what"]
     reading = read_node_metrics(items, VIEW, SampleHistory(), NOW)  # type: ignore[arg-type]
     assert [row.node_name for row in reading.nodes] == ["node-1"]
@@ -134,7 +134,7 @@ def test_a_kubelets_summary() -> None:
     assert row.sample_window == 10.0
 
 
-def test_a_kubelet_that_only_counts() -> None:
+def test_a_kubelet_with_only_a_counter() -> None:
     seen = SampleHistory()
     assert not read(summary("node-1", AT, nano=None, counter=10**9), seen).nodes
     (row,) = read(summary("node-1", LATER, nano=None, counter=3 * 10**9), seen).nodes
@@ -146,7 +146,7 @@ def test_a_kubelet_that_only_counts() -> None:
     assert row.cpu_millicores == 100.0
 
 
-def test_only_what_is_asked_for_of_a_kubelet() -> None:
+def test_the_scope_of_a_summary() -> None:
     whole = summary("node-1", AT)
 
     def of(scope: Scope) -> Reading:
@@ -171,12 +171,12 @@ def test_a_broken_summary_keeps_the_rest() -> None:
 
 
 @pytest.mark.parametrize("body", [b"no JSON", b"[]", b"{}"])
-def test_a_summary_that_is_none(body: bytes) -> None:
+def test_an_invalid_summary(body: bytes) -> None:
     reading = read_summary(body, VIEW, SampleHistory(), NOW)
     assert not reading.nodes and len(reading.unreadable) == 1 and reading.unreadable[0].startswith("the summary: ")
 
 
-def test_what_is_still_there_is_not_forgotten_and_what_has_gone_is() -> None:
+def test_a_present_sample_is_never_new_again() -> None:
     seen, there, gone = SampleHistory(), ("", "node-1", ""), ("", "node-2", "")
 
     def is_new(key: SampleKey) -> bool:

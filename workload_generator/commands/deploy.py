@@ -38,21 +38,16 @@ _FLAGS_OF = {
 
 def add_flags(command: argparse.ArgumentParser) -> None:
     """The command's flags."""
-    add = command.add_argument
+    add, positive = command.add_argument, value("positive_whole")
     add("what", nargs="*", metavar="PART|FUNCTION", help=WHAT + "; default: generator functions")
-    add(
-        "--count",
-        type=value("positive_whole"),
-        metavar="N",
-        help="copies of each function: <name>-0, <name>-1, …; default 1",
-    )
+    add("--count", type=positive, metavar="N", help="copies of each function: <name>-0, <name>-1, …; default 1")
     add("--registry", type=_registry, metavar="R", help="registry of the images; default: the overlay's")
     add("--tag", type=_tag, metavar="T", help="tag of the images; default: the manifests'")
     add_scaling(command)
     add("--overlay", metavar="NAME|DIR", help="an overlay of the manifests (kind, gce, …), or a folder of your own")
     add("--component", action="append", default=[], metavar="NAME", help="a component of the manifests; repeatable")
     add("--broker", choices=tuple(BrokerKind), type=str, help="default: rabbitmq")
-    add("--triggers", type=value("positive_whole"), metavar="N", help="receiver-0, receiver-1, …; default 1")
+    add("--triggers", type=positive, metavar="N", help="receiver-0, receiver-1, …; default 1")
     add_parallelism(command, "deliveries at a time of each RabbitMQ trigger; default: the manifests'")
     add_dry_run(command, "let the server check everything, print what would be done, and change nothing")
     add("--print", action="store_true", help="print the manifests as YAML, without a cluster")

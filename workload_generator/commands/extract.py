@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 
 from workload_generator.base.exit_codes import ExitCode
@@ -35,9 +34,9 @@ def run(options: argparse.Namespace) -> int:
 
 def extract_and_show(logs: Path, db: Path, hours: float | None = None) -> ExtractionReport:
     """Extract, and print what was read, what was skipped and why, and tables of the runs. Raises BenchError."""
-    with _progress_bar() as show:
-        report = extract(logs, db, hours, show)
-    counts = f"{report.read:,} of {report.logs:,} logs had something new: {report.rows:,} results into {db}"
+    with contextlib.ExitStack() as stack:
+        report = extract(logs, db, hours, _progress_bar(stack))
+    counts = f"{report.read:,} of {report.logs:,} logs had new lines: {report.rows:,} new results in {db}"
     if not (report.logs or report.receipts or report.skipped or report.warnings):
         print_lines([f"no logs and no events.csv in {logs}: nothing to extract"])
         return report
@@ -47,40 +46,37 @@ def extract_and_show(logs: Path, db: Path, hours: float | None = None) -> Extrac
         from rich.markup import escape
 
         from workload_generator.results.extract_summary import print_tables
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     for skip in report.skipped:
-        console.print(f"[yellow]skipped[/] {escape(str(skip))}", soft_wrap=True)
+        console.print(f"[yellow]skipped[/] {escape(str(skip))}")
     for warning in report.warnings:
-        console.print(f"[yellow]warning[/] {escape(warning)}", soft_wrap=True)
-    console.print(escape(counts), soft_wrap=True)
+        console.print(f"[yellow]warning[/] {escape(warning)}")
+    console.print(escape(counts))
     if report.receipts:
         console.print(f"{report.receipts:,} receipts of events")
     if report.experiments:
-        print_tables(db, console, report.experiments)
+        print_tables(db, Console(highlight=False), report.experiments)
     return report
 
 
-@contextlib.contextmanager
-def _progress_bar() -> Iterator[OnProgress]:
-    """A bar on standard error that appears with the first file."""
-    with contextlib.ExitStack() as stack:
-        update: OnProgress | None = None
+def _progress_bar(stack: contextlib.ExitStack) -> OnProgress:
+    """Draws a bar on standard error, from the first file on until the end of `stack`."""
+    update: OnProgress | None = None
 
-        def show(done: int, whole: int, name: str) -> None:
-            nonlocal update
-            update = update or stack.enter_context(_drawn())
-            update(done, whole, name)
+    def show(done: int, whole: int, name: str) -> None:
+        nonlocal update
+        update = update or _drawn(stack)
+        update(done, whole, name)
 
-        yield show
+    return show
 
 
-@contextlib.contextmanager
-def _drawn() -> Iterator[OnProgress]:
+def _drawn(stack: contextlib.ExitStack) -> OnProgress:
     with signals_held():
         from rich.console import Console
         from rich.markup import escape
         from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("extracting")
-        yield lambda done, whole, name: progress.update(task, completed=done, total=whole, description=escape(name))
+    progress = stack.enter_context(Progress(*columns, console=Console(stderr=True), transient=True))
+    task = progress.add_task("extracting")
+    return lambda done, whole, name: progress.update(task, completed=done, total=whole, description=escape(name))

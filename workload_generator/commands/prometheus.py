@@ -114,10 +114,7 @@ def _local(options: argparse.Namespace) -> int:
         raise BenchError(f"cannot write to {folder}: {error.strerror or error}") from error
     console = Console(highlight=False, stderr=True)
     console.print(f"{snapshot.name}: {contents}", soft_wrap=True)
-    console.print(
-        f"http://127.0.0.1:{options.port} until Ctrl-C; choose the time range above",
-        soft_wrap=True,
-    )
+    console.print(f"http://127.0.0.1:{options.port} until Ctrl-C; choose the time range above", soft_wrap=True)
     try:
         os.execv(command[0], command)
     except OSError as error:

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from workload_generator.base.errors import UsageError
 from workload_generator.base.exit_codes import ExitCode
+from workload_generator.cluster.kubectl import Kubectl
 from workload_generator.commands.extract import extract_and_show
 from workload_generator.commands.flags import add_db, add_dry_run, add_kubeconfig, add_manifests, add_seed
 from workload_generator.commands.report import report_and_show
@@ -23,7 +24,7 @@ from workload_generator.results.database import open_store
 from workload_generator.scenarios.cluster import ClusterPlatform
 from workload_generator.scenarios.emulator import EmulatorPlatform, with_built_languages
 from workload_generator.scenarios.model import Scenario, load_scenario
-from workload_generator.scenarios.runner import Runner, ScenarioPlan, ScenarioPlatform, describe, restore_changes
+from workload_generator.scenarios.runner import Runner, ScenarioPlan, ScenarioPlatform, restore_changes
 from workload_generator.scenarios.state import StateFile
 
 _LOCAL, _CLUSTER = "local", "cluster"
@@ -33,32 +34,18 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     """The command's flags."""
     add = command.add_argument
     add("scenario", metavar="NAME|FILE", help="a bundled scenario, or a scenario file (docs/scenarios.md)")
-    add(
-        "--platform",
-        choices=(_LOCAL, _CLUSTER),
-        default=_LOCAL,
-        help="the embedded platform on this machine, or a cluster; default local",
-    )
+    add("--platform", choices=(_LOCAL, _CLUSTER), default=_LOCAL, help="this machine (default), or a cluster")
     add("--languages", metavar="L,…", help="replaces the file's languages")
     add("--rates", metavar="R,…", help="replaces the file's rates, in requests a second")
     add("--repeats", metavar="N", help="replaces the file's repeats: runs of each cell")
     add("--duration", metavar="D", help="replaces the file's duration of a run, without its ramp")
     add_seed(command, "seed of the order; default: drawn, and kept in the folder")
-    add(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help="default: data/<scenario>; runs that are complete there are not repeated",
-    )
+    add("--out", type=Path, metavar="DIR", help="default: data/<scenario>; complete runs there are not repeated")
     add_db(command, required=False, text="default: benchmark.db in that folder")
     add("--port", type=int, metavar="N", help="port of the embedded platform; default: a free one")
     add_kubeconfig(command)
     add_manifests(command)
-    add(
-        "--delete",
-        action="store_true",
-        help="in a cluster: delete a run's logs in the pod once their copies are checked",
-    )
+    add("--delete", action="store_true", help="in a cluster: delete a run's logs in the pod once they are copied")
     add_dry_run(command, "print the order and the planned time, and run nothing")
     add("--restore", action="store_true", help="only restore what an interrupted scenario had changed")
 
@@ -78,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
         scenario = with_built_languages(scenario, say)
     if options.dry_run:
         seed = secrets.randbits(63) if options.seed is None else options.seed
-        for line in describe(ScenarioPlan(scenario, path, options.platform, seed)):
+        for line in ScenarioPlan(scenario, path, options.platform, seed).describe():
             say(line)
         return ExitCode.OK
 
@@ -113,11 +100,11 @@ def _refuse_what_means_nothing(options: argparse.Namespace) -> None:
     for platform, names in ours.items():
         for name in names:
             if platform != options.platform and getattr(options, name) not in (None, False):
-                raise UsageError(f"--{name} means nothing with --platform {options.platform}")
+                raise UsageError(f"--{name} cannot be used with --platform {options.platform}")
 
 
 def _restore(file: StateFile, platform: ScenarioPlatform, say: Callable[[str], None]) -> None:
-    """Put back what the folder says was found, or else what the platform itself says."""
+    """Restore the values in the folder's state or, without them, those that the platform has recorded."""
     if restore_changes(file, platform, say):
         say("restored")
         return
@@ -126,7 +113,7 @@ def _restore(file: StateFile, platform: ScenarioPlatform, say: Callable[[str], N
         platform.restore(left)
         say("restored")
     else:
-        say(f"{file.path}: nothing is to be put back")
+        say(f"{file.path}: there is nothing to restore")
 
 
 def _flags(options: argparse.Namespace) -> dict[str, Any]:
@@ -146,9 +133,9 @@ def _platform(
     options: argparse.Namespace, scenario: Scenario, out: Path, say: Callable[[str], None]
 ) -> Iterator[ScenarioPlatform]:
     if options.platform == _CLUSTER:
-        manifests = options.manifests or find_manifests()
+        kubectl = Kubectl(options.kubeconfig, options.context)
         yield ClusterPlatform(
-            scenario, out / "logs", manifests, say, options.kubeconfig, options.context, options.delete
+            scenario, out / "logs", options.manifests or find_manifests(), say, kubectl, options.delete
         )
         return
     said = out / "platform.txt"

@@ -34,12 +34,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
     add = parser.add_argument
     add("--frequency", type=_seconds, default=5.0, metavar="S", help="seconds between polls; default 5")
-    add(
-        "--source",
-        choices=tuple(_SOURCES),
-        default="metrics",
-        help="the metrics API (default), the kubelets, or both",
-    )
+    add("--source", choices=tuple(_SOURCES), default="metrics", help="the metrics API (default), kubelets, or both")
     add_bool(parser, "--nodes", "record nodes; default true, unless only --pods is given", default=None)
     add_bool(parser, "--pods", "record pods; default true, unless only --nodes is given", default=None)
     add_bool(parser, "--all-namespaces", "pods of all namespaces; the default without --namespace", default=None)

@@ -107,7 +107,7 @@ class _Settings(YamlSection):
 class Faults(_Settings):
     """Injected faults. Rates are shares of the requests, drawn from the platform's seed."""
 
-    stands = "under faults"
+    location_hint = "under faults"
 
     latency_ns: int = key(DURATION, 0)
     error_rate: Fraction = key(_SHARE, Fraction(0))
@@ -128,12 +128,12 @@ class FaultRequest(Faults):
     @classmethod
     def complete(cls, partial: PartialSection) -> None:
         """A request without faults leaves the service's faults as they are."""
-        partial.values["sets_faults"] = bool(partial.given & {each.field for each in Faults.described()})
+        partial.values["sets_faults"] = bool(partial.given & {each.field for each in Faults.schema()})
 
     @property
     def faults(self) -> Faults:
         """Without `service` and `kill`."""
-        return Faults(**{each.field: getattr(self, each.field) for each in Faults.described()})
+        return Faults(**{each.field: getattr(self, each.field) for each in Faults.schema()})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +143,7 @@ class Settings(_Settings):
     `given` are the fields that the file has, which override its defaults.
     """
 
-    stands = "under defaults or a service"
+    location_hint = "under defaults or a service"
 
     function: str | None = key(TEXT, None)
     env: dict[str, str] = key(_ENVIRONMENT, {})

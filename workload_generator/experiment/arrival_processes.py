@@ -1,7 +1,7 @@
-"""Arrival processes, as experiments name them in `rate.arrival`.
+"""Arrival processes: the values of `rate.arrival`.
 
-A new process is one class here: its keys in the YAML file, its times, its rates and its description. `arrivals_by_name`
-finds it, and every command works with it.
+A new process is one subclass of `ArrivalProcess`, with its keys in the YAML file, its times, its rates and its
+description. Nothing else has to be changed.
 """
 
 from __future__ import annotations
@@ -46,38 +46,38 @@ _MINUTE_NS = 60 * NS_PER_S
 
 @dataclass(frozen=True, kw_only=True)
 class ArrivalProcess(YamlSection):
-    """How arrivals are spread over the measured time. `rps` is `rate.requestsPerSecond`, 0 where it is left out.
+    """The distribution of arrivals over the measured time. `rps` is `rate.requestsPerSecond`, or 0 without it.
 
-    Subclasses give `process`, their name in the file, as a key with that default.
+    The default of the key `process` is the name of a subclass in the file.
     """
 
     process: str = key(TEXT, "")
     needs_rate: ClassVar[bool] = True
-    """Whether `requestsPerSecond` is required. Without it the process has rates of its own, and the key is refused."""
+    """Whether `requestsPerSecond` is required. Otherwise the process has its own rates, and the key is rejected."""
     closed_loop: ClassVar[bool] = False
-    """Whether a `requestsPerSecond` of 0 is allowed and means the closed loop."""
+    """Whether `requestsPerSecond: 0` is valid and means the closed loop."""
     ramps_up: ClassVar[bool] = False
-    """Whether a ramp comes first when `rampUp` is left out."""
+    """Whether `rampUp` has a default above 0."""
     varies: ClassVar[bool] = False
-    """Whether arrivals come at random, so that a second may have more of them than `peak_rps`."""
+    """Whether arrivals are random, so that one second may have more of them than `peak_rps`."""
     fixed_duration: ClassVar[bool] = False
-    """Whether `duration` cannot shorten `own_duration_ns`."""
+    """Whether `duration` must not differ from `own_duration_ns`."""
 
     @property
     def own_duration_ns(self) -> int | None:
-        """The duration when `rate.duration` is left out; None when that is required."""
+        """The default of `rate.duration`; None if that is required."""
         return None
 
     def start_rps(self, rps: Fraction) -> Fraction:
-        """The rate at the beginning, where a ramp before the measured time leads to."""
+        """The rate at the start of the measured time, and so at the end of `rampUp`."""
         return rps
 
     def peak_rps(self, rps: Fraction) -> Fraction:
-        """The highest rate, from which limits follow."""
+        """The highest rate; the limit of requests in flight depends on it."""
         return rps
 
     def times(self, rps: Fraction, duration_ns: int, seed: int) -> Times:
-        """When the arrivals of the measured time are due, from its start."""
+        """The due times of the measured time, from its start."""
         raise NotImplementedError
 
     def display_rps(self, rps: Fraction) -> str:
@@ -85,7 +85,7 @@ class ArrivalProcess(YamlSection):
         return str(plain(rps)) if self.needs_rate else f"up to {float(self.peak_rps(rps)):.10g}"
 
     def describe(self, rps: Fraction) -> str:
-        """The process for people, in a line."""
+        """The process for people, in one line."""
         return f"{self.process}, {self.display_rps(rps)} requests/s"
 
 
@@ -98,7 +98,7 @@ class ConstantArrivals(ArrivalProcess):
     ramps_up: ClassVar[bool] = True
 
     def times(self, rps: Fraction, duration_ns: int, _seed: int) -> Times:
-        """One every 1/rps seconds."""
+        """One arrival every 1/rps seconds."""
         return line(rps, rps, duration_ns)
 
 
@@ -110,13 +110,13 @@ class PoissonArrivals(ArrivalProcess):
     varies: ClassVar[bool] = True
 
     def times(self, rps: Fraction, duration_ns: int, seed: int) -> Times:
-        """Random ones, the same for the same seed."""
+        """Random times, the same for the same seed."""
         return PoissonTimes(rps, duration_ns, f"{seed} times")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RampArrivals(ArrivalProcess):
-    """A rate that changes in a straight line over the measured time."""
+    """A rate that changes linearly over the measured time."""
 
     process: str = key(TEXT, "ramp")
     from_rps: Fraction = key(RPS, name="from")
@@ -125,30 +125,30 @@ class RampArrivals(ArrivalProcess):
 
     @classmethod
     def complete(cls, partial: PartialSection) -> None:
-        """A ramp leads from somewhere, or to somewhere."""
+        """One of both rates is above 0."""
         if partial.get("from_rps") == partial.get("to_rps") == 0:
             partial.reject("to_rps", "a ramp from 0 to 0 has no arrivals")
 
     def start_rps(self, _rps: Fraction) -> Fraction:
-        """The rate that it comes from."""
+        """The rate `from`."""
         return self.from_rps
 
     def peak_rps(self, _rps: Fraction) -> Fraction:
-        """The higher end."""
+        """The higher of both rates."""
         return max(self.from_rps, self.to_rps)
 
     def times(self, _rps: Fraction, duration_ns: int, _seed: int) -> Times:
-        """Ever closer ones, or ever further apart."""
+        """Arrivals at ever shorter or ever longer intervals."""
         return line(self.from_rps, self.to_rps, duration_ns)
 
     def display_rps(self, _rps: Fraction) -> str:
-        """Both ends."""
+        """Both rates."""
         return f"{plain(self.from_rps)} to {plain(self.to_rps)}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class RateStep(YamlSection):
-    """A constant rate for some time."""
+    """A constant rate for a duration."""
 
     requests_per_second: Fraction = key(RPS)
     duration_ns: int = key(POSITIVE_DURATION)
@@ -156,7 +156,7 @@ class RateStep(YamlSection):
 
 @dataclass(frozen=True, kw_only=True)
 class StepArrivals(ArrivalProcess):
-    """One constant rate after the other."""
+    """A sequence of constant rates."""
 
     process: str = key(TEXT, "steps")
     steps: tuple[RateStep, ...] = key(many(section(RateStep), at_least=1))
@@ -165,14 +165,14 @@ class StepArrivals(ArrivalProcess):
 
     @classmethod
     def complete(cls, partial: PartialSection) -> None:
-        """Some step has arrivals."""
+        """At least one step has arrivals."""
         steps = partial.get("steps")
         if steps and not any(step.requests_per_second for step in steps):
             partial.reject("steps", "every step has a rate of 0")
 
     @property
     def own_duration_ns(self) -> int:
-        """The sum of the steps'."""
+        """The sum of the durations of the steps."""
         return sum(step.duration_ns for step in self.steps)
 
     def start_rps(self, _rps: Fraction) -> Fraction:
@@ -184,40 +184,40 @@ class StepArrivals(ArrivalProcess):
         return max(step.requests_per_second for step in self.steps)
 
     def times(self, _rps: Fraction, duration_ns: int, _seed: int) -> Times:
-        """Evenly spaced within each step."""
+        """Evenly spaced arrivals within each step."""
         return stairs([(step.requests_per_second, step.duration_ns) for step in self.steps], duration_ns)
 
     def describe(self, rps: Fraction) -> str:
-        """With each step."""
+        """The process with its steps."""
         steps = (f"{float(s.requests_per_second):.10g} for {format_duration(s.duration_ns)}" for s in self.steps)
         return f"{super().describe(rps)} ({', '.join(steps)})"
 
 
 @dataclass(frozen=True, kw_only=True)
 class SineArrivals(ArrivalProcess):
-    """A rate that swings around `requestsPerSecond` by `amplitude`, a share of it."""
+    """A sine around `requestsPerSecond`; `amplitude` is a share of that rate."""
 
     process: str = key(TEXT, "sine")
     amplitude: Fraction = key(SHARE)
     period_ns: int = key(scalar(_PERIOD, format_duration))
 
     def peak_rps(self, rps: Fraction) -> Fraction:
-        """The top of the swing."""
+        """The top of the sine."""
         return rps * (1 + self.amplitude)
 
     def times(self, rps: Fraction, duration_ns: int, _seed: int) -> Times:
-        """The swing begins upwards."""
+        """Arrivals of a rate that first rises."""
         return sine(rps, self.amplitude, self.period_ns, duration_ns)
 
     def describe(self, rps: Fraction) -> str:
-        """With the swing."""
+        """The process with its amplitude and its period."""
         swing = f"± {float(self.amplitude):.4g} of it every {format_duration(self.period_ns)}"
         return f"{super().describe(rps)} {swing}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TraceArrivals(ArrivalProcess):
-    """Arrivals as a file has them. `minute_ns` is how long a minute of the trace lasts here."""
+    """Arrivals from a file. `minute_ns` is the duration of a minute of the trace in this run."""
 
     process: str = key(TEXT, "trace")
     file: str = key(TEXT)
@@ -248,22 +248,22 @@ class TraceArrivals(ArrivalProcess):
 
     @property
     def own_duration_ns(self) -> int:
-        """That of the whole trace; one of offsets lasts to the whole second after its last."""
+        """The duration of the trace; a trace of offsets ends at the full second after the last one."""
         if self.trace.minute_counts is not None:
             return len(self.trace.minute_counts) * self.minute_ns
         return (self.offsets_ns[-1] // NS_PER_S + 1) * NS_PER_S
 
     @functools.cached_property
     def offsets_ns(self) -> list[int]:
-        """When each arrival of a trace of offsets is due here."""
+        """The due times of a trace of offsets in this run."""
         return [offset_ns * self.minute_ns // _MINUTE_NS for offset_ns in self.trace.offsets_ns or ()]
 
     def start_rps(self, _rps: Fraction) -> Fraction:
-        """0: no ramp leads to a trace."""
+        """0: a trace has no ramp."""
         return Fraction(0)
 
     def peak_rps(self, _rps: Fraction) -> Fraction:
-        """The rate of the fullest minute, or the most offsets in any one second."""
+        """The rate of the busiest minute, or the most offsets within one second."""
         if self.trace.minute_counts is not None:
             return max(rps for rps, _ in self._minutes())
         offsets_ns = self.offsets_ns
@@ -275,13 +275,13 @@ class TraceArrivals(ArrivalProcess):
         return Fraction(most)
 
     def times(self, _rps: Fraction, duration_ns: int, _seed: int) -> Times:
-        """The offsets as they are; minute counts evenly spaced within their minutes."""
+        """The offsets, or evenly spaced arrivals within each minute."""
         if self.trace.minute_counts is None:
             return Replay(self.offsets_ns, duration_ns)
         return stairs(list(self._minutes()), duration_ns)
 
     def describe(self, rps: Fraction) -> str:
-        """With the file."""
+        """The process with its file."""
         minute = format_duration(self.minute_ns)
         return f"{super().describe(rps)} from {self.file}, a minute of it in {minute}"
 

@@ -1,18 +1,20 @@
-"""The mappings of a YAML file as dataclasses: which keys each has, and how a key is read and shown again.
+"""Sections: the mappings of a YAML file as dataclasses, with the keys of each, and how a key is read and shown.
 
 Rules:
-- a section is a frozen dataclass. Its fields made by `key` are the keys of the file, in their order; others are not
-- a section is read to its end, and every problem is reported at its key. `complete` gets what could be read: it checks
-  what depends on more than one key, and derives what was left out
-- a key without a value counts as left out; an unknown key is a problem
+- a section is a frozen dataclass. The fields made by `key` are the keys of the file, in their order
+- a section is always read to its end, and every problem is reported at its key. `complete` then checks what depends on
+  several keys, and derives missing values
+- a key without a value counts as missing; an unknown key is a problem
 """
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import MISSING, dataclass, field, replace
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -32,12 +34,12 @@ _NO_LIST = "must be a list, with lines of `- value`"
 _ANY_NAME = "*"
 
 
-# What a section's class says
+# The definition of a section
 
 
 @dataclass(frozen=True, slots=True)
 class Kind(Generic[T]):
-    """What a key holds: how it is read, and how it is shown in JSON.
+    """The kind of a value: how it is read from a file, and how it is shown in JSON.
 
     `read` takes the data of a document. It raises ValueError, whose text is the message to the user, or
     `AlreadyReported`. `parts` gives the sections in the value, each with the keys on the way there.
@@ -53,7 +55,7 @@ def _as_it_is(value: Any) -> Any:
 
 
 def scalar(parse: Callable[[Any], T], show: Callable[[T], Any] = _as_it_is) -> Kind[T]:
-    """A value that `parse` reads from a scalar of the document."""
+    """A value that `parse` gets from a scalar of the document."""
     return Kind(lambda value, _cursor: parse(value), show)
 
 
@@ -70,13 +72,13 @@ def many(kind: Kind[T], at_least: int = 0) -> Kind[tuple[T, ...]]:
             raise ValueError(_NO_LIST)
         if len(value) < at_least:
             raise ValueError("must have at least one entry")
-        return tuple(_all(kind, enumerate(value), cursor))
+        return tuple(_all(kind, list(enumerate(value)), cursor))
 
     return Kind(read, lambda values: [kind.show(value) for value in values], kind.parts)
 
 
 def named(kind: Kind[T], check_name: Callable[[str], object] = _as_it_is) -> Kind[dict[str, T]]:
-    """A mapping whose keys are the file's to choose. `check_name` raises ValueError."""
+    """A mapping with any keys. `check_name` raises ValueError."""
 
     def entry(value: Any, cursor: Cursor) -> T:
         problems = len(cursor.problems)
@@ -101,9 +103,19 @@ def named(kind: Kind[T], check_name: Callable[[str], object] = _as_it_is) -> Kin
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key of a section: `field` is the name of the attribute, `name` the key in the file."""
+
+    kind: Kind[Any]
+    name: str
+    default: Any
+    field: str = ""
+
+
 def key(kind: Kind[T], default: D = _REQUIRED, *, name: str = "") -> T | D:
-    """A field of a section. `name` is the file's word for it where `YamlSection.spelling` does not give it."""
-    metadata = {"key": (kind, name, default is _REQUIRED)}
+    """A field of a section. `name` is its key in the file, if `YamlSection.spelling` does not give it."""
+    metadata = {"key": Key(kind, name, default)}
     if default is _REQUIRED or default is DERIVED:
         return field(metadata=metadata)  # type: ignore[no-any-return]
     if isinstance(default, dict):
@@ -111,84 +123,66 @@ def key(kind: Kind[T], default: D = _REQUIRED, *, name: str = "") -> T | D:
     return field(default=default, metadata=metadata)
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
-    """One key of a section: `field` is our word for it, `name` the file's. `default` makes its value, if it has one."""
-
-    field: str
-    name: str
-    kind: Kind[Any]
-    required: bool
-    default: Callable[[], Any] | None
-
-
 class YamlSection:
     """A mapping of the file. Subclasses are frozen dataclasses with keyword-only fields."""
 
-    stands: ClassVar[str] = ""
-    """Where in the file, for sections that stand in several places: `under defaults or a service`."""
+    location_hint: ClassVar[str] = ""
+    """Where the section belongs, if in several places: `under defaults or a service`."""
 
     @staticmethod
     def spelling(name: str) -> str:
-        """The file's word for a field: `idle_conn_timeout_ns` is `idleConnTimeout`."""
+        """The key of a field in the file: `idle_conn_timeout_ns` is `idleConnTimeout`."""
         first, *others = name.removesuffix("_ns").split("_")
         return first + "".join(map(str.capitalize, others))
 
     @classmethod
     @functools.cache
-    def described(cls) -> tuple[Key, ...]:
+    def schema(cls) -> tuple[Key, ...]:
         """All keys, in their order."""
         return tuple(
-            Key(each.name, name or cls.spelling(each.name), kind, required, _default(each))
+            replace(each.metadata["key"], field=each.name, name=each.metadata["key"].name or cls.spelling(each.name))
             for each in dataclasses.fields(cls)  # type: ignore[arg-type]
             if "key" in each.metadata
-            for kind, name, required in (each.metadata["key"],)
         )
 
     @classmethod
     def keys(cls) -> tuple[str, ...]:
-        """The keys that the section may hold."""
-        return tuple(each.name for each in cls.described())
+        """The names of all keys."""
+        return tuple(each.name for each in cls.schema())
 
     @classmethod
     def complete(cls, partial: PartialSection) -> None:
-        """Check what depends on more than one key, and fill in what is derived."""
+        """Check what depends on several keys, and derive missing values."""
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values under the file's keys, defaults filled in; it reads as the same section."""
+        """The section as JSON, with defaults; reading it gives an equal section."""
         return {
             each.name: each.kind.show(value)
-            for each in self.described()
+            for each in self.schema()
             if (value := getattr(self, each.field)) is not None
         }
-
-
-def _default(of: dataclasses.Field[Any]) -> Callable[[], Any] | None:
-    if of.default_factory is not MISSING:
-        return of.default_factory
-    return None if of.default is MISSING else functools.partial(_as_it_is, of.default)
 
 
 def sections_in(
     root: type[YamlSection], path: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], type[YamlSection]]]:
-    """Every section of a file, with the keys on the way there; `*` is a name of the file's own choice."""
+    """Every section of a file, with the keys on the way there; `*` stands for any key."""
     yield path, root
-    for each in root.described():
+    for each in root.schema():
         for inner, part in each.kind.parts():
             yield from sections_in(part, (*path, each.name, *inner))
 
 
-# How a file is read
+# Reading a file
 
 
 class AlreadyReported(Exception):
-    """A value could not be read, and every problem of it has been reported."""
+    """A value could not be read, and all of its problems have been reported."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """Somewhere in a document that is read as a `root`. `context` is what readers have to know besides."""
+    """A location in a document whose top is a `root`. `context` is passed to the readers of all values."""
 
     document: YamlDocument
     root: type[YamlSection]
@@ -197,15 +191,15 @@ class Cursor:
     location: Location = ()
 
     def under(self, part: str | int) -> Cursor:
-        """The place of a key or an entry here."""
+        """The location of a key or an entry below this one."""
         return replace(self, location=(*self.location, part))
 
     def report(self, message: str) -> None:
-        """Add a problem with what stands (or should stand) here."""
+        """Add a problem at this location."""
         self.problems.append(self.document.problem(self.location, message))
 
     def read(self, kind: Kind[T], value: Any) -> T:
-        """The value. Raises `AlreadyReported`."""
+        """The value here, read as `kind`. Raises `AlreadyReported`."""
         try:
             return kind.read(value, self)
         except ValueError as error:
@@ -220,9 +214,9 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True)
 class PartialSection:
-    """What could be read of a section, by field; `given` are those that the file has, `wrong` those with a problem.
+    """The fields of a section read so far. `given` are those in the file, `wrong` those with a problem.
 
-    Each field's place keeps its own problems, so that in the end they are in the order of the keys.
+    Each field has a cursor with its own problems, which are joined in the order of the keys.
     """
 
     cursor: Cursor
@@ -232,30 +226,30 @@ class PartialSection:
     wrong: set[str] = field(default_factory=set)
 
     def get(self, name: str) -> Any:
-        """The field's value; None when it has none, or when it is wrong."""
+        """The value of a field; None if it has none or is wrong."""
         return None if name in self.wrong else self.values.get(name)
 
     def left_out(self, name: str) -> bool:
-        """Whether the field has no value, and no default, and no problem yet."""
+        """Whether a field has neither a value nor a default nor a problem."""
         return name not in self.values and name not in self.wrong
 
     def derive(self, name: str, value: Any) -> None:
-        """Fill in a field that was left out."""
+        """Set a field that has no value."""
         self.values.setdefault(name, value)
 
     def reject(self, name: str, message: str) -> None:
-        """Report a problem with the field."""
+        """Report a problem of a field."""
         self.cursors[name].report(message)
         self.wrong.add(name)
 
     def missing(self, name: str) -> None:
-        """Report that the field should have been there."""
+        """Report that a required field is missing."""
         cursor = self.cursors[name]
         self.reject(name, "has no value" if cursor.location in cursor.document.lines else "is missing")
 
 
 def read(kind: type[S], document: YamlDocument, context: Any = None) -> tuple[S | None, list[Problem]]:
-    """The document as a section, and every problem with it; the section is None when some value could not be read."""
+    """The document as a section, and all its problems. The section is None if a value could not be read."""
     cursor = Cursor(document, kind, context, list(document.problems))
     try:
         return cursor.read(section(kind), document.data), cursor.problems
@@ -266,21 +260,20 @@ def read(kind: type[S], document: YamlDocument, context: Any = None) -> tuple[S 
 def _read(kind: type[S], data: Any, cursor: Cursor) -> S:
     if not isinstance(data, dict):
         raise ValueError(NO_MAPPING)
-    cursors = {each.field: replace(cursor.under(each.name), problems=[]) for each in kind.described()}
+    cursors = {each.field: replace(cursor.under(each.name), problems=[]) for each in kind.schema()}
     partial = PartialSection(
-        cursor, cursors, frozenset(each.field for each in kind.described() if data.get(each.name) is not None)
+        cursor, cursors, frozenset(each.field for each in kind.schema() if data.get(each.name) is not None)
     )
-    for each in kind.described():
-        value = data.get(each.name)
-        if value is not None:
+    for each in kind.schema():
+        if each.field in partial.given:
             try:
-                partial.values[each.field] = partial.cursors[each.field].read(each.kind, value)
+                partial.values[each.field] = partial.cursors[each.field].read(each.kind, data[each.name])
             except AlreadyReported:
                 partial.wrong.add(each.field)
-        elif each.required:
+        elif each.default is _REQUIRED:
             partial.missing(each.field)
-        elif each.default is not None:
-            partial.values[each.field] = each.default()
+        elif each.default is not DERIVED:
+            partial.values[each.field] = copy.copy(each.default)
     kind.complete(partial)
     for own in partial.cursors.values():
         cursor.problems.extend(own.problems)
@@ -292,15 +285,12 @@ def _read(kind: type[S], data: Any, cursor: Cursor) -> S:
     return kind(**partial.values)
 
 
-def _all(kind: Kind[T], items: Iterable[tuple[str | int, Any]], cursor: Cursor) -> list[T]:
+def _all(kind: Kind[T], items: Collection[tuple[str | int, Any]], cursor: Cursor) -> list[T]:
     values: list[T] = []
-    told = False
     for part, item in items:
-        try:
+        with contextlib.suppress(AlreadyReported):
             values.append(cursor.under(part).read(kind, item))
-        except AlreadyReported:
-            told = True
-    if told:
+    if len(values) < len(items):
         raise AlreadyReported
     return values
 
@@ -310,9 +300,9 @@ def _unknown_key(name: str, kind: type[YamlSection], root: type[YamlSection]) ->
     if near:
         return f"unknown key; did you mean {near}?"
     for path, other in sections_in(root):
-        where = other.stands or (
+        where = other.location_hint or (
             "" if _ANY_NAME in path else f"under {'.'.join(path)}" if path else "at the top of the file"
         )
         if where and name in other.keys():
-            return f"unknown key here; it belongs {where}"
-    return f"unknown key; known here: {', '.join(kind.keys())}"
+            return f"unknown key; it belongs {where}"
+    return f"unknown key; valid keys are {', '.join(kind.keys())}"

@@ -1,9 +1,9 @@
-"""From a file and the command line to an experiment, or to every problem that they have.
+"""Loads an experiment from a file and flags, or reports all of their problems.
 
 Rules:
-- what the command line says takes the file's place before anything is checked
-- every problem is reported at once, with file, line and key, in the order of the file; those of flags come last
-- a key that is not known is a problem, one that belongs to a later version too; nothing is silently ignored
+- flags replace values of the file before anything is checked
+- all problems are reported at once, with file, line and key, in the order of the file; those of flags come last
+- an unknown key is a problem, also one of a later version; nothing is silently ignored
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ def load_experiment(
     duration_ns: int | None = None,
     seed: int | None = None,
 ) -> Experiment:
-    """The experiment in the YAML file at `path`, with what the command line says in place of the file's.
+    """The experiment in the YAML file at `path`; `rps`, `duration_ns` and `seed` replace values of the file.
 
-    In `event` mode targets need no URL: the sink takes its place. Raises ExperimentError with every problem of the file
-    (and of the trace that it names), in its order, and then of the flags.
+    In `event` mode targets need no URL, since requests go to the sink. Raises ExperimentError with every problem of the
+    file and its trace, in their order, and then those of the flags.
     """
     document = read_yaml(path)
     given = {
@@ -53,7 +53,7 @@ def load_experiment(
 
 
 def _replaced(document: YamlDocument, values: Mapping[str, Scalar]) -> YamlDocument:
-    """The document with `values` at their keys. What is no mapping stays as it is: that is a problem of its own."""
+    """The document with `values` at their keys. A value that should be a mapping is left for validation."""
     if not isinstance(document.data, dict):
         return document
     data = dict(document.data)
@@ -71,9 +71,9 @@ def _replaced(document: YamlDocument, values: Mapping[str, Scalar]) -> YamlDocum
 def _validate(document: YamlDocument, options: ReadOptions) -> Experiment:
     experiment, problems = None, list(document.problems)
     if document.data is None:
-        problems.append(Problem(document.file, 0, "", "is empty: an experiment has targets and a rate"))
+        problems.append(Problem(document.file, 0, "", "is empty: an experiment needs targets and a rate"))
     elif not isinstance(document.data, dict):
-        problems.append(document.problem((), "is not an experiment"))
+        problems.append(document.problem((), "is not an experiment: the top of the file must be a mapping"))
     else:
         experiment, problems = read(Experiment, document, options)
         problems += _weightless(document)
@@ -84,7 +84,7 @@ def _validate(document: YamlDocument, options: ReadOptions) -> Experiment:
 
 
 def _weightless(document: YamlDocument) -> list[Problem]:
-    """All weights 0: a question to all targets, asked also when something else is wrong with one of them."""
+    """The problem that all weights are 0, also if targets have other problems."""
     targets = document.data.get("targets") if isinstance(document.data, dict) else None
     if not isinstance(targets, list) or not targets:
         return []
@@ -92,4 +92,4 @@ def _weightless(document: YamlDocument) -> list[Problem]:
         weight = target.get("weight") if isinstance(target, dict) else None
         if not isinstance(weight, Scalar) or weight.strip("0"):
             return []
-    return [document.problem(("targets",), "every target has weight 0, so none would get a request")]
+    return [document.problem(("targets",), "every target has weight 0: give at least one a weight above 0")]

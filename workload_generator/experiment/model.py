@@ -1,9 +1,9 @@
-"""Experiments: what to send where, how often and for how long. `docs/experiments.md` is the users' reference.
+"""The sections of an experiment file. `docs/experiments.md` is the reference for users.
 
 Rules:
-- a section checks its own values; what a file as a whole has to be is `loading`'s
-- numbers are exact: a rate is the fraction that its text says, a duration whole nanoseconds
-- what depends on another key (the ramp, the method) is derived here, so that `resolved()` shows all of it
+- a section checks its own values; `load` checks the file as a whole
+- numbers are exact: a rate is the fraction of its text, a duration whole nanoseconds
+- values that depend on another key (the ramp, the method) are derived here, so that `resolved()` has all of them
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ from workload_generator.experiment.thresholds import THRESHOLD, Threshold
 DEFAULT_RAMP_UP_NS = 15 * NS_PER_S
 
 ZERO, INTERVAL = WAITS = ("zero", "interval")
-"""What a cold-start request waits for."""
+"""The condition that a cold-start request waits for."""
 
 LISTED, RANDOM = ORDERS = ("listed", "random")
-"""In which order the targets of a round are visited."""
+"""The order of the targets in a round."""
 
 _MOST_EVENT_BYTES = 16 * 1024 * 1024
 _GOS_IDLE_CONNS = 2  # http.DefaultMaxIdleConnsPerHost
-_MOST_WEIGHT = 100_000  # a block of arrivals is held in memory
+_MOST_WEIGHT = 100_000  # a block of arrivals is kept in memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +73,14 @@ class ReadOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Tls(YamlSection):
-    """How the target's certificate is verified, beside the system's CAs."""
+    """The verification of the target's certificate: CAs in addition to those of the system."""
 
     ca_file_as_written: str = key(TEXT, name="caFile")
     directory: Path
 
     @classmethod
     def complete(cls, partial: PartialSection) -> None:
-        """The file holds certificates."""
+        """The file has certificates."""
         directory = partial.values["directory"] = partial.cursor.file.parent
         written = partial.get("ca_file_as_written")
         if written is not None and (problem := _no_certificates(directory / written)):
@@ -88,18 +88,18 @@ class Tls(YamlSection):
 
     @property
     def ca_file(self) -> str:
-        """Where the CAs are (PEM); a relative path counts from the experiment's file."""
+        """The path of the CAs (PEM); a relative path starts at the folder of the experiment."""
         return str(self.directory / self.ca_file_as_written)
 
 
 def _no_certificates(path: Path) -> str:
-    """Why there are none in the file; empty when there are some."""
+    """The reason why the file has no usable certificates; empty if it has some."""
     import ssl  # 10 ms, and seldom needed
 
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
     except ssl.SSLError:
-        return f"{path} holds no certificates (PEM)"
+        return f"{path} has no certificates (PEM)"
     except OSError as error:
         return f"{path} cannot be read: {error.strerror or error}"
     return ""
@@ -118,7 +118,7 @@ _URL: Kind[str] = Kind(_read_url, str)
 
 @dataclass(frozen=True, kw_only=True)
 class Target(YamlSection):
-    """Where requests go, and what they are. `weight` is the target's share of the arrivals."""
+    """The URL and the content of requests. `weight` is the target's share of the arrivals."""
 
     url: str = key(_URL, DERIVED)
     weight: int = key(WHOLE, 1)
@@ -130,7 +130,7 @@ class Target(YamlSection):
 
     @classmethod
     def complete(cls, partial: PartialSection) -> None:
-        """Events need no URL, a body makes a POST, and only https:// has certificates."""
+        """Events need no URL, the method depends on the body, and only https:// has certificates."""
         event = partial.cursor.context.event
         if event:
             partial.derive("url", "")
@@ -138,10 +138,10 @@ class Target(YamlSection):
             partial.missing("url")
         partial.derive("method", "POST" if partial.get("body") else "GET")
         if not event and partial.get("tls") is not None and (partial.get("url") or "").lower().startswith("http://"):
-            partial.reject("tls", "only an https:// target has certificates to verify: leave tls out")
+            partial.reject("tls", "only an https:// target has a certificate: remove tls")
 
     def expects(self, status: int) -> bool:
-        """Whether a response with `status` counts as served."""
+        """Whether `status` is an expected one."""
         return status in self._expected
 
     @functools.cached_property
@@ -153,10 +153,10 @@ class Target(YamlSection):
 
 @dataclass(frozen=True, kw_only=True)
 class Rate(YamlSection):
-    """How many requests, when, and over how many connections. Times are nanoseconds, rates exact requests a second.
+    """The rate of requests and their connections. Times are nanoseconds, rates exact requests per second.
 
-    `requests_per_second` is None when the arrival process has its own rates, and 0 for the closed loop.
-    `max_idle_conns` and `idle_conn_timeout_ns` are without limit when 0, as in Go.
+    `requests_per_second` is None if the arrival process has its own rates, and 0 for the closed loop. As in Go, 0 means
+    no limit for `max_idle_conns` and `idle_conn_timeout_ns`.
     """
 
     arrival: ArrivalProcess = key(ARRIVAL_PROCESS, ConstantArrivals())
@@ -173,7 +173,7 @@ class Rate(YamlSection):
 
     @classmethod
     def complete(cls, partial: PartialSection) -> None:
-        """What the arrival process decides, and how many connections there are."""
+        """Check and derive values that depend on the arrival process, and the number of connections."""
         arrival: ArrivalProcess | None = partial.get("arrival")
         if arrival is not None:
             _complete_rate(partial, arrival)
@@ -182,17 +182,17 @@ class Rate(YamlSection):
         partial.derive("connections", partial.get("max_idle_conns_per_host"))
         most = min(partial.get(name) or 2**63 for name in ("max_idle_conns", "max_idle_conns_per_host"))
         if (partial.get("preconnect") or 0) > most:
-            message = f"no more than {most} idle connections are kept: raise maxIdleConns and its like first"
+            message = f"the limit of idle connections is {most}: raise maxIdleConns and maxIdleConnsPerHost"
             partial.reject("preconnect", message)
 
     @property
     def closed_loop(self) -> bool:
-        """Whether requests wait for responses instead of following a schedule."""
+        """Whether a request waits for the previous response instead of following a schedule."""
         return self.requests_per_second == 0
 
     @property
     def start_rps(self) -> Fraction:
-        """The rate at the beginning of the measured time: where the ramp leads to."""
+        """The rate at the start of the measured time, and so at the end of the ramp."""
         return self.arrival.start_rps(self._rps)
 
     @property
@@ -202,7 +202,7 @@ class Rate(YamlSection):
 
     @property
     def display_rps(self) -> str:
-        """The rate as people write it: `1000`, `0.016`, `10 to 1000`, `up to 500`."""
+        """The rate for people: `1000`, `0.016`, `10 to 1000`, `up to 500`."""
         return self.arrival.display_rps(self._rps)
 
     @property
@@ -211,7 +211,7 @@ class Rate(YamlSection):
         return self.arrival.describe(self._rps)
 
     def measured_times(self, seed: int) -> Times:
-        """When the arrivals of the measured time are due, from its start."""
+        """The due times of the measured time, from its start."""
         return self.arrival.times(self._rps, self.duration_ns, seed)
 
     @property
@@ -224,7 +224,7 @@ def _complete_rate(partial: PartialSection, arrival: ArrivalProcess) -> None:
     if name in partial.wrong:
         return
     if not arrival.needs_rate and rps is not None:
-        partial.reject(name, f"the arrival process {arrival.process} has its own rates: leave requestsPerSecond out")
+        partial.reject(name, f"the arrival process {arrival.process} has its own rates: remove requestsPerSecond")
     elif arrival.needs_rate and rps is None:
         partial.missing(name)
     elif arrival.needs_rate and not (rps or arrival.closed_loop):
@@ -238,22 +238,22 @@ def _complete_duration(partial: PartialSection, arrival: ArrivalProcess) -> None
             partial.missing("duration_ns")
         partial.derive("duration_ns", own_ns)
     elif own_ns is not None and arrival.fixed_duration and partial.get("duration_ns") not in (None, own_ns):
-        message = f"the {arrival.process} last {format_duration(own_ns)}: leave duration out"
+        message = f"the {arrival.process} last {format_duration(own_ns)}: remove duration"
         partial.reject("duration_ns", message)
 
 
 def _complete_ramp(partial: PartialSection, arrival: ArrivalProcess) -> None:
     ramps_up = arrival.start_rps(partial.get("requests_per_second") or Fraction(0)) > 1
     if partial.cursor.context.rate_replaced and not ramps_up:
-        partial.values.pop("ramp_up_ns", None)  # it leads to the rate of the file
+        partial.values.pop("ramp_up_ns", None)  # it is for the rate of the file
     if partial.get("ramp_up_ns") and not ramps_up and "requests_per_second" not in partial.wrong:
-        partial.reject("ramp_up_ns", "a ramp leads from 1 request a second to a rate above that: leave rampUp out")
+        partial.reject("ramp_up_ns", "a ramp goes from 1 request per second to a higher rate: remove rampUp")
     partial.derive("ramp_up_ns", DEFAULT_RAMP_UP_NS if ramps_up and arrival.ramps_up else 0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoreSettings(YamlSection):
-    """Where the log goes."""
+    """The folder of the log."""
 
     log_dir_path: str = key(TEXT, "/logs")
 
@@ -266,10 +266,10 @@ _BURST = scalar(
 
 @dataclass(frozen=True, kw_only=True)
 class ColdStart(YamlSection):
-    """Cold-start rounds: `gap_ns` lies between the end of one request and the start of the next.
+    """Cold-start rounds. `gap_ns` is the time from the end of a request to the start of the next one.
 
-    `wait` is what a visit waits for: `zero`, seen for `settle`, or an `interval`. None: zero where it can be seen. At
-    zero a target gets `burst` requests at once; None is one.
+    Before a request, `wait: zero` waits until the target has had no instance for `settle_ns`, `wait: interval` only for
+    the gap. The default is zero if instances can be observed. At zero a target gets `burst` requests at once, or one.
     """
 
     gap_ns: int = key(DURATION, 7 * NS_PER_S)
@@ -282,7 +282,7 @@ class ColdStart(YamlSection):
 
 @dataclass(frozen=True, kw_only=True)
 class Limits(YamlSection):
-    """What a valid run must keep. `lag_ns` None is the verdict's own limit."""
+    """Limits of a valid run. `lag_ns` None stands for the default of `base.verdict`."""
 
     lag_ns: int | None = key(POSITIVE_DURATION, None)
 
@@ -292,7 +292,7 @@ def _data(value: object) -> str:
     unknown = [name for name in PLACEHOLDER.findall(text) if name not in PLACEHOLDERS]
     if unknown:
         known = ", ".join(f"${{{name}}}" for name in PLACEHOLDERS)
-        raise ValueError(f"${{{unknown[0]}}} stands for nothing: there are {known}")
+        raise ValueError(f"${{{unknown[0]}}} is not a placeholder: use {known}")
     return text
 
 
@@ -304,7 +304,7 @@ _EVENT_SIZE = scalar(
 
 @dataclass(frozen=True, kw_only=True)
 class EventSettings(YamlSection):
-    """What events are in event mode; what is left out stands in the first target's `ce-*` headers and body."""
+    """The events of event mode. Missing values come from the `ce-*` headers and the body of the first target."""
 
     type: str | None = key(_NOT_EMPTY, None)
     source: str | None = key(_NOT_EMPTY, None)
@@ -314,9 +314,9 @@ class EventSettings(YamlSection):
 
     @classmethod
     def complete(cls, partial: PartialSection) -> None:
-        """Data has its own size."""
+        """`data` and `size` exclude each other."""
         if partial.get("size") is not None and partial.get("data") is not None:
-            partial.reject("size", "data has its own size: leave one of both out")
+            partial.reject("size", "data has its own size: remove one of them")
 
 
 def _base_url(value: object) -> str:
@@ -325,7 +325,7 @@ def _base_url(value: object) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment(YamlSection):
-    """One experiment, checked and complete; `load_experiment` makes it. `name` is the file's, without its suffix."""
+    """An experiment, checked and complete, from `load_experiment`. `name` is that of the file, without its suffix."""
 
     targets: tuple[Target, ...] = key(many(section(Target), at_least=1))
     rate: Rate = key(section(Rate))
@@ -340,11 +340,11 @@ class Experiment(YamlSection):
 
     @classmethod
     def complete(cls, partial: PartialSection) -> None:
-        """The weights fit into a block of arrivals."""
+        """The weights fit into one block of arrivals."""
         partial.values["name"] = partial.cursor.file.stem
         total = sum(target.weight for target in partial.get("targets") or ())
         if total > _MOST_WEIGHT:
-            message = f"the weights add up to {total:,}, more than {_MOST_WEIGHT:,}: use smaller ones"
+            message = f"the sum of the weights is {total:,}, more than {_MOST_WEIGHT:,}: use smaller weights"
             partial.reject("targets", message)
 
     @property
@@ -353,14 +353,14 @@ class Experiment(YamlSection):
         return self.rate.peak_rps
 
     def resolved(self) -> dict[str, Any]:
-        """The experiment as JSON values under the file's keys, defaults filled in.
+        """The experiment as JSON, with defaults.
 
-        It loads as the same experiment, but for the headers that `field_kinds.hides` keeps out of logs.
+        It loads as an equal experiment, except for headers with secrets, which are hidden.
         """
         return self.to_json()
 
     @functools.cached_property
     def sha256(self) -> str:
-        """Identifies what `resolved()` says, whatever the file looks like."""
+        """The hash of `resolved()`, which does not depend on the formatting of the file."""
         canonical = json.dumps(self.resolved(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(canonical.encode()).hexdigest()

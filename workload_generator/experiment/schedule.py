@@ -1,10 +1,10 @@
-"""The schedule: which request is due when, made before any of them is sent.
+"""The schedule: the due time and the target of every arrival, independent of responses.
 
 Rules:
-- pure and seeded: experiment, seed and shard determine every arrival. Targets and times draw from streams of their own
-- lazy: an arrival is made when it is asked for
-- shard i of n holds the arrivals with seq % n == i; all shards together are the schedule without shards
-- cold-start rounds and the closed loop have no such schedule: when the next request starts depends on the one before
+- experiment, seed and shard determine every arrival; targets and times use separate streams of random numbers
+- arrivals are created lazily
+- shard i of n has the arrivals with seq % n == i; all shards together have the arrivals of the schedule without shards
+- cold-start rounds and the closed loop have no schedule: the start of a request depends on the previous one
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from workload_generator.experiment.model import INTERVAL, RANDOM, Experiment
 from workload_generator.log.records import Arrival, Phase
 
 Shard = tuple[int, int]
-"""Part i of n: (i, n)."""
+"""Shard i of n: (i, n)."""
 
 WHOLE: Shard = (0, 1)
 
@@ -32,15 +32,14 @@ _DRAWN_WITH_ONE_SEED = 4096
 _FIRST_SHOWN = 5
 
 _SETTLE_NS = NS_PER_S
-_MAX_WAIT_NS = 300 * NS_PER_S  # Knative's stable window, its grace period, and a pod's own, more than once
+_MAX_WAIT_NS = 300 * NS_PER_S  # several times Knative's stable window and grace period, and a pod's
 
 
 class TargetPicker:
-    """Which target each arrival goes to: in each block of Σweights, every target has exactly its share.
+    """The target of each arrival. In each block of Σweights arrivals, every target has exactly its share.
 
-    The order inside of a block is shuffled. A stream of random numbers serves some thousand arrivals and is then
-    replaced by one that follows from the seed and the position, so that any position can be reached without the ones
-    before it.
+    The order within a block is shuffled. Every few thousand arrivals a new stream of random numbers starts, seeded by
+    the seed and the position, so that any position can be reached without the ones before it.
     """
 
     def __init__(self, experiment: Experiment, seed: int) -> None:
@@ -50,18 +49,18 @@ class TargetPicker:
         self._seed = seed
 
     def __iter__(self) -> Iterator[int]:
-        """Indexes of targets, without end."""
+        """The indexes of the targets of all arrivals, endless."""
         return self.indexes()
 
     def indexes(self, first: int = 0, step: int = 1) -> Iterator[int]:
-        """The targets of the arrivals `first`, `first + step`, …, without end."""
+        """The targets of the arrivals `first`, `first + step`, …, endless."""
         chosen = set(self._block)
         if len(chosen) == 1:
             return repeat(self._block[0])
         return islice(self._from_group(0), first, None, step)
 
     def counts(self, arrivals: int) -> list[int]:
-        """How many of the first `arrivals` go to each target."""
+        """The number of each target's arrivals among the first `arrivals`."""
         in_group = self._blocks_in_group * len(self._block)
         group, rest = divmod(arrivals, in_group)
         counts = [group * self._blocks_in_group * weight for weight in self._weights]
@@ -70,8 +69,8 @@ class TargetPicker:
         return counts
 
     def _from_group(self, first: int) -> Iterator[int]:
-        # The Fisher-Yates shuffle, a step for each arrival: a large block must not hold up the schedule. Only
-        # random() is sure to draw the same in every version of Python:
+        # A Fisher-Yates shuffle, one step per arrival, so that a large block does not delay the schedule. Only random()
+        # is guaranteed to give the same numbers in every version of Python:
         # https://docs.python.org/3/library/random.html#notes-on-reproducibility
         block, size = self._block, len(self._block)
         for group in count(first):
@@ -87,7 +86,7 @@ class TargetPicker:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Every arrival of an open-loop run, or of one shard of it. Times count from the run's start."""
+    """The arrivals of an open-loop run, or of one of its shards. Times count from the start of the run."""
 
     experiment: Experiment
     shard: Shard
@@ -97,39 +96,39 @@ class Schedule:
 
     @property
     def measure_start_ns(self) -> int:
-        """Where the ramp ends and the measured time begins."""
+        """The end of the ramp and start of the measured time."""
         return self.experiment.rate.ramp_up_ns
 
     @property
     def end_ns(self) -> int:
-        """Where the measured time ends; every arrival is due before."""
+        """The end of the measured time; every arrival is due before it."""
         return self.measure_start_ns + self.experiment.rate.duration_ns
 
     @property
     def planned(self) -> int:
-        """How many arrivals this shard has."""
+        """The number of arrivals of this shard."""
         return len(self._ramp_seqs) + len(self._measure_seqs)
 
     @property
     def planned_measured(self) -> int:
-        """How many of them are measured."""
+        """The number of measured arrivals of this shard."""
         return len(self._measure_seqs)
 
     def arrivals(self, later_ns: int = 0) -> Iterator[Arrival]:
-        """The arrivals in the order of their times, each `later_ns` later than planned. Every call starts anew."""
+        """The arrivals in the order of their times, each plus `later_ns`. Every call starts at the first one."""
         index, shards = self.shard
         targets = self.picker.indexes(index, shards)
         ramp, measure = self._ramp_seqs, self._measure_seqs
         ramp_due = self.ramp.due(ramp.start, shards, later_ns)
         measure_due = self.measure.due(measure.start - self.ramp.count, shards, later_ns + self.measure_start_ns)
-        # The sequence numbers come first: when they end, map() has not yet taken a target that the next phase needs.
+        # seq is the first argument of map(): when it ends, map() has not yet consumed a target of the next phase.
         return chain(
             map(Arrival, ramp, repeat(Phase.RAMP), targets, ramp_due),
             map(Arrival, measure, repeat(Phase.MEASURE), targets, measure_due),
         )
 
     def describe(self) -> list[str]:
-        """The schedule for people, a line each."""
+        """The schedule for people, in lines."""
         rate = self.experiment.rate
         lines = [f"arrivals: {rate.arrivals_text}"]
         if rate.ramp_up_ns:
@@ -162,10 +161,10 @@ class Schedule:
 
 
 def make_schedule(experiment: Experiment, seed: int, shard: Shard = WHOLE) -> Schedule:
-    """The open-loop schedule of `experiment`. Raises UsageError for the closed loop, which has none."""
+    """The schedule of an open-loop experiment. Raises UsageError for the closed loop."""
     rate = experiment.rate
     if rate.closed_loop:
-        raise UsageError("requestsPerSecond 0 is the closed loop: it has no schedule")
+        raise UsageError("the closed loop (requestsPerSecond 0) has no schedule")
     _check(shard)
     ramp = line(Fraction(1), max(rate.start_rps, Fraction(1)), rate.ramp_up_ns) if rate.ramp_up_ns else _NOTHING
     return Schedule(experiment, shard, TargetPicker(experiment, seed), ramp, rate.measured_times(seed))
@@ -184,12 +183,12 @@ def _check(shard: Shard) -> None:
         raise UsageError(f"shard {index}/{shards}: the first is 0, the last {shards - 1}")
 
 
-# The two without a schedule
+# Modes without a schedule
 
 
 @dataclass(frozen=True, slots=True)
 class ColdStartRounds:
-    """Rounds on a grid of 1/rps seconds; each visits `targets`, one after the other."""
+    """Rounds on a grid of 1/rps seconds. Each sends one request to each of `targets`, one after the other."""
 
     rps: Fraction
     duration_ns: int
@@ -197,23 +196,23 @@ class ColdStartRounds:
 
     @property
     def count(self) -> int:
-        """How many rounds are planned: grid points before the end."""
+        """The number of planned rounds: the grid points before the end."""
         return math.ceil(self.rps * self.duration_ns / NS_PER_S)
 
     @property
     def period_ns(self) -> float:
-        """Time between two grid points, for people."""
+        """The time between two grid points, for people."""
         return float(NS_PER_S / self.rps)
 
     def start_ns(self, round_index: int) -> int:
-        """When round `round_index` (from 0) is due."""
+        """The due time of round `round_index`, from 0."""
         return int(round_index * NS_PER_S / self.rps)
 
     def next_start(self, start_ns: int, end_ns: int, gap_ns: int) -> tuple[int | None, int]:
-        """When the round after one that ran from `start_ns` to `end_ns` starts, and how many are missed before it.
+        """The start of the round after one from `start_ns` to `end_ns`, and the number of rounds missed before it.
 
-        It starts at the next grid point, when a gap fits in before that. Otherwise it starts after the gap, in the
-        place of the latest grid point that has then passed; those between are missed. None when none is left.
+        It starts at the next grid point if that leaves time for the gap. Otherwise it starts after the gap, instead of
+        the latest grid point before that; the rounds between are missed. The start is None if no round is left.
         """
         following = self._latest(start_ns) + 1
         ready_ns = end_ns + gap_ns
@@ -224,27 +223,27 @@ class ColdStartRounds:
         return begin_ns, index - following
 
     def _latest(self, at_ns: int) -> int:
-        """The last round that is due at `at_ns` or before: the largest k with ⌊k × period⌋ ≤ at_ns."""
+        """The last round due until `at_ns`: the largest k with ⌊k × period⌋ ≤ at_ns."""
         return math.ceil((at_ns + 1) * self.rps / NS_PER_S) - 1
 
 
 def cold_start_rounds(experiment: Experiment, shard: Shard = WHOLE) -> ColdStartRounds:
-    """The rounds of a cold-start run: targets in the file's order, without those of weight 0. Raises UsageError."""
+    """The rounds of a cold-start run, with the targets of the file except those of weight 0. Raises UsageError."""
     rate = experiment.rate
     if shard[1] != 1:
-        raise UsageError("cold-start rounds cannot be shared: run one process, without shards")
+        raise UsageError("cold-start rounds cannot be split into shards: use one process")
     if not isinstance(rate.arrival, ConstantArrivals):
         raise UsageError(
-            f"cold-start rounds need a constant rate; this experiment's arrivals are {rate.arrival.process}"
+            f"cold-start rounds need constant arrivals; this experiment has arrival: {rate.arrival.process}"
         )
     if not rate.requests_per_second:
-        raise UsageError("cold-start rounds come every 1/rps seconds: requestsPerSecond must be above 0")
+        raise UsageError("cold-start rounds start every 1/rps seconds: requestsPerSecond must be above 0")
     targets = tuple(index for index, target in enumerate(experiment.targets) if target.weight)
     return ColdStartRounds(rate.requests_per_second, rate.duration_ns, targets)
 
 
 def describe_cold_start(experiment: Experiment, rounds: ColdStartRounds, seed: int) -> list[str]:
-    """The rounds for people, a line each."""
+    """The rounds for people, in lines."""
     period, own = format_duration(round(rounds.period_ns)), experiment.cold_start
     number = f"{rounds.count:,} round{'' if rounds.count == 1 else 's'}"
     settle_ns, max_wait_ns = cold_start_waits(experiment)
@@ -253,17 +252,17 @@ def describe_cold_start(experiment: Experiment, rounds: ColdStartRounds, seed: i
         f"cold starts: a round every {period} for {format_duration(rounds.duration_ns)}, {number}",
         f"in a round: {len(rounds.targets)} of {len(experiment.targets)} targets in {order} order, "
         f"{format_duration(own.gap_ns)} apart",
-        f"in all: at most {rounds.count * len(rounds.targets):,} requests; rounds that others outlast are missed",
+        f"in all: at most {rounds.count * len(rounds.targets):,} requests; a round is missed if others take too long",
     ]
     if own.wait != INTERVAL:
         lines.append(
-            f"where instances can be seen: each request once its target has been at zero for "
-            f"{format_duration(settle_ns)}, or not at all after {format_duration(max_wait_ns)}; {number} one after "
-            f"the other, none begun after {format_duration(rounds.duration_ns)}"
+            f"if instances can be observed: a request starts when its target has been at zero for "
+            f"{format_duration(settle_ns)}, and is skipped after {format_duration(max_wait_ns)}; {number} in sequence, "
+            f"none starts after {format_duration(rounds.duration_ns)}"
         )
         if own.burst is not None and own.burst > 1:
             lines.append(
-                f"at zero: a burst of {own.burst:,} requests in the place of one; without a sight of zero, one"
+                f"at zero: a burst of {own.burst:,} requests instead of one; one if instances cannot be observed"
             )
         for index, targets in enumerate(islice(cold_start_orders(experiment, rounds, seed), _FIRST_SHOWN)):
             lines.append(f"  round {index}: targets {', '.join(map(str, targets))}")
@@ -271,7 +270,7 @@ def describe_cold_start(experiment: Experiment, rounds: ColdStartRounds, seed: i
 
 
 def cold_start_orders(experiment: Experiment, rounds: ColdStartRounds, seed: int) -> Iterator[list[int]]:
-    """The targets of each round, as `coldStart.order` says; the seed makes the same ones again."""
+    """The targets of each round in the order of `coldStart.order`; the same for the same seed."""
     for number in range(rounds.count):
         order = list(rounds.targets)
         if experiment.cold_start.order == RANDOM:
@@ -281,17 +280,17 @@ def cold_start_orders(experiment: Experiment, rounds: ColdStartRounds, seed: int
 
 
 def cold_start_waits(experiment: Experiment) -> tuple[int, int]:
-    """How long zero has to last, and how long to wait for it, in ns."""
+    """How long a target has to be at zero, and how long to wait for it, in nanoseconds."""
     own = experiment.cold_start
     settle_ns = _SETTLE_NS if own.settle_ns is None else own.settle_ns
     return settle_ns, _MAX_WAIT_NS if own.max_wait_ns is None else own.max_wait_ns
 
 
 def closed_loop_connections(experiment: Experiment, shard: Shard = WHOLE) -> int:
-    """How many connections a shard of the closed loop keeps busy. Raises UsageError when there is none for it."""
+    """The number of connections of a shard in the closed loop. Raises UsageError if there is none."""
     _check(shard)
     index, shards = shard
     connections = experiment.rate.connections
     if connections < shards:
-        raise UsageError(f"{connections} connections cannot be shared among {shards} shards: raise rate.connections")
+        raise UsageError(f"{connections} connections are too few for {shards} shards: raise rate.connections")
     return connections // shards + (index < connections % shards)

@@ -1,7 +1,7 @@
-"""Thresholds: what an experiment demands of its figures, as `ttfb.p99 < 50ms` or `errors < 1%`.
+"""Thresholds: conditions on the results of an experiment, such as `ttfb.p99 < 50ms` or `errors < 1%`.
 
-One code reads them, judges them at the end of a run, and judges them again in a report. They are no part of the
-verdict: a run that misses one may have measured the system perfectly well.
+The same code evaluates them at the end of a run and in a report. They do not affect the verdict: a run that fails one
+may have measured the system correctly.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
 _FORM = re.compile(r"\s*([\w-]+)(?:\.([\w.]+))?\s*(<=|>=|<|>)\s*(\S+)\s*")
 _QUANTILE = re.compile(r"p([0-9]{1,2}(?:\.[0-9]{1,4})?)")
 _PERCENT = re.compile(r"([0-9]+(?:\.[0-9]+)?)(%?)")
-_EXAMPLES = "write for instance ttfb.p99 < 50ms or errors < 1%"
+_EXAMPLES = "use for example ttfb.p99 < 50ms or errors < 1%"
 
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """One demand. `limit` is µs of a time and 0 to 1 of a share; `quantile` is None of a share."""
+    """One condition. `limit` is in µs for a time, and from 0 to 1 for a share; a share has no `quantile`."""
 
     text: str
     figure: str
@@ -43,7 +43,7 @@ class Threshold:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What became of one. `value` has its limit's unit, is infinite beyond the timeout, and None of no arrivals."""
+    """The result of a threshold. `value` has the unit of the limit; infinite: beyond the timeout; None: no arrivals."""
 
     threshold: Threshold
     value: float | None
@@ -60,11 +60,11 @@ class Judged:
 
     @property
     def sentence(self) -> str:
-        """As the summary and the report say it."""
+        """The result for people, in the summary and the report."""
         return f"{self.threshold.text}: {'passed' if self.passed else 'failed'}, {self.written}"
 
     def to_json(self) -> dict[str, Any]:
-        """As the log's trailer and the JSON summary have it: times in ms, the text `beyond` past the timeout."""
+        """The result in the trailer of the log and in the JSON summary: times in ms, `beyond` after the timeout."""
         value: float | str | None = self.value
         if value == BEYOND:
             value = "beyond"
@@ -74,7 +74,7 @@ class Judged:
 
 
 def threshold(value: object) -> Threshold:
-    """Read one. Raises ValueError, whose text is what the user reads."""
+    """The threshold in a scalar. Raises ValueError with the message for the user."""
     if isinstance(value, Threshold):
         return value
     if not isinstance(value, Scalar):
@@ -86,11 +86,11 @@ def threshold(value: object) -> Threshold:
     if figure not in (*TIMES, *SHARES):
         near = closest(figure, (*TIMES, *SHARES))
         known = ", ".join((*TIMES, *SHARES))
-        raise ValueError(f"{figure} is none of {known}" + (f": did you mean {near}?" if near else ""))
+        raise ValueError(f"{figure} is not one of {known}" + (f": did you mean {near}?" if near else ""))
     text = f"{figure}{'.' + aggregate if aggregate else ''} {comparison} {limit}"
     if figure in SHARES:
         if aggregate:
-            raise ValueError(f"{figure} is a share, without .{aggregate}: write for instance {figure} < 1%")
+            raise ValueError(f"{figure} is a share and has no .{aggregate}: use for example {figure} < 1%")
         return Threshold(text, figure, None, comparison, _share(limit))
     return Threshold(text, figure, _quantile(figure, aggregate), comparison, parse_duration(limit) / NS_PER_US)
 
@@ -108,14 +108,14 @@ def _share(text: str) -> float:
     match = _PERCENT.fullmatch(text)
     share = float(match[1]) / (100 if match[2] else 1) if match else -1.0
     if not 0 <= share <= 1:
-        raise ValueError(f"{short(text)} is not a share: write for instance 1% or 0.01")
+        raise ValueError(f"{short(text)} is not a share: use for example 1% or 0.01")
     return share
 
 
 def judge_thresholds(
     thresholds: Iterable[Threshold], counts: Mapping[str, Any], histograms: Mapping[str, Histogram]
 ) -> tuple[Judged, ...]:
-    """Judge each by the counts of the measure phase and its histograms. Where nothing was measured, none is passed."""
+    """Evaluate thresholds with the counts and the histograms of the measure phase. Without arrivals they fail."""
     judged = []
     for each in thresholds:
         value = _value(each, counts, histograms)

@@ -1,10 +1,10 @@
-"""YAML files as plain data in which every key still knows its line.
+"""YAML files as plain data, with the line of every key.
 
 Rules:
-- what can go wrong with the text is reported, not raised one by one: as long as the file can be read on, it is
-- a scalar stays the text that stands in the file (`Scalar`), so that numbers are exact and `yes` is a word; who reads a
-  key decides what it means. Nothing, `~` and `null` are None
-- a key counts once: a second one of the same name in the same mapping is a problem. `<<` merges, as YAML 1.1 has it
+- problems are collected as long as the file can be read, so that all of them are reported at once
+- a scalar keeps its text (`Scalar`), so that numbers are exact and `yes` is a word; the reader of a key converts it. An
+  empty value, `~` and `null` are None
+- a duplicate key is a problem. `<<` merges as in YAML 1.1
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _NOTHING = frozenset({"", "~", "null", "Null", "NULL"})
 
 
 class Scalar(str):
-    """The text of one YAML scalar; `quoted` when it can only be meant as text."""
+    """The text of one YAML scalar; `quoted` if it was in quotes and so is text."""
 
     quoted: bool
 
@@ -41,7 +41,7 @@ class Scalar(str):
 
 @dataclass(frozen=True, slots=True)
 class YamlDocument:
-    """A file's data (dicts, lists, `Scalar`s and None), its lines, and what is already known to be wrong with it."""
+    """The data of a file (dicts, lists, `Scalar`s and None), the line of each key, and the problems so far."""
 
     file: str
     data: Any
@@ -49,24 +49,24 @@ class YamlDocument:
     problems: tuple[Problem, ...] = ()
 
     def line(self, location: Location) -> int:
-        """The line of a key, or of the innermost thing around it that is there."""
+        """The line of a key; if it does not exist, that of the innermost key around it."""
         while location and location not in self.lines:
             location = location[:-1]
         return self.lines.get(location, 0)
 
     def problem(self, location: Location, message: str) -> Problem:
-        """A problem with what stands (or should stand) at `location`."""
+        """A problem at `location`, which need not exist."""
         return Problem(self.file, self.line(location), key_text(location), message)
 
 
 def read_yaml(path: Path) -> YamlDocument:
-    """The YAML file at `path`. Raises ExperimentError when it cannot be read to its end."""
+    """The YAML file at `path`. Raises ExperimentError if it is not YAML."""
     return parse_yaml(str(path), decode_text(path, read_bytes(path)))
 
 
 def parse_yaml(file: str, text: str) -> YamlDocument:
-    """YAML (and so JSON) text as a document; `file` is what problems call it. Raises ExperimentError as above."""
-    import yaml  # 35 ms, which commands that read no file do not pay
+    """The document in YAML or JSON text. `file` is its name in problems. Raises ExperimentError if it is not YAML."""
+    import yaml  # 35 ms, only for commands that read a file
 
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -78,7 +78,7 @@ def parse_yaml(file: str, text: str) -> YamlDocument:
         line = text.count("\n", 0, error.position) + 1
         raise _unreadable(file, line, "not YAML: a control character that YAML does not allow") from None
     except RecursionError:
-        raise _unreadable(file, 0, "not usable: nested too deeply") from None
+        raise _unreadable(file, 0, "nested too deeply") from None
     except (ValueError, OverflowError) as error:  # such as an escape beyond Unicode
         raise _unreadable(file, 0, f"not YAML: {error}") from None
     if node is None:
@@ -89,7 +89,7 @@ def parse_yaml(file: str, text: str) -> YamlDocument:
 
 
 def read_bytes(path: Path) -> bytes:
-    """All of the file at `path`. Raises ExperimentError when it cannot be read."""
+    """The content of the file at `path`. Raises ExperimentError."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -97,7 +97,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def decode_text(path: Path, raw: bytes) -> str:
-    """What was read from `path` as text, without a byte order mark. Raises ExperimentError when it is not UTF-8."""
+    """The content of `path` as text, without a byte order mark. Raises ExperimentError if it is not UTF-8."""
     try:
         return raw.removeprefix(codecs.BOM_UTF8).decode()
     except UnicodeDecodeError as error:
@@ -106,7 +106,7 @@ def decode_text(path: Path, raw: bytes) -> str:
 
 
 def key_text(location: Location) -> str:
-    """`targets[0].url`, as problems name it."""
+    """The location in problems: `targets[0].url`."""
     text = ""
     for part in location:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
@@ -114,8 +114,8 @@ def key_text(location: Location) -> str:
 
 
 def closest(word: str, options: Collection[str]) -> str | None:
-    """The option that `word` was probably meant to be; upper case, hyphens and underscores do not count."""
-    import difflib  # only a mistake needs it
+    """The most similar option, or None. Case, hyphens and underscores are ignored."""
+    import difflib  # only for error messages
 
     plain = {_plain(option): option for option in options}
     matches = difflib.get_close_matches(_plain(word), plain, n=1, cutoff=0.7)
@@ -132,26 +132,26 @@ def _unreadable(file: str, line: int, message: str) -> ExperimentError:
 
 @dataclass(slots=True)
 class _Reading:
-    """Turns nodes into data; lives as long as one file is read."""
+    """Converts the nodes of one file to data."""
 
     file: str
     lines: dict[Location, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
-    _open: set[int] = field(default_factory=set)  # the collections that we are inside of
+    _open: set[int] = field(default_factory=set)  # the collections around the current node
     _nodes: int = 0
 
     def value(self, node: _Node, at: Location) -> Any:
         self.lines.setdefault(at, node.start_mark.line + 1)
         self._nodes += 1
         if self._nodes > _MOST_NODES:
-            raise _unreadable(self.file, node.start_mark.line + 1, "not usable: aliases make it endlessly large")
+            raise _unreadable(self.file, node.start_mark.line + 1, f"too large: more than {_MOST_NODES:,} nodes")
         if not node.tag.startswith(_STANDARD_TAG):
-            self._add(node, at, f"the tag {node.tag} means nothing here")
+            self._add(node, at, f"the tag {node.tag} is not supported")
         if node.id == _SCALAR:
             quoted = node.style is not None
             return None if not quoted and node.value in _NOTHING else Scalar(node.value, quoted)
         if id(node) in self._open:
-            self._add(node, at, "an alias inside of what it stands for")
+            self._add(node, at, "an alias must not contain itself")
             return None
         self._open.add(id(node))
         try:
@@ -166,7 +166,7 @@ class _Reading:
         for key, value in self._own(node, at):
             here = (*at, key.value)
             if key.value in result:
-                self._add(key, here, f"the key stands here twice; first in line {self.lines[here]}")
+                self._add(key, here, f"duplicate key; the first is in line {self.lines[here]}")
             else:
                 self.lines[here] = key.start_mark.line + 1
                 result[key.value] = self.value(value, here)
@@ -180,7 +180,7 @@ class _Reading:
     def _own(self, node: _Node, at: Location) -> Iterator[tuple[_Node, _Node]]:
         for key, value in node.value:
             if key.id != _SCALAR:
-                self._add(key, at, "a key must be a word")
+                self._add(key, at, "a key must be a scalar")
             elif key.tag != _MERGE:
                 yield key, value
 
@@ -191,7 +191,7 @@ class _Reading:
             sources: Iterable[_Node] = value.value if value.id == _SEQUENCE else [value]
             for source in sources:
                 if source.id != _MAPPING or id(source) in self._open:
-                    self._add(key, at, "<< takes the alias of a mapping, or a list of them")
+                    self._add(key, at, "<< needs the alias of a mapping, or a list of them")
                     continue
                 self._open.add(id(source))
                 yield from self._own(source, at)

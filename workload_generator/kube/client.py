@@ -175,32 +175,24 @@ class Kube:
 
     async def create(self, obj: Object, *, dry_run: bool = False, namespace: str = "") -> Object:
         """Create an object; returns it as admitted. With `dry_run` nothing is stored. Raises ApiError."""
-        resource = await self.resource_of(obj)
-        path = resource.path(namespace=namespace_of(obj) or namespace)
-        return _decoded(await self._transport.request("POST", path, params=_writing(dry_run), body=orjson.dumps(obj)))
+        path = (await self.resource_of(obj)).path(namespace=namespace_of(obj) or namespace)
+        return await self._write("POST", path, obj, "application/json", dry_run)
 
-    async def apply(self, obj: Object, *, force: bool = True, dry_run: bool = False, namespace: str = "") -> Object:
+    async def apply(self, obj: Object, *, force: bool = True, dry_run: bool = False) -> Object:
         """Server-side apply as FIELD_MANAGER: sets the fields of `obj`, and leaves those of other managers.
 
         With `force` it takes over fields of `obj` that another manager set differently; without it, ApiConflict.
         """
-        resource = await self.resource_of(obj)
-        params = {**_writing(dry_run), "force": "true" if force else "false"}
-        path = resource.path(name_of(obj), namespace_of(obj) or namespace)
+        path = (await self.resource_of(obj)).path(name_of(obj), namespace_of(obj))
         kind = "application/apply-patch+yaml"  # JSON is YAML
-        return _decoded(
-            await self._transport.request("PATCH", path, params=params, body=orjson.dumps(obj), content_type=kind)
-        )
+        return await self._write("PATCH", path, obj, kind, dry_run, force="true" if force else "false")
 
     async def patch(
         self, resource: Resource, name: str, patch: Object, namespace: str = "", *, dry_run: bool = False
     ) -> Object:
         """Merge patch (RFC 7386: null removes). With a `metadata.resourceVersion` that is outdated, ApiConflict."""
-        path, kind = resource.path(name, namespace), "application/merge-patch+json"
-        return _decoded(
-            await self._transport.request(
-                "PATCH", path, params=_writing(dry_run), body=orjson.dumps(patch), content_type=kind
-            )
+        return await self._write(
+            "PATCH", resource.path(name, namespace), patch, "application/merge-patch+json", dry_run
         )
 
     async def delete(self, resource: Resource, name: str, namespace: str = "", *, uid: str = "") -> bool:
@@ -215,6 +207,18 @@ class Kube:
         except NotFound:
             return False
         return True
+
+    async def _write(
+        self, method: str, path: str, body: Object, content_type: str, dry_run: bool, **params: str
+    ) -> Object:
+        params |= {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
+        if dry_run:
+            params["dryRun"] = "All"
+        return _decoded(
+            await self._transport.request(
+                method, path, params=params, body=orjson.dumps(body), content_type=content_type
+            )
+        )
 
     async def resource_of(self, obj: Object) -> Resource:
         """The resource of a manifest, by its apiVersion and kind. Raises ApiAbsent if the cluster does not have it."""
@@ -255,11 +259,6 @@ def _date_ns(text: str | None) -> int | None:
         return None if text is None else int(parsedate_to_datetime(text).timestamp()) * 1_000_000_000
     except ValueError:  # not an HTTP date
         return None
-
-
-def _writing(dry_run: bool = False) -> dict[str, str]:
-    params = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
-    return {**params, "dryRun": "All"} if dry_run else params
 
 
 def _decoded(body: bytes) -> Object:

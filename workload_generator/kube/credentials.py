@@ -136,7 +136,9 @@ class KubeconfigCredentials:
         elif "auth-provider" in user:
             credential = replace(credential, token=_oidc_token(user["auth-provider"], where))
         elif "exec" in user and not credential.token:
-            credential = await run_plugin(user["exec"], cluster)
+            made = await run_plugin(user["exec"], cluster)
+            certificate, key = (made.certificate, made.key) if made.key else (credential.certificate, credential.key)
+            credential = replace(made, certificate=certificate, key=key)
             self._stale_at = math.inf if credential.expires_s is None else credential.expires_s
         server = str(cluster.get("server") or "").rstrip("/")
         if not server:

@@ -47,7 +47,10 @@ async def run_plugin(plugin: Mapping[str, Any], cluster: Mapping[str, Any]) -> E
     spec: dict[str, Any] = {"interactive": interactive}
     if plugin.get("provideClusterInfo"):
         spec["cluster"] = _cluster_info(cluster)
-    given = {each["name"]: each["value"] for each in plugin.get("env") or ()}
+    try:
+        given = {str(each["name"]): str(each["value"]) for each in plugin.get("env") or ()}
+    except (KeyError, TypeError):
+        raise UsageError("kubeconfig: each entry of exec.env needs a name and a value") from None
     info = {"kind": "ExecCredential", "apiVersion": version, "spec": spec}
     environment = {**os.environ, **given, "KUBERNETES_EXEC_INFO": orjson.dumps(info).decode()}
     output = await _run(plugin, environment, None if interactive else asyncio.subprocess.DEVNULL)
@@ -57,7 +60,7 @@ async def run_plugin(plugin: Mapping[str, Any], cluster: Mapping[str, Any]) -> E
             raise ValueError(f"apiVersion is {answer['apiVersion']}, not {version}")
         status = answer["status"]
         expires = status.get("expirationTimestamp")
-        found = ExecCredential(
+        credential = ExecCredential(
             token=status.get("token") or "",
             certificate=(status.get("clientCertificateData") or "").encode(),
             key=(status.get("clientKeyData") or "").encode(),
@@ -66,16 +69,16 @@ async def run_plugin(plugin: Mapping[str, Any], cluster: Mapping[str, Any]) -> E
     except (KeyError, TypeError, AttributeError, ValueError) as error:  # orjson's errors are ValueErrors
         reason = f"{error.args[0]} is missing" if isinstance(error, KeyError) else error
         raise UsageError(f"credential plugin {command} did not print an ExecCredential: {reason}") from None
-    if bool(found.certificate) != bool(found.key) or not (found.token or found.key):
+    if bool(credential.certificate) != bool(credential.key) or not (credential.token or credential.key):
         raise UsageError(f"credential plugin {command} printed neither a token nor a certificate with its key")
-    return found
+    return credential
 
 
 async def _run(plugin: Mapping[str, Any], environment: Mapping[str, str], stdin: int | None) -> bytes:
     command = plugin["command"]
     try:
         process = await asyncio.create_subprocess_exec(
-            command, *(plugin.get("args") or ()), env=environment, stdin=stdin, stdout=asyncio.subprocess.PIPE
+            command, *map(str, plugin.get("args") or ()), env=environment, stdin=stdin, stdout=asyncio.subprocess.PIPE
         )
     except OSError as error:
         hint = f"\n{plugin['installHint']}" if plugin.get("installHint") else ""

@@ -23,6 +23,11 @@ class Resource:
         """`apps`; empty for the core API."""
         return self.api_version.rpartition("/")[0]
 
+    @property
+    def version(self) -> str:
+        """`v1`."""
+        return self.api_version.rpartition("/")[2]
+
     def path(self, name: str = "", namespace: str = "", subresource: str = "") -> str:
         """The URL path of one object; without `name` of all of them; without `namespace` of those in all namespaces."""
         words = ["", "apis" if self.group else "api", self.api_version]
@@ -51,12 +56,16 @@ JOBS = Resource("batch/v1", "jobs", "Job")
 CRDS = Resource("apiextensions.k8s.io/v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False)
 ACCESS_REVIEWS = Resource("authorization.k8s.io/v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview", False)
 SERVICES = Resource("serving.knative.dev/v1", "services", "Service")
+CONFIGURATIONS = Resource("serving.knative.dev/v1", "configurations", "Configuration")
+ROUTES = Resource("serving.knative.dev/v1", "routes", "Route")
 REVISIONS = Resource("serving.knative.dev/v1", "revisions", "Revision")
 POD_AUTOSCALERS = Resource("autoscaling.internal.knative.dev/v1alpha1", "podautoscalers", "PodAutoscaler")
 BROKERS = Resource("eventing.knative.dev/v1", "brokers", "Broker")
 TRIGGERS = Resource("eventing.knative.dev/v1", "triggers", "Trigger")
 SEQUENCES = Resource("flows.knative.dev/v1", "sequences", "Sequence")
 CONTAINER_SOURCES = Resource("sources.knative.dev/v1", "containersources", "ContainerSource")
+SINK_BINDINGS = Resource("sources.knative.dev/v1", "sinkbindings", "SinkBinding")
+CHANNELS = Resource("messaging.knative.dev/v1", "inmemorychannels", "InMemoryChannel")
 RABBITMQ_CLUSTERS = Resource("rabbitmq.com/v1beta1", "rabbitmqclusters", "RabbitmqCluster")
 BROKER_CONFIGS = Resource("eventing.knative.dev/v1alpha1", "rabbitmqbrokerconfigs", "RabbitmqBrokerConfig")
 VOLUME_CLAIMS = Resource("v1", "persistentvolumeclaims", "PersistentVolumeClaim")

@@ -1,9 +1,9 @@
-"""The database: opened, made, or migrated from the original's, and the one place that talks to SQLite.
+"""The benchmark database: created, opened, upgraded or migrated from the original's. Only this module calls SQLite.
 
 Rules:
-- what belongs together is one transaction; whatever ends it early leaves the database as it was
+- an upgrade or migration is one transaction; an error leaves the database as it was
 - SQLite's errors become BenchErrors that name the file
-- a migration copies every row and every column, also those that we do not know, and keeps the tables that are not ours
+- a migration copies every row and column, also unknown ones, and keeps unknown tables
 """
 
 from __future__ import annotations
@@ -21,43 +21,40 @@ from workload_generator.base.errors import BenchError
 from workload_generator.base.usage_tables import statements
 
 VERSION = 5
-"""Of the schema, in SQLite's `user_version`; the original's databases have 0."""
+"""The schema's version, in SQLite's `user_version`; 0 in databases of the original."""
 
-# What leads from each earlier version of ours to the next one.
-_STEPS = {
-    1: ("ALTER TABLE results ADD COLUMN segments INTEGER",),
-    2: (
-        "ALTER TABLE shards ADD COLUMN clock_offset_ns INTEGER",
-        "ALTER TABLE shards ADD COLUMN clock_half_rtt_ns INTEGER",
-    ),
-    3: (),
-    4: (
-        "ALTER TABLE cold_starts ADD COLUMN clock_offset REAL",
-        "ALTER TABLE cold_starts ADD COLUMN clock_error REAL",
-    ),
-}
-_WITH_EVENTS = 3  # the version that brought the scripts and tables of events
-_WITH_COLD_STARTS = 4  # and those of cold starts
-_WITH_BURSTS = 5  # and of bursts at zero
+_SCRIPTS = {"schema.sql": 1, "events.sql": 3, "cold_starts.sql": 4, "bursts.sql": 5}
+"""Each script with the version that added it."""
+_COLUMNS = (
+    (1, 2, "results", "segments INTEGER"),
+    (1, 3, "shards", "clock_offset_ns INTEGER"),
+    (1, 3, "shards", "clock_half_rtt_ns INTEGER"),
+    (4, 5, "cold_starts", "clock_offset REAL"),
+    (4, 5, "cold_starts", "clock_error REAL"),
+)
+"""Columns that were added later: the version that added the table, the one that added the column, table and column."""
 
 _BUSY_S = 30.0
 _CACHE_KIB = 64 * 1024
 
-# Tables by which a database without a version is known to be the original's, with the columns that it must have.
-_EVENTS = {"events": {"event_id", "timestamp"}}
-_ORIGINAL = {"experiments": {"id"}, "requests": {"id", "experiment_id"}, **_EVENTS}
+_ORIGINAL = {
+    "experiments": (1, {"id"}),
+    "requests": (1, {"id", "experiment_id"}),
+    "events": (3, {"event_id", "timestamp"}),
+}
+"""Tables of the original: the version that has its own table of that name, and the columns that they must have."""
 _ORIGINAL_OTHERS = {"node_metrics", "pod_metrics"}
 
 
 class Store:
-    """One open database. A context manager; closing it without the end of a transaction undoes that transaction."""
+    """An open database, and a context that closes it. Closing rolls an unfinished transaction back."""
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
         self._connection = connection
 
     def __enter__(self) -> Store:
-        """The store itself."""
+        """The store."""
         return self
 
     def __exit__(
@@ -71,23 +68,23 @@ class Store:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing; no one else writes meanwhile."""
+        """A transaction that excludes other writers, rolled back on any exception."""
         self.execute("BEGIN IMMEDIATE")
         try:
             yield
             self.execute("COMMIT")
         except BaseException:
-            if self._connection.in_transaction:  # SQLite ends some by itself, as when the disk is full
+            if self._connection.in_transaction:  # SQLite rolls back by itself when, for example, the disk is full
                 self._connection.execute("ROLLBACK")
             raise
 
     def execute(self, sql: str, values: Sequence[object] | Mapping[str, object] = ()) -> list[Any]:
-        """All rows of one statement; columns by name or index."""
+        """Run a statement; returns all its rows, with columns by name or index."""
         with _translated(self.path):
             return self._connection.execute(sql, values).fetchall()
 
     def stream(self, sql: str, values: Sequence[object] | Mapping[str, object], batch: int) -> Iterator[list[Any]]:
-        """The rows of one statement as tuples, at most `batch` at a time: for more than memory should hold."""
+        """The rows of a statement as tuples, `batch` at a time, for results that are too large for memory."""
         with _translated(self.path):
             cursor = self._connection.cursor()
             cursor.row_factory = None
@@ -96,7 +93,7 @@ class Store:
                 yield rows
 
     def execute_many(self, sql: str, rows: Iterable[Sequence[object]]) -> None:
-        """One statement for each of `rows`."""
+        """Run a statement once for each of `rows`."""
         with _translated(self.path):
             self._connection.executemany(sql, rows)
 
@@ -115,7 +112,7 @@ class Store:
 
 
 def open_store(path: Path) -> Store:
-    """Open the database at `path`, made when absent, migrated when it is the original's. Raises BenchError."""
+    """Open the database at `path`: created if absent, migrated if it is the original's. Raises BenchError."""
     if not path.parent.is_dir():
         raise BenchError(f"cannot open {path}: the folder {path.parent} does not exist")
     with _translated(path):
@@ -140,38 +137,27 @@ def _version(store: Store) -> int:
 
 def _upgrade(store: Store) -> None:
     version = _version(store)
-    if version == VERSION:  # another process was faster
+    if version == VERSION:  # another process upgraded it meanwhile
         return
-    if version in _STEPS:
-        for step in range(version, VERSION):
-            if step >= _WITH_COLD_STARTS > version:
-                continue  # the script, which comes below, is the present one
-            for statement in _STEPS[step]:
-                store.execute(statement)
-        if version < _WITH_EVENTS:
-            _make(store, [table for table in _EVENTS if columns_of(store, table)], "events.sql")
-        if version < _WITH_COLD_STARTS:
-            _make(store, (), "cold_starts.sql")
-        if version < _WITH_BURSTS:
-            _make(store, (), "bursts.sql")
-        store.execute(f"PRAGMA user_version = {VERSION}")
-        return
-    if version != 0:
+    if not 0 <= version < VERSION:
         raise BenchError(
-            f"{store.path} has schema version {version} and this program knows {VERSION}: "
-            "it was written by a newer version, or by another program"
+            f"{store.path} has schema version {version}, and this program knows versions up to {VERSION}: "
+            "a newer version or another program wrote it"
         )
     tables = {name for (name,) in store.execute("SELECT lower(name) FROM sqlite_schema WHERE type = 'table'")}
     foreign = {name for name in tables if not name.startswith("sqlite_")}
-    if foreign and not foreign & (_ORIGINAL.keys() | _ORIGINAL_OTHERS):
-        raise BenchError(f"{store.path} is not a benchmark's database: it has the tables {', '.join(sorted(foreign))}")
-    scripts = ("schema.sql", "events.sql", "cold_starts.sql", "bursts.sql")
-    _make(store, [table for table in _ORIGINAL if table in tables], *scripts)
+    if version == 0 and foreign and not foreign & (_ORIGINAL.keys() | _ORIGINAL_OTHERS):
+        raise BenchError(f"{store.path} is not a benchmark database: it has the tables {', '.join(sorted(foreign))}")
+    for since, added, table, column in _COLUMNS:
+        if since <= version < added:
+            store.execute(f"ALTER TABLE {table} ADD COLUMN {column}")
+    original = [table for table, (replaced, _) in _ORIGINAL.items() if table in tables and version < replaced]
+    _make(store, original, [script for script, added in _SCRIPTS.items() if version < added])
     store.execute(f"PRAGMA user_version = {VERSION}")
 
 
-def _make(store: Store, original: Sequence[str], *scripts: str) -> None:
-    """Run the scripts, around the tables of the original's that have the same names."""
+def _make(store: Store, original: Sequence[str], scripts: Sequence[str]) -> None:
+    """Run the scripts, with the original's tables of the same names set aside meanwhile."""
     for table in original:
         _set_aside(store, table)
     for script in scripts:
@@ -182,12 +168,12 @@ def _make(store: Store, original: Sequence[str], *scripts: str) -> None:
 
 
 def _set_aside(store: Store, table: str) -> None:
-    missing = _ORIGINAL[table] - columns_of(store, table).keys()
+    missing = _ORIGINAL[table][1] - columns_of(store, table).keys()
     if missing:
         raise BenchError(
-            f"{store.path} is not a benchmark's database: its table {table} has no column {', '.join(sorted(missing))}"
+            f"{store.path} is not a benchmark database: its table {table} has no column {', '.join(sorted(missing))}"
         )
-    # Without this, SQLite would have users' views follow the table to its temporary name.
+    # Else users' views would follow the table to its temporary name.
     store.execute("PRAGMA legacy_alter_table = ON")
     store.execute(f"ALTER TABLE {table} RENAME TO {_aside(table)}")
     store.execute("PRAGMA legacy_alter_table = OFF")
@@ -221,12 +207,12 @@ def _aside(table: str) -> str:
 
 
 def columns_of(store: Store, table: str) -> dict[str, str]:
-    """Names (lower case: SQLite does not tell cases apart) and declared types."""
+    """The columns of a table, in lower case since SQLite ignores case, with their declared types."""
     return {row["name"].lower(): row["type"] for row in store.execute(f"PRAGMA table_info({table})")}
 
 
 def quoted(name: str) -> str:
-    """A name as SQL has it."""
+    """A name as an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
 
 
@@ -239,5 +225,5 @@ def _translated(path: Path) -> Iterator[None]:
         if "unable to open" in text and path.is_dir():
             text = "it is a folder"
         elif "locked" in text:
-            text = f"another program has been writing to it for {_BUSY_S:.0f} s ({text})"
+            text = f"another program has kept it locked for {_BUSY_S:.0f} s ({text})"
         raise BenchError(f"cannot use the database {path}: {text}") from error

@@ -1,18 +1,19 @@
-"""What a scenario changed in a cluster, written down where it was changed: the annotation `knative-bench/found`.
+"""What a scenario changes in a cluster, recorded in each changed object: the annotation `knative-bench/found`.
 
 Rules:
-- the annotation comes with the change and goes with it, in one patch: whoever finds the one knows of the other
-- it holds what was there before, so that it can be put back from another machine, or when the scenario's folder is lost
-- it says who changed it: another scenario does not put back what one that may still run has set
+- the annotation is set and removed in the same patch as the change that it records
+- it has the values from before the change: they can be restored from another machine, or without the scenario's folder
+- it names the process that made the change: no other scenario restores what a running scenario has changed
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 @dataclass(frozen=True, slots=True)
 class ChangeOwner:
-    """The process that changed something. `boot` and `start` tell it from a later one of the same number."""
+    """The process that made a change. `boot` and `start` distinguish it from a later process with the same number."""
 
     scenario: str
     host: str
@@ -60,14 +61,15 @@ class ChangeOwner:
         return cls(scenario, socket.gethostname(), _boot(), os.getpid(), _started(os.getpid()), now)
 
     @property
-    def is_here(self) -> bool:
-        """Whether it is this process."""
-        return (self.host, self.boot, self.pid) == (socket.gethostname(), _boot(), os.getpid()) and not self.is_gone
+    def has_ended(self) -> bool:
+        """Whether it was a process of this machine that has certainly ended."""
+        return self.host == socket.gethostname() and (self.boot != _boot() or self.start != _started(self.pid))
 
     @property
-    def is_gone(self) -> bool:
-        """Whether it is known to have ended: it was one of this machine's."""
-        return self.host == socket.gethostname() and (self.boot != _boot() or self.start != _started(self.pid))
+    def may_run(self) -> bool:
+        """Whether it may be another process that still runs."""
+        is_here = (self.host, self.boot, self.pid) == (socket.gethostname(), _boot(), os.getpid())
+        return not is_here and not self.has_ended
 
     def __str__(self) -> str:
         return f"{self.scenario}, process {self.pid} on {self.host}, since {self.since}"
@@ -78,7 +80,7 @@ def _boot() -> str:
 
 
 def _started(pid: int) -> str:
-    """When the process began, in the kernel's ticks; empty when there is none."""
+    """The start of a process in the kernel's ticks; empty if it does not exist."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except OSError:
@@ -87,7 +89,7 @@ def _started(pid: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class RecordedChanges:
-    """An annotation that was found: on what, whose, and what is to be put back."""
+    """The annotation of an object: who changed it, and the values to restore."""
 
     resource: Resource
     object: Object
@@ -99,7 +101,7 @@ class RecordedChanges:
 
 
 async def find_recorded(kube: Kube) -> list[RecordedChanges]:
-    """All that is annotated. Raises ApiError."""
+    """All annotations in the cluster. Raises BenchError for one that does not parse, ApiError."""
     objects: list[tuple[Resource, Object]] = []
     for resource, name, namespace in (
         (CONFIG_MAPS, CONFIG_AUTOSCALER, KNATIVE_SERVING),
@@ -110,10 +112,10 @@ async def find_recorded(kube: Kube) -> list[RecordedChanges]:
             objects.append((resource, obj))
     with contextlib.suppress(ApiAbsent):
         objects += [(SERVICES, obj) for obj in (await kube.list(SERVICES, FUNCTIONS)).items]
-    return [left for resource, obj in objects if (left := _left(resource, obj)) is not None]
+    return [recorded for resource, obj in objects if (recorded := _recorded(resource, obj)) is not None]
 
 
-def _left(resource: Resource, obj: Object) -> RecordedChanges | None:
+def _recorded(resource: Resource, obj: Object) -> RecordedChanges | None:
     text = (obj["metadata"].get("annotations") or {}).get(CHANGED_ANNOTATION)
     if text is None:
         return None
@@ -128,87 +130,80 @@ def _left(resource: Resource, obj: Object) -> RecordedChanges | None:
         ) from None
 
 
-def merge_changes(lefts: Iterable[RecordedChanges]) -> dict[str, Any]:
-    """What several annotations say, as one `found`."""
+def merge_changes(recorded: Iterable[RecordedChanges]) -> dict[str, Any]:
+    """The values of several annotations as one argument of `restore`."""
     whole: dict[str, Any] = {}
-    for left in lefts:
-        whole.setdefault(CHANGES_KEY, []).extend(left.found.get(CHANGES_KEY, ()))
-        if EVENTING_KEY in left.found:
-            whole[EVENTING_KEY] = left.found[EVENTING_KEY]
+    for each in recorded:
+        whole.setdefault(CHANGES_KEY, []).extend(each.found.get(CHANGES_KEY, ()))
+        if EVENTING_KEY in each.found:
+            whole[EVENTING_KEY] = each.found[EVENTING_KEY]
     return whole
 
 
-def refuse_other_owners(lefts: Sequence[RecordedChanges], scenario: str) -> None:
-    """Raises UsageError for what belongs to somebody who may still be at it."""
-    others = [left for left in lefts if not left.owner.is_gone and not left.owner.is_here]
+def refuse_other_owners(recorded: Sequence[RecordedChanges], scenario: str) -> None:
+    """Raises UsageError if another process that may still run has made some of the changes."""
+    others = [each for each in recorded if each.owner.may_run]
     if others:
-        named = "\n".join(f"  {left}" for left in others)
+        named = "\n".join(f"  {each}" for each in others)
         raise UsageError(
-            f"another scenario has changed this cluster, and has not put it back:\n{named}\n"
-            f"When it runs no more: kn-bench scenario {scenario} --platform cluster --restore"
+            f"another scenario has changed this cluster and has not restored it:\n{named}\n"
+            f"If it no longer runs: kn-bench scenario {scenario} --platform cluster --restore"
         )
 
 
 def annotation(owner: ChangeOwner, found: Mapping[str, Any]) -> str:
-    """The annotation's text."""
-    return orjson.dumps({"owner": asdict(owner), "found": dict(found)}, option=orjson.OPT_SORT_KEYS).decode()
+    """The text of an annotation."""
+    whole = {"owner": dataclasses.asdict(owner), "found": dict(found)}
+    return orjson.dumps(whole, option=orjson.OPT_SORT_KEYS).decode()
 
 
-async def take_over(kube: Kube, lefts: Iterable[RecordedChanges], owner: ChangeOwner) -> None:
-    """What an ended process of this scenario changed is this one's from now on. Raises ApiError."""
-    for left in lefts:
-        if left.owner.is_gone:
-            note: Object = {"metadata": {"annotations": {CHANGED_ANNOTATION: annotation(owner, left.found)}}}
-            await kube.patch(left.resource, name_of(left.object), note, namespace_of(left.object))
+async def take_over(kube: Kube, recorded: Iterable[RecordedChanges], owner: ChangeOwner) -> None:
+    """Make this process the owner of what an ended process has changed. Raises ApiError."""
+    for each in recorded:
+        if each.owner.has_ended:
+            note: Object = {"metadata": {"annotations": {CHANGED_ANNOTATION: annotation(owner, each.found)}}}
+            await kube.patch(each.resource, name_of(each.object), note, namespace_of(each.object))
 
 
 async def plan(kube: Kube, scenario: Scenario) -> list[SettingChange]:
-    """What differs from what the scenario patches. Raises UsageError when a service is not deployed, ApiError."""
+    """The changes that the scenario's patch still needs. Raises UsageError when a service is not deployed, ApiError."""
     patch = scenario.patch
     changes = await tuning.plan_autoscaler(kube, patch.autoscaler) if patch.autoscaler else []
-    names = dict.fromkeys(each for cell in scenario.cells() for each in scenario.services_of(cell))
-    services = await services_of(kube, list(names))
+    services = await services_of(kube, scenario.all_services())
     wanted = tuning.of_service(patch.container_concurrency, patch.annotations)
     return changes + tuning.plan(SERVICES, services, wanted)
 
 
 async def services_of(kube: Kube, names: Sequence[str]) -> list[Object]:
-    """The functions' Services. Raises UsageError that names those that are not deployed."""
+    """The functions' Services. Raises UsageError with the names of those that are not deployed."""
     found = [(name, await kube.find(SERVICES, name, FUNCTIONS)) for name in names]
     missing = [name for name, obj in found if obj is None]
     if missing:
-        raise UsageError(
-            f"not deployed in {FUNCTIONS}: {', '.join(missing)}; `kn-bench deploy functions` deploys all of them"
-        )
+        raise UsageError(f"not deployed in {FUNCTIONS}: {', '.join(missing)}; run `kn-bench deploy functions`")
     return [obj for _, obj in found if obj is not None]
 
 
-async def make(
-    kube: Kube, changes: Sequence[SettingChange], owner: ChangeOwner, lefts: Sequence[RecordedChanges]
-) -> None:
-    """Make the changes, each object with its annotation, unless it has one already. Raises ApiError."""
-    known = {_key(left.resource, left.object) for left in lefts}
-    for key, own in _by_object(changes).items():
-        told = []
-        if key not in known:
-            found = {CHANGES_KEY: [change.to_json() for change in own]}
-            told = [
-                SettingChange(own[0].resource, own[0].namespace, own[0].name, _PLACE, None, annotation(owner, found))
-            ]
-        await tuning.make(kube, [*own, *told])
+async def make(kube: Kube, changes: Sequence[SettingChange], owner: ChangeOwner) -> None:
+    """Make the changes. An object without an annotation gets one in the same patch. Raises ApiError."""
+    if not changes:
+        return
+    recorded = {(each.resource, namespace_of(each.object), name_of(each.object)) for each in await find_recorded(kube)}
+    for key, own in tuning.by_object(changes).items():
+        text = annotation(owner, {CHANGES_KEY: [change.to_json() for change in own]})
+        await tuning.make(kube, own if key in recorded else [*own, _record(own[0], text)])
 
 
 async def restore(kube: Kube, changes: Sequence[SettingChange], say: Callable[[str], None]) -> None:
-    """Put back what was found, and take the annotations away. What fails keeps nobody from the rest; ApiError."""
+    """Restore the values from before the changes and remove the annotations.
+
+    An object that fails does not keep the others from being restored; the last ApiError is raised at the end.
+    """
     failure: ApiError | None = None
-    for own in _by_object(tuning.undone(changes)).values():
-        first = own[0]
+    for (resource, namespace, name), own in tuning.by_object(tuning.undone(changes)).items():
         try:
-            await tuning.make(
-                kube, [*own, SettingChange(first.resource, first.namespace, first.name, _PLACE, None, None)]
-            )
+            await tuning.make(kube, [*own, _record(own[0], None)])
         except NotFound:
-            say(f"{first.resource.kind} {first.namespace}/{first.name} is not there any more: nothing to put back")
+            say(f"{resource.kind} {namespace}/{name} no longer exists: nothing to restore")
         except ApiError as error:
             failure = error
     if failure is not None:
@@ -216,19 +211,10 @@ async def restore(kube: Kube, changes: Sequence[SettingChange], say: Callable[[s
 
 
 def changes_of(found: Mapping[str, Any]) -> list[SettingChange]:
-    """The changes that `found` has."""
+    """The changes recorded in `found`."""
     return [SettingChange.from_json(each) for each in found.get(CHANGES_KEY, ())]
 
 
-_Key = tuple[Resource, str, str]
-
-
-def _by_object(changes: Iterable[SettingChange]) -> dict[_Key, list[SettingChange]]:
-    groups: dict[_Key, list[SettingChange]] = {}
-    for change in changes:
-        groups.setdefault((change.resource, change.namespace, change.name), []).append(change)
-    return groups
-
-
-def _key(resource: Resource, obj: Object) -> _Key:
-    return resource, namespace_of(obj), name_of(obj)
+def _record(change: SettingChange, text: str | None) -> SettingChange:
+    """The change of the annotation of the same object; None removes it."""
+    return dataclasses.replace(change, place=_PLACE, old=None, new=text)

@@ -1,9 +1,8 @@
-"""Conditions before a run, seen through the API: nothing left of a load, nothing left of any instance.
+"""Conditions before a run, observed through the API: `zero` instances, or a previous load that is `drained`.
 
-What they go by:
-- zero: no pod of the services is left, terminating ones included: those still take CPU from whoever comes next
-- drained: no pod is terminating, and neither the autoscaler wants nor the service has more instances than at rest (one,
-  or its min-scale). The autoscaler has then forgotten the load, which its stable window makes it remember for a while
+- zero: the services have no pods, not even terminating ones, which still take CPU
+- drained: no pod is terminating, and each service has, and its autoscaler wants, no more instances than without load
+  (one, or min-scale). The autoscaler remembers a load for its stable window
 """
 
 from __future__ import annotations
@@ -25,22 +24,22 @@ Objects = dict[Key, Object]
 
 
 async def until_zero(kube: Kube, services: Sequence[str], within_s: float) -> None:
-    """Until no instance of the services is left. Raises WaitTimeout, ApiError."""
+    """Wait until the services have no instance. Raises WaitTimeout, ApiError."""
     left: list[Object] = []
 
-    def none(pods: Objects) -> bool:
+    def is_zero(pods: Objects) -> bool:
         left[:] = _of(pods, services)
         return not left
 
     try:
         async with asyncio.timeout(within_s), Reflector(kube, PODS, FUNCTIONS, labels=SERVICE_LABEL) as reflector:
-            await reflector.until(none)
+            await reflector.until(is_zero)
     except TimeoutError:
         raise WaitTimeout(f"not scaled to zero after {within_s:g} s: {_named(left)}") from None
 
 
 async def until_drained(kube: Kube, services: Sequence[str], within_s: float) -> None:
-    """Until nothing of an earlier load is left with the services. Raises WaitTimeout, ApiError."""
+    """Wait until the services have nothing of an earlier load. Raises WaitTimeout, ApiError."""
     why = ""
     try:
         async with (
@@ -49,16 +48,16 @@ async def until_drained(kube: Kube, services: Sequence[str], within_s: float) ->
             Reflector(kube, PODS, FUNCTIONS, labels=SERVICE_LABEL) as pods,
         ):
 
-            def calm(_objects: Objects) -> bool:
+            def is_drained(_objects: Objects) -> bool:
                 nonlocal why
                 why = _why_not_drained(pods.objects, scalers.objects, services)
                 return not why
 
-            while not calm({}):
+            while not is_drained({}):
                 if _wanting(scalers.objects, services):
                     await scalers.until(lambda now: not _wanting(now, services))
                 else:
-                    await pods.until(calm)
+                    await pods.until(is_drained)
     except TimeoutError:
         raise WaitTimeout(f"the previous load is not drained after {within_s:g} s: {why}") from None
 
@@ -72,21 +71,20 @@ def _why_not_drained(pods: Objects, scalers: Objects, services: Sequence[str]) -
     if ending:
         return _named(ending)
     for service in services:
-        own = [pod for pod in there if _service(pod) == service]
+        instances = sum(_service(pod) == service for pod in there)
         rest = max((_at_rest(each) for each in _of(scalers, [service])), default=1)
-        if len(own) > rest:
-            return f"{service} has {len(own)} instances, {rest} at rest"
+        if instances > rest:
+            return f"{service} has {instances} instances, {rest} without load"
     return ""
 
 
 def _wanting(scalers: Objects, services: Sequence[str]) -> list[str]:
-    """The services whose autoscaler wants more than at rest."""
-    found = []
-    for each in _of(scalers, services):
-        wanted = each.get("status", {}).get("desiredScale") or 0
-        if wanted > _at_rest(each):
-            found.append(f"the autoscaler wants {wanted} instances of {_service(each)}")
-    return found
+    """Each autoscaler that wants more instances than without load."""
+    return [
+        f"the autoscaler wants {wanted} instances of {_service(each)}"
+        for each in _of(scalers, services)
+        if (wanted := each.get("status", {}).get("desiredScale") or 0) > _at_rest(each)
+    ]
 
 
 def _at_rest(scaler: Object) -> int:
@@ -105,4 +103,4 @@ def _service(obj: Object) -> str:
 
 def _named(pods: list[Object]) -> str:
     named = "; ".join(f"{name_of(pod)} {state_of(pod)}" for pod in pods[:_MOST_NAMED])
-    return f"{len(pods)} pods are there ({named}{'; …' if len(pods) > _MOST_NAMED else ''})"
+    return f"{len(pods)} pods exist ({named}{'; …' if len(pods) > _MOST_NAMED else ''})"

@@ -1,6 +1,6 @@
 """The embedded platform as the platform of a scenario.
 
-It runs as a child process. A scenario's patch is its settings, so that nothing is left to restore when it ends.
+It is a child process. The scenario's patch is part of its settings, so there is nothing to restore when it has ended.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import dataclasses
 import glob
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +18,19 @@ import yaml
 
 from workload_generator.base.errors import BenchError, ExperimentError, UsageError
 from workload_generator.base.no_proxy import open_directly
+from workload_generator.cluster.pods.pod_run import GeneratorRun
 from workload_generator.emulator.platform_process import PlatformProcess, receiver_processes
 from workload_generator.emulator.settings import function_of, load_config
 from workload_generator.functions.catalog import load_catalog
 from workload_generator.log.format import LogFormatError, decode
-from workload_generator.scenarios.model import Scenario, WaitCondition
-from workload_generator.scenarios.runner import CellSetup, GeneratorRun
+from workload_generator.scenarios.model import RunMode, Scenario, WaitCondition
+from workload_generator.scenarios.runner import CellSetup, Say
 
 _FIRST_START_S = 60.0
 _RENAMED = {"window": "stable-window", "target-utilization-percentage": "container-concurrency-target-percentage"}
 
 
-def with_built_languages(scenario: Scenario, say: Callable[[str], None]) -> Scenario:
+def with_built_languages(scenario: Scenario, say: Say) -> Scenario:
     """The scenario without the languages whose functions are not built. Raises UsageError when no function is."""
     if scenario.services is None:
         return scenario
@@ -53,12 +54,12 @@ def with_built_languages(scenario: Scenario, say: Callable[[str], None]) -> Scen
 
 
 class EmulatorPlatform:
-    """Starts the embedded platform for each deployment; it restarts when the settings differ."""
+    """Starts the embedded platform with the settings of a cell, and restarts it when they change."""
 
     name = "local"
 
     def __init__(self, port: int | None, scenario: Scenario, logs: Path, said: Path, folder: Path) -> None:
-        """Raises UsageError when its settings cannot do what the scenario patches."""
+        """Raises UsageError when the scenario cannot run on it."""
         self._logs = logs
         self._folder = folder
         self._wait_s = scenario.wait_at_most_ns / 1e9
@@ -70,21 +71,24 @@ class EmulatorPlatform:
         self._check(scenario)
 
     def _check(self, scenario: Scenario) -> None:
-        services = tuple(dict.fromkeys(each for cell in scenario.cells() for each in scenario.services_of(cell)))
+        if scenario.pods > 1:
+            raise UsageError("pods: the embedded platform has no pods; use processes")
         path = self._folder / "patch"
-        path.write_text(yaml.safe_dump(_settings(scenario, services)))
+        path.write_text(yaml.safe_dump(_settings(scenario, scenario.all_services())))
         try:
             load_config(path, load_catalog(), {})
         except ExperimentError as error:
             reasons = "\n".join(f"  {problem.key}: {problem.message}" for problem in error.problems)
-            raise UsageError(f"patch: the embedded platform cannot do this (docs/local.md):\n{reasons}") from None
+            raise UsageError(
+                f"patch: the embedded platform does not support this (docs/local.md):\n{reasons}"
+            ) from None
 
     def read(self, scenario: Scenario) -> dict[str, Any]:
-        """Nothing: its settings end with it."""
+        """Nothing."""
         return {}
 
     def patch(self, scenario: Scenario) -> None:
-        """From the next start on."""
+        """Use the patch from the next start on."""
         self._patched = True
 
     def restore(self, found: Mapping[str, Any]) -> None:
@@ -93,7 +97,7 @@ class EmulatorPlatform:
         self.close()
 
     def left_behind(self) -> dict[str, Any]:
-        """Nothing can be: see `read`."""
+        """Nothing."""
         return {}
 
     def close(self) -> None:
@@ -101,23 +105,23 @@ class EmulatorPlatform:
         self._running = None
         self._children.close()
 
-    def deploy(self, deployment: CellSetup) -> None:
-        """Start it with these settings, unless it runs with them already."""
-        if self._running == deployment:
+    def deploy(self, setup: CellSetup) -> None:
+        """Start it with these settings, unless it already runs with them."""
+        if self._running == setup:
             return
         self.close()
-        document = _settings(self._scenario, deployment.services) if self._patched else {}
-        triggers = (deployment.triggers or 1) if deployment.event else 0
-        self._embedded.configure(document, triggers, deployment.parallelism or 10)
+        document = _settings(self._scenario, setup.services) if self._patched else {}
+        triggers = (setup.triggers or 1) if setup.event else 0
+        self._embedded.configure(document, triggers, setup.parallelism or 10)
         self._children.enter_context(self._embedded)
-        if deployment.event:
+        if setup.event:
             self._children.enter_context(receiver_processes(self._embedded, self._logs))
-        for service in deployment.services:
+        for service in setup.services:
             self._start(service)
-        self._running = deployment
+        self._running = setup
 
     def _start(self, service: str) -> None:
-        """An instance of it, as every new revision has one first."""
+        """Start an instance, as Knative does for each new revision."""
         request = urllib.request.Request(f"{self._embedded.url}/health/readiness", headers={"Host": service})
         try:
             with open_directly(request, _FIRST_START_S):
@@ -128,37 +132,35 @@ class EmulatorPlatform:
         except OSError as error:
             raise BenchError(f"{service} does not become ready: {error}") from None
 
-    def wait(self, condition: WaitCondition, deployment: CellSetup) -> None:
-        """Until it holds."""
+    def wait(self, condition: WaitCondition, setup: CellSetup) -> None:
+        """Wait until the condition holds."""
         match condition:
             case WaitCondition.READY:
-                pass  # `deploy` returns when it is
+                pass  # `deploy` has waited for it
             case WaitCondition.DRAINED:
                 self._embedded.wait_for_drained(self._wait_s)
             case WaitCondition.ZERO:
                 self._embedded.wait_for_zero(self._wait_s)
 
-    def _set_aside(self, job: GeneratorRun) -> None:
-        """Keep the log of a run that was interrupted where extraction does not take it for one of the cell's."""
-        for log in self._logs.glob(f"{glob.escape(job.prefix)}_*.log"):
-            if _run_id_of(log) == job.run_id:
+    def _set_aside(self, run: GeneratorRun) -> None:
+        """Rename the log of an interrupted run, so that it is not extracted as that of a complete run."""
+        for log in self._logs.glob(f"{glob.escape(run.prefix)}_*.log"):
+            if _run_id_of(log) == run.run_id:
                 log.rename(log.with_suffix(".interrupted"))
 
-    def run(self, job: GeneratorRun, again: bool) -> int:
-        """Run the generator as a child. One that was begun before ended with the process that began it."""
+    def run(self, run: GeneratorRun, again: bool) -> int:
+        """Run the generator as a child process. A run that was started before has ended with its parent."""
         if again:
-            self._set_aside(job)
+            self._set_aside(run)
             return -1
-        if job.pods > 1:
-            raise UsageError("pods: the embedded platform has none; use processes")
-        config = self._folder / f"{job.name}.yaml"
-        config.write_text(job.experiment)
-        flags = [f"--config={config}", f"--prefix={job.prefix}", f"--log-dir={self._logs}", f"--run-id={job.run_id}"]
-        return self._embedded.generate([*flags, *job.flags], event=job.event)
+        config = self._folder / f"{run.name}.yaml"
+        config.write_text(run.experiment)
+        flags = run.flags_for(str(config), str(self._logs))
+        return self._embedded.generate(flags, event=self._scenario.mode is RunMode.EVENT)
 
 
 def _run_id_of(log: Path) -> str | None:
-    """What its first line says, when that was written."""
+    """The run id in the first line, if that is complete."""
     with log.open("rb") as file:
         try:
             header = decode(file.readline())
@@ -168,7 +170,7 @@ def _run_id_of(log: Path) -> str | None:
     return run_id if isinstance(run_id, str) else None
 
 
-def _settings(scenario: Scenario, services: tuple[str, ...]) -> dict[str, Any]:
+def _settings(scenario: Scenario, services: Sequence[str]) -> dict[str, Any]:
     """The patch under the platform's names."""
     patch = scenario.patch
     own: dict[str, Any] = {_RENAMED.get(key, key): str(value) for key, value in patch.annotations.items()}

@@ -1,17 +1,16 @@
-"""What an eventing scenario needs in a cluster: broker, triggers, receiver, event logger, the generator as a source.
+"""The set-up of an eventing scenario in a cluster: broker, triggers, receiver, event logger, the generator as a source.
 
 Rules:
-- a broker that is there is used; where there is none, the manifests' is made, with the images of the generator there is
-- the triggers called `receiver-<n>` are the scenario's, so many as a cell asks for; all others are left alone
-- the source is made after its sink is Ready, from the Deployment's pod, which gives way to it; both come back
+- an existing broker is used; otherwise that of the manifests is created, with the registry and tag of the generator
+- the triggers `receiver-<n>` belong to the scenario, as many as a cell needs; other triggers are left alone
+- the source is created when its sink is Ready, with the pod of the Deployment, which is scaled to zero meanwhile
 """
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +19,16 @@ from workload_generator.cluster.deploy.deployment import BrokerKind, DeployPart
 from workload_generator.cluster.deploy.eventing import is_rabbitmq, triggers, wait_for_dispatchers
 from workload_generator.cluster.deploy.kustomize import render
 from workload_generator.cluster.deploy.objects import apply, delete, label, stages, wait_ready
-from workload_generator.cluster.deploy.readiness import is_waited_for
 from workload_generator.cluster.deploy.services import Images
-from workload_generator.cluster.deploy.sources import examine, mend
+from workload_generator.cluster.deploy.sources import SourceState, mend, wait_bound
 from workload_generator.kube.client import Kube
-from workload_generator.kube.errors import ApiAbsent, WaitTimeout
+from workload_generator.kube.errors import ApiAbsent
 from workload_generator.kube.names import CHANGED_ANNOTATION, EVENTING, GENERATOR, LOGGER, PARALLELISM, RECEIVER
-from workload_generator.kube.reflector import Reflector
 from workload_generator.kube.resources import (
     BROKER_CONFIGS,
     BROKERS,
     CONTAINER_SOURCES,
     DEPLOYMENTS,
-    PODS,
     RABBITMQ_CLUSTERS,
     TRIGGERS,
     Object,
@@ -42,7 +38,6 @@ from workload_generator.scenarios.changes import EVENTING_KEY, ChangeOwner, anno
 
 BROKER = "default"
 
-_MISSING = f"no Deployment {GENERATOR} in {GENERATOR}: `kn-bench deploy generator` makes it"
 _OURS = re.compile(rf"{RECEIVER}-\d+")
 _ANNOTATIONS_OF_OTHERS = ("kubectl.kubernetes.io/", "eventing.knative.dev/creator", "eventing.knative.dev/lastModifier")
 
@@ -50,53 +45,56 @@ Say = Callable[[str], None]
 
 
 async def refuse_source(kube: Kube) -> None:
-    """Raises UsageError where the generator has no pod of its own."""
-    deployment = await kube.find(DEPLOYMENTS, GENERATOR, GENERATOR)
-    if deployment is None:
-        raise UsageError(_MISSING)
-    if deployment["spec"].get("replicas") == 0:
+    """Raises UsageError when the generator's Deployment has no pod, ApiError."""
+    if (await _deployment(kube))["spec"].get("replicas") == 0:
         raise UsageError(
-            f"the Deployment {GENERATOR} in {GENERATOR} has no pod: the generator runs as a ContainerSource; "
-            "`kn-bench delete eventing` gives it its pod back"
+            f"Deployment {GENERATOR}/{GENERATOR} has no pod, because the generator runs as a ContainerSource: "
+            "run `kn-bench delete eventing`"
         )
 
 
-async def read(kube: Kube) -> dict[str, Any]:
-    """What is there now, for `put_back`: the generator's pods, whether it is a source, triggers. Raises ApiError."""
+async def _deployment(kube: Kube) -> Object:
     deployment = await kube.find(DEPLOYMENTS, GENERATOR, GENERATOR)
     if deployment is None:
-        raise UsageError(_MISSING)
+        raise UsageError(f"Deployment {GENERATOR}/{GENERATOR} does not exist: run `kn-bench deploy generator`")
+    return deployment
+
+
+async def read(kube: Kube) -> dict[str, Any]:
+    """The present state, for `restore`: the generator's replicas, whether it is a source, the triggers.
+
+    Raises UsageError, ApiError.
+    """
+    deployment = await _deployment(kube)
     try:
         source = await kube.find(CONTAINER_SOURCES, GENERATOR, GENERATOR)
-        found = await _triggers(kube)
+        triggers_now = await _triggers(kube)
     except ApiAbsent as absent:
         raise UsageError(f"Knative Eventing is not installed: {absent}") from None
     return {
         "replicas": deployment["spec"].get("replicas", 1),
         "source": source is not None,
-        "triggers": [_bare(trigger) for trigger in found],
+        "triggers": [_manifest_of(trigger) for trigger in triggers_now],
     }
 
 
 async def restore(kube: Kube, found: Mapping[str, Any], within_s: float, say: Say) -> None:
-    """As it was found. Raises ApiError, WaitTimeout."""
+    """Restore what `read` returned. Raises ApiError, WaitTimeout."""
     known = {name_of(manifest): manifest for manifest in found["triggers"]}
-    extra = [trigger for trigger in await _triggers(kube) if name_of(trigger) not in known]
-    await delete(kube, extra, within_s, _nothing)
+    await delete(kube, [trigger for trigger in await _triggers(kube) if name_of(trigger) not in known], within_s)
     for manifest in known.values():
         await apply(kube, manifest)
     if not found["source"]:
         source = await kube.find(CONTAINER_SOURCES, GENERATOR, GENERATOR)
         if source is not None:
-            await delete(kube, [source], within_s, _nothing)
+            await delete(kube, [source], within_s)
     back: Object = {"metadata": {"annotations": {CHANGED_ANNOTATION: None}}, "spec": {"replicas": found["replicas"]}}
-    deployment = await kube.patch(DEPLOYMENTS, GENERATOR, back, GENERATOR)
-    await wait_ready(kube, [deployment], within_s, _nothing)
-    say("the generator is what it was")
+    await wait_ready(kube, [await kube.patch(DEPLOYMENTS, GENERATOR, back, GENERATOR)], within_s)
+    say("the generator is restored")
 
 
 class EventingSetup:
-    """Sets it up, cell by cell."""
+    """Sets eventing up for one cell after the other."""
 
     def __init__(self, kube: Kube, manifests: Path, owner: ChangeOwner, within_s: float, say: Say) -> None:
         self._kube = kube
@@ -105,38 +103,38 @@ class EventingSetup:
         self._within_s = within_s
         self._say = say
 
-    async def mark(self, found: Mapping[str, Any]) -> None:
-        """Write down at the generator's Deployment what is to be put back. Raises ApiError."""
+    async def record(self, found: Mapping[str, Any]) -> None:
+        """Record in the generator's Deployment what is to be restored. Raises ApiError."""
         deployment = await self._kube.get(DEPLOYMENTS, GENERATOR, GENERATOR)
         if CHANGED_ANNOTATION not in (deployment["metadata"].get("annotations") or {}):
             note = {CHANGED_ANNOTATION: annotation(self._owner, {EVENTING_KEY: dict(found)})}
             await self._kube.patch(DEPLOYMENTS, GENERATOR, {"metadata": {"annotations": note}}, GENERATOR)
 
     async def set_up(self, count: int | None, parallelism: int | None) -> None:
-        """All of it, ready; so many triggers, or at least one. Raises UsageError, WaitTimeout, ApiError."""
+        """Wait until all of it is ready, with `count` triggers, or as many as there are, at least one.
+
+        Raises UsageError, WaitTimeout, ApiError.
+        """
         deployment = await self._kube.get(DEPLOYMENTS, GENERATOR, GENERATOR)
         broker = await self._kube.find(BROKERS, BROKER, EVENTING)
         if broker is None:
             broker = await self._make_broker(deployment)
-        await self._ready([broker, *[await self._kube.get(DEPLOYMENTS, name, EVENTING) for name in (RECEIVER, LOGGER)]])
+        services = [await self._kube.get(DEPLOYMENTS, name, EVENTING) for name in (RECEIVER, LOGGER)]
+        await wait_ready(self._kube, [broker, *services], self._within_s)
         await self._set_triggers(broker, count, parallelism)
-        await self._be_source(deployment)
-
-    async def _ready(self, objects: Sequence[Object]) -> None:
-        await wait_ready(self._kube, objects, self._within_s, _nothing)
+        await self._become_source(deployment)
 
     async def _make_broker(self, deployment: Object) -> Object:
-        """The manifests' broker, receiver and event logger: RabbitMQ's where its operator and broker are installed."""
+        """The broker, receiver and event logger of the manifests; RabbitMQ's where its operators are installed."""
         kind = BrokerKind.RABBITMQ if await self._has_rabbitmq() else BrokerKind.IN_MEMORY
         objects = [obj for obj in render(self._manifests / "eventing" / kind) if obj["kind"] != TRIGGERS.kind]
         label(objects, DeployPart.EVENTING)
         image = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
-        place, _, rest = image.partition("@")[0].rpartition("/")
-        Images(place or None, rest.partition(":")[2] or None).put_into(objects)
-        self._say(f"no Broker {EVENTING}/{BROKER} yet: the {kind} one of the manifests is made")
+        registry, _, rest = image.partition("@")[0].rpartition("/")
+        Images(registry or None, rest.partition(":")[2] or None).put_into(objects)
+        self._say(f"Broker {EVENTING}/{BROKER} does not exist: creating the {kind} broker of the manifests")
         for stage in stages(objects):
-            made = [(await apply(self._kube, obj)).object for obj in stage]
-            await self._ready([obj for obj in made if is_waited_for(obj)])
+            await wait_ready(self._kube, [(await apply(self._kube, obj)).object for obj in stage], self._within_s)
         return await self._kube.get(BROKERS, BROKER, EVENTING)
 
     async def _has_rabbitmq(self) -> bool:
@@ -152,20 +150,17 @@ class EventingSetup:
         rabbitmq = is_rabbitmq(broker)
         if parallelism is not None and not rabbitmq:
             raise UsageError(
-                f"parallelism: only RabbitMQ's triggers have one, and the Broker {EVENTING}/{BROKER} is none"
+                f"parallelism: Broker {EVENTING}/{BROKER} is not a RabbitMQ broker, whose triggers have one"
             )
         there = await _triggers(self._kube)
-        if count is None:
-            count = max(1, len(there))
         folder = self._manifests / "eventing" / (BrokerKind.RABBITMQ if rabbitmq else BrokerKind.IN_MEMORY)
         (template,) = [obj for obj in render(folder) if obj["kind"] == TRIGGERS.kind]
-        wanted = triggers(template, count, parallelism)
+        wanted = triggers(template, max(1, len(there)) if count is None else count, parallelism)
         label(wanted, DeployPart.EVENTING)
         names = {name_of(obj) for obj in wanted}
-        extra = [trigger for trigger in there if name_of(trigger) not in names]
-        await delete(self._kube, extra, self._within_s, _nothing)
+        await delete(self._kube, [trigger for trigger in there if name_of(trigger) not in names], self._within_s)
         made = [(await apply(self._kube, obj)).object for obj in wanted]
-        await self._ready(made)
+        await wait_ready(self._kube, made, self._within_s)
         if rabbitmq:
             values = {
                 obj["metadata"]["uid"]: obj["metadata"]["annotations"][PARALLELISM]
@@ -174,44 +169,26 @@ class EventingSetup:
             }
             await wait_for_dispatchers(self._kube, EVENTING, values, self._within_s)
 
-    async def _be_source(self, deployment: Object) -> None:
-        """The ContainerSource in the Deployment's place, its pod ready with K_SINK."""
-        source = await self._kube.find(CONTAINER_SOURCES, GENERATOR, GENERATOR)
-        if source is None:
+    async def _become_source(self, deployment: Object) -> None:
+        """Replace the Deployment's pod by a ContainerSource, and wait for its pod with K_SINK."""
+        if await self._kube.find(CONTAINER_SOURCES, GENERATOR, GENERATOR) is None:
             none: Object = {"spec": {"replicas": 0}}
-            await self._ready([await self._kube.patch(DEPLOYMENTS, GENERATOR, none, GENERATOR)])
-            source = (await apply(self._kube, source_of(self._manifests, deployment))).object
-        await self._until_bound(source)
+            scaled = await self._kube.patch(DEPLOYMENTS, GENERATOR, none, GENERATOR)
+            await wait_ready(self._kube, [scaled], self._within_s)
+            await apply(self._kube, source_of(self._manifests, deployment))
+        await wait_bound(self._kube, GENERATOR, GENERATOR, self._within_s, self._repair)
 
-    async def _until_bound(self, source: Object) -> None:
-        text = "nothing has looked at it yet"
-        try:
-            async with asyncio.timeout(self._within_s), Reflector(self._kube, PODS, GENERATOR) as pods:
-                while True:
-                    seen = dict(pods.objects)
-                    now = await self._kube.get(CONTAINER_SOURCES, name_of(source), GENERATOR)
-                    state = await examine(self._kube, now)
-                    text = state.text
-                    if not state.fault:
-                        return
-                    if state.fault == "stuck":
-                        self._say(f"{text}; {await mend(self._kube, state, self._within_s)}")
-                        continue
-                    await pods.until(lambda objects, seen=seen: objects != seen)  # type: ignore[misc]
-        except TimeoutError:
-            raise WaitTimeout(
-                f"the ContainerSource has no pod with its sink after {self._within_s:g} s: {text}; "
-                "`kn-bench doctor --fix` mends what can be"
-            ) from None
+    async def _repair(self, state: SourceState) -> None:
+        self._say(f"{state.text}; {await mend(self._kube, state, self._within_s)}")
 
 
 async def count_triggers(kube: Kube) -> int:
-    """How many receipts an event makes. Raises ApiError."""
+    """The number of receipts for each event. Raises ApiError."""
     return len(await _triggers(kube))
 
 
 def source_of(manifests: Path, deployment: Object) -> Object:
-    """The ContainerSource of the manifests, with the pod of the Deployment that there is. Raises UsageError."""
+    """The manifests' ContainerSource with the pod of the present Deployment. Raises UsageError."""
     made = [obj for obj in render(manifests / "overlays" / "eventing") if obj["kind"] == CONTAINER_SOURCES.kind]
     if not made:
         raise BenchError(f"{manifests}/overlays/eventing has no ContainerSource")
@@ -225,7 +202,7 @@ def source_of(manifests: Path, deployment: Object) -> Object:
 
 
 async def _triggers(kube: Kube) -> list[Object]:
-    """Those that are ours to change, by number."""
+    """The scenario's triggers, by number."""
     found = [
         obj
         for obj in (await kube.list(TRIGGERS, EVENTING)).items
@@ -234,8 +211,8 @@ async def _triggers(kube: Kube) -> list[Object]:
     return sorted(found, key=lambda obj: int(name_of(obj).rpartition("-")[2]))
 
 
-def _bare(trigger: Object) -> Object:
-    """A manifest that makes the same trigger again."""
+def _manifest_of(trigger: Object) -> Object:
+    """A manifest that creates the same trigger."""
     about = trigger["metadata"]
     annotations = {
         key: value
@@ -249,7 +226,3 @@ def _bare(trigger: Object) -> Object:
         "metadata": {**kept, "annotations": annotations},
         "spec": trigger["spec"],
     }
-
-
-def _nothing(_obj: Object, _why: str) -> None:
-    """Nobody is told."""

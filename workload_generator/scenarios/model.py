@@ -1,10 +1,12 @@
-"""A scenario: experiments over a grid of languages, rates, triggers and parallelism, repeated: `docs/scenarios.md`.
+"""A scenario file: experiments over a grid of languages, rates, triggers and parallelism, with repeats.
+
+`docs/scenarios.md` describes it.
 
 Rules:
-- a file says what to run, what to change for it, and what to wait for; how that is done is the platform's
-- flags replace what the file says before anything is checked; every problem is reported at once, with file, line, key
-- a cell is one place of the grid. Repeat by repeat every cell is run once, in an order drawn from the seed anew, so
-  that a drift of the platform meets all cells alike (a randomised complete block design)
+- the file has what to run, what to change for it and what to wait for; the platform implements it
+- flags replace the file's values before anything is checked; all problems are reported at once, with file, line and key
+- each repeat runs every cell of the grid once, in an order drawn from the seed, so that a drift of the platform affects
+  all cells alike (a randomised complete block design)
 """
 
 from __future__ import annotations
@@ -37,11 +39,10 @@ from workload_generator.experiment.yaml_lines import Scalar, read_yaml
 
 _LANGUAGE = "{language}"
 ALL = "all"
-_NAME = r"letters, digits and hyphens"
 
 
 class RunMode(StrEnum):
-    """How the generator runs: a warm run begins with a ping of each target, so that an instance is there."""
+    """How the generator runs. A warm run begins with a ping of each target, so that each has an instance."""
 
     WARM = "warm"
     COLD = "cold-start"
@@ -49,7 +50,7 @@ class RunMode(StrEnum):
 
 
 class WaitCondition(StrEnum):
-    """What is waited for before a run, in this order, whatever the file's."""
+    """What to wait for before a run, always in this order."""
 
     READY = "ready"
     DRAINED = "drained"
@@ -59,7 +60,7 @@ class WaitCondition(StrEnum):
 def _word(value: object) -> str:
     text = any_text(value)
     if not text or not text.replace("-", "").isalnum() or not text.isascii():
-        raise ValueError(f"{short(text)}: {_NAME} only, since it becomes part of file names")
+        raise ValueError(f"{short(text)}: only letters, digits and hyphens: it becomes part of file names")
     return text
 
 
@@ -79,19 +80,19 @@ _YES_OR_NO = scalar(lambda value: one_of(value, ("true", "false")) == "true")
 
 @dataclass(frozen=True, kw_only=True)
 class Patch(YamlSection):
-    """What is changed for the scenario and put back after it, under Knative's names."""
+    """Changes for the scenario that are undone after it, under Knative's names."""
 
     autoscaler: dict[str, str] = key(named(_SETTING), {})
     """Keys of the ConfigMap `config-autoscaler`."""
     container_concurrency: int | None = key(POSITIVE_WHOLE, None)
     """Of every service of the scenario."""
     annotations: dict[str, str] = key(named(_SETTING), {})
-    """Of every service's revisions, without `autoscaling.knative.dev/`: `max-scale`."""
+    """Of every service's revisions, without the prefix `autoscaling.knative.dev/`: `max-scale`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario(YamlSection):
-    """The file. Durations are nanoseconds; an axis without values is not part of the grid."""
+    """The file. Durations are in nanoseconds; an axis without values is not part of the grid."""
 
     scenario: str = key(_WORD)
     experiment: str = key(_SETTING)
@@ -111,28 +112,28 @@ class Scenario(YamlSection):
     wait: tuple[WaitCondition, ...] = key(many(_CONDITION), (WaitCondition.READY, WaitCondition.DRAINED))
 
     def misfits(self) -> list[str]:
-        """What is wrong with it as a whole."""
+        """The problems of fields that do not go together."""
         problems = []
         event = self.mode is RunMode.EVENT
         if event:
             problems += [
-                f"{name} means nothing with mode: event" for name in ("languages", "services") if getattr(self, name)
+                f"{name} cannot be used with mode: event" for name in ("languages", "services") if getattr(self, name)
             ]
         elif self.triggers or self.parallelism:
             problems.append("triggers and parallelism need mode: event")
         if not event and not self.services:
-            problems.append("services is missing: which services the requests are for, such as empty-{language}-http-0")
+            problems.append("services is missing: the services to send requests to, such as empty-{language}-http-0")
         for name in ("experiment", "services"):
             if _LANGUAGE in (getattr(self, name) or "") and not self.languages:
-                problems.append(f"{name} has {_LANGUAGE}, but there are no languages")
+                problems.append(f"{name} contains {_LANGUAGE}, but languages is empty")
         if self.together and _LANGUAGE in self.experiment:
-            problems.append(f"together runs all languages in one experiment, so experiment cannot have {_LANGUAGE}")
+            problems.append(f"together runs all languages in one experiment, so experiment cannot contain {_LANGUAGE}")
         if self.mode is RunMode.COLD and (self.pods > 1 or self.processes > 1):
-            problems.append("cold-start rounds cannot be shared: pods and processes have to be 1")
+            problems.append("cold-start rounds cannot be split: pods and processes must be 1")
         for name in ("languages", "rates", "triggers", "parallelism"):
             values = getattr(self, name)
             if len(set(values)) < len(values):
-                problems.append(f"{name} has a value twice; repeats says how often")
+                problems.append(f"{name} contains a value twice; increase repeats instead")
         return problems
 
     def cells(self) -> list[GridCell]:
@@ -147,17 +148,21 @@ class Scenario(YamlSection):
         ]
 
     def services_of(self, cell: GridCell) -> tuple[str, ...]:
-        """The services that get the cell's requests."""
+        """The services that the cell's requests are sent to."""
         if self.services is None:
             return ()
         return tuple(dict.fromkeys(self.services.replace(_LANGUAGE, each) for each in cell.languages or ("",)))
+
+    def all_services(self) -> list[str]:
+        """The services of all cells."""
+        return list(dict.fromkeys(service for cell in self.cells() for service in self.services_of(cell)))
 
     def experiment_of(self, cell: GridCell) -> str:
         """The name or path of the cell's experiment."""
         return self.experiment.replace(_LANGUAGE, cell.languages[0] if cell.languages else "")
 
     def prefix_of(self, cell: GridCell) -> str:
-        """What the cell's logs are called: extraction reads scenario, rate, language, triggers and workers from it."""
+        """The prefix of the cell's logs, from which extraction reads scenario, rate, language, triggers and workers."""
         parts = [self.scenario]
         if cell.triggers is not None:
             parts.append(f"{cell.triggers}triggers")
@@ -172,7 +177,7 @@ class Scenario(YamlSection):
 
 @dataclass(frozen=True, slots=True)
 class GridCell:
-    """One place of the grid; None is an axis that the scenario does not have."""
+    """One combination of the axes' values; None for an axis that the grid does not have."""
 
     languages: tuple[str, ...]
     rate: Fraction | None
@@ -190,7 +195,7 @@ class ScenarioStep:
 
 
 def order(scenario: Scenario, seed: int) -> list[ScenarioStep]:
-    """Every cell once in each repeat, shuffled anew by the seed."""
+    """The runs: in each repeat every cell once, in an order drawn from the seed."""
     draw = random.Random(seed)
     steps: list[ScenarioStep] = []
     for repeat in range(1, scenario.repeats + 1):
@@ -201,7 +206,7 @@ def order(scenario: Scenario, seed: int) -> list[ScenarioStep]:
 
 
 def fingerprint(scenario: Scenario, platform: str, experiments: Mapping[str, bytes]) -> str:
-    """A sha256 of all that decides what is run: the scenario with its flags, the platform, the experiments' files."""
+    """The sha256 of everything that determines the runs: the scenario with its flags, the platform, the experiments."""
     files = {name: hashlib.sha256(content).hexdigest() for name, content in experiments.items()}
     whole = {"scenario": scenario.to_json(), "platform": platform, "experiments": files}
     return hashlib.sha256(orjson.dumps(whole, option=orjson.OPT_SORT_KEYS)).hexdigest()
@@ -211,13 +216,15 @@ def fingerprint(scenario: Scenario, platform: str, experiments: Mapping[str, byt
 
 
 def load_scenario(path: Path, flags: Mapping[str, Any]) -> Scenario:
-    """The scenario in `path`; `flags` are the command line's, by the file's keys, as a file would have them (text, or
-    a list of texts). Raises ExperimentError with every problem of the file, and then of the flags."""
+    """The scenario in `path`. `flags` are those of the command line by the file's keys, as texts or lists of texts.
+
+    Raises ExperimentError with every problem of the file, and then of the flags.
+    """
     document = read_yaml(path)
     given = {key: _scalars(value) for key, value in flags.items()}
     data = document.data
     if data is None:
-        empty = Problem(document.file, 0, "", "is empty: a scenario has a name, an experiment and a grid")
+        empty = Problem(document.file, 0, "", "the file is empty: a scenario needs at least scenario and experiment")
         raise ExperimentError([*document.problems, empty])
     if isinstance(data, dict):
         document = replace(document, data={**data, **given})

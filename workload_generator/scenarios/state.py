@@ -1,10 +1,9 @@
-"""What a scenario has done so far, and what it found before it changed anything: `scenario.json` in its folder.
+"""The runs of a scenario so far, and the values from before its changes: `scenario.json` in its folder.
 
 Rules:
-- the file is replaced as a whole (written beside, synced, renamed), so that it is never half of anything
-- what was found is written down before it is changed, and forgotten only when it is back: whoever comes after a kill
-  finds here what to put back
-- one process at a time holds the folder; the kernel lets go of it, however that process ends
+- the file is replaced atomically (written, synced, renamed)
+- the values are stored before they are changed, and removed when they are restored: after a kill they are in the file
+- one process at a time holds the folder, by a lock that the kernel releases when the process ends
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ STATE_FILE = "scenario.json"
 
 @dataclass(slots=True)
 class FinishedRun:
-    """A finished run: `code` is the generator's exit code, 0 or 3; times are wall clock, RFC 3339."""
+    """A complete run. `code` is the generator's exit code, 0 or 3; `started` is wall clock, RFC 3339."""
 
     number: int
     prefix: str
@@ -39,7 +38,7 @@ class FinishedRun:
 
 @dataclass(slots=True)
 class RunInProgress:
-    """A run in progress, or one that was when this process was killed."""
+    """A run in progress, or that was in progress when a process was killed."""
 
     number: int
     run_id: str
@@ -48,7 +47,7 @@ class RunInProgress:
 
 @dataclass(slots=True)
 class ScenarioState:
-    """All of it. `found` is None when nothing is changed."""
+    """The whole file. `found` has the values to restore; None when nothing is changed."""
 
     scenario: str
     fingerprint: str
@@ -59,14 +58,9 @@ class ScenarioState:
     found: dict[str, Any] | None = None
     schema: int = SCHEMA
 
-    @property
-    def done(self) -> set[int]:
-        """Numbers of the steps that need not be run again."""
-        return {run.number for run in self.runs}
-
 
 class StateFile:
-    """The folder's state, held as a context against other processes. `state` is None until a scenario begins."""
+    """The state of a folder, as a context that locks the folder. `state` is None until a scenario begins."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / STATE_FILE
@@ -74,14 +68,14 @@ class StateFile:
         self._lock = -1
 
     def __enter__(self) -> StateFile:
-        """Take the folder and read what is there. Raises UsageError."""
+        """Lock the folder and read its state. Raises UsageError."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(self.path.parent, os.O_RDONLY | os.O_CLOEXEC)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(self._lock)
-            raise UsageError(f"another scenario runs into {self.path.parent} at this moment") from None
+            raise UsageError(f"{self.path.parent} is in use by another scenario that runs now") from None
         except OSError as error:
             raise UsageError(
                 f"cannot write to {self.path.parent}: {error.strerror}; choose another folder with --out"
@@ -99,15 +93,15 @@ class StateFile:
         os.close(self._lock)
 
     def write(self) -> None:
-        """Put the state on disk. Raises UsageError when the disk does not take it."""
+        """Write the state to disk. Raises UsageError when this fails."""
         assert self.state is not None
-        beside = self.path.with_suffix(".new")
+        new = self.path.with_suffix(".new")
         try:
-            with beside.open("wb") as file:
+            with new.open("wb") as file:
                 file.write(orjson.dumps(asdict(self.state), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
                 file.flush()
                 os.fsync(file.fileno())
-            beside.replace(self.path)
+            new.replace(self.path)
             os.fsync(self._lock)
         except OSError as error:
             raise UsageError(f"cannot write {self.path}: {error.strerror}") from None
@@ -122,9 +116,11 @@ class StateFile:
         try:
             values = orjson.loads(raw)
             if values["schema"] != SCHEMA:
-                raise UsageError(f"{self.path} is of another version (schema {values['schema']}): use another --out")
+                raise UsageError(
+                    f"{self.path} has schema {values['schema']}, from another version of kn-bench; use another --out"
+                )
             runs = [FinishedRun(**run) for run in values.pop("runs")]
             begun = values.pop("begun")
             return ScenarioState(**values, runs=runs, begun=None if begun is None else RunInProgress(**begun))
         except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-            raise UsageError(f"{self.path} is not a scenario's state ({error}): use another --out") from None
+            raise UsageError(f"{self.path} is not the state of a scenario ({error}); use another --out") from None

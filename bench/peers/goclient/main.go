@@ -1,4 +1,4 @@
-// A peer for the benchmarks: what a Go load generator does with net/http and httptrace, logging as much as ours.
+// A Go load generator with net/http and httptrace, for comparison; it logs the same fields as ours.
 //
 //	goclient -url URL -seconds 5 -connections 100 -log FILE             closed loop
 //	goclient -url URL -seconds 5 -rate 5000 -connections 100 -log FILE  open loop, sleeping to absolute deadlines

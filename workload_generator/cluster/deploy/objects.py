@@ -43,7 +43,11 @@ _STAGES: tuple[tuple[str, ...], ...] = (
 _TRIES = 10
 Outcome = Literal["created", "changed", "unchanged"]
 Tell = Callable[[Object, str], None]
-"""Called with an object and what there is to say of it: empty when it is ready (or gone)."""
+"""Called with an object and what it waits for: empty when it is ready (or deleted)."""
+
+
+def _ignore(_obj: Object, _why: str) -> None:
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,7 @@ async def apply(kube: Kube, obj: Object, *, dry_run: bool = False) -> Applied:
     return Applied(after, "unchanged" if _told(before) == _told(after) else "changed")
 
 
-async def wait_ready(kube: Kube, objects: Iterable[Object], timeout_s: float, tell: Tell) -> None:
+async def wait_ready(kube: Kube, objects: Iterable[Object], timeout_s: float, tell: Tell = _ignore) -> None:
     """Until every object that becomes ready is ready, those scaled to none without pods. Raises WaitTimeout, ApiError.
 
     `tell` is called for each object when what it waits for changes, and when it is ready.
@@ -142,7 +146,7 @@ async def find_ours(kube: Kube, kinds: Iterable[Resource], namespaces: Sequence[
     return [obj for place in places for obj in found.get(place, ())]
 
 
-async def delete(kube: Kube, objects: Iterable[Object], timeout_s: float, tell: Tell) -> None:
+async def delete(kube: Kube, objects: Iterable[Object], timeout_s: float, tell: Tell = _ignore) -> None:
     """Delete them, the dependents first, and wait until all are gone with their pods. Raises WaitTimeout, ApiError."""
     deadline = time.monotonic() + timeout_s
     for stage in reversed(stages(objects)):

@@ -21,7 +21,7 @@ from workload_generator.cluster.deploy.readiness import is_waited_for
 from workload_generator.cluster.deploy.sources import wait_bound
 from workload_generator.kube import resources as kinds
 from workload_generator.kube.client import Kube
-from workload_generator.kube.errors import ApiAbsent, NotFound, WaitTimeout
+from workload_generator.kube.errors import ApiAbsent, NotFound
 from workload_generator.kube.names import NAME_LABEL, PART_LABEL, PART_OF_LABEL, PRODUCT
 from workload_generator.kube.resources import (
     BROKERS,
@@ -117,10 +117,7 @@ async def _wait_deliverers(kube: Kube, stage: Sequence[Object], made: Sequence[O
             uid = (await kube.get(TRIGGERS, name, namespace))["metadata"]["uid"]
             wanted.setdefault(namespace, {})[uid] = parallelism_of(obj)
         elif obj["kind"] == CONTAINER_SOURCES.kind:
-            try:
-                await wait_bound(kube, namespace, name, timeout_s)
-            except WaitTimeout as error:
-                raise WaitTimeout(f"{title(obj)}, {error}; kn-bench doctor --fix may mend it") from None
+            await wait_bound(kube, namespace, name, timeout_s)
     for namespace, uids in wanted.items():
         await wait_for_dispatchers(kube, namespace, uids, timeout_s)
 

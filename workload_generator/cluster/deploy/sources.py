@@ -1,15 +1,16 @@
-"""ContainerSources whose generator cannot send: what is wrong, and what a person would do about it by hand.
+"""ContainerSources whose generator cannot send: the fault, and its repair.
 
-Two faults leave a pod without `K_SINK`:
-- the binding of the sink changes the Deployment, the new ReplicaSet's pod finds no room beside the old one's, and the
-  old one goes on without `K_SINK`: the ReplicaSet whose pod is not Pending has to go
-- the source is older than its sink and was never looked at again (knative/eventing#9189): it has to be touched
+A pod has no `K_SINK` in two cases:
+- the binding of the sink changed the Deployment, and the pod of the new ReplicaSet is Pending because there is no room
+  beside the old pod, which has no `K_SINK`: the old ReplicaSet has to be deleted
+- the source was created before its sink and is not reconciled again (knative/eventing#9189): it has to be changed
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,7 +36,7 @@ _TOUCHED = "knative-bench/touched"
 
 @dataclass(frozen=True, slots=True)
 class SourceState:
-    """What became of one ContainerSource. `old` are the ReplicaSets that stand in the new one's way."""
+    """The state of a ContainerSource. `old` are the ReplicaSets whose pods keep the new pod from being scheduled."""
 
     namespace: str
     name: str
@@ -45,7 +46,7 @@ class SourceState:
 
 
 async def examine(kube: Kube, source: Object) -> SourceState:
-    """Look at the source's Deployment, ReplicaSets and pods. Raises ApiError."""
+    """Examine the source's Deployment, ReplicaSets and pods. Raises ApiError."""
     namespace, name = namespace_of(source), name_of(source)
     uid = source["metadata"]["uid"]
     deployments = [one for one in (await kube.list(DEPLOYMENTS, namespace)).items if owned_by(one, uid)]
@@ -87,7 +88,7 @@ async def examine(kube: Kube, source: Object) -> SourceState:
 
 
 async def mend(kube: Kube, state: SourceState, timeout_s: float) -> str:
-    """Do what `state` calls for, wait until a pod with K_SINK is ready, say what was done. WaitTimeout, ApiError."""
+    """Repair the fault and wait for a ready pod with K_SINK. Returns what was done. Raises WaitTimeout, ApiError."""
     if state.fault == "stuck":
         for name in state.old:
             await kube.delete(REPLICA_SETS, name, state.namespace)
@@ -104,8 +105,17 @@ async def mend(kube: Kube, state: SourceState, timeout_s: float) -> str:
     return f"{done}; after {time.monotonic() - began:.1f} s {last.text}"
 
 
-async def wait_bound(kube: Kube, namespace: str, name: str, timeout_s: float) -> SourceState:
-    """Until the source's pod runs with K_SINK, and no pod without it is left. Raises WaitTimeout, ApiError."""
+async def wait_bound(
+    kube: Kube,
+    namespace: str,
+    name: str,
+    timeout_s: float,
+    on_stuck: Callable[[SourceState], Awaitable[None]] | None = None,
+) -> SourceState:
+    """Wait until the source has a ready pod with K_SINK, and no pod without it. `on_stuck` may repair that fault.
+
+    Raises WaitTimeout, ApiError.
+    """
     last: SourceState | None = None
     try:
         async with asyncio.timeout(timeout_s), Reflector(kube, PODS, namespace) as pods:
@@ -114,10 +124,16 @@ async def wait_bound(kube: Kube, namespace: str, name: str, timeout_s: float) ->
                 last = await examine(kube, await kube.get(CONTAINER_SOURCES, name, namespace))
                 if not last.fault:
                     return last
+                if last.fault == "stuck" and on_stuck is not None:
+                    await on_stuck(last)
+                    continue
                 await pods.until(lambda now, seen=seen: _versions(now) != seen)  # type: ignore[misc]
     except TimeoutError:
-        what = last.text if last else "it was not looked at"
-        raise WaitTimeout(f"after {timeout_s:g} s: {what}") from None
+        text = last.text if last else "it was not examined"
+        raise WaitTimeout(
+            f"ContainerSource {namespace}/{name} has no ready pod with {SINK_VARIABLE} after {timeout_s:g} s: {text} "
+            "(see `kn-bench doctor`)"
+        ) from None
 
 
 def _versions(objects: dict[tuple[str, str], Object]) -> dict[tuple[str, str], str]:
@@ -125,7 +141,7 @@ def _versions(objects: dict[tuple[str, str], Object]) -> dict[tuple[str, str], s
 
 
 def has_sink(pod: Object) -> bool:
-    """Whether a pod, or a template of one, sets K_SINK to something in its containers."""
+    """Whether a container of a pod, or of a pod template, has a value for K_SINK."""
     return any(
         variable["name"] == SINK_VARIABLE and bool(variable.get("value"))
         for container in pod["spec"]["containers"]
@@ -140,7 +156,7 @@ def _pods_of(pods: list[Object], sets: list[Object]) -> list[Object]:
 def _ready_text(source: Object) -> str:
     found = condition(source, "Ready")
     if found is None:
-        return "nothing has looked at the source yet"
+        return "the source is not reconciled yet"
     if found["status"] == "True":
-        return "the source says that it is Ready"
+        return "the source is Ready"
     return f"the source is not Ready: {found.get('message') or found.get('reason') or 'no message'}"

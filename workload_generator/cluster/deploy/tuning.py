@@ -1,7 +1,7 @@
-"""Values of objects in the cluster changed, with what they were: to be shown, waited for, and put back.
+"""Changes of values in the cluster's objects, with the old values: shown, made, waited for and undone.
 
-A `Change` is one value of one object. `plan` reads what differs from what is wanted, `make` makes it so, and `make` of
-the `undone` changes puts back what was found. Changes go through JSON, so that they outlive the process that made them.
+A `SettingChange` is one value of one object. `plan` compares objects with the wanted values, `make` makes the changes,
+and `make` of the `undone` changes restores the old values. Changes can be stored as JSON, for another process to undo.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from workload_generator.kube.client import Kube
 from workload_generator.kube.names import AUTOSCALING, CONFIG_AUTOSCALER, KNATIVE_SERVING, PARALLELISM
 from workload_generator.kube.resources import CONFIG_MAPS, Object, Resource, name_of, namespace_of
 
-Place = tuple[str, ...]
+ValuePath = tuple[str, ...]
 Value = str | int | None
-"""None: it is not there."""
+"""None: the value is absent."""
 
-CONCURRENCY: Place = ("spec", "template", "spec", "containerConcurrency")
-_ANNOTATIONS: Place = ("spec", "template", "metadata", "annotations")
+CONCURRENCY: ValuePath = ("spec", "template", "spec", "containerConcurrency")
+_ANNOTATIONS: ValuePath = ("spec", "template", "metadata", "annotations")
 
 
 @dataclass(frozen=True, slots=True)
 class SettingChange:
-    """One value of one object: `old` as it was found, `new` as it shall be; None is absent."""
+    """A change of one value of one object, from `old` to `new`."""
 
     resource: Resource
     namespace: str
     name: str
-    place: Place
+    place: ValuePath
     old: Value
     new: Value
 
     @property
     def key(self) -> str:
-        """What the value is called: `max-scale`, `containerConcurrency`, `parallelism`, `stable-window`."""
+        """The name of the value: `max-scale`, `containerConcurrency`, `parallelism`, `stable-window`."""
         return self.place[-1].removeprefix(AUTOSCALING).removeprefix(PARALLELISM.rpartition("/")[0] + "/")
 
     def __str__(self) -> str:
@@ -44,72 +44,72 @@ class SettingChange:
         return f"{self.resource.kind} {self.namespace}/{self.name}: {self.key} {old} → {new}"
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """The change as plain values."""
         return {**dataclasses.asdict(self), "place": list(self.place)}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> SettingChange:
-        """The change that `to_json` made plain."""
+        """The change of which these are the plain values."""
         return cls(**{**value, "resource": Resource(**value["resource"]), "place": tuple(value["place"])})
 
 
-def of_service(container_concurrency: int | None, annotations: Mapping[str, str | None]) -> dict[Place, Value]:
-    """The places of a function's values; a concurrency of None is left alone, an annotation of None is taken away."""
-    wanted: dict[Place, Value] = {(*_ANNOTATIONS, AUTOSCALING + key): value for key, value in annotations.items()}
+def of_service(container_concurrency: int | None, annotations: Mapping[str, str | None]) -> dict[ValuePath, Value]:
+    """The values of a function's Service. A concurrency of None is left as it is, an annotation of None is removed."""
+    wanted: dict[ValuePath, Value] = {(*_ANNOTATIONS, AUTOSCALING + key): value for key, value in annotations.items()}
     return wanted if container_concurrency is None else {CONCURRENCY: container_concurrency, **wanted}
 
 
-def of_trigger(parallelism: int) -> dict[Place, Value]:
-    """The place of a RabbitMQ trigger's parallelism."""
+def of_trigger(parallelism: int) -> dict[ValuePath, Value]:
+    """The parallelism of a RabbitMQ trigger."""
     return {("metadata", "annotations", PARALLELISM): str(parallelism)}
 
 
-def of_autoscaler(keys: Mapping[str, str | None]) -> dict[Place, Value]:
-    """The places of keys in the ConfigMap `config-autoscaler`."""
-    return {("data", key): value for key, value in keys.items()}
-
-
-def plan(resource: Resource, objects: Iterable[Object], wanted: Mapping[Place, Value]) -> list[SettingChange]:
-    """What has to change in these objects, as they are now."""
+def plan(resource: Resource, objects: Iterable[Object], wanted: Mapping[ValuePath, Value]) -> list[SettingChange]:
+    """The changes that give these objects the wanted values."""
     return [
-        SettingChange(resource, namespace_of(obj), name_of(obj), place, old, value)
+        SettingChange(resource, namespace_of(obj), name_of(obj), path, old, value)
         for obj in objects
-        for place, value in wanted.items()
-        if (old := _value(obj, place)) != value
+        for path, value in wanted.items()
+        if (old := _value(obj, path)) != value
     ]
 
 
 async def plan_autoscaler(kube: Kube, keys: Mapping[str, str | None]) -> list[SettingChange]:
-    """What has to change in `config-autoscaler`. Raises ApiError."""
+    """The changes of keys in the ConfigMap `config-autoscaler`. Raises ApiError."""
     config = await kube.get(CONFIG_MAPS, CONFIG_AUTOSCALER, KNATIVE_SERVING)
-    return plan(CONFIG_MAPS, [config], of_autoscaler(keys))
+    return plan(CONFIG_MAPS, [config], {("data", key): value for key, value in keys.items()})
 
 
 def undone(changes: Sequence[SettingChange]) -> list[SettingChange]:
-    """The changes that put back what was found, the last first."""
+    """The changes that restore the old values, the last change first."""
     return [dataclasses.replace(each, old=each.new, new=each.old) for each in reversed(changes)]
 
 
-async def make(kube: Kube, changes: Iterable[SettingChange], *, dry_run: bool = False) -> list[Object]:
-    """Make the changes, all those of an object in one patch (so one new Revision). Raises ApiError; the objects."""
-    patches: dict[tuple[Resource, str, str], Object] = {}
+def by_object(changes: Iterable[SettingChange]) -> dict[tuple[Resource, str, str], list[SettingChange]]:
+    """The changes by resource, namespace and name of their objects."""
+    groups: dict[tuple[Resource, str, str], list[SettingChange]] = {}
     for change in changes:
-        _put(patches.setdefault((change.resource, change.namespace, change.name), {}), change.place, change.new)
-    return [
-        await kube.patch(resource, name, patch, namespace, dry_run=dry_run)
-        for (resource, namespace, name), patch in patches.items()
-    ]
+        groups.setdefault((change.resource, change.namespace, change.name), []).append(change)
+    return groups
 
 
-def _value(obj: Object, place: Place) -> Value:
+async def make(kube: Kube, changes: Iterable[SettingChange], *, dry_run: bool = False) -> list[Object]:
+    """Make the changes, all of an object in one patch (one new Revision). Returns the objects. Raises ApiError."""
+    objects = []
+    for (resource, namespace, name), own in by_object(changes).items():
+        patch: Object = {}
+        for change in own:
+            here = patch
+            for word in change.place[:-1]:
+                here = here.setdefault(word, {})
+            here[change.place[-1]] = change.new
+        objects.append(await kube.patch(resource, name, patch, namespace, dry_run=dry_run))
+    return objects
+
+
+def _value(obj: Object, path: ValuePath) -> Value:
     here: Any = obj
-    for word in place:
+    for word in path:
         here = (here or {}).get(word)
     value: Value = here
     return value
-
-
-def _put(patch: Object, place: Place, value: Value) -> None:
-    for word in place[:-1]:
-        patch = patch.setdefault(word, {})
-    patch[place[-1]] = value

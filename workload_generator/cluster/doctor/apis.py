@@ -6,38 +6,17 @@ from collections import defaultdict
 
 from workload_generator.cluster.doctor.check import Cluster, Reporter, Verdict
 from workload_generator.cluster.doctor.versions import EVENTING, SERVING, Product
+from workload_generator.kube import resources as kinds
 from workload_generator.kube.errors import ApiAbsent, ApiError
 from workload_generator.kube.names import VERSION_LABEL
-from workload_generator.kube.resources import (
-    BROKERS,
-    CRDS,
-    NODE_METRICS,
-    NODES,
-    SERVICES,
-    Object,
-    Resource,
-    is_ready,
-    name_of,
-)
+from workload_generator.kube.resources import Object, Resource, is_ready, name_of
 
-CRD_VERSIONS: dict[str, dict[str, str]] = {
-    # The version that each product's CRDs have to serve.
-    SERVING.name: {
-        "services.serving.knative.dev": "v1",
-        "configurations.serving.knative.dev": "v1",
-        "revisions.serving.knative.dev": "v1",
-        "routes.serving.knative.dev": "v1",
-        "podautoscalers.autoscaling.internal.knative.dev": "v1alpha1",
-    },
-    EVENTING.name: {
-        "brokers.eventing.knative.dev": "v1",
-        "triggers.eventing.knative.dev": "v1",
-        "containersources.sources.knative.dev": "v1",
-        "sinkbindings.sources.knative.dev": "v1",
-        "sequences.flows.knative.dev": "v1",
-        "inmemorychannels.messaging.knative.dev": "v1",
-    },
-}
+CUSTOM_RESOURCES: dict[Product, tuple[Resource, ...]] = {
+    SERVING: (kinds.SERVICES, kinds.CONFIGURATIONS, kinds.REVISIONS, kinds.ROUTES, kinds.POD_AUTOSCALERS),
+    EVENTING: (
+        kinds.BROKERS, kinds.TRIGGERS, kinds.CONTAINER_SOURCES, kinds.SINK_BINDINGS, kinds.SEQUENCES, kinds.CHANNELS,
+    ),
+}  # fmt: skip
 _MISSING: dict[str, tuple[Verdict, str]] = {
     # Verdict and consequence when a product is not there.
     SERVING.name: ("failed", "there is nothing to measure"),
@@ -48,18 +27,18 @@ _MISSING: dict[str, tuple[Verdict, str]] = {
 
 async def check_apis(cluster: Cluster, reporter: Reporter) -> None:
     """Whether each product answers, and the versions and releases of its CRDs."""
-    serving = await _answers(cluster, SERVING.name, SERVICES, reporter)
-    eventing = await _answers(cluster, EVENTING.name, BROKERS, reporter)
-    if await _answers(cluster, "metrics-server", NODE_METRICS, reporter):
-        measured = {name_of(each) for each in await cluster.all(NODE_METRICS)}
-        missing = [name_of(node) for node in await cluster.all(NODES) if name_of(node) not in measured]
+    serving = await _answers(cluster, SERVING.name, kinds.SERVICES, reporter)
+    eventing = await _answers(cluster, EVENTING.name, kinds.BROKERS, reporter)
+    if await _answers(cluster, "metrics-server", kinds.NODE_METRICS, reporter):
+        measured = {name_of(each) for each in await cluster.all(kinds.NODE_METRICS)}
+        missing = [name_of(node) for node in await cluster.all(kinds.NODES) if name_of(node) not in measured]
         if missing:
             reporter.warning(
                 f"metrics-server has no metrics of {', '.join(missing)}",
                 "kn-bench top cannot record them",
                 "wait half a minute; then read metrics-server's log",
             )
-    crds = {name_of(crd): crd for crd in await cluster.all(CRDS)}
+    crds = {name_of(crd): crd for crd in await cluster.all(kinds.CRDS)}
     for product, is_installed in ((SERVING, serving), (EVENTING, eventing)):
         if is_installed:
             _check_crds(crds, product, await product.release(cluster), reporter)
@@ -85,7 +64,8 @@ def _check_crds(crds: dict[str, Object], product: Product, release: int | None, 
     verdict, why = _MISSING[product.name]
     others: dict[str, list[str]] = defaultdict(list)
     good = 0
-    for name, version in CRD_VERSIONS[product.name].items():
+    for resource in CUSTOM_RESOURCES[product]:
+        name, version = str(resource), resource.version
         crd = crds.get(name)
         if crd is None:
             reporter.add(verdict, f"{product.name} has no {name}", why, f"apply the CRDs of {product.name} again")

@@ -21,7 +21,6 @@ Parser = Callable[[str], None]
 """Raises ValueError, whose text follows the key: "is 5s, …"."""
 
 EXAMPLE = "_example"
-_TRUE, _FALSE = ("1", "t", "true"), ("0", "f", "false")
 _HIGHEST = 2**31 - 1
 
 
@@ -31,13 +30,7 @@ def anything(_text: str) -> None:
 
 def is_true(text: str) -> bool:
     """As Go's strconv.ParseBool, in any case."""
-    return text.strip().casefold() in _TRUE
-
-
-def boolean(text: str) -> None:
-    """true or false."""
-    if text.strip().casefold() not in (*_TRUE, *_FALSE):
-        raise ValueError(f"is {text!r}: expected true or false")
+    return text.strip().casefold() in ("true", "t", "1")
 
 
 def number(low: float, high: float = float("inf"), *, whole: bool = False, also: float | None = None) -> Parser:
@@ -123,6 +116,7 @@ EVENTING_OBSERVABILITY: Config = (KNATIVE_EVENTING, "config-observability")
 EVENTING_FEATURES: Config = (KNATIVE_EVENTING, "config-features")
 """Any key is a feature to it."""
 
+boolean = one_of("true", "false", "t", "f", "1", "0")
 _seconds = _scale = number(0, _HIGHEST, whole=True)
 _on_off = one_of("enabled", "disabled")
 _METRICS = {

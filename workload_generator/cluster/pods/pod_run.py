@@ -31,8 +31,8 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class PodRun:
-    """A run: the text of its experiment, and the generator's flags except those about files."""
+class GeneratorRun:
+    """A run: the name and the text of its experiment, and the generator's flags except those about files."""
 
     run_id: str
     name: str
@@ -51,11 +51,10 @@ class PodRun:
         """The agent's parameters for requests about this run."""
         return {"run_id": self.run_id, "folder": LOGS, "prefix": self.prefix}
 
-    @property
-    def words(self) -> list[str]:
-        """The command."""
-        given = [f"--config={self.config}", f"--prefix={self.prefix}", f"--log-dir={LOGS}", f"--run-id={self.run_id}"]
-        return ["workload-generator", *given, *self.flags]
+    def flags_for(self, config: str, log_dir: str) -> list[str]:
+        """All flags of the generator."""
+        given = [f"--config={config}", f"--prefix={self.prefix}", f"--log-dir={log_dir}", f"--run-id={self.run_id}"]
+        return [*given, *self.flags]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +65,12 @@ class PodRunEnd:
     logs: tuple[str, ...]
     trailers: tuple[Json, ...]
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether the run ended by itself, with a verdict."""
-        return self.code in (ExitCode.OK, ExitCode.INVALID)
-
 
 class RunLost(BenchError):
     """A run ended without its trailer: the generator or its pod was killed."""
 
 
-async def begin(agent: PodAgent, run: PodRun, say: Say) -> PodRunEnd:
+async def begin(agent: PodAgent, run: GeneratorRun, say: Say) -> PodRunEnd:
     """Run it and wait for its end. Raises RunLost, or BenchError when it cannot be started."""
     patience = Patience(agent.patience_s)
     try:
@@ -99,7 +93,7 @@ async def begin(agent: PodAgent, run: PodRun, say: Say) -> PodRunEnd:
         raise
 
 
-async def follow(agent: PodAgent, run: PodRun, say: Say, cut: bool = True) -> PodRunEnd | None:
+async def follow(agent: PodAgent, run: GeneratorRun, say: Say, cut: bool = True) -> PodRunEnd | None:
     """Wait for the end of a run that was started. None when the pod has no trace of it. Raises RunLost.
 
     `cut` reports that the run is still in progress.
@@ -143,9 +137,9 @@ def exit_code_of(trailers: Sequence[Json]) -> int:
     return ExitCode.OK if passed else ExitCode.INVALID
 
 
-async def _execute(agent: PodAgent, pod: Pod, run: PodRun) -> tuple[int | None, str]:
+async def _execute(agent: PodAgent, pod: Pod, run: GeneratorRun) -> tuple[int | None, str]:
     """One session. Returns the exit code, None if kubectl did not report it, and the last lines of stderr."""
-    async with Session(agent.kubectl, pod, run.words) as session:
+    async with Session(agent.kubectl, pod, ["workload-generator", *run.flags_for(run.config, LOGS)]) as session:
         session.on_error_line = lambda line: _print(sys.stderr, line)
         try:
             while line := await session.line():

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from workload_generator.base.errors import BenchError, UsageError
-from workload_generator.base.exit_codes import ExitCode
+from workload_generator.base.exit_codes import COMPLETE_RUN
 from workload_generator.cluster.deploy.kustomize import render
 from workload_generator.cluster.deploy.objects import apply, stages
 from workload_generator.cluster.kubectl import Kubectl
 from workload_generator.cluster.pods import locations, logs
-from workload_generator.cluster.pods.pod_run import LOGS, PodRun, PodRunEnd, Say, follow
+from workload_generator.cluster.pods.pod_run import LOGS, GeneratorRun, PodRunEnd, Say, follow
 from workload_generator.cluster.pods.sessions import PodAgent
 from workload_generator.kube.client import Kube
 from workload_generator.kube.names import GENERATOR, RUN_ANNOTATION, SHARDS
@@ -38,7 +38,7 @@ _BEGIN_S = 60.0
 _STOP_S = 30.0
 
 
-def manifests(folder: Path, run: PodRun, pods: int, deployed: Object) -> list[Object]:
+def manifests(folder: Path, run: GeneratorRun, pods: int, deployed: Object) -> list[Object]:
     """The objects of the Job's folder for this run, with the image and resources of the deployed generator.
 
     Raises UsageError.
@@ -73,7 +73,9 @@ def manifests(folder: Path, run: PodRun, pods: int, deployed: Object) -> list[Ob
 class Shards:
     """One run of several pods."""
 
-    def __init__(self, kube: Kube, kubectl: Kubectl, folder: Path, run: PodRun, pods: int, out: Path, say: Say) -> None:
+    def __init__(
+        self, kube: Kube, kubectl: Kubectl, folder: Path, run: GeneratorRun, pods: int, out: Path, say: Say
+    ) -> None:
         self._kube = kube
         self._kubectl = kubectl
         self._folder = folder
@@ -97,7 +99,7 @@ class Shards:
         if job is None or _run_of(job) != self._run.run_id:
             return -1
         code = await self._finish(within_s)
-        return code if code in (ExitCode.OK, ExitCode.INVALID) else -1
+        return code if code in COMPLETE_RUN else -1
 
     async def _finish(self, within_s: float) -> int:
         """Wait for the end of the run and copy its logs. Ends the run when this is cancelled."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from workload_generator.base.backoff import Backoff
 from workload_generator.base.errors import BenchError, UsageError
-from workload_generator.cluster.top.recorder import Recorder
+from workload_generator.cluster.top.row_recorder import RowRecorder
 from workload_generator.kube.errors import ApiError
 
 _CAP_S = 60.0
@@ -45,14 +45,14 @@ class NextPoll:
 
 
 @dataclass(slots=True)
-class Poller:
+class SourcePoller:
     """One source of samples. `poll` requests and stores them; an error of TEMPORARY becomes a gap."""
 
     source: str
     subject: str
     period_s: float
     poll: Callable[[], Awaitable[None]]
-    recorder: Recorder
+    recorder: RowRecorder
     next: NextPoll = field(default_factory=NextPoll)
     late_s: float = 0.0
     """How late the last tick started."""
@@ -76,7 +76,7 @@ class Poller:
 
 
 async def poll_unless_waiting(
-    poller: Poller, next_poll: NextPoll, subject: str, poll: Callable[[], Awaitable[None]]
+    poller: SourcePoller, next_poll: NextPoll, subject: str, poll: Callable[[], Awaitable[None]]
 ) -> None:
     """Poll once. A TEMPORARY error, or the wait after one, becomes a gap of one tick."""
     clock = asyncio.get_running_loop().time

@@ -15,8 +15,8 @@ from functools import partial
 from workload_generator.base.errors import BenchError
 from workload_generator.base.usage_tables import KUBELET, METRICS
 from workload_generator.cluster.top import usage
-from workload_generator.cluster.top.polling import NextPoll, Poller, poll_unless_waiting
-from workload_generator.cluster.top.recorder import METRICS_FIX, Counts, Recorder, now
+from workload_generator.cluster.top.polling import NextPoll, SourcePoller, poll_unless_waiting
+from workload_generator.cluster.top.row_recorder import METRICS_FIX, Counts, RowRecorder, now
 from workload_generator.cluster.top.states import NodeObserver, PodObserver, StatusObserver
 from workload_generator.cluster.top.storage import Storage
 from workload_generator.cluster.top.usage import ClusterView, SampleHistory, Scope
@@ -57,13 +57,13 @@ class Top:
     storage: Storage
     say: Callable[[str], None]
     histories: dict[str, SampleHistory] = field(default_factory=dict)
-    pollers: list[Poller] = field(default_factory=list)
-    recorder: Recorder = field(init=False)
+    pollers: list[SourcePoller] = field(default_factory=list)
+    recorder: RowRecorder = field(init=False)
     view: ClusterView = field(init=False)
     _kubelets: dict[str, NextPoll] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.recorder = Recorder(self.storage, self.say)
+        self.recorder = RowRecorder(self.storage, self.say)
         self.view = ClusterView(scope=self.plan.scope)
 
     @property
@@ -114,9 +114,9 @@ class Top:
             for resource in (REVISIONS, POD_AUTOSCALERS):
                 yield Watch(self.kube, recorder, resource, namespace, StatusObserver(resource.kind), scope)
 
-    def _make_pollers(self) -> Iterable[Poller]:
-        def make(source: str, subject: str, poll: Callable[[], Awaitable[None]]) -> Poller:
-            return Poller(source, subject, self.plan.period_s, poll, self.recorder)
+    def _make_pollers(self) -> Iterable[SourcePoller]:
+        def make(source: str, subject: str, poll: Callable[[], Awaitable[None]]) -> SourcePoller:
+            return SourcePoller(source, subject, self.plan.period_s, poll, self.recorder)
 
         if METRICS in self.plan.sources and self.plan.scope.nodes:
             yield make(METRICS, "nodes", partial(self._poll_metrics, "nodes"))

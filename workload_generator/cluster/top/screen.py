@@ -13,8 +13,8 @@ from rich.text import Text
 
 from workload_generator.base.clock import NS_PER_S, parse_rfc3339
 from workload_generator.base.usage_tables import KUBELET, METRICS
-from workload_generator.cluster.top.polling import Poller
-from workload_generator.cluster.top.recorder import Counts
+from workload_generator.cluster.top.polling import SourcePoller
+from workload_generator.cluster.top.row_recorder import Counts
 from workload_generator.cluster.top.usage import Allocatable, LastSample, SampleHistory, SampleKey
 
 _MIB = 2**20
@@ -68,7 +68,7 @@ def view_usage(histories: dict[str, SampleHistory], by: str, most: int = _ROWS) 
 
 
 def draw(
-    view: UsageView, counts: Counts, pollers: Iterable[Poller], has: dict[str, Allocatable], height: int
+    view: UsageView, counts: Counts, pollers: Iterable[SourcePoller], has: dict[str, Allocatable], height: int
 ) -> RenderableType:
     """Two tables and a status line, at most `height` lines."""
     rows = max(3, (height - 9) // 2)
@@ -78,7 +78,7 @@ def draw(
     return Group(nodes, pods, Text(status(view, counts, pollers)))
 
 
-def status(view: UsageView, counts: Counts, pollers: Iterable[Poller]) -> str:
+def status(view: UsageView, counts: Counts, pollers: Iterable[SourcePoller]) -> str:
     """The progress of the recording, in a line."""
     late_s = max((poller.late_s for poller in pollers), default=0.0)
     age = f", newest sample {view.age_s:.0f} s old" if view.age_s is not None else ""
@@ -90,29 +90,22 @@ def status(view: UsageView, counts: Counts, pollers: Iterable[Poller]) -> str:
 
 
 def _table(what: str, lines: list[UsageLine], has: dict[str, Allocatable] | None, count: int) -> Table:
+    """With `has` the shares of each node, without it the node of each pod."""
     table = Table(box=None, pad_edge=False, expand=False)
-    table.add_column(f"{what} ({len(lines)} of {count:,})", overflow="ellipsis", no_wrap=True)
-    if has is None:
-        table.add_column("on", overflow="ellipsis", no_wrap=True)
-    table.add_column("CPU (millicores)", justify="right", no_wrap=True)
-    if has is not None:
-        table.add_column("%", justify="right")
-    table.add_column("memory (MiB)", justify="right", no_wrap=True)
-    if has is not None:
-        table.add_column("%", justify="right")
+    share = ["%"] if has is not None else []
+    for title in [f"{what} ({len(lines)} of {count:,})", *([] if share else ["on"])]:
+        table.add_column(title, overflow="ellipsis", no_wrap=True)
+    for title in ["CPU (millicores)", *share, "memory (MiB)", *share]:
+        table.add_column(title, justify="right", no_wrap=True)
     for line in lines:
         cpu, memory = f"{line.millicores:,.0f}", f"{line.memory_bytes / _MIB:,.0f}"
         if has is None:
             table.add_row(line.name, line.node, cpu, memory)
         else:
-            own = has.get(line.name)
-            table.add_row(
-                line.name,
-                cpu,
-                f"{line.millicores / own.millicores:.0%}" if own and own.millicores else "",
-                memory,
-                f"{line.memory_bytes / own.memory_bytes:.0%}" if own and own.memory_bytes else "",
-            )
+            own = has.get(line.name, Allocatable(0.0, 0))
+            cpu_share = f"{line.millicores / own.millicores:.0%}" if own.millicores else ""
+            memory_share = f"{line.memory_bytes / own.memory_bytes:.0%}" if own.memory_bytes else ""
+            table.add_row(line.name, cpu, cpu_share, memory, memory_share)
     return table
 
 

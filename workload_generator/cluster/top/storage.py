@@ -27,6 +27,13 @@ DATABASE = "metrics.db"
 _BUSY_S = 30.0
 _TAIL_BYTES = 16 * 2**20
 _RECENT = timedelta(minutes=10)
+_LAST_SAMPLES = """
+SELECT '', node_name, '', max(sample_timestamp) FROM node_metrics
+WHERE timestamp > :since AND source = :source AND sample_timestamp IS NOT NULL GROUP BY node_name
+UNION ALL
+SELECT namespace, pod_name, container_name, max(sample_timestamp) FROM pod_metrics
+WHERE timestamp > :since AND source = :source AND sample_timestamp IS NOT NULL GROUP BY 1, 2, 3
+"""
 
 
 class Storage(Protocol):
@@ -82,35 +89,19 @@ class Database:
 
     def write(self, rows: Iterable[Row]) -> None:
         """One transaction."""
-        with _translated(self._path):
+        with _translated(self._path), self._connection:  # which commits, or rolls back
             self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                for kind, group in _grouped(rows).items():
-                    names = ", ".join(kind._fields)
-                    marks = ", ".join("?" * len(kind._fields))
-                    self._connection.executemany(f"INSERT INTO {TABLES[kind]} ({names}) VALUES ({marks})", group)
-                self._connection.execute("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                raise
+            for kind, group in _grouped(rows).items():
+                names = ", ".join(kind._fields)
+                marks = ", ".join("?" * len(kind._fields))
+                self._connection.executemany(f"INSERT INTO {TABLES[kind]} ({names}) VALUES ({marks})", group)
 
     def last_samples(self, source: str) -> dict[SampleKey, str]:
         """By the index over time, of the last minutes."""
         since = (datetime.now(UTC) - _RECENT).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        samples: dict[SampleKey, str] = {}
         with _translated(self._path):
-            for table, names in (
-                ("node_metrics", "'', node_name, ''"),
-                ("pod_metrics", "namespace, pod_name, container_name"),
-            ):
-                for *key, sample in self._connection.execute(
-                    f"SELECT {names}, max(sample_timestamp) FROM {table} WHERE timestamp > ? AND source = ? "
-                    "AND sample_timestamp IS NOT NULL GROUP BY 1, 2, 3",
-                    (since, source),
-                ):
-                    samples[key[0], key[1], key[2]] = sample
-        return samples
+            rows = self._connection.execute(_LAST_SAMPLES, {"since": since, "source": source})
+            return {(namespace, name, container): sample for namespace, name, container, sample in rows}
 
     def close(self) -> None:
         """Move the write-ahead log into the database, unless another process is reading it."""
@@ -123,7 +114,7 @@ class Database:
             self._connection.close()
 
     def _prepare(self) -> None:
-        with _translated(self._path):
+        with _translated(self._path), self._connection:
             existing = {name for (name,) in self._connection.execute("SELECT lower(name) FROM sqlite_schema")}
             if "experiments" in existing:
                 raise UsageError(
@@ -133,19 +124,19 @@ class Database:
             self._connection.execute("PRAGMA synchronous = NORMAL")
             self._connection.execute("BEGIN IMMEDIATE")
             for table in TABLES.values():
-                if table not in existing:
+                if table in existing:
+                    self._add_columns(table)
+                else:
                     for statement in schema_of(table):
                         self._connection.execute(statement)
-                    continue
-                known = {row[1].lower() for row in self._connection.execute(f"PRAGMA table_info({table})")}
-                for name, (kind, needed) in columns_of(table).items():
-                    if name not in known and needed:
-                        raise UsageError(
-                            f"{self._path} is not a metrics database: its table {table} has no column {name}"
-                        )
-                    if name not in known:
-                        self._connection.execute(f"ALTER TABLE {table} ADD COLUMN {name} {kind}")
-            self._connection.execute("COMMIT")
+
+    def _add_columns(self, table: str) -> None:
+        known = {row[1].lower() for row in self._connection.execute(f"PRAGMA table_info({table})")}
+        for name, (kind, is_required) in columns_of(table).items():
+            if name not in known and is_required:
+                raise UsageError(f"{self._path} is not a metrics database: its table {table} has no column {name}")
+            if name not in known:
+                self._connection.execute(f"ALTER TABLE {table} ADD COLUMN {name} {kind}")
 
 
 class CsvFiles:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from workload_generator.base.usage_tables import WATCH, stamp
 from workload_generator.cluster.top.polling import TEMPORARY, retry_after_s
-from workload_generator.cluster.top.recorder import Recorder, now
+from workload_generator.cluster.top.row_recorder import RowRecorder, now
 from workload_generator.cluster.top.states import Observer
 from workload_generator.cluster.top.usage import Scope
 from workload_generator.kube.client import Kube
@@ -36,7 +36,7 @@ class Watch:
     """The objects of one kind, in one namespace or in all."""
 
     kube: Kube
-    recorder: Recorder
+    recorder: RowRecorder
     resource: Resource
     namespace: str
     observer: Observer

@@ -1,11 +1,11 @@
-"""What nodes, pods and functions did, from a database of metrics (ours or the original's) into the benchmark database.
+"""Recorded usage and states of nodes and pods → the benchmark database, from a database of ours or the original's.
 
 Rules:
-- one transaction: whatever ends it early leaves the benchmark database as it was; the database of metrics is only read
-- a row is known by all that it says, and as often as it is there: what is merged again adds nothing, what has grown
-  since adds its rest, and two equal rows of one database stay two
-- both timestamp forms of the original become UTC with milliseconds, also in tables that were copied here by hand
-- columns that we do not know are taken along
+- one transaction: an error leaves the benchmark database as it was; the database of metrics is only read
+- rows are compared by all their columns and counted: merging again adds nothing, merging a database that has grown adds
+  its new rows, and two equal rows of one database stay two
+- both timestamp forms of the original become UTC with milliseconds, also in tables that were copied by hand
+- unknown columns are kept
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from workload_generator.base.usage_tables import stamp
 from workload_generator.results.database import Store, columns_of, open_store, quoted
 
 NAMES = {"node_metrics": "node_name", "pod_metrics": "pod_name"}
-"""The tables of usage, with the column that says whose row it is."""
+"""The tables of usage, with the column of the node's or pod's name."""
 
 _NUMBERS = {"cpu_millicores": ("cpu_usage", millicores), "memory_bytes": ("memory_usage", whole_bytes)}
 _ORIGINALS_SOURCE = "metrics"  # its only one
@@ -35,7 +35,7 @@ _NEW, _ASIDE = "metrics_being_merged", "metrics_set_aside"
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """What became of one table: its rows in the database of metrics, and those of them that were new."""
+    """A merged table: the number of its rows in the database of metrics, and how many of them were new."""
 
     table: str
     rows: int
@@ -43,7 +43,7 @@ class Merged:
 
 
 def combine(db: Path, metrics: Path) -> list[Merged]:
-    """Merge the tables of `metrics` into the benchmark database `db`, which has to exist. Raises BenchError."""
+    """Merge the tables of `metrics` into the existing benchmark database `db`. Raises BenchError."""
     for path in (db, metrics):
         if not path.is_file():
             raise BenchError(f"{path} does not exist" if not path.exists() else f"{path} is not a file")
@@ -61,7 +61,7 @@ def _opened(path: Path) -> sqlite3.Connection:
     except sqlite3.Error as error:
         raise BenchError(f"cannot read {path}: {error}") from error
     try:
-        connection.execute("BEGIN")  # one state of it, also while `top` writes on
+        connection.execute("BEGIN")  # a consistent view, also while `top` writes
         connection.execute("SELECT 1 FROM sqlite_schema").fetchone()
     except sqlite3.Error as error:
         connection.close()
@@ -71,12 +71,12 @@ def _opened(path: Path) -> sqlite3.Connection:
 
 def _tables(path: Path, source: sqlite3.Connection) -> dict[str, list[str]]:
     """The tables of metrics in `source` and their columns."""
-    there = {name for (name,) in source.execute("SELECT lower(name) FROM sqlite_schema WHERE type = 'table'")}
-    if "experiments" in there:
-        raise BenchError(f"{path} is a benchmark database and no database of metrics: are --db and --metrics swapped?")
-    found = {}
+    present = {name for (name,) in source.execute("SELECT lower(name) FROM sqlite_schema WHERE type = 'table'")}
+    if "experiments" in present:
+        raise BenchError(f"{path} is a benchmark database, not a database of metrics: are --db and --metrics swapped?")
+    tables = {}
     for table in schema.TABLES.values():
-        if table not in there:
+        if table not in present:
             continue
         columns = [row[1].lower() for row in source.execute(f"PRAGMA table_info({table})")]
         missing = _needed(table) - set(columns)
@@ -84,11 +84,11 @@ def _tables(path: Path, source: sqlite3.Connection) -> dict[str, list[str]]:
             raise BenchError(
                 f"{path} is not a database of metrics: its table {table} has no column {', '.join(sorted(missing))}"
             )
-        found[table] = columns
-    if not found.keys() & NAMES.keys():
-        has = f"it has the tables {', '.join(sorted(there))}" if there else "it has no tables"
-        raise BenchError(f"{path} is not a database of metrics, with node_metrics or pod_metrics: {has}")
-    return found
+        tables[table] = columns
+    if not tables.keys() & NAMES.keys():
+        has = f"it has the tables {', '.join(sorted(present))}" if present else "it has no tables"
+        raise BenchError(f"{path} is not a database of metrics: it needs node_metrics or pod_metrics, and {has}")
+    return tables
 
 
 def _merge(store: Store, path: Path, source: sqlite3.Connection, table: str, columns: list[str]) -> Merged:
@@ -100,12 +100,12 @@ def _merge(store: Store, path: Path, source: sqlite3.Connection, table: str, col
 
 
 def _prepare(store: Store, table: str) -> None:
-    """Have `table` with all our columns; rows that another program put there go through what every row goes through."""
+    """Create `table` with all our columns; rows that another program stored there are converted as all rows are."""
     known = columns_of(store, table)
     if known and schema.columns_of(table).keys() <= known.keys():
         return
     if known:
-        store.execute("PRAGMA legacy_alter_table = ON")  # else users' views would follow it to its other name
+        store.execute("PRAGMA legacy_alter_table = ON")  # else users' views would follow the table to its other name
         store.execute(f"ALTER TABLE {table} RENAME TO {_ASIDE}")
         store.execute("PRAGMA legacy_alter_table = OFF")
     for statement in schema.schema_of(table):
@@ -130,7 +130,7 @@ def _read(path: Path, source: sqlite3.Connection, table: str, columns: Iterable[
 
 
 def _add(store: Store, table: str, kinds: dict[str, str], batches: Iterator[list[Any]], path: Path) -> int:
-    """Add the rows (a rowid, then the columns of `kinds`) that `table` lacks; returns how many rows there were."""
+    """Add the rows (a rowid, then the columns of `kinds`) that `table` lacks; returns the number of rows read."""
     for name in kinds.keys() - columns_of(store, table).keys():
         store.execute(f"ALTER TABLE {table} ADD COLUMN {quoted(name)} {kinds[name]}")
     derived = [name for name in (*_NUMBERS, "source") if name not in kinds] if table in NAMES else []
@@ -144,7 +144,7 @@ def _add(store: Store, table: str, kinds: dict[str, str], batches: Iterator[list
         ]
         store.execute_many(f"INSERT INTO temp.{_NEW} VALUES ({marks})", whole)
         count += len(rows)
-    # What the rows do not say they do not contradict: only their own columns are compared.
+    # Only the columns that the rows have are compared.
     same = " AND ".join(f"old.{quoted(name)} IS new.{quoted(name)}" for name in names)
     store.execute(
         f"INSERT INTO {table} ({_listed(names)}) SELECT {_listed(names)} FROM ("
@@ -156,7 +156,7 @@ def _add(store: Store, table: str, kinds: dict[str, str], batches: Iterator[list
 
 
 def _whole(row: dict[str, object], derived: list[str], where: str) -> list[object]:
-    """The values of a row, its time in UTC, the `derived` ones behind. A BenchError begins with `where`."""
+    """The values of a row, its times in UTC, followed by the `derived` ones. Raises BenchError, which names `where`."""
     for name in ("timestamp", "sample_timestamp"):
         if name == "timestamp" or row.get(name) is not None:
             try:
@@ -178,12 +178,12 @@ def _whole(row: dict[str, object], derived: list[str], where: str) -> list[objec
 
 
 def _required(table: str) -> set[str]:
-    """The columns without which a row says nothing."""
+    """The columns that may not be NULL."""
     return {name for name, (_, needed) in schema.columns_of(table).items() if needed}
 
 
 def _needed(table: str) -> set[str]:
-    """What a table of metrics has to have to be taken for one."""
+    """The columns that a table of metrics must have."""
     return _required(table) | ({"cpu_usage", "memory_usage"} if table in NAMES else set())
 
 

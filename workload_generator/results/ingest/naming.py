@@ -1,7 +1,7 @@
-"""What a log's name, an experiment's name and its targets' hosts say of the run.
+"""Scenario, language and rate of a run, from the names of its log and experiment and from its targets' hosts.
 
-`serving-scenario-1_2000rps_go_2025-02-09_10-11-12.log` is scenario `serving-scenario-1` in go at 2000 rps, begun at
-that time (UTC); shards add `_s<i>`. Words stand between `_` or `-`, in any order.
+`serving-scenario-1_2000rps_go_2025-02-09_10-11-12.log` is scenario `serving-scenario-1` in go at 2000 rps, started at
+that time (UTC); shards add `_s<i>`. Words are separated by `_` or `-`, in any order.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ONE_AT_A_TIME = "serving-scenario-3"  # the scenario is containerConcurrency 1
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What names tell; None is unknown."""
+    """The facts in a name; None is unknown."""
 
     scenario: str | None = None
     language: str | None = None
@@ -35,7 +35,7 @@ class Names:
     concurrency: int | None = None
 
     def otherwise(self, other: Names) -> Names:
-        """These names, with `other` where they say nothing."""
+        """These names, with `other` for unknown values."""
         mine = {name: value for name, value in asdict(self).items() if value is not None}
         return replace(other, **mine)
 
@@ -52,7 +52,7 @@ def read_file_name(name: str) -> tuple[str, datetime | None]:
 
 
 def read_name(name: str) -> Names:
-    """What a prefix or an experiment's name says."""
+    """The facts in a prefix or in an experiment's name."""
     scenario = _SCENARIO.search(name)
     rest = name if scenario is None else name[: scenario.start()] + name[scenario.end() :]
     words = re.split(r"[_-]+", rest)
@@ -72,15 +72,15 @@ def read_name(name: str) -> Names:
 
 
 def language_of(targets: Iterable[str]) -> str | None:
-    """The language of the functions that the URLs name; `all` when there are several, None when none is known."""
-    found = {_language_of_host(target) for target in targets}
-    if len(found) == 1:
-        return found.pop()
-    return languages.ALL if found else None
+    """The language of the functions in the URLs: `all` when there are several, None when it is unknown."""
+    seen = {_language_of_host(target) for target in targets}
+    if len(seen) == 1:
+        return seen.pop()
+    return languages.ALL if seen else None
 
 
 def sink_of(target: str) -> str | None:
-    """Where events went, as one word for all runs: `broker eventing/default`, or a service's name, `receiver`.
+    """The destination of events, the same for all runs: `broker eventing/default`, or a service's name, `receiver`.
 
     Brokers' addresses are those of Knative's (`broker-ingress…/<namespace>/<name>`), of RabbitMQ's
     (`<name>-broker-ingress.<namespace>.svc`) and of the embedded platform (`/broker/<namespace>/<name>`).
@@ -102,7 +102,7 @@ def sink_of(target: str) -> str | None:
             return f"broker {path[0]}/{path[1]}"
         return f"broker {labels[1]}/{name}" if len(labels) > 1 and name else f"broker {name or host}"
     if len(path) == 2 and path[0] == "t":
-        return _RECEIVER  # whatever its address
+        return _RECEIVER  # at any address
     is_address = ":" in host or labels[-1].isdecimal()
     return host if is_address else labels[0]
 

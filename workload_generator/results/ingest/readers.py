@@ -22,7 +22,7 @@ from typing import Any
 import orjson
 
 from workload_generator.log import format as log_format
-from workload_generator.results.ingest import cold_starts, naming, original
+from workload_generator.results.ingest import cold_start_lines, naming, original
 from workload_generator.results.ingest.files import SkippedFile
 
 FORMAT = "workload-generator"
@@ -228,10 +228,10 @@ def _checked(columns: Sequence[str], row: Row) -> Row:
 def _note(batch: LogBatch, doc: dict[str, Any]) -> None:
     """Take a heartbeat, a cold start or a trailer. Raises KeyError or TypeError for an incomplete one."""
     if doc["event"] == log_format.COLD_START:
-        batch.groups.append(cold_starts.group_of_start(doc))
+        batch.groups.append(cold_start_lines.group_of_start(doc))
         return
     if doc["event"] == log_format.COLD_BURST:
-        batch.groups += cold_starts.groups_of_burst(doc)
+        batch.groups += cold_start_lines.groups_of_burst(doc)
         return
     if doc["event"] == log_format.PROGRESS:
         measured = doc["measure"]

@@ -42,7 +42,7 @@ class Counts:
 
 
 @dataclass(slots=True)
-class Recorder:
+class RowRecorder:
     """The rows that are not stored yet, and the thread that stores them. `say` takes messages for the user."""
 
     storage: Storage

@@ -1,4 +1,4 @@
-"""The platform's tests run on the loop that it runs on."""
+"""The platform's tests run on uvloop, as the platform does."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ import uvloop
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """uvloop, and nothing else."""
+    """Only uvloop."""
     return {"uvloop": uvloop.new_event_loop}

@@ -1,4 +1,4 @@
-"""A function for tests, which can be anything but well-behaved: the path, or its environment, says how."""
+"""A function for tests. The path of a request, or the environment, makes it misbehave."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ async def body_of(headers: dict[str, str], reader: asyncio.StreamReader):  # typ
 
 
 async def answer(path: str, method: str, headers: dict[str, str], reader, writer) -> bool:  # type: ignore[no-untyped-def]
-    """Answer; whether the connection stays."""
+    """Respond. Whether the connection stays open."""
     global first, sent, asked
     match path.partition("?")[0]:
         case "/headers":
             writer.write(
                 response(json.dumps(headers).encode(), b"Set-Cookie: a=1\r\nSet-Cookie: b=2\r\nX-Own: yes\r\n")
             )
-        case "/echo":  # as it comes, before the request is whole
+        case "/echo":  # piece by piece, before the request is complete
             writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
             async for data in body_of(headers, reader):
                 writer.write(b"%x\r\n%s\r\n" % (len(data), data))

@@ -1,4 +1,4 @@
-"""Platforms for tests: in this process, with functions of the tests' own."""
+"""Embedded platforms in the process of the test, with functions for tests."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from workload_generator.functions.catalog import Entry, Function
 DOMAIN = "functions.svc.cluster.local"
 FUNCTION = "odd-python-http"
 SOON: dict[str, Any] = {"window_s": 0.1, "tick-interval": "20ms"}
-"""To zero within a fifth of a second."""
+"""Settings for scale to zero within a fifth of a second."""
 CALMLY: dict[str, Any] = {"window_s": 0.5, "tick-interval": "20ms"}
-"""The same where a busy machine's pauses must not be taken for rest."""
+"""The same for tests in which a pause of a busy machine must not cause scale to zero."""
 
 
 def functions() -> dict[str, Function]:
-    """`function.py` under its name, and one that is not built."""
+    """`function.py`, and a function that is not built."""
     entry = Entry(name=FUNCTION, language="python", framework="none", image="odd", run=f"{sys.executable} function.py")
     unbuilt = replace(entry, name="empty-cobol-http", produces=("program",))
     return {each.name: Function(each, Path(__file__).parent) for each in (entry, unbuilt)}
 
 
 def catalog_of(folder: Path, *names: str) -> Path:
-    """A folder of functions for other processes: `function.py`, which starts five times as fast as one with uvicorn."""
+    """A functions folder with `function.py` under these names; it starts five times as fast as uvicorn."""
     if not folder.exists():
         common = {"language": "python", "framework": "none", "image": "odd"}
         run = f"{sys.executable} {Path(__file__).parent / 'function.py'}"
@@ -51,7 +51,7 @@ def catalog_of(folder: Path, *names: str) -> Path:
 
 
 class Local:
-    """A running platform, and how tests talk to it."""
+    """A running platform, and requests to it."""
 
     def __init__(self, platform: EmbeddedPlatform, port: int, events: list[PlatformEvent]) -> None:
         self.platform = platform
@@ -98,7 +98,7 @@ class Local:
 
 
 class Answer:
-    """A response, taken apart."""
+    """A parsed response."""
 
     def __init__(self, raw: bytes) -> None:
         head, _, self.body = raw.partition(b"\r\n\r\n")
@@ -129,9 +129,9 @@ async def local(
     window_s: float | None = None,
     **defaults: Any,
 ) -> AsyncIterator[Local]:
-    """A platform with `defaults` (Knative's names, `_` for `-`) and services; every process is gone afterwards.
+    """A platform with `defaults` (Knative's names, `_` for `-`) and services; every process has ended afterwards.
 
-    With `window_s` its autoscaler's clock is a faster one: a stable window of so many seconds is one sample long.
+    With `window_s`, the autoscaler's sample and stable window are both that many seconds.
     """
     config = folder / "platform.yaml"
     settings = {
@@ -156,7 +156,7 @@ async def local(
 
 
 async def until(condition: Callable[[], bool], within_s: float = 20) -> None:
-    """Wait for it; a machine may be slow, but not for ever."""
+    """Wait for the condition."""
     async with asyncio.timeout(within_s):
         while not condition():
             await asyncio.sleep(0.01)

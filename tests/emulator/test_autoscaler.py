@@ -1,4 +1,4 @@
-"""The autoscaler in virtual time: nothing here waits."""
+"""The autoscaler, in virtual time."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_steady_load_gets_its_share_of_the_target() -> None:
     assert simulation.decision is not None and simulation.decision.excess_burst == math.floor(3 * 100 - 200 - 141)
 
 
-def test_a_burst_is_panic_and_panic_never_shrinks() -> None:
+def test_a_burst_starts_panic_mode_which_never_scales_down() -> None:
     simulation = Simulation()
     simulation.run(10, 10)
     assert not simulation.autoscaler.panicking
@@ -86,14 +86,14 @@ def test_a_burst_is_panic_and_panic_never_shrinks() -> None:
     assert not simulation.autoscaler.panicking
 
 
-def test_a_panic_does_not_remember_the_one_before() -> None:
+def test_a_new_panic_does_not_keep_the_scale_of_the_last_one() -> None:
     simulation = Simulation()
     simulation.run(2, 700)
     assert simulation.run(80, 70)[-1] == 1 and not simulation.autoscaler.panicking
     assert max(simulation.run(2, 210)) == 3 and simulation.autoscaler.panicking
 
 
-def test_below_twice_the_capacity_is_no_panic() -> None:
+def test_panic_mode_needs_twice_the_capacity() -> None:
     simulation = Simulation()
     simulation.run(10, 69)
     simulation.run(2, 70)
@@ -102,7 +102,7 @@ def test_below_twice_the_capacity_is_no_panic() -> None:
     assert simulation.autoscaler.panicking, "two instances wanted by the short window, one is ready"
 
 
-def test_rates_bound_each_change() -> None:
+def test_scale_up_and_scale_down_rates_limit_each_change() -> None:
     simulation = Simulation(max_scale_up_rate=2, max_scale_down_rate=2)
     ups = simulation.run(8, 7000)[1::2]
     assert ups == [2, 4, 8, 16]
@@ -112,7 +112,7 @@ def test_rates_bound_each_change() -> None:
     assert downs[-1] == 0
 
 
-def test_bounds_hold() -> None:
+def test_min_scale_max_scale_and_initial_scale_are_kept() -> None:
     assert max(Simulation(max_scale=4).run(20, 7000)) == 4
     assert min(Simulation(min_scale=2).run(60, 0)) == 2
     assert Simulation(min_scale=2).scale == 2
@@ -123,7 +123,7 @@ def test_bounds_hold() -> None:
     )
 
 
-def test_each_activity_has_a_stable_window_of_its_own() -> None:
+def test_the_stable_window_restarts_with_each_activity() -> None:
     bounds = Bounds(settings(stable_window_ns=6 * NS_PER_S, scale_to_zero_grace_period_ns=4 * NS_PER_S))
     wanted = {0: 1, 10: 0, 14: 0, 20: 1, 22: 0, 26: 0, 30: 0}
     scales = {at: bounds.apply(at * NS_PER_S, desired, 1, 0) for at, desired in wanted.items()}
@@ -138,7 +138,7 @@ def test_zero_comes_after_the_stable_window_and_the_grace_period() -> None:
     assert set(scales[scales.index(0) :]) == {0}
 
 
-def test_a_request_within_the_grace_period_begins_it_anew() -> None:
+def test_a_request_restarts_the_grace_period() -> None:
     simulation = Simulation(stable_window_ns=6 * NS_PER_S, scale_to_zero_grace_period_ns=10 * NS_PER_S)
     simulation.run(10, 1)
     assert simulation.run(12, 0)[-1] == 1
@@ -147,27 +147,27 @@ def test_a_request_within_the_grace_period_begins_it_anew() -> None:
     assert simulation.run(4, 0)[-1] == 0
 
 
-def test_what_was_just_active_stays_for_a_stable_window() -> None:
+def test_an_instance_stays_for_a_stable_window_after_activity() -> None:
     bounds = Bounds(settings(initial_scale=0, stable_window_ns=6 * NS_PER_S))
     assert bounds.apply(0, 0, 1, 0) == 1
     assert bounds.apply(5 * NS_PER_S, 0, 1, 0) == 1
     assert bounds.apply(6 * NS_PER_S, 0, 1, 0) == 0
 
 
-def test_a_start_that_was_begun_is_seen_through() -> None:
+def test_one_start_in_progress_completes() -> None:
     bounds = Bounds(settings(initial_scale=0))
     assert bounds.apply(60 * NS_PER_S, 0, 0, 3) == 1
     assert bounds.apply(60 * NS_PER_S, 0, 0, 0) == 0
 
 
-def test_initial_scale_holds_until_it_was_reached() -> None:
+def test_initial_scale_is_kept_until_it_is_reached() -> None:
     bounds = Bounds(settings(initial_scale=3))
     assert bounds.apply(0, 1, 2, 1) == 3
     assert bounds.apply(1, 1, 3, 0) == 1
     assert bounds.apply(2, 1, 2, 0) == 1
 
 
-def test_at_zero_the_past_is_forgotten() -> None:
+def test_forget_drops_samples_and_panic() -> None:
     autoscaler = Autoscaler(settings())
     for _ in range(10):
         autoscaler.record(1000)
@@ -205,7 +205,7 @@ def test_any_load_stays_within_the_bounds_and_ends_at_the_lower_one(
 
 
 @given(loads=st.lists(st.floats(0, 5000), min_size=2, max_size=60))
-def test_the_wanted_scale_is_between_what_both_windows_ask_for_when_rates_do_not_bound(loads: list[float]) -> None:
+def test_without_rate_limits_the_scale_is_that_of_one_of_the_windows(loads: list[float]) -> None:
     autoscaler = Autoscaler(settings(max_scale_up_rate=10**9, max_scale_down_rate=10**9))
     for load in loads:
         autoscaler.record(load)
@@ -218,7 +218,7 @@ def test_the_wanted_scale_is_between_what_both_windows_ask_for_when_rates_do_not
 
 
 @given(st.lists(st.tuples(st.integers(0, 10**9), st.integers(-3, 5)), max_size=50), st.integers(1, 10**9))
-def test_the_meter_is_the_area_below_the_count(changes: list[tuple[int, int]], rest_ns: int) -> None:
+def test_the_meter_averages_by_time(changes: list[tuple[int, int]], rest_ns: int) -> None:
     meter, now_ns, count, area = Meter(0), 0, 0, 0
     for step_ns, change in changes:
         area += count * step_ns

@@ -1,4 +1,4 @@
-"""The platform's broker: filters, retries, dead letters, faults known by id, and the account that finds them."""
+"""The platform's broker: filters, retries, dead letters, and injected faults with the account that finds them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from workload_generator.results.ingest.extract import extract
 
 
 class Subscriber:
-    """Answers what `status` says for an event; keeps what came, in order."""
+    """Responds to event number n with `status(n)`, and keeps the events in order."""
 
     def __init__(self, status: Callable[[int], int] = lambda _: 202) -> None:
         self.got: list[tuple[dict[str, str], bytes]] = []
@@ -77,7 +77,7 @@ def broker(**triggers: dict[str, Any]) -> dict[str, Any]:
     return {"a/b": {"triggers": triggers}}
 
 
-async def test_an_event_goes_to_every_trigger_whose_filter_it_passes(tmp_path: Path) -> None:
+async def test_an_event_goes_to_every_matching_trigger(tmp_path: Path) -> None:
     async with subscriber() as all_, subscriber() as some:
         own = {"subscriber": some.url, "filter": {"type": "t", "kind": "x", "source": ""}}
         async with local(tmp_path, brokers=broker(all={"subscriber": all_.url}, some=own)) as platform:
@@ -87,7 +87,7 @@ async def test_an_event_goes_to_every_trigger_whose_filter_it_passes(tmp_path: P
             assert all_.got[0][1] == b'{"n": 1}' and all_.got[0][0]["ce-kind"] == "x"
 
 
-async def test_structured_events_and_large_ones_go_on_as_they_are(tmp_path: Path) -> None:
+async def test_structured_and_large_events_are_forwarded_unchanged(tmp_path: Path) -> None:
     document = {"specversion": "1.0", "id": "s", "type": "t", "source": "/s", "data": "x" * 200_000}
     async with subscriber() as end, local(tmp_path, brokers=broker(all={"subscriber": end.url})) as platform:
         async with aiohttp.ClientSession() as session:
@@ -102,12 +102,12 @@ async def test_structured_events_and_large_ones_go_on_as_they_are(tmp_path: Path
     ("path", "given", "status", "reason"),
     [
         ("/broker/a/c", headers("e"), 404, "no broker a/c; known brokers: a/b"),
-        ("/broker/a/b", {}, 415, "no CloudEvent"),
+        ("/broker/a/b", {}, 415, "not a CloudEvent"),
         ("/broker/a/b", {"ce-id": "e"}, 400, "no specversion"),
         ("/broker/a/b", {"Content-Type": "application/cloudevents-batch+json"}, 400, "not JSON"),
     ],
 )
-async def test_what_is_no_event_is_refused(
+async def test_invalid_events_are_refused(
     tmp_path: Path, path: str, given: dict[str, str], status: int, reason: str
 ) -> None:
     async with local(tmp_path, brokers=broker()) as platform, aiohttp.ClientSession() as session:
@@ -117,7 +117,7 @@ async def test_what_is_no_event_is_refused(
             assert answer.status == 405
 
 
-async def test_what_fails_is_repeated_until_it_is_taken(tmp_path: Path) -> None:
+async def test_a_failed_delivery_is_retried(tmp_path: Path) -> None:
     async with subscriber(lambda number: 202 if number > 2 else 503) as end:
         settings = {"subscriber": end.url, "retry": 3, "backoff-delay": "1ms"}
         async with local(tmp_path, brokers=broker(t=settings)) as platform:
@@ -128,7 +128,9 @@ async def test_what_fails_is_repeated_until_it_is_taken(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("status", "attempts"), [(503, 3), (400, 1), (404, 3)])
-async def test_what_is_never_taken_becomes_a_dead_letter(tmp_path: Path, status: int, attempts: int) -> None:
+async def test_after_the_last_retry_an_event_goes_to_the_dead_letter_sink(
+    tmp_path: Path, status: int, attempts: int
+) -> None:
     async with subscriber(lambda _: status) as end, subscriber() as grave:
         settings = {"subscriber": end.url, "retry": 2, "backoff-delay": "1ms", "dead-letter-sink": grave.url}
         async with local(tmp_path, brokers=broker(t=settings, gone=settings | {"dead-letter-sink": None})) as platform:
@@ -142,7 +144,7 @@ async def test_what_is_never_taken_becomes_a_dead_letter(tmp_path: Path, status:
 
 
 @pytest.mark.parametrize("parallelism", [1, 4])
-async def test_parallelism_is_how_many_deliveries_there_are_at_a_time(tmp_path: Path, parallelism: int) -> None:
+async def test_parallelism_limits_concurrent_deliveries(tmp_path: Path, parallelism: int) -> None:
     async with subscriber() as end:
         end.pause_s = 0.02
         settings = {"subscriber": end.url, "parallelism": parallelism}
@@ -154,7 +156,7 @@ async def test_parallelism_is_how_many_deliveries_there_are_at_a_time(tmp_path: 
             assert parallelism > 1 or end.ids == [f"e-{n}" for n in range(12)], "one at a time keeps the order"
 
 
-async def test_a_full_queue_is_said(tmp_path: Path) -> None:
+async def test_a_full_queue_is_a_429(tmp_path: Path) -> None:
     async with subscriber() as end:
         end.pause_s = 1
         brokers = {"a/b": {"queue-limit": 1, "triggers": {"t": {"subscriber": end.url}}}}
@@ -164,7 +166,7 @@ async def test_a_full_queue_is_said(tmp_path: Path) -> None:
 
 
 async def test_injected_loss_and_duplication_are_found_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The whole way: generator, broker with faults, receiver, logger, extraction; by count and by id, by trigger."""
+    """From generator to extraction, by trigger: the counts and the ids are those of the broker."""
     services, generator = Services(tmp_path), Generator(tmp_path)
     services.data = generator.logs
     try:
@@ -229,7 +231,7 @@ async def test_injected_loss_and_duplication_are_found_exactly(tmp_path: Path, m
     ("text", "complaint"),
     [
         ("brokers: {a/b: {triggers: {t: {}}}}", "subscriber: is missing"),
-        ("brokers: {a/b: {triggers: {t: {subscriber: here}}}}", "not a URL"),
+        ("brokers: {a/b: {triggers: {t: {subscriber: here}}}}", "not an http:// or https:// URL"),
         ("brokers: {a/b: {trigger: {}}}", "did you mean triggers?"),
         ("brokers: {a/b: {triggers: {t: {subscriber: 'http://a', retri: 1}}}}", "did you mean retry?"),
         ("brokers: {a/b: {triggers: {t: {subscriber: 'http://a', faults: {los: 1}}}}}", "did you mean loss?"),
@@ -241,7 +243,7 @@ async def test_injected_loss_and_duplication_are_found_exactly(tmp_path: Path, m
         ("brokers: {a/b: {triggers: {t: {subscriber: 'http://a', parallelism: 0}}}}", "number of deliveries"),
     ],
 )
-def test_what_a_brokers_settings_cannot_be(tmp_path: Path, text: str, complaint: str) -> None:
+def test_invalid_settings_of_a_broker(tmp_path: Path, text: str, complaint: str) -> None:
     (tmp_path / "p.yaml").write_text(text)
     with pytest.raises(ExperimentError) as refused:
         load_config(tmp_path / "p.yaml", ["f"], {})

@@ -1,4 +1,4 @@
-"""Cold starts of the embedded platform: proven, and taken apart, against delays that are known."""
+"""Cold starts of the embedded platform: proofs and phases, against known delays."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def test_every_start_from_zero_is_proven_and_its_phases_add_up(generator: 
     assert extract(generator.logs, db).rows == 0 and len(rows_of(db, "SELECT * FROM cold_starts")) == len(starts)
 
 
-async def test_a_start_that_crashed_proves_nothing_and_the_next_one_does(
+async def test_a_crashed_start_proves_nothing_and_a_later_one_does(
     generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fleet, "BACKOFF", Backoff(0.1, 0.1))
@@ -83,8 +83,8 @@ async def test_a_start_that_crashed_proves_nothing_and_the_next_one_does(
     assert (third["proven"], third["cold"]) == (True, True) and third["instance"] not in (crashed, second["instance"])
 
 
-async def test_a_burst_at_zero_waits_and_starts_more_than_it_needs(generator: Generator, tmp_path: Path) -> None:
-    """One instance can take all; the autoscaler wants one for each request, since none is ready for a while."""
+async def test_a_burst_at_zero_starts_more_instances_than_it_needs(generator: Generator, tmp_path: Path) -> None:
+    """One instance could take all requests; the autoscaler starts more while none is ready."""
     ready_s, requests = 0.8, 4
     scaling = {"target": 1, "max-scale": 3, "env": {"READY_AFTER_S": str(ready_s), "DELAY_MS": "200"}}
     async with local(tmp_path, {NAME: scaling}, **SOON) as platform:
@@ -119,7 +119,7 @@ async def test_a_burst_at_zero_waits_and_starts_more_than_it_needs(generator: Ge
     assert extract(generator.logs, db).rows == 0
 
 
-async def test_a_target_that_never_gets_to_zero_is_not_sent_to(generator: Generator, tmp_path: Path) -> None:
+async def test_a_target_that_never_scales_to_zero_gets_no_request(generator: Generator, tmp_path: Path) -> None:
     warm = {"min-scale": 1}
     async with local(tmp_path, {NAME: warm}, **SOON) as platform:
         await until(lambda: any(event.kind == "ready" for event in platform.events))
@@ -132,10 +132,8 @@ async def test_a_target_that_never_gets_to_zero_is_not_sent_to(generator: Genera
     assert state["counts"]["requests"] == 0
 
 
-async def test_events_that_the_platform_has_forgotten_make_no_zero(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its journal is shorter than what happens between two looks; what is there then is listed."""
+async def test_dropped_events_do_not_look_like_zero(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two polls the platform may drop events; the instances are then listed."""
     from workload_generator.coldstart.emulator import EmulatorSource
     from workload_generator.coldstart.timeline import Timeline
 
@@ -162,7 +160,7 @@ async def test_events_that_the_platform_has_forgotten_make_no_zero(
         await source.close()
 
 
-async def test_rounds_say_what_was_not_cold(generator: Generator, tmp_path: Path) -> None:
+async def test_rounds_report_warm_requests(generator: Generator, tmp_path: Path) -> None:
     async with local(tmp_path) as platform:
         rate = {"requestsPerSecond": 5, "duration": "400ms"}
         cold = {"wait": "interval", "gap": "10ms"}
@@ -174,7 +172,7 @@ async def test_rounds_say_what_was_not_cold(generator: Generator, tmp_path: Path
         assert first["instance"] in each["reason"]
 
 
-async def test_without_access_everything_works_and_is_unknown(generator: Generator) -> None:
+async def test_without_access_a_run_completes_and_cold_starts_are_unknown(generator: Generator) -> None:
     from tests.support import at_once, target
 
     async with target(at_once) as url:

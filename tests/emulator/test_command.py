@@ -1,4 +1,4 @@
-"""`kn-bench local`, as a user runs it."""
+"""`kn-bench local` as a process."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def state(url: str) -> Any:
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)]
 )
-def test_nothing_outlives_it(
+def test_no_process_outlives_the_platform(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int
 ) -> None:
     monkeypatch.setenv("FUNCTIONS_DIR", str(catalog_of(tmp_path / "functions", "empty-python-http")))
@@ -68,7 +68,7 @@ def test_nothing_outlives_it(
         assert gone(below, within_s=10)
 
 
-def test_a_start_in_progress_does_not_outlive_it_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_start_in_progress_does_not_outlive_the_platform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FUNCTIONS_DIR", str(catalog_of(tmp_path / "functions", "odd-python-http")))
     monkeypatch.setenv("SLEEP_BEFORE_S", "60")
     with command() as (process, url):
@@ -79,10 +79,10 @@ def test_a_start_in_progress_does_not_outlive_it_either(tmp_path: Path, monkeypa
             process.terminate()
             process.wait(30)
             assert gone(below, within_s=10)
-            assert sock.recv(100).startswith(b"HTTP/1.1 503"), "who waited is told"
+            assert sock.recv(100).startswith(b"HTTP/1.1 503"), "a waiting request gets an error"
 
 
-def test_flags_and_file(tmp_path: Path) -> None:
+def test_flags_override_the_file(tmp_path: Path) -> None:
     config = tmp_path / "p.yaml"
     config.write_text("services: {empty-python-http-0: {stable-window: 5s, env: {A: b}}}")
     flags = ["--stable-window=60s", "--scale-to-zero-grace-period=30s", "--max-instances=3", "--seed=8"]
@@ -115,7 +115,9 @@ def listening(pid: int) -> list[str]:
     return found
 
 
-def test_what_it_cannot_do_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ports_addresses_and_files_that_cannot_be_used_are_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -126,12 +128,12 @@ def test_what_it_cannot_do_is_said(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "cannot listen on 203.0.113.1" in capsys.readouterr().err
     (tmp_path / "p.yaml").write_text("default: {}\nservices: {x-1: {latency: 3s}}\n")
     assert main(["local", "--port=0", f"--config={tmp_path}/p.yaml"]) == 2
-    said = capsys.readouterr().err
-    assert "p.yaml:1: default: unknown key; did you mean defaults?" in said
-    assert "p.yaml:2: services.x-1.latency: unknown key; it belongs under faults" in said
+    shown = capsys.readouterr().err
+    assert "p.yaml:1: default: unknown key; did you mean defaults?" in shown
+    assert "p.yaml:2: services.x-1.latency: unknown key; it belongs under faults" in shown
 
 
-def test_outside_of_a_checkout_it_says_what_is_missing(
+def test_a_missing_catalog_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FUNCTIONS_DIR", str(tmp_path))

@@ -1,4 +1,4 @@
-"""Both sides of the proxy, byte by byte and without a socket: however the bytes are cut, the same comes out."""
+"""Both connections of the proxy, without sockets: the result is the same for any segmentation of the bytes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from workload_generator.emulator.proxied_request import ProxiedRequest
 
 
 class Transport:
-    """A transport that remembers."""
+    """A transport that records what it gets."""
 
     def __init__(self) -> None:
         self.written = b""
@@ -46,7 +46,7 @@ class Transport:
 
 @dataclass
 class Router:
-    """Takes requests and answers them when it is told to."""
+    """Keeps requests until `answer`."""
 
     waiting: list[ProxiedRequest] = field(default_factory=list)
     seen: list[tuple[bytes, bytes, bytes]] = field(default_factory=list)
@@ -66,7 +66,7 @@ class Router:
         pass
 
     def answer(self, whole_only: bool) -> bool:
-        """Answer the request that waits, with its target; whether there was one."""
+        """Respond to the kept request with its target. Whether there was one."""
         if not self.waiting or (whole_only and not self.waiting[0].body_complete):
             return False
         request = self.waiting.pop()
@@ -77,7 +77,7 @@ class Router:
 
 
 Ask = tuple[bytes, bytes, bytes, bool]
-"""Method, target, body, and whether the body comes in chunks."""
+"""Method, target, body, and whether the body is chunked."""
 
 bodies = st.binary(max_size=200)
 asks = st.tuples(
@@ -99,7 +99,7 @@ def encoded(ask: Ask) -> bytes:
 
 
 def plain(body: bytes) -> bytes:
-    """The body of what is chunked."""
+    """The body, without its chunks."""
     whole, rest = b"", body
     while rest:
         size, _, rest = rest.partition(b"\r\n")
@@ -113,7 +113,7 @@ def cut(data: bytes, cuts: list[int]) -> list[bytes]:
 
 
 @given(st.lists(asks, min_size=1, max_size=8), st.lists(st.integers(0, 10**6), max_size=20), st.lists(st.booleans()))
-def test_requests_come_out_in_order_however_they_are_cut(
+def test_requests_are_parsed_in_order_with_any_segmentation(
     sent: list[Ask], cuts: list[int], answer_now: list[bool]
 ) -> None:
     transport, router = Transport(), Router()
@@ -135,7 +135,7 @@ def test_requests_come_out_in_order_however_they_are_cut(
 
 
 @given(st.lists(asks, min_size=2, max_size=6), st.lists(st.integers(0, 10**6), max_size=20))
-def test_who_is_answered_early_sends_the_rest_into_nothing(sent: list[Ask], cuts: list[int]) -> None:
+def test_the_rest_of_a_request_is_dropped_after_an_early_response(sent: list[Ask], cuts: list[int]) -> None:
     transport, router = Transport(), Router()
     client: Any = ClientConnection(router)
     client.connection_made(transport)
@@ -148,7 +148,7 @@ def test_who_is_answered_early_sends_the_rest_into_nothing(sent: list[Ask], cuts
     assert not any(exchange.body for exchange in router.answered), "nor is it kept"
 
 
-def test_who_sends_ahead_is_not_read() -> None:
+def test_a_pipelining_client_is_not_read() -> None:
     transport, router = Transport(), Router()
     client: Any = ClientConnection(router)
     client.connection_made(transport)
@@ -161,7 +161,7 @@ def test_who_sends_ahead_is_not_read() -> None:
     assert router.answer(whole_only=True) and not router.answer(whole_only=True)
 
 
-def test_a_body_that_nobody_takes_is_not_read() -> None:
+def test_a_body_that_is_not_forwarded_is_not_read() -> None:
     transport, router = Transport(), Router()
     client: Any = ClientConnection(router)
     client.connection_made(transport)
@@ -173,7 +173,7 @@ def test_a_body_that_nobody_takes_is_not_read() -> None:
 
 
 @given(st.binary(max_size=300), st.lists(st.integers(0, 10**6), max_size=5))
-def test_noise_never_breaks_it(data: bytes, cuts: list[int]) -> None:
+def test_random_bytes_raise_no_exception(data: bytes, cuts: list[int]) -> None:
     transport, router = Transport(), Router()
     client: Any = ClientConnection(router)
     client.connection_made(transport)
@@ -187,7 +187,7 @@ def test_noise_never_breaks_it(data: bytes, cuts: list[int]) -> None:
 
 
 class Client:
-    """A client's connection that keeps what it got."""
+    """A client's connection that records what it gets."""
 
     def __init__(self) -> None:
         self.got = b""
@@ -220,7 +220,7 @@ class Client:
 
 
 class Backend:
-    """As much of an instance and its service as a connection sees."""
+    """The instance and the service of a connection."""
 
     def __init__(self) -> None:
         self.name = "i"
@@ -268,7 +268,7 @@ RESPONSES = {
 
 
 @given(st.sampled_from(sorted(RESPONSES)), st.lists(st.integers(0, 1000), max_size=12))
-def test_responses_come_out_whole_however_they_are_cut(kind: str, cuts: list[int]) -> None:
+def test_responses_are_forwarded_with_any_segmentation(kind: str, cuts: list[int]) -> None:
     raw, body = RESPONSES[kind]
     connection, _, backend, client, transport = connected()
     for piece in cut(raw, cuts):
@@ -288,9 +288,7 @@ def test_responses_come_out_whole_however_they_are_cut(kind: str, cuts: list[int
 @pytest.mark.parametrize("end", [None, ConnectionResetError("reset")])
 @pytest.mark.parametrize("http_1_1", [True, False])
 @given(st.data())
-def test_a_response_that_breaks_off_is_never_taken_for_whole(
-    end: Exception | None, http_1_1: bool, data: st.DataObject
-) -> None:
+def test_a_partial_response_never_looks_complete(end: Exception | None, http_1_1: bool, data: st.DataObject) -> None:
     kind = data.draw(st.sampled_from(["length", "chunks"]))
     raw, _ = RESPONSES[kind]
     place = data.draw(st.integers(0, len(raw) - 1))
@@ -304,7 +302,7 @@ def test_a_response_that_breaks_off_is_never_taken_for_whole(
     assert client.ends == [("reset" if unframed else "close") if begun else "502"]
 
 
-def test_a_kept_connection_that_was_gone_is_tried_again_once() -> None:
+def test_a_request_on_a_closed_connection_is_retried_once() -> None:
     connection, request, backend, client, _ = connected()
     connection.data_received(RESPONSES["length"][0])
     connection.send(request)
@@ -318,7 +316,7 @@ def test_a_kept_connection_that_was_gone_is_tried_again_once() -> None:
 
 
 @pytest.mark.parametrize("more", [RESPONSES["length"][0], b"and some noise"])
-def test_who_answers_more_than_was_asked_is_not_asked_again(more: bytes) -> None:
+def test_a_connection_with_unexpected_bytes_is_not_reused(more: bytes) -> None:
     connection, _, backend, client, transport = connected()
     connection.data_received(RESPONSES["length"][0] + more)
     assert client.got.endswith(b"hello") and client.got.count(b"HTTP/1.1") == 1
@@ -329,14 +327,14 @@ def test_who_answers_more_than_was_asked_is_not_asked_again(more: bytes) -> None
     assert (backend.outcomes, transport.closed) == (["answered"], True)
 
 
-def test_until_the_end_of_the_connection() -> None:
+def test_a_body_can_end_with_the_connection() -> None:
     connection, _, backend, client, _ = connected()
     connection.data_received(b"HTTP/1.1 200 OK\r\n\r\nhello")
     connection.connection_lost(None)
     assert client.got.endswith(b"\r\n\r\n5\r\nhello\r\n0\r\n\r\n") and backend.outcomes == ["answered"]
 
 
-def test_head_has_no_body_whatever_its_headers_say() -> None:
+def test_a_response_to_head_has_no_body() -> None:
     connection, request, backend, client, _ = connected(b"HEAD")
     for _ in range(2):
         connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n")

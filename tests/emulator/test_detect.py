@@ -1,4 +1,4 @@
-"""The generator learns what it measures without being told."""
+"""The generator detects the platform that it measures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ async def asked(url: str | None) -> str:
     return await asyncio.to_thread(platform_of, url)
 
 
-async def test_only_the_header_makes_it_local() -> None:
+async def test_only_the_header_identifies_the_platform() -> None:
     async with serve(answers(headers=b"x-platform: local\r\n")) as server:
         assert await asked(server.url) == "local"
         assert [(request.method, request.path) for request in server.requests] == [("HEAD", "/_platform")]
@@ -24,13 +24,13 @@ async def test_only_the_header_makes_it_local() -> None:
 
 
 @pytest.mark.parametrize("behaviour", [garbage(), hangs_up(), silent()])
-async def test_whoever_misbehaves_is_a_host(behaviour: object, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_server_that_misbehaves_is_not_the_platform(behaviour: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(detect, "_TIMEOUT_S", 0.1)
     async with serve(behaviour) as server:  # type: ignore[arg-type]
         assert await asked(server.url) == "host"
 
 
-async def test_what_cannot_be_asked_is_what_this_machine_is(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_the_platform_it_is_the_machine_or_its_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     async with refusing() as server:
         assert await asked(server.url) == "host"
     assert await asked("https://127.0.0.1:1") == "host"

@@ -1,4 +1,4 @@
-"""The proxy that the environment names is asked for nothing that is on this machine, by no command of ours."""
+"""Requests to this machine do not use the proxy of the environment."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from workload_generator.scenarios.emulator import EmulatorPlatform
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
-    """What the environment's proxy was asked; it refuses everything."""
+    """The requests to the proxy of the environment, which refuses all of them."""
     asked: list[bytes] = []
 
     def refuse() -> None:
@@ -53,26 +53,26 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
             thread.join()
 
 
-async def test_no_command_asks_the_proxy(asked: list[bytes], tmp_path: Path) -> None:
+async def test_no_command_uses_the_proxy_for_this_machine(asked: list[bytes], tmp_path: Path) -> None:
     generator = Generator(tmp_path)
     experiment = generator.experiment("http://unknown.functions.svc.cluster.local/", rate={"duration": "100ms"})
     flags = [f"--config={experiment}", f"--log-dir={generator.logs}", "--progress=none", "--output=json"]
     async with local(tmp_path) as platform:
-        embedded = PlatformProcess(None, tmp_path / "said", tmp_path)
-        embedded.url = platform.url
-        scenarios = cast(EmulatorPlatform, SimpleNamespace(_embedded=embedded))
+        process = PlatformProcess(None, tmp_path / "output", tmp_path)
+        process.url = platform.url
+        scenarios = cast(EmulatorPlatform, SimpleNamespace(_embedded=process))
         watcher = watcher_of_local(platform.url)
         assert await watcher.open() is None
         await watcher.close()
 
         def command() -> None:
             assert platform_of(platform.url) == LOCAL
-            assert embedded.instances() == 0
-            embedded.wait_for_delivery()
+            assert process.instances() == 0
+            process.wait_for_delivery()
             assert not answers(f"{platform.url}/healthz")  # it has no such path
             with pytest.raises(BenchError, match="does not become ready: 404"):
                 EmulatorPlatform._start(scenarios, "unknown")
-            embedded.generate(flags, event=False)
+            process.generate(flags, event=False)
 
         await asyncio.to_thread(command)
     assert {line["status"] for line in generator.read_log() if line["event"] == "request"} == {404}

@@ -1,4 +1,4 @@
-"""Functions as processes: what goes wrong around them."""
+"""Functions as child processes, and their errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAME = "empty-python-http"
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    """A port that no other test gets meanwhile."""
+    """A port that is reserved for this test."""
     reserved = reserve_port(random.Random())
     yield reserved.number
     reserved.release()
@@ -30,7 +30,7 @@ def function(port: int) -> Iterator[FunctionProcess]:
         yield process
 
 
-def test_unknown_functions_and_taken_ports_are_named(function: FunctionProcess, port: int) -> None:
+def test_unknown_functions_and_used_ports_are_reported(function: FunctionProcess, port: int) -> None:
     with pytest.raises(UsageError, match="no-such-function"):
         find_function("no-such-function")
     assert function.url == f"http://127.0.0.1:{port}"
@@ -51,6 +51,6 @@ def test_a_function_that_ends_before_it_is_ready_is_reported(
         pass
 
 
-def test_nobody_else_answers_for_a_function(function: FunctionProcess, port: int) -> None:
+def test_another_server_on_the_port_is_an_error(function: FunctionProcess, port: int) -> None:
     with pytest.raises(UsageError, match="in use"), run_function(NAME, port):
         pass

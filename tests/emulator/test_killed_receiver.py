@@ -1,4 +1,4 @@
-"""A receiver that is killed under load: its own counters say what it had in hand, and the rest is the broker's loss."""
+"""A receiver that is killed under load: its counters tell its own losses from the broker's."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from workload_generator.results.ingest.extract import extract
 EVENTS = 300
 
 
-async def test_what_a_killed_receiver_had_in_hand_is_told_from_the_brokers_losses(
+async def test_unwritten_receipts_of_a_killed_receiver_are_not_the_brokers_losses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     services, generator = Services(tmp_path), Generator(tmp_path)

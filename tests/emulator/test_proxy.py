@@ -1,4 +1,4 @@
-"""What goes through the platform comes out as it went in: bodies, headers, connections, and what is broken."""
+"""The platform as a proxy: bodies, headers, connections and errors."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def test_the_first_request_waits_for_a_real_start(platform: Local) -> None
     assert instance["name"] == first.headers["x-instance"] and instance["served"] == 2
 
 
-async def test_headers_go_both_ways_but_for_those_of_one_connection(platform: Local) -> None:
+async def test_all_but_hop_by_hop_headers_are_forwarded(platform: Local) -> None:
     extra = (
         "X-Mine: 1\r\nx-mine: 2\r\nTE: trailers\r\nKeep-Alive: 5\r\nX-Hop: 1\r\nConnection: X-Hop\r\nAccept: */*\r\n"
     )
@@ -66,12 +66,12 @@ async def test_bodies_stream_both_ways(platform: Local) -> None:
     writer.write(b"0\r\n\r\n")
     assert await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20) == b"0\r\nX-Trailer: end\r\n\r\n"
     writer.write(b"GET / HTTP/1.1\r\n" + HOST + b"\r\n")
-    assert b"200 OK" in await head_of(reader), "the connection goes on"
+    assert b"200 OK" in await head_of(reader), "the connection stays open"
     writer.close()
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_a_large_body_arrives_whole(platform: Local, chunked: bool) -> None:
+async def test_a_large_body_is_forwarded_unchanged(platform: Local, chunked: bool) -> None:
     body = bytes(range(256)) * 4096 * 8
     if chunked:
         framed = b"".join(b"%x\r\n%s\r\n" % (len(body) // 8, body[at:: 1][: len(body) // 8]) for at in
@@ -104,14 +104,14 @@ async def test_a_large_body_arrives_whole(platform: Local, chunked: bool) -> Non
         ("/two", "GET", 200, b"one"),
     ],
 )
-async def test_every_kind_of_end(platform: Local, path: str, method: str, status: int, body: bytes) -> None:
+async def test_every_framing_of_a_response(platform: Local, path: str, method: str, status: int, body: bytes) -> None:
     for _ in range(2):
         answer = await platform.ask(path, method=method)
         assert (answer.status, answer.body) == (status, body)
     assert (await platform.ask()).status == 200
 
 
-async def test_interim_responses_are_passed_on(platform: Local) -> None:
+async def test_interim_responses_are_forwarded(platform: Local) -> None:
     request = b"POST /continue HTTP/1.1\r\n" + HOST + b"Expect: 100-continue\r\nContent-Length: 5\r\n\r\n"
     reader, writer = await platform.raw(request)
     assert await head_of(reader) == b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -122,7 +122,7 @@ async def test_interim_responses_are_passed_on(platform: Local) -> None:
     writer.close()
 
 
-async def test_an_answer_before_the_end_of_the_request(platform: Local) -> None:
+async def test_a_response_before_the_end_of_the_request(platform: Local) -> None:
     reader, writer = await platform.raw(b"POST /early HTTP/1.1\r\n" + HOST + b"Content-Length: 300000\r\n\r\n")
     assert b"413 Too Large" in await head_of(reader)
     assert await reader.readexactly(10) == b"no, thanks"
@@ -131,8 +131,8 @@ async def test_an_answer_before_the_end_of_the_request(platform: Local) -> None:
     writer.close()
 
 
-async def test_a_refusal_before_the_end_of_the_request(platform: Local) -> None:
-    request = b"POST / HTTP/1.1\r\nHost: nobody\r\nContent-Length: 300000\r\n\r\n"
+async def test_an_error_before_the_end_of_the_request(platform: Local) -> None:
+    request = b"POST / HTTP/1.1\r\nHost: unknown\r\nContent-Length: 300000\r\n\r\n"
     reader, writer = await platform.raw(request)
     assert b"404 Not Found" in await head_of(reader)
     writer.write(bytes(300000) + b"GET / HTTP/1.1\r\n" + HOST + b"\r\n")
@@ -143,7 +143,7 @@ async def test_a_refusal_before_the_end_of_the_request(platform: Local) -> None:
 
 async def test_pipelined_requests_are_answered_in_order(platform: Local) -> None:
     asks = [b"GET /headers HTTP/1.1\r\n" + HOST + b"X-Number: %d\r\n\r\n" % number for number in range(50)]
-    asks[10:10] = [b"GET / HTTP/1.1\r\nHost: nobody\r\n\r\n"] * 2000  # answered at once, without depth
+    asks[10:10] = [b"GET / HTTP/1.1\r\nHost: unknown\r\n\r\n"] * 2000  # answered at once, without depth
     last = b"POST /echo HTTP/1.1\r\n" + HOST + b"Connection: close\r\nContent-Length: 4\r\n\r\nlast"
     raw = await platform.all(b"".join(asks), last)
     assert raw.count(b"HTTP/1.1 404") == 2000 and raw.count(b"HTTP/1.1 200") == 51
@@ -166,12 +166,12 @@ async def test_http_1_0_and_close(platform: Local) -> None:
         (b"CONNECT example.com:80 HTTP/1.1\r\nHost: example.com\r\n\r\n", b"404"),
     ],
 )
-async def test_what_is_no_request_ends_its_connection_only(platform: Local, request_: bytes, status: bytes) -> None:
+async def test_an_invalid_request_ends_only_its_connection(platform: Local, request_: bytes, status: bytes) -> None:
     assert (await platform.all(request_)).startswith(b"HTTP/1.1 " + status)
     assert (await platform.ask()).status == 200
 
 
-async def test_offers_of_other_protocols_are_ignored(platform: Local) -> None:
+async def test_upgrades_are_ignored(platform: Local) -> None:
     for offer in (
         b"Connection: upgrade\r\nUpgrade: websocket\r\n",
         b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n",
@@ -180,7 +180,7 @@ async def test_offers_of_other_protocols_are_ignored(platform: Local) -> None:
         assert raw.startswith(b"HTTP/1.1 200") and raw.count(b"HTTP/1.1") == 1 and b'"upgrade"' not in raw
 
 
-async def test_a_broken_response_is_told_apart(platform: Local) -> None:
+async def test_every_broken_response_is_an_error(platform: Local) -> None:
     for path in ("/silent-cut", "/garbage"):
         answer = await platform.ask(path, method="POST", body=b"x")
         assert answer.status == 502 and answer.text.strip(), path
@@ -191,12 +191,12 @@ async def test_a_broken_response_is_told_apart(platform: Local) -> None:
     assert (await platform.state())["in_flight"] == 0
 
 
-async def test_kept_connections_that_are_gone_are_no_error(platform: Local) -> None:
+async def test_closed_idle_connections_cause_no_errors(platform: Local) -> None:
     for _ in range(20):
         assert (await platform.ask("/stale")).status == 200
 
 
-async def test_a_client_that_does_not_read_stops_the_function(platform: Local) -> None:
+async def test_a_client_that_does_not_read_pauses_the_function(platform: Local) -> None:
     reader, writer = await platform.raw(b"GET /flood HTTP/1.1\r\n" + HOST + b"\r\n")
     await head_of(reader)
     before, now = -1, 0
@@ -210,7 +210,7 @@ async def test_a_client_that_does_not_read_stops_the_function(platform: Local) -
     writer.close()
 
 
-async def test_a_function_that_does_not_read_stops_the_client(platform: Local) -> None:
+async def test_a_function_that_does_not_read_pauses_the_client(platform: Local) -> None:
     await platform.ask()
     _, writer = await platform.raw(b"POST /deaf HTTP/1.1\r\n" + HOST + b"Content-Length: %d\r\n\r\n" % (64 << 20))
     writer.transport.set_write_buffer_limits(0)
@@ -229,7 +229,7 @@ async def test_a_function_that_does_not_read_stops_the_client(platform: Local) -
     await until(lambda: platform.platform.to_json()["in_flight"] == 0)
 
 
-async def test_a_client_that_goes_frees_its_place(tmp_path: Path) -> None:
+async def test_a_client_that_disconnects_frees_its_slot(tmp_path: Path) -> None:
     async with local(tmp_path, containerConcurrency=1, max_scale=1) as platform:
         await platform.ask()
         (_, busy), (_, waiting) = [

@@ -1,4 +1,4 @@
-"""Triggers by number: `kn-bench local --triggers N`."""
+"""`kn-bench local --triggers N`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.eventing.services import SOON_S, Services, headers
 from workload_generator.commands.kn_bench import main
 
 
-async def test_every_event_reaches_so_many_triggers(tmp_path: Path) -> None:
+async def test_every_event_reaches_every_trigger(tmp_path: Path) -> None:
     services = Services(tmp_path)
     try:
         logger = await services.logger()
@@ -37,16 +37,16 @@ async def test_every_event_reaches_so_many_triggers(tmp_path: Path) -> None:
         await services.end()
 
 
-def test_it_goes_with_a_files_own_triggers(tmp_path: Path) -> None:
+def test_flags_add_triggers_to_those_of_the_file(tmp_path: Path) -> None:
     config = tmp_path / "p.yaml"
     config.write_text(
         "brokers: {default/default: {queue-limit: 7, triggers: {own: {subscriber: 'http://127.0.0.1:1'}}}}"
     )
     with command("--triggers=1", f"--config={config}") as (process, url):
         assert process.stdout is not None
-        said = [process.stdout.readline() for _ in range(2)]
+        shown = [process.stdout.readline() for _ in range(2)]
         assert any(re.fullmatch(r"broker default/default: /broker/default/default, triggers own, receiver-0\n", line)
-                   for line in said), said  # fmt: skip
+                   for line in shown), shown  # fmt: skip
         triggers = orjson.loads(get(f"{url}/_platform/brokers/default/default"))["triggers"]
     assert triggers["receiver-0"]["settings"]["subscriber"] == "http://127.0.0.1:8081/t/receiver-0"
     assert triggers["receiver-0"]["settings"]["parallelism"] == 10
@@ -59,11 +59,11 @@ def test_it_goes_with_a_files_own_triggers(tmp_path: Path) -> None:
         (["--receiver=http://a"], "need --triggers"),
         (["--triggers=0"], "--triggers"),
         (["--triggers=1", "--parallelism=1001"], "--parallelism: 1001 is not a number of deliveries"),
-        (["--triggers=1", "--receiver=here"], "not a URL"),
+        (["--triggers=1", "--receiver=here"], "not an http:// or https:// URL"),
         (["--triggers=2", "--config=FILE"], "already has receiver-1"),
     ],
 )
-def test_what_makes_no_triggers(
+def test_invalid_flags_of_triggers(
     flags: list[str], complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = tmp_path / "p.yaml"

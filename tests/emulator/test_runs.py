@@ -1,4 +1,4 @@
-"""The real generator against the platform: whatever happens to the instances, every arrival is accounted for."""
+"""The generator against the platform: every arrival has a result, also while instances scale and crash."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.emulator.platforms import DOMAIN, FUNCTION, SOON, Local, local, until
+from tests.emulator.platforms import CALMLY, DOMAIN, FUNCTION, SOON, Local, local, until
 from tests.support import Generator, Ran, one_result_each
 from workload_generator.emulator.platform_events import PlatformEvent
 
@@ -34,7 +34,7 @@ async def run(
 
 
 def firsts(ran: Ran) -> dict[str, int]:
-    """How often each instance said that this was its first request."""
+    """The number of first requests, by instance."""
     counts: dict[str, int] = defaultdict(int)
     for row in ran.requests():
         if "instance" in row:
@@ -90,10 +90,10 @@ async def test_exactly_one_true_an_instance_while_it_scales(generator: Generator
         assert set(counts.values()) == {1} and len(counts) == platform.kinds().count("first-byte") > 1
 
 
-async def test_to_zero_and_back_under_stop_and_go(generator: Generator, tmp_path: Path) -> None:
+async def test_scale_to_zero_and_back_with_an_intermittent_load(generator: Generator, tmp_path: Path) -> None:
     go, stop = {"requestsPerSecond": 20, "duration": "500ms"}, {"requestsPerSecond": 0, "duration": "2500ms"}
     steps = [go, stop, go]
-    async with local(tmp_path, {NAME: {"env": {"DELAY_MS": "500"}}}, **SOON) as platform:  # so that it never rests
+    async with local(tmp_path, {NAME: {"env": {"DELAY_MS": "500"}}}, **CALMLY) as platform:  # busy between requests
         path = generator.experiment(f"http://{NAME}.{DOMAIN}")
         path.write_text(
             path.read_text().replace("rampUp: 0s", f"arrival: {{process: steps, steps: {steps}}}")
@@ -125,7 +125,7 @@ async def test_cold_start_rounds_find_zero_every_time(generator: Generator, tmp_
             assert row["ttfb"] > held_ms, "the platform's clock and the generator's agree"
 
 
-async def test_more_than_the_instances_can_serve(generator: Generator, tmp_path: Path) -> None:
+async def test_an_overload_gets_503(generator: Generator, tmp_path: Path) -> None:
     settings = {"containerConcurrency": 1, "max-scale": 2, "queue-limit": 10, "env": {"DELAY_MS": "100"}}
     async with local(tmp_path, {NAME: settings}, **SOON) as platform:
         ran = await run(generator, platform, rate={"requestsPerSecond": 60, "duration": "1s"})
@@ -136,7 +136,7 @@ async def test_more_than_the_instances_can_serve(generator: Generator, tmp_path:
         assert (counts["answered"], counts["refused"]) == (statuses[200], statuses[503])
 
 
-async def test_faults_are_in_the_log_as_what_they_are(generator: Generator, tmp_path: Path) -> None:
+async def test_injected_faults_are_in_the_log(generator: Generator, tmp_path: Path) -> None:
     services = (NAME, f"{FUNCTION}-1", f"{FUNCTION}-2")
     faults = dict(
         zip(services, ({"error-rate": 1, "error-status": 418}, {"reset-rate": 1}, {"latency": "30ms"}), strict=True)

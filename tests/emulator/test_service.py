@@ -1,4 +1,4 @@
-"""Instances come, queue, fail, crash and go: the platform with real processes."""
+"""Services with real processes: scaling, queues, failures and faults."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def abandon(tasks: list[asyncio.Task[Answer]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def test_at_zero_all_wait_for_one_start_and_one_is_first(tmp_path: Path) -> None:
+async def test_at_zero_all_requests_wait_for_one_start(tmp_path: Path) -> None:
     async with local(tmp_path, faults={"slow-start": "500ms"}, target=1000) as platform:  # one is enough for all
         answers = await asyncio.gather(*(platform.ask() for _ in range(200)))
         assert Counter(answer.text for answer in answers) == {"true": 1, "false": 199}
@@ -45,7 +45,7 @@ async def test_at_zero_all_wait_for_one_start_and_one_is_first(tmp_path: Path) -
         assert platform.kinds().count("spawned") == 1
 
 
-async def test_concurrency_has_its_limit_and_the_queue_has_its_own(tmp_path: Path) -> None:
+async def test_concurrency_and_the_queue_are_limited(tmp_path: Path) -> None:
     async with local(tmp_path, containerConcurrency=2, max_scale=1, queue_limit=5) as platform:
         await platform.ask()
         asked = [asyncio.create_task(platform.ask("/slow?3600")) for _ in range(20)]
@@ -64,7 +64,7 @@ async def test_concurrency_has_its_limit_and_the_queue_has_its_own(tmp_path: Pat
         await until(lambda: platform.platform.to_json()["in_flight"] == 0)
 
 
-async def test_who_waits_for_a_place_is_told_how_long(tmp_path: Path) -> None:
+async def test_the_queue_time_is_in_the_response(tmp_path: Path) -> None:
     async with local(tmp_path, {NAME: {"env": {"DELAY_MS": "400"}}}, containerConcurrency=1, max_scale=1) as platform:
         await platform.ask()
         answers = await asyncio.gather(*(platform.ask() for _ in range(4)))
@@ -74,7 +74,7 @@ async def test_who_waits_for_a_place_is_told_how_long(tmp_path: Path) -> None:
         assert (await platform.ask("/most")).text == "1"
 
 
-async def test_with_capacity_to_spare_requests_wait_in_front_of_an_instance(tmp_path: Path) -> None:
+async def test_with_spare_capacity_requests_queue_at_an_instance(tmp_path: Path) -> None:
     services = {NAME: {"containerConcurrency": 1, "max-scale": 1, "target-burst-capacity": 0}}
     async with local(tmp_path, services, **CALMLY) as platform:
         async with asyncio.timeout(20):
@@ -87,14 +87,14 @@ async def test_with_capacity_to_spare_requests_wait_in_front_of_an_instance(tmp_
         }
         (instance,) = (await platform.state())["instances"]
         assert (instance["in_flight"], instance["queued"]) == (1, 10)
-        os.kill(instance["pid"], signal.SIGKILL)  # they are placed anew; what the dying instance still took is lost
+        os.kill(instance["pid"], signal.SIGKILL)  # its queue moves; requests that it has already taken fail
         await until(lambda: platform.kinds().count("ready") == 2)
         lost = [task.result().status for task in asked if task.done() and task.result().status != 503]
         assert set(lost) <= {502} and (await platform.state())["in_flight"] == 11 - len(lost) >= 8
         await abandon(asked)
 
 
-async def test_load_makes_it_grow_and_rest_brings_it_to_zero(tmp_path: Path) -> None:
+async def test_it_scales_up_under_load_and_to_zero_without(tmp_path: Path) -> None:
     limits = {"containerConcurrency": 1, "max-scale": 3, "env": {"DELAY_MS": "50"}}
     async with local(tmp_path, {NAME: limits}, **CALMLY) as platform:
         answers: list[Answer] = []
@@ -117,7 +117,7 @@ async def test_load_makes_it_grow_and_rest_brings_it_to_zero(tmp_path: Path) -> 
         assert (await platform.ask()).text == "true", "and up again"
 
 
-async def test_scales_that_are_kept(tmp_path: Path) -> None:
+async def test_min_scale_and_initial_scale(tmp_path: Path) -> None:
     services = {NAME: {"min-scale": 2}, f"{FUNCTION}-1": {"initial-scale": 3}}
     async with local(tmp_path, services, **SOON) as platform:
         await until(lambda: platform.kinds().count("ready") == 2)
@@ -131,7 +131,7 @@ async def test_scales_that_are_kept(tmp_path: Path) -> None:
         assert (await platform.state())["state"] == "ready"
 
 
-async def test_the_platform_has_room_for_so_many(tmp_path: Path) -> None:
+async def test_max_instances_limits_the_platform(tmp_path: Path) -> None:
     async with local(tmp_path, {NAME: {"initial-scale": 5}}, max_instances=2) as platform:
         assert (await platform.ask()).status == 200
         state = await platform.state()
@@ -139,7 +139,9 @@ async def test_the_platform_has_room_for_so_many(tmp_path: Path) -> None:
         assert platform.kinds().count("capped") == 1
 
 
-async def test_a_function_that_cannot_start_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_function_that_cannot_start_fails_after_the_retries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(fleet, "BACKOFF", Backoff(0.1, 0.1))
     monkeypatch.setattr(fleet, "MOST_RETRIES", 2)
     async with local(tmp_path, {NAME: {"env": {"CRASH": "1"}}}) as platform:
@@ -185,14 +187,14 @@ async def test_a_function_that_does_not_exist_cannot_be_started(tmp_path: Path) 
         assert answer.status == 504 and "cannot be started" in answer.text and "no-such-program" in answer.text
 
 
-async def test_readiness_is_waited_for(tmp_path: Path) -> None:
+async def test_requests_wait_for_readiness(tmp_path: Path) -> None:
     async with local(tmp_path, {NAME: {"env": {"READY_AFTER_S": "1"}}}) as platform:
         assert (await platform.ask()).text == "true"
         (instance,) = (await platform.state())["instances"]
         assert instance["phases"]["ready_ms"] - instance["phases"]["listening_ms"] > 300
 
 
-async def test_a_crash_takes_its_requests_and_is_replaced(tmp_path: Path) -> None:
+async def test_a_crash_fails_its_requests_and_is_replaced(tmp_path: Path) -> None:
     async with local(tmp_path) as platform:
         await platform.ask()
         others = [asyncio.create_task(platform.ask("/slow?3600", method="POST", body=b"x")) for _ in range(3)]
@@ -206,16 +208,16 @@ async def test_a_crash_takes_its_requests_and_is_replaced(tmp_path: Path) -> Non
         assert exited.message == "ended with exit code 7: the end of the function"
 
 
-async def test_an_instance_that_takes_no_connections_is_replaced(tmp_path: Path) -> None:
+async def test_an_instance_that_accepts_no_connections_is_replaced(tmp_path: Path) -> None:
     async with local(tmp_path) as platform:
         assert (await platform.ask("/deaf-from-now-on")).text == "bye"
-        answer = await platform.ask(method="POST", body=b"x")  # it was never sent, so that even this can be placed anew
+        answer = await platform.ask(method="POST", body=b"x")  # never sent, so that even a POST goes elsewhere
         assert (answer.status, answer.text) == (200, "true")
         await until(lambda: "exited" in platform.kinds())
         assert (await platform.state())["actual"] == 1
 
 
-async def test_a_function_that_never_answers_backs_off_too(tmp_path: Path) -> None:
+async def test_a_crash_before_the_first_response_backs_off(tmp_path: Path) -> None:
     async with local(tmp_path) as platform:
         assert (await platform.ask("/crash", method="POST", body=b"x")).status == 502
         await until(lambda: "exited" in platform.kinds())
@@ -223,7 +225,7 @@ async def test_a_function_that_never_answers_backs_off_too(tmp_path: Path) -> No
         assert answer.status == 504 and "exit code 7" in answer.text
 
 
-async def test_no_answer_within_the_time_limit(tmp_path: Path) -> None:
+async def test_a_timeout_is_a_504(tmp_path: Path) -> None:
     async with local(tmp_path, {NAME: {"min-scale": 1, "timeoutSeconds": 1}}) as platform:
         await until(lambda: "ready" in platform.kinds())
         answer = await platform.ask("/slow?3600")
@@ -231,18 +233,18 @@ async def test_no_answer_within_the_time_limit(tmp_path: Path) -> None:
         assert (await platform.state())["in_flight"] == 0
 
 
-async def test_who_is_sent_away_answers_first(tmp_path: Path) -> None:
+async def test_a_deleted_service_completes_its_requests(tmp_path: Path) -> None:
     async with local(tmp_path) as platform:
         await platform.ask()
         slow = asyncio.create_task(platform.ask("/slow?1"))
         await until(lambda: platform.platform.to_json()["in_flight"] == 1)
         assert (await platform.own(f"/services/{NAME}", "DELETE")).json() == {"deleted": NAME}
-        assert (await platform.ask()).text == "true", "the next request makes it anew"
+        assert (await platform.ask()).text == "true", "the next request makes the service again"
         assert (await slow).text == "slow"
         await until(lambda: "exited" in platform.kinds())
 
 
-async def test_the_stubborn_are_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_instance_that_ignores_sigterm_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workload_generator.emulator.instance._STOP_S", 0.3)
     async with local(tmp_path, {NAME: {"env": {"STUBBORN": "1"}}}) as platform:
         await platform.ask()
@@ -261,7 +263,7 @@ async def fault(platform: Any, **faults: object) -> Answer:
     return answer
 
 
-async def test_faults_come_and_go(tmp_path: Path) -> None:
+async def test_faults_are_set_and_cleared(tmp_path: Path) -> None:
     async with local(tmp_path) as platform:
         await platform.ask()
         assert (await fault(platform, **{"error-rate": 1, "error-status": 418})).status == 200
@@ -283,7 +285,7 @@ async def test_rates_are_shares_drawn_from_the_seed(tmp_path: Path) -> None:
         assert 10 < statuses(answers)[500] < 50 and statuses(answers).keys() == {200, 500}
 
 
-async def test_kills_are_no_failures_of_the_function(tmp_path: Path) -> None:
+async def test_injected_kills_are_not_failures_of_the_function(tmp_path: Path) -> None:
     async with local(tmp_path) as platform:
         await platform.ask()
         for number in range(4):
@@ -311,11 +313,11 @@ async def test_a_slow_start_is_a_longer_cold_start(tmp_path: Path) -> None:
         ('{"service": "x-0", "latncy": "1s"}', 400, "request:1: latncy: unknown key; did you mean latency?"),
         ("service: x-0\nlatency: soon\nerror-rate: 2\n", 400, "request:3: error-rate: 2 is not a share"),
         ('{"latency": "1s"}', 400, "service: is missing"),
-        ('{"service": "nobody"}', 404, "no function for the service nobody"),
+        ('{"service": "unknown"}', 404, "no function for the service unknown"),
         ("x" * 4_200_000, 413, "more than 4,194,304 bytes"),
     ],
 )
-async def test_faults_that_make_no_sense(tmp_path: Path, body: str, status: int, reason: str) -> None:
+async def test_invalid_fault_requests(tmp_path: Path, body: str, status: int, reason: str) -> None:
     async with local(tmp_path) as platform:
         answer = await platform.own("/faults", "POST", body)
         assert answer.status == status and reason in answer.text
@@ -324,7 +326,7 @@ async def test_faults_that_make_no_sense(tmp_path: Path, body: str, status: int,
 # Its own pages
 
 
-async def test_its_own_pages(tmp_path: Path) -> None:
+async def test_pages_of_the_platform(tmp_path: Path) -> None:
     async with local(tmp_path) as platform:
         state = (await platform.own()).json()
         assert (state["platform"], state["pid"], state["services"]) == ("local", os.getpid(), {})
@@ -342,7 +344,7 @@ async def test_its_own_pages(tmp_path: Path) -> None:
             ("/nothing", "GET", 404),
         ]:
             assert (await platform.own(path, method)).status == status, (path, method)
-        assert (await platform.ask("/_platformer", service="nobody")).status == 404
+        assert (await platform.ask("/_platformer", service="unknown")).status == 404
         chunked = (
             b"POST /_platform/faults HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
         )

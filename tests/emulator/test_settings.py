@@ -1,4 +1,4 @@
-"""What the platform's file says, and every way in which it can be wrong."""
+"""The platform's configuration, and its errors."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def problems(tmp_path: Path, text: str) -> list[tuple[int, str, str]]:
     return [(problem.line, problem.key, problem.message) for problem in caught.value.problems]
 
 
-def test_defaults_services_and_flags_in_their_order(tmp_path: Path) -> None:
+def test_services_override_defaults_and_flags_override_both(tmp_path: Path) -> None:
     text = """
 defaults: {stable-window: 6s, max-scale: 5, faults: {latency: 1ms}}
 services:
@@ -124,11 +124,11 @@ latency: 1ms
 @pytest.mark.parametrize(
     "text", ["- a\n", "just text", "services: [a]\n", "defaults: 3\n", "a: b: c\n", "services: {1: 2}"]
 )
-def test_what_is_no_configuration(tmp_path: Path, text: str) -> None:
+def test_invalid_configurations(tmp_path: Path, text: str) -> None:
     assert problems(tmp_path, text)
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ExperimentError, match="cannot be read"):
         load_config(tmp_path / "none.yaml", FUNCTIONS, {})
     with pytest.raises(UsageError, match="no settings for the platform none"):
@@ -179,7 +179,7 @@ def test_the_bundled_platform_loads() -> None:
     assert config.settings_of("sleep-python-http-0").container_concurrency == 1
 
 
-def test_every_key_is_on_the_page_and_every_default_is_true() -> None:
+def test_the_page_has_every_key_and_default() -> None:
     for key in (*Settings.keys(), *Faults.keys()):
         assert f"`{key}`" in PAGE, key
     for key, default in Settings().resolved().items():

@@ -1,4 +1,4 @@
-"""What is no event gets the right 4xx and a reason, nothing of it is written, and the receiver stays up."""
+"""An invalid event gets a 4xx with a reason, is not written, and does not end the receiver."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.eventing.services import Services, headers
-from workload_generator.cloudevents.decode import BATCH_TYPE, STRUCTURED_TYPE, BadEvent, read_events
+from workload_generator.base.errors import RequestRefused
+from workload_generator.cloudevents.decode import BATCH_TYPE, STRUCTURED_TYPE, read_events
 
 GOOD: dict[str, Any] = {"specversion": "1.0", "id": "e-1", "type": "t", "source": "/s"}
 
@@ -32,7 +33,7 @@ BATCH = [("content-type", BATCH_TYPE)]
 BAD = {
     "nothing": ([], b"", 415, "neither ce-"),
     "wrong content type": ([("Content-Type", "text/plain")], b"hello", 415, "neither ce-"),
-    "unknown format": ([("Content-Type", "application/cloudevents+avro")], b"", 415, "events come as JSON"),
+    "unknown format": ([("Content-Type", "application/cloudevents+avro")], b"", 415, "expected JSON"),
     "no id": (binary(id=...), b"", 400, "no id"),
     "no type": (binary(type=...), b"", 400, "no type"),
     "no source": (binary(source=...), b"", 400, "no source"),
@@ -41,7 +42,7 @@ BAD = {
     "empty id": (binary(id=""), b"", 400, "no id"),
     "old version": (binary(specversion="0.3"), b"", 400, "only 1.0"),
     "bad time": (binary(time="yesterday"), b"", 400, "not RFC 3339"),
-    "bad name": (binary(my_ext="1"), b"", 400, "no attribute's name"),
+    "bad name": (binary(my_ext="1"), b"", 400, "not an attribute name"),
     "twice": ([*binary(), ("CE-ID", "e-2")], b"", 400, "twice"),
     "not UTF-8": (binary(id="%ff"), b"", 400, "not UTF-8"),
     "raw bytes": (binary(id="\udcff"), b"", 400, "not UTF-8"),
@@ -52,19 +53,19 @@ BAD = {
     "structured: a list": (STRUCTURED, b"[]", 400, "a JSON object"),
     "structured: missing": (STRUCTURED, structured(id=...), 400, "no id"),
     "structured: null": (STRUCTURED, structured(id=None), 400, "no id"),
-    "structured: a number as id": (STRUCTURED, structured(id=1), 400, "no text"),
-    "structured: an object": (STRUCTURED, structured(ext={}), 400, "neither text"),
+    "structured: a number as id": (STRUCTURED, structured(id=1), 400, "not text"),
+    "structured: an object": (STRUCTURED, structured(ext={}), 400, "not text, a number"),
     "structured: both data": (STRUCTURED, structured(data=1, data_base64="MQ=="), 400, "not both"),
-    "structured: upper case": (STRUCTURED, structured(Ext="1"), 400, "no attribute's name"),
+    "structured: upper case": (STRUCTURED, structured(Ext="1"), 400, "not an attribute name"),
     "batch: an object": (BATCH, structured(), 400, "a JSON array"),
     "batch: one is bad": (BATCH, b"[" + structured() + b"," + structured(id="") + b"]", 400, "no id"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_is_no_event_is_refused(name: str) -> None:
+def test_invalid_events_are_refused(name: str) -> None:
     given_headers, body, status, reason = BAD[name]
-    with pytest.raises(BadEvent, match=reason) as refused:
+    with pytest.raises(RequestRefused, match=reason) as refused:
         read_events(given_headers, body)
     assert refused.value.status == status
 
@@ -81,15 +82,15 @@ def test_what_is_no_event_is_refused(name: str) -> None:
         (BATCH, b"[" + structured() + b"," + structured(id="e-2") + b"]", ["e-1", "e-2"]),
     ],
 )
-def test_what_is_an_event_is_taken(given_headers: list[tuple[str, str]], body: bytes, ids: list[str]) -> None:
+def test_valid_events_are_read(given_headers: list[tuple[str, str]], body: bytes, ids: list[str]) -> None:
     assert [event.id for event in read_events(given_headers, body)] == ids
 
 
 @given(st.sampled_from([STRUCTURED, BATCH, binary()]), st.binary(max_size=200))
-def test_any_body_is_an_event_or_refused(given_headers: list[tuple[str, str]], body: bytes) -> None:
+def test_any_body_is_read_or_refused(given_headers: list[tuple[str, str]], body: bytes) -> None:
     try:
         read_events(given_headers, body)
-    except BadEvent as refused:
+    except RequestRefused as refused:
         assert refused.status in (400, 415) and str(refused)
 
 
@@ -97,7 +98,7 @@ WRONG = [("GET", "/", 405), ("PUT", "/t/a", 405), ("POST", "/other", 404), ("POS
 
 
 async def raw(port: int, *pieces: bytes) -> bytes:
-    """What comes back for these bytes, until the end of the connection or of the first answer."""
+    """The first bytes of the response to these bytes."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     for piece in pieces:
         writer.write(piece)
@@ -108,7 +109,7 @@ async def raw(port: int, *pieces: bytes) -> bytes:
         writer.close()
 
 
-async def test_the_receiver_refuses_with_a_reason_and_stays_up(services: Services) -> None:
+async def test_the_receiver_refuses_invalid_requests_with_a_reason(services: Services) -> None:
     logger = await services.logger()
     receiver = await services.receiver(logger.url)
     impatient = await services.receiver(logger.url, "--body-timeout=0.3")
@@ -149,7 +150,7 @@ async def test_the_receiver_refuses_with_a_reason_and_stays_up(services: Service
 
 
 async def raw_and_gone(port: int, data: bytes) -> None:
-    """A sender that leaves in the middle."""
+    """Send bytes, and reset the connection."""
     _, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(data)
     await writer.drain()

@@ -1,4 +1,4 @@
-"""The event logger's files on a disk that fails for a while."""
+"""The event logger's files on a disk that fails temporarily."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from workload_generator.eventing.logger import COUNTED, INSTANCES, AppendFile, E
 from workload_generator.eventing.receipts import InstanceReport, ReceiptBatch
 
 
-def test_a_sync_that_failed_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_sync_is_retried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = AppendFile(tmp_path / "events.csv", b"head\n")
     synced: list[int] = []
 
@@ -32,7 +32,7 @@ def test_a_sync_that_failed_is_tried_again(tmp_path: Path, monkeypatch: pytest.M
     file.close()
 
 
-def test_workers_that_begin_at_once_write_one_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_that_start_at_once_write_one_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, real, both = tmp_path / "events.csv", os.write, threading.Barrier(2)
 
     def slow(fd: int, data: bytes) -> int:
@@ -52,7 +52,7 @@ def test_workers_that_begin_at_once_write_one_header(tmp_path: Path, monkeypatch
     assert path.read_bytes() == b"head\n"
 
 
-async def test_what_instances_said_is_kept_until_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_reports_are_kept_until_they_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     logger = EventLogger(tmp_path, 60, 1, Counters("event_logger", COUNTED, ["logger"]).of(0))
     report = InstanceReport(3, 0, 3, None, None)
     logger._reports["receiver-a"] = ReceiptBatch("receiver-a", 1, report, [])

@@ -1,4 +1,4 @@
-"""A service of several workers, and a signal that comes while it forks them."""
+"""A service with several workers, and a signal while it forks them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ sys.exit(event_logger())
 
 @pytest.mark.parametrize("moment", ["before", "after_in_parent"])
 @pytest.mark.parametrize("fork", [1, 3])
-def test_a_signal_while_workers_are_forked_ends_them_all_in_order(moment: str, fork: int, tmp_path: Path) -> None:
+def test_a_signal_during_the_forks_ends_all_workers(moment: str, fork: int, tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-c",

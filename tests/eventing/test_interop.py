@@ -1,4 +1,4 @@
-"""Beside software that we did not write: the CloudEvents SDK for JavaScript takes our events, and we take its."""
+"""Interoperability with the CloudEvents SDK for JavaScript."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = needs.mark(needs.NODE)
 
 @pytest.fixture(scope="module")
 def peer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which the SDK is installed."""
+    """The folder in which the SDK is installed."""
     folder = tmp_path_factory.mktemp("peer")
     for name in ("package.json", "peer.mjs"):
         shutil.copy(HERE / name, folder)
@@ -34,7 +34,7 @@ def peer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("mode", ["binary", "structured"])
-async def test_the_sdk_takes_our_events(peer: Path, mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_sdk_reads_our_events(peer: Path, mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     port = free_port()
     node = await asyncio.create_subprocess_exec(
         "node", "peer.mjs", "accept", str(port), cwd=peer, stdout=asyncio.subprocess.PIPE
@@ -64,7 +64,7 @@ async def test_the_sdk_takes_our_events(peer: Path, mode: str, tmp_path: Path, m
             assert taken["tenant"] == "münchen"
 
 
-async def test_we_take_the_sdks_events(peer: Path, services: Services) -> None:
+async def test_we_read_the_sdks_events(peer: Path, services: Services) -> None:
     logger = await services.logger()
     receiver = await services.receiver(logger.url)
     node = await asyncio.create_subprocess_exec(

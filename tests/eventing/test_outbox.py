@@ -1,4 +1,4 @@
-"""What answers in the logger's place, and an outbox that breaks."""
+"""Servers that are not an event logger, an outbox that fails, and requests that are cancelled."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from aiohttp.test_utils import make_mocked_request
 
 from tests.eventing.services import SOON_S, Services, headers
 from tests.ports import free_port
+from workload_generator.base.errors import RequestRefused
 from workload_generator.eventing import outbox as outboxes
 from workload_generator.eventing.counters import Counters
-from workload_generator.eventing.http_workers import RequestRefused
 from workload_generator.eventing.outbox import Outbox
 from workload_generator.eventing.receipts import Receipt, decode_batch
 from workload_generator.eventing.receiver import COUNTED, Receiver
 from workload_generator.eventing.spool import Spool
 
 NO_LOGGER = [b"", b"ok", b"{}", b"[]", b'{"written": 0, "received_ns": 1, "sent_ns": 1}', b'{"written": 1}']
-"""What something else answers, with 200."""
+"""Bodies of 200 responses that do not confirm a receipt."""
 
 
 async def somebody(port: int, answer: bytes) -> web.AppRunner:
@@ -45,8 +45,8 @@ async def post(url: str, event_id: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("answer", NO_LOGGER)
-async def test_who_is_no_logger_is_given_nothing(services: Services, answer: bytes) -> None:
-    """With a spool receipts go there, and to the logger when it is one: with whoever answers 200 they would be gone."""
+async def test_a_server_that_is_not_a_logger_gets_no_receipts(services: Services, answer: bytes) -> None:
+    """The receipts stay in the spool, and reach the real logger later."""
     port = free_port()
     other = await somebody(port, answer)
     receiver = await services.receiver(f"http://127.0.0.1:{port}")
@@ -57,8 +57,10 @@ async def test_who_is_no_logger_is_given_nothing(services: Services, answer: byt
     assert await receiver.end() == 0
 
 
-async def test_without_a_spool_who_is_no_logger_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the outbox refuses is what the receiver answers: test_without_logger_and_spool_events_are_refused."""
+async def test_without_a_spool_a_server_that_is_not_a_logger_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For the receiver's response, see test_without_logger_and_spool_events_are_refused."""
     monkeypatch.setattr(outboxes, "_PATIENCE_S", 0.3)
     port = free_port()
     other = await somebody(port, b"{}")
@@ -72,7 +74,7 @@ async def test_without_a_spool_who_is_no_logger_is_named(tmp_path: Path, monkeyp
     await outbox.stop()
 
 
-async def test_a_drainer_that_breaks_ends_its_receiver_with_the_reason(
+async def test_a_failed_drainer_ends_its_receiver_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     signalled: asyncio.Queue[int] = asyncio.Queue()
@@ -94,7 +96,7 @@ async def test_a_drainer_that_breaks_ends_its_receiver_with_the_reason(
 
 
 async def test_a_cancelled_request_counts_as_neither_refused_nor_acknowledged(tmp_path: Path) -> None:
-    """Its receipt may reach the logger all the same: as refused, it would be missing from the account of the events."""
+    """Its receipt may still reach the logger, and the account of the events must not count it as refused."""
     arrived, may_answer = asyncio.Event(), asyncio.Event()
     written: list[Receipt] = []
 

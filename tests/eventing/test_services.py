@@ -1,4 +1,4 @@
-"""What is acknowledged is in the file, whoever is killed; what cannot be made safe is refused."""
+"""Acknowledged events are in the file, also when a process is killed; other events are refused."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def test_a_killed_receiver_loses_nothing_that_it_acknowledged(services: Se
     assert {row["trigger"] for row in services.rows()} == {"a"}
 
 
-async def test_a_killed_logger_loses_nothing_and_stops_nobody(services: Services) -> None:
+async def test_a_killed_logger_loses_nothing_and_stops_no_receiver(services: Services) -> None:
     logger = await services.logger()
     receiver = await services.receiver(logger.url)
     async with Load(receiver.url) as load:
@@ -70,7 +70,7 @@ async def test_a_spool_outlives_its_receiver(services: Services) -> None:
     second = await services.receiver(logger.url)
     await services.wait_for(load.acknowledged)
     async with asyncio.timeout(SOON_S):
-        while len(list(services.spool.glob("*.counters"))) > 1:  # the logger is told what the first counted, too
+        while len(list(services.spool.glob("*.counters"))) > 1:  # the counters of the first reach the logger too
             await asyncio.sleep(0.02)
     assert await second.end() == 0
     assert not list(services.spool.iterdir())
@@ -94,7 +94,7 @@ async def test_without_logger_and_spool_events_are_refused(services: Services) -
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-async def test_sigterm_ends_with_everything_written(services: Services, workers: int) -> None:
+async def test_sigterm_writes_everything_before_the_end(services: Services, workers: int) -> None:
     logger = await services.logger(None, f"--workers={workers}")
     receivers = [await services.receiver(logger.url, f"--workers={workers}") for _ in range(2)]
     async with Load(f"{receivers[0].url}/t/a", "a") as one, Load(f"{receivers[1].url}/t/b", "b") as other:
@@ -115,7 +115,7 @@ def a_child_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
 
 
-async def test_a_worker_that_dies_ends_them_all_and_loses_nothing_acknowledged(services: Services) -> None:
+async def test_a_killed_worker_ends_all_and_loses_nothing_acknowledged(services: Services) -> None:
     logger = await services.logger()
     receiver = await services.receiver(logger.url, "--workers=2")
     assert receiver.process is not None
@@ -123,12 +123,12 @@ async def test_a_worker_that_dies_ends_them_all_and_loses_nothing_acknowledged(s
     async with Load(f"{receiver.url}/t/a", connections=16) as load:
         await load.until(200)
         os.kill(a_child_of(pid), signal.SIGKILL)
-        assert await receiver.process.wait() == 1, "whoever started it starts it anew"
+        assert await receiver.process.wait() == 1, "for a restart by its supervisor"
         acknowledged = set(load.acknowledged)
     assert acknowledged <= services.ids()
 
 
-async def test_a_full_buffer_is_an_honest_429(services: Services) -> None:
+async def test_a_full_buffer_is_a_429(services: Services) -> None:
     logger = await services.logger()
     receiver = await services.receiver(logger.url, spool=False)
     assert logger.process is not None
@@ -175,7 +175,7 @@ async def test_two_triggers_are_two_deliveries(services: Services) -> None:
 
 
 async def test_no_two_receipts_of_a_receiver_have_the_same_time(services: Services) -> None:
-    """An event that a batch has twice was delivered twice; the same time would make it one receipt, sent twice."""
+    """Two receipts with the same time would count as one receipt that was sent twice."""
     logger = await services.logger(cold=True)
     receiver = await services.receiver(logger.url, cold=True)
     events = [{"specversion": "1.0", "type": "t", "source": "/s", "id": "e-1"}] * 100
@@ -186,7 +186,7 @@ async def test_no_two_receipts_of_a_receiver_have_the_same_time(services: Servic
     assert len({row["timestamp"] for row in services.rows()}) == len(events)
 
 
-async def test_the_originals_receiver_is_understood_too(services: Services) -> None:
+async def test_receipts_of_the_originals_receiver_are_accepted(services: Services) -> None:
     logger = await services.logger()
     document = {"event_id": "x,1", "timestamp": "2025-02-09T10:11:12.123456789Z"}
     async with aiohttp.ClientSession() as session, session.post(logger.url, json=document) as response:
@@ -195,7 +195,7 @@ async def test_the_originals_receiver_is_understood_too(services: Services) -> N
     assert original_receipt({"event_id": "a", "timestamp": 1}) is None
 
 
-async def test_what_is_no_batch_is_refused_and_not_written(services: Services) -> None:
+async def test_invalid_batches_are_refused(services: Services) -> None:
     logger = await services.logger()
     async with aiohttp.ClientSession() as session:
         for body in (b"", b"{", b"[]", b'["i",1,null,[["a"]]]', b'["i",1,null,[["a",1,"t\\n",""]]]',
@@ -215,7 +215,7 @@ async def test_a_torn_line_is_ended_before_the_next(services: Services) -> None:
     assert [row["event_id"] for row in services.rows()] == ["torn", "e-1"]
 
 
-async def test_a_full_disk_is_said_and_survived(services: Services) -> None:
+async def test_a_full_disk_is_reported(services: Services) -> None:
     logger = await services.logger()
     await logger.end()
     services.data.joinpath("events.csv").unlink()
@@ -228,7 +228,7 @@ async def test_a_full_disk_is_said_and_survived(services: Services) -> None:
         await full.end()
 
 
-def test_batches_read_back() -> None:
+def test_batches_round_trip() -> None:
     batch = ReceiptBatch(
         "i", 3, InstanceReport(5, 1, 4, -7, 8), [Receipt('a,"b"', 1_739_182_272_123_456_789, "t", "9")]
     )
@@ -236,7 +236,7 @@ def test_batches_read_back() -> None:
     assert csv_lines(batch) == b'"a,""b""",2025-02-10T10:11:12.123456789Z,t,i,3,9\n'
 
 
-def test_a_spool_keeps_whole_batches_only(tmp_path: Path) -> None:
+def test_a_spool_skips_a_torn_batch(tmp_path: Path) -> None:
     spool = open_spool(tmp_path, "i")
     spool.append(b"one")
     spool.append(b"two")

@@ -86,10 +86,10 @@ def test_experiments_of_one_database(tmp_path: Path, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"rps": 500, "prefix": "serving-scenario-1_500rps_go"}, "nothing is alike"),
+        ({"rps": 500, "prefix": "serving-scenario-1_500rps_go"}, "no condition in common"),
         ({"platform": "kubernetes"}, "platform: host in"),
         ({"version": "9.9"}, "version of the generator: 0.1.0 in"),
-        ({"arrival": "poisson"}, "nothing is alike"),
+        ({"arrival": "poisson"}, "no condition in common"),
     ],
 )
 def test_what_is_not_comparable_is_refused_unless_forced(

@@ -45,6 +45,14 @@ class ExperimentError(UsageError):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
+class RequestRefused(Exception):
+    """A request to one of our servers that gets an error: `status` is that of the response, `str()` the reason."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
 class GeneratorFault(BenchError):
     """A fault of ours ended a run; it is the cause."""
 

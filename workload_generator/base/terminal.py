@@ -28,12 +28,13 @@ def terminal_table(
     texts: Container[int] = (0,),
     wrap: bool = True,
 ) -> Table:
-    """A table without borders; the columns at the indexes `texts` are left-justified, those of numbers right-justified.
+    """A table without borders; the columns at the indexes `texts` are left-justified, the others right-justified.
 
-    Strings are shown as they are, without rich's markup. What is too wide continues on the next line, or, without
-    `wrap`, ends in an ellipsis.
+    Strings are shown as they are, without rich's markup. A text that is too wide continues on the next line, or,
+    without `wrap`, ends in an ellipsis.
     """
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="dim")
+    table.show_header = any(header)
     for index, label in enumerate(header):
         justify: JustifyMethod = "left" if index in texts else "right"
         table.add_column(Text(label), justify=justify, overflow="fold" if wrap else "ellipsis", no_wrap=not wrap)

@@ -1,9 +1,9 @@
-"""CloudEvents as they come in HTTP requests: binary, structured or a batch, read strictly.
+"""Reads CloudEvents from HTTP requests, strictly: binary, structured or batched.
 
 Rules:
-- bytes in, events out, or a reason with the status that it deserves: no sockets, no clocks
-- a batch is taken whole or not at all
-- data is the sender's business: it is never looked at in binary mode, and only has to be JSON where the event is
+- bytes in, events or a refusal out: no sockets, no clocks
+- a batch with an invalid event is refused as a whole
+- data is not inspected in binary mode; in the other modes it is part of the JSON document
 
 Sources: CloudEvents 1.0.2, its HTTP protocol binding and its JSON event format
 (https://github.com/cloudevents/spec/tree/v1.0.2/cloudevents).
@@ -18,6 +18,8 @@ from urllib.parse import unquote_to_bytes
 
 import orjson
 
+from workload_generator.base.errors import RequestRefused
+
 STRUCTURED_TYPE = "application/cloudevents+json"
 BATCH_TYPE = "application/cloudevents-batch+json"
 
@@ -27,35 +29,27 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})")
 
 
-class BadEvent(ValueError):
-    """What is no event: `status` is the HTTP status of the answer, `str()` the reason."""
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
-
-
 class Incoming(NamedTuple):
-    """One event's attributes, extensions among them, as text."""
+    """The attributes and extensions of one event, as text."""
 
     id: str
     attributes: dict[str, str]
 
     @property
     def sequence(self) -> str:
-        """The extension of that name, or nothing."""
+        """The extension `sequence`; empty without one."""
         return self.attributes.get("sequence", "")
 
 
 def is_cloudevents(content_type: str) -> bool:
-    """Whether the body is one event or more, and not just an event's data."""
+    """Whether the body is one or more events, and not only the data of one."""
     return content_type.startswith("application/cloudevents")
 
 
 def read_events(headers: Iterable[tuple[str, str]], body: bytes) -> list[Incoming]:
-    """The events of one request; a batch may be empty. Raises BadEvent.
+    """The events of a request; a batch may be empty. Raises RequestRefused.
 
-    `headers` are text whose surrogate escapes stand for bytes that are not UTF-8.
+    Bytes of `headers` that are not UTF-8 are surrogate escapes.
     """
     attributes: dict[str, str] = {}
     content_type = ""
@@ -64,7 +58,7 @@ def read_events(headers: Iterable[tuple[str, str]], body: bytes) -> list[Incomin
         if lower.startswith("ce-"):
             key = lower[3:]
             if key in attributes:
-                raise BadEvent(400, f"the header {lower} stands there twice")
+                raise RequestRefused(400, f"the header {lower} is there twice")
             attributes[key] = value
         elif lower == "content-type":
             content_type = value.strip()
@@ -75,11 +69,11 @@ def read_events(headers: Iterable[tuple[str, str]], body: bytes) -> list[Incomin
         if kind == BATCH_TYPE:
             events = _json(body)
             if not isinstance(events, list):
-                raise BadEvent(400, "a batch is a JSON array of events")
+                raise RequestRefused(400, "expected a batch as a JSON array of events")
             return [_structured(event) for event in events]
-        raise BadEvent(415, f"{kind[:80]}: events come as JSON ({STRUCTURED_TYPE} or {BATCH_TYPE}), or in ce-* headers")
+        raise RequestRefused(415, f"{kind[:80]}: expected JSON ({STRUCTURED_TYPE}, {BATCH_TYPE}) or ce-* headers")
     if not attributes:
-        raise BadEvent(415, f"no CloudEvent: neither ce-* headers nor the Content-Type {STRUCTURED_TYPE}")
+        raise RequestRefused(415, f"not a CloudEvent: neither ce-* headers nor the Content-Type {STRUCTURED_TYPE}")
     return [_checked({name: _decoded(name, value) for name, value in attributes.items()})]
 
 
@@ -87,28 +81,28 @@ def _json(body: bytes) -> Any:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise BadEvent(400, f"the body is not JSON in UTF-8: {error}") from None
+        raise RequestRefused(400, f"the body is not JSON in UTF-8: {error}") from None
 
 
 def _structured(document: Any) -> Incoming:
     if not isinstance(document, dict):
-        raise BadEvent(400, "an event is a JSON object")
+        raise RequestRefused(400, "expected an event as a JSON object")
     attributes: dict[str, str] = {}
     for name, value in document.items():
         if name in ("data", "data_base64"):
             continue
         if value is None:
-            continue  # as if it were left out
+            continue  # null is the same as absent
         if isinstance(value, bool):
             attributes[name] = "true" if value else "false"
         elif isinstance(value, str | int):
             if name in _REQUIRED and not isinstance(value, str):
-                raise BadEvent(400, f"the attribute {name} is no text")
+                raise RequestRefused(400, f"the attribute {name} is not text")
             attributes[name] = str(value)
         else:
-            raise BadEvent(400, f"the attribute {name[:80]} is neither text nor number nor boolean")
+            raise RequestRefused(400, f"the attribute {name[:80]} is not text, a number or a boolean")
     if "data" in document and "data_base64" in document:
-        raise BadEvent(400, "an event has data or data_base64, not both")
+        raise RequestRefused(400, "expected data or data_base64, not both")
     return _checked(attributes)
 
 
@@ -121,21 +115,21 @@ def _decoded(name: str, value: str) -> str:
     try:
         return unquote_to_bytes(raw).decode()
     except UnicodeDecodeError:
-        raise BadEvent(400, f"the header ce-{name[:80]} is not UTF-8") from None
+        raise RequestRefused(400, f"the header ce-{name[:80]} is not UTF-8") from None
 
 
 def _checked(attributes: dict[str, str]) -> Incoming:
     missing = [name for name in _REQUIRED if not attributes.get(name)]
     if missing:
-        raise BadEvent(400, f"no {', no '.join(missing)}: an event has {', '.join(_REQUIRED)}")
+        raise RequestRefused(400, f"no {', no '.join(missing)}; required attributes: {', '.join(_REQUIRED)}")
     if attributes["specversion"] != "1.0":
-        raise BadEvent(400, f"specversion {attributes['specversion'][:20]!r}: only 1.0 is known here")
+        raise RequestRefused(400, f"specversion {attributes['specversion'][:20]!r}: only 1.0 is supported")
     for name, value in attributes.items():
         if not _NAME.fullmatch(name):
-            raise BadEvent(400, f"{name[:80]!r} is no attribute's name: lower-case letters and digits")
+            raise RequestRefused(400, f"{name[:80]!r} is not an attribute name: expected lower-case letters and digits")
         if _CONTROL.search(value):
-            raise BadEvent(400, f"the attribute {name} holds a control character")
+            raise RequestRefused(400, f"the attribute {name} has a control character")
     time = attributes.get("time")
     if time is not None and not _TIME.fullmatch(time):
-        raise BadEvent(400, f"the time {time[:40]!r} is not RFC 3339")
+        raise RequestRefused(400, f"the time {time[:40]!r} is not RFC 3339")
     return Incoming(attributes["id"], attributes)

@@ -11,7 +11,6 @@ from rich.markup import escape
 from workload_generator.base.errors import UsageError
 from workload_generator.base.exit_codes import ExitCode
 from workload_generator.commands.results_extra import results_extra
-from workload_generator.results.report.table import rich_table
 
 _MOST_LABELS = 5
 
@@ -34,7 +33,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Compare; returns the exit code. Raises BenchError."""
     with results_extra():
-        from workload_generator.results.compare import Side, compare, tables_of
+        from workload_generator.results.compare import Side, compare, comparison_tables
     if len(options.databases) != (1 if options.experiments else 2):
         raise UsageError("compare takes two databases, or one and --experiments IDS IDS")
     if options.experiments:
@@ -54,14 +53,14 @@ def run(options: argparse.Namespace) -> int:
             console.print(f"[yellow]{name}[/] {escape(label)}")
         if len(labels) > _MOST_LABELS:
             console.print(f"[yellow]{name}[/] {len(labels) - _MOST_LABELS} more")
-    for table in tables_of(comparison):
+    for table in comparison_tables(comparison):
         console.print()
-        console.print(rich_table(table), soft_wrap=False)
+        console.print(table, soft_wrap=False)
     worse, better = (sum(change.verdict == word for change in comparison.changes) for word in ("worse", "better"))
     rest = len(comparison.changes) - worse - better
     console.print(f"\n{worse} worse, {better} better, {rest} without a difference shown")
     if comparison.too_few:
-        console.print("[yellow]some cells have too few runs to show any difference: each side needs at least four[/]")
+        console.print("[yellow]some groups have too few runs to show any difference: each side needs at least four[/]")
     return ExitCode.INVALID if options.fail_on and comparison.worse else ExitCode.OK
 
 

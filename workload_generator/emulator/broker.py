@@ -22,7 +22,8 @@ from typing import Any, NamedTuple
 import aiohttp
 
 from workload_generator.base.clock import NS_PER_S
-from workload_generator.cloudevents.decode import BadEvent, Incoming, is_cloudevents, read_events
+from workload_generator.base.errors import RequestRefused
+from workload_generator.cloudevents.decode import Incoming, is_cloudevents, read_events
 from workload_generator.emulator.platform_events import PlatformEvents
 from workload_generator.emulator.proxied_request import ProxiedRequest
 from workload_generator.emulator.settings import BrokerSettings, TriggerSettings
@@ -170,23 +171,22 @@ class EmulatedBroker:
         }
 
     def take(self, request: ProxiedRequest) -> None:
-        """Take the event of a request."""
+        """Take the event of a request. Raises RequestRefused."""
         try:
             if request.method != b"POST":
-                raise BadEvent(405, "events are sent by POST")
+                raise RequestRefused(405, "events are sent by POST")
             headers = _headers_of(request.head)
             body = request.take_body()
             events = read_events(headers, body)
             if len(events) != 1:
-                raise BadEvent(400, "a broker takes single events, not batches")
+                raise RequestRefused(400, "a broker takes single events, not batches")
             (event,) = events
             matching = [trigger for trigger in self._triggers.values() if trigger.matches(event)]
             if any(trigger.queue.qsize() >= self._settings.queue_limit for trigger in matching):
-                raise BadEvent(429, f"a trigger's queue is full: {self._settings.queue_limit:,} events (queue-limit)")
-        except BadEvent as bad:
+                raise RequestRefused(429, f"a queue is full: {self._settings.queue_limit:,} events (queue-limit)")
+        except RequestRefused:
             self._refused += 1
-            request.client.send_error(request, bad.status, str(bad))
-            return
+            raise
         queued = QueuedEvent(event.id, {name: value for name, value in headers if _is_forwarded(name)}, body)
         self._received += 1
         for trigger in matching:
@@ -216,14 +216,13 @@ class EmulatedBrokers:
         }
 
     def take(self, request: ProxiedRequest) -> None:
-        """Take a request to `/broker/…`."""
+        """Take a request to `/broker/…`. Raises RequestRefused."""
         name = request.target.partition(b"?")[0].removeprefix(INGRESS).rstrip(b"/").decode("latin-1")
         broker = self._brokers.get(name)
         if broker is None:
             known = ", ".join(self._brokers) or "none; define brokers in the file of --config (docs/local.md)"
-            request.client.send_error(request, 404, f"no broker {name[:200]}; known brokers: {known}")
-        else:
-            broker.take(request)
+            raise RequestRefused(404, f"no broker {name[:200]}; known brokers: {known}")
+        broker.take(request)
 
     async def close(self) -> None:
         """Stop delivering."""

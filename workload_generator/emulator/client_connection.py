@@ -138,17 +138,17 @@ class ClientConnection(ProxyConnection):
         arrived_ns = monotonic_ns()
         parser, target = self._parser, self._target
         method: bytes = parser.get_method()
-        headers = {name.lower(): value for name, value in self._headers}
-        chunked = b"transfer-encoding" in headers
-        bodyless = not chunked and headers.get(b"content-length", b"0") == b"0"
+        forwarded, values = end_to_end(self._headers)
+        chunked = b"transfer-encoding" in values
+        bodyless = not chunked and values.get(b"content-length", b"0") == b"0"
         chunked = chunked and not self._router.needs_body(target)
-        lines = encode_headers(end_to_end(self._headers))
+        lines = encode_headers(forwarded)
         self._parsing = request = ProxiedRequest(
             self,
             arrived_ns,
             method=method,
             target=target,
-            host=headers.get(b"host", b""),
+            host=values.get(b"host", b""),
             head=b"%s %s HTTP/1.1\r\n%s%s\r\n"
             % (method, target, lines, b"Transfer-Encoding: chunked\r\n" if chunked else b""),
             http_1_1=parser.get_http_version() == "1.1",

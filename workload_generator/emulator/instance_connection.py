@@ -165,8 +165,8 @@ class InstanceConnection(ProxyConnection):
         self.responding = True
         now_ns = monotonic_ns()
         self._instance.on_first_byte(now_ns)
-        forwarded = end_to_end(headers)
-        added = self._frame(request, status, headers, forwarded)
+        forwarded, values = end_to_end(headers)
+        added = self._frame(request, status, values)
         self._out += [
             status_line,
             encode_headers(forwarded),
@@ -179,11 +179,11 @@ class InstanceConnection(ProxyConnection):
             self._parser = httptools.HttpResponseParser(self)
             self._complete = True
 
-    def _frame(self, request: ProxiedRequest, status: int, headers: list[Header], forwarded: list[Header]) -> bytes:
+    def _frame(self, request: ProxiedRequest, status: int, values: dict[bytes, bytes]) -> bytes:
         """Decide how the client learns the body's end. Returns the header lines for it."""
         bodyless = request.method == b"HEAD" or status in _NO_BODY
-        length = any(name.lower() == b"content-length" for name, _ in forwarded)
-        chunked = any(name.lower() == b"transfer-encoding" and b"chunked" in value.lower() for name, value in headers)
+        length = b"content-length" in values
+        chunked = b"chunked" in values.get(b"transfer-encoding", b"").lower()
         self._until_close = not (bodyless or length or chunked)
         self._keep = self._parser.should_keep_alive() and not self._until_close
         added = b""

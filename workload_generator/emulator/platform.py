@@ -20,7 +20,7 @@ import orjson
 
 from workload_generator import __version__
 from workload_generator.base.clock import NS_PER_S, monotonic_ns
-from workload_generator.base.errors import ExperimentError
+from workload_generator.base.errors import ExperimentError, RequestRefused
 from workload_generator.emulator.broker import INGRESS, EmulatedBrokers
 from workload_generator.emulator.client_connection import ClientConnection
 from workload_generator.emulator.instance import SharedResources
@@ -39,14 +39,6 @@ _CHECK_S = 0.01
 _HOST = re.compile(r"([a-z0-9](?:[a-z0-9-]*[a-z0-9])?)(\.[a-z0-9.-]*)?")
 _DOMAINS = ("", ".functions", ".functions.svc", ".functions.svc.cluster.local")
 _STATE_TARGET = re.compile(rb"/_platform(?:[/?].*)?", re.DOTALL)
-
-
-class _HttpError(Exception):
-    """A request that the platform itself responds to with an error; `str()` is the reason."""
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
 
 
 class EmbeddedPlatform:
@@ -108,15 +100,15 @@ class EmbeddedPlatform:
             else:
                 service = self._by_host.get(request.host)
                 (service if service is not None else self._service_of(request.host)).admit(request)
-        except _HttpError as error:
-            request.client.send_error(request, error.status, str(error))
+        except RequestRefused as refused:
+            request.client.send_error(request, refused.status, str(refused))
 
     def _service_of(self, host: bytes) -> EmulatedService:
         name = host.decode("latin-1").lower()
         match = _HOST.fullmatch(re.sub(r":[0-9]*$", "", name).removesuffix("."))
         if match is None or (match[2] or "") not in _DOMAINS:
             example = f"{next(iter(self._functions))}-0"
-            raise _HttpError(404, f"no service has the host {name[:200]!r}; a host is <service>{_DOMAINS[-1]}, "
+            raise RequestRefused(404, f"no service has the host {name[:200]!r}; a host is <service>{_DOMAINS[-1]}, "
                                   f"and a service is a function and a number, such as {example}")  # fmt: skip
         service = self._find(match[1])
         if len(self._by_host) < _MOST_HOSTS:
@@ -124,7 +116,7 @@ class EmbeddedPlatform:
         return service
 
     def _find(self, name: str) -> EmulatedService:
-        """The service, made if it does not exist. Raises _HttpError."""
+        """The service, made if it does not exist. Raises RequestRefused."""
         service = self._services.get(name)
         if service is not None:
             return service
@@ -132,13 +124,13 @@ class EmbeddedPlatform:
         function_name = settings.function or function_of(name, self._functions)
         if function_name is None:
             known = ", ".join(self._functions)
-            raise _HttpError(404, f"no function for the service {name}; a service is <function>-<number>, and the "
+            raise RequestRefused(404, f"no function for the service {name}; a service is <function>-<number>, and the "
                                   f"functions are {known}")  # fmt: skip
         function = self._functions[function_name]
         if not function.built:
-            raise _HttpError(404, f"the function {function_name} is not built: run `kn-bench functions build`")
+            raise RequestRefused(404, f"the function {function_name} is not built: run `kn-bench functions build`")
         if len(self._services) >= _MOST_SERVICES:
-            raise _HttpError(404, f"the platform has {_MOST_SERVICES:,} services already, which is its limit")
+            raise RequestRefused(404, f"the platform has {_MOST_SERVICES:,} services already, which is its limit")
         service = self._services[name] = EmulatedService(name, function, settings, self._resources)
         return service
 
@@ -157,7 +149,7 @@ class EmbeddedPlatform:
             case ["", "brokers", namespace, name], "GET" | "HEAD":
                 page = self._brokers.to_json(f"{unquote(namespace)}/{unquote(name)}")
                 if page is None:
-                    raise _HttpError(404, f"no broker {unquote(namespace)}/{unquote(name)}")
+                    raise RequestRefused(404, f"no broker {unquote(namespace)}/{unquote(name)}")
             case ["", "faults"], "GET" | "HEAD":
                 page = self._faults()
             case ["", "faults"], "POST":
@@ -167,21 +159,21 @@ class EmbeddedPlatform:
             case ["", "events"], "GET" | "HEAD":
                 after = parameters.get("after", "0")
                 if not after.isdecimal():
-                    raise _HttpError(400, f"after={after}: expected the id of an event")
+                    raise RequestRefused(400, f"after={after}: expected the id of an event")
                 page = self._events.to_json(int(after))
             case ["", "services", name], "DELETE":
                 page = self._delete(unquote(name))
             case [""] | ["", "faults" | "events" | "brokers"] | ["", "services", _], _:
-                raise _HttpError(405, f"{STATE_PATH}{path} does not support {method}")
+                raise RequestRefused(405, f"{STATE_PATH}{path} does not support {method}")
             case _:
-                raise _HttpError(404, f"no page {STATE_PATH}{path}: see docs/local.md")
+                raise RequestRefused(404, f"no page {STATE_PATH}{path}: see docs/local.md")
         body = orjson.dumps(page, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
         request.client.send_response(request, 200, body, b"application/json")
 
     def _known(self, name: str) -> EmulatedService:
-        """The service. Raises _HttpError when it does not exist."""
+        """The service. Raises RequestRefused when it does not exist."""
         if name not in self._services:
-            raise _HttpError(404, f"no service {name}")
+            raise RequestRefused(404, f"no service {name}")
         return self._services[name]
 
     def _faults(self) -> dict[str, Any]:
@@ -191,7 +183,7 @@ class EmbeddedPlatform:
         try:
             request = read_fault_request(body.decode("utf-8", "replace"))
         except ExperimentError as error:
-            raise _HttpError(400, str(error)) from None
+            raise RequestRefused(400, str(error)) from None
         service = self._find(request.service)
         if request.sets_faults or not request.kill:
             service.set_faults(request.faults)

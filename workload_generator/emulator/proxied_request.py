@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol, cast
 
@@ -162,13 +161,20 @@ class ProxyConnection(asyncio.Protocol):
             self._transport.resume_reading()
 
 
-def end_to_end(headers: list[Header]) -> list[Header]:
-    """The headers that a proxy forwards: all but those of one connection (RFC 9110, section 7.6.1)."""
-    named = [value for name, value in headers if name.lower() == b"connection"]
-    dropped = _HOP_BY_HOP.union(word.strip().lower() for value in named for word in value.split(b","))
-    return [header for header in headers if header[0].lower() not in dropped]
+def end_to_end(headers: list[Header]) -> tuple[list[Header], dict[bytes, bytes]]:
+    """The headers that a proxy forwards, all but those of one connection (RFC 9110, section 7.6.1).
+
+    Also the values of all headers by lower-case name, except those that the header Connection names.
+    """
+    values = {name.lower(): value for name, value in headers}
+    named: set[bytes] = set()
+    if b"connection" in values:
+        lists = [value for name, value in headers if name.lower() == b"connection"]
+        named = {word.strip().lower() for value in lists for word in value.split(b",")} - _HOP_BY_HOP
+        values = {name: value for name, value in values.items() if name not in named}
+    return [each for each in headers if (name := each[0].lower()) not in _HOP_BY_HOP and name not in named], values
 
 
-def encode_headers(headers: Iterable[Header]) -> bytes:
+def encode_headers(headers: list[Header]) -> bytes:
     """Header lines."""
-    return b"".join(b"%s: %s\r\n" % header for header in headers)
+    return b"".join([b"%s: %s\r\n" % header for header in headers])

@@ -26,7 +26,7 @@ import uvloop
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from workload_generator.base.errors import BenchError
+from workload_generator.base.errors import BenchError, RequestRefused
 from workload_generator.base.listening import listen
 from workload_generator.base.subprocesses import die_with_parent, signals_held
 from workload_generator.eventing.counters import Counters, WorkerCounters
@@ -36,14 +36,6 @@ MOST_BODY_BYTES = 4 * 1024 * 1024
 _GRACE_S = 10.0
 _KEEPALIVE_S = 75.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-class RequestRefused(Exception):
-    """A request that gets an error: its status, and the reason for the sender."""
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
 
 
 @dataclass(frozen=True, slots=True)

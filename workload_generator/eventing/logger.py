@@ -18,9 +18,9 @@ from pathlib import Path
 import orjson
 from aiohttp import web
 
-from workload_generator.base.errors import UsageError
+from workload_generator.base.errors import RequestRefused, UsageError
 from workload_generator.eventing.counters import WorkerCounters
-from workload_generator.eventing.http_workers import RequestRefused, read_body
+from workload_generator.eventing.http_workers import read_body
 from workload_generator.eventing.receipts import (
     HEADER,
     INSTANCES_HEADER,

@@ -24,8 +24,8 @@ import aiohttp
 import orjson
 
 from workload_generator.base.backoff import Backoff
+from workload_generator.base.errors import RequestRefused
 from workload_generator.eventing.counters import LeftBehind, WorkerCounters, counters_path, left_behind
-from workload_generator.eventing.http_workers import RequestRefused
 from workload_generator.eventing.receipts import (
     InstanceReport,
     Receipt,

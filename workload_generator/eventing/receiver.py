@@ -10,9 +10,10 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
-from workload_generator.cloudevents.decode import BadEvent, read_events
+from workload_generator.base.errors import RequestRefused
+from workload_generator.cloudevents.decode import read_events
 from workload_generator.eventing.counters import WorkerCounters
-from workload_generator.eventing.http_workers import RequestRefused, read_body
+from workload_generator.eventing.http_workers import read_body
 from workload_generator.eventing.outbox import Outbox
 from workload_generator.eventing.receipts import Receipt
 
@@ -57,9 +58,9 @@ class Receiver:
             events = read_events(request.headers.items(), body)
             if any(len(event.id) > _LONGEST_ID or not event.id.isprintable() for event in events):
                 raise RequestRefused(400, f"an id has more than {_LONGEST_ID:,} characters, or is not printable")
-        except (BadEvent, RequestRefused) as error:
+        except RequestRefused:
             self._counters.add("rejected")
-            raise RequestRefused(error.status, str(error)) from None
+            raise
         receipts = []
         for event in events:
             self._last_ns = max(arrived_ns, self._last_ns + 1)

@@ -10,16 +10,15 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from workload_generator.base.clock import NS_PER_S
-from workload_generator.base.histogram import BEYOND, Histogram
+from workload_generator.base.histogram import BEYOND, QUANTILES, Histogram
+from workload_generator.base.terminal import terminal_table
 from workload_generator.base.verdict import Verdict
 from workload_generator.experiment.thresholds import Judged, judge_thresholds
 from workload_generator.log.format import clean
 
 _TIMES = {"ttfb": "TTFB", "corrected_ttfb": "corrected TTFB", "lag": "lag"}
-_QUANTILES = (("min", 0.0), ("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,31 +94,27 @@ class RunSummary:
             "missed_rounds": self.missed_rounds,
             "planned_rps": self.planned_rps,
             "achieved_rps": round(self.achieved_rps, 3),
-            **{f"{name}_ms": {label: self._ms(name, q) for label, q in _QUANTILES} for name in _TIMES},
+            **{f"{name}_ms": {label: self._ms(name, q) for label, q in QUANTILES.items()} for name in _TIMES},
         }
 
     def print(self, console: Console) -> None:
         """Print it as text."""
         counts = self.counts
         console.print(f"\n[bold]{escape(self.experiment)}[/]  run {self.run_id}  seed {self.seed}  ({self.mode})")
-        figures = Table.grid(padding=(0, 2))
         planned_rate = "" if self.planned_rps is None else f" of {self.planned_rps:,.3f} planned"
-        figures.add_row("planned / sent", f"{counts['planned']:,} / {counts['sent']:,}")
-        figures.add_row("ok / failed / dropped", f"{counts['ok']:,} / {counts['failed']:,} / {counts['dropped']:,}")
-        figures.add_row("achieved rate", f"{self.achieved_rps:,.3f} rps{planned_rate}")
-        figures.add_row("statuses", _shares(counts["statuses"], counts["sent"]))
-        figures.add_row("errors", _shares(counts["errors"], counts["planned"]))
-        figures.add_row("cold", _cold(counts["cold"]))
+        rows = [
+            ("planned / sent", f"{counts['planned']:,} / {counts['sent']:,}"),
+            ("ok / failed / dropped", f"{counts['ok']:,} / {counts['failed']:,} / {counts['dropped']:,}"),
+            ("achieved rate", f"{self.achieved_rps:,.3f} rps{planned_rate}"),
+            ("statuses", _shares(counts["statuses"], counts["sent"])),
+            ("errors", _shares(counts["errors"], counts["planned"])),
+            ("cold", _cold(counts["cold"])),
+        ]
         if self.missed_rounds:
-            figures.add_row("missed rounds", f"{self.missed_rounds:,}")
-        console.print(figures)
-        times = Table(box=None, pad_edge=False, padding=(0, 0, 0, 2))
-        times.add_column("times in ms", overflow="fold")
-        for label, _ in _QUANTILES:
-            times.add_column(label, justify="right", overflow="fold")
-        for name, label in _TIMES.items():
-            times.add_row(label, *(_cell(self._ms(name, q)) for _, q in _QUANTILES))
-        console.print(times)
+            rows.append(("missed rounds", f"{self.missed_rounds:,}"))
+        console.print(terminal_table(("", ""), rows, texts=(0, 1)))
+        times = ((label, *(_cell(self._ms(name, q)) for q in QUANTILES.values())) for name, label in _TIMES.items())
+        console.print(terminal_table(("times in ms", *QUANTILES), times))
         console.print(f"verdict: [bold {'green' if self.verdict.valid else 'red'}]{self.verdict.word}[/]")
         for reason in self.verdict.reasons:
             console.print(f"  - {escape(reason)}")

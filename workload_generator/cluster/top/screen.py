@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from workload_generator.base.clock import NS_PER_S, parse_rfc3339
+from workload_generator.base.terminal import terminal_table
 from workload_generator.base.usage_tables import KUBELET, METRICS
 from workload_generator.cluster.top.polling import SourcePoller
 from workload_generator.cluster.top.row_recorder import Counts
@@ -90,23 +91,21 @@ def status(view: UsageView, counts: Counts, pollers: Iterable[SourcePoller]) -> 
 
 
 def _table(what: str, lines: list[UsageLine], has: dict[str, Allocatable] | None, count: int) -> Table:
-    """With `has` the shares of each node, without it the node of each pod."""
-    table = Table(box=None, pad_edge=False, expand=False)
-    share = ["%"] if has is not None else []
-    for title in [f"{what} ({len(lines)} of {count:,})", *([] if share else ["on"])]:
-        table.add_column(title, overflow="ellipsis", no_wrap=True)
-    for title in ["CPU (millicores)", *share, "memory (MiB)", *share]:
-        table.add_column(title, justify="right", no_wrap=True)
+    name, cpu, memory = f"{what} ({len(lines)} of {count:,})", "CPU (millicores)", "memory (MiB)"
+    if has is None:
+        pods = ((line.name, line.node, f"{line.millicores:,.0f}", _mib(line)) for line in lines)
+        return terminal_table((name, "on", cpu, memory), pods, texts=(0, 1), wrap=False)
+    nodes = []
     for line in lines:
-        cpu, memory = f"{line.millicores:,.0f}", f"{line.memory_bytes / _MIB:,.0f}"
-        if has is None:
-            table.add_row(line.name, line.node, cpu, memory)
-        else:
-            own = has.get(line.name, Allocatable(0.0, 0))
-            cpu_share = f"{line.millicores / own.millicores:.0%}" if own.millicores else ""
-            memory_share = f"{line.memory_bytes / own.memory_bytes:.0%}" if own.memory_bytes else ""
-            table.add_row(line.name, cpu, cpu_share, memory, memory_share)
-    return table
+        own = has.get(line.name)
+        cpu_share = f"{line.millicores / own.millicores:.0%}" if own and own.millicores else ""
+        memory_share = f"{line.memory_bytes / own.memory_bytes:.0%}" if own and own.memory_bytes else ""
+        nodes.append((line.name, f"{line.millicores:,.0f}", cpu_share, _mib(line), memory_share))
+    return terminal_table((name, cpu, "%", memory, "%"), nodes, wrap=False)
+
+
+def _mib(line: UsageLine) -> str:
+    return f"{line.memory_bytes / _MIB:,.0f}"
 
 
 def _age_s(latest: Iterable[LastSample]) -> float | None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from workload_generator.results.database import Store, columns_of
 from workload_generator.results.report.intervals import Values
-from workload_generator.results.report.nodes_and_pods import POINTS, TimeSeries, window_of
+from workload_generator.results.report.nodes_and_pods import POINTS, TimeSeries, short_names, window_of
 from workload_generator.results.report.request_rows import batches, known, wall_us
 from workload_generator.results.report.runs import RUN_COLUMNS
 from workload_generator.results.report.samples import RunData
@@ -63,7 +63,7 @@ class Scaling:
 def read_scaling(store: Store) -> Scaling | None:
     """All rows of the three tables; None when there are none."""
     ends = np.array([at for (at,) in _rows(store, "metric_gaps", _ENDS_SQL)], dtype=np.float64)
-    steps: dict[str, dict[str, list[StepSeries]]] = {}
+    steps: dict[tuple[str, str], dict[str, list[StepSeries]]] = {}
     for table, sql, names in (("scales", SCALES_SQL, NAMES[:2]), ("replicas", REPLICAS_SQL, NAMES[2:])):
         revisions: dict[tuple[str, str, str], list[tuple[float, ...]]] = {}
         for at, namespace, service, revision, *values in _rows(store, table, sql):
@@ -72,14 +72,14 @@ def read_scaling(store: Store) -> Scaling | None:
         for (namespace, service, _), rows in revisions.items():
             times_and_values = np.array(rows)
             at_ms, values_at = _with_ends(times_and_values[:, 0], times_and_values[:, 1:], ends)
-            own = steps.setdefault(f"{namespace}/{service}", {})
+            own = steps.setdefault((namespace, service), {})
             for index, name in enumerate(names):
                 own.setdefault(name, []).append(StepSeries(at_ms, values_at[:, index]))
     conditions = list(_rows(store, "conditions", CONDITIONS_SQL))
     if not steps and not conditions:
         return None
     times = np.array([row[0] for row in conditions], dtype=np.float64)
-    return Scaling(_short(steps), times, [row[1:] for row in conditions])
+    return Scaling(dict(zip(short_names(steps), steps.values(), strict=True)), times, [row[1:] for row in conditions])
 
 
 def scaling_series(data: RunData, scaling: Scaling | None) -> list[TimeSeries]:
@@ -151,12 +151,6 @@ def _rows(store: Store, table: str, sql: str) -> Iterator[tuple[Any, ...]]:
         at_us = wall_us([row[0] for row in rows])
         for index in np.flatnonzero(known(at_us)).tolist():
             yield at_us[index] / 1000, *rows[index][1:]
-
-
-def _short(steps: dict[str, dict[str, list[StepSeries]]]) -> dict[str, dict[str, list[StepSeries]]]:
-    """The steps by service, without the namespace where the name is unique."""
-    names = [key.partition("/")[2] for key in steps]
-    return {key if names.count(name) > 1 else name: own for name, (key, own) in zip(names, steps.items(), strict=True)}
 
 
 def scaling_table(data: Iterable[RunData], scaling: Mapping[int, Sequence[TimeSeries]]) -> Table:

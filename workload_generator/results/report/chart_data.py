@@ -55,6 +55,11 @@ class Dataset:
         for column, value in zip(self.columns, values, strict=True):
             column.append(_short(value))
 
+    def add_all(self, keys: Keys, *columns: Values) -> None:
+        """Append rows with the same keys."""
+        for row in zip(*(column.tolist() for column in columns), strict=True):
+            self.add(keys, *row)
+
     def to_json(self) -> dict[str, Any]:
         """As the page's script reads it."""
         return {
@@ -195,9 +200,8 @@ def _cold_marks(answers: Answers) -> Dataset:
     """Some of the cold requests of each run, evenly over its time."""
     data = Dataset((*FILTERS, "panel", "run", "state"), ("t", "ms"))
     for line in _timelines(answers):
-        picked = np.unique(np.linspace(0, max(0, len(line.cold_ms) - 1), _COLD_MARKS).astype(int))
-        for index in picked[: len(line.cold_ms)]:
-            data.add(_run_keys(line), float(line.cold_at_s[index]), max(float(line.cold_ms[index]), _LEAST_MS))
+        picked = np.unique(np.linspace(0, max(0, len(line.cold_ms) - 1), _COLD_MARKS).astype(int))[: len(line.cold_ms)]
+        data.add_all(_run_keys(line), line.cold_at_s[picked], np.maximum(line.cold_ms[picked], _LEAST_MS))
     return data
 
 
@@ -343,12 +347,9 @@ def _delivery(answers: Answers) -> Dataset:
     data = Dataset((*FILTERS, "panel", "run", "trigger"), ("share", "ms"))
     for each in answers.deliveries:
         if len(each.delay_ms):
-            keys = (*_event_keys(each.run), each.trigger or NO_TRIGGER)
-            delivered = len(each.delay_ms) / each.ranked
-            delays = quantiles(each.delay_ms, 0, _DELIVERY_SHARES).tolist()
-            for share, ms in zip(_DELIVERY_SHARES, delays, strict=True):
-                if math.isfinite(ms):
-                    data.add(keys, share * delivered, max(ms, _LEAST_MS))
+            shares = np.array(_DELIVERY_SHARES) * (len(each.delay_ms) / each.ranked)
+            delays = np.maximum(quantiles(each.delay_ms, 0, _DELIVERY_SHARES), _LEAST_MS)
+            data.add_all((*_event_keys(each.run), each.trigger or NO_TRIGGER), shares, delays)
     return data
 
 
@@ -361,9 +362,8 @@ def _delivery_rates(answers: Answers) -> Dataset:
         if each.run.id not in seen:
             lines.insert(0, (NO_TRIGGER, SENT, each.sent_per_s))
         seen.add(each.run.id)
-        for trigger, what, values in lines:
-            for t, rate in zip(each.at_s.tolist(), values.tolist(), strict=True):
-                data.add((*_event_keys(each.run), trigger, what), t, rate)
+        for trigger, what, rates in lines:
+            data.add_all((*_event_keys(each.run), trigger, what), each.at_s, rates)
     return data
 
 
@@ -378,11 +378,9 @@ def _series(answers: Answers, by_run: Mapping[int, Sequence[TimeSeries]]) -> Dat
         run, series = each.run, by_run.get(each.run.id, ())
         keys = (*_key(run.condition, run.language or "all"), f"{run.label}: {run.condition.label}", run.label)
         for line in each.timelines if series else ():
-            for t, p99 in zip(line.start_s.tolist(), line.p99.tolist(), strict=True):
-                data.add((*keys, "TTFB p99 (ms)", line.language), t + line.width_s / 2, p99)
+            data.add_all((*keys, "TTFB p99 (ms)", line.language), line.start_s + line.width_s / 2, line.p99)
         for own in sorted(series, key=lambda own: (own.metric != "replicas", own.metric)):
-            for t, value in zip(own.at_s.tolist(), own.value.tolist(), strict=True):
-                data.add((*keys, own.metric, own.name), t, value)
+            data.add_all((*keys, own.metric, own.name), own.at_s, own.value)
     return data
 
 

@@ -22,14 +22,8 @@ from dataclasses import dataclass
 from statistics import median as middle
 from typing import NamedTuple
 
-from workload_generator.results.report.intervals import (
-    Difference,
-    difference,
-    median,
-    over_runs,
-    pair_level,
-    pairs_that_differ,
-)
+from workload_generator.results.report import intervals
+from workload_generator.results.report.intervals import Difference
 from workload_generator.results.report.runs import CONDITION_COLUMNS, GROUP_COLUMNS, RunCondition, language_order
 from workload_generator.results.report.samples import WHOLE, Sample
 from workload_generator.results.report.table import COUNT, MS, NUMBER, SHARE, TEXT, Table, TableColumn, Value, columns
@@ -107,9 +101,9 @@ class RunGroup:
         values = self.values(quantile, answered)
         if not values:
             return Estimate()
-        interval = over_runs(values)
+        interval = intervals.over_runs(values)
         if interval is not None:
-            return Estimate(median(values), interval.low, interval.high, interval.confidence, "runs")
+            return Estimate(intervals.median(values), interval.low, interval.high, interval.confidence, "runs")
         if answered:
             return Estimate(values[0], of="one run")
         within = self.samples[0].within[quantile]
@@ -130,6 +124,13 @@ def make_groups(samples: Iterable[Sample]) -> list[RunGroup]:
     return sorted(made, key=lambda group: (group.condition.order, group.temperature, language_order(group.language)))
 
 
+def verdict(shown: bool, change: Difference) -> str:
+    """The verdict on B in a figure of which less is better; `shown` is whether the test shows a difference."""
+    if not shown:
+        return NONE_SHOWN
+    return WORSE if change.superiority > 0.5 else BETTER
+
+
 @dataclass(frozen=True, slots=True)
 class Pair:
     """B against A in one figure, of which less is better; `shown` is whether the test shows a difference."""
@@ -142,9 +143,7 @@ class Pair:
     @property
     def verdict(self) -> str:
         """Of B."""
-        if not self.shown:
-            return NONE_SHOWN
-        return WORSE if self.difference.superiority > 0.5 else BETTER
+        return verdict(self.shown, self.difference)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +157,7 @@ class Ranking:
     @property
     def runs_needed(self) -> int:
         """The least number of runs of each language that can show a difference among so many languages."""
-        level, runs = pair_level(len(self.groups)), 2
+        level, runs = intervals.pair_level(len(self.groups)), 2
         while 2 / math.comb(2 * runs, runs) > level:
             runs += 1
         return runs
@@ -173,10 +172,12 @@ def rank(groups: Sequence[RunGroup], quantile: str) -> list[Ranking]:
         ordered = [group for _, group in sorted(known, key=lambda each: (each[0], each[1].language))]
         if len(ordered) > 1:
             values = [group.values(quantile) for group in ordered]
-            different = pairs_that_differ(values)
-            confidence = 1 - pair_level(len(ordered))
+            different = intervals.pairs_that_differ(values)
+            confidence = 1 - intervals.pair_level(len(ordered))
             pairs = [
-                Pair(ordered[i], ordered[j], difference(values[i], values[j], confidence), (i, j) in different)
+                Pair(
+                    ordered[i], ordered[j], intervals.difference(values[i], values[j], confidence), (i, j) in different
+                )
                 for i, j in itertools.combinations(range(len(ordered)), 2)
             ]
             rankings.append(Ranking(quantile, tuple(ordered), tuple(pairs)))

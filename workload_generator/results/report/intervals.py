@@ -1,10 +1,10 @@
-"""Quantiles, and how sure one may be of them: nothing here assumes a shape of the distribution.
+"""Quantiles, their confidence intervals, and tests of differences, none of which assume a distribution.
 
 Rules:
-- a quantile is a nearest rank, as everywhere in this project; what never had a value ranks above all that had one
-- requests of one run are not independent (one queue, one garbage collector, one placement), so what holds beyond a run
-  is said from whole runs: each run gives one number
-- a confidence is the one that was reached, not the one that was wished for: three runs cannot give 95 %
+- a quantile is a nearest rank, as everywhere in this project; arrivals without a value rank above all others
+- requests of one run are not independent (one queue, one garbage collector, one placement): statements beyond a run
+  rest on whole runs, each of which gives one number
+- a confidence is the reached one, not the nominal one: three runs cannot give 95 %
 
 Sources: J.-Y. Le Boudec, Performance Evaluation of Computer and Communication Systems (EPFL Press, 2010), theorem 2.1
 (intervals of quantiles from order statistics); H. B. Mann, D. R. Whitney, Ann. Math. Stat. 18 (1947) 50 (the test and
@@ -32,31 +32,19 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """From `low` to `high`; each may be infinite. `confidence` is what was reached."""
+    """From `low` to `high`; each may be infinite. `confidence` is the reached one."""
 
     low: float
     high: float
     confidence: float
 
-    @property
-    def sure(self) -> bool:
-        """Whether it holds with at least 95 %."""
-        return self.confidence >= CONFIDENCE
-
-
-def rank(n: int, q: float) -> int:
-    """The nearest rank of the quantile `q` among `n`, from 1."""
-    return min(n, max(1, math.ceil(q * n - 1e-9)))
-
 
 def quantiles(served: NDArray[np.generic], beyond: int, shares: Sequence[float]) -> Values:
-    """Quantiles of sorted values and `beyond` arrivals that rank above them; NaN of nothing, inf among the latter."""
+    """Quantiles of sorted values and `beyond` arrivals that rank above them: inf among the latter, NaN without any."""
     n = len(served) + beyond
-    out = np.full(len(shares), math.nan)
-    for index, q in enumerate(shares):
-        if n:
-            at = rank(n, q)
-            out[index] = served[at - 1] if at <= len(served) else math.inf
+    ranks = np.clip(np.ceil(np.array(shares) * n - 1e-9).astype(np.int64), 1, max(1, n))
+    out = np.full(len(shares), math.inf if n else math.nan)
+    out[ranks <= len(served)] = served[ranks[ranks <= len(served)] - 1]
     return out
 
 
@@ -64,8 +52,8 @@ def quantiles(served: NDArray[np.generic], beyond: int, shares: Sequence[float])
 def ranks_around(n: int, q: float, confidence: float = CONFIDENCE) -> tuple[int, int, float]:
     """Ranks j < k such that the quantile `q` of n independent values lies in [x(j), x(k)] with the given confidence.
 
-    j = 0 and k = n + 1 mean that there are too few values for a bound on that side. The third is the coverage reached,
-    with an open side counted as infinite.
+    j = 0 or k = n + 1: too few values for a bound on that side. The third value is the reached coverage, with an open
+    side counted as infinite.
     """
     first, cdf = _binomial(n, q)
     tail = (1 - confidence) / 2
@@ -77,7 +65,7 @@ def ranks_around(n: int, q: float, confidence: float = CONFIDENCE) -> tuple[int,
 
 
 def quantile_intervals(served: NDArray[np.generic], beyond: int, shares: Sequence[float]) -> list[Interval]:
-    """Of each quantile, as if the arrivals were independent: what one run alone can say, and too narrow beyond it."""
+    """The interval of each quantile by one run alone, as if its arrivals were independent: too narrow beyond it."""
     n = len(served) + beyond
     out = []
     for q in shares:
@@ -92,9 +80,9 @@ def quantile_intervals(served: NDArray[np.generic], beyond: int, shares: Sequenc
 
 
 def over_runs(values: Sequence[float]) -> Interval | None:
-    """Where the median over runs lies, from one value a run: order statistics with at least 95 % from six runs on.
+    """The interval of the median over runs, from one value per run: order statistics, at least 95 % from six runs on.
 
-    Fewer runs give their whole range and its confidence, 1 − 2^(1 − runs). None of fewer than two.
+    Fewer runs give their range and its confidence, 1 − 2^(1 − runs); one run gives None.
     """
     n = len(values)
     if n < 2:
@@ -107,7 +95,7 @@ def over_runs(values: Sequence[float]) -> Interval | None:
 
 
 def median(values: Sequence[float]) -> float:
-    """The median; of an even number the geometric mean of the two in the middle, infinite when either is."""
+    """The median; of an even number of values the geometric mean of the middle two, infinite when either is."""
     ranked = sorted(values)
     low, high = ranked[(len(ranked) - 1) // 2], ranked[len(ranked) // 2]
     if low == high:
@@ -117,10 +105,10 @@ def median(values: Sequence[float]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """How B differs from A, from one value a run each.
+    """The difference of B from A, from one value per run each.
 
     `estimate` is the Hodges–Lehmann estimate of B / A (or of B − A), `interval` its interval, `superiority` the share
-    of pairs of runs in which B is the larger (A of Vargha and Delaney: 0.5 is no effect), `p` that of the exact
+    of pairs of runs in which B is larger (A of Vargha and Delaney: 0.5 is no effect), `p` that of the exact
     Mann–Whitney test.
     """
 
@@ -137,7 +125,7 @@ def difference(
     """B against A. Values are at least 0; two infinite ones are equal.
 
     `relative` gives the ratio B / A, for times, else the shift B − A, for shares. The interval has at least the given
-    confidence when there are runs enough, else what can be had.
+    confidence when there are enough runs, else the greatest possible one. Raises ValueError without runs.
     """
     m, n = len(a), len(b)
     if not m or not n:
@@ -146,7 +134,7 @@ def difference(
     wins = sum(step > 0 for step in steps)
     ties = sum(step == 0 for step in steps)
     cdf = _mann_whitney(m, n)
-    u = min(wins, m * n - wins - ties) + ties // 2 + ties % 2  # ties against a difference
+    u = min(wins, m * n - wins - ties) + ties // 2 + ties % 2  # ties count against a difference
     p = min(1.0, 2 * cdf[min(u, m * n)])
     depth = max(1, int(np.searchsorted(np.array(cdf), (1 - confidence) / 2 + 1e-12, side="right")))
     low, high = steps[depth - 1], steps[m * n - depth]
@@ -158,10 +146,9 @@ def difference(
 
 
 def false_discovery(ps: Sequence[float]) -> list[float]:
-    """The p of each of several tests, adjusted (Benjamini–Hochberg).
+    """The adjusted p of each of several tests (Benjamini–Hochberg).
 
-    Of all that are then called different at 5 %, at most 5 % are expected not to be; when nothing differs, the chance
-    to call anything different is 5 %.
+    At most 5 % of the differences at 5 % are expected to be wrong; when nothing differs, the chance of any is 5 %.
     """
     order = sorted(range(len(ps)), key=ps.__getitem__, reverse=True)
     adjusted = [1.0] * len(ps)
@@ -173,18 +160,18 @@ def false_discovery(ps: Sequence[float]) -> list[float]:
 
 
 def pair_level(groups: int) -> float:
-    """The level at which a pair of so many groups is tested, so that all pairs together keep 5 %.
+    """The level of a test of one pair among so many groups, with 5 % for all pairs together.
 
-    It is the one of Ryan, Einot, Gabriel and Welsch, which Campbell and Skillings use.
+    It is that of Ryan, Einot, Gabriel and Welsch, which Campbell and Skillings use.
     """
     return _subset_level(2, groups)
 
 
 def pairs_that_differ(groups: Sequence[Sequence[float]]) -> set[tuple[int, int]]:
-    """The pairs i < j that differ, with a chance of 5 % that any one of them is wrong.
+    """The pairs i < j that differ, with a chance of 5 % that any of them is wrong.
 
-    A pair differs when every set of groups that has both does: sets of two by the Mann–Whitney test, larger ones by
-    Kruskal and Wallis'. That asks less of a pair than testing each at 5 % divided by their number.
+    A pair differs when every set of groups with both differs: sets of two by the Mann–Whitney test, larger ones by that
+    of Kruskal and Wallis. It is more powerful than a test of each pair at 5 % divided by their number.
     """
     count = len(groups)
     alike: set[tuple[int, int]] = set()
@@ -207,7 +194,7 @@ def _subset_level(size: int, groups: int) -> float:
 
 
 def kruskal_wallis(groups: Sequence[Sequence[float]]) -> float:
-    """The p of all groups being alike, by the χ² approximation; ties have their mean rank."""
+    """The p of equal groups, by the χ² approximation; ties have their mean rank."""
     values = sorted(value for group in groups for value in group)
     n = len(values)
     places: dict[float, float] = {}
@@ -268,7 +255,7 @@ def _mann_whitney(m: int, n: int) -> list[float]:
 
 
 def _binomial(n: int, q: float) -> tuple[int, Values]:
-    """The first value that matters, and the distribution function of Binomial(n, q) from there on."""
+    """The distribution function of Binomial(n, q), from the first value with a weight on, and that value."""
     q = min(max(q, 0.0), 1.0)
     if q in (0.0, 1.0):
         return (0 if q == 0 else n), np.array([1.0])

@@ -12,6 +12,7 @@ Rules:
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -133,7 +134,7 @@ def read_usage(store: Store, table: str) -> Usage | None:
         mib=mib[order],
         pod_of=np.array([pods[namespace, str(name)] for namespace, name, _ in members]),
         group_of=np.array([groups[owner] for owner in owners]),
-        groups=_names(list(groups)),
+        groups=short_names(groups),
     )
 
 
@@ -248,11 +249,11 @@ def _numbered(keys: Sequence[tuple[str | None, str]]) -> dict[tuple[str | None, 
     return {key: index for index, key in enumerate(dict.fromkeys(keys))}
 
 
-def _names(owners: list[tuple[str | None, str]]) -> list[str]:
+def short_names(owners: Iterable[tuple[str | None, str]]) -> list[str]:
     """The names, with the namespace where two are the same."""
-    names = [name for _, name in owners]
-    double = {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else set()
-    return [f"{namespace}/{name}" if name in double and namespace else name for namespace, name in owners]
+    owners = list(owners)
+    counts = Counter(name for _, name in owners)
+    return [f"{namespace}/{name}" if counts[name] > 1 and namespace else name for namespace, name in owners]
 
 
 def usage_table(data: Iterable[RunData], usage: Mapping[int, Sequence[TimeSeries]]) -> Table:

@@ -13,10 +13,8 @@ from __future__ import annotations
 import functools
 import os
 import re
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -34,14 +32,13 @@ from workload_generator.results.report.chart_specs import language_dashes, new_l
 from workload_generator.results.report.conclusions import BAD, GOOD, PLAIN, WARN, Conclusion, ReportSummary, summarise
 from workload_generator.results.report.runs import language_order
 from workload_generator.results.report.sections import CONCLUSIONS_ORDER, SECTIONS, make_charts, make_tables
-from workload_generator.results.report.table import TEXT, Table, merged, write_csv
+from workload_generator.results.report.table import Table, merged, write_csv
 
 MOST_BYTES = 5 * 1024 * 1024
 
 _DETAILS = (Detail(120, 100), Detail(60, 60), Detail(30, 40, 80), Detail(15, 20, 40), Detail(6, 10, 20))
 _MOST_ROWS = 400
 _FIRST_CONCLUSIONS = 5
-_LONG = 30
 _LICENCE = "Vega, Vega-Lite and Vega-Embed, copyright University of Washington Interactive Data Lab, BSD-3-Clause"
 _VEGA_LITE = "6.4"
 _SNIPPET = "window.vegaEmbed = vegaEmbed;"
@@ -128,24 +125,14 @@ def render(
 
 def save(path: Path, page: bytes) -> None:
     """Write the file, whole or not at all. Raises BenchError."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(page)
-            os.chmod(name, 0o666 & ~_umask())
-            os.replace(name, path)
-        except BaseException:
-            os.unlink(name)
-            raise
+        part.write_bytes(page)
+        part.replace(path)
     except OSError as error:
         raise BenchError(f"cannot write the report to {path}: {error.strerror}") from None
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _asset(name: str) -> str:
@@ -166,24 +153,7 @@ def _in_script(text: str) -> str:
 
 def _table(table: Table, opened: bool) -> dict[str, Any]:
     columns, rows = merged(table)
-    numbers = [column.kind != TEXT for column in columns]
-    filters = [(index, column.name) for index, column in enumerate(columns) if column.name in FILTERS]
-
-    def row(texts: list[str]) -> dict[str, Any]:
-        attributes = "".join(f' data-{name}="{escape(texts[index])}"' for index, name in filters)
-        kinds = (
-            "n" if number else "long" if len(text) > _LONG else "" for text, number in zip(texts, numbers, strict=True)
-        )
-        return {"attributes": Markup(attributes), "cells": list(zip(texts, kinds, strict=True))}
-
-    return {
-        "title": table.title,
-        "note": table.note,
-        "open": opened,
-        "total": len(rows),
-        "columns": [(column.label, number) for column, number in zip(columns, numbers, strict=True)],
-        "rows": [row(texts) for texts in rows[:_MOST_ROWS]],
-    }
+    return {"table": table, "open": opened, "total": len(rows), "columns": columns, "rows": rows[:_MOST_ROWS]}
 
 
 def _filters(datasets: Mapping[str, Dataset], tables: Sequence[Table]) -> list[tuple[str, list[str]]]:

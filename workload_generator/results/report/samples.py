@@ -15,18 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from workload_generator.results.report import request_rows as rows
 from workload_generator.results.report.intervals import Interval, Values, quantile_intervals, quantiles
-from workload_generator.results.report.request_rows import (
-    COLD,
-    DROPPED,
-    NOWHERE_MS,
-    OK,
-    RAMP,
-    UNKNOWN_LAG,
-    WARM,
-    Outcome,
-    RequestColumns,
-)
 from workload_generator.results.report.runs import COLD_START, RecordedRun
 
 COLD_WORD, WARM_WORD, UNKNOWN_WORD, WHOLE = "cold", "warm", "unknown", "all"
@@ -119,7 +109,7 @@ class RunData:
     length_s: float
     samples: list[Sample]
     timelines: list[Timeline]
-    outcomes: dict[str, Counter[Outcome]]
+    outcomes: dict[str, Counter[rows.Outcome]]
     seconds: dict[str, NDArray[np.int64]]
     whole_ms: bool
 
@@ -133,16 +123,16 @@ class RunData:
         return row["planned"] / planned_s, achieved
 
 
-def analyse(run: RecordedRun, columns: RequestColumns) -> RunData:
+def analyse(run: RecordedRun, columns: rows.RequestColumns) -> RunData:
     """The measurements of a run from its rows."""
-    measured = columns.flags & RAMP == 0
+    measured = columns.flags & rows.RAMP == 0
     samples: list[Sample] = []
     for number, language in enumerate(columns.languages):
         mine = measured & (columns.language == number)
         if mine.any():
             samples += _samples(run, language, columns, mine)
     at = columns.at_ms[measured]
-    placed = at[at != NOWHERE_MS]
+    placed = at[at != rows.NOWHERE_MS]
     times = columns.ttfb_us[columns.ttfb_us >= 0]
     return RunData(
         run=run,
@@ -158,9 +148,9 @@ def analyse(run: RecordedRun, columns: RequestColumns) -> RunData:
     )
 
 
-def _samples(run: RecordedRun, language: str, columns: RequestColumns, mine: NDArray[np.bool_]) -> list[Sample]:
-    flags, ok = columns.flags, columns.flags & OK != 0
-    cold, warm = flags & COLD != 0, flags & WARM != 0
+def _samples(run: RecordedRun, language: str, columns: rows.RequestColumns, mine: NDArray[np.bool_]) -> list[Sample]:
+    flags, ok = columns.flags, columns.flags & rows.OK != 0
+    cold, warm = flags & rows.COLD != 0, flags & rows.WARM != 0
     words = {UNKNOWN_WORD: ~(cold | warm), WARM_WORD: warm, COLD_WORD: cold}
     answered = {word: int((mine & ok & which).sum()) for word, which in words.items()}
     home = COLD_WORD if run.mode == COLD_START else max(answered, key=answered.__getitem__)
@@ -174,13 +164,13 @@ def _samples(run: RecordedRun, language: str, columns: RequestColumns, mine: NDA
 
 
 def _sample(
-    head: tuple[RecordedRun, str, str, bool], columns: RequestColumns, ok: NDArray[np.bool_], beyond: int
+    head: tuple[RecordedRun, str, str, bool], columns: rows.RequestColumns, ok: NDArray[np.bool_], beyond: int
 ) -> Sample:
     """`head` are run, language, temperature and `home`; `ok` marks the answered arrivals, the others are `beyond`."""
     ttfb = np.sort(columns.ttfb_us[ok])
     lag = columns.lag_us[ok]
     corrected = None
-    if (lag != UNKNOWN_LAG).all():
+    if (lag != rows.UNKNOWN_LAG).all():
         lag += columns.ttfb_us[ok]
         lag.sort()
         corrected = _readings(lag, beyond)
@@ -214,20 +204,20 @@ def _readings(ranked: NDArray[np.signedinteger], beyond: int) -> Readings:
     )
 
 
-def _seconds(columns: RequestColumns, measured: NDArray[np.bool_], number: int) -> NDArray[np.int64]:
+def _seconds(columns: rows.RequestColumns, measured: NDArray[np.bool_], number: int) -> NDArray[np.int64]:
     mine = measured & (columns.language == number) & (columns.at_ms >= 0)
     flags, second = columns.flags[mine], columns.at_ms[mine] // 1000
-    ok, dropped = flags & OK != 0, flags & DROPPED != 0
-    rows = int(second.max()) + 1 if len(second) else 0
-    parts = (ok, ~ok & ~dropped, dropped, ok & (flags & COLD != 0))
-    return np.stack([np.bincount(second[part], minlength=rows) for part in parts], axis=1).astype(np.int64)
+    ok, dropped = flags & rows.OK != 0, flags & rows.DROPPED != 0
+    seconds = int(second.max()) + 1 if len(second) else 0
+    parts = (ok, ~ok & ~dropped, dropped, ok & (flags & rows.COLD != 0))
+    return np.stack([np.bincount(second[part], minlength=seconds) for part in parts], axis=1).astype(np.int64)
 
 
 def _levels(us: NDArray[np.int64]) -> NDArray[np.int64]:
     """The number of times between the edges of `HEAT_EDGES_MS`; times beyond the first or last edge count there."""
-    rows = len(HEAT_EDGES_MS) - 1
+    levels = len(HEAT_EDGES_MS) - 1
     level = np.floor((np.log10(np.maximum(us, 1) / _US_PER_MS) + 2) * HEAT_PER_DECADE + 1e-9)
-    return np.bincount(np.clip(level, 0, rows - 1).astype(np.int64), minlength=rows)
+    return np.bincount(np.clip(level, 0, levels - 1).astype(np.int64), minlength=levels)
 
 
 def bin_width_s(length_s: float) -> float:
@@ -236,8 +226,8 @@ def bin_width_s(length_s: float) -> float:
     return float(step)
 
 
-def _timeline(run: RecordedRun, language: str, columns: RequestColumns, number: int) -> Timeline:
-    mine = (columns.language == number) & (columns.at_ms != NOWHERE_MS)
+def _timeline(run: RecordedRun, language: str, columns: rows.RequestColumns, number: int) -> Timeline:
+    mine = (columns.language == number) & (columns.at_ms != rows.NOWHERE_MS)
     at, flags, us = columns.at_ms[mine], columns.flags[mine], columns.ttfb_us[mine]
     first, last = (int(at.min()), int(at.max())) if len(at) else (0, 0)
     width_s = bin_width_s((last - first) / 1000)
@@ -245,9 +235,9 @@ def _timeline(run: RecordedRun, language: str, columns: RequestColumns, number: 
     low = first // width
     bins = (last // width) - low + 1
     index = at // np.int32(width) - np.int32(low)
-    ok, dropped = flags & OK != 0, flags & DROPPED != 0
+    ok, dropped = flags & rows.OK != 0, flags & rows.DROPPED != 0
     failed = ~ok & ~dropped
-    cold = (flags & COLD != 0) & ok
+    cold = (flags & rows.COLD != 0) & ok
     key = index[ok].astype(np.int64)
     key <<= 32
     key += us[ok]

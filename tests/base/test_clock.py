@@ -50,7 +50,7 @@ def test_go_durations_parse_exactly(text: str, ns: int) -> None:
         f"1{'0' * 5000}s",
     ],
 )
-def test_what_go_refuses_is_refused(text: str) -> None:
+def test_durations_that_go_refuses_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="duration"):
         parse_duration(text)
 

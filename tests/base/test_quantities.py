@@ -29,7 +29,7 @@ def test_every_form(text: str, value: Fraction | int) -> None:
     "text", ["", " ", "fast", "1.2.3Ki", "1 Ki", "1ki", "1K", "1mi", "1ni", "Ki", ".", "1e", "1e3Ki", "0x10", "1e9999",
              "nan", "inf", "1\n", "١", "1" * 65]
 )  # fmt: skip
-def test_what_is_no_quantity(text: str) -> None:
+def test_texts_that_are_not_quantities(text: str) -> None:
     with pytest.raises(ValueError, match="is not a quantity such as"):
         parse_quantity(text)
 

@@ -52,13 +52,13 @@ def test_without_holding_it_the_signal_is_lost(moment: str) -> None:
     script = """
         os.register_at_fork(**{sys.argv[1]: lambda: os.kill(os.getpid(), signal.SIGTERM)})
         subprocess.Popen(["true"], preexec_fn=die_with_parent()).wait()
-        print("goes on")
+        print("continues")
     """
     ran = run(script, moment)
-    assert (ran.returncode, ran.stdout) == (0, "goes on\n") and "Exception ignored" in ran.stderr
+    assert (ran.returncode, ran.stdout) == (0, "continues\n") and "Exception ignored" in ran.stderr
 
 
-def test_a_child_that_nobody_can_know_of_is_ended(tmp_path: Path) -> None:
+def test_a_child_is_killed_when_a_handler_raises_before_the_caller_gets_it(tmp_path: Path) -> None:
     script = """
         os.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), signal.SIGTERM))
         try:
@@ -92,7 +92,7 @@ def test_a_signal_to_the_child_before_its_exec_ends_it(name: str) -> None:
     assert (ran.returncode, ran.stdout) == (0, "True\n"), ran
 
 
-def test_what_is_ignored_stays_ignored_in_the_child() -> None:
+def test_ignored_signals_stay_ignored_in_the_child() -> None:
     script = """
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         held = "signal.pthread_sigmask(signal.SIG_BLOCK, ())"

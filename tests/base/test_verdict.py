@@ -89,11 +89,11 @@ def test_the_lag_limit_follows_a_slow_target() -> None:
 
 
 @pytest.mark.parametrize("mode", ["closed", "cold-start"])
-def test_lag_does_not_judge_what_has_no_schedule(mode: str) -> None:
+def test_lag_does_not_count_without_a_schedule(mode: str) -> None:
     assert judge(dataclasses.replace(GOOD, mode=mode, lag=histogram(*[9_000] * 100))).valid
 
 
-def test_spinning_is_no_work_and_the_closed_loop_may_use_its_core() -> None:
+def test_spinning_does_not_count_as_cpu_use_and_the_closed_loop_may_use_its_core() -> None:
     spun = strained(cpu_ns=9_900_000_000, spun_ns=5_000_000_000)
     assert judge(dataclasses.replace(GOOD, **spun)).valid
     busy = strained(cpu_ns=9_900_000_000, waited_ns=5_000_000_000)
@@ -103,6 +103,6 @@ def test_spinning_is_no_work_and_the_closed_loop_may_use_its_core() -> None:
     assert not judge(dataclasses.replace(GOOD, **stalled, mode="closed")).valid
 
 
-def test_what_the_kernel_does_not_tell_is_not_held_against_a_run() -> None:
+def test_unknown_figures_of_the_kernel_do_not_count_against_a_run() -> None:
     unknown = strained(waited_ns=None, steal_share=None, throttled_ns=None, throttled_periods=None)
     assert judge(dataclasses.replace(GOOD, **unknown)).valid

@@ -82,7 +82,7 @@ async def test_a_start_is_proven_and_shows_its_delays_whatever_the_servers_clock
         ahead_ms, error_ms = watcher.clock() or (0, 0)
         assert abs(ahead_ms - 1000 * skew_s) <= error_ms + 1 and error_ms < 100
         assert source.missed_readings == 0
-        # Once more: what was there before is no part of it, and a pod that ends is there until it is gone.
+        # A second start has no points of the first one, and a terminating pod exists until it is gone.
         cluster.end("f-1")
         await asyncio.sleep(0.1)
         ending = await watcher.look(HOST)
@@ -96,7 +96,7 @@ async def test_a_start_is_proven_and_shows_its_delays_whatever_the_servers_clock
 
 
 @pytest.mark.parametrize("at", ["created", "scheduled", "started"])
-async def test_a_watch_that_is_torn_in_the_middle_costs_nothing(
+async def test_a_watch_that_breaks_in_the_middle_loses_nothing(
     watched: tuple[Watcher, KubernetesSource], cluster: Cluster, at: str
 ) -> None:
     watcher, _ = watched
@@ -157,9 +157,7 @@ async def test_a_pod_that_came_and_went_in_a_gap_breaks_the_time_at_zero(
     assert zero.reached is True and zero.since_ns is not None and zero.since_ns >= gone_ns
 
 
-async def test_a_watch_that_says_nothing_is_not_believed(
-    watched: tuple[Watcher, KubernetesSource], cluster: Cluster
-) -> None:
+async def test_a_silent_watch_does_not_prove_zero(watched: tuple[Watcher, KubernetesSource], cluster: Cluster) -> None:
     watcher, _ = watched
     assert (await watcher.look(HOST)).reached is True
     watchers, cluster.api._watchers = cluster.api._watchers, []
@@ -168,7 +166,7 @@ async def test_a_watch_that_says_nothing_is_not_believed(
     cluster.api._watchers = watchers
 
 
-async def test_what_is_gone_stays_gone_whatever_comes_late(
+async def test_a_gone_pod_stays_gone_whatever_comes_late(
     watched: tuple[Watcher, KubernetesSource], cluster: Cluster
 ) -> None:
     watcher, _ = watched
@@ -189,7 +187,7 @@ async def test_what_is_gone_stays_gone_whatever_comes_late(
 async def test_out_of_order_and_repeated(
     watched: tuple[Watcher, KubernetesSource], cluster: Cluster, seed: int
 ) -> None:
-    """The pod's states come in any order, some of them twice, and none when it happened: nothing false is said."""
+    """The pod's states come in any order, some of them twice, and none when it happened: no point is wrong."""
     watcher, _ = watched
     drawn = random.Random(seed)
     zero = await watcher.until_zero(HOST, SETTLE_NS, MAX_WAIT_NS)
@@ -239,7 +237,7 @@ async def test_events_add_the_image_and_microseconds_where_they_may_be_read(
     assert is_proven(zero, start, sent_ns)[0] is True
 
 
-async def test_without_the_right_to_read_events_all_else_is_seen(cluster: Cluster, tmp_path: Path) -> None:
+async def test_without_the_right_to_read_events_everything_else_is_observed(cluster: Cluster, tmp_path: Path) -> None:
     cluster.api.forbidden |= {("list", "events"), ("watch", "events")}
     async with opened(cluster.api, tmp_path) as (watcher, _):
         _, _, start = await cold_start(watcher, cluster, "f-1")
@@ -247,7 +245,9 @@ async def test_without_the_right_to_read_events_all_else_is_seen(cluster: Cluste
 
 
 @pytest.mark.parametrize("plural", ["pods", "revisions", "podautoscalers"])
-async def test_without_a_right_nothing_is_seen_and_it_says_why(cluster: Cluster, tmp_path: Path, plural: str) -> None:
+async def test_without_a_right_nothing_is_observed_and_the_reason_is_reported(
+    cluster: Cluster, tmp_path: Path, plural: str
+) -> None:
     cluster.api.forbidden.add(("list", plural))
     watcher, _ = watcher_of(cluster.api, tmp_path)
     fault = await watcher.open()
@@ -263,7 +263,9 @@ async def test_a_server_that_is_not_there_is_a_reason(tmp_path: Path) -> None:
     await watcher.close()
 
 
-async def test_what_cannot_be_looked_at_is_unknown(watched: tuple[Watcher, KubernetesSource], cluster: Cluster) -> None:
+async def test_a_service_that_cannot_be_observed_is_unknown(
+    watched: tuple[Watcher, KubernetesSource], cluster: Cluster
+) -> None:
     watcher, _ = watched
     other = await watcher.look("f.elsewhere.svc.cluster.local")
     assert other.reached is None and "namespace functions" in other.why

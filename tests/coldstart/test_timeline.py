@@ -35,7 +35,7 @@ def test_marks_may_come_in_any_order_and_twice(marks: list[tuple[str, Moment]], 
         assert moment.error_ns == min(each.error_ns for name, each in marks if name == point)
 
 
-def test_a_decision_that_was_written_down_late_is_no_later_than_what_it_led_to() -> None:
+def test_a_decision_that_is_stored_late_is_not_later_than_the_creation() -> None:
     timeline = Timeline()
     timeline.mark("f", "f-1", "created", Moment(1000, 10))
     timeline.scale("f", Moment(1040, 60))
@@ -66,7 +66,7 @@ def test_a_million_instances_leave_it_small_and_fast() -> None:
     assert min(durations[5:]) < 5 * min(durations[:5]), "the last take as long as the first"
 
 
-def test_lives_are_those_that_were_there_since() -> None:
+def test_lives_are_the_instances_that_existed_since() -> None:
     timeline = Timeline()
     for name, gone_ns in (("early", 10), ("late", 50)):
         timeline.mark("f", name, "created", Moment(1))
@@ -80,7 +80,7 @@ def test_lives_are_those_that_were_there_since() -> None:
     st.lists(st.tuples(st.integers(0, 10**8), st.integers(0, 5 * 10**7), st.integers(0, 5 * 10**7)), min_size=1),
 )
 def test_the_clocks_bounds_hold_the_truth(offset_ns: int, samples: list[tuple[int, int, int]]) -> None:
-    """Whatever the ways there and back, the true offset is within what is said of it, and it only gets narrower."""
+    """The true offset is within the bounds, whatever the round trips, and the bounds only get narrower."""
     clock, now_ns, width = ServerClock(), 10**15, None
     for gap, there, back in samples:
         sent_ns = now_ns = now_ns + gap

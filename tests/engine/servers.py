@@ -1,4 +1,4 @@
-"""Servers on loopback for tests of whoever sends requests: they behave, or misbehave, in one known way.
+"""Servers on loopback for tests of HTTP clients: they behave, or misbehave, in one known way.
 
 `serve(behaviour)` starts one and records what it got; the functions that follow are the behaviours, each called once
 for a connection. Seconds are floats; stamps are `time.monotonic_ns`, the clock of the generator on the same machine.
@@ -68,7 +68,7 @@ class Peer:
         return request
 
     async def send(self, data: bytes) -> None:
-        """Send `data`, which goes out before anything that follows. A client that has gone is no error."""
+        """Send `data`, which goes out before anything that follows. It is not an error when the client has gone."""
         if self._last is not None and self._last.answered_ns is None:
             self._last.answered_ns = monotonic_ns()
         with contextlib.suppress(ConnectionError, ssl.SSLError):
@@ -96,7 +96,7 @@ class Peer:
 
 
 class End(Enum):
-    """What becomes of a connection after an answer."""
+    """The state of a connection after a response."""
 
     KEEP = "keep"
     CLOSE = "close"
@@ -183,7 +183,7 @@ async def pause_for(seconds: float) -> None:
 
 @contextlib.asynccontextmanager
 async def refusing(host: str = "127.0.0.1") -> AsyncIterator[Server]:
-    """A port that refuses connections, and that nobody else gets meanwhile."""
+    """A port that refuses connections, and that no other process gets meanwhile."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as sock:
         sock.bind((host, 0))
@@ -196,7 +196,7 @@ async def refusing(host: str = "127.0.0.1") -> AsyncIterator[Server]:
 def response(
     body: bytes = b"false", *, status: int = 200, headers: bytes = b"", method: str = "GET"
 ) -> tuple[bytes, bytes]:
-    """Head and body of a response with a length; `headers` are whole lines. To a HEAD the body is empty."""
+    """Head and body of a response with a length; `headers` are complete lines. To a HEAD the body is empty."""
     head = b"HTTP/1.1 %d Some\r\nContent-Length: %d\r\n%s\r\n" % (status, len(body), headers)
     return head, b"" if method == "HEAD" else body
 

@@ -231,7 +231,7 @@ async def test_refused_and_unknown(clients: Make) -> None:
 
 async def test_a_name_is_looked_up_once_for_many_at_once_and_every_address_is_tried(clients: Make) -> None:
     client = clients()
-    async with servers.serve(servers.answers()) as server:  # localhost may be ::1 first, where nobody listens
+    async with servers.serve(servers.answers()) as server:  # localhost may be ::1 first, where no server listens
         results = await client.ask_many(f"http://localhost:{server.port}/", 20)
         again = await client.ask(f"http://localhost:{server.port}/")
     assert {r.error for r in results} == {None}
@@ -358,7 +358,7 @@ async def test_idle_connections_are_limited(clients: Make, limits: dict[str, int
 
 
 def again(client: Client, targets: list[int]) -> Callable[[Exchange, Failure | None], None]:
-    """Starts the request of the next target in the place of one that is done, as a closed loop does."""
+    """Starts the request of the next target when one is done, as a closed loop does."""
 
     def on_done(exchange: Exchange, failure: Failure | None) -> None:
         if targets:
@@ -407,8 +407,8 @@ async def test_a_target_that_was_only_ever_started_again_gives_its_connection_ba
     assert [result.target for result in client.results] == [0, 1]
 
 
-async def test_what_came_before_it_was_asked_is_no_answer(clients: Make) -> None:
-    """An idle connection is read, and taken for a request before it is told what came."""
+async def test_data_from_before_the_request_is_not_its_response(clients: Make) -> None:
+    """An idle connection is read, and a request takes it before it gets the data."""
     client = clients()
     async with servers.serve(servers.functions()) as server:
         first = await client.ask(server.url)
@@ -424,7 +424,7 @@ async def test_what_came_before_it_was_asked_is_no_answer(clients: Make) -> None
     assert client.results[-1].error is None
 
 
-async def test_what_is_idle_too_long_is_closed(clients: Make) -> None:
+async def test_a_connection_that_is_idle_too_long_is_closed(clients: Make) -> None:
     client = clients(idle_s=0.1)
     async with servers.serve(servers.answers()) as server:
         await client.ask(server.url)
@@ -528,7 +528,7 @@ async def test_cancelling_ends_everything_at_once(clients: Make) -> None:
 
 @pytest.mark.parametrize("behaviour", [servers.functions, servers.hangs_up])
 @pytest.mark.parametrize("where", ["the record", "on_done"])
-async def test_the_drain_does_not_wait_for_what_a_fault_of_ours_has_ended(
+async def test_the_drain_does_not_wait_for_a_request_that_a_generator_fault_has_ended(
     clients: Make, behaviour: Callable[[], servers.Behaviour], where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The fault goes to the event loop, and the arrival is out of flight all the same."""

@@ -34,7 +34,7 @@ class Outcome(NamedTuple):
 
     error: type[Exception] | None
     complete: bool
-    heard: bool
+    has_data: bool
     started: bool
     head_complete: bool
     status: int
@@ -59,11 +59,11 @@ def read(reader: ResponseReader, pieces: Iterable[bytes], method: str = "GET", *
         error = type(fault)
         assert str(fault)
     r = reader
-    assert r.started <= r.heard
+    assert r.started <= r.has_data
     assert r.head_complete <= r.started
     assert r.complete <= r.head_complete
     keep_alive = error is None and r.complete and r.keep_alive
-    state = (r.complete, r.heard, r.started, r.head_complete, r.status)
+    state = (r.complete, r.has_data, r.started, r.head_complete, r.status)
     return Outcome(error, *state, keep_alive, r.bytes_read, r.body_head, r.instance if r.head_complete else None)
 
 
@@ -176,7 +176,7 @@ def test_agrees_with_the_standard_library_however_cut(answer: Answer, at: list[i
     assert outcome == Outcome(
         error=None,
         complete=True,
-        heard=True,
+        has_data=True,
         started=True,
         head_complete=True,
         status=status,
@@ -223,7 +223,7 @@ def test_a_response_that_was_cut_is_never_complete(answer: Answer, end: int, at:
     assert outcome.complete == (answer.until_close and outcome.head_complete)
     assert not outcome.keep_alive
     assert outcome == read(ResponseReader(), bytewise(raw), answer.method, eof=True)
-    assert outcome.heard == bool(raw)
+    assert outcome.has_data == bool(raw)
 
 
 _fragments = st.sampled_from(
@@ -382,15 +382,15 @@ def test_interim_responses_are_skipped(status: int, extra: bytes, version: bytes
     for pieces in ([interim + OK], bytewise(interim * 3 + OK), [interim, OK]):
         assert read(ResponseReader(), pieces) == read_one(OK)
     only = read_one(interim, eof=True)
-    assert (only.heard, only.started, only.head_complete, only.status) == (True, False, False, 0)
+    assert (only.has_data, only.started, only.head_complete, only.status) == (True, False, False, 0)
 
 
 def test_a_first_byte_counts_once_it_is_the_final_heads() -> None:
     reader = ResponseReader()
     reader.start("GET")
-    assert not reader.heard
+    assert not reader.has_data
     reader.feed(b"HTTP/1.1 10")
-    assert reader.heard
+    assert reader.has_data
     assert reader.started  # as far as anyone can tell
     reader.feed(b"0 Continue\r\n\r\n")
     assert not reader.started
@@ -455,7 +455,7 @@ def test_a_body_without_a_length_ends_with_the_connection() -> None:
 
 
 @pytest.mark.parametrize(
-    ("raw", "heard", "head_complete"),
+    ("raw", "has_data", "head_complete"),
     [
         (b"", False, False),
         (b"H", True, False),
@@ -466,10 +466,10 @@ def test_a_body_without_a_length_ends_with_the_connection() -> None:
         (CHUNKED + b"0\r\n", True, True),
     ],
 )
-def test_at_eof_the_state_says_how_far_it_came(raw: bytes, heard: bool, head_complete: bool) -> None:
+def test_at_eof_the_state_says_how_far_it_came(raw: bytes, has_data: bool, head_complete: bool) -> None:
     outcome = read_one(raw, eof=True)
     assert (outcome.error, outcome.complete) == (None, False)
-    assert (outcome.heard, outcome.head_complete) == (heard, head_complete)
+    assert (outcome.has_data, outcome.head_complete) == (has_data, head_complete)
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
@@ -553,7 +553,7 @@ def test_the_instance_names_itself(headers: bytes, instance: bytes | None) -> No
 def test_feeding_nothing_changes_nothing() -> None:
     reader = ResponseReader()
     assert reader.feed(b"") is False
-    assert not reader.heard
+    assert not reader.has_data
     reader.feed(OK)
     assert reader.feed(memoryview(b"")) is True
     assert reader.keep_alive

@@ -1,4 +1,4 @@
-"""Sockets that can be read, read in one go."""
+"""The poller reads all readable sockets at once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Pair = tuple[socket.socket, socket.socket]
 
 
 class Clock(ReceiveClock):
-    """Says when it was compared."""
+    """Records when it was compared."""
 
     __slots__ = ("happened",)
 
@@ -30,7 +30,7 @@ class Clock(ReceiveClock):
 
 
 class Told:
-    """A reader that writes down what it is told, and then does something."""
+    """A handler that records its calls, and then does something."""
 
     def __init__(self, name: str, happened: list[str], then: Callable[[], None] = lambda: None) -> None:
         self.name = name
@@ -66,7 +66,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0)
 
 
-async def test_all_that_can_be_read_is_read_and_the_clocks_compared_before_anybody_is_told(pairs: list[Pair]) -> None:
+async def test_all_sockets_are_read_and_the_clocks_compared_before_any_handler_is_called(pairs: list[Pair]) -> None:
     happened: list[str] = []
     readiness = Poller(asyncio.get_running_loop(), Clock(happened))
     unread: list[int] = []
@@ -88,7 +88,7 @@ async def test_all_that_can_be_read_is_read_and_the_clocks_compared_before_anybo
     readiness.close()
 
 
-async def test_who_is_unwatched_is_not_read_any_more(pairs: list[Pair]) -> None:
+async def test_an_unwatched_socket_is_not_read(pairs: list[Pair]) -> None:
     happened: list[str] = []
     readiness = Poller(asyncio.get_running_loop(), ReceiveClock())
 
@@ -104,11 +104,11 @@ async def test_who_is_unwatched_is_not_read_any_more(pairs: list[Pair]) -> None:
         theirs.send(b"more")
     for _ in range(10):
         await asyncio.sleep(0.001)
-    assert sorted(happened) == ["0 x", "1 x", "2 x"], "what was read before is told, and nothing else"
+    assert sorted(happened) == ["0 x", "1 x", "2 x"], "handlers get the data that was read before, and nothing else"
     readiness.close()
 
 
-async def test_an_end_is_something_to_read_and_a_fault_of_one_reader_keeps_nobody_from_the_rest(
+async def test_an_end_is_read_and_a_fault_of_one_handler_does_not_stop_the_others(
     pairs: list[Pair],
 ) -> None:
     loop = asyncio.get_running_loop()
@@ -137,7 +137,7 @@ async def test_an_end_is_something_to_read_and_a_fault_of_one_reader_keeps_nobod
     readiness.close()
 
 
-async def test_a_fault_of_a_socket_is_told_to_its_reader() -> None:
+async def test_the_handler_gets_the_error_of_its_socket() -> None:
     happened: list[str] = []
     readiness = Poller(asyncio.get_running_loop(), ReceiveClock())
     with (

@@ -62,7 +62,7 @@ def test_fast_and_full_agree_wherever_the_fast_one_answers(stream: list[bytes]) 
     kept.close()
 
 
-def test_the_common_answer_is_learnt() -> None:
+def test_a_repeated_response_is_cached() -> None:
     cache, reader = ResponseCache(), ResponseReader()
     data = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nX-Instance: pod-1\r\n\r\ntrue"
     response = read_whole(reader, data)
@@ -72,7 +72,7 @@ def test_the_common_answer_is_learnt() -> None:
     reader.close()
 
 
-def test_what_ends_its_connection_or_is_long_is_not_learnt_and_the_cache_stays_small() -> None:
+def test_long_responses_and_those_that_end_their_connection_are_not_cached_and_the_cache_stays_small() -> None:
     cache = ResponseCache()
     cache.learn(b"a", Response(200, 0, None, None, False))
     cache.learn(b"b" * 5000, Response(200, 0, None, None, True))

@@ -140,7 +140,7 @@ async def test_complete_answers(behaviour: servers.Behaviour, keep_alive: bool) 
 
 @pytest.mark.parametrize("end", [End.CLOSE, End.RESET])
 @pytest.mark.parametrize(
-    ("make", "heard", "head_complete"),
+    ("make", "has_data", "head_complete"),
     [
         (servers.hangs_up, False, False),
         (servers.hangs_up_at_once, False, False),
@@ -150,13 +150,13 @@ async def test_complete_answers(behaviour: servers.Behaviour, keep_alive: bool) 
     ],
 )
 async def test_answers_that_end_early(
-    make: Callable[[End], servers.Behaviour], heard: bool, head_complete: bool, end: End
+    make: Callable[[End], servers.Behaviour], has_data: bool, head_complete: bool, end: End
 ) -> None:
     async with serve(make(end)) as server, client(server) as one:
         how = await one.ask()
         # A close with a request unread is a reset, too.
         assert how == "reset" if end is End.RESET else how in ("eof", "reset")
-        assert (one.response.heard, one.response.head_complete) == (heard, head_complete)
+        assert (one.response.has_data, one.response.head_complete) == (has_data, head_complete)
 
 
 async def test_an_idle_connection_that_is_gone() -> None:
@@ -173,7 +173,7 @@ async def test_a_stale_connection_takes_the_request_and_ends(end: End, how: str)
             async with client(server) as one:
                 assert await one.ask() == await one.ask() == "complete"
                 assert await one.ask() == how
-                assert not one.response.heard
+                assert not one.response.has_data
     assert [(r.connection, r.nth) for r in server.requests] == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
 
 

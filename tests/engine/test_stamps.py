@@ -132,7 +132,7 @@ async def test_segments_that_are_read_at_once_are_counted(client: Client) -> Non
     assert result.stamp is Stamp.KERNEL
 
 
-async def test_responses_known_by_heart_are_counted_once_one_had_more_segments(client: Client) -> None:
+async def test_cached_responses_are_counted_once_one_had_more_segments(client: Client) -> None:
     """The memo takes one segment for granted only as long as that was true."""
     answers = iter([whole] * 40 + [head_then_body] * 80)
     with server(lambda peer: next(answers)(peer)) as url:
@@ -149,7 +149,7 @@ async def test_responses_known_by_heart_are_counted_once_one_had_more_segments(c
 
 
 @pytest.mark.parametrize("step_ns", [-300 * NS_PER_MS, 250 * NS_PER_MS, 3600 * NS_PER_S])
-async def test_a_clock_that_is_set_in_mid_run_bends_no_ttfb(step_ns: int) -> None:
+async def test_a_step_of_the_clock_in_mid_run_changes_no_ttfb(step_ns: int) -> None:
     ahead_ns = 0
     client = Client(clock=ReceiveClock(monotonic_ns, lambda: time.time_ns() + ahead_ns))
 
@@ -175,7 +175,7 @@ async def test_where_the_kernel_does_not_stamp_the_read_does(client: Client, mon
     assert result.ttfb_ns is not None and result.ttfb_ns >= STALL_S * NS_PER_S
 
 
-async def test_preconnected_connections_are_used_and_a_fault_is_told() -> None:
+async def test_preconnected_connections_are_used_and_a_failure_is_reported() -> None:
     client = Client()
     async with servers.serve(servers.answers()) as server:
         client.add_endpoint(server.url)

@@ -84,7 +84,7 @@ async def test_the_time_until_the_deadline_is_spun(monkeypatch: pytest.MonkeyPat
     assert clock.wake(0) == clock.wake(-NS_PER_MS) == 0
 
 
-async def test_a_deadline_that_has_passed_is_met_at_once_and_teaches_nothing() -> None:
+async def test_a_deadline_that_has_passed_fires_at_once_and_does_not_change_the_lead() -> None:
     loop, done = asyncio.get_running_loop(), asyncio.Event()
     timer = DeadlineTimer(loop, done.set)
     lead_ns = timer._lead_ns
@@ -122,7 +122,7 @@ async def test_time_that_other_tasks_had_is_not_spun(monkeypatch: pytest.MonkeyP
 
 
 class Clock:
-    """A monotonic clock that goes on by a microsecond with each reading."""
+    """A monotonic clock that advances by a microsecond with each reading."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now_ns = 0

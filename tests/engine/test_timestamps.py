@@ -66,7 +66,7 @@ def test_a_byte_arrived_when_it_did_however_late_it_is_read(waits: list[tuple[in
     st.integers(0, NS_PER_MS),
     st.integers(0, 10),
 )
-def test_a_step_of_the_wall_clock_bends_nothing(step_ns: int, before_ns: int, after_ns: int, reads: int) -> None:
+def test_a_step_of_the_wall_clock_changes_no_time(step_ns: int, before_ns: int, after_ns: int, reads: int) -> None:
     """Whatever arrived before the step and is read after it gets no time, rather than a wrong one."""
     clocks, clock = make()
     for _ in range(reads):

@@ -1,4 +1,4 @@
-"""Runs go on the loop that runs in the pod."""
+"""Runs use the event loop of the pod."""
 
 from tests.engine.conftest import pytest_asyncio_loop_factories
 

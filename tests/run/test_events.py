@@ -153,7 +153,7 @@ def test_data_of_a_size_is_json_of_that_size(size: int) -> None:
 
 
 @pytest.mark.parametrize("value", [None, "", "sink", "ftp://a", "http://"])
-def test_a_sink_that_is_none_says_what_to_check(value: str | None) -> None:
+def test_a_missing_or_wrong_sink_is_reported_with_what_to_check(value: str | None) -> None:
     with pytest.raises(UsageError, match=r"K_SINK.*kn-bench doctor"):
         sink_url({} if value is None else {"K_SINK": value})
 
@@ -260,7 +260,7 @@ async def test_ids_are_unique_across_shards(generator: Generator, environment: p
         ({"type": "t", "mode": "structured", "data": "{"}, "http://a", "not JSON"),
     ],
 )
-def test_what_makes_no_event_sends_nothing(
+def test_an_experiment_without_a_valid_event_sends_nothing(
     generator: Generator, environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     event: dict[str, Any], sink_value: str, complaint: str,
 ) -> None:  # fmt: skip

@@ -76,7 +76,7 @@ class InThread:
 
 
 class InProcess:
-    """Runs in this process, to a server that behaves as it is told."""
+    """Runs in this process, to a server with a given behaviour."""
 
     def __init__(self, folder: Path) -> None:
         self._generator = Generator(folder)
@@ -116,7 +116,7 @@ ALWAYS = 2**31
 
 
 def plant(monkeypatch: pytest.MonkeyPatch, where: Any, name: str, after: int, times: int = 1) -> None:
-    """Have `where.name` raise, the first time after so many calls."""
+    """Have `where.name` raise, the first time after `after` calls."""
     original, calls = getattr(where, name), count()
 
     def planted(*args: Any, **options: Any) -> Any:
@@ -326,7 +326,7 @@ async def test_a_signal_ends_a_run_that_lost_what_was_in_flight(
     assert name.name in trailer["reasons"][0]
 
 
-async def test_what_is_lost_ends_with_its_timeout(runs: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_lost_request_ends_with_its_timeout(runs: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Engine, "completed", lambda *_: None)
     async with servers.serve(servers.functions()) as server:
         await runs.run(runs.plan([server.url], rate={"timeout": "50ms", "duration": "20ms"}))
@@ -349,7 +349,7 @@ async def test_a_signal_gives_up_the_trailer_of_a_run_that_failed(
     assert len([line for line in runs.read() if line["event"] == "request"]) > 5
 
 
-async def test_what_a_library_tells_the_loop_is_no_fault(runs: InProcess) -> None:
+async def test_an_exception_of_a_library_is_not_a_fault_of_the_generator(runs: InProcess) -> None:
     tell = {"message": "Fatal read error on socket transport", "exception": ConnectionResetError(), "transport": None}
     loop = asyncio.get_running_loop()
     async with servers.serve(servers.functions()) as server:
@@ -392,7 +392,7 @@ sys.exit(workload_generator.main())
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-async def test_the_command_says_what_failed_and_exits_with_1(tmp_path: Path, processes: int) -> None:
+async def test_the_command_reports_a_fault_and_exits_with_1(tmp_path: Path, processes: int) -> None:
     generator = Generator(tmp_path)
     async with target(at_once) as url:
         experiment = generator.experiment(url, rate={"requestsPerSecond": 50, "duration": "60s"})

@@ -33,7 +33,7 @@ def test_throttling_of_both_versions(tmp_path: Path, membership: str, file: str,
     assert read_throttling(tmp_path / "fs", tmp_path / "membership") == (4, 1_500_000)
 
 
-def test_what_is_not_there_is_unknown(tmp_path: Path) -> None:
+def test_a_missing_kernel_file_means_unknown(tmp_path: Path) -> None:
     nothing = tmp_path / "nothing"
     assert read_throttling(nothing, nothing) == (None, None)
     assert read_waited_ns(nothing) is None and read_steal(nothing) == (None, None)

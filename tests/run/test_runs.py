@@ -126,7 +126,7 @@ async def test_each_failure_is_a_row_of_its_kind(generator: Generator, answer: A
 
 
 async def test_a_refusing_target_and_an_unknown_name(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RES_OPTIONS", "timeout:1 attempts:1")  # there may be no name server that answers
+    monkeypatch.setenv("RES_OPTIONS", "timeout:1 attempts:1")  # a name server may not respond
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, not listening: refuses
         urls = [f"http://127.0.0.1:{taken.getsockname()[1]}/", "http://no-such-host.invalid/"]
@@ -263,7 +263,7 @@ async def test_a_terminal_that_takes_nothing_does_not_hold_up_the_log(generator:
     assert len(ran.requests()) == 150
 
 
-async def test_want_of_descriptors_is_the_generators_fault(generator: Generator) -> None:
+async def test_a_lack_of_descriptors_counts_against_the_generator(generator: Generator) -> None:
     def few_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (80, 80))
 
@@ -333,7 +333,7 @@ async def test_a_full_disk_stops_the_run_and_says_what_was_saved(generator: Gene
     assert ran.lines[-1]["event"] in ("request", "progress") and len(ran.requests()) > 30
 
 
-async def test_a_second_run_is_refused_and_told_of_the_first(generator: Generator) -> None:
+async def test_a_second_run_is_refused_with_the_name_of_the_first(generator: Generator) -> None:
     async with target(at_once) as url:
         path = generator.experiment(url, rate={"duration": "60s"})
         first = await generator.run_until_sending(f"--config={path}")
@@ -387,7 +387,7 @@ async def test_cold_starts_visit_targets_one_after_the_other(generator: Generato
     assert [doc["target"] for doc in ran.requests()] == [one, two] * 2
 
 
-async def test_the_line_of_the_seed_works(generator: Generator) -> None:
+async def test_the_originals_command_line_works(generator: Generator) -> None:
     async with target(at_once) as url:
         flags = ["--config=serving-scenario-2-go.yaml", "--prefix=serving-scenario-1_all", "--cold-start=true"]
         process = await generator.run_until_sending(*flags, f"--dev-url={url}", requests=1)

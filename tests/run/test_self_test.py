@@ -16,7 +16,7 @@ def left_behind(folder: Path) -> list[Path]:
     return list(folder.glob("self-test-*"))
 
 
-async def test_the_self_test_says_what_it_found(tmp_path: Path) -> None:
+async def test_the_self_test_prints_its_report(tmp_path: Path) -> None:
     process = await Generator(tmp_path, **SHORT).start("--self-test", "--output=json")
     stdout, stderr = await process.communicate()
     assert process.returncode == 0, stderr

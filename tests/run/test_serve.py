@@ -99,7 +99,7 @@ async def test_readiness_says_why_not(
     async with serving(tmp_path, *flags, **environment) as pod:
         status, text = await pod.get("/readyz")
         assert (status, text) == (200, "ready\n") if reason is None else (status == 503 and reason in text), text
-        assert await pod.get("/healthz") == (200, "ok\n"), "a pod that is not ready is no pod to be restarted"
+        assert await pod.get("/healthz") == (200, "ok\n"), "a pod that is not ready must not be restarted"
         assert await pod.end() == 0, "SIGTERM without a run"
 
 
@@ -124,7 +124,7 @@ async def test_a_run_shows_in_the_metrics_while_it_goes_and_after(tmp_path: Path
         assert "run_id=seen" in info and "verdict=invalid" in info
 
 
-async def test_sigterm_goes_on_to_the_run_and_waits_for_it(tmp_path: Path, generator: Generator) -> None:
+async def test_sigterm_is_passed_on_to_the_run_and_waits_for_its_end(tmp_path: Path, generator: Generator) -> None:
     """The pod outlives the run, which answers what is in flight and closes its log."""
     async with serving(tmp_path) as pod, target(after(0.5)) as url:
         path = generator.experiment(url, rate={"duration": "60s"})
@@ -138,7 +138,7 @@ async def test_sigterm_goes_on_to_the_run_and_waits_for_it(tmp_path: Path, gener
     assert ran.trailer["counts"]["measure"]["cancelled"] == 0
 
 
-async def test_no_run_begins_in_a_pod_that_ends(tmp_path: Path, generator: Generator) -> None:
+async def test_no_run_starts_in_a_terminating_pod(tmp_path: Path, generator: Generator) -> None:
     second_is_refused = asyncio.Event()
 
     async def answer(writer: asyncio.StreamWriter) -> None:
@@ -162,7 +162,7 @@ async def test_no_run_begins_in_a_pod_that_ends(tmp_path: Path, generator: Gener
         assert await served == 0
 
 
-async def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
+async def test_a_port_in_use_is_reported(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     async with serving(tmp_path) as pod:
         port = pod.url.rpartition(":")[2]
@@ -177,7 +177,7 @@ async def test_without_serve_a_run_shows_nothing(tmp_path: Path, generator: Gene
     assert not (tmp_path / "workload-generator.boards").exists()
 
 
-def test_who_holds_the_lock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_holder_of_the_lock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert lock_holder() is None, "no file"
     with run_lock("one"):
@@ -186,7 +186,7 @@ def test_who_holds_the_lock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     assert lock_holder() is None, "what an earlier run left"
 
 
-def test_a_run_that_cannot_be_seen_does_not_hold_the_pod_for_ever(
+def test_an_invisible_run_does_not_hold_up_the_pod_for_ever(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
@@ -211,7 +211,7 @@ def test_a_failed_share_shows_as_infinity(tmp_path: Path) -> None:
     assert (seen["arrivals_planned_total"], seen["requests_in_flight"]) == (9, 1)
 
 
-def test_a_run_that_ended_before_its_first_heartbeat_shows_too(tmp_path: Path) -> None:
+def test_a_run_that_ended_before_its_first_heartbeat_is_shown_too(tmp_path: Path) -> None:
     StatusFile(tmp_path, HEADER, 10**10).finish(Totals([[200]]), "valid")
     seen = samples(exposition(tmp_path))
     assert (seen["arrivals_planned_total"], seen["requests_in_flight"]) == (0, 0)

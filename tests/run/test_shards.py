@@ -199,7 +199,7 @@ async def test_pods_start_together_and_make_one_experiment(generator: Generator)
     requests = [doc for log in logs for doc in log if doc["event"] == "request"]
     assert sorted(doc["seq"] for doc in requests) == list(range(200))
     assert min(datetime.fromisoformat(doc["time"]).timestamp() for doc in requests) > start_at - 0.001, "not before"
-    assert logs[0][0]["seed"] == logs[1][0]["seed"], "a seed that nobody gave follows from the run's id"
+    assert logs[0][0]["seed"] == logs[1][0]["seed"], "a seed that is not given follows from the id of the run"
     ((rows, shards, complete),) = rows_of(generator, "SELECT sent, shards, complete FROM experiments")
     assert (rows, shards, complete) == (200, 2, 1)
 
@@ -225,7 +225,9 @@ async def test_a_missing_shard_is_named_and_a_late_one_is_invalid(generator: Gen
         (["--processes=7", "--rps=0"], "5 connections are too few for 7 shards"),
     ],
 )
-async def test_what_cannot_be_shared_is_refused(generator: Generator, flags: list[str], complaint: str) -> None:
+async def test_schedules_that_cannot_be_shared_are_refused(
+    generator: Generator, flags: list[str], complaint: str
+) -> None:
     path = generator.experiment("http://127.0.0.1:1", rate={"connections": 5})
     code, _, stderr = await _plain(await generator.start(f"--config={path}", *flags))
     assert code == 2 and complaint in stderr and not generator.logs.exists()

@@ -1,1 +1,4 @@
-"""What every part uses: clocks, errors, histograms, the verdict, child processes. It imports nothing of ours."""
+"""The foundation of all folders: clocks, errors, exit codes, histograms, the verdict, child processes, streams.
+
+It imports nothing else of the package, and every module may use it.
+"""

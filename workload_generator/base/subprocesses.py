@@ -46,13 +46,13 @@ def signals_held() -> Iterator[Callable[[], None]]:
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
 
-    def let_go() -> None:
+    def release() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     try:
-        yield let_go
+        yield release
     finally:
-        let_go()
+        release()
 
 
 def start_child(
@@ -67,20 +67,20 @@ def start_child(
 ) -> subprocess.Popen[bytes]:
     """Start a program that ends with this thread, by `end_by`; `more` is for Popen. Raises OSError."""
     arrange = die_with_parent(end_by)
-    with signals_held() as let_go:
+    with signals_held() as release:
 
         def prepare() -> None:
             for number in _HELD:  # as exec does, before a blocked signal reaches a handler of the parent
                 if callable(signal.getsignal(number)):
                     signal.signal(number, signal.SIG_DFL)
             arrange()
-            let_go()
+            release()
 
         process = subprocess.Popen(
             command, env=env, stdin=stdin, stdout=stdout, stderr=stderr, preexec_fn=prepare, **more
         )
         try:
-            let_go()  # a handler may raise here: then the caller never gets the child
+            release()  # a handler may raise here: then the caller never gets the child
         except BaseException:
             process.kill()
             process.wait()

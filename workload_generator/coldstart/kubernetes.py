@@ -147,7 +147,7 @@ class KubernetesSource:
                 take(change)
         except ApiError as error:
             self._fault = error
-        except Exception as error:  # a fault of ours makes cold starts unknown, as any other does
+        except Exception as error:  # a fault of the generator makes cold starts unknown, as any other does
             self._fault = BenchError(f"watching the API: {type(error).__name__}: {error}")
 
     def _run(self, work: Awaitable[None]) -> None:

@@ -162,7 +162,7 @@ class Connection:
             self._try_next_address()
             return
         kind = _CONNECT_KINDS.get(code, ErrorKind.OTHER)
-        self._fail(kind, f"connect to {self.origin}: {os.strerror(code)}", ours=code in _EXHAUSTED)
+        self._fail(kind, f"connect to {self.origin}: {os.strerror(code)}", exhausted=code in _EXHAUSTED)
 
     def _on_connected(self) -> None:
         self._addresses = None
@@ -298,7 +298,7 @@ class Connection:
         reader = self._reader or self._begin_reading(exchange)
         if self._first_ns is None:
             self._first_ns, self._kernel = arrived_ns, kernel
-        whole = not reader.heard
+        whole = not reader.has_data
         try:
             complete = reader.feed(data)
         except ProtocolError as error:
@@ -395,13 +395,13 @@ class Connection:
         self._release_socket()
         self._end_reading()
 
-    def _fail(self, kind: ErrorKind, message: str, ours: bool = False) -> None:
+    def _fail(self, kind: ErrorKind, message: str, exhausted: bool = False) -> None:
         exchange, reader = self.exchange, self._reader
         self.exchange = None
-        failure = Failure(kind, message, ours)
+        failure = Failure(kind, message, exhausted)
         if reader is not None:
             response = response_of(reader) if reader.head_complete else None
-            failure = Failure(kind, message, ours, reader.heard, self._first_ns, self._kernel, response)
+            failure = Failure(kind, message, exhausted, reader.has_data, self._first_ns, self._kernel, response)
         self.close()
         self._owner.failed(self, exchange, failure)
 

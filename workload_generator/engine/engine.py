@@ -204,11 +204,11 @@ class Engine:
 
     def failed(self, connection: Connection, exchange: Exchange | None, failure: Failure) -> None:
         """See `ConnectionOwner`."""
-        self.exhausted += failure.ours
+        self.exhausted += failure.exhausted
         if exchange is None:
             self._on_opened(connection, failure.message)
             return
-        lost_reused = exchange.opening is None and failure.kind is ErrorKind.RESET and not failure.heard
+        lost_reused = exchange.opening is None and failure.kind is ErrorKind.RESET and not failure.has_data
         if lost_reused and exchange.endpoint.retriable:
             connection_to(exchange.endpoint.origin, self).open(Opening(retries=1), exchange)
             return

@@ -27,15 +27,15 @@ class ConnectionState(Enum):
 class Failure(NamedTuple):
     """Why there is no complete response.
 
-    `ours` means that this machine had no descriptor, port or memory for the connection; `heard` that some byte came.
+    `exhausted` means that this machine had no descriptor, port or memory left; `has_data` that some byte came.
     `first_ns` is the monotonic time of the response's first byte (`kernel`: by the kernel's stamp) and `response` what
     its head says; None when it did not come.
     """
 
     kind: ErrorKind
     message: str
-    ours: bool = False
-    heard: bool = False
+    exhausted: bool = False
+    has_data: bool = False
     first_ns: int | None = None
     kernel: bool = False
     response: Response | None = None

@@ -7,7 +7,7 @@ Rules:
   since no request asked for them. 1xx heads are skipped, except 101, which no request asks for.
 - `feed` raises ProtocolError (head or framing are not HTTP/1.0 or 1.1) or BodyError (the head is good, the body is
   not), and no other exception.
-- A response that the peer ended early is not an exception: `at_eof` returns False; `heard`, `started` and
+- A response that the peer ended early is not an exception: `at_eof` returns False; `has_data`, `started` and
   `head_complete` tell its progress.
 
 httptools is more lenient: it takes RTSP, ICE, other versions of HTTP, statuses below 100 and any transfer coding, skips
@@ -109,10 +109,10 @@ def encode_request(method: str, url: str, headers: Mapping[str, str], body: byte
     if not _TOKEN.fullmatch(method) or method == "CONNECT":
         raise UsageError(f"method {method!r}: must be an HTTP method other than CONNECT")
     asked = split_url(url)
-    ours = {"host": ("Host", asked.authority), "user-agent": ("User-Agent", USER_AGENT)}
+    added = {"host": ("Host", asked.authority), "user-agent": ("User-Agent", USER_AGENT)}
     length = 0 if body is None else len(body)
     if body is not None or method in _WITH_BODY:
-        ours["content-length"] = ("Content-Length", str(length))
+        added["content-length"] = ("Content-Length", str(length))
     given: set[str] = set()
     lines: list[bytes] = []
     for name, value in headers.items():
@@ -120,7 +120,7 @@ def encode_request(method: str, url: str, headers: Mapping[str, str], body: byte
             lines.append(_header_line(name, value.strip(" \t"), given, length))
         except ValueError as error:
             raise UsageError(f"header {name!r}: {error}") from None
-    defaults = [f"{name}: {value}".encode() for key, (name, value) in ours.items() if key not in given]
+    defaults = [f"{name}: {value}".encode() for key, (name, value) in added.items() if key not in given]
     start = f"{method} {asked.path} HTTP/1.1".encode()
     return b"\r\n".join([start, *defaults, *lines, b"", b"" if body is None else body])
 
@@ -162,7 +162,7 @@ class ResponseReader:
         """Prepare for the response to the next request, on this connection or another one."""
         if not self.complete:
             self._parser = None  # it has stopped within the last response
-        self.heard = False
+        self.has_data = False
         """Whether any byte came, so that the request must not be repeated."""
         self.started = False
         """Whether a byte of the final response came; 1xx heads do not count. TTFB ends when this becomes, and stays,
@@ -200,8 +200,8 @@ class ResponseReader:
             self._surplus()
             return True
         if not self.head_complete:
-            if not self.heard:
-                self.heard = True
+            if not self.has_data:
+                self.has_data = True
                 # The parser takes more for a head (blank lines, RTSP, ICE), but only HTTP begins with an H.
                 if data[0] != 0x48:
                     raise ProtocolError(f"not an HTTP response: it begins with {bytes(data[:24])!r}")
@@ -276,9 +276,9 @@ class ResponseReader:
         self._parser = None
 
     def _fault(self, error: Exception) -> ProtocolError | BodyError:
-        ours = error.__context__
-        if isinstance(ours, ProtocolError):
-            return ours
+        fault = error.__context__
+        if isinstance(fault, ProtocolError):
+            return fault
         if self.head_complete:
             return BodyError(f"malformed body: {error}")
         return ProtocolError(f"malformed head: {error}")

@@ -216,7 +216,7 @@ class OneByOne(Dispatcher):
     def _on_end(self, task: asyncio.Task[None]) -> None:
         self.finished.set()
         if not task.cancelled():
-            task.result()  # raises a fault of ours here, for the loop's exception handler
+            task.result()  # raises a fault of the generator here, for the loop's exception handler
 
     async def visit(self, arrival: Arrival) -> tuple[Exchange, Failure | None]:
         """Send one request and wait for its result."""

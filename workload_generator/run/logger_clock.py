@@ -43,7 +43,7 @@ def measured_clock(environment: Mapping[str, str] = os.environ) -> dict[str, obj
             middle_ns = (answer["sent_ns"] + answer["received_ns"]) // 2
             best = min(best or (half_rtt_ns + 1, 0), (half_rtt_ns, (began_ns + ended_ns) // 2 - middle_ns))
     except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"--event: EVENT_LOGGER_URL {url} /clock failed: {error}") from None
+        raise UsageError(f"--event: no time from the event logger at {url} (EVENT_LOGGER_URL): {error}") from None
     finally:
         connection.close()
     assert best is not None

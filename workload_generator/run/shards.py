@@ -102,7 +102,7 @@ class Shards:
         sys.stdout.flush()
         sys.stderr.flush()
         arrange = die_with_parent()
-        with signals_held() as let_go:
+        with signals_held() as release:
             pid = os.fork()
             if pid:
                 theirs.close()
@@ -119,7 +119,7 @@ class Shards:
                     sock.close()
                 for worker in self._workers:
                     worker.relayed.close()
-                code = _work(replace(plan, progress=f"{RELAY}{relay.fileno()}"), self._endpoints, theirs, let_go)
+                code = _work(replace(plan, progress=f"{RELAY}{relay.fileno()}"), self._endpoints, theirs, release)
             except BaseException:
                 traceback.print_exc()
             finally:
@@ -226,7 +226,7 @@ def _merged(beats: Sequence[dict[str, Any]]) -> dict[str, Any]:
 # In the worker
 
 
-def _work(plan: RunPlan, endpoints: list[Endpoint], control: socket.socket, let_go: Callable[[], None]) -> int:
+def _work(plan: RunPlan, endpoints: list[Endpoint], control: socket.socket, release: Callable[[], None]) -> int:
     """Run one shard and send its summary or error over `control`; returns the exit code."""
 
     def send(message: object) -> None:
@@ -244,7 +244,7 @@ def _work(plan: RunPlan, endpoints: list[Endpoint], control: socket.socket, let_
 
     try:
         run = GeneratorRun(plan, endpoints, gate)
-        summary = uvloop.run(run.execute(let_go))
+        summary = uvloop.run(run.execute(release))
     except BenchError as error:
         send(error)
         return error.exit_code

@@ -7,7 +7,7 @@ from workload_generator.cluster.doctor.check import Cluster, Reporter
 from workload_generator.cluster.doctor.placement import annotations_of
 from workload_generator.kube import resources as kinds
 from workload_generator.kube.names import EVENTING, FUNCTIONS, GENERATOR, LOGGER, OURS
-from workload_generator.kube.resources import Object, name_of, namespace_of
+from workload_generator.kube.resources import Object, key_of, name_of, namespace_of
 
 _NEARLY = 0.8
 _DEFAULT = ("storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class")
@@ -59,7 +59,7 @@ def _check_quota(quota: Object, reporter: Reporter) -> None:
 async def check_storage(cluster: Cluster, reporter: Reporter) -> None:
     """The claims of generator and event logger; for claims not yet created, a default StorageClass."""
     namespaces = {name_of(each) for each in await cluster.all(kinds.NAMESPACES)}
-    claims = {(namespace_of(each), name_of(each)): each for each in await cluster.all(kinds.VOLUME_CLAIMS)}
+    claims = {key_of(each): each for each in await cluster.all(kinds.VOLUME_CLAIMS)}
     classes = {name_of(each): each for each in await cluster.all(kinds.STORAGE_CLASSES)}
     to_come = []
     for key, purpose in _CLAIMS.items():

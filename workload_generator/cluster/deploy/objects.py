@@ -20,8 +20,8 @@ from workload_generator.kube import resources as kinds
 from workload_generator.kube.client import FIELD_MANAGER, Kube
 from workload_generator.kube.errors import ApiAbsent, ApiConflict, WaitTimeout
 from workload_generator.kube.names import PART_LABEL, PART_OF_LABEL, PRODUCT, SERVICE_LABEL
-from workload_generator.kube.reflector import Key, Reflector
-from workload_generator.kube.resources import Object, Resource, name_of, namespace_of, owned_by
+from workload_generator.kube.reflector import Reflector
+from workload_generator.kube.resources import Key, Object, Resource, name_of, namespace_of, owned_by
 
 _STAGES: tuple[tuple[str, ...], ...] = (
     ("Namespace",),

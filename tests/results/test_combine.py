@@ -182,7 +182,7 @@ def test_what_is_no_database_of_metrics_is_refused(tmp_path: Path, db: Path, scr
 def test_files_that_are_none(tmp_path: Path, db: Path, metrics: Path) -> None:
     (tmp_path / "text.db").write_text("node_metrics\n" * 100)
     for pair, complaint in (
-        ((db, tmp_path / "text.db"), "is not a database of metrics"),
+        ((db, tmp_path / "text.db"), "text.db: file is not a database"),
         ((db, tmp_path), "is not a file"),
         ((db, tmp_path / "absent.db"), "does not exist"),
         ((tmp_path / "absent.db", metrics), "does not exist"),

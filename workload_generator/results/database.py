@@ -115,20 +115,36 @@ def open_store(path: Path) -> Store:
     """Open the database at `path`: created if absent, migrated if it is the original's. Raises BenchError."""
     if not path.parent.is_dir():
         raise BenchError(f"cannot open {path}: the folder {path.parent} does not exist")
-    with _translated(path):
-        connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
+    store = _connected(path, str(path))
     try:
-        connection.row_factory = sqlite3.Row
-        connection.create_function("nanoseconds", 1, _nanoseconds, deterministic=True)
-        store = Store(path, connection)
         store.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         if _version(store) != VERSION:
             with store.transaction():
                 _upgrade(store)
     except BaseException:
-        connection.close()
+        store.close()
         raise
     return store
+
+
+def open_readonly(path: Path) -> Store:
+    """Open any database at its present state, which later writes of other programs do not change. Raises BenchError."""
+    store = _connected(path, f"{path.resolve().as_uri()}?mode=ro")
+    try:
+        store.execute("BEGIN")
+        tables_of(store)  # this read fixes the state
+    except BaseException:
+        store.close()
+        raise
+    return store
+
+
+def _connected(path: Path, database: str) -> Store:
+    with _translated(path):
+        connection = sqlite3.connect(database, timeout=_BUSY_S, isolation_level=None, uri=database != str(path))
+    connection.row_factory = sqlite3.Row
+    connection.create_function("nanoseconds", 1, _nanoseconds, deterministic=True)
+    return Store(path, connection)
 
 
 def _version(store: Store) -> int:
@@ -144,7 +160,7 @@ def _upgrade(store: Store) -> None:
             f"{store.path} has schema version {version}, and this program knows versions up to {VERSION}: "
             "a newer version or another program wrote it"
         )
-    tables = {name for (name,) in store.execute("SELECT lower(name) FROM sqlite_schema WHERE type = 'table'")}
+    tables = tables_of(store)
     foreign = {name for name in tables if not name.startswith("sqlite_")}
     if version == 0 and foreign and not foreign & (_ORIGINAL.keys() | _ORIGINAL_OTHERS):
         raise BenchError(f"{store.path} is not a benchmark database: it has the tables {', '.join(sorted(foreign))}")
@@ -173,10 +189,7 @@ def _set_aside(store: Store, table: str) -> None:
         raise BenchError(
             f"{store.path} is not a benchmark database: its table {table} has no column {', '.join(sorted(missing))}"
         )
-    # Else users' views would follow the table to its temporary name.
-    store.execute("PRAGMA legacy_alter_table = ON")
-    store.execute(f"ALTER TABLE {table} RENAME TO {_aside(table)}")
-    store.execute("PRAGMA legacy_alter_table = OFF")
+    rename_table(store, table, _aside(table))
 
 
 def _bring_back(store: Store, table: str) -> None:
@@ -206,8 +219,20 @@ def _aside(table: str) -> str:
     return f"original_{table}_being_migrated"
 
 
+def rename_table(store: Store, table: str, name: str) -> None:
+    """Rename a table; views keep naming its old name."""
+    store.execute("PRAGMA legacy_alter_table = ON")
+    store.execute(f"ALTER TABLE {table} RENAME TO {name}")
+    store.execute("PRAGMA legacy_alter_table = OFF")
+
+
+def tables_of(store: Store) -> set[str]:
+    """The names of all tables, in lower case since SQLite ignores case."""
+    return {name for (name,) in store.execute("SELECT lower(name) FROM sqlite_schema WHERE type = 'table'")}
+
+
 def columns_of(store: Store, table: str) -> dict[str, str]:
-    """The columns of a table, in lower case since SQLite ignores case, with their declared types."""
+    """The columns of a table, in lower case, with their declared types."""
     return {row["name"].lower(): row["type"] for row in store.execute(f"PRAGMA table_info({table})")}
 
 

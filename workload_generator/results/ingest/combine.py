@@ -10,19 +10,24 @@ Rules:
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterable, Iterator
-from contextlib import closing
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from workload_generator.base import usage_tables as schema
 from workload_generator.base.clock import parse_rfc3339
 from workload_generator.base.errors import BenchError
 from workload_generator.base.quantities import millicores, whole_bytes
 from workload_generator.base.usage_tables import stamp
-from workload_generator.results.database import Store, columns_of, open_store, quoted
+from workload_generator.results.database import (
+    Store,
+    columns_of,
+    open_readonly,
+    open_store,
+    quoted,
+    rename_table,
+    tables_of,
+)
 
 NAMES = {"node_metrics": "node_name", "pod_metrics": "pod_name"}
 """The tables of usage, with the column of the node's or pod's name."""
@@ -49,53 +54,36 @@ def combine(db: Path, metrics: Path) -> list[Merged]:
             raise BenchError(f"{path} does not exist" if not path.exists() else f"{path} is not a file")
     if db.samefile(metrics):
         raise BenchError(f"{db} cannot be merged into itself: --db and --metrics are the same file")
-    with closing(_opened(metrics)) as source:
-        tables = _tables(metrics, source)
+    with open_readonly(metrics) as source:
+        tables = _tables(source)
         with open_store(db) as store, store.transaction():
-            return [_merge(store, metrics, source, table, columns) for table, columns in tables.items()]
+            return [_merge(store, source, table, columns) for table, columns in tables.items()]
 
 
-def _opened(path: Path) -> sqlite3.Connection:
-    try:
-        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
-    except sqlite3.Error as error:
-        raise BenchError(f"cannot read {path}: {error}") from error
-    try:
-        connection.execute("BEGIN")  # a consistent view, also while `top` writes
-        connection.execute("SELECT 1 FROM sqlite_schema").fetchone()
-    except sqlite3.Error as error:
-        connection.close()
-        raise BenchError(f"{path} is not a database of metrics: {error}") from error
-    return connection
-
-
-def _tables(path: Path, source: sqlite3.Connection) -> dict[str, list[str]]:
-    """The tables of metrics in `source` and their columns."""
-    present = {name for (name,) in source.execute("SELECT lower(name) FROM sqlite_schema WHERE type = 'table'")}
+def _tables(source: Store) -> dict[str, dict[str, str]]:
+    """The tables of metrics in `source`, with their columns and types. Raises BenchError when there are none."""
+    present = tables_of(source)
+    no_metrics = f"{source.path} is not a database of metrics"
     if "experiments" in present:
-        raise BenchError(f"{path} is a benchmark database, not a database of metrics: are --db and --metrics swapped?")
-    tables = {}
-    for table in schema.TABLES.values():
-        if table not in present:
-            continue
-        columns = [row[1].lower() for row in source.execute(f"PRAGMA table_info({table})")]
-        missing = _needed(table) - set(columns)
-        if missing:
-            raise BenchError(
-                f"{path} is not a database of metrics: its table {table} has no column {', '.join(sorted(missing))}"
-            )
-        tables[table] = columns
+        raise BenchError(f"{no_metrics} but a benchmark database: are --db and --metrics swapped?")
+    tables = {table: columns_of(source, table) for table in schema.TABLES.values() if table in present}
+    for table, columns in tables.items():
+        _check_columns(no_metrics, table, _needed(table) - columns.keys())
     if not tables.keys() & NAMES.keys():
-        has = f"it has the tables {', '.join(sorted(present))}" if present else "it has no tables"
-        raise BenchError(f"{path} is not a database of metrics: it needs node_metrics or pod_metrics, and {has}")
+        has = f"the tables {', '.join(sorted(present))}" if present else "no tables"
+        raise BenchError(f"{no_metrics}, with node_metrics or pod_metrics: it has {has}")
     return tables
 
 
-def _merge(store: Store, path: Path, source: sqlite3.Connection, table: str, columns: list[str]) -> Merged:
+def _check_columns(what: str, table: str, missing: set[str]) -> None:
+    if missing:
+        raise BenchError(f"{what}: its table {table} has no column {', '.join(sorted(missing))}")
+
+
+def _merge(store: Store, source: Store, table: str, columns: dict[str, str]) -> Merged:
     _prepare(store, table)
-    new, before = [name for name in columns if name != "id"], _count(store, table)
-    kinds = {row[1].lower(): row[2] for row in source.execute(f"PRAGMA table_info({table})")}
-    rows = _add(store, table, {name: kinds[name] for name in new}, _read(path, source, table, new), path)
+    before = _count(store, table)
+    rows = _add(store, table, columns, source, table)
     return Merged(table, rows, _count(store, table) - before)
 
 
@@ -105,32 +93,18 @@ def _prepare(store: Store, table: str) -> None:
     if known and schema.columns_of(table).keys() <= known.keys():
         return
     if known:
-        store.execute("PRAGMA legacy_alter_table = ON")  # else users' views would follow the table to its other name
-        store.execute(f"ALTER TABLE {table} RENAME TO {_ASIDE}")
-        store.execute("PRAGMA legacy_alter_table = OFF")
+        rename_table(store, table, _ASIDE)
     for statement in schema.schema_of(table):
         store.execute(statement)
     if known:
-        missing = _required(table) - known.keys()
-        if missing:
-            raise BenchError(f"{store.path}: its table {table} has no column {', '.join(sorted(missing))}")
-        kinds = {name: kind for name, kind in known.items() if name != "id"}
-        rows = store.stream(f"SELECT rowid, {_listed(kinds)} FROM {_ASIDE} ORDER BY rowid", (), _BATCH)
-        _add(store, table, kinds, rows, store.path)
+        _check_columns(str(store.path), table, _required(table) - known.keys())
+        _add(store, table, known, store, _ASIDE)
         store.execute(f"DROP TABLE {_ASIDE}")
 
 
-def _read(path: Path, source: sqlite3.Connection, table: str, columns: Iterable[str]) -> Iterator[list[Any]]:
-    try:
-        cursor = source.execute(f"SELECT rowid, {_listed(columns)} FROM {table} ORDER BY rowid")
-        while rows := cursor.fetchmany(_BATCH):
-            yield rows
-    except sqlite3.Error as error:
-        raise BenchError(f"cannot read {path}: {error}") from error
-
-
-def _add(store: Store, table: str, kinds: dict[str, str], batches: Iterator[list[Any]], path: Path) -> int:
-    """Add the rows (a rowid, then the columns of `kinds`) that `table` lacks; returns the number of rows read."""
+def _add(store: Store, table: str, columns: dict[str, str], source: Store, source_table: str) -> int:
+    """Add the rows of the source's table that `table` lacks; returns the number of rows read."""
+    kinds = {name: kind for name, kind in columns.items() if name != "id"}
     for name in kinds.keys() - columns_of(store, table).keys():
         store.execute(f"ALTER TABLE {table} ADD COLUMN {quoted(name)} {kinds[name]}")
     derived = [name for name in (*_NUMBERS, "source") if name not in kinds] if table in NAMES else []
@@ -138,9 +112,10 @@ def _add(store: Store, table: str, kinds: dict[str, str], batches: Iterator[list
     store.execute(f"CREATE TEMP TABLE {_NEW} AS SELECT {_listed(names)} FROM {table} WHERE 0")
     marks = ", ".join("?" * len(names))
     count = 0
-    for rows in batches:
+    for rows in source.stream(f"SELECT rowid, {_listed(kinds)} FROM {source_table} ORDER BY rowid", (), _BATCH):
         whole = [
-            _whole(dict(zip(kinds, row[1:], strict=True)), derived, f"{path}: {table} row {row[0]}") for row in rows
+            _whole(dict(zip(kinds, row[1:], strict=True)), derived, f"{source.path}: {table} row {row[0]}")
+            for row in rows
         ]
         store.execute_many(f"INSERT INTO temp.{_NEW} VALUES ({marks})", whole)
         count += len(rows)

@@ -10,6 +10,7 @@ Rules:
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,6 +21,16 @@ COLUMNS = (
     "timestamp", "status", "ttfb", "total_time", "is_cold", "dns_time", "connect_time", "tls_time", "error_message",
     "event_id", "target", "phase", "error_kind", "ok",
 )  # fmt: skip
+
+RATE_COLUMNS = {
+    "requests_per_second": "requestsPerSecond",
+    "duration": "duration",
+    "max_idle_conns": "maxIdleConns",
+    "max_idle_conns_per_host": "maxIdleConnsPerHost",
+    "idle_conn_timeout": "idleConnTimeout",
+    "timeout": "timeout",
+}
+"""Columns of `experiments`, with the keys of the experiment's `rate`."""
 
 SUCCESS = "Success"
 FAILURE = "Request error"
@@ -101,30 +112,28 @@ def timestamp(text: str) -> str:
 
 def settings(config: str) -> dict[str, Any]:
     """The experiment's columns in a logged configuration, which is Go's `%+v` or JSON."""
-    found: dict[str, Any] = {}
-    for column, key, read in _SETTINGS:
+    values: dict[str, Any] = {}
+    for column, key in RATE_COLUMNS.items():
         match = re.search(rf"\b{key}\b[\"']?\s*[:=]\s*[\"']?([0-9][0-9a-zµ.]*)", config, re.IGNORECASE)
         if match is None:
             continue
         try:
-            found[column] = read(match[1])
+            values[column] = _READ.get(column, _duration)(match[1])
         except ValueError:
             continue
-    return found
+    return values
 
 
 def _duration(text: str) -> str:
     return format_duration(int(text)) if text.isdecimal() else format_duration(parse_duration(text))
 
 
-_SETTINGS = (
-    ("requests_per_second", "requestsPerSecond", float),
-    ("duration", "duration", _duration),
-    ("max_idle_conns", "maxIdleConns", int),
-    ("max_idle_conns_per_host", "maxIdleConnsPerHost", int),
-    ("idle_conn_timeout", "idleConnTimeout", _duration),
-    ("timeout", "timeout", _duration),
-)
+_READ: dict[str, Callable[[str], Any]] = {
+    "requests_per_second": float,
+    "max_idle_conns": int,
+    "max_idle_conns_per_host": int,
+}
+"""How to read the columns that are no durations."""
 
 
 def _ms(duration: str | None) -> float | None:

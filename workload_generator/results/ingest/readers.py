@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from operator import itemgetter
 from typing import Any
 
@@ -128,21 +128,13 @@ class OurReader:
         names = naming.read_name(header["prefix"]).otherwise(naming.read_name(experiment["name"]))
         targets = [target["url"] for target in config["targets"]]
         events = header.get("events") or {}
-        requests_per_second = rate.get("requestsPerSecond")  # none when the arrival process has its own rates
         self.experiment: dict[str, object] = {
+            **asdict(names),
+            **{column: rate.get(key) for column, key in original.RATE_COLUMNS.items()},
             "timestamp": header["start"]["wall"],
             "language": names.language or (naming.sink_of(targets[0]) if events else naming.language_of(targets)),
             "scenario": names.scenario or experiment["name"],
-            "concurrency": names.concurrency,
-            "rps": requests_per_second if names.rps is None else names.rps,
-            "requests_per_second": requests_per_second,
-            "duration": rate.get("duration"),
-            "max_idle_conns": rate.get("maxIdleConns"),
-            "max_idle_conns_per_host": rate.get("maxIdleConnsPerHost"),
-            "idle_conn_timeout": rate.get("idleConnTimeout"),
-            "timeout": rate.get("timeout"),
-            "triggers": names.triggers,
-            "workers": names.workers,
+            "rps": rate.get("requestsPerSecond") if names.rps is None else names.rps,
             "run_id": self.run_id,
             "name": experiment["name"],
             "mode": experiment.get("mode"),
@@ -278,18 +270,8 @@ class OriginalReader:
         self.moments: tuple[str, ...] = (started[:19],)
         if begun is not None:
             self.moments += (f"{begun:%Y-%m-%dT%H:%M:%S}",)
-        names = naming.read_name(prefix)
-        self.experiment: dict[str, object] = {
-            "timestamp": started,
-            "language": names.language,
-            "scenario": names.scenario,
-            "concurrency": names.concurrency,
-            "rps": names.rps,
-            "triggers": names.triggers,
-            "workers": names.workers,
-            "prefix": prefix,
-            "shards": 1,
-        }
+        names = asdict(naming.read_name(prefix))
+        self.experiment: dict[str, object] = {"timestamp": started, **names, "prefix": prefix, "shards": 1}
         self.origin: dict[str, object] = {"started": started}
 
     def read(self, lines: Sequence[bytes], number: int) -> LogBatch:

@@ -26,7 +26,7 @@ import yaml
 
 from tests import needs
 from workload_generator import __version__
-from workload_generator.commands import receiver, workload_generator
+from workload_generator.commands import program, workload_generator
 from workload_generator.experiment.bundled import bundled_experiments
 from workload_generator.experiment.load import load_experiment
 from workload_generator.functions.catalog import load_catalog
@@ -282,7 +282,9 @@ def test_the_receiver_is_a_knative_service_where_one_wants(folder: str, tmp_path
     (after,) = service["spec"]["template"]["spec"]["containers"]
     for key in ("image", "command", "env", "resources", "volumeMounts"):
         assert after[key] == before[key], key
-    assert receiver.make_parser().parse_args(after["args"]).spool == Path(after["volumeMounts"][0]["mountPath"])
+    assert program.make_parser("receiver").parse_args(after["args"]).spool == Path(
+        after["volumeMounts"][0]["mountPath"]
+    )
     assert not [doc for doc in docs if doc["metadata"]["name"] == "receiver"], "the other one is gone"
     refs = [
         doc["spec"]["subscriber" if doc["kind"] == "Trigger" else "reply"]

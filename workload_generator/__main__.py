@@ -44,17 +44,17 @@ def kn_bench() -> int:
 def receiver() -> int:
     """`receiver`."""
     _on_signals(_end)
-    from workload_generator.commands.receiver import main
+    from workload_generator.commands.program import main
 
-    return main()
+    return main("receiver")
 
 
 def event_logger() -> int:
     """`event-logger`."""
     _on_signals(_end)
-    from workload_generator.commands.event_logger import main
+    from workload_generator.commands.program import main
 
-    return main()
+    return main("event-logger")
 
 
 def _on_signals(handler: Callable[[int, FrameType | None], None]) -> None:

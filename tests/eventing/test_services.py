@@ -14,7 +14,7 @@ import orjson
 import pytest
 
 from tests.eventing.services import SOON_S, Load, Services, headers
-from workload_generator.commands import event_logger, receiver
+from workload_generator.commands import program
 from workload_generator.eventing.receipts import (
     InstanceReport,
     Receipt,
@@ -256,21 +256,21 @@ def test_a_spool_skips_a_torn_batch(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("main", "flags", "complaint"),
+    ("name", "flags", "complaint"),
     [
-        (receiver.main, [], "no destination for receipts"),
-        (receiver.main, ["--logger=here"], "not a URL"),
-        (receiver.main, ["--spool=x", "--workers=0"], "--workers"),
-        (receiver.main, ["--spool=x", "--port=70000"], "--port"),
-        (event_logger.main, ["--sync-interval=0"], "--sync-interval"),
-        (event_logger.main, ["--body-timeout=0"], "--body-timeout"),
+        ("receiver", [], "no destination for receipts"),
+        ("receiver", ["--logger=here"], "not a URL"),
+        ("receiver", ["--spool=x", "--workers=0"], "--workers"),
+        ("receiver", ["--spool=x", "--port=70000"], "--port"),
+        ("event-logger", ["--sync-interval=0"], "--sync-interval"),
+        ("event-logger", ["--body-timeout=0"], "--body-timeout"),
     ],
 )
 def test_bad_flags_are_usage_errors(
-    main: object, flags: list[str], complaint: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    name: str, flags: list[str], complaint: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("EVENT_LOGGER_URL", raising=False)
-    assert main(flags) == 2  # type: ignore[operator]
+    assert program.main(name, flags) == 2
     assert complaint in capsys.readouterr().err
 
 

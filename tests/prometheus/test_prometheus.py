@@ -137,7 +137,7 @@ def test_a_snapshot_is_copied_and_served(cluster: Cluster, server: int, capsys: 
         at = contents.to_ms / 1000
         assert query(port, "/api/v1/query", query='up{job="itself"}', time=at)[0]["value"][1] == "1"
         assert kn_bench.main(["prometheus", "local", f"--output-dir={cluster.out}", f"--port={port}"]) == 2
-        assert f"port {port} of 127.0.0.1 is not available" in capsys.readouterr().err
+        assert f"port {port} on 127.0.0.1 is in use" in capsys.readouterr().err
     finally:
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=30)

@@ -4,26 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 from workload_generator.base.errors import UsageError
-from workload_generator.commands.program import begin_parser, guarded
 from workload_generator.commands.service_flags import add_service_flags, listening_of
 
+DESCRIPTION = "Appends receipts to events.csv before it acknowledges them."
 _LONGEST_SYNC_S = 60
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program; returns its exit code."""
-    return guarded("event-logger", lambda: run(make_parser().parse_args(argv)))()
-
-
-def make_parser() -> argparse.ArgumentParser:
-    """The program's parser."""
-    parser = begin_parser("event-logger", "Appends receipts to events.csv before it acknowledges them.")
-    add_flags(parser)
-    return parser
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

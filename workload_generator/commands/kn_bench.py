@@ -9,12 +9,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Collection, Sequence
-from importlib import import_module
-from types import ModuleType
 
 from workload_generator.base.standard_streams import open_standard_streams
-from workload_generator.commands.program import begin_parser, guarded
+from workload_generator.commands import program
 
+DESCRIPTION = "Runs, extracts and reports benchmarks of Knative."
 COMMANDS = {
     "quickstart": "run three scenarios on this machine, from functions to a report",
     "local": "run the embedded platform: functions on this machine, scaled as Knative scales them",
@@ -47,20 +46,25 @@ def prepare(argv: Sequence[str] | None = None) -> Callable[[], int]:
     words = sys.argv[1:] if argv is None else argv
     typed = next((word for word in words if not word.startswith("-")), "")
     options = make_parser({typed}).parse_args(words)
-    return guarded("kn-bench", lambda: _module(options.command).run(options))
+    return program.guarded("kn-bench", lambda: run(options))
 
 
 def make_parser(loaded: Collection[str] = COMMANDS.keys()) -> argparse.ArgumentParser:
     """A parser of all commands; those of `loaded` have their flags."""
-    parser = begin_parser("kn-bench", "Runs, extracts and reports benchmarks of Knative.", abbreviations=True)
+    return program.make_parser("kn-bench", loaded)
+
+
+def add_flags(parser: argparse.ArgumentParser, loaded: Collection[str] = COMMANDS.keys()) -> None:
+    """All commands; those of `loaded` with their flags."""
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, text in COMMANDS.items():
         command = commands.add_parser(name, help=text)
         command.set_defaults(command=name)
         if name in loaded:
-            _module(name).add_flags(command)
-    return parser
+            program.module_of(name).add_flags(command)
 
 
-def _module(command: str) -> ModuleType:
-    return import_module(f"workload_generator.commands.{command.replace('-', '_')}")
+def run(options: argparse.Namespace) -> int:
+    """Run the command that is typed; returns the exit code. Raises BenchError."""
+    exit_code: int = program.module_of(options.command).run(options)
+    return exit_code

@@ -1,9 +1,14 @@
-"""What the four programs share: how their parsers begin, and how an error becomes a message and an exit code."""
+"""The four programs: their parsers, and an exit code and a message for every error.
+
+The program `some-name` is the module `some_name`, a command with a `DESCRIPTION`.
+"""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from types import ModuleType
 
 from workload_generator import __version__
 from workload_generator.base.errors import BenchError
@@ -11,11 +16,24 @@ from workload_generator.base.exit_codes import ExitCode
 from workload_generator.base.standard_streams import complain, forget_stdout
 
 
-def begin_parser(program: str, description: str, *, abbreviations: bool = False) -> argparse.ArgumentParser:
-    """A parser with --version; `abbreviations` lets users shorten flags."""
-    parser = argparse.ArgumentParser(prog=program, description=description, allow_abbrev=abbreviations)
+def module_of(command: str) -> ModuleType:
+    """The module of a command or program."""
+    return import_module(f"workload_generator.commands.{command.replace('-', '_')}")
+
+
+def make_parser(program: str, *details: object) -> argparse.ArgumentParser:
+    """A program's parser; `details` are further arguments of its `add_flags`."""
+    module = module_of(program)
+    parser = argparse.ArgumentParser(prog=program, description=module.DESCRIPTION, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"{program} {__version__}")
+    module.add_flags(parser, *details)
     return parser
+
+
+def main(program: str, words: Sequence[str] | None = None) -> int:
+    """Run a program; returns its exit code."""
+    options = make_parser(program).parse_args(words)
+    return guarded(program, lambda: module_of(program).run(options))()
 
 
 def guarded(program: str, command: Callable[[], int]) -> Callable[[], int]:

@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import os
 import shutil
-import socket
 from pathlib import Path
 
 from rich.console import Console
@@ -18,6 +17,7 @@ from workload_generator.cluster.prometheus import tsdb
 from workload_generator.cluster.prometheus.snapshot import find_server, take_snapshot
 from workload_generator.cluster.prometheus.streams import Streams
 from workload_generator.commands.flags import add_kubeconfig
+from workload_generator.emulator.ports import free_port
 from workload_generator.kube.client import Kube
 
 CONFIG = """scrape_configs:
@@ -97,14 +97,7 @@ def _local(options: argparse.Namespace) -> int:
     if options.print:
         Console(highlight=False).print(" ".join(command), soft_wrap=True)
         return ExitCode.OK
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", options.port))
-        except OSError as error:
-            raise UsageError(
-                f"port {options.port} of 127.0.0.1 is not available ({error.strerror}): choose another --port"
-            ) from None
+    free_port(options.port)
     try:
         if not served.exists():
             tsdb.link_copy(snapshot, served)
@@ -137,12 +130,13 @@ def _chosen(folder: Path, name: str | None) -> Path:
 
 def _runtime(wanted: str) -> tuple[str, str]:
     """The runtime, `binary` or `docker`, and the path of its program. Raises UsageError when there is none."""
-    for kind, program in (("binary", "prometheus"), ("docker", "docker")):
-        path = shutil.which(program) if wanted in ("auto", kind) else None
+    programs = {"binary": "prometheus", "docker": "docker"}
+    for kind in programs if wanted == "auto" else (wanted,):
+        path = shutil.which(programs[kind])
         if path is not None:
             return kind, path
-    lacking = {"auto": "neither prometheus nor docker is", "binary": "prometheus is not", "docker": "docker is not"}
-    raise UsageError(f"{lacking[wanted]} installed: install Prometheus from https://prometheus.io/download/")
+    missing = "neither prometheus nor docker is" if wanted == "auto" else f"{programs[wanted]} is not"
+    raise UsageError(f"{missing} installed: install Prometheus from https://prometheus.io/download/")
 
 
 def _command(runtime: tuple[str, str], options: argparse.Namespace, served: Path, config: Path) -> list[str]:

@@ -4,27 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from workload_generator.base.errors import UsageError
-from workload_generator.commands.program import begin_parser, guarded
 from workload_generator.commands.service_flags import add_service_flags, listening_of
 
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program; returns its exit code."""
-    return guarded("receiver", lambda: run(make_parser().parse_args(argv)))()
-
-
-def make_parser() -> argparse.ArgumentParser:
-    """The program's parser."""
-    parser = begin_parser(
-        "receiver", "Takes CloudEvents at / and /t/<trigger>, and sends receipts to the event logger."
-    )
-    add_flags(parser)
-    return parser
+DESCRIPTION = "Takes CloudEvents at / and /t/<trigger>, and sends receipts to the event logger."
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from workload_generator.base.clock import NS_PER_S, NS_PER_US
 from workload_generator.base.standard_streams import open_standard_streams
+from workload_generator.commands import program
 from workload_generator.commands.flags import (
     MOST_PROCESSES,
     add_bool,
@@ -25,10 +26,10 @@ from workload_generator.commands.flags import (
     add_seed,
     value,
 )
-from workload_generator.commands.program import begin_parser, guarded
 
 DEV_URL = "http://localhost:8080"
 LOG_DIR = "/logs"
+DESCRIPTION = "Sends an experiment's requests on schedule and logs their results."
 
 _AUTO = "auto"
 _MOST_SHARDS = 100_000
@@ -46,7 +47,7 @@ def prepare(argv: Sequence[str] | None = None) -> Callable[[], int]:
     """
     open_standard_streams()
     options = make_parser().parse_args([_go_style(word) for word in (sys.argv[1:] if argv is None else argv)])
-    return guarded("workload-generator", load(options))
+    return program.guarded("workload-generator", load(options))
 
 
 def run(options: argparse.Namespace) -> int:
@@ -80,9 +81,7 @@ def load(options: argparse.Namespace) -> Callable[[], int]:
 
 def make_parser() -> argparse.ArgumentParser:
     """The program's parser."""
-    parser = begin_parser("workload-generator", "Sends an experiment's requests on schedule and logs their results.")
-    add_flags(parser)
-    return parser
+    return program.make_parser("workload-generator")
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

@@ -38,7 +38,7 @@ SAME_NAME = {
 
 SHARED_CLASSES = {
     "Broker", "Cell", "Column", "Condition", "Exchange",
-    "Job", "Mode", "Outcome", "Owner", "Phase", "Platform",
+    "Job", "Mode", "Owner", "Phase", "Platform",
     "Refused", "Report", "Run", "Service", "Start",
     "State", "Summary",
 }  # fmt: skip

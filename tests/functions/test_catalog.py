@@ -37,8 +37,8 @@ functions:
     with pytest.raises(ExperimentError) as caught:
         load_catalog(write(tmp_path, text))
     assert [(problem.line, problem.message.partition(" ")[2][:14]) for problem in caught.value.problems] == [
-        (3, "stands here tw"),
-        (4, "is no folder /"[:14]),
+        (3, "is a duplicate"),
+        (4, "does not exist"),
     ]
     with pytest.raises(ExperimentError, match=r"catalog.yaml:2: functions\[0\].name: 'A/' is not a function name"):
         load_catalog(write(tmp_path, "functions:\n  - {name: A/, language: go, framework: x, image: a, run: ./a}\n"))

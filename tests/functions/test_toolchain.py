@@ -69,8 +69,8 @@ def program(folder: Path, name: str, text: str) -> None:
         ("printf '\\033[1mApache Tool 3.8.7\\033[m\\nHome: /usr'", "tool 3.8", None),
         ("echo 'tool 17.0.15' >&2", "tool 17", None),
         ("echo tool 1.9.2", "tool 1.24", "tool 1.24 or newer (here: 1.9.2)"),
-        ("echo hello", "tool 2", "tool 2 or newer (here: it does not tell its version)"),
-        ("echo 3.0; exit 1", "tool 2", "tool 2 or newer (here: it does not tell its version)"),
+        ("echo hello", "tool 2", "tool 2 or newer (here: unknown version)"),
+        ("echo 3.0; exit 1", "tool 2", "tool 2 or newer (here: unknown version)"),
         ("exit 1", "tool", None),
         (None, "tool", "tool (not on the PATH)"),
         (None, "tool 2", "tool 2 or newer (not on the PATH)"),
@@ -111,7 +111,7 @@ def test_a_build_that_produces_nothing_has_failed(tools: Path, run: Run) -> None
 
 def test_a_command_that_is_no_program_is_a_failure(tools: Path, run: Run) -> None:
     code, shown = run({"bad": {"build": ["no-such-program x"]}}, "build")
-    assert code == 1 and "could not be started: no-such-program: No such file" in shown
+    assert code == 1 and "cannot be started: no-such-program: No such file" in shown
 
 
 @pytest.mark.parametrize(

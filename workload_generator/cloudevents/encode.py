@@ -1,12 +1,12 @@
-"""CloudEvents as requests: what all events of a run share is encoded once, by the SDK; the rest is filled into holes.
+"""Encodes CloudEvents as HTTP requests. The SDK encodes one event of a run; the parts that differ are filled in.
 
 Rules:
-- an event's id is `<run id>-<seq>`, its `time` the start of its request, its `sequence` the number in twelve digits, so
-  that it sorts as text too (https://github.com/cloudevents/spec/blob/main/cloudevents/extensions/sequence.md)
-- the SDK builds one event, with marks where the holes are; a mark is random, so that no text of a user's is one
-- what changes seldom (the second, and with the number of digits the length) is filled in when it does, so that an event
-  costs one formatting of its number and its microseconds
-- data is text; in a template `${seq}`, `${id}` and `${time}` stand for the event's own
+- the id of an event is `<run id>-<seq>`, its `time` the start of its request, its `sequence` the number in twelve
+  digits, which also sorts as text (https://github.com/cloudevents/spec/blob/main/cloudevents/extensions/sequence.md)
+- the SDK's event has marks for the parts that differ; marks are random, so that no text of a user matches one
+- the second and the content length change rarely and are filled in when they do, so that an event costs one formatting
+  of its number and its microseconds
+- data is text; in a template `${seq}`, `${id}` and `${time}` are replaced by those of the event
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ PLACEHOLDER = re.compile(r"\$\{([^}]*)\}")
 JSON_TYPE = re.compile(r"(application|text)/([a-zA-Z0-9.-]+\+)?json(;.*)?", re.DOTALL)
 
 _SEQ, _MICROSECOND = range(2)
-_SECOND = secrets.token_hex(12).encode()  # where the time up to its second goes, as text
+_SECOND = secrets.token_hex(12).encode()  # the mark of the time up to the second
 _TIME = "2000-01-01T00:00:00.123456Z"
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What the events of a run have in common. `data` is a template when `is_template`; None is no data."""
+    """The common parts of the events of a run. `data` None means no data; `is_template`: it has placeholders."""
 
     type: str
     source: str
@@ -50,19 +50,19 @@ class Draft:
 
     @property
     def has_json(self) -> bool:
-        """Whether the data is JSON: without a content type it is (CloudEvents 1.0, section 3.1.1)."""
+        """Whether the data is JSON, which is the default content type (CloudEvents 1.0, section 3.1.1)."""
         return self.content_type is None or JSON_TYPE.fullmatch(self.content_type) is not None
 
 
 def data_of_size(size: int) -> str:
-    """JSON text of exactly `size` bytes: a string, since a benchmark's data means nothing."""
+    """JSON text of exactly `size` bytes, a string."""
     return '"' + "x" * (size - 2) + '"' if size > 1 else "0" * size
 
 
 class EventEncoder:
-    """Encodes the events of one run: `head(headers, length mark)` makes the request's head, and is called once.
+    """Encodes the events of one run. `head(headers, length mark)` returns the head of the request; it is called once.
 
-    `begin` has to be called before the first event: `offset_ns` is wall clock − monotonic clock.
+    Call `begin` before the first event.
     """
 
     def __init__(self, draft: Draft, id_prefix: str, head: Callable[[Mapping[str, str], int], bytes]) -> None:
@@ -83,24 +83,24 @@ class EventEncoder:
             body = body.replace(orjson.dumps(data_mark), data)
         else:
             body = body.replace(orjson.dumps(data_mark), orjson.dumps(data.decode()))
-        length_mark = int(secrets.token_hex(7), 16) + 10**16  # a length that no body has
+        length_mark = int(secrets.token_hex(7), 16) + 10**16  # no body has this length
         self._length_mark = str(length_mark).encode()
         self._body, body_kinds = _with_holes(body, holes)
         self._head, head_kinds = _with_holes(head(headers, length_mark), holes)
-        self._same = b"" if body_kinds else body  # copied as it is, however long
+        self._same = b"" if body_kinds else body  # the body of all events, if it never changes
         self._pick = _picker(head_kinds + body_kinds)
         self._pick_body = _picker(body_kinds)
         self._format = b""
         self._offset_ns = 0
         self._second = -1
-        self._lowest = self._limit = 0  # numbers with as many digits as the last one
+        self._lowest = self._limit = 0  # the range of numbers with as many digits as the last one
 
     def begin(self, offset_ns: int) -> None:
-        """Set where the wall clock stands."""
+        """Set the offset between the wall clock and the monotonic clock."""
         self._offset_ns = offset_ns
 
     def encode(self, seq: int, start_ns: int) -> bytes:
-        """The whole request of event `seq` that starts at `start_ns` on the monotonic clock."""
+        """The request of event `seq`, which starts at `start_ns` on the monotonic clock."""
         second, rest_ns = divmod(start_ns + self._offset_ns, NS_PER_S)
         if second != self._second or not self._lowest <= seq < self._limit:
             self._turn(second, seq)
@@ -108,7 +108,7 @@ class EventEncoder:
         return varying + self._same
 
     def _turn(self, second: int, seq: int) -> None:
-        """A second or another number of digits has begun."""
+        """Fill in a new second or a new number of digits."""
         digits = len(str(seq))
         self._second = second
         self._lowest, self._limit = 10 ** (digits - 1) if digits > 1 else 0, 10**digits
@@ -120,7 +120,7 @@ class EventEncoder:
 
 
 def _with_holes(text: bytes, holes: Mapping[bytes, tuple[bytes, int]]) -> tuple[bytes, list[int]]:
-    """The text as a format, and what its holes take, in order."""
+    """The text as a format string, and the kinds of its values in their order."""
     pattern = re.compile(b"|".join(map(re.escape, holes)))
     kinds = [holes[match[0]][1] for match in pattern.finditer(text)]
     return pattern.sub(lambda match: holes[match[0]][0], text.replace(b"%", b"%%")), kinds
@@ -131,8 +131,8 @@ def _picker(kinds: list[int]) -> Callable[[tuple[int, int]], Any]:
 
 
 def _build(draft: Draft, id_mark: str, seq_mark: str, data_mark: str) -> tuple[dict[str, str], bytes]:
-    """Headers and body of one event with marks in it, as the SDK encodes it. Raises UsageError."""
-    # Here, since it takes a tenth of a second to load, and only event mode needs it.
+    """The headers and the body of one event with marks, encoded by the SDK. Raises UsageError."""
+    # Imported here: it takes 100 ms, and only event mode needs it.
     from cloudevents.core.bindings.http import to_binary_event, to_structured_event
     from cloudevents.core.exceptions import CloudEventValidationError
     from cloudevents.core.v1.event import CloudEvent
@@ -152,7 +152,7 @@ def _build(draft: Draft, id_mark: str, seq_mark: str, data_mark: str) -> tuple[d
         event = CloudEvent(attributes, None if draft.data is None else data_mark)
     except CloudEventValidationError as error:
         problems = [str(problem) for each in error.errors.values() for problem in each]
-        raise UsageError(f"no CloudEvent can be made: {'; '.join(problems)}") from None
+        raise UsageError(f"the settings do not make a valid CloudEvent: {'; '.join(problems)}") from None
     _check_data(draft)
     message = to_binary_event(event) if draft.mode == BINARY else to_structured_event(event)
     return dict(message.headers), message.body
@@ -166,5 +166,5 @@ def _check_data(draft: Draft) -> None:
     try:
         orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        if draft.mode == STRUCTURED:  # in binary mode data is any bytes; here it would break the whole event
-            raise UsageError(f"the event's data is not JSON, as its content type says: {error}") from None
+        if draft.mode == STRUCTURED:  # it would make the event invalid; in binary mode data is any bytes
+            raise UsageError(f"the data of the event is not JSON, but its content type is: {error}") from None

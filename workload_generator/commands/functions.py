@@ -11,7 +11,7 @@ from rich.text import Text
 
 from workload_generator.base.exit_codes import ExitCode
 from workload_generator.functions.catalog import find_function, load_catalog
-from workload_generator.functions.toolchain import Action, Outcome, Status, carry_out
+from workload_generator.functions.toolchain import Action, ActionOutcome, Status, carry_out
 
 _DONE = {Action.BUILD: "built", Action.TEST: "passed"}
 _DOING = {Action.BUILD: "building", Action.TEST: "testing"}
@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
     return ExitCode.FAILURE if failed else ExitCode.OK
 
 
-def _show(action: Action, outcome: Outcome, width: int, console: Console) -> None:
+def _show(action: Action, outcome: ActionOutcome, width: int, console: Console) -> None:
     word = _DONE[action] if outcome.status is Status.DONE else outcome.status
     line = Text(f"{outcome.function.name:{width}}  ").append(f"{word:7}", _STYLES[outcome.status])
     if outcome.status is not Status.SKIPPED:

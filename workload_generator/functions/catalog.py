@@ -1,9 +1,9 @@
-"""The catalog of functions, `functions/catalog.yaml`: what there is, and how each is built, run and tested.
+"""The catalog of functions, `functions/catalog.yaml`, with the commands that build, run and test each.
 
 Rules:
-- commands are run in the function's folder, without a shell; `{python}` in them is the function's own interpreter where
-  it has a virtual environment, else the one that runs us
-- a function is built when everything that `produces` names is there; one that names nothing needs no build
+- commands run in the folder of the function, without a shell; `{python}` is the interpreter of its virtual environment,
+  or else our own
+- a function is built if all files in `produces` exist; without `produces` it needs no build
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from workload_generator.experiment.fields import Kind, YamlSection, key, many, r
 from workload_generator.experiment.yaml_lines import closest, read_yaml
 
 FUNCTIONS_DIR = "FUNCTIONS_DIR"
-"""The environment variable that names a folder of functions with its catalog, instead of the checkout's."""
+"""The environment variable with a folder of functions and their catalog, instead of the checkout's."""
 
 CATALOG_FILE = "catalog.yaml"
 
@@ -38,7 +38,7 @@ _NEED = _matching(r"[a-z][-a-z0-9]*( \d+(\.\d+)*)?", "is not a program with its 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry(YamlSection):
-    """One function as the catalog has it. `needs` are programs that builds need, some with their oldest version."""
+    """The entry of a function. `needs` are programs for its build, optionally with their oldest version."""
 
     name: str = key(_NAME)
     language: str = key(_LANGUAGE)
@@ -54,42 +54,42 @@ class Entry(YamlSection):
 
 @dataclass(frozen=True, kw_only=True)
 class Catalog(YamlSection):
-    """The whole file."""
+    """The catalog file."""
 
     functions: tuple[Entry, ...] = key(many(section(Entry), at_least=1))
 
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A function of the catalog and the folder that it lives in."""
+    """A function of the catalog and its folder."""
 
     entry: Entry
     folder: Path
 
     @property
     def name(self) -> str:
-        """What it is called: its folder, and its services but for their number."""
+        """The name of the function, of its folder, and, with a number, of its services."""
         return self.entry.name
 
     @property
     def built(self) -> bool:
-        """Whether it can be run as it stands."""
+        """Whether everything that its build produces exists."""
         return all((self.folder / path).exists() for path in self.entry.produces)
 
     @property
     def command(self) -> list[str]:
-        """What runs one instance, in `folder`, with `$PORT` and `$HOSTNAME` set."""
+        """The command of one instance, to run in `folder` with `$PORT` and `$HOSTNAME`."""
         return self.words(self.entry.run)
 
     def words(self, command: str) -> list[str]:
-        """A command of the entry as the words that a process is started with."""
+        """A command of the entry as a list of arguments."""
         own = self.folder / ".venv" / "bin" / "python"
         python = str(own) if own.exists() else sys.executable
         return [word.replace("{python}", python) for word in shlex.split(command)]
 
 
 def find_catalog() -> Path:
-    """The folder with the catalog: `$FUNCTIONS_DIR`, the checkout's, or the working directory's. Raises UsageError."""
+    """The folder of the catalog: `$FUNCTIONS_DIR`, the checkout's or the working directory's. Raises UsageError."""
     given = os.environ.get(FUNCTIONS_DIR)
     folders = [Path(given)] if given else [Path(__file__).resolve().parents[2] / "functions", Path.cwd() / "functions"]
     for folder in folders:
@@ -110,9 +110,9 @@ def load_catalog(folder: Path | None = None) -> Mapping[str, Function]:
     for index, entry in enumerate(catalog.functions if catalog else ()):
         at = ("functions", index, "name")
         if entry.name in functions:
-            problems.append(document.problem(at, f"{entry.name} stands here twice"))
+            problems.append(document.problem(at, f"{entry.name} is a duplicate name"))
         elif not (folder / entry.name).is_dir():
-            problems.append(document.problem(at, f"there is no folder {folder / entry.name}"))
+            problems.append(document.problem(at, f"{folder / entry.name} does not exist: create the folder"))
         functions[entry.name] = Function(entry, folder / entry.name)
     if problems:
         raise ExperimentError(problems)
@@ -120,7 +120,7 @@ def load_catalog(folder: Path | None = None) -> Mapping[str, Function]:
 
 
 def find_function(name: str) -> Function:
-    """The function of that name. Raises UsageError, which lists those that exist."""
+    """The function `name`. Raises UsageError, which lists all functions."""
     functions = load_catalog()
     if name in functions:
         return functions[name]

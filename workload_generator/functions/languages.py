@@ -1,9 +1,9 @@
-"""The languages that functions are written in. The catalog names them; nothing else lists them.
+"""The languages of functions, from the catalog. Nothing else lists them.
 
 Rules:
-- a new language is one folder under `functions/` and one entry in `functions/catalog.yaml`
-- the catalog that ships with the package comes first, then the one that `kn-bench` works with, if it is another
-- a word is a language only if it stands between hyphens or underscores: `empty-go-http-0` is Go, `mango` is not
+- a new language is one folder in `functions/` and one entry in `functions/catalog.yaml`
+- the catalog in the package comes first, then that of `$FUNCTIONS_DIR` or of the checkout
+- a language in a name is a word between hyphens or underscores: `empty-go-http-0` is in Go, `mango` is not
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from workload_generator.experiment.yaml_lines import read_yaml
 from workload_generator.functions.catalog import CATALOG_FILE, Catalog, find_catalog
 
 ALL = "all"
-"""In the place of a language: a run whose targets have more than one."""
+"""Stands for several languages in one run."""
 
 _ALIASES = {"typescript": "ts"}
-_FORMER = ("node",)  # in logs of the original generator, without a function today
+_FORMER = ("node",)  # in logs of the original generator; there is no function any more
 
 
 @functools.cache
 def languages() -> tuple[str, ...]:
-    """Every language, in the catalog's order. Raises ExperimentError when a catalog is not valid."""
+    """All languages, in the order of the catalog. Raises ExperimentError if a catalog is invalid."""
     files = [shipped("functions") / CATALOG_FILE]
     try:
         files.append(find_catalog() / CATALOG_FILE)
@@ -42,16 +42,16 @@ def languages() -> tuple[str, ...]:
 
 
 def language_of(name: str) -> str | None:
-    """The language that a name contains, such as a service's or a log's: `empty-zig-http-0` gives `zig`."""
+    """The language in the name of a service or a log: `empty-zig-http-0` gives `zig`."""
     return next((word for word in re.split(r"[_-]+", name) if word in spellings()), None)
 
 
 def canonical(language: str) -> str:
-    """The catalog's name of a language that has two: `typescript` gives `ts`."""
+    """The name of a language in the catalog: `typescript` gives `ts`."""
     return _ALIASES.get(language, language)
 
 
 @functools.cache
 def spellings() -> dict[str, str]:
-    """Every word that names a language, and the language that it names."""
+    """The canonical language of every name of a language."""
     return {word: canonical(word) for word in (*languages(), *_FORMER, *_ALIASES)}

@@ -1,11 +1,9 @@
-"""Functions built and tested with the toolchains of this machine.
+"""Builds and tests functions with the toolchains of this machine.
 
 Rules:
-- a function whose catalog entry needs a program that is not here, or only in an older version, is skipped, and what is
-  missing is named
-- commands run in the function's folder, one after the other; the first that fails ends its function's turn, and the end
-  of what it printed is kept
-- a test builds first what is not built; a build always runs: the tools know themselves what is up to date
+- a function is skipped if a program that it needs is missing or too old; the reason names the program
+- commands run in the folder of the function, in order, until one fails; the end of its output is kept
+- a test builds the function if necessary; a build always runs, since the tools detect what is up to date
 """
 
 from __future__ import annotations
@@ -36,14 +34,14 @@ _STOP_S = 5.0
 
 
 class Action(StrEnum):
-    """What is done with a function."""
+    """What to do with a function."""
 
     BUILD = "build"
     TEST = "test"
 
 
 class Status(StrEnum):
-    """How it ended."""
+    """The result of an action."""
 
     DONE = "done"
     FAILED = "failed"
@@ -51,8 +49,8 @@ class Status(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one function; `reason` says why it was not done, `tail` is the end of what a failure printed."""
+class ActionOutcome:
+    """The result for one function. `reason` explains a failure or a skip; `tail` is the end of a failure's output."""
 
     function: Function
     status: Status
@@ -61,11 +59,11 @@ class Outcome:
     tail: Sequence[str] = ()
 
 
-def carry_out(action: Action, function: Function) -> Outcome:
+def carry_out(action: Action, function: Function) -> ActionOutcome:
     """Build or test one function."""
     missing = missing_needs(function.entry.needs)
     if missing:
-        return Outcome(function, Status.SKIPPED, reason=f"needs {', '.join(missing)}")
+        return ActionOutcome(function, Status.SKIPPED, reason=f"needs {', '.join(missing)}")
     start = time.monotonic()
     commands = list(function.entry.build) if action is Action.BUILD or not function.built else []
     for command in [*commands, *filter(None, [function.entry.test if action is Action.TEST else ""])]:
@@ -73,16 +71,16 @@ def carry_out(action: Action, function: Function) -> Outcome:
             failure = _run(function, command, output)
             if failure:
                 took_s = time.monotonic() - start
-                return Outcome(function, Status.FAILED, took_s, f"`{command}` {failure}", _tail(output))
+                return ActionOutcome(function, Status.FAILED, took_s, f"`{command}` {failure}", _tail(output))
     took_s = time.monotonic() - start
     if not function.built:
         absent = [path for path in function.entry.produces if not (function.folder / path).exists()]
-        return Outcome(function, Status.FAILED, took_s, f"its build did not produce {', '.join(absent)}")
-    return Outcome(function, Status.DONE, took_s)
+        return ActionOutcome(function, Status.FAILED, took_s, f"its build did not produce {', '.join(absent)}")
+    return ActionOutcome(function, Status.DONE, took_s)
 
 
 def missing_needs(needs: Iterable[str]) -> list[str]:
-    """What this machine lacks of `needs`, and what it has instead."""
+    """The programs in `needs` that this machine lacks, each with the version that it has."""
     missing = []
     for need in needs:
         program, _, oldest = need.partition(" ")
@@ -91,19 +89,19 @@ def missing_needs(needs: Iterable[str]) -> list[str]:
         if version is None:
             missing.append(f"{wanted} (not on the PATH)")
         elif _numbers(version) < _numbers(oldest):
-            missing.append(f"{wanted} (here: {version or 'it does not tell its version'})")
+            missing.append(f"{wanted} (here: {version or 'unknown version'})")
     return missing
 
 
 @functools.cache
 def program_version(program: str) -> str | None:
-    """The version that a program on the PATH says it has; empty when it does not tell, None without the program."""
+    """The version of a program on the PATH; empty if it is unknown, None without the program."""
     path = shutil.which(program)
     if path is None:
         return None
     command = [path, _VERSION_FLAGS.get(program, "--version")]
     try:
-        # In the root folder: a project's files may choose another version of a tool.
+        # In the root folder, since a project may select another version of a tool.
         ran = subprocess.run(command, cwd="/", stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
         return ""
@@ -116,8 +114,8 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _run(function: Function, command: str, output: IO[bytes]) -> str:
-    """Run it to its end; empty when it went well, else how it ended."""
-    environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}  # ours is not theirs
+    """Run a command. Returns an empty text, or the failure."""
+    environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}  # not for functions
     words = function.words(command)
     try:
         process = start_child(
@@ -126,10 +124,10 @@ def _run(function: Function, command: str, output: IO[bytes]) -> str:
             env=environment,
             stdout=output,
             stderr=subprocess.STDOUT,
-            process_group=0,  # what it starts ends with it
+            process_group=0,  # so that its children can be ended with it
         )
     except OSError as error:
-        return f"could not be started: {shlex.quote(words[0])}: {error.strerror}"
+        return f"cannot be started: {shlex.quote(words[0])}: {error.strerror}"
     try:
         code = process.wait()
     except BaseException:

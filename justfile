@@ -34,6 +34,7 @@ lint:
 fix:
     uv run --locked ruff format .
     uv run --locked ruff check --fix .
+    uv run --locked python -m tests.architecture
 
 # Run all measurements; each replaces its section of bench/RESULTS.md or the table of functions/README.md
 bench: bench-load bench-open bench-truth bench-processes bench-memory bench-local bench-eventing bench-extract bench-report bench-top bench-startup bench-house bench-functions

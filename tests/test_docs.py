@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import architecture
 from workload_generator.commands import event_logger, kn_bench, receiver, workload_generator
 from workload_generator.log.records import ErrorKind
 
@@ -106,6 +107,18 @@ def test_every_just_recipe_that_is_named_exists() -> None:
     ]
     named = set(re.findall(r"\bjust ([a-z][a-z-]+)", "\n".join(documents)))
     assert named <= recipes, named - recipes
+
+
+def test_the_tree_of_the_architecture_is_the_packages() -> None:
+    assert architecture.PAGE.read_text() == architecture.page(), "just fix"
+
+
+def test_the_architectures_modules_exist() -> None:
+    _, walks = architecture.PAGE.read_text().split("\n## An arrival", 1)
+    named = re.findall(rf"`((?:{'|'.join(architecture.FOLDERS)})(?:\.[a-z_0-9]+)+)", walks)
+    assert len(named) > 30
+    places = {name: architecture.PACKAGE / name.replace(".", "/") for name in named}
+    assert not [name for name, place in places.items() if not (place.is_dir() or place.with_suffix(".py").exists())]
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ SAME_NAME = {
     "errors": "of every command, and of the Kubernetes API",
     "model": "of an experiment, and of a scenario",
     "runner": "of an experiment, and of a scenario",
+    "resources": "of the Kubernetes API, and of the machine",
     "exchange": "a request and its response, as a client and as a gateway",
 }
 """Names of more than one module, each with the reason."""

@@ -193,7 +193,7 @@ def test_a_dry_run_and_a_print_change_nothing(
     api = controller.api
     assert kn_bench("deploy", "--dry-run") == 0
     told = capsys.readouterr().out
-    assert "unchecked  Service functions/empty-go-http-0: its namespace is not there yet" in told
+    assert "unchecked  Service functions/empty-go-http-0: its namespace does not exist yet" in told
     api.put(kinds.NAMESPACES, {"metadata": {"name": "functions"}})
     assert kn_bench("deploy", "empty-go-http", "--dry-run") == 0
     assert "created    Service functions/empty-go-http-0" in capsys.readouterr().out
@@ -246,7 +246,7 @@ def test_what_does_not_go_is_named(controller: Controller, kn_bench: Run, capsys
     api.put(kinds.SERVICES, there)
     with hasty(controller.api, 60):
         assert kn_bench("delete", "--timeout=60s") == 1
-    assert "services.serving.knative.dev functions/empty-go-http-0: it is still there" in capsys.readouterr().err
+    assert "services.serving.knative.dev functions/empty-go-http-0: it still exists" in capsys.readouterr().err
 
 
 def test_pods_that_end_are_waited_for(
@@ -257,7 +257,7 @@ def test_pods_that_end_are_waited_for(
     controller.api.put(kinds.PODS, {"metadata": about, "spec": {"containers": []}})
     with hasty(controller.api, 60):
         assert kn_bench("delete", "--timeout=60s") == 1
-    assert "pods functions/of empty-go-http-0: they are ending" in capsys.readouterr().err
+    assert "functions/empty-go-http-0: its pods are terminating" in capsys.readouterr().err
 
 
 def test_where_eventing_is_not_installed_the_rest_works(tmp_path: Path) -> None:
@@ -364,7 +364,10 @@ def test_patch_of_the_autoscalers_config(
         ("deploy --count=0", "argument --count: must be at least 1"),
         ("deploy --container-concurrency=1.5", "argument --container-concurrency"),
         ("deploy --parallelism=1001 eventing", "argument --parallelism: 1001 is more than 1000"),
-        ("deploy --parallelism=4 eventing --broker=in-memory", "--parallelism: only RabbitMQ's triggers have one"),
+        (
+            "deploy --parallelism=4 eventing --broker=in-memory",
+            "--parallelism: only RabbitMQ triggers have a parallelism",
+        ),
         ("deploy --triggers=4", "--triggers needs eventing"),
         ("deploy generator --count=4", "--count needs functions"),
         ("deploy generator --annotation=a=b", "--annotation needs functions"),
@@ -373,8 +376,8 @@ def test_patch_of_the_autoscalers_config(
         ("deploy --registry=https://reg.example", "argument --registry"),
         ("deploy --tag=a/b", "argument --tag"),
         ("deploy --overlay=moon", "--overlay: moon is neither a folder nor one of "),
-        ("deploy --component=wings", "--component: wings is none of cold-start-"),
-        ("deploy empty-go-htp", "empty-go-htp is no function of the manifests; did you mean empty-go-http?"),
+        ("deploy --component=wings", "--component: wings is not one of cold-start-"),
+        ("deploy empty-go-htp", "empty-go-htp is not a function of the manifests; did you mean empty-go-http?"),
         ("deploy functions empty-go-http", "functions means all functions"),
         ("deploy --manifests=/nowhere", "--manifests: /nowhere has no kustomization.yaml"),
         ("deploy --timeout=0s", "argument --timeout"),
@@ -407,7 +410,7 @@ def test_without_kubectl_it_says_so(
 ) -> None:
     monkeypatch.setenv("PATH", "")
     assert kn_bench("deploy") == 2
-    assert "rendered by kubectl (or kustomize), and neither is on the PATH" in capsys.readouterr().err
+    assert "kubectl (or kustomize), which renders the manifests, is not on PATH" in capsys.readouterr().err
 
 
 def test_an_overlay_that_kustomize_refuses_is_told_in_its_words(
@@ -418,7 +421,7 @@ def test_an_overlay_that_kustomize_refuses_is_told_in_its_words(
     (mine / "kustomization.yaml").write_text("resources: [nothing.yaml]")
     assert kn_bench("deploy", f"--overlay={mine}") == 2
     told = capsys.readouterr().err
-    assert f"{mine}: kustomize cannot render it" in told and "nothing.yaml" in told
+    assert f"{mine}: kustomize failed" in told and "nothing.yaml" in told
 
 
 def test_an_overlay_of_ones_own_with_eventing(

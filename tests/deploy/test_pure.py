@@ -96,8 +96,8 @@ _TRUE = {"type": "Ready", "status": "True"}
     ("obj", "why"),
     [
         (_obj("Broker", conditions=[_TRUE], observedGeneration=2), ""),
-        (_obj("Broker", conditions=[_TRUE], observedGeneration=1), "its last change was not looked at yet"),
-        (_obj("Broker"), "nothing has looked at it yet"),
+        (_obj("Broker", conditions=[_TRUE], observedGeneration=1), "its last change is not reconciled yet"),
+        (_obj("Broker"), "it is not reconciled yet"),
         (
             _obj("Broker", conditions=[{"type": "Ready", "status": "False", "reason": "R", "message": "m"}]),
             "R: m",
@@ -113,11 +113,11 @@ _TRUE = {"type": "Ready", "status": "True"}
             ),
             "its revision x-2 is not ready",
         ),
-        (_obj("Deployment", observedGeneration=1), "its last change was not looked at yet"),
+        (_obj("Deployment", observedGeneration=1), "its last change is not reconciled yet"),
         (_obj("Deployment", observedGeneration=2, replicas=3, updatedReplicas=1), "1 of 2 pods are updated"),
         (
             _obj("Deployment", observedGeneration=2, replicas=3, updatedReplicas=2, availableReplicas=2),
-            "1 old pods are still there",
+            "1 old pods still exist",
         ),
         (
             _obj("Deployment", observedGeneration=2, replicas=2, updatedReplicas=2, availableReplicas=1),
@@ -134,9 +134,9 @@ _TRUE = {"type": "Ready", "status": "True"}
         ),
         (
             _obj("RabbitmqCluster", conditions=[{"type": "AllReplicasReady", "status": "True"}]),
-            "nothing has looked at it yet",
+            "it is not reconciled yet",
         ),
-        (None, "it is gone"),
+        (None, "it does not exist"),
     ],
 )
 def test_why_an_object_is_not_ready(obj: dict[str, Any] | None, why: str) -> None:

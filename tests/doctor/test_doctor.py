@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from tests.doctor.fit import Doctor, config, make_fit
 from tests.kube.fake_api import ALL, FakeApi, in_thread
+from workload_generator.cluster.doctor.check import Cluster, Reporter
 from workload_generator.cluster.doctor.checks import CHECKS
 from workload_generator.commands import kn_bench
 from workload_generator.kube import resources as kinds
@@ -87,6 +89,30 @@ def test_a_refused_check_does_not_end_the_others(api: FakeApi, doctor: Doctor) -
         assert {each for each in whole if each[0] not in touched} <= ok | {
             each for each in whole if each[0] == "access"
         }
+
+
+def test_a_check_is_one_function_and_one_entry(api: FakeApi, doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def check_example(cluster: Cluster, reporter: Reporter) -> None:
+        reporter.warning(f"Kubernetes 1.{cluster.minor}", "an example", "nothing")
+        await cluster.all(kinds.NODES)
+
+    monkeypatch.setitem(CHECKS, "example", check_example)  # type: ignore[arg-type]
+    result = {
+        "check": "example",
+        "verdict": "warning",
+        "text": "Kubernetes 1.36",
+        "why": "an example",
+        "fix": "nothing",
+    }
+    assert [each for each in doctor() if each["check"] == "example"] == [result]
+    api.forbidden = {("list", "nodes")}
+    assert [each["verdict"] for each in doctor() if each["check"] == "example"] == ["warning", "unknown"]
+
+
+def test_the_document_has_a_row_for_each_check() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "doctor.md").read_text("utf-8")
+    table = text[text.index("## The checks") : text.index("## Configuration")]
+    assert re.findall(r"^\| `(.*?)` \|", table, re.MULTILINE) == [*CHECKS]
 
 
 def test_what_is_not_installed_is_named(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:

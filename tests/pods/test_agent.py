@@ -12,7 +12,7 @@ import pytest
 
 from tests.pods.standin import Standin
 from workload_generator.cluster.pods import agent
-from workload_generator.cluster.pods.sessions import RequestRefused
+from workload_generator.cluster.pods.sessions import PodRequestRefused
 
 
 def receipts(path: Path, *ids: str, torn: str = "") -> None:
@@ -44,10 +44,10 @@ async def test_drained_waits_for_what_still_comes(standin: Standin) -> None:
 
 async def test_what_cannot_be_done_in_the_pod_is_refused_and_not_tried_again(standin: Standin) -> None:
     (standin.pod() / "logs" / "file").touch()
-    with pytest.raises(RequestRefused, match="file: (File exists|Not a directory)"):
+    with pytest.raises(PodRequestRefused, match="file: (File exists|Not a directory)"):
         await standin.agent().ask("put", path="/logs/file/b", text="x")
     calls = len(standin.calls)
-    with pytest.raises(RequestRefused, match="KeyError"):
+    with pytest.raises(PodRequestRefused, match="KeyError"):
         await standin.agent().ask("put", text="x")
     assert len(standin.calls) == calls + 1
 

@@ -14,7 +14,7 @@ from tests.pods.standin import Clock, Standin
 from workload_generator.base.errors import BenchError
 from workload_generator.cluster.pods import sessions
 from workload_generator.cluster.pods.logs import LOG_FILES, RECEIPT_FILES, Copy, delete, fetch
-from workload_generator.cluster.pods.sessions import RequestRefused
+from workload_generator.cluster.pods.sessions import PodRequestRefused
 
 SIZES = {"a.log": 300_000, "b.log": 1, "c.log": 0, "d.log": 700_000}
 
@@ -122,7 +122,7 @@ async def test_an_api_server_that_is_away_is_waited_for_and_forbidden_is_not(sta
     for path in (standin.folder / "faults").iterdir():
         path.unlink()
     standin.fault('"archive"', refuse='Error from server (Forbidden): pods "generator-1" is forbidden')
-    with pytest.raises(RequestRefused, match="Forbidden"):
+    with pytest.raises(PodRequestRefused, match="Forbidden"):
         await fetch(standin.agent(), "/logs", LOG_FILES, tmp_path / "out")
     assert len(standin.calls) == calls + 1
 

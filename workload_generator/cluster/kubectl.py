@@ -1,4 +1,4 @@
-"""kubectl, for what streams through the API server into a pod: how it is called, on which cluster."""
+"""The command line of kubectl, for streams to pods through the API server."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MISSING = "kubectl is not on PATH: https://kubernetes.io/docs/tasks/tools/"
 
 @dataclass(frozen=True, slots=True)
 class Kubectl:
-    """One cluster; without a kubeconfig or context, the one that kubectl finds."""
+    """kubectl for one cluster: by default the one of kubectl's own configuration."""
 
     kubeconfig: Path | None = None
     context: str | None = None

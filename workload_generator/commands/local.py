@@ -37,7 +37,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"most processes at a time, of all services; default {DEFAULT_MAX_INSTANCES}",
     )
-    add_seed(command, "seed of ports, names and faults; default: the file's, else drawn")
+    add_seed(command, "seed of ports, names and faults; default: the file's, else random")
     add(
         "--triggers",
         type=positive,

@@ -39,7 +39,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     add("--rates", metavar="R,…", help="replaces the file's rates, in requests a second")
     add("--repeats", metavar="N", help="replaces the file's repeats: runs of each cell")
     add("--duration", metavar="D", help="replaces the file's duration of a run, without its ramp")
-    add_seed(command, "seed of the order; default: drawn, and kept in the folder")
+    add_seed(command, "seed of the order; default: random, kept in the folder")
     add("--out", type=Path, metavar="DIR", help="default: data/<scenario>; complete runs there are not repeated")
     add_db(command, required=False, text="default: benchmark.db in that folder")
     add("--port", type=int, metavar="N", help="port of the embedded platform; default: a free one")
@@ -52,7 +52,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the scenario; returns the exit code: `INVALID` when a run's verdict is invalid. Raises BenchError."""
-    _refuse_what_means_nothing(options)
+    _refuse_unused(options)
     console = Console(highlight=False)
 
     def say(line: str) -> None:
@@ -79,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
             if seed is None:
                 seed = secrets.randbits(63) if file.state is None else file.state.seed
             logs.mkdir(exist_ok=True)
-            open_store(db).close()  # what is wrong with it is better known before the runs than after
+            open_store(db).close()  # a database that cannot be used is reported before the runs
             campaign = ScenarioPlan(scenario, path, options.platform, seed)
             runs = Runner(campaign, platform, file, say).execute()
     say("")
@@ -95,7 +95,7 @@ def run(options: argparse.Namespace) -> int:
     return ExitCode.INVALID if invalid else ExitCode.OK
 
 
-def _refuse_what_means_nothing(options: argparse.Namespace) -> None:
+def _refuse_unused(options: argparse.Namespace) -> None:
     ours = {_LOCAL: ("port",), _CLUSTER: ("kubeconfig", "context", "manifests", "delete")}
     for platform, names in ours.items():
         for name in names:

@@ -55,7 +55,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     for name, text in _MODES.items():
         add_bool(command, f"--{name}", text)
     add("--processes", type=at_most(MOST_PROCESSES, "the limit"), default=1, metavar="N", help="in each pod; default 1")
-    add_seed(command, "default: the file's, else drawn")
+    add_seed(command, "default: the file's, else random")
     add("--out", type=Path, default=Path("data/logs"), metavar="DIR", help="folder for the logs; default data/logs")
     add_manifests(command)
     add_kubeconfig(command)

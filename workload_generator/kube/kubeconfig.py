@@ -55,7 +55,7 @@ def read_context(paths: Sequence[Path], name: str | None = None) -> KubeContext:
 
 
 def read_data(entry: Mapping[str, Any], name: str) -> bytes:
-    """The bytes of `name` in an entry: of its `…-data` or of its file; empty when there is neither. UsageError."""
+    """The bytes of `name` in an entry: of its `…-data` or of its file; empty if it has neither. UsageError."""
     text, path = entry.get(f"{name}-data"), entry.get(name)
     try:
         if text:
@@ -92,8 +92,8 @@ def _entries(documents: Sequence[tuple[Path, Mapping[str, Any]]], kind: str) -> 
 
 
 def _absolute(entry: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    found = {**entry, **{key: str(folder / entry[key]) for key in _FILES if entry.get(key)}}
-    plugin = found.get("exec")
+    resolved = {**entry, **{key: str(folder / entry[key]) for key in _FILES if entry.get(key)}}
+    plugin = resolved.get("exec")
     if plugin and os.sep in plugin.get("command", ""):  # without a separator it is searched in PATH
-        found["exec"] = {**plugin, "command": str(folder / plugin["command"])}
-    return found
+        resolved["exec"] = {**plugin, "command": str(folder / plugin["command"])}
+    return resolved

@@ -22,9 +22,8 @@ from typing import Literal
 from workload_generator.base.backoff import Backoff
 from workload_generator.kube.client import Kube
 from workload_generator.kube.errors import ApiAbsent, ApiError, Expired, Forbidden, Invalid, Unauthorized, WaitTimeout
-from workload_generator.kube.resources import Object, Resource, name_of, namespace_of
+from workload_generator.kube.resources import Key, Object, Resource, key_of
 
-Key = tuple[str, str]  # namespace ("" when there is none) and name
 _BACKOFF = Backoff(0.1, 10.0, jitter=0.5)  # many clients may have lost the same server
 _PERMANENT = (Forbidden, ApiAbsent, Invalid, Unauthorized)
 
@@ -139,7 +138,7 @@ class Reflector:
         fresh: dict[Key, Object] = {}
         version = ""
         async for page in self._kube.pages(self._resource, self._namespace, labels=self._labels, fields=self._fields):
-            fresh.update((_key(obj), self._shrink(obj)) for obj in page.items)  # one full page at a time
+            fresh.update((key_of(obj), self._shrink(obj)) for obj in page.items)  # one full page at a time
             version = page.resource_version
         mono_ns = time.monotonic_ns()
         self.lists += 1
@@ -164,7 +163,7 @@ class Reflector:
                 self._version = event.object["metadata"]["resourceVersion"]
                 if event.type == "BOOKMARK":
                     continue
-                key, obj = _key(event.object), self._shrink(event.object)
+                key, obj = key_of(event.object), self._shrink(event.object)
                 if event.type == "DELETED":
                     self._publish(
                         ObjectChange("DELETED", obj, self.objects.pop(key, None), event.mono_ns, listed=False)
@@ -218,7 +217,3 @@ async def delete_and_wait(
         where = f"{namespace}/{name}" if namespace else name
         raise WaitTimeout(f"{resource} {where} is not gone after {timeout_s:g} s") from None
     return True
-
-
-def _key(obj: Object) -> Key:
-    return namespace_of(obj), name_of(obj)

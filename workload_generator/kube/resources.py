@@ -9,6 +9,10 @@ Object = dict[str, Any]
 """An API object, or a part of one, as in the API's JSON."""
 
 
+Key = tuple[str, str]
+"""Namespace (empty if there is none) and name of an object."""
+
+
 @dataclass(frozen=True, slots=True)
 class Resource:
     """A kind: `api_version` as in manifests (`v1`, `apps/v1`), `plural` as in URLs (`deployments`)."""
@@ -85,6 +89,11 @@ def name_of(obj: Object) -> str:
 def namespace_of(obj: Object) -> str:
     """The object's namespace; empty if its kind has none."""
     return str(obj["metadata"].get("namespace") or "")
+
+
+def key_of(obj: Object) -> Key:
+    """The object's namespace and name."""
+    return namespace_of(obj), name_of(obj)
 
 
 def owned_by(obj: Object, uid: str) -> bool:

@@ -1,6 +1,6 @@
--- Cold starts under load: bursts of requests at zero, and what was started for them. Added to the schema by version 5.
+-- Cold starts under load: bursts of requests at zero, and instances started for them. Added to the schema by version 5.
 
--- One line `cold_burst` of the log: `requests` arrivals from `seq` on were sent at once. Times in ms.
+-- A line `cold_burst` of the log: `requests` arrivals from `seq` on were sent at once. Times in ms.
 CREATE TABLE cold_bursts (
     experiment_id INTEGER NOT NULL REFERENCES experiments (id),
     shard         INTEGER NOT NULL,
@@ -15,7 +15,7 @@ CREATE TABLE cold_bursts (
 );
 CREATE UNIQUE INDEX cold_bursts_once ON cold_bursts (experiment_id, shard, seq);
 
--- An instance that was there between the send and the next zero. Points are ms since the send; NULL is not seen.
+-- An instance between the send and the next zero. Points are ms since the send; NULL is not observed.
 CREATE TABLE cold_burst_instances (
     experiment_id INTEGER NOT NULL REFERENCES experiments (id),
     shard         INTEGER NOT NULL,
@@ -28,8 +28,8 @@ CREATE TABLE cold_burst_instances (
 );
 CREATE UNIQUE INDEX cold_burst_instances_once ON cold_burst_instances (experiment_id, shard, seq, instance);
 
--- Each request of a burst: `wait` is how long it waited for the instance that answered it to be ready, 0 when that was
--- ready before; NULL when it was not answered, or nobody saw its instance.
+-- Each request of a burst: `wait` is its time until the instance that answered it was ready, 0 when that was ready
+-- before, and NULL without an answer or an observation of the instance.
 CREATE VIEW cold_burst_requests AS
 SELECT b.experiment_id, b.shard, b.seq AS burst, b.target, r.seq, r.status, r.ok, r.ttfb, r.instance,
        iif(r.ttfb IS NULL, NULL, min(max(i.ready, 0), r.ttfb)) AS wait
@@ -39,9 +39,9 @@ JOIN results AS r ON r.experiment_id = b.experiment_id AND r.shard = b.shard
 LEFT JOIN cold_burst_instances AS i ON i.experiment_id = b.experiment_id AND i.shard = b.shard AND i.seq = b.seq
                                    AND i.instance = r.instance;
 
--- What each burst cost. `needed` instances answered at least one of its requests, `overshoot` are the others that were
--- started; `wasted_s` are the seconds that these were there, `instance_s` those of all. Both are NULL unless every
--- instance was seen from its creation to its end.
+-- The cost of each burst. `needed` instances answered at least one of its requests, `overshoot` is the number of others
+-- that were started; `wasted_s` are the seconds of these, `instance_s` those of all. Both are NULL unless every instance
+-- was observed from its creation to its end.
 CREATE VIEW cold_burst_costs AS
 WITH lives AS (
     SELECT i.*, EXISTS (SELECT 1 FROM results AS r

@@ -1,15 +1,15 @@
--- Cold starts: whether each was one, and what it is made of. Added to the schema by version 4; clocks by 5.
+-- Cold starts: whether each is proven, and its phases. Added to the schema by version 4; clocks by 5.
 
--- One line `cold_start` of the log. Points are ms since the send on the generator's clock; NULL is not seen.
+-- A line `cold_start` of the log. Points are ms since the send on the generator's clock; NULL is not observed.
 CREATE TABLE cold_starts (
     experiment_id INTEGER NOT NULL REFERENCES experiments (id),
     shard         INTEGER NOT NULL,
     seq           INTEGER NOT NULL,
-    timestamp     TEXT,    -- of the send, or of the moment at which it was given up
+    timestamp     TEXT,    -- of the send, or of giving it up
     target        TEXT,
-    source        TEXT,    -- who saw it: local or kubernetes
-    zero          INTEGER, -- 1 when there was no instance that is not gone just before the send
-    zero_for      REAL,    -- and for how long there had been none
+    source        TEXT,    -- of the observation: local or kubernetes
+    zero          INTEGER, -- 1 when there was no instance just before the send
+    zero_for      REAL,    -- for how long there had been no instance
     waited        REAL,    -- for zero
     instance      TEXT,    -- that answered
     is_cold       INTEGER, -- the function's own answer
@@ -24,10 +24,10 @@ CREATE TABLE cold_starts (
     queue_ready   REAL,
     ready         REAL,
     first_byte    REAL,
-    error         REAL,    -- how far a point may be off, ms
+    error         REAL,    -- largest error of a point, ms
     grid          TEXT,    -- JSON array: points that are known to whole seconds only (1 s grid)
-    clock_offset  REAL,    -- ms by which the API server's clock was ahead of the generator's machine's; NULL: no other clock
-    clock_error   REAL     -- and how far that may be off
+    clock_offset  REAL,    -- lead of the API server's clock over the generator's, ms; NULL: there is no other clock
+    clock_error   REAL     -- its largest error, ms
 );
 CREATE UNIQUE INDEX cold_starts_once ON cold_starts (experiment_id, shard, seq);
 
@@ -54,7 +54,7 @@ SELECT experiment_id, shard, seq, target, cold_proven, phase, number,
 FROM reached
 WINDOW steps AS (PARTITION BY experiment_id, shard, seq ORDER BY number);
 
--- How many of a run's cold-start requests were proven to be cold, by target; `skipped` never got to zero and were not sent.
+-- The number of cold-start requests that are proven cold, by run and target; `skipped` were not sent: no zero before.
 CREATE VIEW cold_start_proofs AS
 SELECT experiment_id, target, count(*) AS requests, sum(cold_proven IS 1) AS proven, sum(cold_proven IS 0) AS refuted,
        sum(cold_proven IS NULL) AS unknown, sum(first_byte IS NULL AND instance IS NULL AND zero IS NOT 1) AS skipped,

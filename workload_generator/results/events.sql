@@ -1,4 +1,4 @@
--- Receipts of events, and the account of what became of each event. Added to the schema by version 3.
+-- Receipts of events, and accounts of deliveries and losses. Added to the schema by version 3.
 
 -- One receipt; the original's columns first. A receipt that the receiver had to send twice is stored once.
 CREATE TABLE events (
@@ -6,14 +6,14 @@ CREATE TABLE events (
     timestamp   TEXT,    -- when it arrived, by the receiver's clock
     trigger     TEXT,    -- NULL when events came without one
     instance    TEXT,    -- the receiver's; NULL for the original's
-    attempt     INTEGER, -- how often the receiver had to send the receipt
+    attempt     INTEGER, -- number of times that the receiver sent the receipt
     sequence    TEXT,    -- the event's extension
     received_ns INTEGER  -- the timestamp as a number
 );
 CREATE UNIQUE INDEX events_once ON events (event_id, trigger, instance, received_ns);
 CREATE INDEX results_by_event ON results (event_id) WHERE event_id IS NOT NULL;
 
--- How far each events.csv was read.
+-- The part of each events.csv that was read.
 CREATE TABLE event_files (
     id            INTEGER PRIMARY KEY,
     identity      TEXT NOT NULL UNIQUE, -- SHA-256 of the first receipt's line
@@ -25,8 +25,8 @@ CREATE TABLE event_files (
     skipped_lines INTEGER NOT NULL
 );
 
--- What each receiver instance last said of itself: events taken in, refused and acknowledged, and how far its clock is
--- ahead of the event logger's, give or take half a round trip.
+-- The last report of each receiver instance: events received, refused and acknowledged, and the lead of its clock over
+-- the event logger's, plus or minus half a round trip.
 CREATE TABLE receivers (
     instance     TEXT PRIMARY KEY,
     timestamp    TEXT,
@@ -37,7 +37,7 @@ CREATE TABLE receivers (
     half_rtt_ns  INTEGER
 );
 
--- Every receipt of a measured event, with its end-to-end delay in ms and how wrong the clocks may make it (NULL: unknown).
+-- Every receipt of a measured event, with its end-to-end delay in ms and the clocks' error (NULL: unknown).
 CREATE VIEW deliveries AS
 SELECT r.experiment_id, r.event_id, r.seq, r.ok AS acknowledged, coalesce(e.trigger, '') AS trigger, e.instance,
        r.timestamp AS sent, e.timestamp AS received, e.received_ns,
@@ -52,8 +52,8 @@ JOIN (
 LEFT JOIN receivers c ON c.instance = e.instance
 LEFT JOIN shards s ON s.experiment_id = r.experiment_id AND s.shard = r.shard;
 
--- The triggers that a run's events came through, and how often each event is expected there: once, but where receipts
--- name no trigger (the original's) once for each of the run's triggers that none of its receipts names.
+-- The triggers that delivered a run's events, and the deliveries of each event that are expected there: one. Receipts
+-- without a trigger (the original's) stand for all triggers of the run that no receipt names.
 CREATE VIEW event_triggers AS
 SELECT t.experiment_id, t.trigger,
        iif(t.trigger = '', max(1, coalesce(x.triggers, 1) - sum(t.trigger <> '') OVER (PARTITION BY t.experiment_id)), 1)
@@ -64,7 +64,7 @@ FROM (
 ) t
 JOIN experiments x ON x.id = t.experiment_id;
 
--- Each measured event and trigger: how often it was delivered there, and the delay of the first delivery.
+-- For each measured event and trigger: the number of deliveries, and the delay of the first.
 CREATE VIEW event_fates AS
 SELECT t.experiment_id, t.trigger, t.copies, r.event_id, r.seq, r.ok AS acknowledged, count(d.event_id) AS deliveries,
        min(d.delay) AS delay, min(d.received_ns) AS received_ns, max(d.delay_error) AS delay_error, r.timestamp AS sent
@@ -73,22 +73,22 @@ JOIN results r ON r.experiment_id = t.experiment_id AND r.phase = 'measure' AND 
 LEFT JOIN deliveries d ON d.event_id = r.event_id AND d.experiment_id = r.experiment_id AND d.trigger = t.trigger
 GROUP BY t.experiment_id, t.trigger, r.id;
 
--- By id: acknowledged by the sink and not delivered as often as expected; delivered more often.
+-- Events that the sink acknowledged and that were delivered less often than expected; events delivered more often.
 CREATE VIEW lost_events AS
 SELECT experiment_id, trigger, event_id, seq, sent FROM event_fates WHERE acknowledged AND deliveries < copies;
 CREATE VIEW duplicated_events AS
 SELECT experiment_id, trigger, event_id, seq, deliveries FROM event_fates WHERE deliveries > copies;
 
--- Each receiver instance: what it took in and did not refuse, but never got written. It died with that many in hand.
+-- For each receiver instance: events that it received, did not refuse and never recorded; they were lost when it died.
 CREATE VIEW receiver_accounts AS
 SELECT c.instance, c.received, c.refused, c.acknowledged, count(e.event_id) AS receipts,
        max(0, c.received - c.refused - count(e.event_id)) AS unaccounted
 FROM receivers c LEFT JOIN events e ON e.instance = c.instance
 GROUP BY c.instance;
 
--- The account of a run, by trigger. `lost` are acknowledged events that lack a delivery; of a run's losses up to
--- `unaccounted` (of all the receivers that served it) may be a receiver's and not the broker's. Delays are in ms, lost
--- events slower than any limit. `drain` is from the last send to the last delivery.
+-- Deliveries and losses of a run, by trigger. `lost` are acknowledged events that lack a delivery; up to `unaccounted` of
+-- a run's losses (of all receivers that served it) may be those of a receiver and not of the broker. Delays are in ms;
+-- lost events rank slower than any limit. `drain` is the time from the last send to the last delivery.
 CREATE VIEW event_accounts AS
 SELECT f.experiment_id, f.trigger, f.copies, count(*) AS sent, sum(f.acknowledged) AS acknowledged,
        sum(f.deliveries = f.copies) AS once,
@@ -123,7 +123,7 @@ FROM (
 ) f
 GROUP BY f.experiment_id, f.trigger;
 
--- Deliveries by the second in which they came.
+-- Deliveries by the second of their arrival.
 CREATE VIEW deliveries_by_second AS
 SELECT experiment_id, trigger, substr(received, 1, 19) AS second, count(*) AS deliveries
 FROM deliveries

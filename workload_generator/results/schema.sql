@@ -1,16 +1,16 @@
 -- The database. Times are milliseconds, timestamps RFC 3339 in UTC, NULL is unknown.
 --
--- The tables open with the columns of the original's database, in its order, so that its users' queries still run; our
--- own columns follow. A query of the original's names `requests`, which is the measured part of `results`.
+-- The tables open with the columns of the original's database, in its order, so that queries for it still run; our
+-- own columns follow. Such queries name `requests`, which is the measured part of `results`.
 
 -- One run of one experiment, all its shards together. Counts are of the measure phase.
 CREATE TABLE experiments (
     id                      INTEGER PRIMARY KEY,
     timestamp               TEXT,     -- when the run started
-    language                TEXT,     -- of the functions; 'all' when there are several; of events, where they went
+    language                TEXT,     -- of the functions; 'all' when there are several; in event mode, the destination
     scenario                TEXT,
-    concurrency             INTEGER,  -- containerConcurrency, as far as the name tells
-    rps                     NUMERIC,  -- as the name says it, else the experiment's
+    concurrency             INTEGER,  -- containerConcurrency, from the name
+    rps                     NUMERIC,  -- from the name, else the experiment's
     requests_per_second     NUMERIC,  -- the experiment's, fractions kept
     duration                TEXT,     -- Go durations, here and below
     max_idle_conns          INTEGER,
@@ -28,16 +28,16 @@ CREATE TABLE experiments (
     config_sha256           TEXT,
     version                 TEXT,     -- of the generator
     platform                TEXT,
-    shards                  INTEGER,  -- how many there should be
+    shards                  INTEGER,  -- the number that the run has
     planned                 INTEGER,
     sent                    INTEGER,  -- ok + failed + missing
     ok                      INTEGER,
     failed                  INTEGER,
     dropped                 INTEGER,
     missing                 INTEGER,  -- started according to the last heartbeat, but without a result
-    cold                    INTEGER,  -- responses that say they were their instance's first
-    complete                INTEGER,  -- 1 when every shard's log is there with its trailer
-    verdict                 TEXT,     -- valid or invalid; NULL while it cannot be known
+    cold                    INTEGER,  -- responses of instances that had served none before
+    complete                INTEGER,  -- 1 when the logs of all shards are there with their trailers
+    verdict                 TEXT,     -- valid or invalid; NULL while it is unknown
     reasons                 TEXT      -- JSON array
 );
 CREATE UNIQUE INDEX experiments_by_run ON experiments (run_id);
@@ -64,15 +64,15 @@ CREATE TABLE results (
     reused        INTEGER,
     retries       INTEGER,
     bytes         INTEGER,
-    stamp         TEXT,             -- where the first byte's time comes from: kernel or user
+    stamp         TEXT,             -- source of the first byte's time: kernel or user
     instance      TEXT,
     shard         INTEGER,
-    ok            INTEGER,          -- 1 when the whole response came with a status that the experiment expects
-    segments      INTEGER           -- that brought the response; with more than one, a kernel stamp may be a later one's
+    ok            INTEGER,          -- 1 for a complete response with an expected status
+    segments      INTEGER           -- of the response; with more than one, a kernel stamp may be that of a later segment
 );
 CREATE INDEX results_by_experiment ON results (experiment_id, phase);
 
--- One log file: a shard of a run. What was read of it, what it says of itself, and its share of the counts.
+-- A log file, which is a shard of a run: how much of it was read, its origin, and its share of the counts.
 CREATE TABLE shards (
     id            INTEGER PRIMARY KEY,
     experiment_id INTEGER NOT NULL REFERENCES experiments (id),
@@ -80,7 +80,7 @@ CREATE TABLE shards (
     identity      TEXT NOT NULL UNIQUE, -- run_id/shard, or the SHA-256 of the first line for the original's logs
     format        TEXT NOT NULL,        -- workload-generator or original
     file          TEXT NOT NULL,
-    offset        INTEGER NOT NULL,     -- bytes read, whole lines only
+    offset        INTEGER NOT NULL,     -- bytes read, complete lines only
     lines         INTEGER NOT NULL,     -- lines read
     tail_sha256   TEXT NOT NULL,        -- of the last bytes before the offset
     rows          INTEGER NOT NULL,     -- results of all phases
@@ -103,15 +103,15 @@ CREATE TABLE shards (
     counts        TEXT,                 -- the trailer's, all phases, JSON
     histograms    TEXT,                 -- the trailer's, JSON
     resources     TEXT,                 -- the trailer's, JSON
-    clock_offset_ns   INTEGER,          -- event mode: how far its clock is ahead of the event logger's,
-    clock_half_rtt_ns INTEGER           -- give or take half a round trip
+    clock_offset_ns   INTEGER,          -- event mode: lead of its clock over the event logger's,
+    clock_half_rtt_ns INTEGER           -- plus or minus half a round trip
 );
 CREATE INDEX shards_by_experiment ON shards (experiment_id, shard);
 
--- What the original calls requests.
+-- The original's table of this name.
 CREATE VIEW requests AS SELECT * FROM results WHERE phase = 'measure';
 
--- How the measured arrivals ended: a status, or a kind of error.
+-- Outcomes of the measured arrivals: a status, or a kind of error.
 CREATE VIEW status_shares AS
 SELECT experiment_id, status, error_kind, count(*) AS arrivals,
        1.0 * count(*) / sum(count(*)) OVER (PARTITION BY experiment_id) AS share
@@ -137,7 +137,7 @@ FROM (
 )
 GROUP BY experiment_id;
 
--- TTFB of the answered requests by whether the function said that it was its instance's first: is_cold NULL is unknown.
+-- TTFB of the answered requests by the function's own answer whether its instance was cold; NULL is unknown.
 CREATE VIEW ttfb_by_cold AS
 SELECT experiment_id, target, is_cold, max(requests) AS requests, min(ttfb) AS min,
        max(iif(rank <= (requests * 50 + 99) / 100, ttfb, 0)) AS p50,

@@ -23,18 +23,11 @@ import orjson
 from workload_generator.base.errors import BenchError, UsageError
 from workload_generator.cluster.deploy import tuning
 from workload_generator.cluster.deploy.tuning import SettingChange
+from workload_generator.kube import resources as kinds
 from workload_generator.kube.client import Kube
 from workload_generator.kube.errors import ApiAbsent, ApiError, NotFound
 from workload_generator.kube.names import CHANGED_ANNOTATION, CONFIG_AUTOSCALER, FUNCTIONS, GENERATOR, KNATIVE_SERVING
-from workload_generator.kube.resources import (
-    CONFIG_MAPS,
-    DEPLOYMENTS,
-    SERVICES,
-    Object,
-    Resource,
-    name_of,
-    namespace_of,
-)
+from workload_generator.kube.resources import Object, Resource, name_of, namespace_of
 from workload_generator.scenarios.model import Scenario
 
 CHANGES_KEY, EVENTING_KEY = "changes", "eventing"
@@ -104,14 +97,14 @@ async def find_recorded(kube: Kube) -> list[RecordedChanges]:
     """All annotations in the cluster. Raises BenchError for one that does not parse, ApiError."""
     objects: list[tuple[Resource, Object]] = []
     for resource, name, namespace in (
-        (CONFIG_MAPS, CONFIG_AUTOSCALER, KNATIVE_SERVING),
-        (DEPLOYMENTS, GENERATOR, GENERATOR),
+        (kinds.CONFIG_MAPS, CONFIG_AUTOSCALER, KNATIVE_SERVING),
+        (kinds.DEPLOYMENTS, GENERATOR, GENERATOR),
     ):
         obj = await kube.find(resource, name, namespace)
         if obj is not None:
             objects.append((resource, obj))
     with contextlib.suppress(ApiAbsent):
-        objects += [(SERVICES, obj) for obj in (await kube.list(SERVICES, FUNCTIONS)).items]
+        objects += [(kinds.SERVICES, obj) for obj in (await kube.list(kinds.SERVICES, FUNCTIONS)).items]
     return [recorded for resource, obj in objects if (recorded := _recorded(resource, obj)) is not None]
 
 
@@ -171,12 +164,12 @@ async def plan(kube: Kube, scenario: Scenario) -> list[SettingChange]:
     changes = await tuning.plan_autoscaler(kube, patch.autoscaler) if patch.autoscaler else []
     services = await services_of(kube, scenario.all_services())
     wanted = tuning.of_service(patch.container_concurrency, patch.annotations)
-    return changes + tuning.plan(SERVICES, services, wanted)
+    return changes + tuning.plan(kinds.SERVICES, services, wanted)
 
 
 async def services_of(kube: Kube, names: Sequence[str]) -> list[Object]:
     """The functions' Services. Raises UsageError with the names of those that are not deployed."""
-    found = [(name, await kube.find(SERVICES, name, FUNCTIONS)) for name in names]
+    found = [(name, await kube.find(kinds.SERVICES, name, FUNCTIONS)) for name in names]
     missing = [name for name, obj in found if obj is None]
     if missing:
         raise UsageError(f"not deployed in {FUNCTIONS}: {', '.join(missing)}; run `kn-bench deploy functions`")

@@ -14,8 +14,8 @@ from workload_generator.cluster.pods.locations import state_of
 from workload_generator.kube.client import Kube
 from workload_generator.kube.errors import WaitTimeout
 from workload_generator.kube.names import AUTOSCALING, FUNCTIONS, MIN_SCALE, SERVICE_LABEL
-from workload_generator.kube.reflector import Key, Reflector
-from workload_generator.kube.resources import POD_AUTOSCALERS, PODS, Object, name_of
+from workload_generator.kube.reflector import Reflector
+from workload_generator.kube.resources import POD_AUTOSCALERS, PODS, Key, Object, name_of
 
 _MIN_SCALE = (MIN_SCALE, f"{AUTOSCALING}minScale")
 _MOST_NAMED = 3

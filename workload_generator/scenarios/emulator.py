@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import glob
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
@@ -18,11 +17,11 @@ import yaml
 
 from workload_generator.base.errors import BenchError, ExperimentError, UsageError
 from workload_generator.base.no_proxy import open_directly
+from workload_generator.cluster.pods import agent
 from workload_generator.cluster.pods.pod_run import GeneratorRun
 from workload_generator.emulator.platform_process import PlatformProcess, receiver_processes
 from workload_generator.emulator.settings import function_of, load_config
 from workload_generator.functions.catalog import load_catalog
-from workload_generator.log.format import LogFormatError, decode
 from workload_generator.scenarios.model import RunMode, Scenario, WaitCondition
 from workload_generator.scenarios.runner import CellSetup, Say
 
@@ -142,32 +141,15 @@ class EmulatorPlatform:
             case WaitCondition.ZERO:
                 self._embedded.wait_for_zero(self._wait_s)
 
-    def _set_aside(self, run: GeneratorRun) -> None:
-        """Rename the log of an interrupted run, so that it is not extracted as that of a complete run."""
-        for log in self._logs.glob(f"{glob.escape(run.prefix)}_*.log"):
-            if _run_id_of(log) == run.run_id:
-                log.rename(log.with_suffix(".interrupted"))
-
     def run(self, run: GeneratorRun, again: bool) -> int:
         """Run the generator as a child process. A run that was started before has ended with its parent."""
         if again:
-            self._set_aside(run)
+            agent.aside({**run.request, "folder": str(self._logs)})
             return -1
         config = self._folder / f"{run.name}.yaml"
         config.write_text(run.experiment)
         flags = run.flags_for(str(config), str(self._logs))
         return self._embedded.generate(flags, event=self._scenario.mode is RunMode.EVENT)
-
-
-def _run_id_of(log: Path) -> str | None:
-    """The run id in the first line, if that is complete."""
-    with log.open("rb") as file:
-        try:
-            header = decode(file.readline())
-        except LogFormatError:
-            return None
-    run_id = header.get("run_id")
-    return run_id if isinstance(run_id, str) else None
 
 
 def _settings(scenario: Scenario, services: Sequence[str]) -> dict[str, Any]:

@@ -21,19 +21,11 @@ from workload_generator.cluster.deploy.kustomize import render
 from workload_generator.cluster.deploy.objects import apply, delete, label, stages, wait_ready
 from workload_generator.cluster.deploy.services import Images
 from workload_generator.cluster.deploy.sources import SourceState, mend, wait_bound
+from workload_generator.kube import resources as kinds
 from workload_generator.kube.client import Kube
 from workload_generator.kube.errors import ApiAbsent
 from workload_generator.kube.names import CHANGED_ANNOTATION, EVENTING, GENERATOR, LOGGER, PARALLELISM, RECEIVER
-from workload_generator.kube.resources import (
-    BROKER_CONFIGS,
-    BROKERS,
-    CONTAINER_SOURCES,
-    DEPLOYMENTS,
-    RABBITMQ_CLUSTERS,
-    TRIGGERS,
-    Object,
-    name_of,
-)
+from workload_generator.kube.resources import Object, name_of
 from workload_generator.scenarios.changes import EVENTING_KEY, ChangeOwner, annotation
 
 BROKER = "default"
@@ -54,7 +46,7 @@ async def refuse_source(kube: Kube) -> None:
 
 
 async def _deployment(kube: Kube) -> Object:
-    deployment = await kube.find(DEPLOYMENTS, GENERATOR, GENERATOR)
+    deployment = await kube.find(kinds.DEPLOYMENTS, GENERATOR, GENERATOR)
     if deployment is None:
         raise UsageError(f"Deployment {GENERATOR}/{GENERATOR} does not exist: run `kn-bench deploy generator`")
     return deployment
@@ -67,7 +59,7 @@ async def read(kube: Kube) -> dict[str, Any]:
     """
     deployment = await _deployment(kube)
     try:
-        source = await kube.find(CONTAINER_SOURCES, GENERATOR, GENERATOR)
+        source = await kube.find(kinds.CONTAINER_SOURCES, GENERATOR, GENERATOR)
         triggers_now = await _triggers(kube)
     except ApiAbsent as absent:
         raise UsageError(f"Knative Eventing is not installed: {absent}") from None
@@ -85,11 +77,11 @@ async def restore(kube: Kube, found: Mapping[str, Any], within_s: float, say: Sa
     for manifest in known.values():
         await apply(kube, manifest)
     if not found["source"]:
-        source = await kube.find(CONTAINER_SOURCES, GENERATOR, GENERATOR)
+        source = await kube.find(kinds.CONTAINER_SOURCES, GENERATOR, GENERATOR)
         if source is not None:
             await delete(kube, [source], within_s)
     back: Object = {"metadata": {"annotations": {CHANGED_ANNOTATION: None}}, "spec": {"replicas": found["replicas"]}}
-    await wait_ready(kube, [await kube.patch(DEPLOYMENTS, GENERATOR, back, GENERATOR)], within_s)
+    await wait_ready(kube, [await kube.patch(kinds.DEPLOYMENTS, GENERATOR, back, GENERATOR)], within_s)
     say("the generator is restored")
 
 
@@ -105,21 +97,21 @@ class EventingSetup:
 
     async def record(self, found: Mapping[str, Any]) -> None:
         """Record in the generator's Deployment what is to be restored. Raises ApiError."""
-        deployment = await self._kube.get(DEPLOYMENTS, GENERATOR, GENERATOR)
+        deployment = await self._kube.get(kinds.DEPLOYMENTS, GENERATOR, GENERATOR)
         if CHANGED_ANNOTATION not in (deployment["metadata"].get("annotations") or {}):
             note = {CHANGED_ANNOTATION: annotation(self._owner, {EVENTING_KEY: dict(found)})}
-            await self._kube.patch(DEPLOYMENTS, GENERATOR, {"metadata": {"annotations": note}}, GENERATOR)
+            await self._kube.patch(kinds.DEPLOYMENTS, GENERATOR, {"metadata": {"annotations": note}}, GENERATOR)
 
     async def set_up(self, count: int | None, parallelism: int | None) -> None:
         """Wait until all of it is ready, with `count` triggers, or as many as there are, at least one.
 
         Raises UsageError, WaitTimeout, ApiError.
         """
-        deployment = await self._kube.get(DEPLOYMENTS, GENERATOR, GENERATOR)
-        broker = await self._kube.find(BROKERS, BROKER, EVENTING)
+        deployment = await self._kube.get(kinds.DEPLOYMENTS, GENERATOR, GENERATOR)
+        broker = await self._kube.find(kinds.BROKERS, BROKER, EVENTING)
         if broker is None:
             broker = await self._make_broker(deployment)
-        services = [await self._kube.get(DEPLOYMENTS, name, EVENTING) for name in (RECEIVER, LOGGER)]
+        services = [await self._kube.get(kinds.DEPLOYMENTS, name, EVENTING) for name in (RECEIVER, LOGGER)]
         await wait_ready(self._kube, [broker, *services], self._within_s)
         await self._set_triggers(broker, count, parallelism)
         await self._become_source(deployment)
@@ -127,7 +119,7 @@ class EventingSetup:
     async def _make_broker(self, deployment: Object) -> Object:
         """The broker, receiver and event logger of the manifests; RabbitMQ's where its operators are installed."""
         kind = BrokerKind.RABBITMQ if await self._has_rabbitmq() else BrokerKind.IN_MEMORY
-        objects = [obj for obj in render(self._manifests / "eventing" / kind) if obj["kind"] != TRIGGERS.kind]
+        objects = [obj for obj in render(self._manifests / "eventing" / kind) if obj["kind"] != kinds.TRIGGERS.kind]
         label(objects, DeployPart.EVENTING)
         image = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
         registry, _, rest = image.partition("@")[0].rpartition("/")
@@ -135,10 +127,10 @@ class EventingSetup:
         self._say(f"Broker {EVENTING}/{BROKER} does not exist: creating the {kind} broker of the manifests")
         for stage in stages(objects):
             await wait_ready(self._kube, [(await apply(self._kube, obj)).object for obj in stage], self._within_s)
-        return await self._kube.get(BROKERS, BROKER, EVENTING)
+        return await self._kube.get(kinds.BROKERS, BROKER, EVENTING)
 
     async def _has_rabbitmq(self) -> bool:
-        for resource in (RABBITMQ_CLUSTERS, BROKER_CONFIGS):
+        for resource in (kinds.RABBITMQ_CLUSTERS, kinds.BROKER_CONFIGS):
             try:
                 async for _ in self._kube.pages(resource, page=1):
                     break
@@ -154,7 +146,7 @@ class EventingSetup:
             )
         there = await _triggers(self._kube)
         folder = self._manifests / "eventing" / (BrokerKind.RABBITMQ if rabbitmq else BrokerKind.IN_MEMORY)
-        (template,) = [obj for obj in render(folder) if obj["kind"] == TRIGGERS.kind]
+        (template,) = [obj for obj in render(folder) if obj["kind"] == kinds.TRIGGERS.kind]
         wanted = triggers(template, max(1, len(there)) if count is None else count, parallelism)
         label(wanted, DeployPart.EVENTING)
         names = {name_of(obj) for obj in wanted}
@@ -171,9 +163,9 @@ class EventingSetup:
 
     async def _become_source(self, deployment: Object) -> None:
         """Replace the Deployment's pod by a ContainerSource, and wait for its pod with K_SINK."""
-        if await self._kube.find(CONTAINER_SOURCES, GENERATOR, GENERATOR) is None:
+        if await self._kube.find(kinds.CONTAINER_SOURCES, GENERATOR, GENERATOR) is None:
             none: Object = {"spec": {"replicas": 0}}
-            scaled = await self._kube.patch(DEPLOYMENTS, GENERATOR, none, GENERATOR)
+            scaled = await self._kube.patch(kinds.DEPLOYMENTS, GENERATOR, none, GENERATOR)
             await wait_ready(self._kube, [scaled], self._within_s)
             await apply(self._kube, source_of(self._manifests, deployment))
         await wait_bound(self._kube, GENERATOR, GENERATOR, self._within_s, self._repair)
@@ -189,7 +181,7 @@ async def count_triggers(kube: Kube) -> int:
 
 def source_of(manifests: Path, deployment: Object) -> Object:
     """The manifests' ContainerSource with the pod of the present Deployment. Raises UsageError."""
-    made = [obj for obj in render(manifests / "overlays" / "eventing") if obj["kind"] == CONTAINER_SOURCES.kind]
+    made = [obj for obj in render(manifests / "overlays" / "eventing") if obj["kind"] == kinds.CONTAINER_SOURCES.kind]
     if not made:
         raise BenchError(f"{manifests}/overlays/eventing has no ContainerSource")
     source = made[0]
@@ -205,7 +197,7 @@ async def _triggers(kube: Kube) -> list[Object]:
     """The scenario's triggers, by number."""
     found = [
         obj
-        for obj in (await kube.list(TRIGGERS, EVENTING)).items
+        for obj in (await kube.list(kinds.TRIGGERS, EVENTING)).items
         if obj["spec"].get("broker") == BROKER and _OURS.fullmatch(name_of(obj))
     ]
     return sorted(found, key=lambda obj: int(name_of(obj).rpartition("-")[2]))
@@ -221,8 +213,8 @@ def _manifest_of(trigger: Object) -> Object:
     }
     kept = {"name": about["name"], "namespace": about["namespace"], "labels": about.get("labels") or {}}
     return {
-        "apiVersion": TRIGGERS.api_version,
-        "kind": TRIGGERS.kind,
+        "apiVersion": kinds.TRIGGERS.api_version,
+        "kind": kinds.TRIGGERS.kind,
         "metadata": {**kept, "annotations": annotations},
         "spec": trigger["spec"],
     }

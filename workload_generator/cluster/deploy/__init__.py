@@ -1,1 +1,5 @@
-"""What is measured, and what measures it, put into a cluster, changed and removed."""
+"""Deploys, changes and deletes the benchmark in a cluster, from the manifests of `k8s/`.
+
+`deployment` selects the manifests, `rollout` applies and deletes them, `tuning` changes deployed objects. Nothing here
+reaches into a pod (`pods`). The commands `deploy`, `delete` and `patch`, the scenarios and the doctor call it.
+"""

@@ -1,14 +1,14 @@
-"""What is deployed: parts of the manifests, each with what a user may choose of it. Nothing here talks to a cluster.
+"""The manifests of a deployment: parts of `k8s/` with the user's choices. Nothing here talks to a cluster.
 
 Rules:
-- the manifests are kustomize's rendering of `k8s/`; nothing that stands there is said here a second time
+- the manifests are rendered from `k8s/` by kustomize; nothing in them is repeated here
 - generator and functions come from one overlay; as an event source, the generator comes with the component for it
-- every object belongs to one part, and says so in a label
+- every object belongs to one part and has the part's label
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -23,7 +23,7 @@ from workload_generator.kube.resources import BROKERS, CONTAINER_SOURCES, TRIGGE
 
 
 class DeployPart(StrEnum):
-    """What can be deployed and deleted by itself."""
+    """A part that can be deployed and deleted separately."""
 
     FUNCTIONS = "functions"
     GENERATOR = "generator"
@@ -32,7 +32,7 @@ class DeployPart(StrEnum):
 
 
 class BrokerKind(StrEnum):
-    """The folders of `k8s/eventing` with a broker."""
+    """The brokers, by their folders in `k8s/eventing`."""
 
     RABBITMQ = "rabbitmq"
     IN_MEMORY = "in-memory"
@@ -40,10 +40,10 @@ class BrokerKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DeployRequest:
-    """What a user asks for. `functions` are names of the catalog; empty means all of them.
+    """What to deploy. `functions` are names of the catalog; empty means all of them.
 
-    `overlay` is the name of one of `k8s/overlays`, or a folder of the user's own. Eventing brings the generator, as
-    its source. `triggers` of None are as many as the manifests have.
+    `overlay` is the name of one of `k8s/overlays`, or a folder of the user. Eventing includes the generator, as its
+    source. With `triggers` None there are as many as in the manifests.
     """
 
     parts: frozenset[DeployPart]
@@ -59,7 +59,7 @@ class DeployRequest:
 
 
 def manifests(request: DeployRequest, root: Path) -> list[Object]:
-    """The objects of a request, labelled, in no particular order. Raises UsageError; `root` is the folder `k8s/`."""
+    """The labelled objects of a request, in no particular order. `root` is the folder `k8s/`. Raises UsageError."""
     made: list[Object] = []
     eventing = DeployPart.EVENTING in request.parts
     if request.parts & {DeployPart.FUNCTIONS, DeployPart.GENERATOR} or eventing:
@@ -80,18 +80,18 @@ def manifests(request: DeployRequest, root: Path) -> list[Object]:
 
 
 def namespaces(root: Path) -> list[str]:
-    """All namespaces that the manifests name, whatever is deployed of them. Raises UsageError."""
+    """All namespaces in the manifests. Raises UsageError."""
     everything = [*render(root), *(obj for each in BrokerKind for obj in render(root / "eventing" / each))]
     return sorted({name_of(obj) for obj in everything if obj["kind"] == "Namespace"})
 
 
 def namespace_of_functions(root: Path) -> str:
-    """Where the functions' Services are. Raises UsageError."""
+    """The namespace of the functions' Services. Raises UsageError."""
     return next(namespace_of(obj) for obj in render(root) if is_function(obj))
 
 
 def overlay(root: Path, name: str | None) -> Path:
-    """The folder of the generator and the functions. Raises UsageError, which lists those that exist."""
+    """The folder of the generator and the functions. Raises UsageError that lists the overlays."""
     if name is None:
         return root
     known = root / "overlays" / name
@@ -107,46 +107,31 @@ def _component(root: Path, name: str) -> Path:
     folder = root / "components" / name
     if "/" in name or not (folder / "kustomization.yaml").is_file():
         names = ", ".join(sorted(path.name for path in (root / "components").iterdir()))
-        raise UsageError(f"--component: {name} is none of {names}")
+        raise UsageError(f"--component: {name} is not one of {names}")
     return folder
 
 
 def _of_base(request: DeployRequest, base: list[Object]) -> list[Object]:
-    """Functions, generator and source, each with its namespace."""
-    functions = [obj for obj in base if is_function(obj)]
-    others = [obj for obj in base if not is_function(obj) and obj["kind"] != "Namespace"]
-    made: list[Object] = []
+    """Functions, generator and source, with their namespaces."""
+    spaces = [obj for obj in base if obj["kind"] == "Namespace"]
+    functions: list[Object] = []
     if DeployPart.FUNCTIONS in request.parts:
-        found = functions_of(functions)
-        for name in chosen(found, request.functions):
-            made += copies(found[name], request.count, request.tuning)
-        label(made, DeployPart.FUNCTIONS)
-    own: list[Object] = []
+        known = functions_of(base)
+        for name in chosen(known, request.functions):
+            functions += copies(known[name], request.count, request.tuning)
+        label(functions, DeployPart.FUNCTIONS)
+    generator: list[Object] = []
     if request.parts & {DeployPart.GENERATOR, DeployPart.EVENTING}:
-        source = [obj for obj in others if obj["kind"] == CONTAINER_SOURCES.kind]
-        own = [obj for obj in others if obj not in source]
-        label(own, DeployPart.GENERATOR)
-        label(source, DeployPart.EVENTING)
-        own += source
-    # A namespace that nothing is in, Prometheus', is the generator's, whose network policy speaks of it.
-    empty = {name_of(obj) for obj in base if obj["kind"] == "Namespace"} - {namespace_of(obj) for obj in base}
-    spaces = [
-        (obj, part)
-        for obj in base
-        if obj["kind"] == "Namespace"
-        for part, there in ((DeployPart.GENERATOR, own), (DeployPart.FUNCTIONS, made))
-        if _has(there, name_of(obj)) or (part is DeployPart.GENERATOR and own and name_of(obj) in empty)
-    ]
-    wanted: list[Object] = []
-    for obj, part in spaces:
-        if obj not in wanted:
-            label([obj], part)
-            wanted.append(obj)
-    return [*wanted, *made, *own]
-
-
-def _has(objects: Iterable[Object], namespace: str) -> bool:
-    return any(namespace_of(obj) == namespace for obj in objects)
+        generator = [obj for obj in base if not is_function(obj) and obj not in spaces]
+        label(generator, DeployPart.GENERATOR)
+        label([obj for obj in generator if obj["kind"] == CONTAINER_SOURCES.kind], DeployPart.EVENTING)
+    # A namespace without objects, Prometheus', comes with the generator, whose network policy refers to it.
+    used = {namespace_of(obj) for obj in base}
+    own = {namespace_of(obj) for obj in generator} | ({name_of(obj) for obj in spaces} - used if generator else set())
+    theirs = {namespace_of(obj) for obj in functions} - own
+    for names, part in ((own, DeployPart.GENERATOR), (theirs, DeployPart.FUNCTIONS)):
+        label([obj for obj in spaces if name_of(obj) in names], part)
+    return [*(obj for obj in spaces if name_of(obj) in own | theirs), *functions, *generator]
 
 
 def _eventing(request: DeployRequest, folder: list[Object]) -> list[Object]:
@@ -154,7 +139,7 @@ def _eventing(request: DeployRequest, folder: list[Object]) -> list[Object]:
     found = [obj for obj in folder if obj["kind"] == TRIGGERS.kind]
     brokers = [obj for obj in folder if obj["kind"] == BROKERS.kind]
     if request.parallelism is not None and not all(is_rabbitmq(obj) for obj in brokers):
-        raise UsageError(f"--parallelism: only RabbitMQ's triggers have one, and --broker is {request.broker}")
+        raise UsageError(f"--parallelism: only RabbitMQ triggers have a parallelism, and --broker is {request.broker}")
     for template in found:
         made += triggers(template, 1 if request.triggers is None else request.triggers, request.parallelism)
     label(made, DeployPart.EVENTING)
@@ -166,7 +151,7 @@ def _identity(obj: Object) -> tuple[str, str, str, str]:
 
 
 def surplus(request: DeployRequest, made: Sequence[Object]) -> Callable[[Object], bool]:
-    """Whether an object of the cluster is a copy that the request no longer has: a function's, or a trigger."""
+    """A predicate of an object in the cluster: a copy of a function, or a trigger, that the request no longer has."""
     wanted = {_identity(obj) for obj in made}
     functions = {obj["metadata"]["labels"][NAME_LABEL] for obj in made if is_function(obj)}
 

@@ -1,4 +1,4 @@
-"""Triggers as manifests, and how to know that a trigger delivers with the parallelism that it says."""
+"""Triggers: their manifests, and the wait until they deliver with their parallelism."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from workload_generator.kube.names import BROKER_CLASS, PARALLELISM, RABBITMQ_BR
 from workload_generator.kube.reflector import Reflector
 from workload_generator.kube.resources import DEPLOYMENTS, Object, name_of, owned_by
 
-MOST_PARALLELISM = 1000  # eventing-rabbitmq's webhook refuses more
+MOST_PARALLELISM = 1000  # the limit of eventing-rabbitmq's webhook
 _VARIABLE = "PARALLELISM"
 
 
 def is_rabbitmq(broker: Object) -> bool:
-    """Whether a Broker is RabbitMQ's: the only one whose triggers have a parallelism."""
+    """Whether a Broker is RabbitMQ's, whose triggers have a parallelism."""
     return bool((broker["metadata"].get("annotations") or {}).get(BROKER_CLASS) == RABBITMQ_BROKER)
 
 
 def parallelism_of(trigger: Object) -> str:
-    """What the Trigger says; without it the broker delivers one event at a time."""
+    """The parallelism of a Trigger; the default is one event at a time."""
     return str(trigger["metadata"].get("annotations", {}).get(PARALLELISM, "1"))
 
 
 def triggers(template: Object, count: int, parallelism: int | None) -> list[Object]:
-    """`count` copies of a Trigger called `<name>-0`; each has its number in its name and in its subscriber's path."""
+    """`count` copies of the Trigger `<name>-0`, with their numbers in their names and in their subscribers' paths."""
     base = name_of(template).removesuffix(FIRST)
     made = []
     for number in range(count):
@@ -45,9 +45,9 @@ def triggers(template: Object, count: int, parallelism: int | None) -> list[Obje
 
 
 async def wait_for_dispatchers(kube: Kube, namespace: str, wanted: Mapping[str, str], timeout_s: float) -> None:
-    """Until each RabbitMQ trigger (`wanted`: uid → parallelism) has a dispatcher that works with it. WaitTimeout.
+    """Wait until each RabbitMQ trigger (`wanted`: uid → parallelism) has a dispatcher with it. Raises WaitTimeout.
 
-    An annotation leaves the Trigger's generation as it is, so that its Ready says nothing of it: the Deployment does.
+    An annotation does not change the Trigger's generation, so its Ready does not include it; the Deployment has it.
     """
     missing: dict[str, str] = {}
 
@@ -61,7 +61,7 @@ async def wait_for_dispatchers(kube: Kube, namespace: str, wanted: Mapping[str, 
             await reflector.until(look)
     except TimeoutError:
         reasons = "; ".join(sorted({reason for reason in missing.values() if reason}))
-        raise WaitTimeout(f"the triggers' dispatchers are not as patched after {timeout_s:g} s: {reasons}") from None
+        raise WaitTimeout(f"trigger dispatchers without the new parallelism after {timeout_s:g} s: {reasons}") from None
 
 
 def _lacking(deployments: Iterable[Object], uid: str, value: str) -> str:

@@ -1,4 +1,4 @@
-"""The manifests of `k8s/` as objects: rendered by kustomize, which kubectl has in it, and by nothing of ours."""
+"""Renders the manifests of `k8s/` with kustomize, which kubectl includes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TIMEOUT_S = 60
 
 
 def render(folder: Path, components: Sequence[Path] = ()) -> list[Object]:
-    """What kustomize makes of a folder, with components on top of it. Raises UsageError, with what kustomize says."""
+    """The objects of a folder with components. Raises UsageError with the message of kustomize."""
     program = _program()
     with _combined(folder, components) as whole:
         try:
@@ -30,18 +30,18 @@ def render(folder: Path, components: Sequence[Path] = ()) -> list[Object]:
             raise UsageError(f"{' '.join(program)} {folder}: {error}") from None
     if ran.returncode:
         said = ran.stderr.strip() or f"exit code {ran.returncode}"
-        raise UsageError(f"{folder}: kustomize cannot render it: {said.replace(str(whole), str(folder))}")
+        raise UsageError(f"{folder}: kustomize failed: {said.replace(str(whole), str(folder))}")
     try:
         return [document for document in yaml.safe_load_all(ran.stdout) if document]
     except yaml.YAMLError as error:
-        raise UsageError(f"{folder}: kustomize made no YAML of it: {error}") from None
+        raise UsageError(f"{folder}: the output of kustomize is not YAML: {error}") from None
 
 
 def _program() -> list[str]:
     for name, word in (("kubectl", "kustomize"), ("kustomize", "build")):
         if shutil.which(name):
             return [name, word]
-    raise UsageError("the manifests are rendered by kubectl (or kustomize), and neither is on the PATH")
+    raise UsageError("kubectl (or kustomize), which renders the manifests, is not on PATH")
 
 
 @contextlib.contextmanager

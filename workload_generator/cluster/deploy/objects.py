@@ -1,9 +1,9 @@
-"""Objects applied in the order in which they need each other, waited for, and taken away again in the other order.
+"""Applies objects in the order of their dependencies, waits for them, and deletes them in the reverse order.
 
 Rules:
-- apply is server-side and says all: what we had set once and no longer say is taken back, what others set stays
-- nothing sleeps: an object is ready when it says so of its present generation, and gone when the API has none
-- a timeout names every object that is not ready, with what that says of itself
+- server-side apply of whole manifests: a field that we set before and no longer have is removed, others' fields stay
+- there are no fixed pauses: an object is ready when its status says so for its generation
+- a timeout names every object that is not ready, with the reason in its status
 """
 
 from __future__ import annotations
@@ -11,29 +11,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from workload_generator.cluster.deploy.readiness import explain, is_waited_for, why_not_ready
+from workload_generator.kube import resources as kinds
 from workload_generator.kube.client import FIELD_MANAGER, Kube
 from workload_generator.kube.errors import ApiAbsent, ApiConflict, WaitTimeout
 from workload_generator.kube.names import PART_LABEL, PART_OF_LABEL, PRODUCT, SERVICE_LABEL
 from workload_generator.kube.reflector import Reflector
-from workload_generator.kube.resources import (
-    DEPLOYMENTS,
-    PODS,
-    REPLICA_SETS,
-    Object,
-    Resource,
-    name_of,
-    namespace_of,
-    owned_by,
-)
+from workload_generator.kube.resources import Key, Object, Resource, name_of, namespace_of, owned_by
 
 _STAGES: tuple[tuple[str, ...], ...] = (
     ("Namespace",),
-    (),  # whatever is not named here
+    (),  # all other kinds
     ("apps/Deployment", "Job", "serving.knative.dev/Service", "rabbitmq.com/RabbitmqCluster"),
     ("eventing.knative.dev/RabbitmqBrokerConfig",),
     ("eventing.knative.dev/Broker", "flows.knative.dev/Sequence"),
@@ -52,20 +44,20 @@ def _ignore(_obj: Object, _why: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What the server made of a manifest."""
+    """The server's object after an apply."""
 
     object: Object
     outcome: Outcome
 
 
 def label(objects: Iterable[Object], part: str) -> None:
-    """Say in every object that it is ours, and of which part: `delete` finds it by that."""
+    """Label every object as ours and with its part, by which `kn-bench delete` finds it."""
     for obj in objects:
         obj["metadata"].setdefault("labels", {}).update({PART_OF_LABEL: PRODUCT, PART_LABEL: str(part)})
 
 
 def stages(objects: Iterable[Object]) -> list[list[Object]]:
-    """The objects in the order in which they are to be applied; those of one stage do not need each other."""
+    """The objects in the order to apply them; the objects of a stage are independent of each other."""
     order: list[list[Object]] = [[] for _ in _STAGES]
     for obj in objects:
         group = obj["apiVersion"].rpartition("/")[0]
@@ -75,7 +67,7 @@ def stages(objects: Iterable[Object]) -> list[list[Object]]:
 
 
 async def apply(kube: Kube, obj: Object, *, dry_run: bool = False) -> Applied:
-    """Server-side apply; our manifest's fields win. With `dry_run` nothing is stored. Raises ApiError."""
+    """Server-side apply that forces conflicts. With `dry_run` nothing is stored. Raises ApiError."""
     resource = await kube.resource_of(obj)
     before = await kube.find(resource, name_of(obj), namespace_of(obj))
     if before is not None and not dry_run:
@@ -83,59 +75,75 @@ async def apply(kube: Kube, obj: Object, *, dry_run: bool = False) -> Applied:
     after = await kube.apply(obj, dry_run=dry_run)
     if before is None:
         return Applied(after, "created")
-    return Applied(after, "unchanged" if _told(before) == _told(after) else "changed")
+    return Applied(after, "unchanged" if _specified(before) == _specified(after) else "changed")
+
+
+class _Wait:
+    """Waits for a state of objects; `reasons` has what each of them still waits for."""
+
+    def __init__(self, kube: Kube, tell: Tell) -> None:
+        self._kube = kube
+        self._tell = tell
+        self.reasons: dict[tuple[Resource, str, str], str] = {}
+
+    async def until(
+        self, resource: Resource, namespace: str, names: Iterable[str], why: Callable[[str, Object | None], str]
+    ) -> dict[Key, Object]:
+        """Wait until `why` is empty for every object. Returns the objects of this resource and namespace."""
+        keys = {name: (resource, namespace, name) for name in sorted(names)}
+        self.reasons.update(dict.fromkeys(keys.values(), "the API server has not answered"))
+
+        def holds(found: dict[Key, Object]) -> bool:
+            for name, key in keys.items():
+                obj = found.get((namespace, name))
+                reason = why(name, obj)
+                if reason != self.reasons[key]:
+                    self.reasons[key] = reason
+                    self._tell(obj or _placeholder(*key), reason)
+            return not any(self.reasons[key] for key in keys.values())
+
+        async with Reflector(self._kube, resource, namespace) as reflector:
+            await reflector.until(holds)
+            return dict(reflector.objects)
+
+    async def until_no_pods(self, key: tuple[Resource, str, str], done: Awaitable[None]) -> None:
+        """Wait for `done`, which is when the object's pods are gone."""
+        self.reasons[key] = "its pods are terminating"
+        await done
+        self.reasons[key] = ""
 
 
 async def wait_ready(kube: Kube, objects: Iterable[Object], timeout_s: float, tell: Tell = _ignore) -> None:
-    """Until every object that becomes ready is ready, those scaled to none without pods. Raises WaitTimeout, ApiError.
+    """Wait until every object is ready; those scaled to zero until their pods are gone. Raises WaitTimeout, ApiError.
 
-    `tell` is called for each object when what it waits for changes, and when it is ready.
+    `tell` is called when an object waits for something else, and when it is ready.
     """
-    groups: dict[tuple[Resource, str], set[str]] = {}
-    for obj in objects:
-        if is_waited_for(obj):
-            groups.setdefault((await kube.resource_of(obj), namespace_of(obj)), set()).add(name_of(obj))
-    last: dict[tuple[Resource, str, str], str] = {
-        (*group, name): "it was not looked at" for group, names in groups.items() for name in names
-    }
+    wait = _Wait(kube, tell)
 
-    def look(resource: Resource, namespace: str, names: set[str], found: dict[tuple[str, str], Object]) -> bool:
-        waiting = False
-        for name in sorted(names):
-            obj = found.get((namespace, name))
-            why = why_not_ready(obj)
-            waiting = waiting or bool(why)
-            if last[resource, namespace, name] != why:
-                tell(obj or _placeholder(resource, namespace, name), why)
-            last[resource, namespace, name] = why
-        return not waiting
+    async def follow(resource: Resource, namespace: str, names: Iterable[str]) -> None:
+        found = await wait.until(resource, namespace, names, lambda _name, obj: why_not_ready(obj))
+        for name in names if resource == kinds.DEPLOYMENTS else ():
+            deployment = found[namespace, name]
+            if deployment["spec"].get("replicas") == 0:
+                await wait.until_no_pods((resource, namespace, name), _without_pods(kube, deployment))
 
-    async def follow(resource: Resource, namespace: str, names: set[str]) -> None:
-        async with Reflector(kube, resource, namespace) as reflector:
-            await reflector.until(lambda found: look(resource, namespace, names, found))
-            for name in names if resource == DEPLOYMENTS else ():
-                deployment = reflector.objects[namespace, name]
-                if deployment["spec"].get("replicas") == 0:
-                    last[resource, namespace, name] = "its last pod is ending"
-                    await _without_pods(kube, deployment)
-                    last[resource, namespace, name] = ""
-
+    groups = await _grouped(kube, filter(is_waited_for, objects))
     try:
         async with asyncio.timeout(timeout_s):
             await _all(follow(*group, names) for group, names in groups.items())
     except TimeoutError:
         lines = []
-        for (resource, namespace, name), why in last.items():
+        for (resource, namespace, name), why in wait.reasons.items():
             if why:
-                found = await kube.find(resource, name, namespace)
-                said = await explain(kube, found) if found else ""
-                lines.append(f"{resource} {namespace}/{name}: {said or why}")
+                obj = await kube.find(resource, name, namespace)
+                explained = await explain(kube, obj) if obj else ""
+                lines.append(f"{resource} {namespace}/{name}: {explained or why}")
         raise WaitTimeout("\n  ".join(["not ready in time:", *lines])) from None
 
 
-async def find_ours(kube: Kube, kinds: Iterable[Resource], namespaces: Sequence[str], labels: str) -> list[Object]:
-    """Everything of these kinds that has the labels, in these namespaces; a kind that is not installed has none."""
-    places = [(resource, where) for resource in kinds for where in (namespaces if resource.namespaced else ("",))]
+async def find_ours(kube: Kube, resources: Iterable[Resource], namespaces: Sequence[str], labels: str) -> list[Object]:
+    """All objects of these kinds with the labels in these namespaces; none of a kind that is not installed."""
+    places = [(resource, where) for resource in resources for where in (namespaces if resource.namespaced else ("",))]
     found: dict[tuple[Resource, str], list[Object]] = {}
 
     async def look(resource: Resource, namespace: str) -> None:
@@ -147,54 +155,56 @@ async def find_ours(kube: Kube, kinds: Iterable[Resource], namespaces: Sequence[
 
 
 async def delete(kube: Kube, objects: Iterable[Object], timeout_s: float, tell: Tell = _ignore) -> None:
-    """Delete them, the dependents first, and wait until all are gone with their pods. Raises WaitTimeout, ApiError."""
+    """Delete the objects, dependents first, and wait until their pods are gone too. Raises WaitTimeout, ApiError."""
     deadline = time.monotonic() + timeout_s
     for stage in reversed(stages(objects)):
         await _delete_stage(kube, stage, max(deadline - time.monotonic(), 0.0), tell)
 
 
 async def _delete_stage(kube: Kube, stage: list[Object], timeout_s: float, tell: Tell) -> None:
-    groups: dict[tuple[Resource, str], dict[str, str]] = {}
-    for obj in stage:
-        resource = await kube.resource_of(obj)
-        groups.setdefault((resource, namespace_of(obj)), {})[name_of(obj)] = obj["metadata"]["uid"]
-        await kube.delete(resource, name_of(obj), namespace_of(obj), uid=obj["metadata"]["uid"])
-    left: dict[tuple[Resource, str, str], str] = {
-        (*group, name): "it is still there" for group, uids in groups.items() for name in uids
-    }
-
-    def look(resource: Resource, namespace: str, uids: dict[str, str], found: dict[tuple[str, str], Object]) -> bool:
-        there = {obj["metadata"]["uid"] for obj in found.values()}
+    wait = _Wait(kube, tell)
+    groups = await _grouped(kube, stage)
+    for (resource, namespace), uids in groups.items():
         for name, uid in uids.items():
-            if uid not in there and left[resource, namespace, name]:
-                left[resource, namespace, name] = ""
-                tell(_placeholder(resource, namespace, name), "")
-        return not there & set(uids.values())
+            await kube.delete(resource, name, namespace, uid=uid)
 
-    async def follow(resource: Resource, namespace: str, uids: dict[str, str]) -> None:
-        async with Reflector(kube, resource, namespace) as reflector:
-            await reflector.until(lambda found: look(resource, namespace, uids, found))
-        if resource.kind == "Service" and resource.group:
-            selector = f"{SERVICE_LABEL} in ({','.join(uids)})"
-            async with Reflector(kube, PODS, namespace, labels=selector) as pods:
-                left[PODS, namespace, f"of {', '.join(uids)}"] = "they are ending"
-                await pods.until(lambda found: not found)
-                left[PODS, namespace, f"of {', '.join(uids)}"] = ""
+    async def follow(resource: Resource, namespace: str, uids: Mapping[str, str]) -> None:
+        def why(name: str, obj: Object | None) -> str:
+            return "it still exists" if obj is not None and obj["metadata"]["uid"] == uids[name] else ""
+
+        await wait.until(resource, namespace, uids, why)
+        if resource == kinds.SERVICES:
+            async with Reflector(kube, kinds.PODS, namespace, labels=f"{SERVICE_LABEL} in ({','.join(uids)})") as pods:
+                key = (resource, namespace, ", ".join(uids))
+                await wait.until_no_pods(key, pods.until(lambda found: not found))
 
     try:
         async with asyncio.timeout(timeout_s):
             await _all(follow(*group, uids) for group, uids in groups.items())
     except TimeoutError:
-        lines = [f"{resource} {namespace}/{name}: {why}" for (resource, namespace, name), why in left.items() if why]
-        raise WaitTimeout("\n  ".join(["not gone in time:", *lines])) from None
+        lines = [
+            f"{resource} {namespace}/{name}: {why}" for (resource, namespace, name), why in wait.reasons.items() if why
+        ]
+        raise WaitTimeout("\n  ".join(["not deleted in time:", *lines])) from None
+
+
+async def _grouped(kube: Kube, objects: Iterable[Object]) -> dict[tuple[Resource, str], dict[str, str]]:
+    """The uids by name ("" for a manifest), by resource and namespace."""
+    groups: dict[tuple[Resource, str], dict[str, str]] = {}
+    for obj in objects:
+        group = groups.setdefault((await kube.resource_of(obj), namespace_of(obj)), {})
+        group[name_of(obj)] = obj["metadata"].get("uid", "")
+    return groups
 
 
 async def _without_pods(kube: Kube, deployment: Object) -> None:
-    """Until the pods of a Deployment are gone; those that only have the same labels are not its."""
+    """Wait until the pods that a Deployment owns are gone."""
     namespace = namespace_of(deployment)
     uid = deployment["metadata"]["uid"]
-    sets = {one["metadata"]["uid"] for one in (await kube.list(REPLICA_SETS, namespace)).items if owned_by(one, uid)}
-    async with Reflector(kube, PODS, namespace) as pods:
+    sets = {
+        one["metadata"]["uid"] for one in (await kube.list(kinds.REPLICA_SETS, namespace)).items if owned_by(one, uid)
+    }
+    async with Reflector(kube, kinds.PODS, namespace) as pods:
         await pods.until(lambda found: not any(owned_by(pod, each) for pod in found.values() for each in sets))
 
 
@@ -221,7 +231,7 @@ async def _adopted(kube: Kube, resource: Resource, obj: Object) -> Object | None
 
 
 def _adoption(obj: Object) -> Object | None:
-    """The metadata to be patched; None when there is nothing to take over."""
+    """The patch of the metadata; None when no field was patched by us."""
     entries = obj["metadata"].get("managedFields") or []
     ours = [entry for entry in entries if entry.get("manager") == FIELD_MANAGER and not entry.get("subresource")]
     patched = [entry for entry in ours if entry["operation"] == "Update"]
@@ -239,8 +249,8 @@ def _united(one: Object, other: Object) -> Object:
     return {key: _united(one.get(key) or {}, other.get(key) or {}) for key in dict.fromkeys([*one, *other])}
 
 
-def _told(obj: Object) -> Object:
-    """What was asked for, without what the server and controllers say of it."""
+def _specified(obj: Object) -> Object:
+    """The object without its status and the metadata of the server."""
     about = obj["metadata"]
     kept = {key: about.get(key) for key in ("labels", "annotations", "generation")}
     return {**{key: value for key, value in obj.items() if key not in ("status", "metadata")}, "metadata": kept}
@@ -252,7 +262,7 @@ def _placeholder(resource: Resource, namespace: str, name: str) -> Object:
 
 
 async def _all(work: Iterable[Awaitable[None]]) -> None:
-    """Everything at once; the first failure ends the rest and is raised as it is."""
+    """Run everything at once. The first failure cancels the rest and is raised."""
     try:
         async with asyncio.TaskGroup() as tasks:
             for each in work:

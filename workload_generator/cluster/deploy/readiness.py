@@ -1,4 +1,4 @@
-"""When an object is ready, and what it says when it is not."""
+"""Whether an object is ready, and the reason in its status if it is not."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ _WAITED_FOR = {
 
 
 def is_waited_for(obj: Object) -> bool:
-    """Whether the object becomes ready at all, rather than being there at once."""
+    """Whether the object has a readiness to wait for."""
     return _WAITED_FOR.get(str(obj["kind"])) == str(obj["apiVersion"]).partition("/")[0]
 
 
 def why_not_ready(obj: Object | None) -> str:
-    """Empty when the object is ready, as its present generation; else the message of what it waits for."""
+    """Empty when the object is ready at its present generation; otherwise the reason why it is not."""
     if obj is None:
-        return "it is gone"
+        return "it does not exist"
     if "deletionTimestamp" in obj["metadata"]:
         return "it is being deleted"
     return _BY_KIND.get(obj["kind"], _condition)(obj)
 
 
 async def explain(kube: Kube, obj: Object) -> str:
-    """Why it is not ready, with what its pods say where it does not say it itself. Raises nothing for what is gone."""
+    """Why it is not ready, with the reason of a pod if its own status does not include that."""
     text = why_not_ready(obj)
     selector = _selector(obj)
     if not text or not selector:
@@ -43,13 +43,13 @@ async def explain(kube: Kube, obj: Object) -> str:
     try:
         pods = (await kube.list(PODS, namespace_of(obj), labels=selector)).items
     except ApiError as error:
-        return f"{text} (its pods may not be looked at: {error})"
+        return f"{text} (its pods cannot be listed: {error})"
     said = [reason for pod in pods if (reason := _of_pod(pod))]
     return f"{text}; pod {said[0]}" if said and said[0].partition(": ")[2] not in text else text
 
 
 def message_of(found: Object) -> str:
-    """What a condition says of itself."""
+    """The reason and message of a condition."""
     reason, message = found.get("reason") or "", found.get("message") or ""
     return (
         f"{reason}: {message}" if reason and message else message or reason or f"{found['type']} is {found['status']}"
@@ -61,9 +61,9 @@ def _condition(obj: Object, kind: str = "Ready") -> str:
         return ""
     found = condition(obj, kind)
     if found is None:
-        return "nothing has looked at it yet"
+        return "it is not reconciled yet"
     if found["status"] == "True":
-        return "its last change was not looked at yet"
+        return "its last change is not reconciled yet"
     return message_of(found)
 
 
@@ -79,7 +79,7 @@ def _deployment(obj: Object) -> str:
     wanted = obj["spec"].get("replicas", 1)
     status = obj.get("status", {})
     if status.get("observedGeneration", 0) < obj["metadata"].get("generation", 0):
-        return "its last change was not looked at yet"
+        return "its last change is not reconciled yet"
     for kind, bad in (("ReplicaFailure", "True"), ("Progressing", "False")):
         found = condition(obj, kind)
         if found is not None and found["status"] == bad:
@@ -88,7 +88,7 @@ def _deployment(obj: Object) -> str:
     if updated < wanted:
         return f"{updated} of {wanted} pods are updated"
     if all_ > updated:
-        return f"{all_ - updated} old pods are still there"
+        return f"{all_ - updated} old pods still exist"
     if available < wanted:
         return f"{available} of {wanted} pods are available"
     return ""
@@ -120,7 +120,7 @@ def _selector(obj: Object) -> str:
 
 
 def _of_pod(pod: Object) -> str:
-    """`<name>: <why it does not run>`, or empty."""
+    """`<name>: <reason why it does not run>`, or empty."""
     for each in pod.get("status", {}).get("containerStatuses") or ():
         waiting = each.get("state", {}).get("waiting") or {}
         if waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):

@@ -1,9 +1,9 @@
-"""Deploying and deleting parts in a cluster, with what is known of it at any moment.
+"""Deploys and deletes parts in a cluster, and reports the progress at any moment.
 
 Rules:
-- what cannot be right is refused before anything is applied
-- stage after stage: the next one begins when what it needs is Ready
-- interrupted anywhere, what was applied is whole objects, and deploying or deleting again goes on from there
+- a request that cannot be right is refused before anything is applied
+- the next stage begins when the objects of the stage before are Ready
+- when it is interrupted, every applied object is complete, and the same command resumes
 """
 
 from __future__ import annotations
@@ -23,15 +23,7 @@ from workload_generator.kube import resources as kinds
 from workload_generator.kube.client import Kube
 from workload_generator.kube.errors import ApiAbsent, NotFound
 from workload_generator.kube.names import NAME_LABEL, PART_LABEL, PART_OF_LABEL, PRODUCT
-from workload_generator.kube.resources import (
-    BROKERS,
-    CONTAINER_SOURCES,
-    DEPLOYMENTS,
-    TRIGGERS,
-    Object,
-    name_of,
-    namespace_of,
-)
+from workload_generator.kube.resources import Object, name_of, namespace_of
 
 KINDS = (
     kinds.CONTAINER_SOURCES,
@@ -49,12 +41,12 @@ KINDS = (
     kinds.SERVICE_ACCOUNTS,
     kinds.CONFIG_MAPS,
 )
-"""What is deleted without further ado. Volumes have logs and events in them, namespaces whatever people put there."""
+"""The kinds that are always deleted. Volumes hold logs and events; namespaces may hold objects of others."""
 
 
 @dataclass(slots=True)
 class RolloutProgress:
-    """What has been done, to be told at any moment. `say` gets a line for each thing that happens."""
+    """What was applied, what is left, and what objects wait for. `say` is called with a line for each event."""
 
     say: Callable[[str], None]
     applied: list[Applied] = field(default_factory=list)
@@ -63,7 +55,7 @@ class RolloutProgress:
     began: float = field(default_factory=time.monotonic)
 
     def tell(self, obj: Object, why: str) -> None:
-        """As `objects.Tell`: an object is ready, or waits for something."""
+        """An object is ready, or waits for something (`objects.Tell`)."""
         name = title(obj)
         if why:
             self.waiting[name] = why
@@ -71,9 +63,10 @@ class RolloutProgress:
             self.waiting.pop(name, None)
             self.say(f"ready      {name} ({time.monotonic() - self.began:.1f} s)")
 
-    def gone(self, obj: Object, _why: str) -> None:
-        """As `objects.Tell`, for what is deleted."""
-        self.say(f"gone       {title(obj)} ({time.monotonic() - self.began:.1f} s)")
+    def gone(self, obj: Object, why: str) -> None:
+        """An object is deleted, or is not yet (`objects.Tell`)."""
+        if not why:
+            self.say(f"gone       {title(obj)} ({time.monotonic() - self.began:.1f} s)")
 
 
 def title(obj: Object) -> str:
@@ -84,14 +77,14 @@ def title(obj: Object) -> str:
 async def deploy(
     kube: Kube, request: DeployRequest, root: Path, timeout_s: float, progress: RolloutProgress
 ) -> list[Applied]:
-    """Apply the request and wait until it is ready, with as many copies as it says and no more; what was applied.
+    """Apply the objects of a request, wait until they are ready, and delete surplus copies. Returns what was applied.
 
-    Raises UsageError before anything is changed, WaitTimeout with the reason of what is not ready, ApiError.
+    Raises UsageError before anything is changed, WaitTimeout with the reasons, ApiError.
     """
     made = manifests(request, root)
     await _refuse(kube, request, made)
     deadline = time.monotonic() + timeout_s
-    await _prune(kube, request, made, deadline, progress)
+    await delete(kube, await _surplus(kube, request, made), timeout_s, progress.gone)
     order = stages(made)
     progress.left = [obj for stage in order for obj in stage]
     for stage in order:
@@ -108,22 +101,24 @@ async def deploy(
 
 
 async def _wait_deliverers(kube: Kube, stage: Sequence[Object], made: Sequence[Object], timeout_s: float) -> None:
-    """What Ready does not say: RabbitMQ triggers deliver with their parallelism, the source's pod has its sink."""
-    rabbits = {(namespace_of(obj), name_of(obj)) for obj in made if obj["kind"] == BROKERS.kind and is_rabbitmq(obj)}
+    """Wait for what Ready does not include: the dispatchers' parallelism, and K_SINK in the source's pod."""
+    rabbits = {
+        (namespace_of(obj), name_of(obj)) for obj in made if obj["kind"] == kinds.BROKERS.kind and is_rabbitmq(obj)
+    }
     wanted: dict[str, dict[str, str]] = {}
     for obj in stage:
         namespace, name = namespace_of(obj), name_of(obj)
-        if obj["kind"] == TRIGGERS.kind and (namespace, obj["spec"]["broker"]) in rabbits:
-            uid = (await kube.get(TRIGGERS, name, namespace))["metadata"]["uid"]
+        if obj["kind"] == kinds.TRIGGERS.kind and (namespace, obj["spec"]["broker"]) in rabbits:
+            uid = (await kube.get(kinds.TRIGGERS, name, namespace))["metadata"]["uid"]
             wanted.setdefault(namespace, {})[uid] = parallelism_of(obj)
-        elif obj["kind"] == CONTAINER_SOURCES.kind:
+        elif obj["kind"] == kinds.CONTAINER_SOURCES.kind:
             await wait_bound(kube, namespace, name, timeout_s)
     for namespace, uids in wanted.items():
         await wait_for_dispatchers(kube, namespace, uids, timeout_s)
 
 
 async def check(kube: Kube, request: DeployRequest, root: Path, progress: RolloutProgress) -> None:
-    """A server-side dry run: what a deployment would create, change and delete. Raises UsageError, ApiError."""
+    """A server-side dry run that reports what would be created, changed and deleted. Raises UsageError, ApiError."""
     made = manifests(request, root)
     await _refuse(kube, request, made)
     for obj in await _surplus(kube, request, made):
@@ -131,7 +126,7 @@ async def check(kube: Kube, request: DeployRequest, root: Path, progress: Rollou
     missing: set[str] = set()
     for obj in (each for stage in stages(made) for each in stage):
         if namespace_of(obj) in missing:
-            progress.say(f"unchecked  {title(obj)}: its namespace is not there yet")
+            progress.say(f"unchecked  {title(obj)}: its namespace does not exist yet")
             continue
         done = await apply(kube, obj, dry_run=True)
         if obj["kind"] == "Namespace" and done.outcome == "created":
@@ -151,10 +146,10 @@ async def remove(
     spaces: bool = False,
     dry_run: bool = False,
 ) -> list[Object]:
-    """Delete what was deployed, by its labels, and wait until it is gone with its pods; the objects.
+    """Delete what was deployed, by its labels, and wait until it and its pods are gone. Returns the objects.
 
-    `functions` limits it to these of the catalog; `spaces` deletes the namespaces, with all that is in them. When the
-    event source goes, the generator's Deployment gets its pod back. Raises WaitTimeout, ApiError.
+    `functions` limits it to these of the catalog; `spaces` deletes the namespaces with everything in them. With the
+    event source deleted, the generator's Deployment gets its pod back. Raises WaitTimeout, ApiError.
     """
     selector = f"{PART_OF_LABEL}={PRODUCT},{PART_LABEL} in ({','.join(sorted(parts))})"
     if functions:
@@ -176,25 +171,23 @@ async def remove(
     deadline = time.monotonic() + timeout_s
     await delete(kube, found, timeout_s, progress.gone)
     progress.left = []
-    sources = [obj for obj in found if obj["kind"] == CONTAINER_SOURCES.kind]
+    sources = [obj for obj in found if obj["kind"] == kinds.CONTAINER_SOURCES.kind]
     for source in sources:
         await _wake(kube, source, max(deadline - time.monotonic(), 0.0), progress)
     return found
 
 
 async def _refuse(kube: Kube, request: DeployRequest, made: Sequence[Object]) -> None:
-    """Two generators would measure each other."""
+    """Refuse a second generator: two would measure each other."""
     if DeployPart.GENERATOR in request.parts and DeployPart.EVENTING not in request.parts:
-        await _refuse_source(
-            kube, made, "deploy eventing changes it there, delete eventing gives it its Deployment back"
-        )
+        await _refuse_source(kube, made, "use `kn-bench deploy eventing`, or `kn-bench delete eventing` first")
 
 
 async def _refuse_source(kube: Kube, objects: Iterable[Object], advice: str) -> None:
     for obj in objects:
-        if obj["kind"] == DEPLOYMENTS.kind:
+        if obj["kind"] == kinds.DEPLOYMENTS.kind:
             try:
-                source = await kube.find(CONTAINER_SOURCES, name_of(obj), namespace_of(obj))
+                source = await kube.find(kinds.CONTAINER_SOURCES, name_of(obj), namespace_of(obj))
             except ApiAbsent:
                 return
             if source is not None:
@@ -208,22 +201,14 @@ async def _surplus(kube: Kube, request: DeployRequest, made: Sequence[Object]) -
     return [obj for obj in found if is_surplus(obj)]
 
 
-async def _prune(
-    kube: Kube, request: DeployRequest, made: Sequence[Object], deadline: float, progress: RolloutProgress
-) -> None:
-    extra = await _surplus(kube, request, made)
-    if extra:
-        await delete(kube, extra, max(deadline - time.monotonic(), 0.0), progress.gone)
-
-
 async def _wake(kube: Kube, source: Object, timeout_s: float, progress: RolloutProgress) -> None:
-    """The generator's Deployment of the source's name, with its pod again."""
+    """Scale the generator's Deployment, which has the source's name, to one pod again."""
     try:
-        deployment = await kube.get(DEPLOYMENTS, name_of(source), namespace_of(source))
+        deployment = await kube.get(kinds.DEPLOYMENTS, name_of(source), namespace_of(source))
     except NotFound:
         return
     if deployment["spec"].get("replicas") == 0 and "deletionTimestamp" not in deployment["metadata"]:
         one = {"spec": {"replicas": 1}}
-        deployment = await kube.patch(DEPLOYMENTS, name_of(source), one, namespace_of(source))
-        progress.say(f"changed    {title(deployment)}: it has its pod again")
+        deployment = await kube.patch(kinds.DEPLOYMENTS, name_of(source), one, namespace_of(source))
+        progress.say(f"changed    {title(deployment)}: scaled to one pod")
         await wait_ready(kube, [deployment], timeout_s, progress.tell)

@@ -16,13 +16,13 @@ FIRST = "-0"
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """Where images come from: a registry in the place of the manifests', and a tag in the place of theirs."""
+    """A registry and a tag that replace those of the manifests' images."""
 
     registry: str | None = None
     tag: str | None = None
 
     def of(self, image: str) -> str:
-        """`dev.local/empty-go-http:0.1.0` as it is called there."""
+        """The name of `dev.local/empty-go-http:0.1.0` with this registry and tag."""
         place, slash, rest = image.rpartition("/")
         name, _, tag = rest.partition("@")[0].partition(":")
         if self.tag is not None:
@@ -32,7 +32,7 @@ class Images:
         return f"{self.registry}/{rest}" if self.registry else f"{place}{slash}{rest}"
 
     def put_into(self, objects: Iterable[Object]) -> None:
-        """Change the images of all pod templates."""
+        """Replace the images in all pod templates."""
         for obj in objects:
             template = obj.get("spec", {}).get("template", {})
             for container in template.get("spec", {}).get("containers", ()):
@@ -41,13 +41,13 @@ class Images:
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """What decides how a function scales. `annotations` are named without `autoscaling.knative.dev/`: `max-scale`."""
+    """Settings of a function's scaling. `annotations` have no prefix `autoscaling.knative.dev/`: `max-scale`."""
 
     container_concurrency: int | None = None
     annotations: Mapping[str, str] = field(default_factory=dict)
 
     def put_into(self, service: Object) -> None:
-        """Set it in a Service's template; what it does not say stays."""
+        """Set the values in a Service's template; others stay."""
         template = service["spec"]["template"]
         if self.container_concurrency is not None:
             template["spec"]["containerConcurrency"] = self.container_concurrency
@@ -57,7 +57,7 @@ class Tuning:
 
 
 def is_function(obj: Object) -> bool:
-    """Whether a manifest is a Service of a function of the catalog."""
+    """Whether a manifest is the Service of a function of the catalog."""
     return (
         obj["apiVersion"] == SERVICES.api_version
         and obj["kind"] == SERVICES.kind
@@ -71,18 +71,18 @@ def functions_of(manifests: Iterable[Object]) -> dict[str, Object]:
 
 
 def chosen(functions: Iterable[str], names: Sequence[str]) -> list[str]:
-    """The functions that are named, all of them without names. Raises UsageError for one that there is not."""
+    """The named functions; all of them without names. Raises UsageError for an unknown name."""
     known = list(functions)
     unknown = [name for name in names if name not in known]
     if unknown:
         near = closest(unknown[0], known)
         hint = f"; did you mean {near}?" if near else ""
-        raise UsageError(f"{unknown[0]} is no function of the manifests{hint} There are {', '.join(known)}")
+        raise UsageError(f"{unknown[0]} is not a function of the manifests{hint} The functions are {', '.join(known)}")
     return [name for name in known if not names or name in names]
 
 
 def copies(service: Object, count: int, tuning: Tuning) -> list[Object]:
-    """`count` Services of a function: `<name>-0` as the experiments name it, `<name>-1`, …"""
+    """`count` Services of a function: `<name>-0`, which the experiments use, `<name>-1`, …"""
     base = name_of(service).removesuffix(FIRST)
     made = []
     for number in range(count):

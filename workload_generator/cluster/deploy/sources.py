@@ -14,24 +14,17 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from workload_generator.kube import resources as kinds
 from workload_generator.kube.client import Kube
 from workload_generator.kube.errors import WaitTimeout
 from workload_generator.kube.reflector import Reflector
-from workload_generator.kube.resources import (
-    CONTAINER_SOURCES,
-    DEPLOYMENTS,
-    PODS,
-    REPLICA_SETS,
-    Object,
-    condition,
-    is_ready,
-    name_of,
-    namespace_of,
-    owned_by,
-)
+from workload_generator.kube.resources import Object, Resource, condition, is_ready, name_of, namespace_of, owned_by
 
 SINK_VARIABLE = "K_SINK"
 _TOUCHED = "knative-bench/touched"
+
+
+Fault = Literal["", "stuck", "unbound", "starting"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +33,7 @@ class SourceState:
 
     namespace: str
     name: str
-    fault: Literal["", "stuck", "unbound", "starting"]
+    fault: Fault
     text: str
     old: tuple[str, ...] = ()
 
@@ -48,54 +41,52 @@ class SourceState:
 async def examine(kube: Kube, source: Object) -> SourceState:
     """Examine the source's Deployment, ReplicaSets and pods. Raises ApiError."""
     namespace, name = namespace_of(source), name_of(source)
-    uid = source["metadata"]["uid"]
-    deployments = [one for one in (await kube.list(DEPLOYMENTS, namespace)).items if owned_by(one, uid)]
+
+    async def owned(resource: Resource, owners: list[Object]) -> list[Object]:
+        uids = [owner["metadata"]["uid"] for owner in owners]
+        found = (await kube.list(resource, namespace)).items
+        return [obj for obj in found if any(owned_by(obj, uid) for uid in uids)]
+
+    def state(fault: Fault, text: str, old: tuple[str, ...] = ()) -> SourceState:
+        return SourceState(namespace, name, fault, text, old)
+
+    deployments = await owned(kinds.DEPLOYMENTS, [source])
     if not deployments:
-        return SourceState(namespace, name, "unbound", f"it has no Deployment: {_ready_text(source)}")
-    deployment = deployments[0]
-    every = [
-        one for one in (await kube.list(REPLICA_SETS, namespace)).items if owned_by(one, deployment["metadata"]["uid"])
-    ]
+        return state("unbound", f"it has no Deployment: {_ready_text(source)}")
+    every = await owned(kinds.REPLICA_SETS, deployments[:1])
+    pods = await owned(kinds.PODS, every)
     sets = [one for one in every if one["spec"].get("replicas")]
-    pods = (await kube.list(PODS, namespace)).items
     new = [one for one in sets if has_sink(one["spec"]["template"])]
-    old = [one for one in sets if not has_sink(one["spec"]["template"])]
-    if new and old:
-        for pod in _pods_of(pods, new):
-            scheduled = condition(pod, "PodScheduled") or {}
-            if scheduled.get("status") == "False":
-                return SourceState(
-                    namespace,
-                    name,
-                    "stuck",
-                    f"pod {name_of(pod)} has {SINK_VARIABLE} and is Pending behind ReplicaSet {name_of(old[0])}, whose "
-                    f"pod runs without it: {scheduled.get('message') or 'not scheduled'}",
-                    tuple(name_of(one) for one in old),
-                )
-    left = [pod for pod in _pods_of(pods, every) if not has_sink(pod)]
-    if any(is_ready(pod) for pod in _pods_of(pods, new)) and not old:
-        if not left:
-            return SourceState(namespace, name, "", f"its pod runs and has {SINK_VARIABLE}")
-        return SourceState(namespace, name, "starting", f"pod {name_of(left[0])} without {SINK_VARIABLE} is ending")
-    if not has_sink(deployment["spec"]["template"]):
-        return SourceState(
-            namespace,
-            name,
-            "unbound",
-            f"its pods get no {SINK_VARIABLE}: {_ready_text(source)} (knative/eventing#9189)",
-        )
-    return SourceState(namespace, name, "starting", f"no pod with {SINK_VARIABLE} is ready yet: {_ready_text(source)}")
+    old = [one for one in sets if one not in new]
+    new_pods = [pod for pod in pods if any(owned_by(pod, one["metadata"]["uid"]) for one in new)]
+    for pod in new_pods if old else ():
+        scheduled = condition(pod, "PodScheduled") or {}
+        if scheduled.get("status") == "False":
+            return state(
+                "stuck",
+                f"pod {name_of(pod)} has {SINK_VARIABLE} and is Pending behind ReplicaSet {name_of(old[0])}, whose "
+                f"pod runs without it: {scheduled.get('message') or 'not scheduled'}",
+                tuple(name_of(one) for one in old),
+            )
+    if any(map(is_ready, new_pods)) and not old:
+        left = [pod for pod in pods if not has_sink(pod)]
+        if left:
+            return state("starting", f"pod {name_of(left[0])} without {SINK_VARIABLE} is terminating")
+        return state("", f"its pod runs and has {SINK_VARIABLE}")
+    if not has_sink(deployments[0]["spec"]["template"]):
+        return state("unbound", f"its pods get no {SINK_VARIABLE}: {_ready_text(source)} (knative/eventing#9189)")
+    return state("starting", f"no pod with {SINK_VARIABLE} is ready yet: {_ready_text(source)}")
 
 
 async def mend(kube: Kube, state: SourceState, timeout_s: float) -> str:
     """Repair the fault and wait for a ready pod with K_SINK. Returns what was done. Raises WaitTimeout, ApiError."""
     if state.fault == "stuck":
         for name in state.old:
-            await kube.delete(REPLICA_SETS, name, state.namespace)
+            await kube.delete(kinds.REPLICA_SETS, name, state.namespace)
         done = f"ReplicaSet {', '.join(state.old)} deleted"
     else:
         touch = {"metadata": {"annotations": {_TOUCHED: str(time.time_ns())}}}
-        await kube.patch(CONTAINER_SOURCES, state.name, touch, state.namespace)
+        await kube.patch(kinds.CONTAINER_SOURCES, state.name, touch, state.namespace)
         done = "the source touched"
     began = time.monotonic()
     try:
@@ -118,10 +109,10 @@ async def wait_bound(
     """
     last: SourceState | None = None
     try:
-        async with asyncio.timeout(timeout_s), Reflector(kube, PODS, namespace) as pods:
+        async with asyncio.timeout(timeout_s), Reflector(kube, kinds.PODS, namespace) as pods:
             while True:
                 seen = _versions(pods.objects)
-                last = await examine(kube, await kube.get(CONTAINER_SOURCES, name, namespace))
+                last = await examine(kube, await kube.get(kinds.CONTAINER_SOURCES, name, namespace))
                 if not last.fault:
                     return last
                 if last.fault == "stuck" and on_stuck is not None:
@@ -147,10 +138,6 @@ def has_sink(pod: Object) -> bool:
         for container in pod["spec"]["containers"]
         for variable in container.get("env") or ()
     )
-
-
-def _pods_of(pods: list[Object], sets: list[Object]) -> list[Object]:
-    return [pod for pod in pods if any(owned_by(pod, one["metadata"]["uid"]) for one in sets)]
 
 
 def _ready_text(source: Object) -> str:

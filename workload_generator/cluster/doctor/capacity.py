@@ -9,19 +9,10 @@ from fractions import Fraction
 from workload_generator.base.quantities import parse_quantity
 from workload_generator.cluster.doctor.check import Cluster, Reporter
 from workload_generator.cluster.doctor.placement import DEDICATED, annotations_of, is_open, labels_of, selected
+from workload_generator.kube import resources as kinds
 from workload_generator.kube.errors import ApiAbsent
 from workload_generator.kube.names import FUNCTIONS, GENERATOR, MAX_SCALE, SERVICE_LABEL, SHARDS
-from workload_generator.kube.resources import (
-    CONTAINER_SOURCES,
-    DEPLOYMENTS,
-    NODES,
-    PODS,
-    SERVICES,
-    Object,
-    Resource,
-    name_of,
-    namespace_of,
-)
+from workload_generator.kube.resources import Object, Resource, name_of, namespace_of
 
 _NONE = Fraction(0)
 
@@ -107,7 +98,7 @@ def _on_node(node: Object, pods: Iterable[Object]) -> list[Object]:
 
 async def check_capacity(cluster: Cluster, reporter: Reporter) -> None:
     """The generator's node, which has to have room for two of it, and the functions' nodes."""
-    nodes, pods = await cluster.all(NODES), await cluster.all(PODS)
+    nodes, pods = await cluster.all(kinds.NODES), await cluster.all(kinds.PODS)
     requests = await _generator_requests(cluster)
     others = [pod for pod in pods if namespace_of(pod) not in (GENERATOR, SHARDS)]
     for node in selected(nodes, {DEDICATED: GENERATOR}):
@@ -127,7 +118,7 @@ async def check_capacity(cluster: Cluster, reporter: Reporter) -> None:
 
 async def _generator_requests(cluster: Cluster) -> Compute:
     """The requests of the generator as deployed, else by our manifests."""
-    for resource in (CONTAINER_SOURCES, DEPLOYMENTS):
+    for resource in (kinds.CONTAINER_SOURCES, kinds.DEPLOYMENTS):
         for each in await _installed(cluster, resource, GENERATOR):
             if name_of(each) == GENERATOR:
                 return requests_of(each["spec"]["template"]["spec"])
@@ -146,7 +137,7 @@ async def _check_functions(cluster: Cluster, nodes: list[Object], pods: list[Obj
     own = [node for node in opened if DEDICATED not in labels_of(node)] or opened
     if not own:
         return  # reported by the check of nodes
-    services = await _installed(cluster, SERVICES, FUNCTIONS)
+    services = await _installed(cluster, kinds.SERVICES, FUNCTIONS)
     requests = {name_of(each): requests_of(each["spec"]["template"]["spec"]) + _SIDECAR for each in services}
     name, largest = max(requests.items(), key=lambda item: (item[1].memory, item[1].cpu), default=_LARGEST)
     free = [_free_on(node, pods) for node in own]

@@ -51,17 +51,17 @@ async def check_configuration(cluster: Cluster, reporter: Reporter) -> None:
         if namespace not in namespaces:
             continue  # not installed: reported by the check of APIs
         try:
-            found = await cluster.config(namespace, name)
+            config_map = await cluster.config(namespace, name)
         except ApiError as error:
             reporter.unknown(str(error))
             continue
-        if found is None:
+        if config_map is None:
             if config != EVENTING_FEATURES:
                 text = f"there is no ConfigMap {name} in {namespace}"
                 reporter.failed(text, _REFUSED, "apply the manifests of the release again")
             continue
         before = len(reporter.results)
-        data = found.get("data") or {}
+        data = config_map.get("data") or {}
         values = {key: str(value) for key, value in data.items() if key != EXAMPLE}
         _ConfigMapCheck(config, values, example_keys(data.get(EXAMPLE, "")), releases[namespace], reporter).run()
         if config == NETWORK:

@@ -6,6 +6,7 @@ from collections import Counter
 
 from workload_generator.cluster.deploy.eventing import is_rabbitmq
 from workload_generator.cluster.doctor.check import Cluster, Reporter
+from workload_generator.kube import resources as kinds
 from workload_generator.kube.errors import ApiAbsent
 from workload_generator.kube.names import (
     EVENTING,
@@ -16,28 +17,14 @@ from workload_generator.kube.names import (
     KNATIVE_SERVING,
     OURS,
 )
-from workload_generator.kube.resources import (
-    BROKERS,
-    CONTAINER_SOURCES,
-    CRDS,
-    DEPLOYMENTS,
-    PODS,
-    SEQUENCES,
-    SERVICES,
-    TRIGGERS,
-    Object,
-    Resource,
-    condition,
-    is_ready,
-    name_of,
-    namespace_of,
-)
+from workload_generator.kube.resources import Object, Resource, condition, is_ready, name_of, namespace_of
 
 _SERVING = ("activator", "autoscaler", "controller", "webhook")
 _SYSTEM = (*KNATIVE, "rabbitmq-system", "cert-manager")
 _KINDS: tuple[tuple[Resource, str], ...] = (
-    (SERVICES, FUNCTIONS), (SERVICES, EVENTING), (BROKERS, EVENTING), (TRIGGERS, EVENTING), (SEQUENCES, EVENTING),
-)  # fmt: skip
+    (kinds.SERVICES, FUNCTIONS),
+    *((kind, EVENTING) for kind in (kinds.SERVICES, kinds.BROKERS, kinds.TRIGGERS, kinds.SEQUENCES)),
+)
 _PULL = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable")
 _BROKEN = (*_PULL, "CrashLoopBackOff", "CreateContainerConfigError", "CreateContainerError", "RunContainerError")
 _CONTROLLER = "rabbitmq-broker-controller"
@@ -51,7 +38,7 @@ _OPERATORS = (
 
 async def check_conditions(cluster: Cluster, reporter: Reporter) -> None:
     """Deployments of Knative and its helpers, and our Services, Brokers, Triggers and Sequences."""
-    deployments = [each for each in await cluster.all(DEPLOYMENTS) if namespace_of(each) in _SYSTEM]
+    deployments = [each for each in await cluster.all(kinds.DEPLOYMENTS) if namespace_of(each) in _SYSTEM]
     for each in deployments:
         if each["spec"].get("replicas", 1) and not is_ready(each, "Available"):
             text = f"Deployment {_key(each)} is not available: {_message(each, 'Available')}"
@@ -99,16 +86,16 @@ def _message(obj: Object, kind: str) -> str:
 async def check_rabbitmq(cluster: Cluster, reporter: Reporter) -> None:
     """The operators of RabbitMQ, if a broker in `eventing` is of its class."""
     try:
-        brokers = await cluster.all(BROKERS, EVENTING)
+        brokers = await cluster.all(kinds.BROKERS, EVENTING)
     except ApiAbsent:
         return
     names = ", ".join(_key(each) for each in brokers if is_rabbitmq(each))
     if not names:
         return
     why, fix = f"broker {names} never becomes ready", "cd infrastructure && just install-eventing"
-    crds = {name_of(each) for each in await cluster.all(CRDS)}
+    crds = {name_of(each) for each in await cluster.all(kinds.CRDS)}
     for product, crd, namespace, name in _OPERATORS:
-        deployments = {name_of(each): each for each in await cluster.all(DEPLOYMENTS, namespace)}
+        deployments = {name_of(each): each for each in await cluster.all(kinds.DEPLOYMENTS, namespace)}
         if crd not in crds:
             reporter.failed(f"{product} is not installed ({crd})", why, fix)
         elif name not in deployments:
@@ -122,7 +109,7 @@ async def check_rabbitmq(cluster: Cluster, reporter: Reporter) -> None:
 
 async def check_pods(cluster: Cluster, reporter: Reporter) -> None:
     """Pods of ours and of Knative: images that cannot be pulled, containers that crash, pods without a node."""
-    pods = [each for each in await cluster.all(PODS) if namespace_of(each) in (*OURS, *_SYSTEM)]
+    pods = [each for each in await cluster.all(kinds.PODS) if namespace_of(each) in (*OURS, *_SYSTEM)]
     bad = [pod for pod in pods if not _check_pod(pod, reporter)]
     if pods and not bad:
         reporter.ok(f"{len(pods)} pods of ours and of Knative have their images and their nodes")
@@ -159,11 +146,11 @@ async def check_generator(cluster: Cluster, reporter: Reporter) -> None:
     """One generator pod, and ready."""
     pods = [
         each
-        for each in await cluster.all(PODS, GENERATOR)
+        for each in await cluster.all(kinds.PODS, GENERATOR)
         if each["status"].get("phase") not in ("Succeeded", "Failed") and not each["metadata"].get("deletionTimestamp")
     ]
     try:
-        is_source = any(name_of(each) == GENERATOR for each in await cluster.all(CONTAINER_SOURCES, GENERATOR))
+        is_source = any(name_of(each) == GENERATOR for each in await cluster.all(kinds.CONTAINER_SOURCES, GENERATOR))
     except ApiAbsent:
         is_source = False
     if not pods:

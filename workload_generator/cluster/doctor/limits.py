@@ -5,18 +5,9 @@ from __future__ import annotations
 from workload_generator.base.quantities import parse_quantity
 from workload_generator.cluster.doctor.check import Cluster, Reporter
 from workload_generator.cluster.doctor.placement import annotations_of
+from workload_generator.kube import resources as kinds
 from workload_generator.kube.names import EVENTING, FUNCTIONS, GENERATOR, LOGGER, OURS
-from workload_generator.kube.resources import (
-    LIMIT_RANGES,
-    NAMESPACES,
-    RESOURCE_QUOTAS,
-    STORAGE_CLASSES,
-    VOLUME_CLAIMS,
-    VOLUMES,
-    Object,
-    name_of,
-    namespace_of,
-)
+from workload_generator.kube.resources import Object, key_of, name_of, namespace_of
 
 _NEARLY = 0.8
 _DEFAULT = ("storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class")
@@ -25,10 +16,10 @@ _CLAIMS = {(GENERATOR, "logs"): "the generator's logs", (EVENTING, LOGGER): "the
 
 async def check_limits(cluster: Cluster, reporter: Reporter) -> None:
     """Quotas that are nearly used up or require CPU limits, and default CPU limits, in our namespaces."""
-    quotas = [each for each in await cluster.all(RESOURCE_QUOTAS) if namespace_of(each) in OURS]
+    quotas = [each for each in await cluster.all(kinds.RESOURCE_QUOTAS) if namespace_of(each) in OURS]
     for quota in quotas:
         _check_quota(quota, reporter)
-    ranges = [each for each in await cluster.all(LIMIT_RANGES) if namespace_of(each) in OURS]
+    ranges = [each for each in await cluster.all(kinds.LIMIT_RANGES) if namespace_of(each) in OURS]
     for each in ranges:
         for limit in each["spec"].get("limits") or ():
             cpu = (limit.get("default") or {}).get("cpu")
@@ -67,9 +58,9 @@ def _check_quota(quota: Object, reporter: Reporter) -> None:
 
 async def check_storage(cluster: Cluster, reporter: Reporter) -> None:
     """The claims of generator and event logger; for claims not yet created, a default StorageClass."""
-    namespaces = {name_of(each) for each in await cluster.all(NAMESPACES)}
-    claims = {(namespace_of(each), name_of(each)): each for each in await cluster.all(VOLUME_CLAIMS)}
-    classes = {name_of(each): each for each in await cluster.all(STORAGE_CLASSES)}
+    namespaces = {name_of(each) for each in await cluster.all(kinds.NAMESPACES)}
+    claims = {key_of(each): each for each in await cluster.all(kinds.VOLUME_CLAIMS)}
+    classes = {name_of(each): each for each in await cluster.all(kinds.STORAGE_CLASSES)}
     to_come = []
     for key, purpose in _CLAIMS.items():
         if key in claims:
@@ -85,7 +76,7 @@ async def check_storage(cluster: Cluster, reporter: Reporter) -> None:
             "the newest one is used, so the kind of disk may differ between clusters",
             f"kubectl annotate storageclass NAME {_DEFAULT[0]}=false --overwrite",
         )
-    elif to_come and (volumes := [each for each in await cluster.all(VOLUMES) if _is_free(each)]):
+    elif to_come and (volumes := [each for each in await cluster.all(kinds.VOLUMES) if _is_free(each)]):
         reporter.ok(f"no StorageClass is the default, but {len(volumes)} volumes without a class are free")
     elif to_come:
         reporter.failed(

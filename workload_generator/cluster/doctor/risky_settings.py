@@ -6,19 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from workload_generator.base.clock import NS_PER_S, parse_duration
+from workload_generator.cluster.doctor import knative_config as known
 from workload_generator.cluster.doctor.check import Verdict
-from workload_generator.cluster.doctor.knative_config import (
-    AUTOSCALER,
-    DEFAULTS,
-    DEPLOYMENT,
-    EVENTING_FEATURES,
-    EVENTING_OBSERVABILITY,
-    FEATURES,
-    NETWORK,
-    OBSERVABILITY,
-    Config,
-    is_true,
-)
+from workload_generator.cluster.doctor.knative_config import Config, is_true
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +51,7 @@ _THROTTLED = "throttling is measured as latency"
 _TRACES = "tracing takes time in each hop"
 
 RISKS: Mapping[Config, Mapping[str, Risk]] = {
-    AUTOSCALER: {
+    known.AUTOSCALER: {
         "enable-scale-to-zero": Risk(_not(is_true), _COLD, '"true"', "failed"),
         "min-scale": Risk(_above(0), _COLD, '"0"', "failed"),
         "pod-autoscaler-class": Risk(lambda text: "kpa." not in text, _COLD, "kpa.autoscaling.knative.dev", "failed"),
@@ -74,18 +64,18 @@ RISKS: Mapping[Config, Mapping[str, Risk]] = {
         "max-scale": Risk(_limits_scale, "scenario 3 may need 400 instances", '"0"'),
         "max-scale-limit": Risk(_limits_scale, "Knative refuses services with max-scale 400 (scenario 3)", '"0"'),
     },
-    DEFAULTS: {
+    known.DEFAULTS: {
         "container-concurrency": Risk(_above(0), "warm scenarios assume unlimited concurrency", '"0"'),
         "revision-cpu-limit": Risk(_set, f"our functions set none and get this one: {_THROTTLED}", "leave it out"),
     },
-    NETWORK: {
+    known.NETWORK: {
         "rollout-duration": Risk(_above(0), "the previous revision gets requests for that long", '"0"'),
         "cluster-local-domain-tls": Risk(_is("enabled"), _TLS, "disabled"),
         "system-internal-tls": Risk(_is("enabled"), _TLS, "disabled"),
         "http-protocol": Risk(_is("redirected"), "HTTP requests to public routes get a redirect", "enabled"),
         "mesh-compatibility-mode": Risk(_is("enabled"), "the activator adds a hop by the service's address", "auto"),
     },
-    FEATURES: {
+    known.FEATURES: {
         "kubernetes.podspec-volumes-emptydir": Risk(
             _is("disabled"),
             "Knative refuses the functions of Quarkus and Spring Boot, which need one",
@@ -94,16 +84,16 @@ RISKS: Mapping[Config, Mapping[str, Risk]] = {
         ),
         "autodetect-http2": Risk(_is("enabled"), "probing each instance for HTTP/2 delays cold starts", "disabled"),
     },
-    DEPLOYMENT: {
+    known.DEPLOYMENT: {
         "queue-sidecar-cpu-limit": Risk(_set, f"all requests pass through the sidecar: {_THROTTLED}", "leave it out"),
     },
-    OBSERVABILITY: {
+    known.OBSERVABILITY: {
         "logging.enable-request-log": Risk(is_true, "the sidecar logs a line for each request", '"false"'),
         "logging.enable-probe-request-log": Risk(is_true, "the sidecar logs a line for each probe", '"false"'),
         "tracing-protocol": Risk(_not(_is("none", "")), _TRACES, "none"),
     },
-    EVENTING_OBSERVABILITY: {"tracing-protocol": Risk(_not(_is("none", "")), _TRACES, "none")},
-    EVENTING_FEATURES: {
+    known.EVENTING_OBSERVABILITY: {"tracing-protocol": Risk(_not(_is("none", "")), _TRACES, "none")},
+    known.EVENTING_FEATURES: {
         "transport-encryption": Risk(_is("strict", "permissive"), _TLS, "disabled"),
         "authentication-oidc": Risk(_is("enabled"), "every event carries a token that is verified", "disabled"),
     },

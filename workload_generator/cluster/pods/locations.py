@@ -9,8 +9,8 @@ from workload_generator.cluster.pods.sessions import Find, Pod
 from workload_generator.kube.client import Kube
 from workload_generator.kube.errors import WaitTimeout
 from workload_generator.kube.names import EVENTING, GENERATOR, GENERATOR_LABELS, LOGGER, LOGGER_LABELS
-from workload_generator.kube.reflector import Key, Reflector
-from workload_generator.kube.resources import PODS, Object, is_ready, name_of, namespace_of
+from workload_generator.kube.reflector import Reflector
+from workload_generator.kube.resources import PODS, Key, Object, is_ready, name_of, namespace_of
 
 _LABELS = {GENERATOR: GENERATOR_LABELS, LOGGER: LOGGER_LABELS}
 """The label selector of the pods that have such a container."""

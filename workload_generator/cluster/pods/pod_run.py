@@ -19,7 +19,15 @@ from typing import Any
 
 from workload_generator.base.errors import BenchError
 from workload_generator.base.exit_codes import ExitCode, of_signal
-from workload_generator.cluster.pods.sessions import Json, Patience, Pod, PodAgent, RequestRefused, Session, SessionCut
+from workload_generator.cluster.pods.sessions import (
+    Json,
+    Patience,
+    Pod,
+    PodAgent,
+    PodRequestRefused,
+    Session,
+    SessionCut,
+)
 
 LOGS = "/logs"
 WORK = "/tmp/kn-bench"
@@ -147,7 +155,7 @@ async def _execute(agent: PodAgent, pod: Pod, run: GeneratorRun) -> tuple[int | 
         except SessionCut as silent:  # the generator prints every ten seconds
             return None, str(silent)
         failure = await session.failure()
-        if session.code is None and isinstance(failure, RequestRefused):
+        if session.code is None and isinstance(failure, PodRequestRefused):
             raise failure
         return session.code, session.stderr
 

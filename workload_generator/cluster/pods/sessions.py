@@ -52,7 +52,7 @@ class SessionCut(BenchError):
     """A session ended without its answer; the text is kubectl's. The request may be repeated."""
 
 
-class RequestRefused(BenchError):
+class PodRequestRefused(BenchError):
     """The pod cannot do what was requested. A repetition would fail in the same way."""
 
 
@@ -150,12 +150,12 @@ class Session:
             self.code = 0
 
     async def failure(self) -> BenchError:
-        """After the end of stdout: why there was no answer. RequestRefused if a repetition would fail too."""
+        """After the end of stdout: why there was no answer. PodRequestRefused if a repetition would fail too."""
         await self.end()
         text = self.stderr or "the session ended without an answer"
         if self.code is not None and 0 < self.code < _SIGNALLED:
-            return RequestRefused(f"{self.pod}: exit code {self.code}: {text}")
-        return RequestRefused(text) if _PERMANENT.search(text) else SessionCut(text)
+            return PodRequestRefused(f"{self.pod}: exit code {self.code}: {text}")
+        return PodRequestRefused(text) if _PERMANENT.search(text) else SessionCut(text)
 
     async def _give(self, given: bytes) -> None:
         stdin = self._process.stdin
@@ -215,7 +215,7 @@ class PodAgent:
         patience_s: float | None = None,
         **request: Any,
     ) -> Json:
-        """The answer. `heard` is called with what comes before it. Raises RequestRefused or BenchError."""
+        """The answer. `heard` is called with what comes before it. Raises PodRequestRefused or BenchError."""
         patience = Patience(self.patience_s if patience_s is None else patience_s)
         while True:
             pod = await self.pod(patience)
@@ -238,7 +238,7 @@ class PodAgent:
                     continue
                 answer: Json = document["answer"]
                 if "error" in answer:
-                    raise RequestRefused(f"{pod}: {answer['error']}")
+                    raise PodRequestRefused(f"{pod}: {answer['error']}")
                 return answer
             raise await session.failure()
 

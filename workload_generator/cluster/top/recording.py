@@ -21,18 +21,11 @@ from workload_generator.cluster.top.states import NodeObserver, PodObserver, Sta
 from workload_generator.cluster.top.storage import Storage
 from workload_generator.cluster.top.usage import ClusterView, SampleHistory, Scope
 from workload_generator.cluster.top.watching import Watch
+from workload_generator.kube import resources as kinds
 from workload_generator.kube.client import Kube
 from workload_generator.kube.errors import ApiAbsent, Busy, Forbidden, NotFound, Unreachable
 from workload_generator.kube.names import REVISION_LABEL
-from workload_generator.kube.resources import (
-    NODE_METRICS,
-    NODES,
-    POD_AUTOSCALERS,
-    POD_METRICS,
-    PODS,
-    REVISIONS,
-    Object,
-)
+from workload_generator.kube.resources import Object
 
 _AT_ONCE = 16  # kubelets
 _FLUSH_S = 1.0
@@ -107,11 +100,11 @@ class Top:
     def _make_watches(self) -> Iterable[Watch]:
         scope, recorder = self.plan.scope, self.recorder
         needs_all_pods = scope.pods and METRICS in self.plan.sources
-        yield Watch(self.kube, recorder, NODES, "", NodeObserver(self.view.nodes), scope)
+        yield Watch(self.kube, recorder, kinds.NODES, "", NodeObserver(self.view.nodes), scope)
         for namespace in scope.namespaces or ("",):
             pods = PodObserver(self.view.pods, "" if needs_all_pods else REVISION_LABEL)
-            yield Watch(self.kube, recorder, PODS, namespace, pods, scope)
-            for resource in (REVISIONS, POD_AUTOSCALERS):
+            yield Watch(self.kube, recorder, kinds.PODS, namespace, pods, scope)
+            for resource in (kinds.REVISIONS, kinds.POD_AUTOSCALERS):
                 yield Watch(self.kube, recorder, resource, namespace, StatusObserver(resource.kind), scope)
 
     def _make_pollers(self) -> Iterable[SourcePoller]:
@@ -131,7 +124,7 @@ class Top:
         if METRICS not in self.plan.sources:
             return
         try:
-            await self.kube.raw(f"/apis/{POD_METRICS.api_version}")
+            await self.kube.raw(f"/apis/{kinds.POD_METRICS.api_version}")
         except ApiAbsent:
             raise BenchError(f"the cluster has no metrics API (metrics.k8s.io): {METRICS_FIX}") from None
         except Busy as error:
@@ -144,9 +137,9 @@ class Top:
             history.begin()
         items: list[Object] = []
         if subject == "pods":
-            resource, namespaces, read = POD_METRICS, scope.namespaces or ("",), usage.read_pod_metrics
+            resource, namespaces, read = kinds.POD_METRICS, scope.namespaces or ("",), usage.read_pod_metrics
         else:
-            resource, namespaces, read = NODE_METRICS, ("",), usage.read_node_metrics
+            resource, namespaces, read = kinds.NODE_METRICS, ("",), usage.read_node_metrics
         for namespace in namespaces:
             items += (await self.kube.list(resource, namespace)).items
         await self.recorder.store(lambda: read(items, self.view, history, now()), subject)
@@ -170,7 +163,7 @@ class Top:
                 group.create_task(poll(node))
 
     async def _poll_kubelet(self, node: str) -> None:
-        path = NODES.path(node, subresource="proxy") + "/stats/summary"
+        path = kinds.NODES.path(node, subresource="proxy") + "/stats/summary"
         try:
             body = await self.kube.raw(path, {"only_cpu_and_memory": "true"})
         except NotFound:

@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from workload_generator.base.usage_tables import ConditionChange, PodState, Replicas, Row, Scale
 from workload_generator.cluster.top.usage import Allocatable, read_allocatable
 from workload_generator.kube.names import REVISION_LABEL, SERVICE_LABEL
-from workload_generator.kube.reflector import Key
-from workload_generator.kube.resources import Object, condition, name_of, namespace_of
+from workload_generator.kube.resources import Key, Object, condition, key_of, name_of
 
 COUNTED = ("pending", "running", "ready", "terminating")
 
@@ -50,7 +49,7 @@ class Observer:
 
     def replace(self, objects: Iterable[Object], now: str) -> list[Row]:
         """These are all objects."""
-        fresh = {(namespace_of(obj), name_of(obj)): obj for obj in objects}
+        fresh = {key_of(obj): obj for obj in objects}
         rows: list[Row] = []
         for key in self.keys() - fresh.keys():
             rows += self.remove(key, now, 1)
@@ -61,7 +60,7 @@ class Observer:
     def change(self, obj: Object, *, is_deleted: bool, now: str, listed: bool) -> list[Row]:
         """One object is new, changed or deleted."""
         if is_deleted:
-            rows = self.remove((namespace_of(obj), name_of(obj)), now, int(listed))
+            rows = self.remove(key_of(obj), now, int(listed))
         else:
             rows = self.put(obj, now, int(listed))
         return [*rows, *self.summary(now, int(listed))]
@@ -139,7 +138,7 @@ class PodObserver(Observer):
 
     def put(self, obj: Object, now: str, listed: int) -> list[Row]:
         """A row if a function's pod has another state or node."""
-        key, node, labels = (namespace_of(obj), name_of(obj)), obj["spec"]["nodeName"], obj["metadata"]["labels"]
+        key, node, labels = key_of(obj), obj["spec"]["nodeName"], obj["metadata"]["labels"]
         if node:
             self.nodes[key] = node
         if REVISION_LABEL not in labels:
@@ -206,7 +205,7 @@ class StatusObserver(Observer):
 
     def put(self, obj: Object, now: str, listed: int) -> list[Row]:
         """A row for each condition that has changed, and for the scale if it has."""
-        namespace, name = key = (namespace_of(obj), name_of(obj))
+        namespace, name = key = key_of(obj)
         labels, status = obj["metadata"]["labels"], obj["status"]
         service = labels.get(SERVICE_LABEL)
         rows: list[Row] = []

@@ -12,7 +12,7 @@ from tests.kube.fake_api import FakeApi
 from workload_generator.base.clock import NS_PER_S
 from workload_generator.coldstart.kubernetes import KubernetesSource
 from workload_generator.coldstart.proof import InstanceLife, Moment
-from workload_generator.coldstart.timeline import Timeline
+from workload_generator.coldstart.timeline import InstanceTimeline
 from workload_generator.coldstart.watcher import Watcher
 from workload_generator.kube.client import Kube
 from workload_generator.kube.resources import EVENTS, POD_AUTOSCALERS, PODS, REVISIONS, Object
@@ -117,7 +117,7 @@ class Cluster:
 
 def watcher_of(api: FakeApi, folder: Path) -> tuple[Watcher, KubernetesSource]:
     """The product's own, as that server's user."""
-    timeline = Timeline()
+    timeline = InstanceTimeline()
     kubeconfig = api.write_kubeconfig(folder / "kubeconfig")
 
     async def connect() -> Kube:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from workload_generator.coldstart.api_clock import ServerClock
 from workload_generator.coldstart.proof import Moment
-from workload_generator.coldstart.timeline import Timeline
+from workload_generator.coldstart.timeline import InstanceTimeline
 
 MARKS = st.lists(
     st.tuples(
@@ -22,7 +22,7 @@ MARKS = st.lists(
 
 @given(MARKS, st.randoms())
 def test_marks_may_come_in_any_order_and_twice(marks: list[tuple[str, Moment]], drawn: object) -> None:
-    timelines = [Timeline(), Timeline()]
+    timelines = [InstanceTimeline(), InstanceTimeline()]
     shuffled = marks * 2
     drawn.shuffle(shuffled)  # type: ignore[attr-defined]
     for timeline, order in zip(timelines, [marks, shuffled], strict=True):
@@ -36,12 +36,12 @@ def test_marks_may_come_in_any_order_and_twice(marks: list[tuple[str, Moment]], 
 
 
 def test_a_decision_that_is_stored_late_is_not_later_than_the_creation() -> None:
-    timeline = Timeline()
+    timeline = InstanceTimeline()
     timeline.mark("f", "f-1", "created", Moment(1000, 10))
     timeline.scale("f", Moment(1040, 60))
     start = timeline.start("f", "f-1", 900)
     assert start is not None and start.points["scale"] == Moment(1000, 20)
-    timeline = Timeline()
+    timeline = InstanceTimeline()
     timeline.mark("f", "f-1", "created", Moment(1000, 10))
     timeline.scale("f", Moment(1200, 50))
     start = timeline.start("f", "f-1", 900)
@@ -49,7 +49,7 @@ def test_a_decision_that_is_stored_late_is_not_later_than_the_creation() -> None
 
 
 def test_a_million_instances_leave_it_small_and_fast() -> None:
-    timeline = Timeline(kept=100)
+    timeline = InstanceTimeline(kept=100)
     durations = []
     for batch in range(10):
         began = time.process_time()
@@ -67,7 +67,7 @@ def test_a_million_instances_leave_it_small_and_fast() -> None:
 
 
 def test_lives_are_the_instances_that_existed_since() -> None:
-    timeline = Timeline()
+    timeline = InstanceTimeline()
     for name, gone_ns in (("early", 10), ("late", 50)):
         timeline.mark("f", name, "created", Moment(1))
         timeline.gone("f", name, gone_ns)

@@ -135,10 +135,10 @@ async def test_a_target_that_never_scales_to_zero_gets_no_request(generator: Gen
 async def test_dropped_events_do_not_look_like_zero(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between two polls the platform may drop events; the instances are then listed."""
     from workload_generator.coldstart.emulator import EmulatorSource
-    from workload_generator.coldstart.timeline import Timeline
+    from workload_generator.coldstart.timeline import InstanceTimeline
 
     async with local(tmp_path, {NAME: {"min-scale": 1}}, **SOON) as platform:
-        timeline = Timeline()
+        timeline = InstanceTimeline()
         source = EmulatorSource(platform.url, timeline)
         real, kept = source._ask, 1
 

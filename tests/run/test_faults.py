@@ -44,7 +44,7 @@ from workload_generator.run import runner, signals
 from workload_generator.run.dispatcher import ClosedLoop, ColdStarts, OneByOne, OpenLoop, Pings
 from workload_generator.run.machine import Monitor
 from workload_generator.run.plan import RunPlan
-from workload_generator.run.runner import GeneratorRun
+from workload_generator.run.runner import LoadRun
 from workload_generator.run.targets import make_endpoints
 
 ENDS_WITHIN_S = 20.0  # of a run that would hang: no other time is waited for
@@ -95,7 +95,7 @@ class InProcess:
         if tls is not None:
             endpoints = [replace(each, origin=Origin(each.origin.host, each.origin.port, tls)) for each in endpoints]
         async with asyncio.timeout(ENDS_WITHIN_S):
-            await GeneratorRun(plan, endpoints).execute()
+            await LoadRun(plan, endpoints).execute()
 
     def read(self) -> list[dict[str, Any]]:
         """The lines of the log, each of them whole."""
@@ -252,7 +252,7 @@ CASES = [
     Case(TlsSession, "encrypt", tls=True, after=5),
     Case(TlsSession, "decrypt", tls=True, after=5),
     # What watches the run
-    Case(GeneratorRun, "_beat", "open", after=2),
+    Case(LoadRun, "_beat", "open", after=2),
     Case(Monitor, "_tick", "open", after=2),
     Case(Monitor, "stop", keys=SHORT),
     Case(runner, "judge", keys=SHORT),
@@ -336,12 +336,12 @@ async def test_a_lost_request_ends_with_its_timeout(runs: InProcess, monkeypatch
 async def test_a_signal_gives_up_the_trailer_of_a_run_that_failed(
     runs: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def conclude(_run: GeneratorRun, _fault: str) -> None:
+    async def conclude(_run: LoadRun, _fault: str) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         await asyncio.Event().wait()
 
     monkeypatch.setattr(signals, "GRACE_S", 60.0)
-    monkeypatch.setattr(GeneratorRun, "_conclude", conclude)
+    monkeypatch.setattr(LoadRun, "_conclude", conclude)
     plant(monkeypatch, Engine, "start_again", after=5)
     async with servers.serve(servers.functions()) as server:
         with pytest.raises(GeneratorFault, match="start_again; .* but no trailer"):

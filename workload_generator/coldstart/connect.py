@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from workload_generator.coldstart.emulator import EmulatorSource
 from workload_generator.coldstart.kubernetes import KubernetesSource
-from workload_generator.coldstart.timeline import Timeline
+from workload_generator.coldstart.timeline import InstanceTimeline
 from workload_generator.coldstart.watcher import Watcher
 from workload_generator.kube.client import Kube
 from workload_generator.kube.credentials import PodCredentials, find_credentials
@@ -17,7 +17,7 @@ _PATIENCE_S = 3.0  # a run without the API works as well
 
 def watcher_of_local(url: str) -> Watcher:
     """Observes the instances of the embedded platform at `url`."""
-    timeline = Timeline()
+    timeline = InstanceTimeline()
     return Watcher(EmulatorSource(url, timeline), timeline)
 
 
@@ -31,7 +31,7 @@ def watcher_of_cluster(hosts: Sequence[str]) -> Watcher | None:
     named = "KUBECONFIG" in os.environ
     if not namespaces or not (named or PodCredentials.exist()):
         return None
-    timeline = Timeline()
+    timeline = InstanceTimeline()
 
     async def connect() -> Kube:
         credentials = find_credentials() if named else PodCredentials()

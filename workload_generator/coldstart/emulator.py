@@ -17,7 +17,7 @@ import aiohttp
 from workload_generator.base.clock import NS_PER_MS, monotonic_ns
 from workload_generator.base.errors import BenchError
 from workload_generator.coldstart.proof import Moment
-from workload_generator.coldstart.timeline import Timeline
+from workload_generator.coldstart.timeline import InstanceTimeline
 
 _PROBED_NS = 6 * NS_PER_MS  # an interval of 5 ms, and a connection on loopback
 _POINTS = {
@@ -35,7 +35,7 @@ class EmulatorSource:
 
     name = "local"
 
-    def __init__(self, url: str, timeline: Timeline) -> None:
+    def __init__(self, url: str, timeline: InstanceTimeline) -> None:
         self._url = url.rstrip("/")
         self._timeline = timeline
         self._last = 0
@@ -68,19 +68,17 @@ class EmulatorSource:
 
     def _take_all(self, events: list[dict[str, Any]]) -> None:
         for event in events:
-            if event["id"] > self._last:
-                self._last = event["id"]
-                self._take(event)
-
-    def _take(self, event: dict[str, Any]) -> None:
-        kind, service, instance, at_ns = event["kind"], event["service"], event["instance"], event["mono_ns"]
-        if kind == "scale" and _FROM_ZERO.match(event["message"]):
-            self._timeline.scale(service, Moment(at_ns))
-        elif kind == "exited":
-            self._timeline.gone(service, instance, at_ns)
-        elif kind in _POINTS:
-            point, error_ns = _POINTS[kind]
-            self._timeline.mark(service, instance, point, Moment(at_ns, error_ns))
+            if event["id"] <= self._last:
+                continue
+            self._last = event["id"]
+            kind, service, instance, at_ns = event["kind"], event["service"], event["instance"], event["mono_ns"]
+            if kind == "scale" and _FROM_ZERO.match(event["message"]):
+                self._timeline.scale(service, Moment(at_ns))
+            elif kind == "exited":
+                self._timeline.gone(service, instance, at_ns)
+            elif kind in _POINTS:
+                point, error_ns = _POINTS[kind]
+                self._timeline.mark(service, instance, point, Moment(at_ns, error_ns))
 
     async def _ask(self, path: str) -> Any:
         if self._session is None:

@@ -24,7 +24,7 @@ from workload_generator.coldstart import kubernetes_objects
 from workload_generator.coldstart.api_clock import ServerClock
 from workload_generator.coldstart.kubernetes_objects import version_of
 from workload_generator.coldstart.proof import Moment
-from workload_generator.coldstart.timeline import Timeline
+from workload_generator.coldstart.timeline import InstanceTimeline
 from workload_generator.kube.client import Kube, TimedListing
 from workload_generator.kube.errors import ApiError, Forbidden
 from workload_generator.kube.names import SERVICE_LABEL
@@ -61,7 +61,7 @@ class KubernetesSource:
 
     name = "kubernetes"
 
-    def __init__(self, namespace: str, timeline: Timeline, connect: Callable[[], Awaitable[Kube]]) -> None:
+    def __init__(self, namespace: str, timeline: InstanceTimeline, connect: Callable[[], Awaitable[Kube]]) -> None:
         self.seen_since_ns = 0
         self.missed_readings = 0
         """Failed requests for the server's version; each makes bounds wider."""

@@ -32,7 +32,7 @@ class _Service:
         return self.living.get(instance)
 
 
-class Timeline:
+class InstanceTimeline:
     """The instances of all services, each service by its name."""
 
     def __init__(self, kept: int = KEPT) -> None:

@@ -14,7 +14,7 @@ from typing import Protocol
 from workload_generator.base.clock import NS_PER_S, monotonic_ns
 from workload_generator.base.errors import BenchError
 from workload_generator.coldstart.proof import InstanceLife, Zero
-from workload_generator.coldstart.timeline import Timeline
+from workload_generator.coldstart.timeline import InstanceTimeline
 
 _LOOK_S = 0.05
 _SEEN_S = 2.0  # the delay of the API in showing an instance that has responded
@@ -42,7 +42,7 @@ class Source(Protocol):
 class Watcher:
     """Observes the instances of targets. A target is given by its host, `<service>.<namespace>…`."""
 
-    def __init__(self, source: Source, timeline: Timeline) -> None:
+    def __init__(self, source: Source, timeline: InstanceTimeline) -> None:
         self.source = source.name
         self.fault: str | None = None
         self.clock = source.clock

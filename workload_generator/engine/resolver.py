@@ -53,13 +53,10 @@ class Resolver:
 
     def resolve(self, host: str, port: int, callback: Callback) -> None:
         """Resolve, and call back later with addresses (at least one) or the error."""
-        key = (host, port)
-        waiting = self._waiting.get(key)
-        if waiting is not None:
-            waiting.append(callback)
-            return
-        self._waiting[key] = [callback]
-        threading.Thread(target=self._ask, args=(host, port), name=f"resolve {host}", daemon=True).start()
+        waiting = self._waiting.setdefault((host, port), [])
+        waiting.append(callback)
+        if len(waiting) == 1:
+            threading.Thread(target=self._ask, args=(host, port), name=f"resolve {host}", daemon=True).start()
 
     def _ask(self, host: str, port: int) -> None:
         answer: Future[Answer] = Future()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import encodings.idna  # noqa: F401 - connecting to a host name needs it
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from urllib.parse import urlsplit
 
 import hdrh.histogram  # noqa: F401 - otherwise loaded with the first histogram
@@ -25,10 +25,10 @@ from workload_generator.run import resources
 from workload_generator.run.lock import run_lock
 from workload_generator.run.logger_clock import measured_clock
 from workload_generator.run.plan import RunPlan
-from workload_generator.run.runner import GeneratorRun
+from workload_generator.run.runner import LoadRun
 from workload_generator.run.self_test import self_test
 from workload_generator.run.setup import RunSetup, make_setup
-from workload_generator.run.shards import Shards
+from workload_generator.run.shards import ShardedRun
 from workload_generator.run.summary import RunSummary
 
 _PIPE_COLUMNS = 160  # of a file or a pipe, which do not wrap lines
@@ -47,7 +47,7 @@ def show_self_test(output: str) -> int:
     """Run the self-test and print its report; returns the exit code. Raises BenchError."""
     with run_lock("self-test"):
         report = self_test()
-    print_lines([_json(report.to_json())] if output == "json" else report.lines())
+    print_lines([_json(asdict(report))] if output == "json" else report.lines())
     return 0
 
 
@@ -58,8 +58,8 @@ def _execute(setup: RunSetup) -> RunSummary:
     plan = replace(plan, platform=platform_of(url), clock=measured_clock() if plan.event else None)
     with run_lock(experiment.name):
         if setup.processes > 1:
-            return Shards(plan, setup.endpoints, setup.processes).execute()
-        run = GeneratorRun(plan, setup.endpoints, watcher=_watcher(plan, setup.elsewhere))
+            return ShardedRun(plan, setup.endpoints, setup.processes).execute()
+        run = LoadRun(plan, setup.endpoints, watcher=_watcher(plan, setup.elsewhere))
         summary = uvloop.run(run.execute())
         if run.unknown is not None:
             complain("workload-generator", f"cold starts cannot be observed: {run.unknown}")

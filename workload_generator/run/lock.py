@@ -32,12 +32,9 @@ def lock_holder() -> int | None:
         if match is None:
             return None
         for each in Path(f"/proc/{match[1]}/fd").iterdir():
-            try:
-                opened = each.stat()
-            except OSError:
-                continue
-            if (opened.st_dev, opened.st_ino) == (held.st_dev, held.st_ino):
-                return int(match[1])
+            with contextlib.suppress(OSError):
+                if os.path.samestat(each.stat(), held):
+                    return int(match[1])
     except OSError:
         pass
     return None

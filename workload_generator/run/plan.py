@@ -90,16 +90,23 @@ class RunPlan:
         index, shards = self.shard
         return max(1, limit // shards + (index < limit % shards)) if limit else 0
 
-    def view(self, end_ns: int) -> dict[str, Any]:
+    @property
+    def end_ns(self) -> int:
+        """The planned length of the schedule."""
+        schedule = self.schedule
+        return schedule.end_ns if schedule is not None else self.experiment.rate.duration_ns
+
+    @property
+    def view(self) -> dict[str, Any]:
         """The fields of the live view."""
         experiment, rate = self.experiment, self.experiment.rate
         return {
             "title": f"{experiment.name}: {rate.display_rps} rps for {format_duration(rate.duration_ns)} ({self.mode})",
-            "total_ns": end_ns,
+            "total_ns": self.end_ns,
             "timeout": format_duration(rate.timeout_ns),
         }
 
-    def start_frame(self, anchor: Anchor, max_in_flight: int, end_ns: int) -> dict[str, Any]:
+    def start_frame(self, anchor: Anchor, max_in_flight: int) -> dict[str, Any]:
         """The first frame for the recorder, with the log's header."""
         experiment = self.experiment
         targets = experiment.targets
@@ -109,7 +116,7 @@ class RunPlan:
             "start": {"wall_ns": anchor.wall_ns, "mono_ns": anchor.mono_ns},
             "progress": self.progress,
             "event_prefix": self.event_prefix,
-            "view": self.view(end_ns),
+            "view": self.view,
             "header": {
                 "schema": log_format.SCHEMA,
                 "run_id": self.run_id,

@@ -49,7 +49,7 @@ Gate = Callable[[], Awaitable[int | None]]
 """Waits until all shards are ready; returns the monotonic time of the first arrival of all of them."""
 
 
-class GeneratorRun:
+class LoadRun:
     """The state of one run. `execute` may be called once.
 
     Offsets count from the run's origin; the schedule begins `_first_ns` after it, and measures from
@@ -67,7 +67,7 @@ class GeneratorRun:
         self._gate = gate
         self._schedule = plan.schedule
         self._measure_start_ns = self._schedule.measure_start_ns if self._schedule else 0
-        self._end_ns = self._schedule.end_ns if self._schedule else plan.experiment.rate.duration_ns
+        self._end_ns = plan.end_ns
         descriptors = resources.raise_descriptor_limit()
         self._max_in_flight = resources.max_in_flight(plan.experiment, descriptors, plan.shard[1])
         self._first_ns = 0
@@ -81,11 +81,6 @@ class GeneratorRun:
         self._fault: BaseException | None = None
         self._used: dict[str, Any] = {}
         self._strain = Strain(elapsed_ns=0, cpu_ns=0)
-
-    @property
-    def view(self) -> dict[str, Any]:
-        """The fields of the live view."""
-        return self._plan.view(self._end_ns)
 
     async def execute(self, on_handlers: Callable[[], None] = lambda: None) -> RunSummary:
         """Run to the end; `on_handlers` is called once the signal handlers are installed.
@@ -124,7 +119,7 @@ class GeneratorRun:
         for endpoint in self._endpoints:
             if endpoint.events is not None:
                 endpoint.events.begin(self._anchor.wall_ns - self._anchor.mono_ns)
-        frame = plan.start_frame(self._anchor, self._max_in_flight, self._end_ns)
+        frame = plan.start_frame(self._anchor, self._max_in_flight)
         if plan.mode == "cold-start":
             frame["header"]["cold_starts"] = await self._open_watcher()
         log.begin(frame)

@@ -13,7 +13,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from workload_generator.base.exit_codes import of_signal
 from workload_generator.base.subprocesses import start_child
 from workload_generator.experiment.load import load_experiment
 from workload_generator.run.plan import RunPlan
-from workload_generator.run.runner import GeneratorRun
+from workload_generator.run.runner import LoadRun
 from workload_generator.run.summary import RunSummary
 from workload_generator.run.targets import make_endpoints
 
@@ -66,10 +66,6 @@ class SelfTestReport:
     cpu_us: float
     trusted_rps: int | None
     doubts: tuple[str, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """As `--output=json` prints it."""
-        return asdict(self)
 
     def lines(self) -> list[str]:
         """As text."""
@@ -140,7 +136,7 @@ def _run(
         run_id=name,
         stamp="self-test",
     )
-    summary = uvloop.run(GeneratorRun(plan, make_endpoints(experiment, None)).execute())
+    summary = uvloop.run(LoadRun(plan, make_endpoints(experiment, None)).execute())
     if summary.stopped_by is not None:
         raise SystemExit(of_signal(summary.stopped_by))
     if not summary.counts["ok"]:

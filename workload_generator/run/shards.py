@@ -35,7 +35,7 @@ from workload_generator.base.subprocesses import die_with_parent, signals_held
 from workload_generator.engine.endpoint import Endpoint
 from workload_generator.log.progress import RELAY, RunProgress, open_progress
 from workload_generator.run.plan import RunPlan
-from workload_generator.run.runner import GeneratorRun
+from workload_generator.run.runner import LoadRun
 from workload_generator.run.signals import STOPPING
 from workload_generator.run.summary import RunSummary
 
@@ -62,7 +62,7 @@ class _Worker:
         return self.summary is None and self.error is None and self.death is None
 
 
-class Shards:
+class ShardedRun:
     """The workers of one run; `execute` may be called once."""
 
     def __init__(self, plan: RunPlan, endpoints: list[Endpoint], processes: int) -> None:
@@ -235,7 +235,7 @@ def _work(plan: RunPlan, endpoints: list[Endpoint], control: socket.socket, rele
             control.sendall(base64.b64encode(pickle.dumps(message)) + b"\n")
 
     async def gate() -> int | None:
-        send(run.view)
+        send(plan.view)
         control.setblocking(False)
         line = await asyncio.get_running_loop().sock_recv(control, 4096)
         if not line:
@@ -243,7 +243,7 @@ def _work(plan: RunPlan, endpoints: list[Endpoint], control: socket.socket, rele
         return None if plan.start_wall_ns is not None else int(line)
 
     try:
-        run = GeneratorRun(plan, endpoints, gate)
+        run = LoadRun(plan, endpoints, gate)
         summary = uvloop.run(run.execute(release))
     except BenchError as error:
         send(error)

@@ -1,4 +1,4 @@
-"""A headless Chromium, Debian's, that keeps an account of its console and of every request."""
+"""A headless Chromium, Debian's, that records its console and its requests."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Browser:
         self.showing: tuple[Path, int, bool] | None = None
 
     def open(self, page: Path, width: int = 1280, dark: bool = False) -> None:
-        """Load a file, and wait until all of its pictures are drawn."""
+        """Load a file, and wait until all charts are drawn."""
         self.driver.execute_cdp_cmd(
             "Emulation.setDeviceMetricsOverride",
             {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600},
@@ -40,36 +40,36 @@ class Browser:
         self.drawn()
 
     def drawn(self) -> None:
-        """Wait until nothing is left to be drawn."""
+        """Wait until all charts are drawn."""
         self.js("return new Promise(done => setTimeout(done))")  # the page puts off what a reset changes
         end = time.monotonic() + _PATIENCE_S
         while self.js(
             "return document.documentElement.dataset.drawn !== 'all' || document.querySelector('.plot:empty')"
         ):
-            assert time.monotonic() < end, "the pictures are not drawn"
+            assert time.monotonic() < end, "the charts are not drawn"
             time.sleep(0.05)
 
     def js(self, script: str, *arguments: Any) -> Any:
-        """What a script gives."""
+        """Run a script; returns its result."""
         return self.driver.execute_script(script, *arguments)
 
     def all(self, selector: str) -> list[WebElement]:
-        """The elements."""
+        """All elements of a selector."""
         found: list[WebElement] = self.driver.find_elements("css selector", selector)
         return found
 
     def console(self) -> list[str]:
-        """What the page wrote to its console since the last call: warnings and errors."""
+        """The warnings and errors on the console since the last call."""
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
     def requests(self) -> list[str]:
-        """The URLs that were asked for since the last call."""
+        """The URLs of the requests since the last call."""
         messages = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
         sent = [each["params"] for each in messages if each["method"] == "Network.requestWillBeSent"]
         return [params["request"]["url"] for params in sent]
 
     def picture(self, element: WebElement) -> bytes:
-        """A PNG of one element, wherever on the page it is."""
+        """A PNG of one element."""
         box = self.js(
             "const box = arguments[0].getBoundingClientRect();"
             "return {x: box.x + scrollX, y: box.y + scrollY, width: box.width, height: box.height, scale: 1}",
@@ -81,7 +81,7 @@ class Browser:
 
 @contextmanager
 def browser() -> Iterator[Browser]:
-    """One, and its end."""
+    """Start a browser, and close it at the end."""
     options = webdriver.ChromeOptions()
     assert CHROMIUM is not None and DRIVER is not None
     options.binary_location = CHROMIUM

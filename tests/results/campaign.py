@@ -1,4 +1,4 @@
-"""A benchmark as users run it, made up: logs through the real writer, and the tables that others fill.
+"""A benchmark as users run it, made up: logs by the real writer, and the tables of other programs.
 
 Six languages warm at several rates with repeats, cold starts in rounds, concurrency 1 with its 503s, events with
 duplicates and losses, node and pod metrics; one invalid run, one without a trailer. The same seed gives the same bytes.
@@ -29,7 +29,7 @@ TRIGGERS = tuple(f"trigger-{number}" for number in range(4))
 
 @dataclass(frozen=True)
 class Made:
-    """One run that is to be written."""
+    """A run to be written."""
 
     prefix: str
     rps: float
@@ -45,7 +45,7 @@ class Made:
 
 @dataclass(frozen=True)
 class Reported:
-    """What `kn-bench report` wrote of it, and what it said on the terminal."""
+    """The files that `kn-bench report` wrote, and its output."""
 
     page: Path
     csv: Path
@@ -53,7 +53,7 @@ class Reported:
 
 
 def make_campaign(folder: Path, *, repeats: int = 5, seconds: float = 2.0, rates: tuple[int, ...] = RATES) -> Path:
-    """Write it, extract it, add the other tables; returns the database."""
+    """Write the logs, extract them, add the other tables; returns the database."""
     folder.mkdir(parents=True, exist_ok=True)
     draw = random.Random(10)
     wall_ns = 1_770_000_000 * NS_PER_S
@@ -191,11 +191,11 @@ def _log(run: Made, run_id: str) -> bytes:
 
 
 PHASE_SHARES = {"scale": 0.05, "created": 0.06, "scheduled": 0.07, "started": 0.3, "queue_ready": 0.8, "ready": 0.85}
-"""Where in the time to the first byte the points lie."""
+"""The points as shares of the time to the first byte."""
 
 
 def _cold_start(result: Result, run: Made) -> bytes:
-    """What a watcher of the API would have said: 1 of 40 is on the grid of seconds; warm ones had an instance."""
+    """Events as of a watcher of the API: 1 of 40 has whole seconds; warm starts had an instance."""
     answered = result.ttfb_ns is not None and not result.error
     ms = (result.ttfb_ns or 0) / NS_PER_MS
     proven = bool(result.cold) if answered else None
@@ -216,7 +216,7 @@ def _cold_start(result: Result, run: Made) -> bytes:
 
 
 def _write_receipts(folder: Path, draw: random.Random, run: Made) -> None:
-    """Four triggers to one receiver, each with losses and duplicates of its own; one receipt was never written down."""
+    """Four triggers to one receiver, each with its own losses and duplicates; one receipt is missing."""
     lines = []
     for result in run.results:
         for trigger in TRIGGERS:
@@ -265,7 +265,7 @@ def _add_metrics(db: Path, runs: list[Made], draw: random.Random) -> None:
 
 
 def _scaling(run: Made) -> dict[str, list[Row]]:
-    """One pod before the run, then more of it and of a second revision, as `top` records it; only the first run's."""
+    """One pod before the first run, then more of it and of a second revision, as `top` records them."""
 
     def at(seconds: float) -> str:
         return stamp(run.start.wall_ns + int(seconds * NS_PER_S))

@@ -1,4 +1,4 @@
-"""A made-up campaign and what its report says, each made once: databases are copied before they are written to."""
+"""A made-up campaign and its report, each made once: tests copy databases before they write to them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from workload_generator.results.report.answers import Answers, ask
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What shares the campaign runs in one of pytest-xdist's workers: each worker would make its own."""
+    """Tests that share the campaign run in one pytest-xdist worker, so that it is made once."""
     for item in items:
         if "campaign" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("campaign"))
@@ -29,7 +29,7 @@ def campaign(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def answers(campaign: Path) -> Answers:
-    """What the campaign's database says."""
+    """The answers of the campaign's database."""
     return ask(campaign)
 
 

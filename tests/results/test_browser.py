@@ -39,7 +39,7 @@ def tab() -> Iterator[Browser]:
 
 @pytest.fixture
 def opened(tab: Browser, page: Path) -> Browser:
-    """The page on a wide, light screen, everything shown; loaded again only when it is not."""
+    """The page on a wide, light screen, without filters; loaded again only if needed."""
     if tab.showing != (page, 1280, False):
         tab.open(page)
     tab.js("document.querySelector('#filters button[type=reset]').click()")
@@ -49,7 +49,7 @@ def opened(tab: Browser, page: Path) -> Browser:
 
 
 def colours(png: bytes) -> int:
-    """How many different colours a PNG (8 bits, no palette, not interlaced) has."""
+    """The number of different colours of a PNG (8 bits, no palette, not interlaced) has."""
     position, data, channels, width = 8, b"", 3, 0
     while position < len(png):
         size, kind = struct.unpack(">I4s", png[position : position + 8])
@@ -64,14 +64,14 @@ def colours(png: bytes) -> int:
     return len({raw[row + 1 : row + stride] for row in range(0, len(raw), stride)})
 
 
-def test_it_opens_offline_without_a_request_or_a_word_on_the_console(tab: Browser, page: Path) -> None:
+def test_it_opens_without_requests_and_console_messages(tab: Browser, page: Path) -> None:
     tab.console(), tab.requests()
     tab.open(page)
     assert tab.console() == []
     assert [url for url in tab.requests() if url not in (page.as_uri(), "data:,")] == []
 
 
-def test_every_picture_is_drawn(opened: Browser) -> None:
+def test_every_chart_is_drawn(opened: Browser) -> None:
     figures = {figure.get_attribute("data-chart"): figure for figure in opened.all(".chart")}
     assert figures.keys() == CHARTS
     for name, figure in figures.items():
@@ -136,7 +136,7 @@ def test_filters_by_keyboard(opened: Browser) -> None:
     assert opened.console() == []
 
 
-def test_nothing_left_says_so(opened: Browser) -> None:
+def test_filters_that_leave_no_data(opened: Browser) -> None:
     opened.js("document.querySelectorAll('[data-filter=language] input').forEach(box => box.click())")
     opened.drawn()
     assert "The filters leave no data." in opened.all("[data-chart=ecdf]")[0].text
@@ -157,7 +157,7 @@ def test_tooltips(opened: Browser) -> None:
     assert text and "TTFB (ms)" in text and "language" in text
 
 
-def test_each_picture_has_its_data_and_its_sql(opened: Browser) -> None:
+def test_each_chart_has_its_data_and_its_sql(opened: Browser) -> None:
     for figure in opened.all(".chart"):
         name = figure.get_attribute("data-chart")
         opened.js("arguments[0].querySelectorAll('details').forEach(each => { each.open = true; })", figure)

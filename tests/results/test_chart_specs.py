@@ -1,4 +1,4 @@
-"""Colours of what is compared."""
+"""Colours and dashes of languages and sinks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from importlib import resources
 from workload_generator.results.report.chart_specs import language_scales
 
 
-def test_a_sink_has_a_colour_that_the_page_knows_and_dashes_of_its_own() -> None:
+def test_a_sink_has_a_colour_of_the_page_and_its_own_dashes() -> None:
     names = ["go", "broker default/default", "receiver"]
     colour, dash = language_scales(names)
     page = resources.files("workload_generator.results.report").joinpath("assets/page.css").read_text("utf-8")

@@ -1,4 +1,4 @@
-"""The SQL of each picture gives the picture's numbers, and these are what was put in."""
+"""The SQL of each chart gives its numbers, and these are the numbers of the made-up campaign."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_sql_of_the_phases(query: Callable[[str], list[Any]], answers: Answers) 
     assert not found
 
 
-def test_phases_are_those_that_were_put_in_and_add_up(answers: Answers, datasets: dict[str, Dataset]) -> None:
+def test_phases_are_the_made_up_ones_and_add_up(answers: Answers, datasets: dict[str, Dataset]) -> None:
     data = datasets["phases"]
     sums: dict[str, float] = {}
     at, keys = data.fields.index("ms"), list(data.groups)
@@ -213,7 +213,7 @@ def test_sql_of_the_machines(query: Callable[[str], list[Any]], answers: Answers
     (first,) = [run for run in answers.runs if run.language == "go" and run.condition.rate == 100][:1]
     replicas = next(line for line in answers.usage[first.id] if line.metric == "replicas")
     assert replicas.name == "empty-go-http-0"
-    assert replicas.value.max() == 2, "one, and one more while the run goes on"
+    assert replicas.value.max() == 2, "one, and a second one during the run"
     memory = next(line for line in answers.usage[first.id] if line.metric == "memory of pods (MiB)")
     assert memory.value.max() == pytest.approx(40), "two replicas of 20480Ki"
 
@@ -243,7 +243,7 @@ def test_the_rates_of_the_load_curve(datasets: dict[str, Dataset], answers: Answ
     assert sorted(set(datasets["load"].columns[0])) == [100, 200, 400, 800]
 
 
-def test_invalid_and_incomplete_runs_are_left_out_unless_asked_for(campaign: Path, answers: Answers) -> None:
+def test_invalid_and_incomplete_runs_are_compared_only_on_request(campaign: Path, answers: Answers) -> None:
     out = {run.id: run.state for run in answers.runs if not answers.compares(run)}
     assert sorted(out.values()) == ["incomplete", "invalid"]
     compared = {sample.run.id for group in answers.groups for sample in group.samples}
@@ -253,13 +253,13 @@ def test_invalid_and_incomplete_runs_are_left_out_unless_asked_for(campaign: Pat
     assert {s.run.id for group in everything.groups for s in group.samples} == set(some)
 
 
-def test_languages_stand_in_the_order_of_the_rows(answers: Answers) -> None:
-    """Whatever the process, the same database gives the same page."""
+def test_languages_of_a_run_are_in_the_order_of_its_rows(answers: Answers) -> None:
+    """Every process makes the same page of the same database."""
     several = [list(each.outcomes) for each in answers.data if len(each.outcomes) > 1]
     assert several == [list(LANGUAGES)] * 7
 
 
-def test_what_is_lost_counts_in_one_temperature_only(answers: Answers) -> None:
+def test_lost_arrivals_have_one_temperature(answers: Answers) -> None:
     for each in answers.data:
         for language, counter in each.outcomes.items():
             own = [sample for sample in each.samples if sample.language == language]
@@ -269,13 +269,13 @@ def test_what_is_lost_counts_in_one_temperature_only(answers: Answers) -> None:
             assert sum(sample.served for sample in parts) == whole.served
 
 
-def test_cold_starts_that_fail_are_lost_cold_starts(answers: Answers) -> None:
+def test_failed_cold_starts_are_lost_cold_starts(answers: Answers) -> None:
     groups = [group for group in answers.groups if group.condition.scenario == "serving-scenario-2"]
     assert sum(group.arrivals - group.served for group in groups if group.temperature == "cold") > 0
     assert all(group.arrivals == group.served for group in groups if group.temperature == "warm")
 
 
-def test_coarser_pictures_keep_the_number_of_arrivals(answers: Answers) -> None:
+def test_coarser_charts_keep_the_number_of_arrivals(answers: Answers) -> None:
     fine, coarse = (make_datasets(answers, Detail(bins, bins))["timeline"] for bins in (10_000, 1))
     for column in ("ok", "lost"):
         at, width = fine.fields.index(column), fine.fields.index("width")
@@ -286,7 +286,7 @@ def test_coarser_pictures_keep_the_number_of_arrivals(answers: Answers) -> None:
         assert sums[1] == pytest.approx(sums[0], rel=0.01)
 
 
-def test_no_number_of_a_picture_is_infinite(datasets: dict[str, Dataset]) -> None:
+def test_no_number_of_a_chart_is_infinite(datasets: dict[str, Dataset]) -> None:
     for data in datasets.values():
         assert all(value is None or math.isfinite(value) for column in data.columns for value in column)
 

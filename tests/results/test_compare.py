@@ -1,4 +1,4 @@
-"""`kn-bench compare`: what is better, worse, or shows no difference, and what it refuses."""
+"""`kn-bench compare`: verdicts and errors."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_fail_on_worse(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert run("compare", slow, base, "--fail-on", "worse") == 0
 
 
-def test_few_runs_show_nothing_and_say_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_too_few_runs_show_no_difference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     base, slow = runs(tmp_path / "base", [1.0]), runs(tmp_path / "slow", [9.0])
     assert run("compare", base, slow, "--fail-on", "worse") == 0
     assert "too few runs to show any difference" in capsys.readouterr().out
@@ -92,7 +92,7 @@ def test_experiments_of_one_database(tmp_path: Path, capsys: pytest.CaptureFixtu
         ({"arrival": "poisson"}, "no condition in common"),
     ],
 )
-def test_what_is_not_comparable_is_refused_unless_forced(
+def test_runs_that_are_not_comparable_are_compared_only_by_force(
     changes: dict[str, Any], reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
 ) -> None:
     base = runs(tmp_path / "base", [1.0] * 4)
@@ -113,7 +113,7 @@ def test_what_is_not_comparable_is_refused_unless_forced(
     assert "not comparable, forced" in capsys.readouterr().out
 
 
-def test_invalid_runs_are_left_out_unless_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_runs_are_compared_only_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     base, bad = runs(tmp_path / "base", [1.0] * 4), runs(tmp_path / "bad", [1.0] * 4, verdict="invalid")
     assert run("compare", base, bad) == 1
     assert "no valid run" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Quantiles, intervals and tests against numpy, scipy, a published table and answers known beforehand."""
+"""Quantiles, intervals and tests against NumPy, SciPy, a published table and known results."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_quantiles_are_numpys_nearest_ranks(values: np.ndarray) -> None:
 
 
 @given(st.lists(st.integers(0, 50), max_size=60), st.integers(0, 60))
-def test_what_is_beyond_ranks_above_all_others(values: list[int], beyond: int) -> None:
+def test_arrivals_without_a_value_rank_above_all_others(values: list[int], beyond: int) -> None:
     found = quantiles(np.sort(np.array(values, dtype=np.int64)), beyond, SHARES)
     if not values and not beyond:
         assert np.isnan(found).all()
@@ -76,7 +76,7 @@ def test_intervals_of_quantiles_are_scipys() -> None:
 
 @settings(deadline=None, max_examples=5)
 @given(st.integers(0, 2**32))
-def test_intervals_hold_the_true_quantile_as_often_as_they_say(seed: int) -> None:
+def test_intervals_cover_the_true_quantile_with_their_confidence(seed: int) -> None:
     draw = np.random.default_rng(seed)
     truth = scipy.stats.pareto(1.5).ppf(0.9)
     hits = 0
@@ -91,7 +91,7 @@ def test_few_runs_have_their_range_and_its_confidence(runs: int, confidence: flo
     assert over_runs([float(n) for n in range(runs)]) == Interval(0, runs - 1, confidence)
 
 
-def test_one_run_says_nothing_of_another() -> None:
+def test_one_run_has_no_interval_over_runs() -> None:
     assert over_runs([1.0]) is None
 
 
@@ -149,14 +149,14 @@ def test_false_discovery_is_scipys(ps: list[float]) -> None:
     assert false_discovery(ps) == pytest.approx(scipy.stats.false_discovery_control(ps))
 
 
-def test_groups_far_apart_are_told_apart_from_five_runs_on() -> None:
+def test_distant_groups_differ_from_five_runs_on() -> None:
     draw = np.random.default_rng(3)
     groups = [draw.normal(10 * n, 1, 5).tolist() for n in (1, 2, 3, 4, 5)] + [draw.normal(10, 1, 5).tolist()]
     assert pairs_that_differ(groups) == {(i, j) for i in range(6) for j in range(i + 1, 6)} - {(0, 5)}
     assert not pairs_that_differ([group[:3] for group in groups]), "three runs cannot show any of fifteen pairs"
 
 
-def test_equal_groups_are_seldom_told_apart() -> None:
+def test_equal_groups_rarely_differ() -> None:
     draw = np.random.default_rng(4)
     wrong = sum(bool(pairs_that_differ(draw.lognormal(0, 0.3, (5, 5)).tolist())) for _ in range(300))
     assert wrong / 300 < 0.05 + 4 * math.sqrt(0.05 * 0.95 / 300)

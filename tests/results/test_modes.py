@@ -1,4 +1,4 @@
-"""What hides in a distribution, on data that was made with and without it."""
+"""Modes, steps and spikes, on data that was made with and without them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from workload_generator.results.report.modes import shape_of
 DRAW = np.random.default_rng(5)
 
 
-def test_the_originals_springboot_is_seen() -> None:
+def test_the_spike_of_the_originals_springboot() -> None:
     """Its quartiles were 1018, 1021 and 1024 ms: a probe each second, not the language."""
     shape = shape_of(DRAW.normal(1021, 4.4, 200))
     assert shape is not None and shape.spike is not None
@@ -33,7 +33,7 @@ def test_two_populations_are_found_with_their_shares() -> None:
 
 
 @pytest.mark.parametrize("kind", ["lognormal", "pareto", "exponential"])
-def test_one_population_is_left_alone(kind: str) -> None:
+def test_one_population_has_one_mode(kind: str) -> None:
     draw = np.random.default_rng(6)
     samples = {
         "lognormal": lambda: draw.lognormal(7, 0.3, 150),
@@ -44,12 +44,12 @@ def test_one_population_is_left_alone(kind: str) -> None:
     assert sum(bool(shape and (shape.modes or shape.period_ms)) for shape in shapes) <= 1
 
 
-def test_the_same_data_give_the_same_answer() -> None:
+def test_the_same_data_give_the_same_result() -> None:
     values = DRAW.lognormal(7, 0.3, 100)
     assert shape_of(values) == shape_of(values)
 
 
-def test_few_or_equal_values_say_nothing() -> None:
+def test_few_or_equal_values_give_no_result() -> None:
     assert shape_of(np.full(19, 5.0)) is None
     shape = shape_of(np.full(50, 5.0))
     assert shape is not None and not shape.odd

@@ -1,4 +1,4 @@
-"""What lies under the latency: usage by its own time, namespace and source."""
+"""CPU, memory and replicas during a run: usage by its own time, namespace and source."""
 
 from __future__ import annotations
 
@@ -67,12 +67,12 @@ def test_containers_and_pods_are_added_up(tmp_path: Path) -> None:
     assert found["replicas", "f"].at_s.tolist() == pytest.approx([0, 15, 30, 45])
 
 
-def test_a_sample_stands_at_its_own_time(tmp_path: Path) -> None:
+def test_a_reading_has_the_time_of_its_sample(tmp_path: Path) -> None:
     found = lines(tmp_path, [sample(t, pod("f"), 100, late=9) for t in (0, 15, 30)])
     assert found["replicas", "f"].at_s.tolist() == pytest.approx([0, 15, 30])
 
 
-def test_two_namespaces_are_two(tmp_path: Path) -> None:
+def test_equal_names_in_two_namespaces_are_two_series(tmp_path: Path) -> None:
     samples = [sample(t, pod("f"), cpu, namespace=name) for t in (0, 15) for name, cpu in (("a", 100), ("b", 300))]
     samples += [sample(t, pod("g"), 50, namespace="a") for t in (0, 15)]
     found = lines(tmp_path, samples)
@@ -87,7 +87,7 @@ def test_two_sources_are_not_mixed(tmp_path: Path) -> None:
     assert found["CPU of pods (cores)", "f"].value.tolist() == pytest.approx([0.1] * 12)
 
 
-def test_a_poll_that_lacks_a_pod_is_bridged_and_an_end_is_not(tmp_path: Path) -> None:
+def test_a_short_gap_is_bridged_but_not_an_end(tmp_path: Path) -> None:
     samples = [sample(t, pod("f", 0), 100) for t in (0, 10, 20, 30, 40, 50, 60)]
     samples += [sample(t, pod("f", 1), 200) for t in (0, 10, 40)]  # lacking twice, then gone
     found = lines(tmp_path, samples)
@@ -95,7 +95,7 @@ def test_a_poll_that_lacks_a_pod_is_bridged_and_an_end_is_not(tmp_path: Path) ->
     assert found["CPU of pods (cores)", "f"].value.tolist() == pytest.approx([0.3] * 5 + [0.1] * 2)
 
 
-def test_the_busiest_have_lines_and_the_others_one(tmp_path: Path) -> None:
+def test_the_busiest_have_a_series_each_and_the_others_one(tmp_path: Path) -> None:
     samples = [sample(t, pod(f"f{number}"), 10 * number) for t in (0, 15) for number in range(20)]
     found = lines(tmp_path, samples)
     names = {name for _, name in found}
@@ -104,7 +104,7 @@ def test_the_busiest_have_lines_and_the_others_one(tmp_path: Path) -> None:
     assert found["replicas", "13 others together"].value.tolist() == [13, 13]
 
 
-def test_a_run_without_samples_has_no_lines(tmp_path: Path) -> None:
+def test_a_run_without_readings_has_no_series(tmp_path: Path) -> None:
     assert lines(tmp_path, [sample(1000, pod("f"), 100)]) == {}
 
 

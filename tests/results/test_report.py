@@ -1,4 +1,4 @@
-"""`kn-bench report`, as a user runs it: the page, the tables, the sentences, and what it refuses."""
+"""`kn-bench report` as a user runs it: page, tables, conclusions and errors."""
 
 from __future__ import annotations
 
@@ -41,13 +41,15 @@ def run(*argv: str | Path) -> int:
 
 
 def report_of(folder: Path, results: Sequence[Result]) -> list[str]:
-    """The sentences about a database of one run."""
+    """The headline and the conclusions of a database of one run."""
     summary = summarise(ask(database(folder, results)))
     return [summary.headline, *(each.text for each in summary.conclusions)]
 
 
 @pytest.mark.parametrize(("changes", "warned"), [({"seed": 8}, False), ({"coldStart": {"gap": "1s"}, "seed": 8}, True)])
-def test_another_seed_is_no_other_configuration(tmp_path: Path, changes: dict[str, Any], warned: bool) -> None:
+def test_a_seed_alone_does_not_make_another_configuration(
+    tmp_path: Path, changes: dict[str, Any], warned: bool
+) -> None:
     for number, more in enumerate(({"seed": 7}, changes)):
         head = header(run_id=f"run-{number}", prefix="serving-scenario-1_1000rps_go")
         head["experiment"]["config"] |= more
@@ -61,7 +63,7 @@ def test_another_seed_is_no_other_configuration(tmp_path: Path, changes: dict[st
 
 
 class Reader(HTMLParser):
-    """Checks that elements close in order, and keeps what refers to elsewhere."""
+    """Checks that elements close in order, and collects links and ids."""
 
     VOID = frozenset({"meta", "link", "input", "br"})
 
@@ -84,7 +86,7 @@ class Reader(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_the_page_is_whole_and_refers_to_nothing_outside(reported: Reported) -> None:
+def test_the_page_is_well_formed_and_self_contained(reported: Reported) -> None:
     page = reported.page.read_text()
     assert len(page.encode()) < MOST_BYTES
     reader = Reader()
@@ -120,7 +122,7 @@ def test_csv_has_what_the_tables_have(campaign: Path, answers: Answers, reported
     assert [int(row["ok"]) for row in seconds] == [100, 100]
 
 
-def test_lost_arrivals_are_slower_than_any_limit_and_both_readings_are_there(tmp_path: Path) -> None:
+def test_lost_arrivals_rank_above_all_others_in_one_of_two_readings(tmp_path: Path) -> None:
     db = database(tmp_path, [*(served(n, ms=n + 1) for n in range(98)), failed(98), failed(99, ErrorKind.DROPPED)])
     report = write_report(db, tmp_path / "r.html", csv=tmp_path)
     with (tmp_path / "ttfb_runs.csv").open() as file:
@@ -131,7 +133,7 @@ def test_lost_arrivals_are_slower_than_any_limit_and_both_readings_are_there(tmp
     assert any("> 30s" in text for text in table.texts(0))
 
 
-def test_only_what_was_measured_counts(tmp_path: Path) -> None:
+def test_only_the_measure_phase_counts(tmp_path: Path) -> None:
     results = [served(-1, phase=Phase.PING), *(served(n, ms=900, phase=Phase.RAMP) for n in range(50))]
     answers = ask(database(tmp_path, [*results, *(served(n, ms=1) for n in range(50, 60))]))
     assert sum(sample.arrivals for sample in answers.data[0].samples if sample.temperature == "all") == 10
@@ -139,7 +141,7 @@ def test_only_what_was_measured_counts(tmp_path: Path) -> None:
     assert answers.data[0].timelines[0].ok.sum() == 60, "the ramp is drawn"
 
 
-def test_one_run_is_not_ranked_and_says_so(tmp_path: Path) -> None:
+def test_one_run_is_not_ranked(tmp_path: Path) -> None:
     words = report_of(tmp_path, [served(n, ms=2) for n in range(200)])
     assert words[0] == "The run is valid."
     assert any("p50 2 ms, p99 2 ms (1 run, 199 arrivals)" in text for text in words)
@@ -161,14 +163,14 @@ def test_python_and_ts_without_a_difference(answers: Answers) -> None:
     assert "Run 98 is incomplete: the log has no trailer: the run was killed or is still running." in words
 
 
-def test_too_few_runs_say_how_many_it_takes(campaign: Path) -> None:
+def test_the_number_of_runs_needed_is_reported(campaign: Path) -> None:
     few = ask(campaign, experiments=[2, 3, 12, 13])  # two runs of go and of quarkus
     assert len(few.rankings) == 2
     words = [each.text for each in summarise(few).conclusions]
     assert any("2 runs of a language; at least 4 runs of each are needed" in text for text in words)
 
 
-def test_a_run_that_is_invalid_is_shown_but_not_compared(campaign: Path, tmp_path: Path) -> None:
+def test_an_invalid_run_is_shown_but_not_compared(campaign: Path, tmp_path: Path) -> None:
     (broken,) = rows_of(campaign, "SELECT id FROM experiments WHERE verdict = 'invalid'")
     report = write_report(campaign, tmp_path / "r.html", experiments=[broken["id"]])
     assert report.summary.kind == "bad"
@@ -176,13 +178,13 @@ def test_a_run_that_is_invalid_is_shown_but_not_compared(campaign: Path, tmp_pat
     assert any("lag p99" in each.text for each in report.summary.conclusions)
 
 
-def test_the_originals_database_has_a_report_too(tmp_path: Path) -> None:
+def test_the_report_of_the_originals_database(tmp_path: Path) -> None:
     report = write_report(make(tmp_path / "x.db", ORIGINAL), tmp_path / "r.html")
     assert "The 2 runs have no verdict" in report.summary.headline
     assert any("whole milliseconds" in each.text for each in report.summary.conclusions)
 
 
-def test_empty_tables_of_others_have_no_picture(tmp_path: Path) -> None:
+def test_empty_tables_have_no_chart(tmp_path: Path) -> None:
     db = database(tmp_path, [served(n) for n in range(5)])
     connection = sqlite3.connect(db)
     connection.executescript(
@@ -195,7 +197,7 @@ def test_empty_tables_of_others_have_no_picture(tmp_path: Path) -> None:
     assert 'id="machines"' not in page and 'id="eventing"' not in page and 'id="distribution"' in page
 
 
-def test_hostile_names_stay_text(tmp_path: Path) -> None:
+def test_markup_in_names_is_escaped(tmp_path: Path) -> None:
     db = database(tmp_path, [served(n) for n in range(5)])
     evil = "</script><script>alert(1)</script><!--"
     connection = sqlite3.connect(db)
@@ -210,7 +212,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     assert not reader.open
 
 
-def test_large_reports_get_coarser_and_stay_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_report_gets_coarser_charts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     results = [served(n, ms=1 + n % 7, due_ns=n * NS_PER_S, start_ns=n * NS_PER_S) for n in range(120)]
     db = database(tmp_path, results)
     whole = write_report(db, tmp_path / "whole.html").size
@@ -228,7 +230,7 @@ def test_large_reports_get_coarser_and_stay_small(tmp_path: Path, monkeypatch: p
         ("CREATE TABLE birds (id INTEGER);", "is not a benchmark's database"),
     ],
 )
-def test_no_database_no_report(
+def test_a_missing_or_foreign_database_is_an_error(
     script: str | None, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     db = tmp_path / "x.db"
@@ -241,14 +243,14 @@ def test_no_database_no_report(
     assert not (tmp_path / "r.html").exists()
 
 
-def test_nothing_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_database_without_measured_requests_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     db = database(tmp_path, [served(0, phase=Phase.RAMP)])
     assert run("report", "--db", db, "--out", tmp_path / "r.html") == 1
     assert "has no measured requests" in capsys.readouterr().err
 
 
 @needs.mark(needs.NOT_ROOT)
-def test_a_folder_that_may_not_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_read_only_folder_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "locked"
     folder.mkdir(mode=0o555)
     db = database(tmp_path, [served(0)])
@@ -257,7 +259,7 @@ def test_a_folder_that_may_not_be_written(tmp_path: Path, capsys: pytest.Capture
 
 
 @pytest.mark.parametrize("out", ["missing/r.html", "folder", "x.db"])
-def test_places_where_no_report_can_be(out: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_impossible_path_is_an_error(out: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     db = database(tmp_path, [served(0)])
     (tmp_path / "folder").mkdir()
     before = db.read_bytes()
@@ -266,14 +268,14 @@ def test_places_where_no_report_can_be(out: str, tmp_path: Path, capsys: pytest.
     assert db.read_bytes() == before
 
 
-def test_csv_where_a_file_stands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_in_place_of_the_csv_folder_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     db = database(tmp_path, [served(0)])
     (tmp_path / "csv").write_text("mine")
     assert run("report", "--db", db, "--out", tmp_path / "r.html", "--csv", tmp_path / "csv") == 1
     assert "cannot write the tables" in capsys.readouterr().err
 
 
-def test_a_report_takes_the_place_of_the_last_one(tmp_path: Path) -> None:
+def test_a_report_replaces_the_last_one(tmp_path: Path) -> None:
     db = database(tmp_path, [served(n) for n in range(5)])
     out = tmp_path / "r.html"
     out.write_text("old")
@@ -289,10 +291,10 @@ def _umask() -> int:
     return mask
 
 
-# Small things
+# Parts
 
 
-def test_times_of_every_form() -> None:
+def test_timestamps() -> None:
     texts = ["2025-02-09 10:11:13.5+00:00", "2025-02-09T10:11:13.567891234Z", None, "bäd", "2025-02-09T11:11:13+01:00",
              "2025-02-09T10:11:13Z", "2025-02-10T00:00:00.000001Z", "2025-13-09T10:11:13Z"]  # fmt: skip
     found = wall_us(texts)
@@ -311,7 +313,7 @@ def test_quantities(text: object, value: float) -> None:
 
 
 @pytest.mark.parametrize("text", [None, "", "fast", "1.2.3Ki"])
-def test_no_quantities(text: object) -> None:
+def test_invalid_quantities(text: object) -> None:
     assert quantity(text) != quantity(text)
 
 
@@ -327,12 +329,12 @@ def test_services_of_pods(pod: str, service: str) -> None:
     assert service_of(pod) == service
 
 
-def test_how_values_are_written() -> None:
+def test_values_as_text() -> None:
     values = [None, float("nan"), 1.4824, 250.04, 12_345.6, float("inf")]
     assert [written(value, MS) for value in values] == ["—", "—", "1.482", "250.0", "12,346", "> 30s"]
 
 
-def test_intervals_stand_beside_their_figure(tmp_path: Path) -> None:
+def test_an_interval_follows_its_figure(tmp_path: Path) -> None:
     table = Table("t", "T", "", tuple(TableColumn(name, MS) for name in ("p50", "p50 low", "p50 high", "max")))
     table.add(2.0, 1.0, float("inf"), 9.0, timeout="5s")
     table.add(2.0, None, None, 9.0)
@@ -343,8 +345,8 @@ def test_intervals_stand_beside_their_figure(tmp_path: Path) -> None:
     assert (tmp_path / "t.csv").read_text() == "p50_ms,p50_low_ms,p50_high_ms,max_ms\n2.0,1.0,inf,9.0\n2.0,,,9.0\n"
 
 
-def test_a_database_that_is_copied_has_the_same_report(campaign: Path, answers: Answers, tmp_path: Path) -> None:
-    """Nothing in a page depends on where the database lies, or on the day."""
+def test_a_copied_database_has_the_same_report(campaign: Path, answers: Answers, tmp_path: Path) -> None:
+    """The page does not depend on the path of the database, nor on the date."""
     (tmp_path / "other").mkdir()
     copy = Path(shutil.copy(campaign, tmp_path / "other" / "benchmark.db"))
     one_of_each = {(run.condition.scenario, run.state): run.id for run in answers.runs}.values()
@@ -354,7 +356,7 @@ def test_a_database_that_is_copied_has_the_same_report(campaign: Path, answers: 
 
 
 @pytest.mark.parametrize("missing", ["numpy", "vl_convert", "jinja2"])
-def test_without_the_extra_extraction_works_and_a_report_says_what_is_missing(missing: str, tmp_path: Path) -> None:
+def test_without_the_extra_only_the_report_fails(missing: str, tmp_path: Path) -> None:
     """The base install has none of the extra's libraries."""
     (tmp_path / NAME).write_bytes(whole_log([served(n) for n in range(3)]))
     db, page = tmp_path / "x.db", tmp_path / "r.html"

@@ -138,9 +138,9 @@ def _with_ends(at_ms: Values, values: Values, ends: Values) -> tuple[Values, Val
     """The steps, with zeros at the begin and the end of each recording."""
     later = ends[ends > at_ms[0]]
     every = np.concatenate([later, at_ms])  # in this order: at the same time the zero comes first
-    whole = np.concatenate([np.zeros((len(later), values.shape[1])), values])
+    every_value = np.concatenate([np.zeros((len(later), values.shape[1])), values])
     order = np.argsort(every, kind="stable")
-    return every[order], whole[order]
+    return every[order], every_value[order]
 
 
 def _rows(store: Store, table: str, sql: str) -> Iterator[tuple[Any, ...]]:

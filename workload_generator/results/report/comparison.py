@@ -156,7 +156,7 @@ class Ranking:
 
     @property
     def runs_needed(self) -> int:
-        """The least number of runs of each language that can show a difference among so many languages."""
+        """The least number of runs of each language that can show a difference among these languages."""
         level, runs = intervals.pair_level(len(self.groups)), 2
         while 2 / math.comb(2 * runs, runs) > level:
             runs += 1
@@ -275,11 +275,11 @@ def ttfb_table(groups: Iterable[RunGroup]) -> Table:
     for group in groups:
         values: list[Value] = []
         for name in _ESTIMATED:
-            found = group.estimate(name)
-            values += [found.value, found.low, found.high, group.estimate(name, answered=True).value]
+            estimate = group.estimate(name)
+            values += [*estimate[:3], group.estimate(name, answered=True).value]
         lost = 1 - group.served / group.arrivals
         counts = (len(group.samples), group.arrivals, lost)
-        table.add(*group.cells, *counts, *values, found.confidence, found.of, timeout=group.timeout)
+        table.add(*group.cells, *counts, *values, estimate.confidence, estimate.of, timeout=group.timeout)
     return table
 
 

@@ -63,15 +63,15 @@ def summarise(answers: Answers) -> ReportSummary:
 
 def _verdict(answers: Answers) -> tuple[str, str]:
     states = Counter(run.state for run in answers.runs)
-    whole = len(answers.runs)
-    if states[VALID] == whole:
-        return GOOD, {1: "The run is valid.", 2: "Both runs are valid."}.get(whole, f"All {whole} runs are valid.")
+    count = len(answers.runs)
+    if states[VALID] == count:
+        return GOOD, {1: "The run is valid.", 2: "Both runs are valid."}.get(count, f"All {count} runs are valid.")
     rest = ", ".join(f"{states[word]} {word}" for word in (INVALID, INCOMPLETE, UNJUDGED) if states[word])
     if not states[VALID] and not states[UNJUDGED]:
         return BAD, f"No run is valid ({rest}): the figures measure the generator as much as the system."
-    if states[UNJUDGED] == whole:
-        return WARN, f"{_n(whole, 'The run has', 'The {n} runs have')} no verdict: the original's logs have none."
-    return WARN, f"{states[VALID]} of {whole} runs are valid; {rest}."
+    if states[UNJUDGED] == count:
+        return WARN, f"{_n(count, 'The run has', 'The {n} runs have')} no verdict: the original's logs have none."
+    return WARN, f"{states[VALID]} of {count} runs are valid; {rest}."
 
 
 def _facts(answers: Answers) -> Iterable[tuple[str, str]]:
@@ -199,10 +199,10 @@ def _knees(answers: Answers) -> Iterable[Conclusion]:
 
 
 def _shapes(answers: Answers) -> Iterable[Conclusion]:
-    for each in answers.shapes:
-        if each.shape.odd:
-            text = f"{each.group.where}, {each.group.language}: {each.shape.sentence()}."
-            yield Conclusion(WARN, text, "cold" if each.group.temperature == "cold" else "distribution")
+    for group, shape in answers.shapes:
+        if shape.odd:
+            text = f"{group.where}, {group.language}: {shape.sentence()}."
+            yield Conclusion(WARN, text, "cold" if group.temperature == "cold" else "distribution")
     whole = [str(data.run.id) for data in answers.data if data.whole_ms]
     if whole:
         text = f"The times of {_n(len(whole), 'run', 'runs')} {_some(whole)} are whole milliseconds, as in their logs."
@@ -229,7 +229,7 @@ def _starts(answers: Answers) -> Iterable[Conclusion]:
 
 
 def _bursts(answers: Answers) -> Iterable[Conclusion]:
-    """The waits of bursts at zero, and the instances that were started in vain."""
+    """The waits of bursts at zero, and the instances that answered no request."""
     for each in answers.bursts[:_MOST]:
         requests, waiting, started, needed = map(each.total, ("requests", "waiting", "started", "needed"))
         text = f"Run {each.run.id}, {each.language}: of {requests:,.0f} requests in "

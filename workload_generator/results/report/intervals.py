@@ -160,7 +160,7 @@ def false_discovery(ps: Sequence[float]) -> list[float]:
 
 
 def pair_level(groups: int) -> float:
-    """The level of a test of one pair among so many groups, with 5 % for all pairs together.
+    """The level of a test of one pair among `groups` groups, with 5 % for all pairs together.
 
     It is that of Ryan, Einot, Gabriel and Welsch, which Campbell and Skillings use.
     """

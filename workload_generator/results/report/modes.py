@@ -86,12 +86,8 @@ class DistributionShape:
         return "; ".join(parts) or "one mode, no steps"
 
 
-@dataclass(frozen=True, slots=True)
-class GroupShape:
-    """The shape of the answered times of one group."""
-
-    group: RunGroup
-    shape: DistributionShape
+GroupShape = tuple[RunGroup, DistributionShape]
+"""A group and the shape of its answered times."""
 
 
 def find_shapes(groups: Iterable[RunGroup]) -> list[GroupShape]:
@@ -100,7 +96,7 @@ def find_shapes(groups: Iterable[RunGroup]) -> list[GroupShape]:
     for group in groups:
         shape = shape_of(np.concatenate([sample.picked for sample in group.samples]))
         if shape is not None and (group.temperature == COLD_WORD or shape.odd):
-            shapes.append(GroupShape(group, shape))
+            shapes.append((group, shape))
     return shapes
 
 
@@ -117,8 +113,8 @@ def shapes_table(shapes: Iterable[GroupShape]) -> Table:
             *columns(TEXT, "found"),
         ),
     )
-    for each in shapes:
-        table.add(*each.group.cells, each.shape.values, each.shape.sentence())
+    for group, shape in shapes:
+        table.add(*group.cells, shape.values, shape.sentence())
     return table
 
 

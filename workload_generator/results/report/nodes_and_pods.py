@@ -184,37 +184,31 @@ def _series(usage: Usage, inside: Codes, at_s: Values, length_s: float) -> list[
     cell, cores, mib = _bridged(cell, count, *sums)
     member, slot = cell // count, cell % count
     pod = usage.pod_of[member]
-    group, busiest, others = _chosen(usage.group_of[pod], cores)
-    names = [usage.groups[index] for index in busiest] + ([f"{others} others together"] if others else [])
-    pods_seen = np.unique(pod * count + slot)
-    rank = np.full(len(usage.groups), len(busiest))
-    rank[busiest] = np.arange(len(busiest))
-    seen_group = rank[usage.group_of[pods_seen // count]] * count + pods_seen % count
-    size = len(names) * count
-    at = group * count + slot
+    group = usage.group_of[pod]
+    groups = np.unique(group)
+    if len(groups) > _MOST:
+        used = np.bincount(group, weights=cores)
+        groups = groups[np.argsort(-used[groups], kind="stable")[: _MOST - 1]]
+    others = len(np.unique(group)) - len(groups)
+    names = [usage.groups[index] for index in groups.tolist()] + ([f"{others} others together"] if others else [])
+    line_of = np.full(len(usage.groups), len(groups))  # the others have the last line
+    line_of[groups] = np.arange(len(groups))
+    at, size = line_of[group] * count + slot, len(names) * count
+    pods = np.unique(pod * count + slot)
+    pods_at = line_of[usage.group_of[pods // count]] * count + pods % count
+    replicas = np.bincount(pods_at, minlength=size).astype(np.float64)
     totals: dict[str, Values] = {
         f"CPU of {usage.subject} (cores)": np.bincount(at, weights=cores, minlength=size).astype(np.float64),
         f"memory of {usage.subject} (MiB)": np.bincount(at, weights=mib, minlength=size).astype(np.float64),
     }
-    replicas = np.bincount(seen_group, minlength=size).astype(np.float64)
     if usage.subject == "pods":
         totals["replicas"] = replicas
-    lines = []
+    series = []
     for index, name in sorted(enumerate(names), key=lambda pair: pair[1]):
-        there = np.flatnonzero(replicas[index * count : (index + 1) * count])
-        when: Values = (there + first) * np.float64(width)
-        lines += [TimeSeries(metric, name, when, values[index * count + there]) for metric, values in totals.items()]
-    return lines
-
-
-def _chosen(group: Codes, cores: Values) -> tuple[Codes, list[int], int]:
-    """Each reading's index among the busiest groups (after them: the others), these groups, the number of others."""
-    present = np.unique(group)
-    used = np.bincount(group, weights=cores)
-    busiest = present if len(present) <= _MOST else present[np.argsort(-used[present], kind="stable")[: _MOST - 1]]
-    rank = np.full(int(present.max()) + 1, len(busiest))
-    rank[busiest] = np.arange(len(busiest))
-    return rank[group], busiest.tolist(), len(present) - len(busiest)
+        present = np.flatnonzero(replicas[index * count : (index + 1) * count])
+        when: Values = (present + first) * np.float64(width)
+        series += [TimeSeries(metric, name, when, values[index * count + present]) for metric, values in totals.items()]
+    return series
 
 
 def _bridged(cell: Codes, count: int, *values: Values) -> tuple[Codes, Values, Values]:

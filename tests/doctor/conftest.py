@@ -10,7 +10,7 @@ from workload_generator.cluster.doctor import rights
 
 @pytest.fixture(autouse=True)
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that is all of PATH, with kubectl: without that every verdict is "failed"."""
+    """A folder as the only one in PATH, with kubectl: without it the exit code is always 1."""
     folder = make_tools(tmp_path / "tools", {"kubectl": TOOLS["kubectl"]})
     monkeypatch.setenv("PATH", str(folder))
     return folder
@@ -37,11 +37,11 @@ def doctor(api: FakeApi, tmp_path: Path, capsysbinary: pytest.CaptureFixture[byt
 
 @pytest.fixture
 def all_rights() -> None:
-    """For tests of rights: every command's are asked for."""
+    """For tests of rights: those of all commands are requested."""
 
 
 @pytest.fixture(autouse=True)
 def few_rights(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Elsewhere only those of `top` are: 190 of a doctor's 220 requests are about rights."""
+    """Elsewhere only those of `top`: 190 of the 220 requests are about rights."""
     if "all_rights" not in request.fixturenames:
         monkeypatch.setattr(rights, "COMMANDS", tuple(each for each in rights.COMMANDS if each.name == "top"))

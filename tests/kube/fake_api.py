@@ -1,8 +1,8 @@
 """A fake API server: tokens, paging, watches with bookmarks, 409, 410, 429, server-side apply, absent APIs, and faults.
 
-State is in memory and may be read and changed by tests (`put`, `remove`, `objects`) while clients look on. Faults are
-asked for with `fail`. `FakeApi` runs in the test's own loop; `in_thread` serves commands that have a loop of their own.
-What tests read and change is done in the server's loop: between two requests, never in the middle of one.
+State is in memory; tests read and change it (`put`, `remove`, `objects`) while clients are connected, and inject faults
+with `fail`. `FakeApi` runs in the test's own loop, `in_thread` serves commands that have a loop of their own. Reads and
+changes by tests run in the server's loop: between two requests, never during one.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def in_its_loop(method: Callable[Concatenate[FakeApi, P], T]) -> Callable[Concat
 
 @dataclass
 class Fault:
-    """What becomes of the next `times` requests whose method and path fit."""
+    """A fault of the next `times` requests whose method and path match."""
 
     match: str  # a regular expression on `METHOD /path`
     status: int = 0  # 0: not refused
@@ -64,7 +64,7 @@ class Fault:
 
 
 class FakeApi:
-    """The server. `served` says which APIs there are; `forbidden` holds `(verb, plural)` that are refused with 403."""
+    """The server. It has the APIs in `served`, and refuses the `(verb, plural)` in `forbidden` with 403."""
 
     def __init__(self, served: Iterable[Resource] = ALL) -> None:
         self.served = {(resource.api_version, resource.plural): resource for resource in served}
@@ -75,14 +75,14 @@ class FakeApi:
         """Of the last request."""
         self.faults: list[Fault] = []
         self.admit: Callable[[Object], None] = lambda _obj: None
-        """Called with each object before it is stored; may change it, or raise ValueError, which refuses it (403)."""
+        """Called with each object before it is stored: changes it, or raises ValueError, which refuses it (403)."""
         self.on_change: Callable[[str, Object], None] = lambda _type, _obj: None
-        """Called after each change: a place for what a controller would do, by `put` and `remove`."""
+        """Called after each change: plays a controller, by `put` and `remove`."""
         self.git_version = "v1.36.3"
         self.raw: dict[str, Any] = {}
-        """Answers (JSON) to GETs of other paths, such as what a proxy leads to."""
+        """Responses (JSON) to GETs of other paths, such as a proxy's."""
         self.skew_s = 0.0
-        """How far its clock is ahead of this machine's."""
+        """How far the server's clock is ahead of this machine's."""
         self.url = ""
         self._version = 100
         self._oldest = 0
@@ -96,7 +96,7 @@ class FakeApi:
         self._runner: web.AppRunner | None = None
         self._listener: Listener | None = None
 
-    # What tests do with it
+    # For tests
 
     @in_its_loop
     def objects(self, resource: Resource) -> list[Object]:
@@ -110,7 +110,7 @@ class FakeApi:
 
     @in_its_loop
     def put(self, resource: Resource, obj: Object) -> Object:
-        """Store an object as a controller would, status included; its metadata say name and namespace."""
+        """Store an object as a controller would, with its status; its metadata has name and namespace."""
         obj = copy.deepcopy(obj)
         obj.setdefault("apiVersion", resource.api_version)
         obj.setdefault("kind", resource.kind)
@@ -118,7 +118,7 @@ class FakeApi:
 
     @in_its_loop
     def remove(self, resource: Resource, name: str, namespace: str = "") -> None:
-        """Remove at once, and what it owns."""
+        """Remove an object and its dependents at once."""
         gone = self._of(resource).pop((namespace, name))
         self._changed("DELETED", resource, gone)
         for other in list(self.served.values()):
@@ -129,12 +129,12 @@ class FakeApi:
                     self.remove(other, about["name"], about.get("namespace", ""))
 
     def fail(self, match: str, **how: Any) -> None:
-        """Make requests fail: see Fault."""
+        """Inject a fault: see Fault."""
         self.faults.append(Fault(match, **how))
 
     @in_its_loop
     def compact(self) -> None:
-        """Forget all history: older versions and pages answer 410 from now on, and watches end with it."""
+        """Drop all history: older versions and pages get 410 from now on, and watches end with it."""
         self._oldest = self._version = self._version + 1
         self._history.clear()
         self._pages.clear()
@@ -147,14 +147,14 @@ class FakeApi:
 
     @in_its_loop
     def end_watches(self, *, expired: bool = False) -> None:
-        """End all watches: as the server does after a while, or with an ERROR event of 410."""
+        """End all watches: without an error, or with an ERROR event of 410."""
         if expired:
             self._send("ERROR", None, _status(410, "Expired", "too old resource version"))
         for queue in self._watchers:
             queue.put_nowait(None)
 
     def run(self, function: Callable[[], T]) -> T:
-        """Call it in the server's loop, if that runs in another thread; its result."""
+        """Call a function in the server's loop, if that runs in another thread; returns its result."""
         loop, thread = self._loop, self._thread
         if loop is None or thread is threading.current_thread() or not loop.is_running():
             return function()
@@ -166,11 +166,11 @@ class FakeApi:
 
     @property
     def watching(self) -> int:
-        """How many watches are open."""
+        """The number of open watches."""
         return len(self._watchers)
 
     def write_kubeconfig(self, path: Path, token: str = TOKEN) -> Path:
-        """A kubeconfig file that leads here."""
+        """A kubeconfig file for this server."""
         path.write_text(
             yaml.safe_dump(
                 {
@@ -208,7 +208,7 @@ class FakeApi:
 
     @in_its_loop
     def replay(self, kind: str, resource: Resource, obj: Object) -> None:
-        """Send a change on every watch, whatever is true: a repeated one, or one out of its order."""
+        """Send a change on every watch regardless of the state: a repeated one, or one out of order."""
         self._send(kind, resource, copy.deepcopy(obj))
 
     @in_its_loop
@@ -217,7 +217,7 @@ class FakeApi:
         self._send("TORN", None, {})
 
     def now(self) -> str:
-        """Its time, as the API writes it: whole seconds."""
+        """The server's time in the API's format: whole seconds."""
         return f"{datetime.now(UTC) + timedelta(seconds=self.skew_s):%Y-%m-%dT%H:%M:%SZ}"
 
     async def _date(self, _request: web.Request, response: web.StreamResponse) -> None:

@@ -1,10 +1,9 @@
 """Skips waiting time: a timer fires as soon as nothing else happens.
 
-`with hasty(api, 60):` holds for event loops that are made inside of it, such as those of commands. Nothing happens when
-the loop has no event, and the fake server, which runs in another thread, has nothing left to do. So a deadline that
-would pass in vain passes at once, and one that something still comes before never does, however slow the machine is.
-When more than the given seconds are left out, nobody had that deadline: it is an error. It is not for loops that wait
-for another process: what that does is not seen from here.
+`with hasty(api, 60):` affects event loops that are created inside it, such as those of commands. Nothing happens when
+the loop has no event and the fake server, in its own thread, is idle. So a deadline that would expire does so at once,
+and a deadline that an event precedes never expires, however slow the machine is. Skipping more than the given number
+of seconds is an error: no deadline of that length was expected. Do not use it for loops that wait for another process.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _LOOKS = 3
 
 @contextlib.contextmanager
 def hasty(api: FakeApi, deadline_s: float) -> Iterator[None]:
-    """See above; `api` has to run in a thread of its own, and before."""
+    """See above; `api` has to run already, in a thread of its own."""
     left_out_s = 0.0
 
     class Selector(selectors.DefaultSelector):
@@ -53,4 +52,4 @@ def hasty(api: FakeApi, deadline_s: float) -> Iterator[None]:
         patch.setattr(selectors, "DefaultSelector", Selector)
         patch.setattr(asyncio.BaseEventLoop, "time", now)
         yield
-    assert 0 < left_out_s <= deadline_s, f"{left_out_s:.1f} s were waited for in vain"
+    assert 0 < left_out_s <= deadline_s, f"{left_out_s:.1f} s were skipped"

@@ -134,6 +134,11 @@ async def test_without_a_kubeconfig_the_error_says_what_to_do(tmp_path: Path, mo
         ({"users": [{"name": "a", "user": {"client-key-data": "%"}}]}, None, "client-key-data is not valid base64"),
         ({"users": [{"name": "a", "user": {"client-key-data": "QQ=="}}]}, None, "needs both client-certificate and"),
         (
+            {"users": [{"name": "a", "user": {"client-certificate-data": "QQ=="}}]},
+            None,
+            "needs both client-certificate",
+        ),
+        (
             {"users": [{"name": "a", "user": {"client-key-data": "QQ==", "client-certificate-data": "QQ=="}}]},
             None,
             "a certificate or key cannot be used",

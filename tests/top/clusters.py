@@ -1,4 +1,4 @@
-"""Objects of a cluster that `top` looks at."""
+"""Objects of a cluster that `top` reads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`kn-bench top` as a process of its own or in this one, and what it has stored so far."""
+"""Runs `kn-bench top` in a process of its own or in this one, and reads what it has stored so far."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COMMAND = "import sys; from workload_generator.__main__ import kn_bench; sys.exi
 def wait_for(what: str, holds: Callable[[], Any]) -> None:
     deadline = time.monotonic() + WAIT_S
     while not holds():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        assert time.monotonic() < deadline, f"timed out waiting for {what}"
         time.sleep(0.02)
 
 
@@ -83,7 +83,7 @@ class Recording:
         self._script, self._by = script, by
         self._ended = threading.Event()
         self._fault: BaseException | None = None
-        before = signal.signal(by, lambda _number, _frame: None)  # it is the command's from when that begins
+        before = signal.signal(by, lambda _number, _frame: None)  # the command replaces it
         thread = threading.Thread(target=self._play)
         thread.start()
         try:

@@ -143,7 +143,7 @@ class KubeconfigCredentials:
         server = str(cluster.get("server") or "").rstrip("/")
         if not server:
             raise UsageError(f"{where}: its cluster has no server")
-        secure = credential.key or any(name in cluster for name in _TLS_KEYS)
+        secure = credential.certificate or credential.key or any(name in cluster for name in _TLS_KEYS)
         return Access(
             server=server if "://" in server else f"{'https' if secure else 'http'}://{server}",
             token=credential.token or None,

@@ -59,6 +59,10 @@ def _rights(verbs: str, namespace: str, *resources: Resource) -> tuple[Right, ..
     return tuple(Right(verb, resource, namespace) for resource in resources for verb in verbs.split())
 
 
+def _command(name: str, verdict: Verdict, *rights: Right) -> CommandRights:
+    return CommandRights(name, verdict, rights)
+
+
 _SERVERS = (kinds.DEPLOYMENTS, kinds.VOLUME_CLAIMS)
 _SCENARIO = (
     *_rights("get patch", KNATIVE_SERVING, kinds.CONFIG_MAPS),
@@ -66,94 +70,79 @@ _SCENARIO = (
 )
 _RUN = (*_rights(_READ, GENERATOR, kinds.PODS), *_rights("create", GENERATOR, _EXEC))
 COMMANDS = (
-    CommandRights(
+    _command(
         "deploy, delete",
         "failed",
-        (
-            *_rights(f"{_READ} create patch", "", kinds.NAMESPACES),
-            *_rights(_WRITE, FUNCTIONS, kinds.SERVICES),
-            *_rights(_READ, FUNCTIONS, kinds.REVISIONS, kinds.PODS),
-            *_rights(_WRITE, GENERATOR, *_SERVERS, kinds.SERVICE_ACCOUNTS, kinds.NETWORK_POLICIES),
-            *_rights(_READ, GENERATOR, kinds.PODS),
-        ),
+        *_rights(f"{_READ} create patch", "", kinds.NAMESPACES),
+        *_rights(_WRITE, FUNCTIONS, kinds.SERVICES),
+        *_rights(_READ, FUNCTIONS, kinds.REVISIONS, kinds.PODS),
+        *_rights(_WRITE, GENERATOR, *_SERVERS, kinds.SERVICE_ACCOUNTS, kinds.NETWORK_POLICIES),
+        *_rights(_READ, GENERATOR, kinds.PODS),
     ),
-    CommandRights("patch", "failed", _SCENARIO),
-    CommandRights("trigger, extract-logs", "failed", _RUN),
-    CommandRights(
+    _command("patch", "failed", *_SCENARIO),
+    _command("trigger, extract-logs", "failed", *_RUN),
+    _command(
         "scenario --platform cluster",
         "failed",
-        (
-            *_SCENARIO,
-            *_rights(_READ, FUNCTIONS, kinds.PODS),
-            *_rights(f"{_READ} patch", GENERATOR, kinds.DEPLOYMENTS),
-            *_RUN,
-        ),
+        *_SCENARIO,
+        *_rights(_READ, FUNCTIONS, kinds.PODS),
+        *_rights(f"{_READ} patch", GENERATOR, kinds.DEPLOYMENTS),
+        *_RUN,
     ),
-    CommandRights(
+    _command(
         "trigger and scenario with several pods",
         "warning",
-        (
-            *_rights("get create patch", "", kinds.NAMESPACES),
-            *_rights(_WRITE, SHARDS, kinds.JOBS),
-            *_rights("get create patch", SHARDS, kinds.CONFIG_MAPS, kinds.NETWORK_POLICIES),
-            *_rights(_READ, SHARDS, kinds.PODS),
-            *_rights("create", SHARDS, _EXEC),
-        ),
+        *_rights("get create patch", "", kinds.NAMESPACES),
+        *_rights(_WRITE, SHARDS, kinds.JOBS),
+        *_rights("get create patch", SHARDS, kinds.CONFIG_MAPS, kinds.NETWORK_POLICIES),
+        *_rights(_READ, SHARDS, kinds.PODS),
+        *_rights("create", SHARDS, _EXEC),
     ),
-    CommandRights(
+    _command(
         "deploy eventing",
         "warning",
-        (
-            *_rights(_WRITE, EVENTING, kinds.BROKERS, kinds.TRIGGERS, kinds.RABBITMQ_CLUSTERS, kinds.BROKER_CONFIGS),
-            *_rights(_WRITE, EVENTING, *_SERVERS, kinds.CORE_SERVICES, kinds.CONFIG_MAPS),
-            *_rights(_WRITE, GENERATOR, kinds.CONTAINER_SOURCES),
-            *_rights("list", GENERATOR, kinds.REPLICA_SETS),
-        ),
+        *_rights(_WRITE, EVENTING, kinds.BROKERS, kinds.TRIGGERS, kinds.RABBITMQ_CLUSTERS, kinds.BROKER_CONFIGS),
+        *_rights(_WRITE, EVENTING, *_SERVERS, kinds.CORE_SERVICES, kinds.CONFIG_MAPS),
+        *_rights(_WRITE, GENERATOR, kinds.CONTAINER_SOURCES),
+        *_rights("list", GENERATOR, kinds.REPLICA_SETS),
     ),
-    CommandRights(
+    _command(
         "scenario eventing-1|2|3 --platform cluster",
         "warning",
-        (
-            *_rights(_WRITE, GENERATOR, kinds.CONTAINER_SOURCES),
-            *_rights(f"{_READ} patch", GENERATOR, kinds.DEPLOYMENTS),
-            *_rights(_WRITE, EVENTING, kinds.TRIGGERS),
-            *_rights(_READ, EVENTING, kinds.BROKERS, kinds.DEPLOYMENTS, kinds.PODS),
-            *_rights("create", EVENTING, _EXEC),
-        ),
+        *_rights(_WRITE, GENERATOR, kinds.CONTAINER_SOURCES),
+        *_rights(f"{_READ} patch", GENERATOR, kinds.DEPLOYMENTS),
+        *_rights(_WRITE, EVENTING, kinds.TRIGGERS),
+        *_rights(_READ, EVENTING, kinds.BROKERS, kinds.DEPLOYMENTS, kinds.PODS),
+        *_rights("create", EVENTING, _EXEC),
     ),
-    CommandRights(
+    _command(
         "prometheus snapshot",
         "warning",
-        (*_rights("get list", METRICS, kinds.PODS), *_rights("create", METRICS, _PORT_FORWARD, _EXEC)),
+        *_rights("get list", METRICS, kinds.PODS),
+        *_rights("create", METRICS, _PORT_FORWARD, _EXEC),
     ),
-    CommandRights(
+    _command(
         "top",
         "warning",
-        (
-            *_rights("list", "", kinds.NODE_METRICS, kinds.POD_METRICS),
-            *_rights("list watch", "", kinds.NODES, kinds.PODS, kinds.REVISIONS, kinds.POD_AUTOSCALERS),
-        ),
+        *_rights("list", "", kinds.NODE_METRICS, kinds.POD_METRICS),
+        *_rights("list watch", "", kinds.NODES, kinds.PODS, kinds.REVISIONS, kinds.POD_AUTOSCALERS),
     ),
-    CommandRights("top --source kubelet", "warning", _rights("get", "", _NODE_PROXY)),
-    CommandRights(
+    _command("top --source kubelet", "warning", *_rights("get", "", _NODE_PROXY)),
+    _command(
         "doctor",
         "warning",
-        (
-            *_rights("list", "", kinds.NODES, kinds.NAMESPACES, kinds.PODS, kinds.CRDS, kinds.DEPLOYMENTS),
-            *_rights("list", "", kinds.RESOURCE_QUOTAS, kinds.LIMIT_RANGES, kinds.VOLUME_CLAIMS, kinds.STORAGE_CLASSES),
-            *_rights("get", KNATIVE_SERVING, kinds.CONFIG_MAPS),
-            *_rights("get", KNATIVE_EVENTING, kinds.CONFIG_MAPS),
-            *(Right("create", kinds.PODS, namespace) for namespace in (*KNATIVE, METRICS)),
-        ),
+        *_rights("list", "", kinds.NODES, kinds.NAMESPACES, kinds.PODS, kinds.CRDS, kinds.DEPLOYMENTS),
+        *_rights("list", "", kinds.RESOURCE_QUOTAS, kinds.LIMIT_RANGES, kinds.VOLUME_CLAIMS, kinds.STORAGE_CLASSES),
+        *_rights("get", KNATIVE_SERVING, kinds.CONFIG_MAPS),
+        *_rights("get", KNATIVE_EVENTING, kinds.CONFIG_MAPS),
+        *(Right("create", kinds.PODS, namespace) for namespace in (*KNATIVE, METRICS)),
     ),
-    CommandRights(
+    _command(
         "doctor --fix",
         "warning",
-        (
-            *_rights("get list patch", GENERATOR, kinds.CONTAINER_SOURCES),
-            *_rights("list delete", GENERATOR, kinds.REPLICA_SETS),
-            *_rights("list watch", GENERATOR, kinds.PODS),
-        ),
+        *_rights("get list patch", GENERATOR, kinds.CONTAINER_SOURCES),
+        *_rights("list delete", GENERATOR, kinds.REPLICA_SETS),
+        *_rights("list watch", GENERATOR, kinds.PODS),
     ),
 )
 

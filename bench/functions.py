@@ -27,10 +27,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import yaml
+from function_process import run_function
 
 from workload_generator.base.subprocesses import die_with_parent
 from workload_generator.emulator.ports import free_port
-from workload_generator.emulator.server_process import run_function
 from workload_generator.functions.catalog import Function, find_catalog, load_catalog
 from workload_generator.functions.toolchain import program_version
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from bench.function_process import FunctionProcess, run_function
 from workload_generator.base.errors import BenchError, UsageError
 from workload_generator.emulator.ports import free_port, reserve_port
-from workload_generator.emulator.server_process import FunctionProcess, run_function
 from workload_generator.functions.catalog import find_function
 
 NAME = "empty-python-http"
@@ -19,9 +19,8 @@ NAME = "empty-python-http"
 @pytest.fixture
 def port() -> Iterator[int]:
     """A port that is reserved for this test."""
-    reserved = reserve_port(random.Random())
-    yield reserved.number
-    reserved.release()
+    with reserve_port(random.Random()) as reserved:
+        yield reserved.getsockname()[1]
 
 
 @pytest.fixture

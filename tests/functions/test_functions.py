@@ -18,9 +18,9 @@ import aiohttp
 import orjson
 import pytest
 
+from bench.function_process import FunctionProcess, run_function
 from tests import needs
 from workload_generator.emulator.ports import reserve_port
-from workload_generator.emulator.server_process import FunctionProcess, run_function
 from workload_generator.functions.catalog import load_catalog
 
 ECHO = "echo-go-http"
@@ -46,8 +46,8 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
 
         def started(name: str) -> FunctionProcess:
             port = reserve_port(random.Random())
-            stack.callback(port.release)
-            return stack.enter_context(run_function(name, port.number))
+            stack.enter_context(port)
+            return stack.enter_context(run_function(name, port.getsockname()[1]))
 
         yield started
 

@@ -50,7 +50,8 @@ def run_platform(options: PlatformOptions) -> int:
     if options.triggers:
         config = with_triggers(config, options.triggers)
     listener = listen(options.bind, options.port)
-    _raise_descriptor_limit()
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # two connections for each client
     seed = options.seed if options.seed is not None else config.seed
     seed = secrets.randbits(32) if seed is None else seed
 
@@ -97,10 +98,3 @@ async def _serve(platform: EmbeddedPlatform, listener: socket.socket) -> int:
 
 def _write(line: str) -> None:
     print_lines([line])
-
-
-def _raise_descriptor_limit() -> None:
-    """A thousand clients are two thousand connections: more than the usual soft limit."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -30,7 +30,7 @@ from workload_generator.base.errors import BenchError
 from workload_generator.base.subprocesses import start_child
 from workload_generator.emulator.instance_connection import InstanceConnection
 from workload_generator.emulator.platform_events import PlatformEvents
-from workload_generator.emulator.ports import LOOPBACK, ReservedPort, reserve_port
+from workload_generator.emulator.ports import LOOPBACK, reserve_port
 from workload_generator.emulator.proxied_request import ProxiedRequest
 from workload_generator.emulator.settings import Settings
 from workload_generator.functions.catalog import Function
@@ -110,7 +110,7 @@ class Instance:
         self._observer = observer
         self._resources = resources
         self._loop = asyncio.get_running_loop()
-        self._reserved: ReservedPort | None = None
+        self._reserved: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._pidfd = -1
         self._output_fd = -1
@@ -199,7 +199,7 @@ class Instance:
         deadline_s = self._settings.progress_deadline_ns / NS_PER_S
         try:
             self._reserved = reserve_port(self._resources.draw)
-            self.port = self._reserved.number
+            self.port = self._reserved.getsockname()[1]
             await self._spawn()
             async with asyncio.timeout(deadline_s):
                 await self._until_ready()
@@ -316,7 +316,7 @@ class Instance:
         if self._kill_timer is not None:
             self._kill_timer.cancel()
         if self._reserved is not None:
-            self._reserved.release()
+            self._reserved.close()
         self._exited.set()
         self._observer.on_gone(self)
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from workload_generator.base.clock import Anchor, monotonic_ns, rfc3339
 
@@ -13,8 +12,7 @@ MOST_EVENTS = 2000
 """The number of events that are kept; older ones are dropped."""
 
 
-@dataclass(frozen=True, slots=True)
-class PlatformEvent:
+class PlatformEvent(NamedTuple):
     """One event. `mono_ns` is on the clock that all processes of the machine share; `id` counts from 1."""
 
     id: int
@@ -42,7 +40,7 @@ class PlatformEvents:
         at_ns = monotonic_ns() if at_ns is None else at_ns
         self._count += 1
         event = PlatformEvent(self._count, self.wall(at_ns), at_ns, kind, service, instance, message)
-        self._events.append(asdict(event))  # converted once, not at each request for the events
+        self._events.append(event._asdict())  # converted once, not at each request for the events
         self._listener(event)
 
     def wall(self, mono_ns: int) -> str:

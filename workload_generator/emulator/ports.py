@@ -21,24 +21,12 @@ def free_port(wanted: int | None = None, first: int = 18080, last: int = 18999) 
     raise UsageError(f"every port from {first} to {last} on {LOOPBACK} is in use")
 
 
-class ReservedPort:
-    """A free TCP port that no other platform on this machine gets until `release`.
+def reserve_port(draw: random.Random) -> socket.socket:
+    """A reservation of a free TCP port, searched from a random one on. Raises BenchError when all are in use.
 
-    The reservation is a UDP socket on the same number: the kernel gives it to one process only, and frees it when that
-    process ends, however it ends. The function can bind the TCP port meanwhile.
+    The reservation is a UDP socket on the same number (`getsockname()[1]`), until it is closed. The kernel gives it to
+    one process only, and frees it when that process ends, however it ends. A function can bind the TCP port meanwhile.
     """
-
-    def __init__(self, number: int, reservation: socket.socket) -> None:
-        self.number = number
-        self._reservation = reservation
-
-    def release(self) -> None:
-        """Free the port. Idempotent."""
-        self._reservation.close()
-
-
-def reserve_port(draw: random.Random) -> ReservedPort:
-    """A port of the instances' range, searched from a random one on. Raises BenchError when all are in use."""
     size = _LAST - _FIRST + 1
     begin = draw.randrange(size)
     for step in range(size):
@@ -47,7 +35,7 @@ def reserve_port(draw: random.Random) -> ReservedPort:
         if reservation is None:
             continue
         if _bind(socket.SOCK_STREAM, number, keep=False) is not None:
-            return ReservedPort(number, reservation)
+            return reservation
         reservation.close()
     raise BenchError(f"every port from {_FIRST} to {_LAST} on {LOOPBACK} is in use")
 

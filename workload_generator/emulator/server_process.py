@@ -4,32 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from workload_generator.base.errors import BenchError
 from workload_generator.base.no_proxy import open_directly
 from workload_generator.base.subprocesses import start_child
-from workload_generator.emulator.instance import READY_PATH
-from workload_generator.emulator.ports import LOOPBACK, free_port
-from workload_generator.functions.catalog import find_function
 
 ANSWER_S = 10.0
 
 _READY_S = 30.0
 _POLL_S = 0.02
 _STOP_S = 20.0  # the embedded platform's own: 5 s for requests and 5 s for instances
-
-
-class FunctionProcess(NamedTuple):
-    """A running function."""
-
-    url: str
-    pid: int
 
 
 @contextlib.contextmanager
@@ -76,16 +65,3 @@ def answers(url: str) -> bool:
             return True
     except (OSError, http.client.HTTPException):
         return False
-
-
-@contextlib.contextmanager
-def run_function(name: str, port: int) -> Iterator[FunctionProcess]:
-    """Run a function of the catalog while the context is active. Raises UsageError, or BenchError from its start."""
-    function = find_function(name)
-    free_port(port)  # or else another server on the port would answer the probe
-    url = f"http://{LOOPBACK}:{port}"
-    environment = {**os.environ, "PORT": str(port), "BIND": LOOPBACK, "HOSTNAME": f"{name}-1"}
-    with run_server(
-        f"function {name}", function.command, lambda _: answers(url + READY_PATH), cwd=function.folder, env=environment
-    ) as process:
-        yield FunctionProcess(url, process.pid)

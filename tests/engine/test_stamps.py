@@ -133,7 +133,7 @@ async def test_segments_that_are_read_at_once_are_counted(client: Client) -> Non
 
 
 async def test_cached_responses_are_counted_once_one_had_more_segments(client: Client) -> None:
-    """The memo takes one segment for granted only as long as that was true."""
+    """Cached responses are assumed to have one segment only until one had more."""
     answers = iter([whole] * 40 + [head_then_body] * 80)
     with server(lambda peer: next(answers)(peer)) as url:
         for _ in range(40):

@@ -145,10 +145,12 @@ class Kube:
         self, resource: Resource, namespace: str = "", *, labels: str = "", fields: str = "", limit: int = PAGE
     ) -> TimedListing:
         """One page as of now, not from the server's watch cache. Not retried. Raises ApiError."""
-        timed = await self._transport.timed_get(
-            resource.path(namespace=namespace), _selecting(labels, fields, limit=limit)
-        )
-        return TimedListing(_listing(resource, timed.body), _date_ns(timed.date), timed.sent_ns, timed.received_ns)
+        path, params = resource.path(namespace=namespace), _selecting(labels, fields, limit=limit)
+        sent_ns = time.monotonic_ns()
+        async with self._transport.get(path, params) as response:
+            received_ns = time.monotonic_ns()
+            listing = _listing(resource, await response.read())
+        return TimedListing(listing, _date_ns(response.headers.get("Date")), sent_ns, received_ns)
 
     async def watch(
         self, resource: Resource, namespace: str = "", *, resource_version: str, labels: str = "", fields: str = ""
@@ -162,9 +164,9 @@ class Kube:
         params = _selecting(
             labels, fields, watch=1, allowWatchBookmarks="true", timeoutSeconds=TURN_S, resourceVersion=resource_version
         )
-        async with self._transport.stream(path, params, SILENCE_S) as content:
+        async with self._transport.get(path, params, SILENCE_S) as response:
             rest = b""
-            while chunk := await _read(content, path):
+            while chunk := await _read(response.content, path):
                 mono_ns = time.monotonic_ns()
                 *lines, rest = (rest + chunk).split(b"\n")
                 for line in lines:

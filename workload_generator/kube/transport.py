@@ -11,7 +11,7 @@ import contextlib
 import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
@@ -28,16 +28,6 @@ _REFUSED_UNDONE = (429, 503)
 _JSON = "application/json"
 
 Params = Mapping[str, str | int]
-
-
-@dataclass(frozen=True, slots=True)
-class TimedResponse:
-    """A body, the server's `Date`, and `time.monotonic_ns()` before the request and after the response's head."""
-
-    body: bytes
-    date: str | None
-    sent_ns: int
-    received_ns: int
 
 
 class ApiTransport:
@@ -81,19 +71,18 @@ class ApiTransport:
                     raise
             await asyncio.sleep(wait_s)
 
-    async def timed_get(self, path: str, params: Params) -> TimedResponse:
-        """One GET, not retried. Raises ApiError."""
-        sent_ns = time.monotonic_ns()
-        async with self._open("GET", path, params, self._timeout) as response:
-            received_ns = time.monotonic_ns()
-            return TimedResponse(await response.read(), response.headers.get("Date"), sent_ns, received_ns)
-
     @contextlib.asynccontextmanager
-    async def stream(self, path: str, params: Params, silence_s: float) -> AsyncIterator[aiohttp.StreamReader]:
-        """A response without end; reading fails when nothing comes for `silence_s`. Not retried. Raises ApiError."""
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=silence_s)
-        async with self._open("GET", path, params, timeout) as response:
-            yield response.content
+    async def get(
+        self, path: str, params: Params, silence_s: float | None = None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The response to a GET, not retried. Raises ApiError.
+
+        With `silence_s` the body may be endless, but reading it fails when nothing comes for that time.
+        """
+        endless = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=silence_s)
+        limits = self._timeout if silence_s is None else endless
+        async with self._open("GET", path, params, limits) as response:
+            yield response
 
     async def close(self) -> None:
         """Close all connections."""

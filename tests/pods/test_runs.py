@@ -73,7 +73,7 @@ def measures(standin: Standin) -> bool:
 
 
 def went_on(said: list[str]) -> bool:
-    return any("the run goes on" in line for line in said)
+    return any("following the run, which continues" in line for line in said)
 
 
 def configure(standin: Standin, url: str) -> None:

@@ -2,7 +2,7 @@
 
 Rules:
 - server-side apply of whole manifests: a field that we set before and no longer have is removed, others' fields stay
-- there are no fixed pauses: an object is ready when its status says so for its generation
+- there are no fixed pauses: an object is ready when its status is, at its present generation
 - a timeout names every object that is not ready, with the reason in its status
 """
 

@@ -4,7 +4,7 @@ Rules:
 - a broken session neither ends a run (the generator ignores it) nor loses it: the agent finds its processes and logs
 - the trailers of a run's logs say how it ended; a run without them is lost, and its logs are renamed
 - no run is started twice: a run of which the pod has a trace is that run
-- an interrupt ends the run too: it would go on with settings that are being restored
+- an interrupt ends the run too: otherwise it would run with settings that are being restored
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ async def follow(agent: PodAgent, run: RunSpec, say: Say, cut: bool = True) -> P
     seen = await agent.ask("look", **run.request)
     if seen["pids"]:
         if cut:
-            say("the session broke; the run goes on, and is followed to its end")
+            say("the session broke; following the run, which continues")
 
         def heard(document: Json) -> None:
             beat = document.get("progress") or {}

@@ -2,7 +2,7 @@
 
 Rules:
 - the moment is set when all pods are ready, by the clock of a pod: the nodes' clocks agree, the local one may not
-- a pod keeps its log until it is told that the log was copied; the Job is deleted when all logs are
+- a pod keeps its log until the file FETCHED exists; the Job is deleted when all logs are copied
 - the Job of another run is not touched while its pods exist: its logs may be in them
 """
 

@@ -17,7 +17,7 @@ from tests.pods.standin import Clock, Standin
 from tests.support import Answer, at_once, target
 from workload_generator.base.errors import BenchError
 from workload_generator.cluster.pods import agent, sessions
-from workload_generator.cluster.pods.pod_run import GeneratorRun, PodRunEnd, RunLost, begin, exit_code_of, follow
+from workload_generator.cluster.pods.pod_run import PodRunEnd, RunLost, RunSpec, begin, exit_code_of, follow
 from workload_generator.cluster.pods.sessions import Pod
 from workload_generator.kube.errors import Busy, Unreachable
 
@@ -32,14 +32,14 @@ limits: {{lag: {lag}}}
 """
 
 
-def run(run_id: str, duration: str = "200ms", *flags: str, lag: str = "1h", processes: int = 1) -> GeneratorRun:
+def run(run_id: str, duration: str = "200ms", *flags: str, lag: str = "1h", processes: int = 1) -> RunSpec:
     """50 requests in 200 ms; a longer one of 50 a second is ended by its test."""
     text = EXPERIMENT.format(rps=250 if duration == "200ms" else 50, duration=duration, lag=lag)
-    return GeneratorRun(run_id, "warm", "serving-scenario-1_50rps_go", text, ("--seed=1", *flags), processes)
+    return RunSpec(run_id, "warm", "serving-scenario-1_50rps_go", text, ("--seed=1", *flags), processes)
 
 
 async def start(
-    standin: Standin, wanted: GeneratorRun, said: list[str] | None = None, answer: Answer = at_once
+    standin: Standin, wanted: RunSpec, said: list[str] | None = None, answer: Answer = at_once
 ) -> PodRunEnd:
     say = (said if said is not None else []).append
     async with target(answer) as url:
@@ -73,7 +73,7 @@ def measures(standin: Standin) -> bool:
 
 
 def went_on(said: list[str]) -> bool:
-    return any("the run goes on" in line for line in said)
+    return any("following the run, which continues" in line for line in said)
 
 
 def configure(standin: Standin, url: str) -> None:
@@ -196,7 +196,7 @@ async def test_a_session_that_is_silent_is_left_and_the_run_followed(
 
 async def test_what_the_generator_refuses_is_said_and_not_tried_again(standin: Standin) -> None:
     with pytest.raises(BenchError, match=r"exit code 2:\n(.*\n)*.*unknown key"):
-        await start(standin, GeneratorRun(ONE, "warm", "p", "targets: [{url: http://f}]\nrates: 3\n", ()))
+        await start(standin, RunSpec(ONE, "warm", "p", "targets: [{url: http://f}]\nrates: 3\n", ()))
     assert len(standin.runs()) == 1
 
 

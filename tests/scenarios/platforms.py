@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from workload_generator.cluster.pods.pod_run import GeneratorRun
+from workload_generator.cluster.pods.pod_run import RunSpec
 from workload_generator.scenarios.model import Scenario, WaitCondition, load_scenario
 from workload_generator.scenarios.runner import CellSetup, Runner, ScenarioPlan, restore_changes
 from workload_generator.scenarios.state import StateFile
@@ -62,7 +62,7 @@ class FilePlatform:
     def wait(self, condition: WaitCondition, setup: CellSetup) -> None:
         self._log(f"wait {condition}")
 
-    def run(self, run: GeneratorRun, again: bool) -> int:
+    def run(self, run: RunSpec, again: bool) -> int:
         if again:
             self._log(f"again {run.prefix} {run.run_id}")
             return -1

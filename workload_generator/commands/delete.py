@@ -8,7 +8,7 @@ from workload_generator.base.clock import NS_PER_S
 from workload_generator.base.errors import UsageError
 from workload_generator.cluster.deploy.deployment import DeployPart
 from workload_generator.cluster.deploy.kustomize import render
-from workload_generator.cluster.deploy.rollout import RolloutProgress, remove
+from workload_generator.cluster.deploy.rollout import RolloutProgress, find_deployed, remove, title
 from workload_generator.cluster.deploy.services import chosen, functions_of
 from workload_generator.commands.deploy_flags import (
     WHAT,
@@ -19,6 +19,7 @@ from workload_generator.commands.deploy_flags import (
 )
 from workload_generator.commands.flags import add_dry_run
 from workload_generator.kube.client import Kube
+from workload_generator.kube.resources import NAMESPACES, VOLUME_CLAIMS
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
@@ -45,20 +46,15 @@ def run(options: argparse.Namespace) -> int:
                 raise UsageError(f"--{flag} works with whole parts, and {names[0]} is a function")
 
     async def change(kube: Kube, progress: RolloutProgress) -> None:
-        gone = await remove(
-            kube,
-            parts or set(DeployPart),
-            names,
-            root,
-            options.timeout / NS_PER_S,
-            progress,
-            volumes=options.volumes,
-            spaces=options.namespaces,
-            dry_run=options.dry_run,
-        )
+        more = [VOLUME_CLAIMS] if options.volumes or options.namespaces else []
+        more += [NAMESPACES] if options.namespaces else []
+        objects = await find_deployed(kube, parts or set(DeployPart), names, root, more)
         if options.dry_run:
+            for obj in objects:
+                progress.say(f"deleted    {title(obj)}")
             progress.say("nothing was changed")
-        else:
-            progress.say(f"{len(gone)} objects are gone" if gone else "nothing to delete")
+            return
+        await remove(kube, objects, options.timeout / NS_PER_S, progress)
+        progress.say(f"{len(objects)} objects are gone" if objects else "nothing to delete")
 
     return change_cluster(options, change, "the same kn-bench delete resumes from here")

@@ -15,9 +15,9 @@ from workload_generator.base.errors import UsageError
 from workload_generator.cluster.interrupts import run_to_end
 from workload_generator.cluster.kubectl import Kubectl
 from workload_generator.cluster.pods import locations, logs
-from workload_generator.cluster.pods.pod_run import LOGS, GeneratorRun, begin
+from workload_generator.cluster.pods.pod_run import LOGS, RunSpec, begin
 from workload_generator.cluster.pods.sessions import PodAgent
-from workload_generator.cluster.pods.shards import Shards
+from workload_generator.cluster.pods.shards import PodShards
 from workload_generator.commands.flags import (
     MOST_PROCESSES,
     add_bool,
@@ -81,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
     rate = None if options.rps is None else rps(Scalar(options.rps))
     duration_ns = None if options.duration is None else positive_duration(Scalar(options.duration))
     load_experiment(path, event=options.event, rps=rate, duration_ns=duration_ns, seed=options.seed)
-    work = GeneratorRun(
+    work = RunSpec(
         secrets.token_hex(8), path.stem, options.prefix, path.read_text(), _flags(options), options.processes
     )
     kubectl = Kubectl(options.kubeconfig, options.context)
@@ -94,13 +94,13 @@ def run(options: argparse.Namespace) -> int:
     return run_to_end(_run(options, work, kubectl, say))
 
 
-async def _run(options: argparse.Namespace, work: GeneratorRun, kubectl: Kubectl, say: Callable[[str], None]) -> int:
+async def _run(options: argparse.Namespace, work: RunSpec, kubectl: Kubectl, say: Callable[[str], None]) -> int:
     within_s = options.timeout / NS_PER_S
     async with await Kube.connect(options.kubeconfig, options.context) as kube:
         if options.pods > 1:
             folder = (options.manifests or find_manifests()) / "job"
             say(f"{work.prefix} ({work.run_id}) in {options.pods} pods of {SHARDS}")
-            code = await Shards(kube, kubectl, folder, work, options.pods, options.out, say).begin(within_s)
+            code = await PodShards(kube, kubectl, folder, work, options.pods, options.out, say).begin(within_s)
             say(f"the logs are in {options.out}")
             return code
 

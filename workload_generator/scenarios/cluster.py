@@ -14,9 +14,9 @@ from workload_generator.cluster.deploy.objects import wait_ready
 from workload_generator.cluster.interrupts import run_to_end
 from workload_generator.cluster.kubectl import Kubectl
 from workload_generator.cluster.pods import locations, logs
-from workload_generator.cluster.pods.pod_run import LOGS, GeneratorRun, PodRunEnd, RunLost, begin, follow
+from workload_generator.cluster.pods.pod_run import LOGS, PodRunEnd, RunLost, RunSpec, begin, follow
 from workload_generator.cluster.pods.sessions import PodAgent
-from workload_generator.cluster.pods.shards import Shards
+from workload_generator.cluster.pods.shards import PodShards
 from workload_generator.kube.client import Kube
 from workload_generator.kube.errors import WaitTimeout
 from workload_generator.scenarios import changes, eventing_setup
@@ -185,19 +185,19 @@ class ClusterPlatform:
 
     # Runs
 
-    def run(self, run: GeneratorRun, again: bool) -> int:
+    def run(self, run: RunSpec, again: bool) -> int:
         """Run in the generator's pod, or in a Job of several pods."""
 
         async def work(kube: Kube) -> int:
             pods = self._scenario.pods
             if pods == 1:
                 return await self._run_in_pod(kube, run, again)
-            shards = Shards(kube, self._kubectl, self._manifests / "job", run, pods, self._logs, self._say)
+            shards = PodShards(kube, self._kubectl, self._manifests / "job", run, pods, self._logs, self._say)
             return await (shards.resume if again else shards.begin)(self._within_s)
 
         return self._call(work)
 
-    async def _run_in_pod(self, kube: Kube, run: GeneratorRun, again: bool) -> int:
+    async def _run_in_pod(self, kube: Kube, run: RunSpec, again: bool) -> int:
         event = self._scenario.mode is RunMode.EVENT
         agent = PodAgent(self._kubectl, lambda: locations.generator(kube, event=event, within_s=self._within_s))
         end = await (self._resume(agent, run) if again else begin(agent, run, self._say))
@@ -213,7 +213,7 @@ class ClusterPlatform:
             self._sent = run.run_id, ok * await eventing_setup.count_triggers(kube)
         return end.code
 
-    async def _resume(self, agent: PodAgent, run: GeneratorRun) -> PodRunEnd | None:
+    async def _resume(self, agent: PodAgent, run: RunSpec) -> PodRunEnd | None:
         """The end of a run that was started before, if it is complete. Renames its logs if it is not."""
         try:
             end = await follow(agent, run, self._say)

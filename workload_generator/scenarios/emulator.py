@@ -18,7 +18,7 @@ import yaml
 from workload_generator.base.errors import BenchError, ExperimentError, UsageError
 from workload_generator.base.no_proxy import open_directly
 from workload_generator.cluster.pods import agent
-from workload_generator.cluster.pods.pod_run import GeneratorRun
+from workload_generator.cluster.pods.pod_run import RunSpec
 from workload_generator.emulator.platform_process import PlatformProcess, receiver_processes
 from workload_generator.emulator.settings import function_of, load_config
 from workload_generator.functions.catalog import load_catalog
@@ -141,7 +141,7 @@ class EmulatorPlatform:
             case WaitCondition.ZERO:
                 self._embedded.wait_for_zero(self._wait_s)
 
-    def run(self, run: GeneratorRun, again: bool) -> int:
+    def run(self, run: RunSpec, again: bool) -> int:
         """Run the generator as a child process. A run that was started before has ended with its parent."""
         if again:
             agent.aside({**run.request, "folder": str(self._logs)})

@@ -23,7 +23,7 @@ import yaml
 from workload_generator.base.clock import NS_PER_S, format_duration
 from workload_generator.base.errors import BenchError, UsageError
 from workload_generator.base.exit_codes import COMPLETE_RUN, ExitCode
-from workload_generator.cluster.pods.pod_run import GeneratorRun
+from workload_generator.cluster.pods.pod_run import RunSpec
 from workload_generator.experiment.bundled import find_experiment
 from workload_generator.experiment.field_kinds import plain
 from workload_generator.experiment.load import load_experiment
@@ -67,7 +67,7 @@ class ScenarioPlatform(Protocol):
     def wait(self, condition: WaitCondition, setup: CellSetup) -> None:
         """Wait until the condition holds."""
 
-    def run(self, run: GeneratorRun, again: bool) -> int:
+    def run(self, run: RunSpec, again: bool) -> int:
         """Run it and copy its logs. Returns the generator's exit code.
 
         `again`: the run was started before. It is followed if it is in progress, or its result is used; -1 if there is
@@ -124,7 +124,7 @@ class ScenarioPlan:
         prefix = scenario.prefix_of(cell)
         return PlannedRun(0, 0, cell, path.stem, text, prefix, setup, seconds, experiment.seed is not None)
 
-    def generator_run(self, planned: PlannedRun, run_id: str) -> GeneratorRun:
+    def generator_run(self, planned: PlannedRun, run_id: str) -> RunSpec:
         """The run with its flags."""
         scenario, rate = self.scenario, planned.cell.rate
         flags = []
@@ -138,7 +138,7 @@ class ScenarioPlan:
         if scenario.processes > 1:
             flags.append(f"--processes={scenario.processes}")
         flags.append({RunMode.WARM: "--ping", RunMode.COLD: "--cold-start", RunMode.EVENT: "--event"}[scenario.mode])
-        return GeneratorRun(run_id, planned.name, planned.prefix, planned.text, tuple(flags), scenario.processes)
+        return RunSpec(run_id, planned.name, planned.prefix, planned.text, tuple(flags), scenario.processes)
 
     def begin(self, file: StateFile) -> ScenarioState:
         """The folder's state, or a new one. Raises UsageError when the folder has runs of another scenario."""

@@ -2,7 +2,7 @@
 
 Rules:
 - server-side apply of whole manifests: a field that we set before and no longer have is removed, others' fields stay
-- there are no fixed pauses: an object is ready when its status says so for its generation
+- there are no fixed pauses: an object is ready when its status is, at its present generation
 - a timeout names every object that is not ready, with the reason in its status
 """
 
@@ -209,22 +209,20 @@ async def _without_pods(kube: Kube, deployment: Object) -> None:
 
 
 async def _adopted(kube: Kube, resource: Resource, obj: Object) -> Object | None:
-    """The object with what we patched as a part of what we applied: an apply that does not say it takes it back.
+    """The object with the fields that we patched owned by our applies: an apply without them then removes them.
 
-    For the server a patch and an apply of the same field manager are two owners (as for kubectl, which upgrades
-    client-side apply in this way). Controllers write meanwhile: what they were faster with is read again.
+    For the server a patch and an apply of one field manager are two owners; kubectl upgrades client-side apply in the
+    same way. When a controller changes the object meanwhile, it is read and patched again.
     """
-    tries = _TRIES
     here: Object | None = obj
-    while here is not None:
-        about = _adoption(here)
+    for tries_left in reversed(range(_TRIES)):
+        about = None if here is None else _adoption(here)
         if about is None:
-            break
+            return here
         try:
             return await kube.patch(resource, name_of(obj), {"metadata": about}, namespace_of(obj))
         except ApiConflict:
-            tries -= 1
-            if not tries:
+            if not tries_left:
                 raise
             here = await kube.find(resource, name_of(obj), namespace_of(obj))
     return here

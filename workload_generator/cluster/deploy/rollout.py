@@ -8,6 +8,7 @@ Rules:
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from workload_generator.kube import resources as kinds
 from workload_generator.kube.client import Kube
 from workload_generator.kube.errors import ApiAbsent, NotFound
 from workload_generator.kube.names import NAME_LABEL, PART_LABEL, PART_OF_LABEL, PRODUCT
-from workload_generator.kube.resources import Object, name_of, namespace_of
+from workload_generator.kube.resources import Object, Resource, name_of, namespace_of
 
 KINDS = (
     kinds.CONTAINER_SOURCES,
@@ -42,6 +43,8 @@ KINDS = (
     kinds.CONFIG_MAPS,
 )
 """The kinds that are always deleted. Volumes hold logs and events; namespaces may hold objects of others."""
+
+_ADVICE = "two generators would measure each other; use `kn-bench deploy eventing`, or `kn-bench delete eventing` first"
 
 
 @dataclass(slots=True)
@@ -82,7 +85,7 @@ async def deploy(
     Raises UsageError before anything is changed, WaitTimeout with the reasons, ApiError.
     """
     made = manifests(request, root)
-    await _refuse(kube, request, made)
+    await _refuse_source(kube, request.parts, made, _ADVICE)
     deadline = time.monotonic() + timeout_s
     await delete(kube, await _surplus(kube, request, made), timeout_s, progress.gone)
     order = stages(made)
@@ -120,7 +123,7 @@ async def _wait_deliverers(kube: Kube, stage: Sequence[Object], made: Sequence[O
 async def check(kube: Kube, request: DeployRequest, root: Path, progress: RolloutProgress) -> None:
     """A server-side dry run that reports what would be created, changed and deleted. Raises UsageError, ApiError."""
     made = manifests(request, root)
-    await _refuse(kube, request, made)
+    await _refuse_source(kube, request.parts, made, _ADVICE)
     for obj in await _surplus(kube, request, made):
         progress.say(f"deleted    {title(obj)}")
     missing: set[str] = set()
@@ -134,64 +137,50 @@ async def check(kube: Kube, request: DeployRequest, root: Path, progress: Rollou
         progress.say(f"{done.outcome:<10} {title(obj)}")
 
 
-async def remove(
-    kube: Kube,
-    parts: Collection[DeployPart],
-    functions: Sequence[str],
-    root: Path,
-    timeout_s: float,
-    progress: RolloutProgress,
-    *,
-    volumes: bool = False,
-    spaces: bool = False,
-    dry_run: bool = False,
+async def find_deployed(
+    kube: Kube, parts: Collection[DeployPart], functions: Sequence[str], root: Path, more: Sequence[Resource]
 ) -> list[Object]:
-    """Delete what was deployed, by its labels, and wait until it and its pods are gone. Returns the objects.
+    """What was deployed, by its labels: objects of KINDS and of the kinds in `more`. `functions` limits it to these.
 
-    `functions` limits it to these of the catalog; `spaces` deletes the namespaces with everything in them. With the
-    event source deleted, the generator's Deployment gets its pod back. Raises WaitTimeout, ApiError.
+    Raises UsageError when the generator would lose its Deployment but not its source, ApiError.
     """
     selector = f"{PART_OF_LABEL}={PRODUCT},{PART_LABEL} in ({','.join(sorted(parts))})"
     if functions:
         selector += f",{NAME_LABEL} in ({','.join(functions)})"
-    wanted = (*KINDS, *((kinds.VOLUME_CLAIMS,) if volumes or spaces else ()), *((kinds.NAMESPACES,) if spaces else ()))
     where = namespaces(root)
     found = [
         obj
-        for obj in await find_ours(kube, wanted, where, selector)
+        for obj in await find_ours(kube, (*KINDS, *more), where, selector)
         if obj["kind"] != "Namespace" or name_of(obj) in where
     ]
-    if DeployPart.GENERATOR in parts and DeployPart.EVENTING not in parts:
-        await _refuse_source(kube, found, "delete eventing first, or both")
-    if dry_run:
-        for obj in found:
-            progress.say(f"deleted    {title(obj)}")
-        return found
-    progress.left = list(found)
-    deadline = time.monotonic() + timeout_s
-    await delete(kube, found, timeout_s, progress.gone)
-    progress.left = []
-    sources = [obj for obj in found if obj["kind"] == kinds.CONTAINER_SOURCES.kind]
-    for source in sources:
-        await _wake(kube, source, max(deadline - time.monotonic(), 0.0), progress)
+    await _refuse_source(kube, parts, found, "delete eventing first, or both")
     return found
 
 
-async def _refuse(kube: Kube, request: DeployRequest, made: Sequence[Object]) -> None:
-    """Refuse a second generator: two would measure each other."""
-    if DeployPart.GENERATOR in request.parts and DeployPart.EVENTING not in request.parts:
-        await _refuse_source(kube, made, "use `kn-bench deploy eventing`, or `kn-bench delete eventing` first")
+async def remove(kube: Kube, objects: Sequence[Object], timeout_s: float, progress: RolloutProgress) -> None:
+    """Delete objects and wait until they and their pods are gone. Raises WaitTimeout, ApiError.
+
+    Without the event source, the generator's Deployment gets its pod back.
+    """
+    progress.left = list(objects)
+    deadline = time.monotonic() + timeout_s
+    await delete(kube, objects, timeout_s, progress.gone)
+    progress.left = []
+    for source in objects:
+        if source["kind"] == kinds.CONTAINER_SOURCES.kind:
+            await _wake(kube, source, max(deadline - time.monotonic(), 0.0), progress)
 
 
-async def _refuse_source(kube: Kube, objects: Iterable[Object], advice: str) -> None:
-    for obj in objects:
-        if obj["kind"] == kinds.DEPLOYMENTS.kind:
-            try:
+async def _refuse_source(kube: Kube, parts: Collection[DeployPart], objects: Iterable[Object], advice: str) -> None:
+    """Refuse the generator without eventing while it runs as a source. Raises UsageError, ApiError."""
+    if DeployPart.GENERATOR not in parts or DeployPart.EVENTING in parts:
+        return
+    with contextlib.suppress(ApiAbsent):
+        for obj in objects:
+            if obj["kind"] == kinds.DEPLOYMENTS.kind:
                 source = await kube.find(kinds.CONTAINER_SOURCES, name_of(obj), namespace_of(obj))
-            except ApiAbsent:
-                return
-            if source is not None:
-                raise UsageError(f"the generator runs as {title(source)}: {advice}")
+                if source is not None:
+                    raise UsageError(f"the generator runs as {title(source)}: {advice}")
 
 
 async def _surplus(kube: Kube, request: DeployRequest, made: Sequence[Object]) -> list[Object]:

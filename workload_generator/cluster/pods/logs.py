@@ -121,7 +121,7 @@ class _Unzipped:
         return line
 
     async def read(self, most: int) -> bytes:
-        """At least one and at most so many bytes; none at the end."""
+        """At least one and at most `most` bytes; none at the end."""
         while not self._buffer and await self._more():
             pass
         block, self._buffer = self._buffer[:most], self._buffer[most:]

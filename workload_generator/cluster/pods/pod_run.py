@@ -4,7 +4,7 @@ Rules:
 - a broken session neither ends a run (the generator ignores it) nor loses it: the agent finds its processes and logs
 - the trailers of a run's logs say how it ended; a run without them is lost, and its logs are renamed
 - no run is started twice: a run of which the pod has a trace is that run
-- an interrupt ends the run too: it would go on with settings that are being restored
+- an interrupt ends the run too: otherwise it would run with settings that are being restored
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class GeneratorRun:
+class RunSpec:
     """A run: the name and the text of its experiment, and the generator's flags except those about files."""
 
     run_id: str
@@ -78,7 +78,7 @@ class RunLost(BenchError):
     """A run ended without its trailer: the generator or its pod was killed."""
 
 
-async def begin(agent: PodAgent, run: GeneratorRun, say: Say) -> PodRunEnd:
+async def begin(agent: PodAgent, run: RunSpec, say: Say) -> PodRunEnd:
     """Run it and wait for its end. Raises RunLost, or BenchError when it cannot be started."""
     patience = Patience(agent.patience_s)
     try:
@@ -101,7 +101,7 @@ async def begin(agent: PodAgent, run: GeneratorRun, say: Say) -> PodRunEnd:
         raise
 
 
-async def follow(agent: PodAgent, run: GeneratorRun, say: Say, cut: bool = True) -> PodRunEnd | None:
+async def follow(agent: PodAgent, run: RunSpec, say: Say, cut: bool = True) -> PodRunEnd | None:
     """Wait for the end of a run that was started. None when the pod has no trace of it. Raises RunLost.
 
     `cut` reports that the run is still in progress.
@@ -109,7 +109,7 @@ async def follow(agent: PodAgent, run: GeneratorRun, say: Say, cut: bool = True)
     seen = await agent.ask("look", **run.request)
     if seen["pids"]:
         if cut:
-            say("the session broke; the run goes on, and is followed to its end")
+            say("the session broke; following the run, which continues")
 
         def heard(document: Json) -> None:
             beat = document.get("progress") or {}
@@ -145,7 +145,7 @@ def exit_code_of(trailers: Sequence[Json]) -> int:
     return ExitCode.OK if passed else ExitCode.INVALID
 
 
-async def _execute(agent: PodAgent, pod: Pod, run: GeneratorRun) -> tuple[int | None, str]:
+async def _execute(agent: PodAgent, pod: Pod, run: RunSpec) -> tuple[int | None, str]:
     """One session. Returns the exit code, None if kubectl did not report it, and the last lines of stderr."""
     async with Session(agent.kubectl, pod, ["workload-generator", *run.flags_for(run.config, LOGS)]) as session:
         session.on_error_line = lambda line: _print(sys.stderr, line)

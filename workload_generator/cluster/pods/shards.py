@@ -2,7 +2,7 @@
 
 Rules:
 - the moment is set when all pods are ready, by the clock of a pod: the nodes' clocks agree, the local one may not
-- a pod keeps its log until it is told that the log was copied; the Job is deleted when all logs are
+- a pod keeps its log until the file FETCHED exists; the Job is deleted when all logs are copied
 - the Job of another run is not touched while its pods exist: its logs may be in them
 """
 
@@ -21,7 +21,7 @@ from workload_generator.cluster.deploy.kustomize import render
 from workload_generator.cluster.deploy.objects import apply, stages
 from workload_generator.cluster.kubectl import Kubectl
 from workload_generator.cluster.pods import locations, logs
-from workload_generator.cluster.pods.pod_run import LOGS, GeneratorRun, PodRunEnd, Say, follow
+from workload_generator.cluster.pods.pod_run import LOGS, PodRunEnd, RunSpec, Say, follow
 from workload_generator.cluster.pods.sessions import PodAgent
 from workload_generator.kube.client import Kube
 from workload_generator.kube.names import GENERATOR, RUN_ANNOTATION, SHARDS
@@ -38,7 +38,7 @@ _BEGIN_S = 60.0
 _STOP_S = 30.0
 
 
-def manifests(folder: Path, run: GeneratorRun, pods: int, deployed: Object) -> list[Object]:
+def manifests(folder: Path, run: RunSpec, pods: int, deployed: Object) -> list[Object]:
     """The objects of the Job's folder for this run, with the image and resources of the deployed generator.
 
     Raises UsageError.
@@ -70,11 +70,11 @@ def manifests(folder: Path, run: GeneratorRun, pods: int, deployed: Object) -> l
     return [*objects, {"apiVersion": "v1", "kind": CONFIG_MAPS.kind, "metadata": about, "data": data}]
 
 
-class Shards:
+class PodShards:
     """One run of several pods."""
 
     def __init__(
-        self, kube: Kube, kubectl: Kubectl, folder: Path, run: GeneratorRun, pods: int, out: Path, say: Say
+        self, kube: Kube, kubectl: Kubectl, folder: Path, run: RunSpec, pods: int, out: Path, say: Say
     ) -> None:
         self._kube = kube
         self._kubectl = kubectl

@@ -110,7 +110,7 @@ def test_rooms_arrows_and_circles_are_counted(house: ModuleType, tmp_path: Path)
         tmp_path,
         {
             "__init__.py": "",
-            "__main__.py": "import workload_generator.low\n",  # the entry is no room: its imports are no arrows
+            "__main__.py": "import workload_generator.low\n",  # not a room: its imports are not arrows
             "low.py": "import os\nfrom elsewhere.low import name\n",
             "middle/__init__.py": "",
             "middle/a.py": "from workload_generator.middle import b\nfrom workload_generator import __version__\n",

@@ -1,4 +1,4 @@
-"""`kn-bench deploy|delete|patch` on a real control plane, with Knative's controllers played."""
+"""`kn-bench deploy|delete|patch` on a real control plane, with a stand-in for Knative's controllers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def command(kubeconfig: Path, *words: str) -> list[str]:
 
 @pytest.fixture
 def kn_bench(plane: Plane, kube: Api, kubeconfig: Path) -> Iterator[Run]:
-    """The command as a user has it: exit code, and all that it printed. What it made goes at the end."""
+    """Run the command: exit code and output. Its objects are deleted at the end."""
 
     def run(*words: str) -> tuple[int, str]:
         ran = subprocess.run(
@@ -59,7 +59,7 @@ def pods(kube: Api, namespace: str) -> list[Doc]:
     return kube.list("v1", "Pod", namespace)
 
 
-def test_deployed_deployed_again_patched_and_taken_back(kube: Api, kn_bench: Run) -> None:
+def test_deploy_twice_patch_and_delete(kube: Api, kn_bench: Run) -> None:
     wanted = ("deploy", "empty-go-http", "generator", "--count=2", "--max-scale=5", "--timeout=60s")
     code, told = kn_bench(*wanted)
     assert code == 0, told
@@ -83,10 +83,10 @@ def test_deployed_deployed_again_patched_and_taken_back(kube: Api, kn_bench: Run
     assert "empty-go-http-0: max-scale 5 → 400" in told and "window none → 10s" in told
     patched = service(kube)
     assert patched["spec"]["template"]["spec"]["containerConcurrency"] == 1
-    assert patched["status"]["latestReadyRevisionName"] == "empty-go-http-0-00002"  # one revision for all three
+    assert patched["status"]["latestReadyRevisionName"] == "empty-go-http-0-00002"  # all three are one revision
     assert is_true(kube.get(SERVICE, "Revision", "functions", "empty-go-http-0-00002"), "Ready")
 
-    # A deployment says all: what was patched in between, and is not said, goes.
+    # `deploy` resets settings that it is not given, including patched ones.
     code, told = kn_bench("deploy", "empty-go-http", "--max-scale=5", "--timeout=60s")
     assert code == 0, told
     assert "gone       Service functions/empty-go-http-1" in told
@@ -100,7 +100,7 @@ def test_deployed_deployed_again_patched_and_taken_back(kube: Api, kn_bench: Run
     assert [each["metadata"]["name"] for each in kube.list("v1", "PersistentVolumeClaim", GENERATOR)] == ["logs"]
 
 
-def test_what_others_set_stays(kube: Api, kn_bench: Run) -> None:
+def test_deploy_keeps_the_settings_of_others(kube: Api, kn_bench: Run) -> None:
     assert kn_bench("deploy", "empty-go-http")[0] == 0
     theirs = {"spec": {"template": {"metadata": {"annotations": {"example.com/theirs": "1"}}}}}
     kube.patch(service(kube), theirs)
@@ -140,7 +140,7 @@ def test_in_memory_and_a_sequence(kube: Api, kn_bench: Run) -> None:
     assert kube.list(SERVICE, "Service", "eventing") == [] and len(kube.list(EVENTING, "Trigger", "eventing")) == 2
 
 
-def test_the_quotas_reason_reaches_the_user(kube: Api, kn_bench: Run) -> None:
+def test_a_quotas_message_is_shown_to_the_user(kube: Api, kn_bench: Run) -> None:
     assert kn_bench("deploy", "empty-go-http")[0] == 0
     quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none", "namespace": "functions"}}
     kube.create(quota | {"spec": {"hard": {"pods": "1"}}})
@@ -153,7 +153,7 @@ def test_the_quotas_reason_reaches_the_user(kube: Api, kn_bench: Run) -> None:
     assert "services.serving.knative.dev functions/echo-go-http-0: " in told and "exceeded quota: none" in told, told
 
 
-def test_what_the_server_would_refuse_is_known_from_a_dry_run(kube: Api, kn_bench: Run, tmp_path: Path) -> None:
+def test_a_dry_run_reports_the_servers_errors(kube: Api, kn_bench: Run, tmp_path: Path) -> None:
     assert kn_bench("deploy", "empty-go-http", "generator")[0] == 0
     code, told = kn_bench("deploy", "empty-go-http", "generator", "--max-scale=7", "--dry-run")
     assert code == 0 and "changed    Service functions/empty-go-http-0" in told, told
@@ -172,7 +172,7 @@ def test_what_the_server_would_refuse_is_known_from_a_dry_run(kube: Api, kn_benc
     assert code == 1 and "nodeSelektor" in told and "not done: Deployment workload-generator" in told, told
 
 
-def test_ctrl_c_while_it_waits_and_on_from_there(kube: Api, kubeconfig: Path, kn_bench: Run) -> None:
+def test_ctrl_c_during_the_wait_and_the_same_command_again(kube: Api, kubeconfig: Path, kn_bench: Run) -> None:
     kube.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "functions"}})
     quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none", "namespace": "functions"}}
     kube.create(quota | {"spec": {"hard": {"pods": "0"}}})
@@ -192,7 +192,7 @@ def test_ctrl_c_while_it_waits_and_on_from_there(kube: Api, kubeconfig: Path, kn
 
 
 def parallelism(kube: Api, trigger: str) -> str:
-    """What the trigger's dispatcher works with."""
+    """The parallelism of the trigger's dispatcher."""
     found = kube.get("apps/v1", "Deployment", "eventing", f"{trigger}-dispatcher")
     (value,) = [each["value"] for each in found["spec"]["template"]["spec"]["containers"][0]["env"]]
     return str(value)

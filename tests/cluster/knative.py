@@ -131,17 +131,17 @@ class Knative:
             manager="knative",
         )
         traffic = [{"latestRevision": True, "percent": 100, "revisionName": ready}] if ready else []
-        told = {"url": url, "address": {"url": f"http://{name}.{namespace}.svc.cluster.local"}, "traffic": traffic}
+        fields = {"url": url, "address": {"url": f"http://{name}.{namespace}.svc.cluster.local"}, "traffic": traffic}
         routed = [{"type": "Ready", "status": "True" if ready else "Unknown"}]
-        self._status(route, routed, **told)
+        self._status(route, routed, **fields)
         (outcome,) = conditions(revision, "Ready")
-        whole = [
+        merged = [
             {**outcome, "type": "ConfigurationsReady"},
             {**routed[0], "type": "RoutesReady"},
             outcome if outcome["status"] != "True" else routed[0],
         ]
         names = {"latestCreatedRevisionName": revision_name, **({"latestReadyRevisionName": ready} if ready else {})}
-        self._status(service, whole, **told, **names)
+        self._status(service, merged, **fields, **names)
 
     def _pods(self, namespace: str, service: str, template: Doc, was_ready: bool) -> int:
         wanted = template.get("metadata", {}).get("annotations", {})
@@ -279,9 +279,9 @@ class Knative:
         }  # fmt: skip
         available = bool(deployment.get("status", {}).get("availableReplicas"))
         ready = {"type": "Ready", "status": "True" if bound and available else "False" if url is None else "Unknown"}
-        told = {"sinkUri": url} if url else {}
-        self._status(binding, [provided, {**ready, "status": "True" if bound else "False"}], **told)
-        self._status(source, [{**provided, "type": "SinkBindingReady"}, ready], **told)
+        fields = {"sinkUri": url} if url else {}
+        self._status(binding, [provided, {**ready, "status": "True" if bound else "False"}], **fields)
+        self._status(source, [{**provided, "type": "SinkBindingReady"}, ready], **fields)
 
     def _address(self, sink: Doc, namespace: str) -> str | None:
         ref = sink.get("ref")
@@ -317,10 +317,10 @@ class Knative:
             "sinkbinding",
         )
 
-    def _status(self, doc: Doc, outcome: list[Doc], **told: object) -> Doc:
+    def _status(self, doc: Doc, outcome: list[Doc], **fields: object) -> Doc:
         """The object with this status, which is written only if it differs."""
         old = doc.get("status", {})
-        new = {**old, **told, "observedGeneration": doc["metadata"]["generation"]}
+        new = {**old, **fields, "observedGeneration": doc["metadata"]["generation"]}
         new["conditions"] = with_conditions(old.get("conditions", []), outcome)
         return doc if new == old else self._api.patch(doc, {"status": new}, "/status")
 

@@ -109,9 +109,8 @@ class Activator:
         await say(writer, f"x-instance: {pod}\r\n")
 
     def _pod(self, name: str) -> str:
-        time.sleep(
-            0.5
-        )  # as the autoscaler's decision takes time; a pod created within the clock error of the send proves nothing
+        # As an autoscaler's decision. A pod that is created within the clock error of the send would prove nothing.
+        time.sleep(0.5)
         self._knative.scale(self._namespace, name, 1)
 
         def ready() -> str | None:
@@ -203,8 +202,8 @@ async def test_a_run_without_the_role_reports_once_that_cold_starts_are_unknown(
         )
         ran = await generator.run(f"--config={path}", "--cold-start", f"--dev-url={url}")
     assert config.is_file() and [row["status"] for row in ran.requests()] == [200]
-    said = ran.lines[0]["cold_starts"]
-    assert said["wait"] == "interval" and "forbidden" in said["unknown"]
+    logged = ran.lines[0]["cold_starts"]
+    assert logged["wait"] == "interval" and "forbidden" in logged["unknown"]
     assert ran.stderr.count("unknown") == 1 and not [doc for doc in ran.lines if doc["event"] == "cold_start"]
     namespaces.delete(elsewhere)
 

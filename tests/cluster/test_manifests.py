@@ -36,11 +36,11 @@ pytestmark = pytest.mark.usefixtures("has_knative")
 @contextlib.contextmanager
 def moved(namespaces: Namespaces, docs: list[Doc]) -> Iterator[list[Doc]]:
     """The documents in new namespaces, which are deleted at the end of the context."""
-    there = namespaces.move(docs)
+    moved = namespaces.move(docs)
     try:
-        yield there
+        yield moved
     finally:
-        namespaces.delete(*{doc["metadata"]["namespace"] for doc in there})
+        namespaces.delete(*{doc["metadata"]["namespace"] for doc in moved})
 
 
 def spec_of(doc: Doc) -> Doc:

@@ -39,14 +39,14 @@ def placed(request: pytest.FixtureRequest, own_planes: None) -> Iterator[tuple[P
         plane.check()
 
 
-def said(plane: Plane, check: str, kubeconfig: Path | None = None) -> list[dict[str, Any]]:
+def findings(plane: Plane, check: str, kubeconfig: Path | None = None) -> list[dict[str, Any]]:
     return [each for each in doctor(kubeconfig or plane.kubeconfig)[1] if each["check"] == check]
 
 
 def test_doctor_reports_missing_plugins(placed: tuple[Plane, Api]) -> None:
     plane, api = placed
     before = {each["metadata"]["uid"] for each in api.list("v1", "Pod")}
-    found = said(plane, "admission")
+    found = findings(plane, "admission")
     if plane.plugins == ON:
         assert {each["verdict"] for each in found} == {"ok"} and len(found) == 2 * len(PLACED), found
     else:
@@ -80,10 +80,10 @@ def test_nodes_without_label_or_taint_are_reported(placed: tuple[Plane, Api]) ->
     node = api.get("v1", "Node", None, "metrics-0")
     try:
         api.patch(node, {"spec": {"taints": None}})
-        (warned,) = [each for each in said(plane, "nodes") if each["verdict"] == "warning"]
+        (warned,) = [each for each in findings(plane, "nodes") if each["verdict"] == "warning"]
         assert warned["text"] == "metrics-0 is not tainted dedicated=metrics:NoSchedule"
         api.patch(node, {"metadata": {"labels": {"dedicated": None}}})
-        texts = {each["text"] for each in said(plane, "admission")}
+        texts = {each["text"] for each in findings(plane, "admission")}
         assert "namespace metrics selects nodes with dedicated=metrics: there is none" in texts
     finally:
         taints = [{"key": "dedicated", "value": "metrics", "effect": "NoSchedule"}]
@@ -102,11 +102,13 @@ def test_settings_of_infrastructure_are_valid(placed: tuple[Plane, Api], tmp_pat
             api.apply(doc)
             applied.add(f"{meta['namespace']}/{meta['name']}")
     assert len(applied) > 5
-    found = {each["text"].partition(": ")[0]: each for each in said(plane, "configuration") if each["verdict"] == "ok"}
-    assert applied <= set(found), [each["text"] for each in said(plane, "configuration") if each["verdict"] != "ok"]
+    found = {
+        each["text"].partition(": ")[0]: each for each in findings(plane, "configuration") if each["verdict"] == "ok"
+    }
+    assert applied <= set(found), [each["text"] for each in findings(plane, "configuration") if each["verdict"] != "ok"]
     config = api.get("v1", "ConfigMap", "knative-serving", "config-autoscaler")
     api.patch(config, {"data": {"enable-scale-to-zero": "false", "stable-windw": "60s"}})
-    bad = [each for each in said(plane, "configuration") if "config-autoscaler" in each["text"]]
+    bad = [each for each in findings(plane, "configuration") if "config-autoscaler" in each["text"]]
     assert {each["verdict"] for each in bad} == {"failed", "warning"}, bad
 
 

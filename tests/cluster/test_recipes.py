@@ -158,7 +158,7 @@ def installed(recipes: Recipes, knative: Knative) -> Recipes:
     return recipes
 
 
-def said(cluster: Api) -> dict[str, object]:
+def fields_of(cluster: Api) -> dict[str, object]:
     """The fields that recipes set: spec, data, labels and annotations, without those of controllers."""
     found: dict[str, object] = {}
     kinds = [("v1", "Namespace"), ("v1", "ConfigMap"), ("v1", "Service"), ("apps/v1", "Deployment")]
@@ -234,9 +234,9 @@ def test_install_places_all_pods_on_their_nodes(installed: Recipes, cluster: Api
 
 
 def test_install_again_changes_nothing(installed: Recipes, cluster: Api) -> None:
-    first = said(cluster)
+    first = fields_of(cluster)
     run(installed, "install")
-    assert said(cluster) == first
+    assert fields_of(cluster) == first
 
 
 def test_pods_in_metrics_run_on_its_node(installed: Recipes, cluster: Api) -> None:
@@ -248,8 +248,8 @@ def test_pods_in_metrics_run_on_its_node(installed: Recipes, cluster: Api) -> No
 
 
 def test_validate_passes(installed: Recipes) -> None:
-    said = run(installed, "validate")
-    assert "Knative Serving 1.23.0" in said and "workload-generator-0" in said
+    output = run(installed, "validate")
+    assert "Knative Serving 1.23.0" in output and "workload-generator-0" in output
 
 
 def test_scenario_logs_and_database(installed: Recipes, knative: Knative, function: None) -> None:

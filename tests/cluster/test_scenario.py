@@ -201,7 +201,7 @@ def bench(
 def settings(kube: Api) -> dict[str, Any]:
     """The settings that a scenario may change."""
     config = kube.get("v1", "ConfigMap", "knative-serving", "config-autoscaler")
-    found: dict[str, Any] = {"config": config["data"], "told": FOUND in config["metadata"].get("annotations", {})}
+    found: dict[str, Any] = {"config": config["data"], "annotated": FOUND in config["metadata"].get("annotations", {})}
     for name in SERVICES:
         service = kube.get("serving.knative.dev/v1", "Service", FUNCTIONS, name)
         template = service["spec"]["template"]
@@ -213,10 +213,10 @@ def settings(kube: Api) -> dict[str, Any]:
     return found
 
 
-UNTOUCHED = {"config": CONFIG, "told": False, **dict.fromkeys(SERVICES, (None, {}, False))}
+UNTOUCHED = {"config": CONFIG, "annotated": False, **dict.fromkeys(SERVICES, (None, {}, False))}
 PATCHED = {
     "config": {**CONFIG, "stable-window": "10s", "scale-to-zero-grace-period": "10s"},
-    "told": True,
+    "annotated": True,
     **dict.fromkeys(SERVICES, (1, {"autoscaling.knative.dev/max-scale": "400"}, True)),
 }
 RUNS = "SELECT language, sum(complete), count(*) FROM experiments GROUP BY language ORDER BY language"
@@ -338,7 +338,7 @@ def eventing(kube: Api) -> dict[str, Any]:
     deployment = kube.get("apps/v1", "Deployment", GENERATOR, GENERATOR)
     return {
         "replicas": deployment["spec"]["replicas"],
-        "told": FOUND in deployment["metadata"].get("annotations", {}),
+        "annotated": FOUND in deployment["metadata"].get("annotations", {}),
         "source": kube.find("sources.knative.dev/v1", "ContainerSource", GENERATOR, GENERATOR) is not None,
         "triggers": sorted(
             each["metadata"]["name"] for each in kube.list("eventing.knative.dev/v1", "Trigger", EVENTING)
@@ -348,13 +348,13 @@ def eventing(kube: Api) -> dict[str, Any]:
 
 def test_events_are_accounted_for_by_trigger(bench: Bench, kube: Api) -> None:
     before = eventing(kube)
-    assert before == {"replicas": 1, "told": False, "source": False, "triggers": []}
+    assert before == {"replicas": 1, "annotated": False, "source": False, "triggers": []}
     process = bench.start(bench.scenario(EVENTS))
     bench.until_it_measures(process)
     during = eventing(kube)
     out, _ = process.communicate(timeout=300)
     assert process.returncode in (0, 3) and "Traceback" not in out, out
-    assert (during["replicas"], during["told"], during["source"]) == (0, True, True)
+    assert (during["replicas"], during["annotated"], during["source"]) == (0, True, True)
     assert eventing(kube) == before
     accounts = bench.rows(
         "SELECT e.triggers, e.workers, a.trigger, a.once, a.lost FROM event_accounts a "

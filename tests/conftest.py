@@ -1,4 +1,4 @@
-"""What holds for all tests: how many workers, what is skipped for want of a tool, and the table that sums it up."""
+"""Common to all tests: the number of workers, tests that are skipped without a tool, and the table of skipped tests."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from hypothesis import HealthCheck, settings
 
 from tests import needs
 
-# A pause of a busy machine is no fault, neither of the code nor of how its examples are made.
+# On a busy machine, slow examples are not a fault.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
 
 WORKERS_PER_CORE = 2
-"""Half of a test's time is waiting for processes and sockets."""
+"""Tests wait for processes and sockets half of the time."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -27,12 +27,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         metavar="WHAT",
-        help="where WHAT (a row of the closing table) is missing, a test that needs it fails and is not skipped",
+        help="fail, do not skip, tests that need WHAT (a row of the closing table) if it is missing",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "needs(*needs): what the test needs beyond Python, git and uv: tests/needs.py")
+    config.addinivalue_line(
+        "markers", "needs(*needs): requirements of the test beyond Python, git and uv: tests/needs.py"
+    )
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -51,7 +53,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     counts = Counter(needs.parts_of(skip[2].removeprefix("Skipped: ")) for skip in skips if isinstance(skip, tuple))
     if not counts:
         return
-    rows = [("not here", "tests", "why", "what brings it")]
+    rows = [("missing", "tests", "why", "how to install it")]
     rows += [(what, str(number), why, brought_by) for (what, why, brought_by), number in sorted(counts.items())]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     terminalreporter.section("skipped on this machine")
@@ -62,7 +64,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _commands_of_the_venv() -> Iterator[None]:
-    """`just` and the linters stand beside Python, whether or not the venv is active."""
+    """`just` and the linters are in the venv's folder, which is on the PATH only if the venv is active."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
         yield

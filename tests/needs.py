@@ -1,7 +1,7 @@
-"""What a test needs beyond Python, git and uv, where it comes from, and whether this machine has it.
+"""Requirements of tests beyond Python, git and uv: how to install them, and whether this machine has them.
 
-`@needs.mark(needs.KUSTOMIZE)` skips a test where that is missing. The end of a run sums up what was skipped, and
-`-m needs` selects what is marked.
+`@needs.mark(needs.KUSTOMIZE)` skips a test where the requirement is missing. A table at the end of a run lists what was
+skipped; `-m needs` selects the marked tests.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SEPARATOR = " | "
 
 @dataclass(frozen=True)
 class Need:
-    """`what` is needed, `why` it is missing, and the command that brings it."""
+    """`what` is needed, `why` it is missing, and the command that installs it."""
 
     what: str
     why: str
@@ -31,12 +31,12 @@ class Need:
 
     @property
     def reason(self) -> str:
-        """The reason of a skip, from which `parts_of` makes a row of the closing table."""
+        """The reason of a skip, which `parts_of` splits into a row of the closing table."""
         return _SEPARATOR.join((self.what, self.why, self.brought_by))
 
 
 def parts_of(reason: str) -> tuple[str, str, str]:
-    """What, why and command of a skip's reason. A reason of another form is the first of them."""
+    """What, why and command of a skip's reason. A reason in another form becomes the first of them."""
     what, why, brought_by = [*reason.split(_SEPARATOR), "", ""][:3]
     return what, why, brought_by
 
@@ -47,7 +47,7 @@ def mark(*wanted: Need) -> pytest.MarkDecorator:
 
 
 def _program(*names: str, brought_by: str) -> Need:
-    """Programs on the PATH, all of them."""
+    """All of these programs on the PATH."""
     return Need(" and ".join(names), "not on the PATH", brought_by, lambda: all(shutil.which(name) for name in names))
 
 
@@ -58,8 +58,8 @@ def built(function: str) -> Need:
 
 
 def _asked_for(variable: str, what: str, brought_by: str) -> Need:
-    """What only a recipe turns on, by an environment variable."""
-    return Need(what, "takes a recipe of its own", brought_by, lambda: bool(os.environ.get(variable)))
+    """A requirement that only a recipe enables, by an environment variable."""
+    return Need(what, "needs its own recipe", brought_by, lambda: bool(os.environ.get(variable)))
 
 
 def _has_ipv6() -> bool:
@@ -92,24 +92,27 @@ SCHEMAS = Need(
 )
 CRDS = Need(
     "schemas of Knative",
-    "KNATIVE_CRDS names no folder",
-    "k8s/README.md says where to get them",
+    "KNATIVE_CRDS is not set to a folder",
+    "see k8s/README.md",
     lambda: os.path.isdir(os.environ.get("KNATIVE_CRDS", "")),
 )
 CHECKOV = _asked_for("BENCH_CHECKOV", "checkov", "uv run just test-all tools")
 PLANE = _asked_for("BENCH_CLUSTER", "a Kubernetes control plane", "uv run just test-cluster")
 IMAGE = _asked_for("BENCH_IMAGE", "containers", "uv run just test-image")
 OWN_PLANE = Need(
-    "a control plane of our own",
+    "our own control plane",
     "KUBECONFIG names another cluster",
     "unset KUBECONFIG",
     lambda: "KUBECONFIG" not in os.environ,
 )
 NOT_ROOT = Need(
-    "an ordinary user", "root may write everywhere", "run the tests as an ordinary user", lambda: os.geteuid() != 0
+    "an unprivileged user",
+    "root may write everywhere",
+    "run the tests as an unprivileged user",
+    lambda: os.geteuid() != 0,
 )
 IPV6 = Need("IPv6", "not on the loopback interface", "-", _has_ipv6)
 
-# What shows only when it is tried: for `pytest.skip(NEED.reason)`
+# Found missing only during the test: for `pytest.skip(NEED.reason)`
 NPM_REGISTRY = Need("the CloudEvents SDK for JavaScript", "npm could not install it", "access to npm's registry")
 BYTE_NAMES = Need("file names that are not UTF-8", "this file system has none", "another file system")

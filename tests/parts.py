@@ -1,6 +1,6 @@
-"""`just test-all`: every part of what is tested, one after the other, and a table of what ran, why not, and how long.
+"""`just test-all`: runs every part of the tests, one after the other, and prints a table of the results.
 
-`python -m tests.parts [NAME…]` runs the parts that are named, else all of them. Exit code 1 when one failed.
+`python -m tests.parts [NAME…]` runs the named parts, by default all. Exits with 1 if a part failed.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def _nothing() -> str | None:
 
 @dataclass(frozen=True)
 class Part:
-    """Commands that run until one fails, on a machine where `missing` gives no reason against it. `minutes` is its
-    share of CI's time on two cores with warm caches."""
+    """Commands that run until one fails. `missing` returns the reason if the machine cannot run them. `minutes` is the
+    budget on two cores with warm caches."""
 
     name: str
     minutes: int
@@ -40,7 +40,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Ran:
-    """What became of a part: `passed`, `failed` or `not run`, the reason, and its time in seconds."""
+    """The result of a part: `passed`, `failed` or `not run`, the reason, and its time in seconds."""
 
     part: Part
     result: str
@@ -54,14 +54,14 @@ def _toolchains() -> str | None:
 
 
 def _last_line(*command: str) -> str | None:
-    """None when the command succeeds, else the last line that it printed."""
+    """None if the command succeeds, else its last line of output."""
     ran = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     lines = ran.stdout.strip().splitlines()
     return None if ran.returncode == 0 else lines[-1] if lines else f"exit code {ran.returncode}"
 
 
 def _plane() -> str | None:
-    """A control plane takes a few minutes to build with nothing cached."""
+    """Without a cache, building the control plane takes a few minutes."""
     return _last_line(sys.executable, "-m", "tests.cluster", "build", "--within=1200")
 
 
@@ -90,11 +90,11 @@ PARTS = (
     Part("control-plane", 4, [["just", "test-cluster", "-n=3", "--dist=loadfile", "--no-loadscope-reorder"]], _plane),
     Part("image", 2, [["just", "test-image"]], _containers),
 )
-"""`tests` is the README's test command as a newcomer runs it; `tools` is what it skipped for want of a tool."""
+"""`tests` is the README's test command on a bare machine; `tools` are the tests that it skips without a tool."""
 
 
 def run(part: Part) -> Ran:
-    """Run one part. Its output goes where ours goes."""
+    """Run one part. It writes to our standard output and error."""
     began = time.monotonic()
     _say(f"\n=== {part.name} ===")
     why = part.missing()
@@ -109,7 +109,7 @@ def run(part: Part) -> Ran:
 
 
 def table(ran: Sequence[Ran]) -> list[str]:
-    """A line for each part, under a head."""
+    """The lines of the table, with a header."""
     rows = [("part", "result", "took", "budget", "why")]
     rows += [(r.part.name, r.result, _minutes(r.seconds), _minutes(60 * r.part.minutes), r.why) for r in ran]
     rows.append(("all", "", _minutes(sum(r.seconds for r in ran)), _minutes(sum(60 * r.part.minutes for r in ran)), ""))
@@ -127,14 +127,16 @@ def _say(text: str) -> None:
 
 
 def main(argv: Sequence[str] | None = None, parts: Sequence[Part] = PARTS) -> int:
-    """Run the parts that are named, or all; returns the exit code."""
+    """Run the named parts, or all; returns the exit code."""
     names = [part.name for part in parts]
-    parser = argparse.ArgumentParser(prog="just test-all", description="All parts of the tests, and a table of them.")
+    parser = argparse.ArgumentParser(
+        prog="just test-all", description="Runs all parts of the tests and prints a table of the results."
+    )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"one of: {', '.join(names)}")
     wanted = parser.parse_args(argv).parts
     unknown = sorted({*wanted} - {*names})
     if unknown:
-        parser.error(f"no such part: {', '.join(unknown)}; there are: {', '.join(names)}")
+        parser.error(f"no such part: {', '.join(unknown)}; choose from: {', '.join(names)}")
     ran = [run(part) for part in parts if not wanted or part.name in wanted]
     _say("\n" + "\n".join(table(ran)))
     return 1 if any(each.result == "failed" for each in ran) else 0

@@ -1,4 +1,4 @@
-"""Ports on loopback that no other worker has, nor another run of the tests on this machine."""
+"""Free ports on loopback, unique among workers and concurrent runs of the tests on this machine."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import contextlib
 import random
 import socket
 
-_PORTS = range(20_000, 32_768)  # below the ephemeral ones, so that no client's connection has it
+_PORTS = range(20_000, 32_768)  # below the ephemeral ports, so that no client connection uses one
 
 
 def bound() -> socket.socket:
-    """A socket bound to a port that no other socket is bound to."""
+    """A socket bound to a free port."""
     while True:
         sock = socket.socket()
         with contextlib.suppress(OSError):
@@ -20,7 +20,7 @@ def bound() -> socket.socket:
 
 
 def free_port() -> int:
-    """One that is kept for us until this process ends. A server that reuses addresses can have it, `bound` cannot."""
+    """A port that is reserved until this process ends. A server with SO_REUSEADDR can bind it, `bound` cannot."""
     sock = bound()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     port: int = sock.getsockname()[1]

@@ -1,4 +1,4 @@
-"""What tests draw their data from."""
+"""Hypothesis strategies of several tests."""
 
 from hypothesis import strategies as st
 
@@ -43,4 +43,4 @@ served = st.builds(
     results,
     *[times] * 5,
 )
-"""Results of requests that got their whole response."""
+"""Results of requests with a complete response."""

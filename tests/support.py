@@ -1,4 +1,4 @@
-"""How tests run the command and read what it wrote."""
+"""Running the workload generator in tests and reading its log."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from workload_generator.log import format as log_format
 Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]
 Process = warm.Process | asyncio.subprocess.Process
 BRIEF = {"requestsPerSecond": 500, "duration": "200ms"}
-"""A hundred arrivals, and soon over."""
+"""A hundred arrivals in a short run."""
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nx-instance: pod-1\r\n\r\nfalse"
 
 
 @contextlib.asynccontextmanager
 async def target(answer: Answer) -> AsyncIterator[str]:
-    """A server on loopback that answers each request head as `answer` says; yields its URL."""
+    """Run a server on loopback that calls `answer` for each request head; yields its URL."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
@@ -64,7 +64,7 @@ def after(seconds: float) -> Answer:
 
 @dataclass(frozen=True)
 class Ran:
-    """A finished run of the command: exit code, output, and the one log it wrote, decoded."""
+    """A finished run: exit code, output, and the decoded lines of its log."""
 
     code: int
     stdout: str
@@ -86,10 +86,10 @@ class Ran:
 
 
 class Generator:
-    """Starts `workload-generator` with experiments and logs in `folder`, as a process.
+    """Runs `workload-generator` as a process with its experiment and logs in `folder`.
 
-    `start` and what builds on it begin with the modules loaded, and may have other `constants` in them: see `warm`.
-    `start_cold` starts the interpreter.
+    `start`, and the methods that use it, fork with loaded modules and replace their `constants`: see `tests.warm`.
+    `start_cold` starts a new interpreter.
     """
 
     def __init__(self, folder: Path, **constants: Any) -> None:
@@ -98,7 +98,7 @@ class Generator:
         self._constants = constants
 
     def experiment(self, urls: str | list[str], **keys: Any) -> Path:
-        """Write an experiment; `keys` are the YAML's. Lag never fails it, since machines are shared."""
+        """Write an experiment with these YAML keys. Its lag limit is an hour, since the machine is shared."""
         targets = [{"url": url} for url in ([urls] if isinstance(urls, str) else urls)]
         rate = {"requestsPerSecond": 100, "duration": "1s", "rampUp": "0s"} | keys.pop("rate", {})
         path = self.folder / "experiment.yaml"
@@ -111,7 +111,7 @@ class Generator:
         return await warm.start(*words, environment=environment, constants=self._constants)
 
     async def start_cold(self, *flags: str, **options: Any) -> asyncio.subprocess.Process:
-        """As a user starts it; `options` are those of the subprocess."""
+        """Start it as a user does; `options` are those of the subprocess."""
         command = [sys.executable, "-m", "workload_generator", f"--log-dir={self.logs}", *flags]
         environment = {**os.environ, "TMPDIR": str(self.folder)}
         pipes = {"stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.PIPE} | options
@@ -129,7 +129,7 @@ class Generator:
         return await self.finish(await self.start_cold("--output=json", "--progress=none", *flags, **options))
 
     async def run_until_sending(self, *flags: str, requests: int = 20) -> warm.Process:
-        """Start and wait until the log has some requests."""
+        """Start and wait until the log has this number of requests."""
         process = await self.start("--output=json", "--progress=none", *flags)
         while sum(doc["event"] == "request" for doc in self.read_log()) < requests:
             assert process.returncode is None, await self.finish(process)
@@ -137,21 +137,21 @@ class Generator:
         return process
 
     def read_log(self) -> list[dict[str, Any]]:
-        """The lines of the only log; every one has to be whole, but for the last of a run that goes on."""
+        """The lines of the only log, without an incomplete last line."""
         files = list(self.logs.glob("*.log"))
         assert len(files) <= 1, files
         data = files[0].read_bytes() if files else b""
         return [log_format.decode(line) for line in data.splitlines(keepends=True) if line.endswith(b"\n")]
 
     async def wait_for_recorder(self) -> None:
-        """After a SIGKILL: wait until the recorder has written what it was given (nobody has the log open)."""
+        """After a SIGKILL: wait until no process has the log open, so that the recorder has written all its results."""
         (log,) = self.logs.glob("*.log")
         while any(_has_open(Path(f"/proc/{pid}/fd"), log) for pid in os.listdir("/proc") if pid.isdigit()):
             await asyncio.sleep(0.02)
 
 
 def one_result_each(ran: Ran) -> None:
-    """Every arrival has exactly one result, and the trailer counts them as they are."""
+    """Assert that every arrival has exactly one result, and that the trailer's counts are those of the log."""
     seqs = Counter(doc["seq"] for doc in ran.requests())
     assert max(seqs.values()) == 1, seqs.most_common(3)
     for phase in ("ping", "ramp", "measure"):
@@ -166,13 +166,13 @@ _OF_THE_MACHINE = re.compile(
 
 
 def held_against(ran: Ran) -> list[str]:
-    """What speaks against the run, apart from what a shared machine did to it."""
+    """The reasons of an invalid verdict, without those that a shared machine causes."""
     assert ran.trailer["verdict"] == ("invalid" if ran.trailer["reasons"] else "valid")
     return [why for why in ran.trailer["reasons"] if not _OF_THE_MACHINE.search(why)]
 
 
 def valid_but_for_the_machine(ran: Ran) -> None:
-    """The run is valid, or only what a shared machine did to it speaks against it."""
+    """Assert that the run is valid, or invalid only for reasons that a shared machine causes."""
     assert not held_against(ran) and ran.code == (3 if ran.trailer["reasons"] else 0), ran
 
 
@@ -182,7 +182,7 @@ def catches(pid: int, number: signal.Signals) -> bool:
 
 
 def awaits(pid: int, number: signal.Signals) -> bool:
-    """Whether the signal was sent to the process and has not reached it yet."""
+    """Whether the signal is pending for the process."""
     return _has_bit(pid, "ShdPnd", number)
 
 

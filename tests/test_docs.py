@@ -1,4 +1,4 @@
-"""What the documents say exists, and what exists is in the documents."""
+"""The documents describe what exists, and nothing else."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_every_flag_is_in_the_readme(command: list[str], capsys: pytest.CaptureF
 
 
 @pytest.mark.parametrize("name", ["deploy", "delete", "patch", "trigger"])
-def test_every_flag_of_a_clusters_command_is_on_its_page(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_flag_of_a_cluster_command_is_on_its_page(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     page = (ROOT / "docs" / "cluster.md").read_text()
     flags = flags_of(help_of(["kn-bench", name], capsys))
     assert flags and not {flag for flag in flags if not re.search(rf"{flag}(?![\w-])", page)}
@@ -79,7 +79,7 @@ def test_every_error_kind_is_in_the_readme() -> None:
 
 
 def test_the_readmes_commands_parse() -> None:
-    """Each parser ends the process, and so this test, at a flag that it does not know."""
+    """A parser exits at an unknown flag, which fails this test."""
     parsers = {
         "workload-generator": workload_generator.make_parser(),
         "kn-bench": kn_bench.make_parser(),
@@ -93,7 +93,7 @@ def test_the_readmes_commands_parse() -> None:
         parsers[name].parse_args(shlex.split(flags))
 
 
-def test_every_just_recipe_that_is_named_exists() -> None:
+def test_documents_name_only_existing_recipes() -> None:
     files = ((ROOT / "justfile").read_text(), (ROOT / "infrastructure/justfile").read_text())
     recipes = set(re.findall(r"^@?([a-z][a-z-]*)(?: [A-Z]+=\"\")?[^:=\n]*:", "\n".join(files), re.MULTILINE))
     documents = [
@@ -129,6 +129,6 @@ def test_the_architectures_modules_exist() -> None:
     ],
     ids=lambda p: p.name,
 )
-def test_links_lead_somewhere(document: Path) -> None:
+def test_links_have_targets(document: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
         assert target.startswith("https://") or (document.parent / target).exists(), target

@@ -1,4 +1,4 @@
-"""`Dockerfile.wg`: linted, pinned, unprivileged, and with what it copies. Built and run by tests/container."""
+"""`Dockerfile.wg` is linted, pinned and unprivileged, and its sources exist. tests/container builds and runs it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TEXT = (ROOT / "Dockerfile.wg").read_text()
 LAST = TEXT[TEXT.rindex("\nFROM ") :]
 
 
-def test_hadolint_has_nothing_to_say() -> None:
+def test_hadolint_reports_nothing() -> None:
     command = [Path(sys.executable).with_name("hadolint"), "--no-color", ROOT / "Dockerfile.wg"]
     ran = subprocess.run(command, capture_output=True, text=True)
     assert (ran.returncode, ran.stdout + ran.stderr) == (0, "")
@@ -28,15 +28,15 @@ def test_both_stages_have_one_pinned_base_and_the_last_a_numeric_user() -> None:
     assert re.search(r"^USER 65532:65532$", LAST, re.MULTILINE)
 
 
-def test_the_version_is_the_packages() -> None:
+def test_the_label_has_the_packages_version() -> None:
     assert re.findall(r"^ARG VERSION=(.+)$", LAST, re.MULTILINE) == [__version__]
 
 
-def test_the_installed_version_is_the_packages() -> None:
+def test_the_installed_version_is_that_of_the_source() -> None:
     assert metadata.version("knative-bench") == __version__
 
 
-def test_nothing_but_what_is_copied_reaches_the_build() -> None:
+def test_the_build_context_has_only_the_copied_files() -> None:
     lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
     copied = re.findall(r"^COPY (?!--from)(.+) \S+$", TEXT, re.MULTILINE)
     sources = {source for copy in copied for source in copy.split()}
@@ -45,7 +45,7 @@ def test_nothing_but_what_is_copied_reaches_the_build() -> None:
     assert all((ROOT / source).exists() for source in sources)
 
 
-def test_the_build_compiles_what_a_read_only_root_cannot() -> None:
+def test_bytecode_is_compiled_in_the_build_since_the_root_is_read_only() -> None:
     build, last = TEXT[: -len(LAST)], LAST
     assert re.search(r"^ENV UV_COMPILE_BYTECODE=1 PYC_INVALIDATION_MODE=UNCHECKED_HASH ", build, re.MULTILINE)
     assert build.index("UV_COMPILE_BYTECODE") < build.index("RUN uv sync")

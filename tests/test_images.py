@@ -1,4 +1,4 @@
-"""The functions' Dockerfiles: linted, and small, pinned, unprivileged."""
+"""The functions' Dockerfiles are linted, small, pinned and unprivileged."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from workload_generator.functions.catalog import load_catalog
 
 FUNCTIONS = load_catalog()
 _ORIGIN = re.compile(r'(?:"resolved": |url = |registry = |source = )"(?:registry\+)?https?://([^/"]+)')
-# Each image is built from its folder alone, so what they share is copied.
+# Each image is built from its own folder, so shared files are copies.
 COPIES = {"go": ["server.go", "server_test.go"], "python": ["server.py"]}
 
 
@@ -22,7 +22,7 @@ def folder(request: pytest.FixtureRequest) -> Path:
     return FUNCTIONS[request.param].folder
 
 
-def test_hadolint_has_nothing_to_say(folder: Path) -> None:
+def test_hadolint_reports_nothing(folder: Path) -> None:
     command = [Path(sys.executable).with_name("hadolint"), "--no-color", folder / "Dockerfile"]
     ran = subprocess.run(command, capture_output=True, text=True)
     assert (ran.returncode, ran.stdout + ran.stderr) == (0, "")
@@ -31,7 +31,7 @@ def test_hadolint_has_nothing_to_say(folder: Path) -> None:
 def test_stages_bases_and_user(folder: Path) -> None:
     text = (folder / "Dockerfile").read_text()
     bases = re.findall(r"^FROM (\S+)", text, re.MULTILINE)
-    assert len(bases) >= 2, "it builds in one stage and runs in another"
+    assert len(bases) >= 2, "a build stage and a run stage"
     for base in bases:
         assert base == "scratch" or re.fullmatch(r"[^:]+:(?!latest)[\w.-]+", base), base
     last = text[text.rindex("\nFROM ") :]
@@ -39,7 +39,7 @@ def test_stages_bases_and_user(folder: Path) -> None:
     assert int(user) > 0
 
 
-def test_what_is_copied_is_there_and_not_ignored(folder: Path) -> None:
+def test_copied_files_exist_and_are_not_ignored(folder: Path) -> None:
     ignored = (folder / ".dockerignore").read_text().split()
     copies = re.findall(r"^COPY (?!--from)(.+) \S+$", (folder / "Dockerfile").read_text(), re.MULTILINE)
     sources = [source for copy in copies for source in copy.split()]
@@ -49,7 +49,7 @@ def test_what_is_copied_is_there_and_not_ignored(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("language", COPIES)
-def test_what_functions_of_a_language_share_is_the_same_in_each(language: str) -> None:
+def test_shared_files_of_a_language_are_equal(language: str) -> None:
     folders = [function.folder for function in FUNCTIONS.values() if function.entry.language == language]
     for name in COPIES[language]:
         assert len({(folder / name).read_text() for folder in folders}) == 1, name

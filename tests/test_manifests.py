@@ -1,7 +1,7 @@
-"""The manifests of `k8s/`, as `kubectl apply -k` renders them: against real schemas, and for what we promise of them.
+"""The manifests of `k8s/`, as rendered by `kubectl apply -k`: validated with schemas, and tested for their properties.
 
-Schemas are heavy: `just test-manifests` brings those of Kubernetes, and checkov. KNATIVE_CRDS names the folder of
-Knative's.
+The schemas are large: `just test-manifests` installs those of Kubernetes, and checkov. KNATIVE_CRDS is the folder of
+Knative's CRDs.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ EVENTING = [
     if "kind: Kustomization" in (path / "kustomization.yaml").read_text()
 ]
 RECEIVER_SERVICE = "../eventing/receiver-service"
-"""A component for any folder of `k8s/eventing`, as `combined` takes it."""
+"""A component for any folder of `k8s/eventing`, as a path for `combined`."""
 COMPONENTS = sorted(path.name for path in (K8S / "components").iterdir())
 KUBERNETES = "1.36"
 CHECKOV = "checkov==3.3.30"
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 CPUS_LEFT = 2.3
-"""Of a dedicated node with four: 1.5 are reserved for the system, 0.2 are asked for by what runs on every node."""
+"""CPUs of a dedicated node with four that are free: 1.5 are reserved for the system, DaemonSets request 0.2."""
 
 
 pytestmark = pytest.mark.xdist_group("manifests")  # each folder is rendered once
@@ -57,7 +57,7 @@ pytestmark = pytest.mark.xdist_group("manifests")  # each folder is rendered onc
 
 @functools.cache
 def rendered(folder: str) -> str:
-    """What kustomize makes of a folder under `k8s/`."""
+    """The output of kustomize for a folder under `k8s/`."""
     program = ["kubectl", "kustomize"] if shutil.which("kubectl") else ["kustomize", "build"]
     ran = subprocess.run([*program, str(K8S / folder)], capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
@@ -74,7 +74,7 @@ def one(docs: list[Doc], kind: str, name: str = "workload-generator") -> Doc:
 
 
 def is_knative(doc: Doc) -> bool:
-    """Knative's, or the RabbitMQ operator's: no kind of Kubernetes itself."""
+    """Whether its kind is defined by Knative or by the RabbitMQ operator, not by Kubernetes."""
     return ".knative.dev/" in doc["apiVersion"] or doc["apiVersion"].startswith("rabbitmq.com/")
 
 
@@ -86,7 +86,7 @@ def templates(docs: list[Doc]) -> Iterator[tuple[str, Doc]]:
 
 
 def combined(tmp_path: Path, base: str, *components: str) -> list[Doc]:
-    """What a user's own kustomization of a base and components gives."""
+    """The output of a user's kustomization of a base and components."""
     doc = {
         "resources": [os.path.relpath(K8S / base, tmp_path)],
         "components": [os.path.relpath(K8S / "components" / name, tmp_path) for name in components],
@@ -101,7 +101,7 @@ def combined(tmp_path: Path, base: str, *components: str) -> list[Doc]:
 @needs.mark(needs.KUSTOMIZE)
 @needs.mark(needs.SCHEMAS)
 @pytest.mark.parametrize("folder", [*FOLDERS, *EVENTING])
-def test_core_kinds_are_what_kubernetes_takes(folder: str) -> None:
+def test_core_kinds_match_the_schemas_of_kubernetes(folder: str) -> None:
     from kubernetes_validate import validate
 
     docs = documents(folder)
@@ -110,7 +110,7 @@ def test_core_kinds_are_what_kubernetes_takes(folder: str) -> None:
     for doc in core:
         validate(doc, KUBERNETES, strict=True)
     for name, template in templates([doc for doc in docs if is_knative(doc)]):
-        # A ContainerSource's CRD takes anything as its template, and Knative Services have a subset of the same.
+        # The CRD of ContainerSources accepts any template, and that of Knative Services has a subset of the fields.
         spec = {k: v for k, v in template["spec"].items() if k != "containerConcurrency"}
         pod = {
             "apiVersion": "v1",
@@ -228,12 +228,12 @@ KNATIVES_OWN = {
 }
 
 
-# What we promise of them
+# Properties
 
 
 @needs.mark(needs.KUSTOMIZE)
 @pytest.mark.parametrize("folder", [*FOLDERS, *EVENTING])
-def test_every_pod_keeps_to_the_restricted_standard(folder: str) -> None:
+def test_every_pod_meets_the_restricted_standard(folder: str) -> None:
     """https://kubernetes.io/docs/concepts/security/pod-security-standards/, and a read-only root beside it."""
     found = list(templates(documents(folder)))
     assert found
@@ -275,7 +275,7 @@ def test_eventing_has_what_its_scenarios_need() -> None:
 
 @needs.mark(needs.KUSTOMIZE)
 @pytest.mark.parametrize("folder", [folder for folder in EVENTING if folder != "eventing/base"])
-def test_the_receiver_is_a_knative_service_where_one_wants(folder: str, tmp_path: Path) -> None:
+def test_a_component_makes_the_receiver_a_knative_service(folder: str, tmp_path: Path) -> None:
     docs = combined(tmp_path, folder, RECEIVER_SERVICE)
     service = one(docs, "Service", "receiver-service")
     before = one(documents(folder), "Deployment", "receiver")["spec"]["template"]["spec"]["containers"][0]
@@ -349,7 +349,7 @@ def test_images_have_the_packages_version() -> None:
 
 @needs.mark(needs.KUSTOMIZE)
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_the_generator_is_guaranteed_and_two_of_it_fit_on_its_node(folder: str) -> None:
+def test_the_generator_is_guaranteed_and_two_pods_fit_on_its_node(folder: str) -> None:
     for name, template in templates(documents(folder)):
         (container,) = template["spec"]["containers"]
         if container["name"] == "workload-generator":
@@ -364,7 +364,7 @@ def test_the_generator_is_guaranteed_and_two_of_it_fit_on_its_node(folder: str) 
 
 @needs.mark(needs.KUSTOMIZE)
 @pytest.mark.parametrize("folder", [folder for folder in FOLDERS if folder != "job"])
-def test_one_generator_alone_in_its_namespace(folder: str) -> None:
+def test_the_generator_is_alone_in_its_namespace(folder: str) -> None:
     """The seed's exec line takes the first pod there."""
     docs = documents(folder)
     inside = [doc for doc in docs if doc["metadata"].get("namespace") == "workload-generator" and "spec" in doc]
@@ -378,7 +378,7 @@ def test_one_generator_alone_in_its_namespace(folder: str) -> None:
 
 
 @needs.mark(needs.KUSTOMIZE)
-def test_probes_ask_what_serve_answers() -> None:
+def test_probes_use_paths_that_serve_answers() -> None:
     source = (ROOT / "workload_generator" / "run" / "serve.py").read_text()
     (container,) = one(documents("."), "Deployment")["spec"]["template"]["spec"]["containers"]
     for probe, path in (("readinessProbe", "/readyz"), ("livenessProbe", "/healthz")):
@@ -411,7 +411,7 @@ def test_placement() -> None:
 
 
 @needs.mark(needs.KUSTOMIZE)
-def test_the_watcher_may_look_and_nothing_else(tmp_path: Path) -> None:
+def test_the_watcher_has_read_access_only(tmp_path: Path) -> None:
     docs = documents("overlays/cold-starts")
     assert docs == combined(tmp_path, "base", "cold-start-watcher")
     assert one(docs, "Deployment")["spec"]["template"]["spec"]["automountServiceAccountToken"] is True
@@ -437,7 +437,7 @@ def test_the_watcher_may_look_and_nothing_else(tmp_path: Path) -> None:
 
 
 @needs.mark(needs.KUSTOMIZE)
-def test_scenario_3_changes_nothing_but_concurrency() -> None:
+def test_scenario_3_changes_only_concurrency() -> None:
     before, after = documents("."), documents("overlays/scenario-3")
     for doc in after:
         if doc["metadata"]["name"] in ("sleep-go-http-0", "sleep-python-http-0"):
@@ -449,7 +449,7 @@ def test_scenario_3_changes_nothing_but_concurrency() -> None:
 
 @needs.mark(needs.KUSTOMIZE)
 @pytest.mark.parametrize("base", ["base", "overlays/kind", "overlays/gce"])
-def test_the_container_source_has_the_deployments_pod(base: str, tmp_path: Path) -> None:
+def test_the_container_source_has_the_deployments_pod_template(base: str, tmp_path: Path) -> None:
     docs = combined(tmp_path, base, "eventing")
     pod = copy.deepcopy(one(docs, "Deployment")["spec"]["template"]["spec"])
     source = copy.deepcopy(one(docs, "ContainerSource")["spec"]["template"]["spec"])
@@ -460,7 +460,7 @@ def test_the_container_source_has_the_deployments_pod(base: str, tmp_path: Path)
 
 
 @needs.mark(needs.KUSTOMIZE)
-def test_images_on_gce_come_from_the_one_registry() -> None:
+def test_images_on_gce_come_from_the_configured_registry() -> None:
     images = re.findall(r"image: (\S+)", rendered("overlays/gce"))
     assert {image.rpartition("/")[0] for image in images} == {"registry.example/knative-bench"}
     assert not [doc for doc in documents("overlays/gce") if doc["kind"] == "ConfigMap"]
@@ -476,17 +476,17 @@ def test_all_components_at_once(tmp_path: Path) -> None:
 
 @pytest.fixture
 def job() -> Doc:
-    """As it stands in its file: what is said of it needs no kustomize."""
+    """The Job as in its file, so that its tests need no kustomize."""
     return yaml.safe_load((K8S / "job/job.yaml").read_text())
 
 
 @needs.mark(needs.KUSTOMIZE)
-def test_the_job_is_rendered_as_it_stands(job: Doc) -> None:
+def test_kustomize_does_not_change_the_job(job: Doc) -> None:
     assert one(documents("job"), "Job")["spec"] == job["spec"]
 
 
 @needs.mark(needs.KUSTOMIZE)
-def test_the_jobs_pod_is_the_deployments_but_for_what_it_runs(job: Doc) -> None:
+def test_the_jobs_pod_differs_from_the_deployments_only_in_its_command(job: Doc) -> None:
     ours, theirs = job["spec"]["template"]["spec"], one(documents("."), "Deployment")["spec"]["template"]["spec"]
     for key in (
         "securityContext",
@@ -507,7 +507,7 @@ def test_the_job_has_as_many_pods_as_shards(job: Doc) -> None:
     spec, (container,) = job["spec"], job["spec"]["template"]["spec"]["containers"]
     shards = int(next(each["value"] for each in container["env"] if each["name"] == "SHARDS"))
     assert spec["completions"] == spec["parallelism"] == spec["maxFailedIndexes"] == shards
-    assert (spec["completionMode"], spec["backoffLimitPerIndex"]) == ("Indexed", 0), "no shard is sent twice"
+    assert (spec["completionMode"], spec["backoffLimitPerIndex"]) == ("Indexed", 0), "no shard runs twice"
     assert spec["template"]["spec"]["restartPolicy"] == "Never"
 
 
@@ -525,7 +525,7 @@ def test_the_jobs_generator_parses(job: Doc, monkeypatch: pytest.MonkeyPatch) ->
 
 
 class Shard:
-    """The job's script with stand-ins: for the generator, and for `sleep`, whose second is short."""
+    """The Job's script with a stand-in for the generator and a shorter `sleep`."""
 
     def __init__(self, job: Doc, folder: Path, generator: str, **environment: str) -> None:
         self.fetched = folder / "fetched"
@@ -551,7 +551,7 @@ class Shard:
         for line in self.process.stderr:
             if text in line:
                 return
-        raise AssertionError(f"ended with {self.process.wait()} before it said {text}")
+        raise AssertionError(f"ended with {self.process.wait()} before it printed {text}")
 
     def wait_until_it_waits(self) -> None:
         while not self._waiting.exists():
@@ -564,7 +564,7 @@ class Shard:
 
 
 @pytest.mark.parametrize("code", [0, 1, 3])
-def test_a_shard_stays_until_its_log_was_fetched(job: Doc, tmp_path: Path, code: int) -> None:
+def test_a_shard_waits_until_its_log_was_fetched(job: Doc, tmp_path: Path, code: int) -> None:
     shard = Shard(job, tmp_path, f"exit {code}")
     shard.wait_for(f"exit code {code}")
     assert shard.process.poll() is None
@@ -572,7 +572,7 @@ def test_a_shard_stays_until_its_log_was_fetched(job: Doc, tmp_path: Path, code:
     assert shard.end() == code
 
 
-def test_a_shard_begins_when_it_is_told(job: Doc, tmp_path: Path) -> None:
+def test_a_shard_starts_at_the_time_in_its_file(job: Doc, tmp_path: Path) -> None:
     shard = Shard(job, tmp_path, 'echo "args $*" >&2', START_AT="told")
     (tmp_path / "start-at").write_text("2026-11-25T08:00:00Z\n")
     shard.wait_for("--start-at=2026-11-25T08:00:00Z")
@@ -581,7 +581,7 @@ def test_a_shard_begins_when_it_is_told(job: Doc, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("hold", "number", "code"), [("1", None, 2), ("3600", signal.SIGTERM, 143)])
-def test_a_shard_that_nobody_tells_ends(
+def test_a_shard_without_a_start_time_ends(
     job: Doc, tmp_path: Path, hold: str, number: signal.Signals | None, code: int
 ) -> None:
     shard = Shard(job, tmp_path, "exit 0", START_AT="told", HOLD_SECONDS=hold)
@@ -591,20 +591,20 @@ def test_a_shard_that_nobody_tells_ends(
     assert shard.end() == code
 
 
-def test_a_shard_does_not_stay_for_ever(job: Doc, tmp_path: Path) -> None:
+def test_a_shard_ends_after_hold_seconds(job: Doc, tmp_path: Path) -> None:
     assert Shard(job, tmp_path, "exit 0", HOLD_SECONDS="1").end() == 0
 
 
 @pytest.mark.parametrize(
     ("generator", "environment"), [("exit 2", {}), ("exit 0", {"RUN_ID": ""}), ("exit 0", {"START_AT": ""})]
 )
-def test_a_shard_that_sent_nothing_does_not_stay(
+def test_a_shard_that_sent_nothing_ends_at_once(
     job: Doc, tmp_path: Path, generator: str, environment: dict[str, str]
 ) -> None:
     assert Shard(job, tmp_path, generator, **environment).end() == 2
 
 
-def test_sigterm_reaches_the_shards_run_and_its_end_is_waited_for(job: Doc, tmp_path: Path) -> None:
+def test_sigterm_is_passed_on_to_the_run_and_the_shard_waits_for_its_end(job: Doc, tmp_path: Path) -> None:
     generator = f"exec {sys.executable} -c '{GENERATOR}'"
     shard = Shard(job, tmp_path, generator)
     shard.wait_for("sending")

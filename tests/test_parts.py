@@ -1,4 +1,4 @@
-"""`just test-all`: what it runs, and what its table says."""
+"""`just test-all`: the parts, and the table of their results."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def rows(printed: str) -> dict[str, list[str]]:
     return {cells[0]: cells[1:] for cells in (re.split(r"  +", line) for line in lines)}
 
 
-def test_the_table_has_each_part_and_a_failure_is_the_exit_code(capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_table_lists_each_part_and_a_failure_sets_the_exit_code(capfd: pytest.CaptureFixture[str]) -> None:
     parts = [
         Part("good", 1, [python("pass"), python("import os; assert os.environ['A'] == 'b'")], environment={"A": "b"}),
         Part("bad", 2, [python("raise SystemExit(3)"), python("print('never')")]),
@@ -30,16 +30,16 @@ def test_the_table_has_each_part_and_a_failure_is_the_exit_code(capfd: pytest.Ca
     ]
     assert main([], parts) == 1
     out, _ = capfd.readouterr()
-    found = rows(out)
-    assert found["good"][0] == "passed" and "never" not in out.replace("print('never')", "")
-    assert found["bad"][0] == "failed" and found["bad"][-1].endswith("exit code 3")
-    assert found["elsewhere"][0] == "not run" and found["elsewhere"][2:] == ["3:00", "no toolchain"]
-    assert found["all"][-1] == "6:00"
+    printed = rows(out)
+    assert printed["good"][0] == "passed" and "never" not in out.replace("print('never')", "")
+    assert printed["bad"][0] == "failed" and printed["bad"][-1].endswith("exit code 3")
+    assert printed["elsewhere"][0] == "not run" and printed["elsewhere"][2:] == ["3:00", "no toolchain"]
+    assert printed["all"][-1] == "6:00"
     assert main(["good", "elsewhere"], parts) == 0
     assert "bad" not in rows(capfd.readouterr()[0])
 
 
-def test_an_unknown_part_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_part_is_rejected(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["imagge"])
     assert "no such part: imagge" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""From a run to the database: whole runs, killed ones, growing ones."""
+"""From a run to the database: complete, killed and growing logs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def ask(db: Path, query: str) -> list[tuple[Any, ...]]:
         connection.close()
 
 
-async def test_the_database_says_what_the_run_said(generator: Generator, slow_url: str) -> None:
+async def test_the_database_has_the_counts_of_the_run(generator: Generator, slow_url: str) -> None:
     path = generator.experiment(slow_url, rate={"duration": "500ms", "rampUp": "500ms"})
     ran = await generator.run(f"--config={path}", "--prefix=serving-scenario-1_100rps_go", "--ping")
     db = generator.folder / "benchmark.db"
@@ -48,7 +48,7 @@ async def test_the_database_says_what_the_run_said(generator: Generator, slow_ur
     assert ask(db, "SELECT count(*), min(ttfb) >= 100, sum(is_cold) FROM requests") == [(50, 1, 0)]
     phases = dict(ask(db, "SELECT phase, count(*) FROM results GROUP BY phase"))
     assert phases == {phase: len(ran.requests(phase)) for phase in ("ping", "ramp", "measure")}
-    assert extract(generator.logs, db).rows == 0, "nothing twice"
+    assert extract(generator.logs, db).rows == 0, "no row is read twice"
 
 
 async def test_targets_of_one_url_keep_their_own_expected_statuses(generator: Generator) -> None:
@@ -66,7 +66,7 @@ async def test_targets_of_one_url_keep_their_own_expected_statuses(generator: Ge
     assert (ran.summary["ok"], ran.summary["failed"]) == (10, 10)
 
 
-async def test_a_killed_run_is_told_from_a_whole_one(generator: Generator, slow_url: str) -> None:
+async def test_a_killed_run_is_stored_as_incomplete(generator: Generator, slow_url: str) -> None:
     path = generator.experiment(slow_url, rate={"duration": "60s"})
     process = await generator.run_until_sending(f"--config={path}", requests=120)
     process.kill()
@@ -78,11 +78,11 @@ async def test_a_killed_run_is_told_from_a_whole_one(generator: Generator, slow_
     ((sent, ok, missing, complete, verdict),) = ask(db, "SELECT sent, ok, missing, complete, verdict FROM experiments")
     assert report.rows == rows == ok
     assert (complete, verdict) == (0, None)
-    assert 0 <= missing <= 100 and sent == ok + missing, "at most the last second's, at 100 a second"
+    assert 0 <= missing <= 100 and sent == ok + missing, "at most those of the last second, at 100 per second"
     assert report.warnings
 
 
-async def test_extraction_follows_a_run_that_goes_on(generator: Generator, slow_url: str) -> None:
+async def test_extraction_reads_the_rest_of_a_growing_log(generator: Generator, slow_url: str) -> None:
     db = generator.folder / "benchmark.db"
     path = generator.experiment(slow_url, rate={"duration": "1s"})
     process = await generator.run_until_sending(f"--config={path}")

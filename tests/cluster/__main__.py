@@ -1,4 +1,4 @@
-"""`python -m tests.cluster up|down|build|cached`: what the justfile's cluster recipes run."""
+"""`python -m tests.cluster up|down|build|cached`: the commands of the justfile's cluster recipes."""
 
 from __future__ import annotations
 
@@ -20,17 +20,19 @@ LONG_S = 180.0
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.cluster", description="A control plane on this machine.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.cluster", description="Runs a control plane on this machine."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
-    builds = commands.add_parser("build", help="build its program unless it is cached, and print where it is")
-    builds.add_argument("--within", type=float, metavar="SECONDS", help="give up after that time")
-    commands.add_parser("cached", help="exit 0 when the program is cached")
-    for name, says in {
-        "up": "start a plane in the background, and print how to use it",
-        "down": "end it",
-        "serve": "be a plane until a signal",
+    builds = commands.add_parser("build", help="build the program unless it is cached, and print its path")
+    builds.add_argument("--within", type=float, metavar="SECONDS", help="stop the build after this time")
+    commands.add_parser("cached", help="exit with 0 if the program is cached")
+    for name, text in {
+        "up": "start a plane in the background, and print its KUBECONFIG",
+        "down": "stop it",
+        "serve": "run a plane until a signal",
     }.items():
-        each = commands.add_parser(name, help=says)
+        each = commands.add_parser(name, help=text)
         each.add_argument("--folder", type=Path, default=_default_folder(), help="default %(default)s")
     options = parser.parse_args()
     try:
@@ -64,7 +66,7 @@ def _up(folder: Path) -> int:
                 raise PlaneFailed((folder / "plane.log").read_text())
             if time.monotonic() > deadline:
                 process.terminate()
-                raise PlaneFailed(f"no plane after {LONG_S:.0f} s; logs are in {folder}")
+                raise PlaneFailed(f"the plane is not ready after {LONG_S:.0f} s; its logs are in {folder}")
             time.sleep(0.1)
     _say(f"export KUBECONFIG={next(folder.glob('*-admin.kubeconfig'))}")
     return 0
@@ -73,7 +75,7 @@ def _up(folder: Path) -> int:
 def _down(folder: Path) -> int:
     owner = _owner(folder)
     if owner is None:
-        _say("no plane is up")
+        _say("no plane is running")
         return 0
     os.kill(owner, signal.SIGTERM)
     while folder.exists() and _owner(folder) is not None:
@@ -83,7 +85,7 @@ def _down(folder: Path) -> int:
 
 def _serve(folder: Path) -> int:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # The folder is this plane's alone: whatever a killed one left in it is of no use.
+    # Only one plane uses the folder, so files in it are left over from a killed one.
     for path in folder.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
@@ -100,7 +102,7 @@ def _serve(folder: Path) -> int:
 
 
 def _owner(folder: Path) -> int | None:
-    """The process that is the plane of this folder, if it is one still."""
+    """The process id of the plane of this folder, or None if it is not running."""
     with contextlib.suppress(FileNotFoundError, ValueError, ProcessLookupError):
         pid = int((folder / "pid").read_text())
         if b"tests.cluster" in Path(f"/proc/{pid}/cmdline").read_bytes():

@@ -1,6 +1,6 @@
-"""A small blocking client of the Kubernetes API, for tests: what it sends is what the test says, nothing is retried.
+"""A small blocking client of the Kubernetes API, for tests. It adds nothing to requests and retries none.
 
-It is apart from the product's own client on purpose, so that a fault there cannot hide itself.
+It shares no code with the package's client, so that tests find faults of that client.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ WAIT_S = 60.0
 
 
 class Refused(Exception):
-    """The API server said no: `code`, `reason` and its message."""
+    """An error response of the API server: `code`, `reason` and message."""
 
     def __init__(self, method: str, path: str, status: Doc, code: int) -> None:
         super().__init__(f"{method} {path}: {code} {status.get('message', status)}")
@@ -35,10 +35,10 @@ class Refused(Exception):
 
 
 class Api:
-    """One user of one cluster."""
+    """The API of a cluster for one user."""
 
     def __init__(self, kubeconfig: Path, impersonate: str | None = None) -> None:
-        """`impersonate` is the whole name of a service account; see `as_account`."""
+        """`impersonate` is the full name of a service account; see `as_account`."""
         self.kubeconfig = kubeconfig
         self._pool, self.server, self._headers = _connect(kubeconfig)
         self._impersonate = impersonate
@@ -48,11 +48,11 @@ class Api:
         self._resources: dict[tuple[str, str], tuple[str, bool]] = {}
 
     def as_account(self, namespace: str, name: str) -> Api:
-        """The same cluster as that service account sees it."""
+        """The same cluster for this service account."""
         return Api(self.kubeconfig, f"system:serviceaccount:{namespace}:{name}")
 
     def call(self, method: str, path: str, body: Doc | None = None, content: str = "application/json") -> Doc:
-        """One request; raises Refused for any status from 400."""
+        """Send a request. Raises Refused for status 400 and above."""
         headers = self._headers.copy()
         headers["Content-Type"] = content
         data = json.dumps(body).encode() if body is not None else None
@@ -66,7 +66,7 @@ class Api:
         return doc
 
     def path(self, version: str, kind: str, namespace: str | None = None, name: str | None = None) -> str:
-        """Where objects of that kind live, as the server's discovery says."""
+        """The path of objects of this kind, from the server's discovery."""
         if (version, kind) not in self._resources:
             root = _root(version)
             for each in self.call("GET", root)["resources"]:
@@ -80,7 +80,7 @@ class Api:
         return self.call("GET", self.path(version, kind, namespace, name))
 
     def find(self, version: str, kind: str, namespace: str | None, name: str) -> Doc | None:
-        """The object, or None where there is none."""
+        """The object, or None if it does not exist."""
         try:
             return self.get(version, kind, namespace, name)
         except Refused as refused:
@@ -94,7 +94,7 @@ class Api:
         return items
 
     def apply(self, doc: Doc, manager: str = "knative-bench-tests", force: bool = True, dry_run: bool = False) -> Doc:
-        """Server-side apply with strict field validation: an unknown field is refused, not dropped."""
+        """Server-side apply with strict field validation: unknown fields are errors."""
         meta = doc["metadata"]
         path = self.path(doc["apiVersion"], doc["kind"], meta.get("namespace"), meta["name"])
         query = f"?fieldManager={manager}&force={str(force).lower()}&fieldValidation=Strict"
@@ -120,7 +120,7 @@ class Api:
                 raise
 
     def allowed(self, user: str, verb: str, group: str, resource: str, namespace: str = "", **more: str) -> bool:
-        """Whether that service account may, as the authorizer says (SubjectAccessReview)."""
+        """Whether the authorizer allows this to the service account (SubjectAccessReview)."""
         spec = {
             "user": user,
             "groups": _groups(user),
@@ -132,13 +132,13 @@ class Api:
 
 
 def wait_for(what: str, look: Callable[[], T | None], within_s: float = WAIT_S) -> T:
-    """Look until there is something to see; AssertionError says what was waited for."""
+    """Call `look` until it returns something true. Raises AssertionError with `what` after `within_s`."""
     deadline = time.monotonic() + within_s
     while True:
         seen = look()
         if seen:
             return seen
-        assert time.monotonic() < deadline, f"waited {within_s:.0f} s in vain for {what}"
+        assert time.monotonic() < deadline, f"timed out after {within_s:.0f} s waiting for {what}"
         time.sleep(0.05)
 
 
@@ -166,7 +166,7 @@ def _connect(kubeconfig: Path) -> tuple[urllib3.PoolManager, str, urllib3.HTTPHe
         context_tls.verify_mode = ssl.CERT_NONE
     certificate = _text(user, "client-certificate", kubeconfig)
     if certificate is not None:
-        # Python takes a client's certificate from files alone; these are gone at once.
+        # Python loads a client certificate only from files; they are deleted at once.
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "client.pem")
             path.touch(mode=0o600)
@@ -184,7 +184,7 @@ def _named(entries: list[Doc], name: str) -> Doc:
 
 
 def _text(entry: Doc, key: str, kubeconfig: Path) -> str | None:
-    """A certificate or key: inside the kubeconfig, or in the file that it names."""
+    """A certificate or key, inline in the kubeconfig or from the file that it names."""
     if f"{key}-data" in entry:
         return base64.b64decode(entry[f"{key}-data"]).decode()
     return (kubeconfig.parent / entry[key]).read_text() if key in entry else None

@@ -1,7 +1,7 @@
-"""The control plane's one program (`binaries/`), built once and kept in the user's cache.
+"""The program of the control plane (`binaries/`), built once and kept in the user's cache.
 
-A change of its modules, its code or the Go that builds it makes a new one. A build that is cut off is not lost: what
-it compiled is in Go's own cache, and the next build goes on from there.
+A change of its modules, its code or the version of Go causes a new build. An interrupted build is not lost: Go caches
+the compiled packages, and the next build uses them.
 """
 
 from __future__ import annotations
@@ -18,43 +18,43 @@ PARTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", 
 
 
 class CannotBuild(Exception):
-    """Why there is no control plane to start; the message is one line."""
+    """The program cannot be built; the message is one line."""
 
 
 def cached() -> Path | None:
-    """The program, where it was built before."""
+    """The path of the cached program, or None."""
     program = _place()
     return program if program.exists() else None
 
 
 def build(within_s: float | None = None) -> Path:
-    """The program, built now unless it is cached.
+    """The path of the program, which is built unless it is cached.
 
-    Raises CannotBuild: no Go here, the build failed, or it took longer than `within_s`.
+    Raises CannotBuild if Go is not installed, the build fails or it takes longer than `within_s`.
     """
     program = _place()
     if program.exists():
         return program
     program.parent.mkdir(parents=True, exist_ok=True)
     unfinished = program.with_name(f"unfinished-{os.getpid()}")
-    scratch = tempfile.TemporaryDirectory()  # go leaves its own behind when it is ended
+    scratch = tempfile.TemporaryDirectory()  # go does not delete its own when it is killed
     environment = {**os.environ, "CGO_ENABLED": "0", "GOTMPDIR": scratch.name}
     command = ["nice", "-n", "10", "go", "build", "-trimpath", "-ldflags=-s -w", "-o", str(unfinished), "."]
     try:
-        # A group of its own: go's compilers have to end with it when the time is over.
+        # A separate process group, so that go's compilers end with it after a time-out.
         process = subprocess.Popen(
             command, cwd=SOURCES, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
         )
         try:
-            _, said = process.communicate(timeout=within_s)
+            _, errors = process.communicate(timeout=within_s)
         except subprocess.TimeoutExpired:
-            raise CannotBuild(f"go build did not end within {within_s:.0f} s; what it compiled is kept") from None
+            raise CannotBuild(f"go build did not finish within {within_s:.0f} s; run it again to continue") from None
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, 15)
                 process.wait()
         if process.returncode:
-            raise CannotBuild(f"go build: {' | '.join(said.splitlines()[-3:])}")
+            raise CannotBuild(f"go build: {' | '.join(errors.splitlines()[-3:])}")
         unfinished.rename(program)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -64,7 +64,7 @@ def build(within_s: float | None = None) -> Path:
 
 def _place() -> Path:
     if shutil.which("go") is None:
-        raise CannotBuild("there is no go here")
+        raise CannotBuild("go is not installed")
     go = subprocess.run(["go", "env", "GOVERSION", "GOARCH"], cwd=SOURCES, capture_output=True, text=True)
     if go.returncode:
         raise CannotBuild(f"go env: {go.stderr.strip()}")

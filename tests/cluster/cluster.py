@@ -1,4 +1,4 @@
-"""What a plane of ours has from the start: nodes as our instance groups make them, volumes, CRDs, metrics.k8s.io."""
+"""Initial objects of our plane: nodes as in our instance groups, volumes, CRDs, metrics.k8s.io."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import yaml
 from tests.cluster.api import Api, Doc, Refused
 
 CAPACITY = {"cpu": "4", "memory": "16393244Ki", "ephemeral-storage": "98831908Ki", "pods": "110"}
-# An n2-standard-4 less what the kubelet reserves: 1.5 CPUs and 2 GiB for the system, and the eviction threshold.
+# An n2-standard-4 without the reserved resources: 1.5 CPUs and 2 GiB for the system, and the eviction threshold.
 ALLOCATABLE = {"cpu": "2500m", "memory": "14193692Ki", "ephemeral-storage": "91083486Ki", "pods": "110"}
 DEDICATED = ("knative", "workload-generator", "metrics")
 FREE_NODES = 3
@@ -19,7 +19,7 @@ VOLUMES = 40
 
 
 def add_nodes(api: Api, kubelet_port: int) -> None:
-    """Nodes labelled and tainted as the instance groups are: `dedicated` ones, and free ones for functions."""
+    """Nodes with the labels and taints of the instance groups: `dedicated` ones, and free ones for functions."""
     for purpose in DEDICATED:
         api.create(_node(f"{purpose}-0", kubelet_port, purpose))
     for number in range(FREE_NODES):
@@ -60,7 +60,7 @@ def _node(name: str, port: int, dedicated: str | None) -> Doc:
 
 
 def add_agents(api: Api) -> None:
-    """What runs on every node and has its share of it, as cilium does; a node without any pod has no metrics."""
+    """A DaemonSet, as cilium is one. Without pods, a node would have no metrics."""
     labels = {"app.kubernetes.io/name": "node-agent"}
     container = {"name": "agent", "image": "dev.local/agent:1", "resources": {"requests": {"cpu": "200m"}}}
     spec = {
@@ -75,7 +75,7 @@ def add_agents(api: Api) -> None:
 
 
 def nodes_ready(api: Api) -> bool:
-    """Ready, and without the taint that a node has until then."""
+    """Whether the node is ready, and its initial taint removed."""
     nodes = api.list("v1", "Node")
     return all(
         any(each["type"] == "Ready" and each["status"] == "True" for each in node["status"].get("conditions", []))
@@ -85,7 +85,7 @@ def nodes_ready(api: Api) -> bool:
 
 
 def has_accounts(api: Api) -> bool:
-    """Whether the controllers have made what a namespace needs before pods can be made in it."""
+    """Whether the controllers have created what pods in the namespace need."""
     return (
         api.find("v1", "ServiceAccount", "default", "default") is not None
         and api.find("v1", "ConfigMap", "default", "kube-root-ca.crt") is not None
@@ -93,7 +93,7 @@ def has_accounts(api: Api) -> bool:
 
 
 def add_volumes(api: Api) -> None:
-    """Volumes that claims are bound to; nothing provisions here, and nothing is ever written."""
+    """Volumes for claims, since there is no provisioner; nothing is written to them."""
     for number in range(VOLUMES):
         spec = {
             "capacity": {"storage": "100Gi"},
@@ -107,7 +107,7 @@ def add_volumes(api: Api) -> None:
 
 
 def add_crds(api: Api) -> None:
-    """Knative's CRDs, of the folder that KNATIVE_CRDS names; none without it."""
+    """Knative's CRDs from the folder KNATIVE_CRDS; none if it is not set."""
     where = os.environ.get("KNATIVE_CRDS")
     for path in sorted(Path(where).glob("*.yaml")) if where else ():
         for doc in yaml.safe_load_all(path.read_text()):
@@ -116,13 +116,13 @@ def add_crds(api: Api) -> None:
 
 
 def without_conversion(crd: Doc) -> Doc:
-    """The same CRD where there is no webhook to convert between its versions."""
+    """The CRD without conversion between versions, since the webhook for it is missing."""
     crd["spec"].pop("conversion", None)
     return crd
 
 
 def add_metrics(api: Api, port: int, authority: Path, host: str) -> None:
-    """metrics.k8s.io, served by the metrics-server on loopback."""
+    """The API metrics.k8s.io, served by metrics-server on loopback."""
     service = {
         "apiVersion": "v1",
         "kind": "Service",

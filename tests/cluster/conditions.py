@@ -1,4 +1,4 @@
-"""Conditions of a status, as Kubernetes and Knative have them."""
+"""Conditions of a status, in the form of Kubernetes and Knative."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.cluster.api import Doc
 
 
 def conditions(doc: Doc, kind: str) -> list[Doc]:
-    """Those of that type: one or none."""
+    """The condition of this type, as a list of at most one."""
     return [each for each in doc.get("status", {}).get("conditions", []) if each["type"] == kind]
 
 
@@ -17,7 +17,7 @@ def is_true(doc: Doc, kind: str) -> bool:
 
 
 def with_conditions(old: list[Doc], new: list[Doc]) -> list[Doc]:
-    """The new ones; a transition's time is the old one's as long as nothing changed."""
+    """The new conditions. An unchanged condition keeps its transition time."""
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     before = {each["type"]: each for each in old}
     found = []

@@ -1,11 +1,11 @@
-"""One cluster for all of these tests: a plane of ours, or the one that KUBECONFIG names.
+"""One cluster for all tests of this folder: our own plane, or the cluster of KUBECONFIG.
 
 `just test-cluster` runs them. Fixtures:
 - `kubeconfig`: a path; `kube`: an administrator's Api
-- `plane`: the Plane; skips on a cluster that is not ours, whose nodes and controllers are not kwok's
-- `own_planes`: for tests that start planes themselves; skips on a cluster that is not ours
-- `namespaces`: a session's, gone at its end; `namespace`: the name of one for this test alone
-- `has_knative`: skips where there are no CRDs of Knative
+- `plane`: the Plane; skips the test on another cluster, which has no kwok nodes
+- `own_planes`: for tests that start planes; skips the test on another cluster
+- `namespaces`: those of the session, deleted at its end; `namespace`: the name of a new one for the test
+- `has_knative`: skips the test without Knative's CRDs
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ HERE = Path(__file__).parent
 
 
 LONGEST = ("test_scenario.py", "test_recipes.py")
-"""They begin first: a file is one worker's."""
+"""Start the long files first: each file runs in one worker."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -57,7 +57,7 @@ def plane(_plane: Plane | None) -> Plane:
 
 @pytest.fixture(scope="session")
 def own_planes() -> None:
-    """For tests that start planes of their own: none is needed where the cluster is somebody's."""
+    """For tests that start planes: they are skipped on another cluster."""
     if os.environ.get("KUBECONFIG"):
         pytest.skip(needs.OWN_PLANE.reason)
 
@@ -78,7 +78,7 @@ def kube(kubeconfig: Path) -> Api:
 def namespaces(kube: Api, _plane: Plane | None) -> Iterator[Namespaces]:
     made = Namespaces(kube)
     yield made
-    if _plane is None:  # ours ends with all that is in it
+    if _plane is None:  # our plane is deleted as a whole
         made.clean_up()
 
 
@@ -91,7 +91,7 @@ def namespace(namespaces: Namespaces) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def has_knative(kube: Api) -> None:
-    """Skips where the cluster has no Knative CRDs."""
+    """Skip the test if the cluster has no Knative CRDs."""
     groups = {each["name"] for each in kube.call("GET", "/apis")["groups"]}
     if not {"serving.knative.dev", "sources.knative.dev"} <= groups:
         pytest.skip(needs.CRDS.reason)

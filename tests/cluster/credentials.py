@@ -1,4 +1,4 @@
-"""What the parts of a control plane know each other by: an authority, certificates and keys, made for one plane."""
+"""Certificates and keys with which the parts of a plane authenticate; each plane has its own authority."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ADMIN = ("knative-bench-admin", "system:masters")
 
 
 class Credentials:
-    """Files in `folder`, which nobody else can read."""
+    """The files in `folder`, readable by their owner only."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -23,14 +23,14 @@ class Credentials:
         self.authority = folder / "ca.pem"
 
     def serving(self, name: str, *hosts: str) -> tuple[Path, Path]:
-        """Certificate and key of a server on loopback, which is also known as `hosts`."""
+        """Certificate and key of a server on loopback with the additional names `hosts`."""
         return self._write(name, self._authority.issue_cert("localhost", "127.0.0.1", *hosts, common_name=name))
 
     def client(self, name: str, group: str | None = None) -> tuple[Path, Path]:
         return self._write(name.replace(":", "-"), self._client(name, group))
 
     def signing_key(self) -> tuple[Path, Path]:
-        """Private and public key of service account tokens."""
+        """Private and public key for service account tokens."""
         key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         private = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -44,7 +44,7 @@ class Credentials:
         return paths
 
     def kubeconfig(self, server: str, user: str, group: str | None = None) -> Path:
-        """A kubeconfig with everything inside, so that it can be copied."""
+        """A kubeconfig with inline certificates, so that it can be copied."""
         certificate = self._client(user, group)
         name = "knative-bench"
         key = certificate.private_key_pem.bytes()
@@ -66,7 +66,7 @@ class Credentials:
         return path
 
     def _client(self, name: str, group: str | None) -> trustme.LeafCert:
-        # trustme wants an identity beside the subject, and Kubernetes reads the subject alone.
+        # trustme requires an identity; Kubernetes uses only the subject.
         return self._authority.issue_cert("client.knative-bench.test", common_name=name, organization_name=group)
 
     def _write(self, name: str, certificate: trustme.LeafCert) -> tuple[Path, Path]:

@@ -1,14 +1,14 @@
-"""A stand-in for Knative's controllers, ours, since theirs cannot be had here (README.md says why).
+"""A stand-in for Knative's controllers, which are not available here (see README.md).
 
-What it plays: a Service gets its Configuration, Revision, PodAutoscaler, Route and Deployment, with the labels and
-owners that Knative gives them; a ContainerSource gets its Deployment and SinkBinding, and K_SINK when the sink has
-an address; Brokers, Triggers, Sequences and RabbitMQ clusters become ready; a RabbitMQ trigger has its dispatcher.
-From there on Deployments, pods, owners and garbage are the real control plane's. What it does not play: the webhooks
-(nothing is defaulted or refused beyond the CRDs), autoscaling (a test says `scale`), traffic.
+It creates the Configuration, Revision, PodAutoscaler, Route and Deployment of a Service, with the labels and owners of
+the real ones; the Deployment and SinkBinding of a ContainerSource, with K_SINK as soon as the sink has an address; and
+the dispatcher of a RabbitMQ trigger. It sets Brokers, Triggers, Sequences and RabbitMQ clusters to ready. The real
+control plane handles Deployments, pods, owners and garbage. There are no webhooks (no defaults, no validation beyond
+the CRDs), no autoscaling (tests call `scale`) and no traffic.
 
 Rules:
-- it looks again and again and mends what differs; nothing hangs on an event that could be missed
-- it touches only the namespaces that it is given
+- it polls and reconciles, so that no event can be missed
+- it changes only the namespaces that it is given
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ QUEUE_PROXY = {
 
 
 class Knative:
-    """The controllers of some namespaces, in a thread of their own while the context lasts."""
+    """The controllers of some namespaces, in a thread until the end of the context."""
 
     def __init__(self, api: Api, namespaces: Iterable[str], late_sinks: bool = True) -> None:
-        """Without `late_sinks` a source that is older than its sink never gets K_SINK (knative/eventing#9189)."""
+        """Without `late_sinks`, a source that is older than its sink never gets K_SINK (knative/eventing#9189)."""
         self._api = Api(api.kubeconfig)
         self._namespaces = list(namespaces)
         self._late_sinks = late_sinks
@@ -65,7 +65,7 @@ class Knative:
         assert self._failure is None, self._failure
 
     def scale(self, namespace: str, service: str, pods: int) -> None:
-        """What the autoscaler would decide for the service's ready revision; min-scale and max-scale hold."""
+        """Scale the service's ready revision as the autoscaler would, within min-scale and max-scale."""
         self._scales[namespace, service] = pods
 
     def _run(self) -> None:
@@ -90,7 +90,7 @@ class Knative:
 
     @staticmethod
     def _settle(step: Callable[[Doc], None], doc: Doc) -> None:
-        # Somebody else was faster, the object or its namespace is going, or the API server is down: the next look sees.
+        # A conflict, a deletion in progress, or the API server is down: the next poll tries again.
         try:
             step(doc)
         except Refused as refused:
@@ -131,29 +131,29 @@ class Knative:
             manager="knative",
         )
         traffic = [{"latestRevision": True, "percent": 100, "revisionName": ready}] if ready else []
-        told = {"url": url, "address": {"url": f"http://{name}.{namespace}.svc.cluster.local"}, "traffic": traffic}
+        fields = {"url": url, "address": {"url": f"http://{name}.{namespace}.svc.cluster.local"}, "traffic": traffic}
         routed = [{"type": "Ready", "status": "True" if ready else "Unknown"}]
-        self._status(route, routed, **told)
+        self._status(route, routed, **fields)
         (outcome,) = conditions(revision, "Ready")
-        whole = [
+        merged = [
             {**outcome, "type": "ConfigurationsReady"},
             {**routed[0], "type": "RoutesReady"},
             outcome if outcome["status"] != "True" else routed[0],
         ]
         names = {"latestCreatedRevisionName": revision_name, **({"latestReadyRevisionName": ready} if ready else {})}
-        self._status(service, whole, **told, **names)
+        self._status(service, merged, **fields, **names)
 
     def _pods(self, namespace: str, service: str, template: Doc, was_ready: bool) -> int:
         wanted = template.get("metadata", {}).get("annotations", {})
         least = int(wanted.get("autoscaling.knative.dev/min-scale", 0))
         most = int(wanted.get("autoscaling.knative.dev/max-scale", 0)) or 1000
         first = int(wanted.get("autoscaling.knative.dev/initial-scale", 1))
-        # A revision has its first pods until it was ready once, whatever the autoscaler thinks.
+        # A revision keeps its initial pods until it was ready once.
         pods = self._scales.get((namespace, service), first) if was_ready else first
         return max(least, min(most, pods))
 
     def _revision(self, configuration: Doc, name: str, pods: int) -> Doc:
-        """The revision as it is now, with its Deployment and PodAutoscaler."""
+        """The current revision, with its Deployment and PodAutoscaler."""
         meta = configuration["metadata"]
         template = configuration["spec"]["template"]
         service = meta["name"]
@@ -203,7 +203,7 @@ class Knative:
         )  # fmt: skip
 
     def _retire(self, namespace: str, service: str, current: str) -> None:
-        """Older revisions have no pods once a newer one is ready."""
+        """Scale older revisions to zero when a newer one is ready."""
         for each in self._api.list("apps/v1", "Deployment", namespace, f"{SERVING}/service={service}"):
             if each["metadata"]["labels"][f"{SERVING}/revision"] != current and each["spec"]["replicas"]:
                 self._api.patch({"apiVersion": "apps/v1", "kind": "Deployment", **each}, {"spec": {"replicas": 0}})
@@ -231,7 +231,7 @@ class Knative:
             self._status(trigger, [{"type": "Ready", "status": "Unknown", "reason": reason}])
 
     def _dispatcher(self, trigger: Doc) -> None:
-        """eventing-rabbitmq's: a Deployment for each trigger, whose environment has the annotation's parallelism."""
+        """The dispatcher of eventing-rabbitmq: a Deployment per trigger with the parallelism of the annotation."""
         name = f"{trigger['metadata']['name']}-dispatcher"
         labels = {"knative-bench.test/dispatcher": name}
         parallelism = trigger["metadata"].get("annotations", {}).get("rabbitmq.eventing.knative.dev/parallelism", "1")
@@ -279,9 +279,9 @@ class Knative:
         }  # fmt: skip
         available = bool(deployment.get("status", {}).get("availableReplicas"))
         ready = {"type": "Ready", "status": "True" if bound and available else "False" if url is None else "Unknown"}
-        told = {"sinkUri": url} if url else {}
-        self._status(binding, [provided, {**ready, "status": "True" if bound else "False"}], **told)
-        self._status(source, [{**provided, "type": "SinkBindingReady"}, ready], **told)
+        fields = {"sinkUri": url} if url else {}
+        self._status(binding, [provided, {**ready, "status": "True" if bound else "False"}], **fields)
+        self._status(source, [{**provided, "type": "SinkBindingReady"}, ready], **fields)
 
     def _address(self, sink: Doc, namespace: str) -> str | None:
         ref = sink.get("ref")
@@ -317,10 +317,10 @@ class Knative:
             "sinkbinding",
         )
 
-    def _status(self, doc: Doc, outcome: list[Doc], **told: object) -> Doc:
-        """The object with that status; it is written only where it differs."""
+    def _status(self, doc: Doc, outcome: list[Doc], **fields: object) -> Doc:
+        """The object with this status, which is written only if it differs."""
         old = doc.get("status", {})
-        new = {**old, **told, "observedGeneration": doc["metadata"]["generation"]}
+        new = {**old, **fields, "observedGeneration": doc["metadata"]["generation"]}
         new["conditions"] = with_conditions(old.get("conditions", []), outcome)
         return doc if new == old else self._api.patch(doc, {"status": new}, "/status")
 

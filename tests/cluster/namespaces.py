@@ -1,7 +1,7 @@
-"""Namespaces that a test makes for itself, and the manifests of `k8s/` moved into them.
+"""Namespaces that a test creates, and the manifests of `k8s/` moved into them.
 
-On a cluster that is not ours nothing else may be touched: names are drawn, the label says whose they are, and whatever
-is applied or deleted has to be in a namespace that was made here.
+On another cluster the tests must not change anything else: the names are random, a label marks the namespaces, and
+objects are applied and deleted only in namespaces that were created here.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ LABEL = "knative-bench.test/session"
 
 
 class NotOurs(Exception):
-    """A test was about to touch what it did not make."""
+    """A test tried to change an object that the tests did not create."""
 
 
 class Namespaces:
@@ -28,7 +28,7 @@ class Namespaces:
         self._made: set[str] = set()
 
     def make(self, purpose: str, **meta: dict[str, str]) -> str:
-        """A new namespace with the labels and annotations of `meta`; returns its name once pods can be made in it."""
+        """Create a namespace with the labels and annotations of `meta`; returns its name when it accepts pods."""
         name = f"kn-bench-test-{self._session}-{purpose}-{secrets.token_hex(2)}"
         labels = {LABEL: self._session, **meta.get("labels", {})}
         metadata = {"name": name, "labels": labels, "annotations": meta.get("annotations", {})}
@@ -38,10 +38,10 @@ class Namespaces:
         return name
 
     def move(self, docs: list[Doc]) -> list[Doc]:
-        """The documents in namespaces of this session: those that `docs` has itself are made, with all they say.
+        """Create the namespaces of `docs`, with their labels and annotations, under new names.
 
-        Returns the other documents, whose names are the same and whose namespaces are new, also where they name one.
-        Raises NotOurs for what belongs to no namespace of `docs`.
+        Returns the other documents with the new namespaces, also where a field names a namespace.
+        Raises NotOurs for objects outside the namespaces of `docs`.
         """
         names = {}
         for doc in docs:
@@ -59,39 +59,39 @@ class Namespaces:
         where = doc["metadata"].get("namespace")
         if where not in self._made:
             raise NotOurs(
-                f"{doc['kind']} {doc['metadata']['name']} is in {where or 'no namespace'}, which no test made"
+                f"{doc['kind']} {doc['metadata']['name']} is in {where or 'no namespace'}, not created by tests"
             )
 
     def apply(self, docs: list[Doc]) -> list[Doc]:
-        """Server-side apply of each, in order; returns what the server made of them."""
+        """Server-side apply of each, in order; returns the server's objects."""
         for doc in docs:
             self.check(doc)
         return [self.api.apply(doc) for doc in docs]
 
     def delete(self, *names: str) -> None:
-        """Begin to delete namespaces; one that was not made here, or no longer has our label, is refused."""
+        """Start deleting namespaces. Raises NotOurs for one that was not created here or has lost our label."""
         for name in names:
             found = self.api.find("v1", "Namespace", None, name)
             if name not in self._made or (found and found["metadata"]["labels"].get(LABEL) != self._session):
-                raise NotOurs(f"namespace {name} was not made by these tests")
+                raise NotOurs(f"namespace {name} was not created by these tests")
             self.api.delete("v1", "Namespace", None, name)
 
     def clean_up(self) -> None:
-        """Delete all that were made, and wait until they are gone."""
+        """Delete all created namespaces, and wait until they are gone."""
         self.delete(*self._made)
-        wait_for("the tests' namespaces to go", lambda: not self.left(), within_s=300)
+        wait_for("the deletion of the tests' namespaces", lambda: not self.left(), within_s=300)
         self._made.clear()
 
     def left(self) -> list[str]:
         try:
             found = self.api.list("v1", "Namespace", labels=f"{LABEL}={self._session}")
         except Refused as refused:
-            raise AssertionError(f"cannot say which namespaces are left: {refused}") from refused
+            raise AssertionError(f"cannot list the remaining namespaces: {refused}") from refused
         return [each["metadata"]["name"] for each in found]
 
 
 def _renamed(value: Any, names: dict[str, str]) -> Any:
-    """Every `namespace: X`, at any depth, and the namespace of every in-cluster host name."""
+    """Replace every `namespace: X`, at any depth, and the namespace in in-cluster host names."""
     if isinstance(value, dict):
         return {
             key: names.get(inner, inner) if key == "namespace" and isinstance(inner, str) else _renamed(inner, names)

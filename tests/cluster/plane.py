@@ -1,9 +1,9 @@
-"""A Kubernetes control plane on this machine's loopback: the real parts, with nodes that kwok plays.
+"""A Kubernetes control plane on loopback: the real parts, with nodes that kwok simulates.
 
 Rules:
-- everything it makes is in one folder; it is gone with the plane, but for the logs of a plane that failed
-- its processes end with the one that started it, however that ends
-- nothing listens but on 127.0.0.1, on ports below the ephemeral ones
+- all its files are in one folder, which is deleted with the plane; the logs of a failed plane are kept
+- its processes end with the process that started it, even if that is killed
+- it listens on 127.0.0.1 only, on ports below the ephemeral ones
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from workload_generator.base.subprocesses import die_with_parent
 
 START_S = 120.0
 PLUGINS = "PodNodeSelector,PodTolerationRestriction"
-"""Admission plugins that are off by default and that our namespaces' placement annotations need."""
+"""Admission plugins for the placement annotations of our namespaces; disabled by default."""
 SERVICE_RANGE = "10.96.0.0/16"
 POD_RANGE = "10.244.0.0/16"
 METRICS_HOST = "metrics-server.kube-system.svc"
@@ -37,14 +37,14 @@ HOST_POD = "this-machine"
 
 
 class PlaneFailed(Exception):
-    """A part did not come up; the message names its log and has the end of it."""
+    """A part did not start; the message has the path and the end of its log."""
 
 
 class Plane:
     """etcd, the API server, controllers, scheduler, kwok and metrics-server; a context manager."""
 
     def __init__(self, program: Path, folder: Path | None = None, plugins: str = PLUGINS) -> None:
-        """`folder` (made, and emptied at the end) is one in memory unless it is given."""
+        """`folder` is created, and emptied at the end; the default is a folder in memory."""
         self._program = program
         self.plugins = plugins
         where = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
@@ -53,7 +53,7 @@ class Plane:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._stopped = False
         self.behind_pod = 0
-        """A port that nobody listens on yet, and that a pod named HOST_POD seems to listen on."""
+        """A free port of this machine, to which ports of a pod named HOST_POD are forwarded."""
         self.kubeconfig = self.folder / f"{ADMIN[0]}.kubeconfig"
 
     def __enter__(self) -> Plane:
@@ -68,12 +68,12 @@ class Plane:
         self.stop(keep_logs=kind is not None)
 
     def stop(self, keep_logs: bool = False) -> None:
-        """End every part, the API's users before the API; without `keep_logs` the folder goes too. Once is enough."""
+        """Stop all parts, the API server last; delete the folder unless `keep_logs`. Can be called twice."""
         if self._stopped:
             return
         self._stopped = True
         for name in reversed(self._processes):
-            # Only the plane's own data is lost, and that is thrown away: there is nothing to close in order.
+            # The data is deleted anyway, so the parts may be killed.
             self._processes[name].send_signal(signal.SIGKILL)
         for process in self._processes.values():
             process.wait()
@@ -84,17 +84,17 @@ class Plane:
             elif not (keep_logs and path.suffix == ".log"):
                 path.unlink()
         if keep_logs:
-            sys.stderr.write(f"the control plane's logs are in {self.folder}\n")
+            sys.stderr.write(f"the logs of the control plane are in {self.folder}\n")
         else:
             self.folder.rmdir()
 
     def check(self) -> None:
-        """Raises PlaneFailed when a part has ended."""
+        """Raises PlaneFailed if a part has exited."""
         for name, process in self._processes.items():
             if process.poll() is not None:
                 log = self.folder / f"{name}.log"
                 end = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-                raise PlaneFailed(f"{name} ended with {process.returncode}, its log is {log}:\n{end}")
+                raise PlaneFailed(f"{name} exited with {process.returncode}; its log is {log}:\n{end}")
 
     def _start(self) -> None:
         credentials = Credentials(self.folder)
@@ -104,7 +104,7 @@ class Plane:
         self._start_api_server(credentials, api, f"http://127.0.0.1:{etcd}")
         admin = Api(credentials.kubeconfig(server, *ADMIN))
         self._wait("kube-apiserver", lambda: _answers(admin, "/readyz"))
-        # Before the controllers: the garbage collector looks for new kinds only every half minute.
+        # Before the controllers, since the garbage collector discovers new kinds only every 30 s.
         cluster.add_crds(admin)
         self._wait("Knative's CRDs", lambda: cluster.crds_established(admin))
         self._start_controllers(credentials, server, free_port())
@@ -145,7 +145,7 @@ class Plane:
             "--requestheader-extra-headers-prefix=X-Remote-Extra-",
             f"--proxy-client-cert-file={proxy[0]}", f"--proxy-client-key-file={proxy[1]}",
             "--kubelet-preferred-address-types=InternalIP",
-            # Every part's own requests count: a test may send as many as it likes.
+            # No client-side rate limits: tests send bursts.
             "--enable-priority-and-fairness=false", "--max-requests-inflight=2000", "--profiling=false",
         )  # fmt: skip
 
@@ -160,7 +160,7 @@ class Plane:
             f"--service-account-private-key-file={self.folder / 'accounts.key'}",
             f"--root-ca-file={credentials.authority}", "--kube-api-qps=500", "--kube-api-burst=1000",
             "--pvclaimbinder-sync-period=1s",
-            # Nodes are kwok's: no addresses to hand out, and no cloud.
+            # The nodes are simulated: no addresses to allocate, and no cloud.
             "--allocate-node-cidrs=false", "--profiling=false",
         )  # fmt: skip
 
@@ -186,7 +186,7 @@ class Plane:
         )  # fmt: skip
 
     def _add_host_pod(self) -> Path:
-        """Any port of a pod of that name is `behind_pod` of this machine, and what is executed in it runs here."""
+        """For a pod of this name, all ports are forwarded to `behind_pod`, and exec runs commands on this machine."""
         selector = {"matchNames": [HOST_POD]}
         target = {"port": self.behind_pod, "address": "127.0.0.1"}
         kinds = {
@@ -215,7 +215,7 @@ class Plane:
         return credentials.authority
 
     def _run(self, part: str, *flags: str) -> None:
-        # A home of its own: kwok reads a configuration from the user's.
+        # A separate HOME, since kwok reads a configuration from the user's.
         with (self.folder / f"{part}.log").open("wb") as log:
             self._processes[part] = subprocess.Popen(
                 [self._program, part, *flags], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
@@ -228,7 +228,7 @@ class Plane:
         while not ready():
             self.check()
             if time.monotonic() > deadline:
-                raise PlaneFailed(f"{what} not ready after {START_S:.0f} s; logs are in {self.folder}")
+                raise PlaneFailed(f"{what} is not ready after {START_S:.0f} s; the logs are in {self.folder}")
             time.sleep(0.05)
 
 
@@ -236,5 +236,5 @@ def _answers(api: Api, path: str) -> bool:
     try:
         api.call("GET", path)
     except (Refused, urllib3.exceptions.HTTPError):
-        return False  # it comes up
+        return False  # it is starting
     return True

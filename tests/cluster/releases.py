@@ -1,7 +1,7 @@
-"""Small stand-ins for the files that releases bring, since the real ones cannot be had here.
+"""Small stand-ins for the manifests of releases, which cannot be downloaded here.
 
-Each has what the recipes build on: the namespaces, the CRDs (Knative's own), the ConfigMaps with their `_example`, and
-a Deployment for each component, as the releases name them.
+Each has what the recipes need, under the names of the release: the namespaces, the CRDs (Knative's own), the ConfigMaps
+with their `_example`, and a Deployment for each component.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ _WEBHOOKS = "ValidatingWebhookConfiguration"
 
 
 def write_releases(folder: Path, version: str, authority: str) -> None:
-    """One file for each that a recipe applies, under its own name. KNATIVE_CRDS names the folder of the CRDs.
+    """Write a file for each manifest that a recipe applies. KNATIVE_CRDS is the folder of the CRDs.
 
-    `authority` is some certificate, in base64: that of cert-manager's webhook, which here is asked about nothing.
+    `authority` is any certificate, in base64, for cert-manager's webhook, which is never called here.
     """
     for name, (namespace, deployments, maps) in _FILES.items():
-        # As they are released: the namespace comes with labels of its own, and says nothing of its place.
+        # As in the release: the namespace has labels of its own and no placement.
         docs: list[Doc] = [_doc("v1", "Namespace", namespace, None, version)]
         docs += [_doc("v1", "ConfigMap", f"config-{each}", namespace, version) | _example() for each in maps]
         docs += [_doc("apps/v1", "Deployment", each, namespace, version) | _runs(each) for each in deployments]
@@ -71,7 +71,7 @@ def _doc(api: str, kind: str, name: str, namespace: str | None, version: str) ->
 
 
 def _example() -> Doc:
-    return {"data": {"_example": "what it could say\n"}}
+    return {"data": {"_example": "an example\n"}}
 
 
 def _runs(name: str) -> Doc:

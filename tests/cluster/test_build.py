@@ -1,4 +1,4 @@
-"""The program of a control plane: where it is kept, and what is said when there is none."""
+"""The program of the control plane: its cache, and the message if it cannot be built."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ def ask(tmp_path: Path, *arguments: str, **environment: str) -> subprocess.Compl
 
 
 @needs.mark(needs.GO)
-def test_a_build_that_takes_too_long_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_build_that_times_out_prints_one_line_and_leaves_no_files(tmp_path: Path) -> None:
     ran = ask(tmp_path, "build", "--within=0.01")
     assert (ran.returncode, ran.stdout, len(ran.stderr.splitlines())) == (1, "", 1)
-    assert "did not end within" in ran.stderr
+    assert "did not finish within" in ran.stderr
     assert not [path for path in (tmp_path / "knative-bench").rglob("*") if path.is_file()]
     assert ask(tmp_path, "cached").returncode == 1
 
 
-def test_without_go_there_is_one_line(tmp_path: Path) -> None:
+def test_a_missing_go_is_reported_in_one_line(tmp_path: Path) -> None:
     ran = ask(tmp_path, "build", PATH="/nonexistent")
-    assert (ran.returncode, ran.stdout, ran.stderr) == (1, "", "there is no go here\n")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (1, "", "go is not installed\n")
 
 
 @needs.mark(needs.GO)
-def test_what_is_cached_is_not_built_again(tmp_path: Path) -> None:
-    """The folder's name is the hash of modules, code and Go; whatever lies there is taken."""
+def test_a_cached_program_is_not_built_again(tmp_path: Path) -> None:
+    """The folder's name is the hash of modules, code and Go; any file in it is used."""
     ask(tmp_path, "build", "--within=0.01")
     (folder,) = (tmp_path / "knative-bench" / "controlplane").iterdir()
     (folder / "controlplane").touch()

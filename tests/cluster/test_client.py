@@ -1,4 +1,4 @@
-"""Our client and reflector against a real API server: what the fake one claims, tried on the real one."""
+"""Our client and reflector with a real API server, which confirms the behaviour of the fake one."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def test_apply_patch_and_delete(ours: Kube, namespace: str) -> None:
     assert await delete_and_wait(ours, CONFIG_MAPS, "a", namespace, timeout_s=30) is False
 
 
-async def test_refusals(ours: Kube, namespace: str) -> None:
+async def test_error_responses(ours: Kube, namespace: str) -> None:
     with pytest.raises(errors.Invalid, match="dta: field not declared in schema"):
         await ours.apply({**config_map("b", namespace), "dta": {}})
     with pytest.raises(errors.ApiAbsent, match=r"no API absent\.example/v1 things"):
@@ -53,16 +53,18 @@ async def test_refusals(ours: Kube, namespace: str) -> None:
         await ours.apply({"apiVersion": "apps/v1", "kind": "Nothing", "metadata": {"name": "x"}})
 
 
-async def test_many_pages_and_what_comes_after(ours: Kube, namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_list_in_pages_and_the_changes_after_it(
+    ours: Kube, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(client, "TURN_S", 1)
     await asyncio.gather(*(ours.create(config_map(f"m{number}", namespace)) for number in range(120)))
     pages = [page async for page in ours.pages(CONFIG_MAPS, namespace, page=50)]
-    assert [len(page.items) for page in pages] == [50, 50, 21]  # kube-root-ca.crt is there too
+    assert [len(page.items) for page in pages] == [50, 50, 21]  # kube-root-ca.crt is another one
     assert len({page.resource_version for page in pages}) == 1
     async with asyncio.timeout(60), Reflector(ours, CONFIG_MAPS, namespace) as maps:
         for number in range(5):
             await ours.delete(CONFIG_MAPS, f"m{number}", namespace)
-            await asyncio.sleep(0.7)  # longer than a watch lasts, in all
+            await asyncio.sleep(0.7)  # longer than one watch
         await maps.until(lambda objects: len(objects) == 116)
         assert maps.lists == 1
 

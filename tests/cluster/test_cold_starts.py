@@ -1,7 +1,7 @@
-"""Cold starts on a real control plane: the generator, as the account that the manifests give it, against known delays.
+"""Cold starts with known delays on a real control plane; the generator uses the service account of the manifests.
 
-The scheduler, the controllers and the API are real; kwok plays the kubelet with delays that the Service's annotations
-say. The test plays Knative's activator: it lets a request wait until the pod is ready, and answers in the pod's name.
+The scheduler, the controllers and the API are real; kwok simulates the kubelet with the delays in the Service's
+annotations. The test acts as Knative's activator: it holds a request until the pod is ready, and answers for the pod.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from workload_generator.results.ingest.extract import extract
 
 pytestmark = pytest.mark.usefixtures("plane", "has_knative")
 SERVING = "serving.knative.dev/v1"
-DELAYS = {"f": (0.9, 0.5), "g": (0.4, 1.3)}  # of starting its containers, and of becoming ready after that
+DELAYS = {"f": (0.9, 0.5), "g": (0.4, 1.3)}  # of starting the containers, and of readiness after that
 ROUNDS = {"requestsPerSecond": 0.2, "duration": "10s"}
 COLD = {"settle": "200ms", "maxWait": "40s"}
 SLACK_MS = 250
-"""What kwok adds to a delay, at its best: a shared machine may add anything once."""
+"""The smallest delay that kwok adds; a shared machine may add more."""
 
 
 @pytest.fixture(scope="module", params=["cold-start-watcher", "cold-start-events"])
 def account(
     request: pytest.FixtureRequest, kube: Api, namespaces: Namespaces, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[str, Path, bool]]:
-    """The functions' namespace, a kubeconfig of the generator's account, and whether it may look at events."""
+    """The functions' namespace, a kubeconfig of the generator's account, and whether it may read events."""
     parts = ["cold-start-watcher"] + (["cold-start-events"] if request.param == "cold-start-events" else [])
     docs = combined(tmp_path_factory.mktemp("combined"), "base", *parts)
     before = [doc for doc in docs if doc["kind"] != "Namespace"]
@@ -53,7 +53,7 @@ def account(
 
 
 def token_of(kube: Api, namespace: str, folder: Path) -> Path:
-    """A kubeconfig with a token of the generator's account and nothing else, as the pod has one."""
+    """A kubeconfig with only a token of the generator's account, as in its pod."""
     path = f"/api/v1/namespaces/{namespace}/serviceaccounts/workload-generator/token"
     asked = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 3600}}
     token = kube.call("POST", path, asked)["status"]["token"]
@@ -91,7 +91,7 @@ def service(namespace: str, name: str) -> Doc:
 
 
 class Activator:
-    """Scales a service up for a request, answers it in the ready pod's name, and scales it down again."""
+    """Scales a service up for a request, answers for the ready pod, and scales the service down again."""
 
     def __init__(self, kube: Api, knative: Knative, namespace: str) -> None:
         self._kube, self._knative, self._namespace = kube, knative, namespace
@@ -102,14 +102,15 @@ class Activator:
         if not head:
             return
         host = next(line for line in head.splitlines() if line.lower().startswith("host:")).partition(":")[2].strip()
-        if f".{self._namespace}." not in host:  # the generator asks which platform this is
+        if f".{self._namespace}." not in host:  # the generator detects the platform
             await say(writer, "")
             return
         pod = await asyncio.to_thread(self._pod, host.partition(".")[0])
         await say(writer, f"x-instance: {pod}\r\n")
 
     def _pod(self, name: str) -> str:
-        time.sleep(0.5)  # a decision takes its time, and a pod made within the bounds' width of the send is unknown
+        # As an autoscaler's decision. A pod that is created within the clock error of the send would prove nothing.
+        time.sleep(0.5)
         self._knative.scale(self._namespace, name, 1)
 
         def ready() -> str | None:
@@ -149,7 +150,7 @@ async def cold_starts(
     return ran, [doc for doc in ran.lines if doc["event"] == "cold_start"], activator.pods
 
 
-async def test_the_table_shows_the_delays_that_kwok_has(
+async def test_the_table_has_the_delays_of_kwok(
     generator: Generator, kube: Api, account: tuple[str, Path, bool], plane: Plane, tmp_path: Path
 ) -> None:
     namespace, _, _ = account
@@ -162,12 +163,14 @@ async def test_the_table_shows_the_delays_that_kwok_has(
     assert not extract(generator.logs, db).skipped
     rows = rows_of(db, "SELECT * FROM cold_starts ORDER BY seq")
     assert len(rows) == len(lines)
-    over: dict[tuple[str, str], list[float]] = {}  # how much longer than kwok's delay a phase was, beyond the error
+    over: dict[tuple[str, str], list[float]] = {}  # excess of a phase over kwok's delay, beyond the error
     for row in rows:
         start_s, ready_s = DELAYS["f" if "//f." in row["target"] else "g"]
-        assert json.loads(row["grid"]) == [], "whole seconds are nowhere the only source"
-        assert 0 < row["error"] < 1000 and row["zero_for"] >= 200, row  # how much less is the machine's
-        assert row["clock_error"] < 500 and abs(row["clock_offset"]) <= row["clock_error"] + 1, "it is this machine's"
+        assert json.loads(row["grid"]) == [], "no point has whole seconds as its only source"
+        assert 0 < row["error"] < 1000 and row["zero_for"] >= 200, row  # the rest is due to the machine
+        assert row["clock_error"] < 500 and abs(row["clock_offset"]) <= row["clock_error"] + 1, (
+            "the delay of this machine"
+        )
         order = [row[name] for name in ("scale", "created", "scheduled", "started", "queue_ready", "ready")]
         assert all(first <= then + row["error"] for first, then in pairwise(order)) and 0 < order[0], row
         assert order[-1] - row["error"] < row["first_byte"], "a point is known between bounds, the first byte exactly"
@@ -183,12 +186,12 @@ async def test_the_table_shows_the_delays_that_kwok_has(
     assert proof["n"] == proof["p"] == len(lines)
 
 
-async def test_without_the_role_it_runs_and_says_once_that_nothing_is_known(
+async def test_a_run_without_the_role_reports_once_that_cold_starts_are_unknown(
     generator: Generator, kube: Api, account: tuple[str, Path, bool], namespaces: Namespaces, plane: Plane
 ) -> None:
     _, config, may_see_events = account
     if may_see_events:
-        pytest.skip("the account without the right is tried once")
+        pytest.skip("one attempt without the permission")
     elsewhere = namespaces.make("others")
     generator_config = {"wait": "zero", **COLD}
     server = await asyncio.start_server(_answer, "127.0.0.1", 0)
@@ -199,8 +202,8 @@ async def test_without_the_role_it_runs_and_says_once_that_nothing_is_known(
         )
         ran = await generator.run(f"--config={path}", "--cold-start", f"--dev-url={url}")
     assert config.is_file() and [row["status"] for row in ran.requests()] == [200]
-    said = ran.lines[0]["cold_starts"]
-    assert said["wait"] == "interval" and "forbidden" in said["unknown"]
+    logged = ran.lines[0]["cold_starts"]
+    assert logged["wait"] == "interval" and "forbidden" in logged["unknown"]
     assert ran.stderr.count("unknown") == 1 and not [doc for doc in ran.lines if doc["event"] == "cold_start"]
     namespaces.delete(elsewhere)
 
@@ -211,7 +214,7 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 
 
 async def read_head(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
-    """A request's head; empty when the connection ends instead."""
+    """The head of a request; empty if the connection was closed."""
     try:
         return await reader.readuntil(b"\r\n\r\n")
     except (asyncio.IncompleteReadError, ConnectionError):

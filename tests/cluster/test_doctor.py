@@ -1,4 +1,4 @@
-"""`kn-bench doctor` against the seed's fault, made by the real scheduler and garbage collector."""
+"""`kn-bench doctor` finds and repairs a stuck generator pod; the real scheduler and garbage collector cause it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def doctor(kubeconfig: Path, *flags: str) -> tuple[int, list[dict[str, Any]]]:
     return ran.returncode, json.loads(ran.stdout)
 
 
-def test_a_pod_stuck_behind_the_old_one_is_named_and_repaired(
+def test_a_pod_stuck_behind_the_old_one_is_reported_and_repaired(
     kubeconfig: Path, kube: Api, knative: Knative, namespace: str
 ) -> None:
     kube.apply(source(namespace, "1200m"))
@@ -51,7 +51,7 @@ def test_a_pod_stuck_behind_the_old_one_is_named_and_repaired(
             (each for pod in new for each in conditions(pod, "PodScheduled") if each["status"] == "False"), None
         )
 
-    wait_for("the new pod to be refused", stuck)
+    wait_for("the new pod to be unschedulable", stuck)
     (old,) = [each["metadata"]["name"] for each in kube.list("v1", "Pod", namespace) if not has_sink(each)]
 
     code, findings = doctor(kubeconfig)
@@ -70,9 +70,10 @@ def test_a_pod_stuck_behind_the_old_one_is_named_and_repaired(
     assert found["verdict"] == "ok" and "repaired" not in found["text"]
 
 
-def test_the_nodes_are_as_the_plane_made_them(plane: Plane, kubeconfig: Path) -> None:
+def test_the_planes_nodes_pass_the_checks(plane: Plane, kubeconfig: Path) -> None:
     def roomy() -> dict[str, Any] | None:
         (room,) = [each for each in doctor(kubeconfig)[1] if each["text"].startswith("workload-generator-0: ")]
-        return room if "2.3 CPUs and 13.5 GiB are free" in room["text"] else None  # pods of a test may still be ending
+        # Pods of another test may still be terminating.
+        return room if "2.3 CPUs and 13.5 GiB are free" in room["text"] else None
 
     assert wait_for("all of the node's room", roomy)["verdict"] == "ok"

@@ -1,4 +1,4 @@
-"""The stand-in for Knative's controllers, on a real control plane: objects and faults that other tests build on."""
+"""The stand-in for Knative's controllers on a real control plane: objects and faults that other tests rely on."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_service_becomes_ready_scales_and_gets_new_revisions(kube: Api, knativ
     knative.scale(namespace, "f", 3)
     wait_for("three pods", lambda: sum(is_true(each, "Ready") for each in pods(kube, namespace, "f-00001")) == 3)
     knative.scale(namespace, "f", 0)
-    wait_for("no pod, not even one that ends", lambda: not pods(kube, namespace, "f-00001"))
+    wait_for("no pod, not even a terminating one", lambda: not pods(kube, namespace, "f-00001"))
     assert (
         kube.get("autoscaling.internal.knative.dev/v1alpha1", "PodAutoscaler", namespace, "f-00001")["status"][
             "desiredScale"
@@ -72,7 +72,7 @@ def test_a_pod_runs_before_it_is_ready(kube: Api, knative: Knative, namespace: s
     def running() -> Doc | None:
         return next((each for each in pods(kube, namespace, "f-00001") if each["status"]["phase"] == "Running"), None)
 
-    assert [each["status"] for each in conditions(wait_for("a pod that runs", running), "Ready")] == ["False"]
+    assert [each["status"] for each in conditions(wait_for("a running pod", running), "Ready")] == ["False"]
     (outcome,) = conditions(kube.get(SERVICE, "Service", namespace, "f"), "Ready")
     assert outcome["status"] == "Unknown"
 
@@ -111,13 +111,11 @@ def test_a_source_gets_its_sink(kube: Api, knative: Knative, namespace: str) -> 
         return found if is_true(found, "Ready") else None
 
     assert wait_for("the source", bound)["status"]["sinkUri"] == f"http://sink.{namespace}.svc.cluster.local"
-    wait_for(
-        "a pod with K_SINK alone", lambda: [has_sink(each) for each in kube.list("v1", "Pod", namespace)] == [True]
-    )
+    wait_for("only a pod with K_SINK", lambda: [has_sink(each) for each in kube.list("v1", "Pod", namespace)] == [True])
 
 
 def test_a_late_sink_leaves_the_new_pod_pending_behind_the_old_one(kube: Api, knative: Knative, namespace: str) -> None:
-    """The seed's fault, made by the real scheduler: the node has room for one pod of 1.2 CPUs, not for two."""
+    """The node has room for one pod of 1.2 CPUs, not for two, so the real scheduler leaves the new one pending."""
     kube.apply(source(namespace, "1200m"))
     wait_for("the old pod", lambda: [is_true(each, "Ready") for each in kube.list("v1", "Pod", namespace)] == [True])
     kube.apply(sink(namespace))
@@ -132,7 +130,7 @@ def test_a_late_sink_leaves_the_new_pod_pending_behind_the_old_one(kube: Api, kn
     assert is_true(old, "Ready")
 
 
-def test_a_source_older_than_its_sink_never_learns_of_it(plane: Plane, kube: Api, namespaces: Namespaces) -> None:
+def test_a_source_older_than_its_sink_gets_no_sink(plane: Plane, kube: Api, namespaces: Namespaces) -> None:
     namespace = namespaces.make("late")
     with Knative(kube, [namespace], late_sinks=False):
         kube.apply(source(namespace, "100m"))
@@ -146,5 +144,5 @@ def test_a_source_older_than_its_sink_never_learns_of_it(plane: Plane, kube: Api
                 kube.get("sources.knative.dev/v1", "SinkBinding", namespace, "g-sinkbinding"), "SinkProvided"
             )
 
-        wait_for("the sink to be seen", provided)
+        wait_for("the source to get its sink", provided)
         assert [has_sink(each) for each in kube.list("v1", "Pod", namespace)] == [False]

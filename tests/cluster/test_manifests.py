@@ -1,6 +1,6 @@
-"""The manifests of `k8s/` on a real API server: admission, schemas, Pod Security and the scheduler say what they think.
+"""The manifests of `k8s/` on a real API server, with admission, schemas, Pod Security and the scheduler.
 
-They are applied in namespaces of the session's own, which are what the manifests' own namespaces say.
+They are applied in namespaces of the session, which have the labels and annotations of the manifests' namespaces.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ pytestmark = pytest.mark.usefixtures("has_knative")
 
 @contextlib.contextmanager
 def moved(namespaces: Namespaces, docs: list[Doc]) -> Iterator[list[Doc]]:
-    """The documents, ready to be applied in namespaces that go with the context."""
-    there = namespaces.move(docs)
+    """The documents in new namespaces, which are deleted at the end of the context."""
+    moved = namespaces.move(docs)
     try:
-        yield there
+        yield moved
     finally:
-        namespaces.delete(*{doc["metadata"]["namespace"] for doc in there})
+        namespaces.delete(*{doc["metadata"]["namespace"] for doc in moved})
 
 
 def spec_of(doc: Doc) -> Doc:
-    """What a user said, and what was defaulted; not what controllers say of it."""
+    """The fields that a user or a default set, without those of controllers."""
     meta = {
         key: doc["metadata"].get(key) for key in ("name", "namespace", "uid", "generation", "labels", "ownerReferences")
     }
@@ -52,17 +52,17 @@ def spec_of(doc: Doc) -> Doc:
 
 
 @pytest.mark.parametrize("folder", [*FOLDERS, *EVENTING])
-def test_every_folder_is_taken_and_a_second_time_changes_nothing(namespaces: Namespaces, folder: str) -> None:
+def test_every_folder_is_accepted_and_applying_it_again_changes_nothing(namespaces: Namespaces, folder: str) -> None:
     with moved(namespaces, documents(folder)) as docs:
         first = namespaces.apply(docs)
         assert len(first) == len(docs) > 0
         for once, again in zip(first, namespaces.apply(docs), strict=True):
-            if once["kind"] != "PersistentVolumeClaim":  # the controller binds it meanwhile
+            if once["kind"] != "PersistentVolumeClaim":  # the controller binds the claim in between
                 assert spec_of(once) == spec_of(again)
 
 
 @pytest.mark.parametrize("component", COMPONENTS)
-def test_every_component_is_taken(namespaces: Namespaces, tmp_path: Path, component: str) -> None:
+def test_every_component_is_accepted(namespaces: Namespaces, tmp_path: Path, component: str) -> None:
     with moved(namespaces, combined(tmp_path, "base", component)) as docs:
         namespaces.apply(docs)
 
@@ -72,7 +72,7 @@ def test_every_component_is_taken(namespaces: Namespaces, tmp_path: Path, compon
 def test_eventing_becomes_ready(
     plane: Plane, kube: Api, namespaces: Namespaces, tmp_path: Path, folder: str, components: tuple[str, ...]
 ) -> None:
-    """Pods are admitted, scheduled and have their volume; what Knative's controllers would say is the stand-in's."""
+    """Pods are admitted, scheduled and have their volume; the stand-in acts for Knative's controllers."""
     with moved(namespaces, combined(tmp_path, folder, *components)) as docs:
         where = docs[0]["metadata"]["namespace"]
         namespaces.apply(docs)
@@ -93,7 +93,7 @@ def test_eventing_becomes_ready(
         assert claim["status"]["phase"] == "Bound"
 
 
-def test_a_field_that_does_not_exist_is_refused(namespaces: Namespaces) -> None:
+def test_an_unknown_field_is_an_error(namespaces: Namespaces) -> None:
     with moved(namespaces, documents(".")) as docs:
         for kind, name in (("Deployment", "workload-generator"), ("Service", "empty-go-http-0")):
             doc = one(docs, kind, name)
@@ -103,7 +103,7 @@ def test_a_field_that_does_not_exist_is_refused(namespaces: Namespaces) -> None:
 
 
 @pytest.mark.parametrize("folder", ["overlays/gce", "overlays/scenario-3"])
-def test_pods_pass_pod_security_and_land_where_they_belong(
+def test_pods_pass_pod_security_and_get_their_nodes(
     plane: Plane, kube: Api, namespaces: Namespaces, folder: str
 ) -> None:
     nodes = {each["metadata"]["name"]: each["metadata"]["labels"].get("dedicated") for each in kube.list("v1", "Node")}
@@ -126,9 +126,7 @@ def test_pods_pass_pod_security_and_land_where_they_belong(
         assert len(placed) >= len(services) and set(placed) == {None}
 
 
-def test_the_jobs_pods_are_made_and_land_on_the_generators_node(
-    plane: Plane, kube: Api, namespaces: Namespaces
-) -> None:
+def test_the_jobs_pods_run_on_the_generators_node(plane: Plane, kube: Api, namespaces: Namespaces) -> None:
     with moved(namespaces, documents("job")) as docs:
         where = namespaces.apply(docs)[0]["metadata"]["namespace"]
         pods = wait_for("both", lambda: _both_ready(kube.list("v1", "Pod", where)))
@@ -140,7 +138,7 @@ def _both_ready(pods: list[Doc]) -> list[Doc] | None:
 
 
 def test_the_namespace_of_metrics_is_bound_to_its_node(plane: Plane, kube: Api, namespaces: Namespaces) -> None:
-    """PodNodeSelector: a pod that asks for nothing gets the namespace's selector; what asks for another is refused."""
+    """PodNodeSelector adds the namespace's selector to pods, and rejects pods with another one."""
     with moved(namespaces, _with_a_pod(documents("overlays/gce"), "metrics")) as docs:
         pod = namespaces.apply([one(docs, "Pod", "asks-for-nothing")])[0]
         assert pod["spec"]["nodeSelector"] == {"dedicated": "metrics"}
@@ -154,8 +152,8 @@ def test_the_namespace_of_metrics_is_bound_to_its_node(plane: Plane, kube: Api, 
             namespaces.apply([elsewhere])
 
 
-def test_a_namespaces_annotations_bring_pods_to_a_tainted_node(plane: Plane, kube: Api, namespaces: Namespaces) -> None:
-    """PodNodeSelector and PodTolerationRestriction, as Knative's own namespaces need them."""
+def test_a_namespaces_annotations_place_pods_on_a_tainted_node(plane: Plane, kube: Api, namespaces: Namespaces) -> None:
+    """PodNodeSelector and PodTolerationRestriction, which Knative's namespaces need."""
     tolerations = [{"key": "dedicated", "operator": "Equal", "value": "knative", "effect": "NoSchedule"}]
     annotations = {
         "scheduler.alpha.kubernetes.io/node-selector": "dedicated=knative",
@@ -169,13 +167,13 @@ def test_a_namespaces_annotations_bring_pods_to_a_tainted_node(plane: Plane, kub
 
 
 @pytest.mark.parametrize("name", ["workload-generator", "functions"])
-def test_an_unrestricted_pod_is_refused(namespaces: Namespaces, name: str) -> None:
+def test_an_unrestricted_pod_is_rejected(namespaces: Namespaces, name: str) -> None:
     with moved(namespaces, _with_a_pod(documents("."), name)) as docs, pytest.raises(Refused, match="PodSecurity"):
         namespaces.apply([one(docs, "Pod", "asks-for-nothing")])
 
 
-def test_templates_say_what_their_namespaces_ask(namespaces: Namespaces) -> None:
-    """Pod Security speaks of pods alone: each template is tried as a pod, where it will be one."""
+def test_templates_meet_the_standard_of_their_namespaces(namespaces: Namespaces) -> None:
+    """Pod Security rejects only pods, so each template is tried as a pod in its namespace."""
     with moved(namespaces, documents("overlays/eventing")) as docs:
         named = {f"{doc['kind']}/{doc['metadata']['name']}": doc["metadata"]["namespace"] for doc in docs}
         accounts = [doc for doc in docs if doc["kind"] == "ServiceAccount"]

@@ -1,6 +1,7 @@
-"""Placement and `doctor` where the namespaces have their real names: on planes of these tests' own.
+"""Placement and `doctor` with the real names of the namespaces, on separate planes.
 
-One has the admission plugins, one has not: the annotations are the same, and doctor has to tell them apart.
+One plane has the admission plugins, the other has not; the annotations are the same, and `doctor` must find the
+difference.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ pytestmark = [pytest.mark.usefixtures("own_planes"), pytest.mark.timeout(300)]
 
 @pytest.fixture(scope="module", params=[ON, OFF], ids=["plugins on", "plugins off"])
 def placed(request: pytest.FixtureRequest, own_planes: None) -> Iterator[tuple[Plane, Api]]:
-    """A plane with the namespaces of infrastructure/namespaces."""
+    """Each plane, with the namespaces of infrastructure/namespaces."""
     with Plane(build.build(), plugins=request.param) as plane:
         api = Api(plane.kubeconfig)
         for doc in kustomized(INFRASTRUCTURE / "namespaces"):
@@ -38,14 +39,14 @@ def placed(request: pytest.FixtureRequest, own_planes: None) -> Iterator[tuple[P
         plane.check()
 
 
-def said(plane: Plane, check: str, kubeconfig: Path | None = None) -> list[dict[str, Any]]:
+def findings(plane: Plane, check: str, kubeconfig: Path | None = None) -> list[dict[str, Any]]:
     return [each for each in doctor(kubeconfig or plane.kubeconfig)[1] if each["check"] == check]
 
 
-def test_doctor_tells_whether_the_plugins_are_on(placed: tuple[Plane, Api]) -> None:
+def test_doctor_reports_missing_plugins(placed: tuple[Plane, Api]) -> None:
     plane, api = placed
     before = {each["metadata"]["uid"] for each in api.list("v1", "Pod")}
-    found = said(plane, "admission")
+    found = findings(plane, "admission")
     if plane.plugins == ON:
         assert {each["verdict"] for each in found} == {"ok"} and len(found) == 2 * len(PLACED), found
     else:
@@ -56,7 +57,7 @@ def test_doctor_tells_whether_the_plugins_are_on(placed: tuple[Plane, Api]) -> N
     assert {each["metadata"]["uid"] for each in api.list("v1", "Pod")} == before, "a dry run stores nothing"
 
 
-def test_pods_land_where_the_annotations_say_only_with_the_plugins(placed: tuple[Plane, Api]) -> None:
+def test_annotations_place_pods_only_with_the_plugins(placed: tuple[Plane, Api]) -> None:
     plane, api = placed
     for name in PLACED:
         spec = {"containers": [{"name": "c", "image": "dev.local/c:1"}]}
@@ -66,7 +67,7 @@ def test_pods_land_where_the_annotations_say_only_with_the_plugins(placed: tuple
     if plane.plugins == ON:
         assert nodes == wanted
     else:
-        assert not set(nodes.values()) & set(wanted.values()), "tainted, and nobody tolerates it"
+        assert not set(nodes.values()) & set(wanted.values()), "tainted, and no pod tolerates it"
 
 
 def node_of(api: Api, namespace: str) -> str | None:
@@ -74,23 +75,23 @@ def node_of(api: Api, namespace: str) -> str | None:
     return name
 
 
-def test_nodes_that_lose_label_or_taint_are_named(placed: tuple[Plane, Api]) -> None:
+def test_nodes_without_label_or_taint_are_reported(placed: tuple[Plane, Api]) -> None:
     plane, api = placed
     node = api.get("v1", "Node", None, "metrics-0")
     try:
         api.patch(node, {"spec": {"taints": None}})
-        (warned,) = [each for each in said(plane, "nodes") if each["verdict"] == "warning"]
+        (warned,) = [each for each in findings(plane, "nodes") if each["verdict"] == "warning"]
         assert warned["text"] == "metrics-0 is not tainted dedicated=metrics:NoSchedule"
         api.patch(node, {"metadata": {"labels": {"dedicated": None}}})
-        texts = {each["text"] for each in said(plane, "admission")}
+        texts = {each["text"] for each in findings(plane, "admission")}
         assert "namespace metrics selects nodes with dedicated=metrics: there is none" in texts
     finally:
         taints = [{"key": "dedicated", "value": "metrics", "effect": "NoSchedule"}]
         api.patch(node, {"metadata": {"labels": {"dedicated": "metrics"}}, "spec": {"taints": taints}})
 
 
-def test_settings_of_infrastructure_are_taken(placed: tuple[Plane, Api], tmp_path: Path) -> None:
-    """Each ConfigMap of infrastructure/knative, with strict validation; doctor has nothing against a value of them."""
+def test_settings_of_infrastructure_are_valid(placed: tuple[Plane, Api], tmp_path: Path) -> None:
+    """Each ConfigMap of infrastructure/knative passes strict validation and the checks of `doctor`."""
     plane, api = placed
     render.folder(INFRASTRUCTURE / "knative", {"DOMAIN": "bench.example"}, tmp_path / "knative")
     applied = set()
@@ -101,15 +102,17 @@ def test_settings_of_infrastructure_are_taken(placed: tuple[Plane, Api], tmp_pat
             api.apply(doc)
             applied.add(f"{meta['namespace']}/{meta['name']}")
     assert len(applied) > 5
-    found = {each["text"].partition(": ")[0]: each for each in said(plane, "configuration") if each["verdict"] == "ok"}
-    assert applied <= set(found), [each["text"] for each in said(plane, "configuration") if each["verdict"] != "ok"]
+    found = {
+        each["text"].partition(": ")[0]: each for each in findings(plane, "configuration") if each["verdict"] == "ok"
+    }
+    assert applied <= set(found), [each["text"] for each in findings(plane, "configuration") if each["verdict"] != "ok"]
     config = api.get("v1", "ConfigMap", "knative-serving", "config-autoscaler")
     api.patch(config, {"data": {"enable-scale-to-zero": "false", "stable-windw": "60s"}})
-    bad = [each for each in said(plane, "configuration") if "config-autoscaler" in each["text"]]
+    bad = [each for each in findings(plane, "configuration") if "config-autoscaler" in each["text"]]
     assert {each["verdict"] for each in bad} == {"failed", "warning"}, bad
 
 
-def test_an_account_without_rights_is_told_what_it_may_not(placed: tuple[Plane, Api], tmp_path: Path) -> None:
+def test_missing_permissions_of_an_account_are_reported(placed: tuple[Plane, Api], tmp_path: Path) -> None:
     plane, api = placed
     body: Doc = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": None}}
     token = api.call("POST", "/api/v1/namespaces/default/serviceaccounts/default/token", body)["status"]["token"]
@@ -130,10 +133,10 @@ def test_an_account_without_rights_is_told_what_it_may_not(placed: tuple[Plane, 
     assert "create pods/exec in workload-generator" in access["kn-bench scenario --platform cluster needs it"]["text"]
     unknown = {each["check"] for each in findings if each["verdict"] == "unknown"}
     assert {"nodes", "capacity", "quotas", "storage", "conditions", "pods", "generator", "admission"} <= unknown
-    assert [each for each in findings if each["check"] == "tools"], "one refusal ends no other check"
+    assert [each for each in findings if each["check"] == "tools"], "the other checks still run"
 
 
-def test_every_node_of_the_planes_is_as_the_instance_groups_are(placed: tuple[Plane, Api]) -> None:
+def test_the_planes_nodes_match_the_instance_groups(placed: tuple[Plane, Api]) -> None:
     _, api = placed
     nodes = {each["metadata"]["name"]: each for each in api.list("v1", "Node")}
     for purpose in cluster.DEDICATED:

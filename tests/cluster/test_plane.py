@@ -1,4 +1,4 @@
-"""The plane itself: what the other tests take for granted of it."""
+"""The plane itself: properties that the other tests rely on."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_pod_is_scheduled_started_and_becomes_ready(plane: Plane, kube: Api, n
     assert status["containerStatuses"][0]["state"]["running"]["startedAt"]
 
 
-def test_nobody_gets_in_without_a_name(plane: Plane, kube: Api) -> None:
+def test_anonymous_requests_are_rejected(plane: Plane, kube: Api) -> None:
     with urllib3.PoolManager(ca_certs=str(plane.folder / "ca.pem")) as nobody:
         assert nobody.request("GET", f"{kube.server}/api/v1/nodes", retries=False).status == 401
 
@@ -54,7 +54,7 @@ def test_usage_comes_from_metrics_server(plane: Plane, kube: Api) -> None:
     }
 
 
-def test_what_a_test_did_not_make_is_refused(kube: Api, namespaces: Namespaces) -> None:
+def test_objects_of_others_cannot_be_changed(kube: Api, namespaces: Namespaces) -> None:
     with pytest.raises(NotOurs):
         namespaces.apply([pod("default")])
     with pytest.raises(NotOurs):
@@ -82,6 +82,6 @@ def _parts(folder: Path) -> list[int]:
         try:
             if path.name.isdigit() and os.readlink(path / "cwd") == str(folder):
                 found.append(int(path.name))
-        except OSError:  # it has ended meanwhile
+        except OSError:  # it has ended in between
             continue
     return found

@@ -1,4 +1,4 @@
-"""A snapshot out of a cluster: kubectl, a real API server, kwok's kubelet, and a real Prometheus behind the pod."""
+"""A snapshot from a cluster: kubectl, a real API server, kwok's kubelet, and a real Prometheus behind the pod."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each of our service accounts may do, and that it may do nothing else, as the real authorizer says."""
+"""The permissions of each of our service accounts, and no others, according to the real authorizer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Right = tuple[str, str, str, str]
 pytestmark = pytest.mark.usefixtures("has_knative")
 
 RIGHTS: dict[str, dict[tuple[str, str], set[tuple[str, str, str]]]] = {
-    # By component, then by account: namespace, API group and resource that it may look at. All else is denied.
+    # By component, then by account: namespace, API group and resource that it may read. Everything else is denied.
     "": {("workload-generator", "workload-generator"): set()},
     "cold-start-watcher": {
         ("workload-generator", "workload-generator"): {
@@ -35,7 +35,7 @@ LOOK = ("get", "list", "watch")
 
 @pytest.fixture(scope="module")
 def resources(kube: Api) -> list[tuple[str, str, bool]]:
-    """Every resource and subresource that the server has: group, name, whether it is in namespaces."""
+    """Every resource and subresource of the server: group, name, whether it is namespaced."""
     found = []
     versions = ["v1"]
     for group in kube.call("GET", "/apis")["groups"]:
@@ -52,7 +52,7 @@ def resources(kube: Api) -> list[tuple[str, str, bool]]:
 def applied(
     request: pytest.FixtureRequest, namespaces: Namespaces, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[str, dict[str, str], list[Doc]]]:
-    """Component, our names of namespaces to the session's, and what was applied."""
+    """The component, the session's namespaces by the manifests' names, and the applied objects."""
     component = request.param
     folder = tmp_path_factory.mktemp("combined")
     docs = combined(folder, "base", *([component] if component else []))
@@ -73,7 +73,7 @@ def test_an_account_may_do_what_it_needs_and_nothing_else(
     accounts = {
         (ours[doc["metadata"]["namespace"]], doc["metadata"]["name"]) for doc in docs if doc["kind"] == "ServiceAccount"
     }
-    assert accounts == set(RIGHTS[component]), "an account whose rights nobody wrote down"
+    assert accounts == set(RIGHTS[component]), "an account without an entry above"
     for (namespace, name), looks in RIGHTS[component].items():
         wanted = {(names[where], group, resource, verb) for where, group, resource in looks for verb in LOOK}
         assert set(granted(kube, names[namespace], name, list(names.values()), resources)) == wanted
@@ -82,7 +82,7 @@ def test_an_account_may_do_what_it_needs_and_nothing_else(
 def granted(
     kube: Api, namespace: str, name: str, namespaces: list[str], resources: list[tuple[str, str, bool]]
 ) -> Iterator[Right]:
-    """All that an account may do there and in no namespace; what every account may (ask about itself) is left out."""
+    """The permissions of an account in a namespace and cluster-wide, without those of every account (self reviews)."""
     user = f"system:serviceaccount:{namespace}:{name}"
     for group, resource, namespaced in resources:
         name_, _, subresource = resource.partition("/")
@@ -100,10 +100,10 @@ EVERYBODY_MAY = {
 }  # fmt: skip
 
 
-def test_the_watcher_looks_and_cannot_touch(
+def test_the_watcher_can_read_and_cannot_write(
     kube: Api, namespaces: Namespaces, applied: tuple[str, dict[str, str], list[Doc]]
 ) -> None:
-    """The same by doing it, as the account: impersonation goes through authentication and authorization."""
+    """The same by requests of the account: impersonation goes through authentication and authorization."""
     component, names, _ = applied
     account = kube.as_account(names["workload-generator"], "workload-generator")
     doings = {
@@ -125,17 +125,17 @@ def test_the_watcher_looks_and_cannot_touch(
             assert refused.value.code == 403, what
 
 
-def test_no_folder_has_an_account_that_nobody_knows() -> None:
+def test_every_account_of_the_manifests_is_tested() -> None:
     known = {account for accounts in RIGHTS.values() for account in accounts}
     for folder in [*FOLDERS, *EVENTING]:
         for doc in documents(folder):
             if doc["kind"] == "ServiceAccount":
                 assert (doc["metadata"]["namespace"], doc["metadata"]["name"]) in known, folder
-            assert doc["kind"] not in ("ClusterRole", "ClusterRoleBinding"), "rights beyond our namespaces"
+            assert doc["kind"] not in ("ClusterRole", "ClusterRoleBinding"), "permissions outside our namespaces"
 
 
-def test_pods_without_an_account_of_their_own_get_no_token() -> None:
-    """They run as `default`, which nobody gives rights here; others may, and then a token would be one to them."""
+def test_pods_with_the_default_account_get_no_token() -> None:
+    """`default` has no permissions here. If others add some, a token would give them to the pods."""
     for folder in [*FOLDERS, *EVENTING]:
         for name, template in templates(documents(folder)):
             spec = template["spec"]
@@ -144,8 +144,8 @@ def test_pods_without_an_account_of_their_own_get_no_token() -> None:
 
 
 @pytest.mark.parametrize("folder", [*FOLDERS, *EVENTING])
-def test_the_default_accounts_of_our_namespaces_may_do_nothing(kube: Api, namespaces: Namespaces, folder: str) -> None:
-    """With all that a folder brings in place."""
+def test_the_default_accounts_have_no_permissions(kube: Api, namespaces: Namespaces, folder: str) -> None:
+    """With all objects of the folder."""
     docs = documents(folder)
     moved = namespaces.move(docs)
     names = sorted({doc["metadata"]["namespace"] for doc in moved})
@@ -158,7 +158,7 @@ def test_the_default_accounts_of_our_namespaces_may_do_nothing(kube: Api, namesp
 
 
 def rules_of(account: Api, namespace: str) -> set[tuple[str, str, str]]:
-    """What the account may do there, as the server tells it: verb, group, resource. Questions about itself are not."""
+    """The account's permissions from a self-review: verb, group, resource; without those of every account."""
     review = {
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SelfSubjectRulesReview",
@@ -176,8 +176,8 @@ def rules_of(account: Api, namespace: str) -> set[tuple[str, str, str]]:
     }
 
 
-def test_the_servers_rules_show_a_right_that_is_there(kube: Api, namespace: str) -> None:
-    """What the test above rests on."""
+def test_the_servers_rules_show_a_granted_permission(kube: Api, namespace: str) -> None:
+    """The test above relies on this."""
     kube.create(
         {
             "apiVersion": "rbac.authorization.k8s.io/v1",

@@ -1,9 +1,9 @@
-"""The recipes of `infrastructure/`, with the real kubectl on a real control plane: what they apply is taken, goes where
-it belongs, keeps what others said of the same objects, and a second time changes nothing.
+"""The recipes of `infrastructure/` with the real kubectl on a real control plane: the API server accepts the objects,
+pods get their nodes, fields of other managers are kept, and a second run changes nothing.
 
-Files of releases are small ones of ours (`releases.py`); gcloud, terraform, kops and helm are stand-ins, and so is
-`kubectl exec` (tests/pods/kubectl.py), which runs the real generator here, against a function on loopback. The plane is
-these tests' own: the namespaces have the names that users know.
+The manifests of releases are small stand-ins (`releases.py`), and so are gcloud, terraform, kops and helm. `kubectl
+exec` (tests/pods/kubectl.py) runs the real generator on this machine, with a function on loopback. The plane is a
+separate one, since the namespaces have their real names.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ pytestmark = [
 
 
 class OnAPlane(Recipes):
-    """Says so when a part of the plane has ended, where a recipe would only have waited for it."""
+    """Fail if a part of the plane has exited, for which a recipe would otherwise wait until its timeout."""
 
     def __init__(self, folder: Path, plane: Plane) -> None:
         super().__init__(folder)
@@ -74,7 +74,7 @@ def own(own_planes: None) -> Iterator[Plane]:
 @pytest.fixture(scope="module")
 def cluster(own: Plane) -> Api:
     api = Api(own.kubeconfig)
-    # What kOps brings: metrics-server, as a Deployment that can be waited for.
+    # kOps installs metrics-server; a recipe waits for this Deployment.
     labels = {"k8s-app": "metrics-server"}
     container = {"name": "c", "image": "dev.local/c:1"}
     spec = {
@@ -113,7 +113,7 @@ def recipes(own: Plane, cluster: Api, tmp_path_factory: pytest.TempPathFactory) 
 
 
 class Function(http.server.BaseHTTPRequestHandler):
-    """What a warm instance answers."""
+    """The response of a warm instance."""
 
     protocol_version = "HTTP/1.1"
 
@@ -129,7 +129,7 @@ class Function(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def function(recipes: Recipes) -> Iterator[None]:
-    """The generator's requests go here, whatever its experiment says."""
+    """Send all requests of the generator to this URL."""
     pods = Path(recipes.env["KUBECTL_STANDIN"])
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Function)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -158,8 +158,8 @@ def installed(recipes: Recipes, knative: Knative) -> Recipes:
     return recipes
 
 
-def said(cluster: Api) -> dict[str, object]:
-    """What recipes say of the cluster: spec, data, labels and annotations, not what controllers make of it."""
+def fields_of(cluster: Api) -> dict[str, object]:
+    """The fields that recipes set: spec, data, labels and annotations, without those of controllers."""
     found: dict[str, object] = {}
     kinds = [("v1", "Namespace"), ("v1", "ConfigMap"), ("v1", "Service"), ("apps/v1", "Deployment")]
     kinds += [("serving.knative.dev/v1", "Service"), ("eventing.knative.dev/v1", "Broker")]
@@ -177,7 +177,7 @@ def said(cluster: Api) -> dict[str, object]:
 
 
 def placed(cluster: Api, namespace: str) -> set[str]:
-    """Nodes of the pods of a namespace, all of them running."""
+    """The nodes of a namespace's pods, all of which are running."""
 
     def look() -> set[str] | None:
         pods = cluster.list("v1", "Pod", namespace)
@@ -186,7 +186,7 @@ def placed(cluster: Api, namespace: str) -> set[str]:
     return wait_for(f"the pods of {namespace}", look)
 
 
-def test_namespaces_have_their_place_before_anything_is_in_them(recipes: Recipes, cluster: Api) -> None:
+def test_namespaces_get_their_placement_before_their_objects(recipes: Recipes, cluster: Api) -> None:
     run(recipes, "setup-cluster")
     first = {name: cluster.get("v1", "Namespace", None, name)["metadata"] for name in OURS}
     placement = {name: meta.get("annotations", {}) for name, meta in first.items()}
@@ -200,8 +200,8 @@ def test_namespaces_have_their_place_before_anything_is_in_them(recipes: Recipes
     }
 
 
-def test_a_release_and_our_settings_keep_what_the_other_says(recipes: Recipes, cluster: Api) -> None:
-    for _ in range(2):  # the release is applied again over our settings, and they over it
+def test_a_release_and_our_settings_keep_each_others_fields(recipes: Recipes, cluster: Api) -> None:
+    for _ in range(2):  # apply the release over our settings, then our settings over the release
         run(recipes, "install-serving")
         config = cluster.get("v1", "ConfigMap", "knative-serving", "config-autoscaler")
         assert config["data"]["_example"] and config["data"]["stable-window"] == "60s"
@@ -214,16 +214,16 @@ def test_a_release_and_our_settings_keep_what_the_other_says(recipes: Recipes, c
     assert placed(cluster, "knative-serving") == {"knative-0"}
 
 
-def test_a_setting_that_somebody_patched_is_set_again(recipes: Recipes, cluster: Api) -> None:
+def test_a_changed_setting_is_reset(recipes: Recipes, cluster: Api) -> None:
     run(recipes, "install-serving")
     config = cluster.get("v1", "ConfigMap", "knative-serving", "config-autoscaler")
     cluster.patch(config, {"data": {"stable-window": "10s", "max-scale": "7"}})
     run(recipes, "install-serving")
     data = cluster.get("v1", "ConfigMap", "knative-serving", "config-autoscaler")["data"]
-    assert (data["stable-window"], data["max-scale"]) == ("60s", "7"), "ours is ours, and theirs is left alone"
+    assert (data["stable-window"], data["max-scale"]) == ("60s", "7"), "our key is reset, the user's is kept"
 
 
-def test_install_brings_all_of_it_to_its_nodes(installed: Recipes, cluster: Api) -> None:
+def test_install_places_all_pods_on_their_nodes(installed: Recipes, cluster: Api) -> None:
     for namespace in ("knative-serving", "kourier-system", "knative-eventing"):
         assert placed(cluster, namespace) == {"knative-0"}
     assert placed(cluster, "workload-generator") == {"workload-generator-0"}
@@ -234,12 +234,12 @@ def test_install_brings_all_of_it_to_its_nodes(installed: Recipes, cluster: Api)
 
 
 def test_install_again_changes_nothing(installed: Recipes, cluster: Api) -> None:
-    first = said(cluster)
+    first = fields_of(cluster)
     run(installed, "install")
-    assert said(cluster) == first
+    assert fields_of(cluster) == first
 
 
-def test_what_is_in_metrics_goes_to_its_node(installed: Recipes, cluster: Api) -> None:
+def test_pods_in_metrics_run_on_its_node(installed: Recipes, cluster: Api) -> None:
     pod = {"containers": [{"name": "c", "image": "dev.local/c:1"}]}
     cluster.create({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "metrics"}, "spec": pod})
     assert placed(cluster, "metrics") == {"metrics-0"}
@@ -247,14 +247,14 @@ def test_what_is_in_metrics_goes_to_its_node(installed: Recipes, cluster: Api) -
     assert {"key": "dedicated", "operator": "Equal", "value": "metrics", "effect": "NoSchedule"} in tolerations
 
 
-def test_validate_says_that_it_is_fit(installed: Recipes) -> None:
-    said = run(installed, "validate")
-    assert "Knative Serving 1.23.0" in said and "workload-generator-0" in said
+def test_validate_passes(installed: Recipes) -> None:
+    output = run(installed, "validate")
+    assert "Knative Serving 1.23.0" in output and "workload-generator-0" in output
 
 
-def test_from_there_to_the_database(installed: Recipes, knative: Knative, function: None) -> None:
+def test_scenario_logs_and_database(installed: Recipes, knative: Knative, function: None) -> None:
     for name in ("empty-go-http-0", "empty-rust-http-0"):
-        knative.scale("functions", name, 0)  # as the autoscaler would: nobody calls them
+        knative.scale("functions", name, 0)  # as the autoscaler does without requests
     flags = ("--languages", "go,rust", "--rates", "20", "--duration", "1s", "--repeats", "1")
     run(installed, "serving-scenario-1", *flags)
     for recipe in ("extract-logs", "process-logs", "report"):
@@ -267,7 +267,7 @@ def test_from_there_to_the_database(installed: Recipes, knative: Knative, functi
     assert len(scenario) == 2 and scenario <= pods
 
 
-def test_what_the_server_refuses_stops_the_recipe_with_its_message(recipes: Recipes) -> None:
+def test_an_error_of_the_server_stops_the_recipe_with_its_message(recipes: Recipes) -> None:
     config = recipes.folder / "knative/serving/config.yaml"
     text = config.read_text()
     config.write_text(text.replace("data:\n  stable-window: 60s", "data:\n  stable-window: [60s]"))

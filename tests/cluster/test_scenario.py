@@ -1,6 +1,6 @@
-"""`kn-bench scenario --platform cluster` on a real control plane; its pods run no containers, so exec is played.
+"""`kn-bench scenario --platform cluster` on a real control plane. Its pods have no containers, so exec is a stand-in.
 
-`tests/pods/kubectl.py` runs what is exec'd here: the real generator, against a function on loopback.
+`tests/pods/kubectl.py` runs the commands of exec on this machine: the real generator, with a function on loopback.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ waitAtMost: 60s
 
 
 class _Function(http.server.BaseHTTPRequestHandler):
-    """Answers as a warm function; a POST is an event that is delivered at once, by each of the triggers there are."""
+    """Answers as a warm function. A POST is an event, which each existing trigger delivers at once."""
 
     protocol_version = "HTTP/1.1"
     receipts: Path
@@ -99,7 +99,7 @@ class _Function(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def knative(_plane: Plane | None, kube: Api, kubeconfig: Path, has_knative: None) -> Iterator[Knative]:
-    """The benchmark deployed, and Knative's controllers played."""
+    """The deployed benchmark, with the stand-in for Knative's controllers."""
     if _plane is None:
         pytest.skip(needs.OWN_PLANE.reason)
     made = [GENERATOR, FUNCTIONS, EVENTING, SHARDS, "metrics", "knative-serving"]
@@ -117,7 +117,7 @@ def knative(_plane: Plane | None, kube: Api, kubeconfig: Path, has_knative: None
         for name in set(made) - before:
             kube.delete("v1", "Namespace", None, name)
         wait_for(
-            "the benchmark's namespaces to go",
+            "the deletion of the benchmark's namespaces",
             lambda: not any(kube.find("v1", "Namespace", None, name) for name in set(made) - before),
             within_s=120,
         )
@@ -168,7 +168,7 @@ class Bench:
             found = [path for path in self.logs.glob("*.log") if b'"phase":"measure"' in path.read_bytes()]
             return len(found) >= runs
 
-        wait_for("the generator to measure", measuring)
+        wait_for("the generator to reach the measure phase", measuring)
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         with contextlib.closing(sqlite3.connect(self.out / "benchmark.db")) as connection:
@@ -199,9 +199,9 @@ def bench(
 
 
 def settings(kube: Api) -> dict[str, Any]:
-    """What a scenario may change."""
+    """The settings that a scenario may change."""
     config = kube.get("v1", "ConfigMap", "knative-serving", "config-autoscaler")
-    found: dict[str, Any] = {"config": config["data"], "told": FOUND in config["metadata"].get("annotations", {})}
+    found: dict[str, Any] = {"config": config["data"], "annotated": FOUND in config["metadata"].get("annotations", {})}
     for name in SERVICES:
         service = kube.get("serving.knative.dev/v1", "Service", FUNCTIONS, name)
         template = service["spec"]["template"]
@@ -213,10 +213,10 @@ def settings(kube: Api) -> dict[str, Any]:
     return found
 
 
-UNTOUCHED = {"config": CONFIG, "told": False, **dict.fromkeys(SERVICES, (None, {}, False))}
+UNTOUCHED = {"config": CONFIG, "annotated": False, **dict.fromkeys(SERVICES, (None, {}, False))}
 PATCHED = {
     "config": {**CONFIG, "stable-window": "10s", "scale-to-zero-grace-period": "10s"},
-    "told": True,
+    "annotated": True,
     **dict.fromkeys(SERVICES, (1, {"autoscaling.knative.dev/max-scale": "400"}, True)),
 }
 RUNS = "SELECT language, sum(complete), count(*) FROM experiments GROUP BY language ORDER BY language"
@@ -238,7 +238,7 @@ def test_a_scenario_from_its_file_to_the_report(bench: Bench, kube: Api) -> None
 
 
 @pytest.mark.parametrize("lost", [False, True])
-def test_killed_and_put_back_by_restore_also_without_the_folder(bench: Bench, kube: Api, lost: bool) -> None:
+def test_restore_after_a_kill_works_without_the_folder(bench: Bench, kube: Api, lost: bool) -> None:
     path = bench.scenario(duration="60s")
     process = bench.start(path)
     bench.until_it_measures(process)
@@ -253,7 +253,7 @@ def test_killed_and_put_back_by_restore_also_without_the_folder(bench: Bench, ku
     assert code == 0 and "there is nothing to restore" in out
 
 
-def test_killed_it_goes_on_with_the_run_that_went_on(bench: Bench, kube: Api) -> None:
+def test_a_killed_scenario_resumes_with_the_run_in_progress(bench: Bench, kube: Api) -> None:
     path = bench.scenario(duration="4s")
     process = bench.start(path)
     bench.until_it_measures(process)
@@ -263,10 +263,10 @@ def test_killed_it_goes_on_with_the_run_that_went_on(bench: Bench, kube: Api) ->
     code, out = bench.run(path)
     assert code in (0, 3), out
     assert settings(kube) == UNTOUCHED and bench.rows(RUNS) == [("go", 1, 1), ("rust", 1, 1)]
-    assert len(began) == 1 and len(bench.standin.runs()) == 2, "the run that was in progress is that run"
+    assert len(began) == 1 and len(bench.standin.runs()) == 2, "the run in progress was not started again"
 
 
-def test_killed_before_a_run_the_next_one_from_anywhere_puts_back_first(bench: Bench, kube: Api) -> None:
+def test_the_next_scenario_restores_the_settings_of_a_killed_one_first(bench: Bench, kube: Api) -> None:
     path = bench.scenario(duration="60s")
     process = bench.start(path)
     bench.until_it_measures(process)
@@ -282,7 +282,7 @@ def test_killed_before_a_run_the_next_one_from_anywhere_puts_back_first(bench: B
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_interrupted_it_ends_the_run_puts_back_and_goes_on(
+def test_an_interrupted_scenario_ends_its_run_restores_and_resumes(
     bench: Bench, kube: Api, number: signal.Signals, code: int
 ) -> None:
     path = bench.scenario(duration="60s")
@@ -293,14 +293,14 @@ def test_interrupted_it_ends_the_run_puts_back_and_goes_on(
     assert process.returncode == code and "Traceback" not in out, out
     assert settings(kube) == UNTOUCHED
     (log,) = bench.logs.glob("*.log")
-    assert "stopped by SIGTERM" in log.read_text(), "nothing goes on in the pod"
+    assert "stopped by SIGTERM" in log.read_text(), "no run in the pod"
     bench.standin.configure(*json.loads((bench.standin.folder / "flags.json").read_text()), "--duration=1s")
     again, out = bench.run(path)
     assert again in (0, 3) and "was interrupted; it is run again" in out, out
     assert bench.rows(RUNS) == [("go", 1, 1), ("rust", 1, 1)] and settings(kube) == UNTOUCHED
 
 
-def test_cut_sessions_a_damaged_stream_and_a_new_pod_lose_nothing(bench: Bench, kube: Api) -> None:
+def test_interrupted_sessions_a_damaged_stream_and_a_new_pod_lose_nothing(bench: Bench, kube: Api) -> None:
     bench.standin.fault("^workload-generator", cut=0, cut_when=str(bench.folder))
     bench.standin.fault('"archive"', damage=2000)
     bench.standin.fault('"archive"', cut=300)
@@ -312,13 +312,15 @@ def test_cut_sessions_a_damaged_stream_and_a_new_pod_lose_nothing(bench: Bench, 
     kube.delete("v1", "Pod", GENERATOR, old)
     out, _ = process.communicate(timeout=200)
     assert process.returncode in (0, 3) and "Traceback" not in out, out
-    assert not list(bench.logs.glob("*.log")), "deleted in the pod when they were checked"
+    assert not list(bench.logs.glob("*.log")), "deleted in the pod after the check"
     assert not bench.standin.faults_left and settings(kube) == UNTOUCHED
     assert bench.rows(RUNS) == [("go", 1, 1), ("rust", 1, 1)] and len(bench.standin.runs()) == 2
     assert bench.rows("SELECT count(*) FROM requests") == [(80,)]
 
 
-def test_what_does_not_come_is_named_and_put_back(bench: Bench, kube: Api, knative: Knative) -> None:
+def test_a_condition_that_times_out_is_reported_and_settings_are_restored(
+    bench: Bench, kube: Api, knative: Knative
+) -> None:
     text = SERVING.replace("60s", "3s").format(duration="1s", pods=1)
     knative.scale(FUNCTIONS, SERVICES[0], 2)
     try:
@@ -336,7 +338,7 @@ def eventing(kube: Api) -> dict[str, Any]:
     deployment = kube.get("apps/v1", "Deployment", GENERATOR, GENERATOR)
     return {
         "replicas": deployment["spec"]["replicas"],
-        "told": FOUND in deployment["metadata"].get("annotations", {}),
+        "annotated": FOUND in deployment["metadata"].get("annotations", {}),
         "source": kube.find("sources.knative.dev/v1", "ContainerSource", GENERATOR, GENERATOR) is not None,
         "triggers": sorted(
             each["metadata"]["name"] for each in kube.list("eventing.knative.dev/v1", "Trigger", EVENTING)
@@ -344,15 +346,15 @@ def eventing(kube: Api) -> dict[str, Any]:
     }
 
 
-def test_events_over_triggers_with_the_account_of_each(bench: Bench, kube: Api) -> None:
+def test_events_are_accounted_for_by_trigger(bench: Bench, kube: Api) -> None:
     before = eventing(kube)
-    assert before == {"replicas": 1, "told": False, "source": False, "triggers": []}
+    assert before == {"replicas": 1, "annotated": False, "source": False, "triggers": []}
     process = bench.start(bench.scenario(EVENTS))
     bench.until_it_measures(process)
     during = eventing(kube)
     out, _ = process.communicate(timeout=300)
     assert process.returncode in (0, 3) and "Traceback" not in out, out
-    assert (during["replicas"], during["told"], during["source"]) == (0, True, True)
+    assert (during["replicas"], during["annotated"], during["source"]) == (0, True, True)
     assert eventing(kube) == before
     accounts = bench.rows(
         "SELECT e.triggers, e.workers, a.trigger, a.once, a.lost FROM event_accounts a "
@@ -365,7 +367,7 @@ def test_events_over_triggers_with_the_account_of_each(bench: Bench, kube: Api) 
     assert {"event-logger", "receiver"} <= {each["metadata"]["name"] for each in dispatchers}
 
 
-def test_events_killed_and_restored_from_the_cluster_alone(bench: Bench, kube: Api) -> None:
+def test_eventing_is_restored_from_the_cluster_after_a_kill(bench: Bench, kube: Api) -> None:
     before = eventing(kube)
     path = bench.scenario(EVENTS + "duration: 60s\n")
     process = bench.start(path)
@@ -384,7 +386,7 @@ def test_events_killed_and_restored_from_the_cluster_alone(bench: Bench, kube: A
 
 
 class Kubelets:
-    """Runs the Job's containers here: its own script, with the generator that there is."""
+    """Runs the Job's script on this machine with the real generator."""
 
     def __init__(self, bench: Bench, url: str) -> None:
         self._bench = bench
@@ -440,7 +442,7 @@ class Kubelets:
 
 @pytest.fixture
 def small(kube: Api, knative: Knative) -> Iterator[None]:
-    """A generator of half a CPU, as its shards are then: three of them fit on the plane's one node."""
+    """A generator, and shards, of half a CPU, so that three fit on the plane's node."""
     deployment = kube.get("apps/v1", "Deployment", GENERATOR, GENERATOR)
     containers = deployment["spec"]["template"]["spec"]["containers"]
     resources = containers[0]["resources"]
@@ -456,15 +458,15 @@ def small(kube: Api, knative: Knative) -> Iterator[None]:
             yield
 
 
-def test_pods_that_find_no_place_are_named_and_the_job_goes(bench: Bench, kube: Api) -> None:
+def test_unschedulable_pods_are_reported_and_the_job_is_deleted(bench: Bench, kube: Api) -> None:
     text = SERVING.replace("60s", "5s").format(duration="1s", pods=2)
     code, out = bench.run(bench.scenario(text))
     assert code == 1 and "of 2 after" in out and "Insufficient cpu" in out, out
-    wait_for("the Job to go", lambda: kube.find("batch/v1", "Job", SHARDS, GENERATOR) is None)
+    wait_for("the deletion of the Job", lambda: kube.find("batch/v1", "Job", SHARDS, GENERATOR) is None)
     assert settings(kube) == UNTOUCHED
 
 
-def test_two_pods_begin_at_one_moment_and_are_one_run(bench: Bench, kube: Api, small: None) -> None:
+def test_two_pods_start_together_and_are_one_run(bench: Bench, kube: Api, small: None) -> None:
     (url,) = json.loads((bench.standin.folder / "flags.json").read_text())
     with Kubelets(bench, url.partition("=")[2]) as kubelets:
         code, out = bench.run(bench.scenario(pods=2, duration="3s"))

@@ -1,9 +1,9 @@
-"""The image, built on a base that is made here since no image registry can be counted on, and pods made of it.
+"""The image and its containers. The base image is built here, since an image registry may not be reachable.
 
 Rules:
-- images and the base's tar live in a cache outside the repository; a change of either's recipe makes a new one
-- containers have no network: what they load is their own `--serve`, over loopback
-- every container of a test is gone when the test is
+- images and the tar file of the base are cached outside the repository; a change of a recipe builds new ones
+- containers have no network: they send their load to their own `--serve`, over loopback
+- a test removes its containers
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ BASE = re.findall(r"^FROM (\S+)", (ROOT / "Dockerfile.wg").read_text(), re.MULTI
 UID = 65532
 READY_S = 60.0
 
-# runc and the file system's cgroups work on cgroup v1 too; the limits of a shell's own need no privilege.
+# runc and cgroupfs also work with cgroup v1; these ulimits need no privileges.
 CONTAINERS_CONF = """\
 [containers]
 default_ulimits = ["nofile=20000:20000", "nproc=16384:16384"]
@@ -51,7 +51,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class Podman:
-    """podman and buildah with a storage of their own."""
+    """podman and buildah with separate storage."""
 
     def __init__(self, cache: Path) -> None:
         self._where = ["--root", str(cache / "storage"), "--runroot", str(cache / "run")]
@@ -75,7 +75,7 @@ class Podman:
 
 @dataclass(frozen=True)
 class Image:
-    """The built image: its id, how large it is, and how much of that it adds to its base."""
+    """The built image: its id, its size, and the size that it adds to its base."""
 
     id: str
     bytes: int
@@ -137,18 +137,18 @@ def _make_base(podman: Podman, cache: Path) -> str:
 
 
 def _find_python(version: str) -> str:
-    """That version where it can be found, else the one that runs us: wheels are chosen by whichever is inside."""
+    """A Python of that version if there is one, else our own. The wheels in the image are chosen by its version."""
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
     candidates = [shutil.which(f"python{version}"), *map(str, pyenv.glob(f"versions/{version}.*/bin/python{version}"))]
     for each in filter(None, candidates):
-        said = subprocess.run([each, "-c", "import sys; print(sys.executable)"], capture_output=True, text=True)
-        if said.returncode == 0:
-            return said.stdout.strip()
+        ran = subprocess.run([each, "-c", "import sys; print(sys.executable)"], capture_output=True, text=True)
+        if ran.returncode == 0:
+            return ran.stdout.strip()
     return sys.executable
 
 
 class Pod:
-    """A container of the image as the generator's pod has it: read-only, unprivileged, limited."""
+    """A container with the restrictions of the generator's pod: read-only, unprivileged, limited."""
 
     def __init__(self, podman: Podman, name: str, logs: Path) -> None:
         self._podman = podman
@@ -159,7 +159,7 @@ class Pod:
         return self._podman.start("exec", self.name, *command, **options)
 
     def exec(self, *command: str, data: bytes | None = None) -> subprocess.CompletedProcess[str]:
-        """As `kubectl exec` would."""
+        """Run a command as `kubectl exec` does."""
         flags = ["--interactive"] if data is not None else []
         return self._podman.run("exec", *flags, self.name, *command, check=False, data=data or b"")
 
@@ -167,7 +167,7 @@ class Pod:
         assert self.exec("sh", "-c", f"cat > {path}", data=text.encode()).returncode == 0
 
     def get(self, path: str) -> tuple[int, str]:
-        """Ask PID 1; status 0 while nobody listens."""
+        """GET from PID 1: status and body; status 0 if it does not listen."""
         ran = self.exec("python", "-c", GET, path)
         status, _, text = ran.stdout.partition("\n")
         return int(status or 0), text
@@ -176,17 +176,17 @@ class Pod:
         self._podman.run("kill", f"--signal={name}", self.name)
 
     def wait(self) -> int:
-        """Until PID 1 has ended; its exit code."""
+        """Wait for the end of PID 1; its exit code."""
         return int(self._podman.run("wait", self.name).stdout)
 
     def log_lines(self) -> list[dict[str, Any]]:
-        """The whole lines of the newest log."""
+        """The complete lines of the newest log."""
         newest = max(self.logs.glob("*.log"), key=lambda path: path.stat().st_mtime_ns, default=None)
         data = newest.read_bytes() if newest is not None else b""
         return [orjson.loads(line) for line in data.splitlines(keepends=True) if line.endswith(b"\n")]
 
     def wait_for(self, event: str, count: int = 1) -> list[dict[str, Any]]:
-        """Until the newest log has that many lines of that kind; its lines."""
+        """Wait until the newest log has `count` lines of this event; its lines."""
         deadline = time.monotonic() + READY_S
         while True:
             lines = self.log_lines()
@@ -218,7 +218,7 @@ print(answer.read().decode())
 def running(
     podman: Podman, image: Image, folder: Path, *flags: str, command: tuple[str, ...] = (), serves: bool = True
 ) -> Iterator[Pod]:
-    """A pod, whose PID 1 listens if it `serves`; `flags` are further ones of `podman run`."""
+    """Run a pod and, if it `serves`, wait until PID 1 listens; `flags` are for `podman run`."""
     logs = folder / "logs"
     logs.mkdir()
     os.chown(logs, UID, UID)

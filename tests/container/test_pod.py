@@ -1,4 +1,4 @@
-"""What a security team and a run want of the image: built for real, restricted, and driven by exec."""
+"""The image in a restricted container, with runs started by exec."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_size(image: Image, capsys: pytest.CaptureFixture[str]) -> None:
     assert image.added_bytes < MOST_ADDED_BYTES
 
 
-def test_no_privileges_and_no_place_to_write(pod: Pod) -> None:
+def test_no_privileges_and_no_writable_files(pod: Pod) -> None:
     assert pod.exec("id", "-u").stdout.strip() == str(UID)
     status = pod.exec("cat", "/proc/1/status").stdout
     fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
@@ -77,7 +77,7 @@ def test_no_privileges_and_no_place_to_write(pod: Pod) -> None:
 
 
 def test_everything_that_a_command_loads_is_compiled(pod: Pod) -> None:
-    """And is not compared with its source (PEP 552): bit 0 of the flags is set, bit 1 is not."""
+    """The bytecode is not compared with its source (PEP 552): bit 0 of the flags is set, bit 1 is not."""
     for command in ("--check --config=serving-scenario-1-go", "--self-test"):
         ran = pod.exec("/app/.venv/bin/python", "-c", UNCOMPILED, *command.split())
         assert ran.returncode == 0, ran
@@ -91,7 +91,7 @@ def test_pid_1_serves_and_is_ready(pod: Pod) -> None:
 
 
 @pytest.mark.parametrize("command", ["./workload-generator", "workload-generator", "/app/workload-generator"])
-def test_the_seeds_line(pod: Pod, command: str) -> None:
+def test_the_originals_exec_line(pod: Pod, command: str) -> None:
     flags = ["--config=serving-scenario-2-go.yaml", "--prefix=serving-scenario-1_all", "--cold-start=true", "--check"]
     ran = pod.exec(command, *flags)
     assert ran.returncode == 0 and "(cold-start)" in ran.stdout, ran
@@ -134,7 +134,7 @@ def test_a_cut_session_does_not_end_the_run(pod: Pod) -> None:
     assert not any("stopped" in reason for reason in lines[-1]["reasons"])
 
 
-def test_pid_1_reaps_what_a_killed_run_leaves(pod: Pod) -> None:
+def test_pid_1_reaps_the_processes_of_a_killed_run(pod: Pod) -> None:
     run = pod.start_exec("./workload-generator", "--config=/tmp/long.yaml", stdout=subprocess.DEVNULL)
     pod.wait_for("request")
     interrupt(pod, "KILL")
@@ -148,7 +148,7 @@ PROCESSES = "for p in /proc/[0-9]*; do cat $p/stat; tr '\\0' ' ' < $p/cmdline; d
 
 
 def interrupt(pod: Pod, name: str) -> None:
-    """A signal for the run in progress alone."""
+    """Send a signal to the run in progress only."""
     script = f"kill -{name} $(sed -n 's/.*process \\([0-9]*\\), since.*/\\1/p' /tmp/workload-generator.lock)"
     assert pod.exec("sh", "-c", script).returncode == 0
 
@@ -185,7 +185,7 @@ def test_a_cpu_limit_that_is_too_small_makes_the_run_invalid(podman: Podman, ima
 
 
 def test_a_shard_of_the_job(podman: Podman, image: Image, tmp_path: Path) -> None:
-    """The manifest's own command as PID 1: SIGTERM lets its run close the log, and its exit code is the pod's."""
+    """The Job's command as PID 1: on SIGTERM the run closes its log, and its exit code becomes the pod's."""
     documents = yaml.safe_load_all((ROOT / "k8s" / "job" / "job.yaml").read_text())
     (job,) = [doc for doc in documents if doc["kind"] == "Job"]
     values = {
@@ -205,7 +205,7 @@ def test_a_shard_of_the_job(podman: Podman, image: Image, tmp_path: Path) -> Non
     assert lines[-1]["event"] == "run_finished" and "SIGTERM" in " ".join(lines[-1]["reasons"])
 
 
-def test_what_is_in_the_image_and_what_is_not(podman: Podman, image: Image) -> None:
+def test_the_image_contains_only_what_it_needs(podman: Podman, image: Image) -> None:
     def look(script: str) -> list[str]:
         return podman.run("run", "--rm", "--network=none", image.id, "sh", "-c", script).stdout.split()
 

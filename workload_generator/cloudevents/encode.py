@@ -1,12 +1,12 @@
-"""CloudEvents as requests: what all events of a run share is encoded once, by the SDK; the rest is filled into holes.
+"""Encodes the events of a run as requests: the SDK builds one event, and each event fills in its own values.
 
 Rules:
 - an event's id is `<run id>-<seq>`, its `time` the start of its request, its `sequence` the number in twelve digits, so
   that it sorts as text too (https://github.com/cloudevents/spec/blob/main/cloudevents/extensions/sequence.md)
-- the SDK builds one event, with marks where the holes are; a mark is random, so that no text of a user's is one
-- what changes seldom (the second, and with the number of digits the length) is filled in when it does, so that an event
-  costs one formatting of its number and its microseconds
-- data is text; in a template `${seq}`, `${id}` and `${time}` stand for the event's own
+- the SDK's event has marks instead of the values that vary; a mark is random, so that no user's text contains one
+- values that change rarely (the second, and the length with the number of digits) are filled in when they change, so
+  that an event costs one formatting of its number and its microseconds
+- data is text; a template has `${seq}`, `${id}` and `${time}` for the values of the event
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ PLACEHOLDER = re.compile(r"\$\{([^}]*)\}")
 JSON_TYPE = re.compile(r"(application|text)/([a-zA-Z0-9.-]+\+)?json(;.*)?", re.DOTALL)
 
 _SEQ, _MICROSECOND = range(2)
-_SECOND = secrets.token_hex(12).encode()  # where the time up to its second goes, as text
+_SECOND = secrets.token_hex(12).encode()  # the mark of the time, up to its second
 _TIME = "2000-01-01T00:00:00.123456Z"
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What the events of a run have in common. `data` is a template when `is_template`; None is no data."""
+    """The common part of the events of a run. `data` is a template if `is_template`; None means without data."""
 
     type: str
     source: str
@@ -50,19 +50,19 @@ class Draft:
 
     @property
     def has_json(self) -> bool:
-        """Whether the data is JSON: without a content type it is (CloudEvents 1.0, section 3.1.1)."""
+        """Whether the data is JSON, which is the default content type (CloudEvents 1.0, section 3.1.1)."""
         return self.content_type is None or JSON_TYPE.fullmatch(self.content_type) is not None
 
 
 def data_of_size(size: int) -> str:
-    """JSON text of exactly `size` bytes: a string, since a benchmark's data means nothing."""
+    """JSON text of exactly `size` bytes: a string."""
     return '"' + "x" * (size - 2) + '"' if size > 1 else "0" * size
 
 
 class EventEncoder:
-    """Encodes the events of one run: `head(headers, length mark)` makes the request's head, and is called once.
+    """Encodes the events of one run. `head(headers, length mark)` makes the request's head, and is called once.
 
-    `begin` has to be called before the first event: `offset_ns` is wall clock − monotonic clock.
+    Call `begin` before the first event.
     """
 
     def __init__(self, draft: Draft, id_prefix: str, head: Callable[[Mapping[str, str], int], bytes]) -> None:
@@ -96,11 +96,11 @@ class EventEncoder:
         self._lowest = self._limit = 0  # numbers with as many digits as the last one
 
     def begin(self, offset_ns: int) -> None:
-        """Set where the wall clock stands."""
+        """Set the wall clock: `offset_ns` is wall clock − monotonic clock."""
         self._offset_ns = offset_ns
 
     def encode(self, seq: int, start_ns: int) -> bytes:
-        """The whole request of event `seq` that starts at `start_ns` on the monotonic clock."""
+        """The request of event `seq`, which starts at `start_ns` on the monotonic clock."""
         second, rest_ns = divmod(start_ns + self._offset_ns, NS_PER_S)
         if second != self._second or not self._lowest <= seq < self._limit:
             self._turn(second, seq)
@@ -108,7 +108,7 @@ class EventEncoder:
         return varying + self._same
 
     def _turn(self, second: int, seq: int) -> None:
-        """A second or another number of digits has begun."""
+        """Fill in a new second, or another number of digits."""
         digits = len(str(seq))
         self._second = second
         self._lowest, self._limit = 10 ** (digits - 1) if digits > 1 else 0, 10**digits
@@ -120,7 +120,7 @@ class EventEncoder:
 
 
 def _with_holes(text: bytes, holes: Mapping[bytes, tuple[bytes, int]]) -> tuple[bytes, list[int]]:
-    """The text as a format, and what its holes take, in order."""
+    """The text as a format, and the kinds of its values, in order."""
     pattern = re.compile(b"|".join(map(re.escape, holes)))
     kinds = [holes[match[0]][1] for match in pattern.finditer(text)]
     return pattern.sub(lambda match: holes[match[0]][0], text.replace(b"%", b"%%")), kinds
@@ -132,7 +132,7 @@ def _picker(kinds: list[int]) -> Callable[[tuple[int, int]], Any]:
 
 def _build(draft: Draft, id_mark: str, seq_mark: str, data_mark: str) -> tuple[dict[str, str], bytes]:
     """Headers and body of one event with marks in it, as the SDK encodes it. Raises UsageError."""
-    # Here, since it takes a tenth of a second to load, and only event mode needs it.
+    # Imported here: it takes a tenth of a second, and only event mode needs it.
     from cloudevents.core.bindings.http import to_binary_event, to_structured_event
     from cloudevents.core.exceptions import CloudEventValidationError
     from cloudevents.core.v1.event import CloudEvent
@@ -152,7 +152,7 @@ def _build(draft: Draft, id_mark: str, seq_mark: str, data_mark: str) -> tuple[d
         event = CloudEvent(attributes, None if draft.data is None else data_mark)
     except CloudEventValidationError as error:
         problems = [str(problem) for each in error.errors.values() for problem in each]
-        raise UsageError(f"no CloudEvent can be made: {'; '.join(problems)}") from None
+        raise UsageError(f"the event is not a valid CloudEvent: {'; '.join(problems)}") from None
     _check_data(draft)
     message = to_binary_event(event) if draft.mode == BINARY else to_structured_event(event)
     return dict(message.headers), message.body
@@ -166,5 +166,7 @@ def _check_data(draft: Draft) -> None:
     try:
         orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        if draft.mode == STRUCTURED:  # in binary mode data is any bytes; here it would break the whole event
-            raise UsageError(f"the event's data is not JSON, as its content type says: {error}") from None
+        if (
+            draft.mode == STRUCTURED
+        ):  # in binary mode data can be any bytes; in a structured event it is part of the JSON
+            raise UsageError(f"the event's data is not JSON, its content type: {error}") from None

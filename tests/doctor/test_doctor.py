@@ -10,8 +10,8 @@ import pytest
 
 from tests.doctor.fit import Doctor, config, make_fit
 from tests.kube.fake_api import ALL, FakeApi, in_thread
-from workload_generator.cluster.doctor.check import Cluster, Reporter
 from workload_generator.cluster.doctor.checks import CHECKS
+from workload_generator.cluster.doctor.reporter import Cluster, Reporter
 from workload_generator.commands import kn_bench
 from workload_generator.kube import resources as kinds
 

@@ -14,8 +14,8 @@ from rich.markup import escape
 
 from workload_generator.base.clock import NS_PER_S
 from workload_generator.base.exit_codes import ExitCode
-from workload_generator.cluster.doctor.check import CheckResult, Verdict
 from workload_generator.cluster.doctor.checks import check_all, check_machine
+from workload_generator.cluster.doctor.reporter import CheckResult, Verdict
 from workload_generator.commands.flags import add_kubeconfig, add_output, add_timeout
 from workload_generator.kube.client import Kube
 

@@ -1,5 +1,7 @@
 """The scale of a service: the arithmetic of Knative's Pod Autoscaler (KPA), without clock or process.
 
+`Autoscaler` wants a scale, `Bounds` limits it, `service.EmulatedService` asks both every tick and its fleet follows.
+
 Rules:
 - concurrency is the number of the service's requests in the platform, queued ones included, averaged over each second.
   The stable average is that over `stable-window`, the panic average that over `panic-window-percentage` of it

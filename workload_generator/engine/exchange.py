@@ -1,4 +1,4 @@
-"""A request and its connection: the plain data that a connection and the engine share.
+"""One request on its way, and what a connection tells the engine of it: plain data, without sockets or clocks.
 
 State is kept by lifetime: `Exchange` for one request, `Connection` for one socket, `Engine` for the run.
 """

@@ -2,7 +2,7 @@
 
 The kernel stamps each segment when it arrives, long before a busy event loop reads it: `stamp_receipts` asks for that,
 and each read returns the stamp as ancillary data. Stamps are wall-clock times, and the wall clock may be set at any
-moment: `ReceiveClock` converts them. `Connection._on_plain` keeps the time of the first byte with its exchange.
+moment: `ReceiveClock` converts them. `connection.Connection._on_data` calls it for the first bytes of a response.
 
 Rules:
 - the offset of the clocks comes from pairs of readings close together; it is compared after each batch of reads, before

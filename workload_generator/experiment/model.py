@@ -3,7 +3,8 @@
 Rules:
 - a section checks its own values; `load` checks the file as a whole
 - numbers are exact: a rate is the fraction of its text, a duration whole nanoseconds
-- values that depend on another key (the ramp, the method) are derived here, so that `resolved()` has all of them
+- values that depend on another key (the ramp, the method) are derived here, so that `resolved()` has all of them;
+  values that depend on the machine (the default of `maxInFlight`) are derived in `run.resources`
 """
 
 from __future__ import annotations

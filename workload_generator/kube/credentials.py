@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from workload_generator.base.errors import UsageError
-from workload_generator.kube.exec_plugin import ExecCredential, run_plugin
+from workload_generator.kube.credential_plugin import ExecCredential, run_plugin
 from workload_generator.kube.kubeconfig import read_context, read_data
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")

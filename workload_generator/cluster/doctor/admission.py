@@ -6,7 +6,6 @@ selector and tolerations, the plugins are off. Nothing is stored.
 
 from __future__ import annotations
 
-from workload_generator.cluster.doctor.check import Cluster, Reporter
 from workload_generator.cluster.doctor.placement import (
     DEDICATED,
     SELECTOR,
@@ -19,6 +18,7 @@ from workload_generator.cluster.doctor.placement import (
     taint_text,
     tolerations_of,
 )
+from workload_generator.cluster.doctor.reporter import Cluster, Reporter
 from workload_generator.kube.errors import ApiError
 from workload_generator.kube.names import FUNCTIONS, GENERATOR, KNATIVE, METRICS
 from workload_generator.kube.resources import NAMESPACES, NODES, Object, name_of

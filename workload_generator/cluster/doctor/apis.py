@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from workload_generator.cluster.doctor.check import Cluster, Reporter, Verdict
+from workload_generator.cluster.doctor.reporter import Cluster, Reporter, Verdict
 from workload_generator.cluster.doctor.versions import EVENTING, SERVING, Product
 from workload_generator.kube import resources as kinds
 from workload_generator.kube.errors import ApiAbsent, ApiError

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from workload_generator.base.quantities import parse_quantity
-from workload_generator.cluster.doctor.check import Cluster, Reporter
 from workload_generator.cluster.doctor.placement import DEDICATED, annotations_of, is_open, labels_of, selected
+from workload_generator.cluster.doctor.reporter import Cluster, Reporter
 from workload_generator.kube import resources as kinds
 from workload_generator.kube.errors import ApiAbsent
 from workload_generator.kube.names import FUNCTIONS, GENERATOR, MAX_SCALE, SERVICE_LABEL, SHARDS

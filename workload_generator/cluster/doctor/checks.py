@@ -1,7 +1,7 @@
 """The list of all checks, and the loop that runs them.
 
 Checks are independent: one that the API refuses reports `unknown` after what it had reported until then, and the
-others run. To add one, write a `check.Check` and enter it in CHECKS.
+others run. To add one, write a `reporter.Check` and enter it in CHECKS.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from workload_generator.cluster.doctor.admission import check_admission
 from workload_generator.cluster.doctor.apis import check_apis
 from workload_generator.cluster.doctor.capacity import check_capacity
-from workload_generator.cluster.doctor.check import Check, CheckResult, Cluster, Reporter
 from workload_generator.cluster.doctor.configuration import check_configuration
 from workload_generator.cluster.doctor.deployed import check_conditions, check_generator, check_pods, check_rabbitmq
 from workload_generator.cluster.doctor.limits import check_limits, check_storage
 from workload_generator.cluster.doctor.nodes import check_nodes
+from workload_generator.cluster.doctor.reporter import Check, CheckResult, Cluster, Reporter
 from workload_generator.cluster.doctor.rights import check_access
 from workload_generator.cluster.doctor.source_check import check_sources
 from workload_generator.cluster.doctor.tools import check_installed, check_tools

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from workload_generator.cluster.doctor.check import Cluster, Reporter
 from workload_generator.cluster.doctor.knative_config import (
     AUTOSCALER,
     DEFAULTS,
@@ -25,6 +24,7 @@ from workload_generator.cluster.doctor.knative_config import (
     example_keys,
     is_true,
 )
+from workload_generator.cluster.doctor.reporter import Cluster, Reporter
 from workload_generator.cluster.doctor.risky_settings import RISKS
 from workload_generator.cluster.doctor.versions import EVENTING, SERVING
 from workload_generator.experiment.yaml_lines import closest

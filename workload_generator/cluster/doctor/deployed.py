@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from workload_generator.cluster.deploy.eventing import is_rabbitmq
-from workload_generator.cluster.doctor.check import Cluster, Reporter
+from workload_generator.cluster.doctor.reporter import Cluster, Reporter
 from workload_generator.kube import resources as kinds
 from workload_generator.kube.errors import ApiAbsent
 from workload_generator.kube.names import (

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from workload_generator.base.quantities import parse_quantity
-from workload_generator.cluster.doctor.check import Cluster, Reporter
 from workload_generator.cluster.doctor.placement import annotations_of
+from workload_generator.cluster.doctor.reporter import Cluster, Reporter
 from workload_generator.kube import resources as kinds
 from workload_generator.kube.names import EVENTING, FUNCTIONS, GENERATOR, LOGGER, OURS
 from workload_generator.kube.resources import Object, key_of, name_of, namespace_of

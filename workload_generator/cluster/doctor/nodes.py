@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from workload_generator.cluster.doctor.check import Cluster, Reporter
 from workload_generator.cluster.doctor.placement import DEDICATED, is_open, labels_of, selected, taints_of
+from workload_generator.cluster.doctor.reporter import Cluster, Reporter
 from workload_generator.kube.names import GENERATOR, METRICS
 from workload_generator.kube.resources import DEPLOYMENTS, NODES, Object, condition, is_ready, name_of
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from workload_generator.cluster.doctor.check import Cluster, Reporter, Verdict
+from workload_generator.cluster.doctor.reporter import Cluster, Reporter, Verdict
 from workload_generator.kube import resources as kinds
 from workload_generator.kube.names import (
     EVENTING,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from workload_generator.base.clock import NS_PER_S, parse_duration
 from workload_generator.cluster.doctor import knative_config as known
-from workload_generator.cluster.doctor.check import Verdict
 from workload_generator.cluster.doctor.knative_config import Config, is_true
+from workload_generator.cluster.doctor.reporter import Verdict
 
 
 @dataclass(frozen=True, slots=True)

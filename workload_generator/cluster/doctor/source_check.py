@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from workload_generator.cluster.deploy.sources import examine, mend
-from workload_generator.cluster.doctor.check import Cluster, Reporter
+from workload_generator.cluster.doctor.reporter import Cluster, Reporter
 from workload_generator.kube.errors import ApiAbsent, ApiError, WaitTimeout
 from workload_generator.kube.resources import CONTAINER_SOURCES, name_of, namespace_of
 

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from workload_generator.cluster.doctor.check import Cluster, Reporter, Verdict
+from workload_generator.cluster.doctor.reporter import Cluster, Reporter, Verdict
 
 _TIMEOUT_S = 20.0
 _VERSION = re.compile(r"v?(\d+)\.(\d+)(?:\.(\d+))?")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from workload_generator.cluster.doctor.check import Cluster, Reporter
+from workload_generator.cluster.doctor.reporter import Cluster, Reporter
 from workload_generator.kube.names import CONFIG_AUTOSCALER, KNATIVE_EVENTING, KNATIVE_SERVING, VERSION_LABEL
 from workload_generator.kube.resources import NODES, name_of
 

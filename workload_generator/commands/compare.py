@@ -18,13 +18,8 @@ _MOST_LABELS = 5
 def add_flags(command: argparse.ArgumentParser) -> None:
     """The command's flags."""
     command.add_argument("databases", type=Path, nargs="+", metavar="FILE", help="A.db and B.db, or one of them")
-    command.add_argument(
-        "--experiments",
-        type=_ids,
-        nargs=2,
-        metavar="IDS",
-        help="experiments of one database: 1 2, or repeats: 1,2,3,4 5,6,7,8",
-    )
+    text = "experiments of one database: 1 2, or repeats: 1,2,3,4 5,6,7,8"
+    command.add_argument("--experiments", type=_ids, nargs=2, metavar="IDS", help=text)
     command.add_argument("--force", action="store_true", help="compare runs that are not comparable too")
     command.add_argument("--include-invalid", action="store_true", help="compare invalid and incomplete runs too")
     command.add_argument("--fail-on", choices=("worse",), help="exit with 3 when anything got worse")

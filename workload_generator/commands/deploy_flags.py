@@ -61,14 +61,8 @@ def add_scaling(command: argparse.ArgumentParser, *, removable: bool = False) ->
     add("--min-scale", type=setting(_scale), metavar="N", help=f"least number of instances{more}")
     add("--max-scale", type=setting(_scale), metavar="N", help=f"largest number of instances, 0: no limit{more}")
     add("--window", type=setting(_window), metavar="D", help=f"the stable window, 6s to 1h{more}")
-    add(
-        "--annotation",
-        type=pair,
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="another annotation of autoscaling.knative.dev, such as initial-scale=0; repeatable",
-    )
+    text = "another annotation of autoscaling.knative.dev, such as initial-scale=0; repeatable"
+    add("--annotation", type=pair, action="append", default=[], metavar="KEY=VALUE", help=text)
 
 
 def add_parallelism(command: argparse.ArgumentParser, text: str) -> None:

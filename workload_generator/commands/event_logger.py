@@ -16,16 +16,9 @@ _LONGEST_SYNC_S = 60
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The event logger's flags."""
     add_service_flags(parser)
-    parser.add_argument(
-        "--data",
-        type=Path,
-        metavar="DIR",
-        default=os.environ.get("DATA_DIR", "/data"),
-        help="the folder of events.csv and instances.csv; default $DATA_DIR, else /data",
-    )
-    parser.add_argument(
-        "--sync-interval", type=float, metavar="S", default=1.0, help="seconds between two fsyncs; default 1"
-    )
+    add, data = parser.add_argument, os.environ.get("DATA_DIR", "/data")
+    add("--data", type=Path, metavar="DIR", default=data, help="of the CSV files; default $DATA_DIR, else /data")
+    add("--sync-interval", type=float, metavar="S", default=1.0, help="seconds between two fsyncs; default 1")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -22,7 +22,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--logs", type=Path, required=True, metavar="DIR", help="the folder of the logs")
     add_db(command, text="the benchmark database; created if it does not exist")
     command.add_argument(
-        "--hours", type=float, metavar="N", help="skip files that are older, by the time in their names; default: none"
+        "--hours", type=float, metavar="N", help="skip files that are older, by their names; default: none"
     )
 
 

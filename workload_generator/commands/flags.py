@@ -35,9 +35,7 @@ def add_kubeconfig(parser: argparse.ArgumentParser) -> None:
 
 def add_manifests(parser: argparse.ArgumentParser) -> None:
     """--manifests: the folder k8s/."""
-    parser.add_argument(
-        "--manifests", type=Path, metavar="DIR", help="the manifests (folder k8s/); default: the installed ones"
-    )
+    parser.add_argument("--manifests", type=Path, metavar="DIR", help="the folder k8s/; default: the installed one")
 
 
 def add_db(parser: argparse.ArgumentParser, *, required: bool = True, text: str = "the benchmark database") -> None:
@@ -47,13 +45,8 @@ def add_db(parser: argparse.ArgumentParser, *, required: bool = True, text: str 
 
 def add_timeout(parser: argparse.ArgumentParser, default: str, what: str) -> None:
     """--timeout, in nanoseconds: how long to wait for `what`."""
-    parser.add_argument(
-        "--timeout",
-        type=value("positive_duration"),
-        default=default,
-        metavar="D",
-        help=f"how long to wait for {what}; default {default}",
-    )
+    text = f"how long to wait for {what}; default {default}"
+    parser.add_argument("--timeout", type=value("positive_duration"), default=default, metavar="D", help=text)
 
 
 def add_dry_run(parser: argparse.ArgumentParser, text: str) -> None:
@@ -73,9 +66,8 @@ def add_progress(parser: argparse.ArgumentParser, text: str) -> None:
 
 def add_prefix(parser: argparse.ArgumentParser) -> None:
     """--prefix: how the names of log files begin."""
-    parser.add_argument(
-        "--prefix", type=log_prefix, metavar="P", default="workload-generator", help="prefix of the log file's name"
-    )
+    default = "workload-generator"
+    parser.add_argument("--prefix", type=log_prefix, metavar="P", default=default, help="prefix of the log's name")
 
 
 def add_seed(parser: argparse.ArgumentParser, text: str) -> None:

@@ -18,38 +18,25 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     add("--port", type=int, default=DEFAULT_PORT, metavar="N", help=f"default: {DEFAULT_PORT}; 0: a free one")
     add("--bind", default="127.0.0.1", metavar="ADDRESS", help="default: 127.0.0.1, this machine only")
     add("--config", type=Path, metavar="FILE", help="settings and faults of its services (docs/local.md)")
-    add(
-        "--stable-window",
-        type=as_in_a_file(whole_seconds),
-        metavar="D",
-        help="stable window of every service; default 10s (Knative: 60s)",
-    )
-    add(
-        "--scale-to-zero-grace-period",
-        type=value("duration"),
-        metavar="D",
-        help="grace period of every service before it scales to zero; default 0s (Knative: 30s)",
-    )
+    of_all, most = "of every service; default", DEFAULT_MAX_INSTANCES
+    add("--stable-window", type=as_in_a_file(whole_seconds), metavar="D", help=f"{of_all} 10s (Knative: 60s)")
+    add("--scale-to-zero-grace-period", type=value("duration"), metavar="D", help=f"{of_all} 0s (Knative: 30s)")
     add(
         "--max-instances",
         type=positive,
-        default=DEFAULT_MAX_INSTANCES,
+        default=most,
         metavar="N",
-        help=f"most processes at a time, of all services; default {DEFAULT_MAX_INSTANCES}",
+        help=f"most instances of all services; default {most}",
     )
     add_seed(command, "seed of ports, names and faults; default: the file's, else random")
     add(
         "--triggers",
         type=positive,
         metavar="N",
-        help=f"number of triggers of the broker {BROKER}, all delivering to the receiver",
+        help=f"triggers of the broker {BROKER}, all delivering to the receiver",
     )
-    add(
-        "--parallelism",
-        type=as_in_a_file(parallelism),
-        metavar="N",
-        help=f"deliveries at a time of each; default {PARALLELISM}",
-    )
+    each = f"deliveries at a time of each; default {PARALLELISM}"
+    add("--parallelism", type=as_in_a_file(parallelism), metavar="N", help=each)
     add("--receiver", type=value("url"), metavar="URL", help=f"default: {RECEIVER}")
 
 

@@ -31,19 +31,12 @@ from workload_generator.kube.resources import BROKERS, SERVICES, TRIGGERS, Objec
 
 def add_flags(command: argparse.ArgumentParser) -> None:
     """The command's flags."""
-    command.add_argument(
-        "what", nargs="*", metavar="FUNCTION", help="a function, or one copy of it; default: all deployed"
-    )
+    add = command.add_argument
+    add("what", nargs="*", metavar="FUNCTION", help="a function, or one copy of it; default: all deployed")
     add_scaling(command, removable=True)
     add_parallelism(command, "deliveries at a time of each deployed RabbitMQ trigger")
-    command.add_argument(
-        "--autoscaler",
-        type=pair,
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help=f"a key of the ConfigMap config-autoscaler, such as stable-window=10s; {NONE} removes it; repeatable",
-    )
+    text = f"a key of the ConfigMap config-autoscaler, such as stable-window=10s; {NONE} removes it; repeatable"
+    add("--autoscaler", type=pair, action="append", default=[], metavar="KEY=VALUE", help=text)
     add_dry_run(command, "let the server check everything, print what would change, and change nothing")
     add_cluster(command, "the new revisions to be ready")
 

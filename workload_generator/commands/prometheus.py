@@ -47,12 +47,8 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     add("--output-dir", type=Path, default=default, metavar="DIR", help=f"parent of the snapshots; default: {default}")
     add("--snapshot", metavar="NAME", help="default: the newest")
     add("--port", type=int, default=9090, metavar="N", help="port on 127.0.0.1; default 9090")
-    add(
-        "--runtime",
-        choices=("auto", "binary", "docker"),
-        default="auto",
-        help="the program prometheus or docker; default: prometheus if it is installed",
-    )
+    runtimes = ("auto", "binary", "docker")
+    add("--runtime", choices=runtimes, default="auto", help="default: prometheus if it is installed, else docker")
     add("--image", default="prom/prometheus", metavar="IMAGE", help="for docker; default: prom/prometheus")
     add("--print", action="store_true", help="print the command and do not run it")
     parser.set_defaults(action=_local)

@@ -16,19 +16,9 @@ DESCRIPTION = "Takes CloudEvents at / and /t/<trigger>, and sends receipts to th
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The receiver's flags."""
     add_service_flags(parser)
-    parser.add_argument(
-        "--logger",
-        metavar="URL",
-        default=os.environ.get("EVENT_LOGGER_URL"),
-        help="the event logger; default $EVENT_LOGGER_URL",
-    )
-    parser.add_argument(
-        "--spool",
-        type=Path,
-        metavar="DIR",
-        default=os.environ.get("SPOOL_DIR"),
-        help="keeps receipts while the logger is unreachable; default $SPOOL_DIR; without it events are refused then",
-    )
+    add, logger, spool = parser.add_argument, os.environ.get("EVENT_LOGGER_URL"), os.environ.get("SPOOL_DIR")
+    add("--logger", metavar="URL", default=logger, help="the event logger; default $EVENT_LOGGER_URL")
+    add("--spool", type=Path, metavar="DIR", default=spool, help="for receipts without a logger; default $SPOOL_DIR")
 
 
 def run(options: argparse.Namespace) -> int:

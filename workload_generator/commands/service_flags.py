@@ -20,20 +20,12 @@ _MOST_WORKERS = 256
 
 def add_service_flags(parser: argparse.ArgumentParser) -> None:
     """--port, --bind, --workers and --body-timeout."""
-    parser.add_argument(
-        "--port", type=int, metavar="N", default=os.environ.get("PORT", "8080"), help="default $PORT, else 8080"
-    )
-    parser.add_argument(
-        "--bind", metavar="ADDRESS", default=os.environ.get("BIND", "0.0.0.0"), help="default $BIND, else all"
-    )
-    parser.add_argument("--workers", type=int, metavar="N", default=1, help="processes that share the port; default 1")
-    parser.add_argument(
-        "--body-timeout",
-        type=float,
-        metavar="S",
-        default=BODY_TIMEOUT_S,
-        help=f"seconds within which a request's body must arrive; default {BODY_TIMEOUT_S:g}",
-    )
+    add, port, bind = parser.add_argument, os.environ.get("PORT", "8080"), os.environ.get("BIND", "0.0.0.0")
+    add("--port", type=int, metavar="N", default=port, help="default $PORT, else 8080")
+    add("--bind", metavar="ADDRESS", default=bind, help="default $BIND, else all addresses")
+    add("--workers", type=int, metavar="N", default=1, help="processes that share the port; default 1")
+    most = f"seconds for the arrival of a request's body; default {BODY_TIMEOUT_S:g}"
+    add("--body-timeout", type=float, metavar="S", default=BODY_TIMEOUT_S, help=most)
 
 
 def listening_of(options: argparse.Namespace) -> ListenOptions:

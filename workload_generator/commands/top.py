@@ -41,13 +41,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     for name, text in (("--namespace", "only pods of these"), ("--ignore-namespace", "no pods of these")):
         add(name, action="append", type=_names, default=[], metavar="NAME[,…]", help=f"{text} namespaces; repeatable")
     add("--storage", choices=("sqlite", "csv"), default="sqlite", help="metrics.db, or a CSV file for each table")
-    add(
-        "--output-dir",
-        type=Path,
-        default=Path("data"),
-        metavar="DIR",
-        help="created if it does not exist; default: data",
-    )
+    add("--output-dir", type=Path, default=Path("data"), metavar="DIR", help="created if needed; default: data")
     add("--duration", type=value("positive_duration"), metavar="D", help="end after this time; default: at a signal")
     add("--sort-by", choices=("cpu", "memory"), default="cpu", help="order of the live table; default cpu")
     add_progress(parser, "live tables on a terminal, else a line a minute, on stderr")
@@ -86,6 +80,10 @@ async def _record(options: argparse.Namespace, plan: RecordingPlan) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, on_signal, number)
     console = Console(stderr=True, highlight=False)
+
+    def report(text: str) -> None:
+        console.print(f"kn-bench top: {text}", soft_wrap=True, markup=False)
+
     kube = await Kube.connect(
         options.kubeconfig, options.context, patience_s=min(_PATIENCE_S, plan.period_s / 2), timeout_s=_TIMEOUT_S
     )
@@ -93,9 +91,7 @@ async def _record(options: argparse.Namespace, plan: RecordingPlan) -> int:
         if options.all_namespaces is False and not plan.scope.namespaces:
             plan = replace(plan, scope=replace(plan.scope, namespaces=(kube.access.namespace,)))
         with open_storage(options.storage, options.output_dir) as storage:
-            top = Top(
-                kube, plan, storage, lambda text: console.print(f"kn-bench top: {text}", soft_wrap=True, markup=False)
-            )
+            top = Top(kube, plan, storage, report)
             async with _shown(top, options, console):
                 await top.run(stop)
     counts = top.counts

@@ -42,13 +42,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     """The command's flags."""
     add = command.add_argument
     add("--config", required=True, metavar="FILE", help="a path, or the name of a bundled experiment")
-    add(
-        "--pods",
-        type=value("positive_whole"),
-        default=1,
-        metavar="N",
-        help="number of pods; more than 1 run as an Indexed Job; default 1",
-    )
+    add("--pods", type=value("positive_whole"), default=1, metavar="N", help="several are an Indexed Job; default 1")
     add_prefix(command)
     add("--rps", type=text_of("rps"), metavar="N", help="replaces the file's requestsPerSecond")
     add("--duration", type=text_of("positive_duration"), metavar="D", help="replaces the file's duration")

@@ -198,7 +198,7 @@ class _Reading:
                 break
 
     def finish(self) -> None:
-        """Update the counts. Raises SkippedFile when the file is no log."""
+        """Update the counts. Raises SkippedFile for any other file than a log."""
         if self.new_lines == 0:
             return
         fields: dict[str, object] = {"file": self._name, "offset": self._offset, "lines": self._lines}

@@ -4,7 +4,7 @@ Rules:
 - `msg=Success` is a response with any status, `msg="Request error"` a request without a response; both are results
 - the original does not mark its ramp, so every line counts as measured
 - its timestamps are the times of logging: the end of a request, not its start
-- other slog lines, such as "Loaded configuration", are no results
+- other slog lines, such as "Loaded configuration", have no row
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def parse(line: str) -> dict[str, str] | None:
 
 
 def row_of(fields: dict[str, str]) -> tuple[object, ...] | None:
-    """The row of a result, in the order of `COLUMNS`; None when the line is no result.
+    """The row of a result, in the order of `COLUMNS`; None for any other line.
 
     Raises ValueError or KeyError for an incomplete result.
     """
@@ -133,7 +133,7 @@ _READ: dict[str, Callable[[str], Any]] = {
     "max_idle_conns": int,
     "max_idle_conns_per_host": int,
 }
-"""How to read the columns that are no durations."""
+"""How to read the columns other than durations."""
 
 
 def _ms(duration: str | None) -> float | None:

@@ -4,7 +4,7 @@ A reader is made from a file's first line. It keeps no state that a later extrac
 pieces gives the same rows as reading it at once.
 
 A reader has these attributes:
-- `format`, and `has_header`: the first line describes the file and is no result
+- `format`, and `has_header`: the first line describes the file
 - `identity`: the same for every copy of the file
 - `run_id`, `shard`, and `shards`: how many the run has
 - `experiment`: columns of the table `experiments`; `origin`: columns of `shards`, where and when the log was written

@@ -274,7 +274,9 @@ def test_numbers_of_poisson_arrivals_vary_with_the_seed(make: Make) -> None:
 @given(weights=weights_of_targets, seed=st.integers(0, 2**63 - 1), blocks=st.integers(1, 30))
 def test_each_block_gives_every_target_its_share(make: Make, weights: tuple[int, ...], seed: int, blocks: int) -> None:
     size = sum(weights)
-    picks = list(islice(TargetPicker(make("requestsPerSecond: 1, duration: 1s", weights), seed), blocks * size))
+    picks = list(
+        islice(TargetPicker(make("requestsPerSecond: 1, duration: 1s", weights), seed).indexes(), blocks * size)
+    )
     for block in range(blocks):
         assert [picks[block * size : (block + 1) * size].count(index) for index in range(len(weights))] == list(weights)
 
@@ -289,7 +291,7 @@ def test_no_shard_always_gets_the_same_target(make: Make) -> None:
 @given(arrivals=st.integers(0, 30_000), weights=st.sampled_from([(1,), (0, 3), (1, 2), (5, 1, 1), (3000, 2000)]))
 def test_targets_can_be_counted_without_walking_to_them(make: Make, arrivals: int, weights: tuple[int, ...]) -> None:
     picker = TargetPicker(make("requestsPerSecond: 1, duration: 1s", weights), 9)
-    walked = Counter(islice(picker, arrivals))
+    walked = Counter(islice(picker.indexes(), arrivals))
     assert picker.counts(arrivals) == [walked[index] for index in range(len(weights))]
 
 

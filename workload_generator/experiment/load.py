@@ -54,17 +54,13 @@ def load_experiment(
 
 def _replaced(document: YamlDocument, values: Mapping[str, Scalar]) -> YamlDocument:
     """The document with `values` at their keys. A value that should be a mapping is left for validation."""
-    if not isinstance(document.data, dict):
-        return document
-    data = dict(document.data)
-    rate = data.get("rate")
-    sections = {"": data}
-    if isinstance(rate, dict):
-        sections["rate"] = data["rate"] = dict(rate)
+    data = document.data
     for name, value in values.items():
         section, _, key = name.rpartition(".")
-        if section in sections:
-            sections[section][key] = value
+        if not section and isinstance(data, dict):
+            data = {**data, key: value}
+        elif isinstance(data, dict) and isinstance(data.get(section), dict):
+            data = {**data, section: {**data[section], key: value}}
     return replace(document, data=data)
 
 

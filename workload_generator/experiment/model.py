@@ -348,11 +348,6 @@ class Experiment(YamlSection):
             message = f"the sum of the weights is {total:,}, more than {_MOST_WEIGHT:,}: use smaller weights"
             partial.reject("targets", message)
 
-    @property
-    def peak_rps(self) -> Fraction:
-        """The highest rate planned; 0 for the closed loop."""
-        return self.rate.peak_rps
-
     def resolved(self) -> dict[str, Any]:
         """The experiment as JSON, with defaults.
 

@@ -48,10 +48,6 @@ class TargetPicker:
         self._blocks_in_group = max(1, _DRAWN_WITH_ONE_SEED // len(self._block))
         self._seed = seed
 
-    def __iter__(self) -> Iterator[int]:
-        """The indexes of the targets of all arrivals, endless."""
-        return self.indexes()
-
     def indexes(self, first: int = 0, step: int = 1) -> Iterator[int]:
         """The targets of the arrivals `first`, `first + step`, …, endless."""
         chosen = set(self._block)

@@ -163,18 +163,14 @@ class _Reading:
 
     def _mapping(self, node: _Node, at: Location) -> dict[str, Any]:
         result: dict[str, Any] = {}
-        for key, value in self._own(node, at):
+        own = list(self._own(node, at))
+        for index, (key, value) in enumerate([*own, *self._merged(node, at)]):
             here = (*at, key.value)
-            if key.value in result:
-                self._add(key, here, f"duplicate key; the first is in line {self.lines[here]}")
-            else:
-                self.lines[here] = key.start_mark.line + 1
-                result[key.value] = self.value(value, here)
-        for key, value in self._merged(node, at):
             if key.value not in result:
-                here = (*at, key.value)
                 self.lines[here] = key.start_mark.line + 1
                 result[key.value] = self.value(value, here)
+            elif index < len(own):
+                self._add(key, here, f"duplicate key; the first is in line {self.lines[here]}")
         return result
 
     def _own(self, node: _Node, at: Location) -> Iterator[tuple[_Node, _Node]]:

@@ -251,10 +251,9 @@ class _RichView:
     def __init__(self, title: str) -> None:
         self._title = title
         self._live = Live(console=Terminal(stderr=True), auto_refresh=False, transient=True)
-        self._started = False
 
     def show(self, s: ProgressSnapshot) -> None:
-        self._start()
+        self._live.start()
         figures = Table.grid(padding=(0, 3))
         figures.add_row(
             f"[bold]{s.rate:,.1f}[/]/s",
@@ -271,17 +270,11 @@ class _RichView:
         self._live.update(Group(Text(self._title, style="bold"), figures, bar), refresh=True)
 
     def print(self, line: str) -> None:
-        self._start()
+        self._live.start()
         self._live.console.print(escape(line), highlight=False)
 
     def close(self) -> None:
-        if self._started:
-            self._live.stop()
-
-    def _start(self) -> None:
-        if not self._started:
-            self._started = True
-            self._live.start()
+        self._live.stop()
 
 
 def _ping_text(result: Result) -> str:

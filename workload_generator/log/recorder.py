@@ -35,11 +35,11 @@ _KEEPS_UP = 2  # frames in one read; more means that it has fallen behind
 
 
 class LogFile:
-    """An append-only file of whole lines, for structlog and for request lines."""
+    """An append-only file of whole lines, for structlog and for request lines. `size` is in bytes."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._size = os.fstat(fd).st_size
+        self.size = os.fstat(fd).st_size
         self.lines = 0
 
     def write(self, data: bytes, lines: int = 1) -> int:
@@ -52,11 +52,11 @@ class LogFile:
         except OSError:
             whole = data.rfind(b"\n", 0, written) + 1
             with contextlib.suppress(OSError):  # readers tolerate a torn line
-                os.ftruncate(self._fd, self._size + whole)
-            self._size += whole
+                os.ftruncate(self._fd, self.size + whole)
+            self.size += whole
             self.lines += data.count(b"\n", 0, whole)
             raise
-        self._size += written
+        self.size += written
         self.lines += lines
         return written
 
@@ -66,11 +66,6 @@ class LogFile:
     def sync(self) -> None:
         """Flush the file to the disk."""
         os.fdatasync(self._fd)
-
-    @property
-    def size(self) -> int:
-        """The size of the file in bytes."""
-        return self._size
 
 
 class Recorder:

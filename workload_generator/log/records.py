@@ -10,6 +10,7 @@ others are durations. None means that the point was not reached.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from functools import partial
 from typing import NamedTuple, Protocol
@@ -67,16 +68,14 @@ make_arrival: Callable[[tuple[int, Phase, int, int]], Arrival] = partial(tuple._
 """An arrival from a tuple of its fields, at half the cost of `Arrival(…)`."""
 
 
+@dataclass(slots=True, eq=False)
 class Opening:
     """The cost of a new connection, in nanoseconds; None: not reached."""
 
-    __slots__ = ("connect_ns", "dns_ns", "retries", "tls_ns")
-
-    def __init__(self, retries: int = 0) -> None:
-        self.retries = retries
-        self.dns_ns: int | None = None
-        self.connect_ns: int | None = None
-        self.tls_ns: int | None = None
+    retries: int = 0
+    dns_ns: int | None = None
+    connect_ns: int | None = None
+    tls_ns: int | None = None
 
 
 class Response(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from itertools import compress, repeat
 from operator import add, and_, sub
 from operator import floordiv as _to_us
@@ -16,16 +17,16 @@ _COLD_WORDS = {None: "unknown", False: "false", True: "true"}
 HISTOGRAMS = ("ttfb", "corrected_ttfb", "total", "lag")
 
 
+@dataclass(slots=True)
 class PhaseCounts:
     """Counts of one phase. `failed` includes errors, unexpected statuses and `cancelled`."""
 
-    __slots__ = ("cold", "dropped", "errors", "ok", "sent", "statuses")
-
-    def __init__(self) -> None:
-        self.sent = self.ok = self.dropped = 0
-        self.statuses: Counter[int] = Counter()
-        self.errors: Counter[str] = Counter()
-        self.cold: Counter[str] = Counter()
+    sent: int = 0
+    ok: int = 0
+    dropped: int = 0
+    statuses: Counter[int] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)
+    cold: Counter[str] = field(default_factory=Counter)
 
     @property
     def failed(self) -> int:

@@ -16,7 +16,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,8 +52,7 @@ class Log:
         self._block = wire.BlockWriter(self.flush)
         self.add = self._block.add  # the hot path calls the block directly
         self.served = self._block.served
-        self._waiting: deque[memoryview] = deque()
-        self._waiting_bytes = 0
+        self._waiting = bytearray()
         self._writing = False
         self._replies: dict[int, asyncio.Future[Any]] = {}
         self._reader = wire.FrameReader()
@@ -143,28 +141,21 @@ class Log:
     def _send(self, data: bytes) -> None:
         if self._fd < 0:
             return
-        self._waiting.append(memoryview(data))
-        self._waiting_bytes += len(data)
+        self._waiting += data
         if not self._writing:
             self._on_writable()
-        if self._waiting_bytes > _MOST_WAITING_BYTES and self.failure is None:
+        if len(self._waiting) > _MOST_WAITING_BYTES and self.failure is None:
             self._fail(f"{self.path}: the disk is too slow for the log")
 
     def _on_writable(self) -> None:
-        while self._waiting:
-            data = self._waiting[0]
-            try:
-                sent = self._sock.send(data)
-            except BlockingIOError:
-                break
-            except OSError as error:
-                self._fail_recorder(error)
-                return
-            self._waiting_bytes -= sent
-            if sent == len(data):
-                self._waiting.popleft()
-            else:
-                self._waiting[0] = data[sent:]
+        try:
+            sent = self._sock.send(self._waiting)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self._fail_recorder(error)
+            return
+        del self._waiting[:sent]
         if bool(self._waiting) != self._writing:
             self._writing = bool(self._waiting)
             if self._writing:
@@ -176,8 +167,7 @@ class Log:
         """Only a failed run has blocks left."""
         self._sock.settimeout(_END_TIMEOUT_S)
         with contextlib.suppress(OSError):  # the recorder has ended or hangs: the log cannot be saved
-            while self._waiting:
-                self._sock.sendall(self._waiting.popleft())
+            self._sock.sendall(self._waiting)
 
     def _on_reply(self) -> None:
         try:

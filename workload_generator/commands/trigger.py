@@ -76,7 +76,13 @@ def run(options: argparse.Namespace) -> int:
     duration_ns = None if options.duration is None else positive_duration(Scalar(options.duration))
     load_experiment(path, event=options.event, rps=rate, duration_ns=duration_ns, seed=options.seed)
     work = RunSpec(
-        secrets.token_hex(8), path.stem, options.prefix, path.read_text(), _flags(options), options.processes
+        secrets.token_hex(8),
+        path.stem,
+        options.prefix,
+        path.read_text(),
+        _flags(options),
+        options.processes,
+        options.pods,
     )
     kubectl = Kubectl(options.kubeconfig, options.context)
     kubectl.check()
@@ -94,7 +100,7 @@ async def _run(options: argparse.Namespace, work: RunSpec, kubectl: Kubectl, say
         if options.pods > 1:
             folder = (options.manifests or find_manifests()) / "job"
             say(f"{work.prefix} ({work.run_id}) in {options.pods} pods of {SHARDS}")
-            code = await PodShards(kube, kubectl, folder, work, options.pods, options.out, say).begin(within_s)
+            code = await PodShards(kube, kubectl, folder, work, options.out, say).begin(within_s)
             say(f"the logs are in {options.out}")
             return code
 

@@ -189,10 +189,9 @@ class ClusterPlatform:
         """Run in the generator's pod, or in a Job of several pods."""
 
         async def work(kube: Kube) -> int:
-            pods = self._scenario.pods
-            if pods == 1:
+            if run.pods == 1:
                 return await self._run_in_pod(kube, run, again)
-            shards = PodShards(kube, self._kubectl, self._manifests / "job", run, pods, self._logs, self._say)
+            shards = PodShards(kube, self._kubectl, self._manifests / "job", run, self._logs, self._say)
             return await (shards.resume if again else shards.begin)(self._within_s)
 
         return self._call(work)

@@ -66,7 +66,6 @@ class EmulatorPlatform:
         self._scenario = scenario
         self._running: CellSetup | None = None
         self._children = contextlib.ExitStack()
-        self._patched = False
         self._check(scenario)
 
     def _check(self, scenario: Scenario) -> None:
@@ -87,12 +86,10 @@ class EmulatorPlatform:
         return {}
 
     def patch(self, scenario: Scenario) -> None:
-        """Use the patch from the next start on."""
-        self._patched = True
+        """Nothing: `deploy` starts it with the patch."""
 
     def restore(self, found: Mapping[str, Any]) -> None:
-        """End it."""
-        self._patched = False
+        """End it, and the patch with it."""
         self.close()
 
     def left_behind(self) -> dict[str, Any]:
@@ -109,9 +106,8 @@ class EmulatorPlatform:
         if self._running == setup:
             return
         self.close()
-        document = _settings(self._scenario, setup.services) if self._patched else {}
         triggers = (setup.triggers or 1) if setup.event else 0
-        self._embedded.configure(document, triggers, setup.parallelism or 10)
+        self._embedded.configure(_settings(self._scenario, setup.services), triggers, setup.parallelism or 10)
         self._children.enter_context(self._embedded)
         if setup.event:
             self._children.enter_context(receiver_processes(self._embedded, self._logs))

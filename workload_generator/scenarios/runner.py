@@ -138,7 +138,8 @@ class ScenarioPlan:
         if scenario.processes > 1:
             flags.append(f"--processes={scenario.processes}")
         flags.append({RunMode.WARM: "--ping", RunMode.COLD: "--cold-start", RunMode.EVENT: "--event"}[scenario.mode])
-        return RunSpec(run_id, planned.name, planned.prefix, planned.text, tuple(flags), scenario.processes)
+        texts = run_id, planned.name, planned.prefix, planned.text
+        return RunSpec(*texts, tuple(flags), scenario.processes, scenario.pods)
 
     def begin(self, file: StateFile) -> ScenarioState:
         """The folder's state, or a new one. Raises UsageError when the folder has runs of another scenario."""

@@ -48,6 +48,7 @@ class RunSpec:
     experiment: str
     flags: tuple[str, ...]
     processes: int = 1
+    pods: int = 1
 
     @property
     def config(self) -> str:

@@ -38,7 +38,7 @@ _BEGIN_S = 60.0
 _STOP_S = 30.0
 
 
-def manifests(folder: Path, run: RunSpec, pods: int, deployed: Object) -> list[Object]:
+def manifests(folder: Path, run: RunSpec, deployed: Object) -> list[Object]:
     """The objects of the Job's folder for this run, with the image and resources of the deployed generator.
 
     Raises UsageError.
@@ -53,7 +53,7 @@ def manifests(folder: Path, run: RunSpec, pods: int, deployed: Object) -> list[O
         if obj["kind"] == CONFIG_MAPS.kind:
             obj["data"].update(values)
     job["metadata"].setdefault("annotations", {})[RUN_ANNOTATION] = run.run_id
-    job["spec"].update(completions=pods, parallelism=pods, maxFailedIndexes=pods)
+    job["spec"].update(completions=run.pods, parallelism=run.pods, maxFailedIndexes=run.pods)
     ours = job["spec"]["template"]["spec"]
     for key in ("nodeSelector", "tolerations", "imagePullSecrets"):
         ours.pop(key, None)
@@ -64,7 +64,7 @@ def manifests(folder: Path, run: RunSpec, pods: int, deployed: Object) -> list[O
     for kind in ("requests", "limits"):
         own = theirs["containers"][0].get("resources", {}).get(kind, {})
         container["resources"][kind].update({key: own[key] for key in ("cpu", "memory") if key in own})
-    next(each for each in container["env"] if each["name"] == "SHARDS")["value"] = str(pods)
+    next(each for each in container["env"] if each["name"] == "SHARDS")["value"] = str(run.pods)
     about = {"name": EXPERIMENT, "namespace": job["metadata"]["namespace"]}
     data = {f"{run.name}.yaml": run.experiment}
     return [*objects, {"apiVersion": "v1", "kind": CONFIG_MAPS.kind, "metadata": about, "data": data}]
@@ -73,14 +73,11 @@ def manifests(folder: Path, run: RunSpec, pods: int, deployed: Object) -> list[O
 class PodShards:
     """One run of several pods."""
 
-    def __init__(
-        self, kube: Kube, kubectl: Kubectl, folder: Path, run: RunSpec, pods: int, out: Path, say: Say
-    ) -> None:
+    def __init__(self, kube: Kube, kubectl: Kubectl, folder: Path, run: RunSpec, out: Path, say: Say) -> None:
         self._kube = kube
         self._kubectl = kubectl
         self._folder = folder
         self._run = run
-        self._pods = pods
         self._out = out
         self._say = say
 
@@ -88,7 +85,7 @@ class PodShards:
         """Run it and copy its logs. Returns the exit code. Raises BenchError."""
         await self._refuse_another()
         deployed = await self._kube.get(DEPLOYMENTS, GENERATOR, GENERATOR)
-        for stage in stages(manifests(self._folder, self._run, self._pods, deployed)):
+        for stage in stages(manifests(self._folder, self._run, deployed)):
             for obj in stage:
                 await apply(self._kube, obj)
         return await self._finish(within_s)
@@ -118,7 +115,7 @@ class PodShards:
     async def _run_all(self, within_s: float) -> list[tuple[PodAgent, PodRunEnd]]:
         """Start all pods and wait for their ends. Ends the run when one fails."""
         try:
-            pods = await locations.ready_pods(self._kube, SHARDS, GENERATOR, within_s, count=self._pods)
+            pods = await locations.ready_pods(self._kube, SHARDS, GENERATOR, within_s, count=self._run.pods)
             agents = [PodAgent(self._kubectl, locations.always(pod)) for pod in pods]
             await self._start(agents)
             ends = await asyncio.gather(*map(self._follow, agents), return_exceptions=True)

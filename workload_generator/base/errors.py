@@ -1,6 +1,6 @@
-"""Our own faults and the user's, each with the exit code it ends a command with.
+"""Errors of the program and of its user, each with the exit code of the command that it ends.
 
-The target's faults are not exceptions: they are results (`records.ErrorKind`). Only the command-line layer exits.
+Errors of a target are results instead of exceptions (`records.ErrorKind`). Only the command-line layer exits.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from workload_generator.base.exit_codes import ExitCode
 
 
 class BenchError(Exception):
-    """Something that ends a command; `str()` is what the user reads."""
+    """An error that ends a command; `str()` is the message for the user."""
 
     exit_code: int = ExitCode.FAILURE
 
 
 class UsageError(BenchError):
-    """Flags or surroundings under which nothing can be sent (exit 2)."""
+    """Flags, files or a machine with which nothing can be sent."""
 
     exit_code: int = ExitCode.USAGE
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One fault of an input file: where it stands and what is wrong. `line` counts from 1; 0 is the whole file."""
+    """A problem in an input file, with its place. `line` counts from 1; 0 is the whole file."""
 
     file: str
     line: int
@@ -38,7 +38,7 @@ class Problem:
 
 
 class ExperimentError(UsageError):
-    """An experiment that does not load; carries every problem found, in the order of the file."""
+    """An experiment that cannot be loaded, with all its problems in the order of the file."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
@@ -54,8 +54,8 @@ class RequestRefused(Exception):
 
 
 class GeneratorFault(BenchError):
-    """A fault of ours ended a run; it is the cause."""
+    """An error of the generator that ended a run; `__cause__` has the original exception."""
 
 
 class LogError(BenchError):
-    """The log could not be written to its end; what was written before stays whole."""
+    """The log could not be written completely; the lines before the error are complete."""

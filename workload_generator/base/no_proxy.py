@@ -1,4 +1,4 @@
-"""HTTP requests to this machine: whatever proxy the environment names, they do not use it."""
+"""HTTP requests to this machine, which ignore the environment's proxy."""
 
 from __future__ import annotations
 

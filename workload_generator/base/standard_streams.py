@@ -1,4 +1,4 @@
-"""Standard streams as a command finds them: closed, or with a reader who has gone."""
+"""Standard streams that may be closed, or whose reader may have gone."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from collections.abc import Sequence
 
 
 def open_standard_streams() -> None:
-    """Fill closed descriptors 0 to 2, so that no log or socket of ours becomes somebody's standard output."""
+    """Fill closed descriptors 0 to 2, so that no log or socket that is opened later becomes a standard stream."""
     for fd in range(3):
         try:
             os.fstat(fd)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it takes the lowest that is free: this one
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free descriptor, which is `fd`
     sys.stdout = sys.stdout or open(1, "w", closefd=False)
     sys.stderr = sys.stderr or open(2, "w", closefd=False)
 
 
 def print_lines(lines: Sequence[str]) -> None:
-    """To standard output."""
+    """Write lines to standard output."""
     try:
         sys.stdout.write("\n".join(lines) + "\n")
         sys.stdout.flush()
@@ -28,12 +28,12 @@ def print_lines(lines: Sequence[str]) -> None:
 
 
 def forget_stdout() -> None:
-    """The reader of our output is gone: what it would have read is in the log, and Python must not fail at exit."""
+    """Discard further output after the reader has gone, so that Python does not fail at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def complain(command: str, message: str) -> None:
-    """A line on standard error, if that is there."""
+    """Write a line to standard error, if it is open."""
     try:
         sys.stderr.write(f"{command}: {message}\n")
     except OSError:

@@ -223,22 +223,10 @@ class _Reading:
         return self._skipped.skips(self._name) + end
 
     def _insert_shard(self) -> int:
-        return self._store.insert(
-            "shards",
-            {
-                "experiment_id": self.experiment_id,
-                "shard": self._reader.shard,
-                "identity": self._reader.identity,
-                "format": self._reader.format,
-                "file": self._name,
-                "offset": 0,
-                "lines": 0,
-                "tail_sha256": "",
-                "rows": 0,
-                "skipped_lines": 0,
-                **self._reader.origin,
-            },
-        )
+        reader = self._reader
+        fields = {"experiment_id": self.experiment_id, "file": self._name, "tail_sha256": "", **reader.origin}
+        fields |= {"shard": reader.shard, "identity": reader.identity, "format": reader.format}
+        return self._store.insert("shards", fields | dict.fromkeys(("offset", "lines", "rows", "skipped_lines"), 0))
 
     def _store_batch(self, batch: LogBatch) -> None:
         for table, columns, rows in batch.groups:

@@ -1,12 +1,12 @@
-"""A stand-in for kubectl, for pods whose containers nobody runs: `exec` runs the command here, in the pod's folder.
+"""A stand-in for kubectl, for pods without containers: `exec` runs the command locally, in the pod's folder.
 
 `$KUBECTL_STANDIN` is its folder: `pods/<namespace>/<name>/{logs,tmp,data}` are what the container has at `/logs`,
 `/tmp` and `/data`; `calls` has a line for each call; `environment.json` and `flags.json` are added to what is run,
 flags to the generator alone. A file `faults/<n>.json` is used up by the first call that it `match`es:
 - `refuse`: text for stderr, nothing is run
-- `cut`: the session ends after so many bytes of output, what was run goes on without it
+- `cut`: the session ends after this number of bytes of output; the command continues without it
 - `damage`: the byte at this place of the output is another one
-- `hang`: after so many bytes nothing comes any more, and the session does not end
+- `hang`: after this number of bytes there is no more output, and the session does not end
 - `cut_when`: as `cut`, as soon as this file exists
 
 Where there is a folder `volumes`, pods make their folders themselves. What is not `exec` is the real kubectl's.

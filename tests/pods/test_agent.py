@@ -1,4 +1,4 @@
-"""What is done in the pod, called here."""
+"""The agent, called in this process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def receipts(path: Path, *ids: str, torn: str = "") -> None:
         file.write("".join(lines) + torn)
 
 
-def test_drained_as_soon_as_every_event_is_there_at_every_trigger(tmp_path: Path) -> None:
+def test_drained_when_every_trigger_has_every_event(tmp_path: Path) -> None:
     receipts(tmp_path / "events.csv", "r-0@a", "r-0@b", "r-0@b", "other-7@a", "r-9@a", torn="r-9,2026")
     request = {"folder": str(tmp_path), "run_id": "r", "expected": 3, "quiet_s": 60}
     assert agent.drained(request) == {"receipts": 3}
@@ -32,7 +32,7 @@ def test_drained_as_soon_as_every_event_is_there_at_every_trigger(tmp_path: Path
     assert agent.drained({**request, "expected": 4}) == {"receipts": 4}
 
 
-async def test_drained_waits_for_what_still_comes(standin: Standin) -> None:
+async def test_drained_waits_while_receipts_arrive(standin: Standin) -> None:
     data = standin.pod() / "data"
     receipts(data / "events.csv", "r-0@a")
     asked = asyncio.create_task(standin.agent().ask("drained", folder="/data", run_id="r", expected=1000, quiet_s=30.0))
@@ -42,7 +42,7 @@ async def test_drained_waits_for_what_still_comes(standin: Standin) -> None:
     assert await asked == {"receipts": 1000}
 
 
-async def test_what_cannot_be_done_in_the_pod_is_refused_and_not_tried_again(standin: Standin) -> None:
+async def test_a_request_that_fails_in_the_pod_is_not_repeated(standin: Standin) -> None:
     (standin.pod() / "logs" / "file").touch()
     with pytest.raises(PodRequestRefused, match="file: (File exists|Not a directory)"):
         await standin.agent().ask("put", path="/logs/file/b", text="x")
@@ -52,7 +52,7 @@ async def test_what_cannot_be_done_in_the_pod_is_refused_and_not_tried_again(sta
     assert len(standin.calls) == calls + 1
 
 
-def test_only_the_generator_is_taken_for_a_run() -> None:
+def test_only_processes_of_the_generator_are_a_run() -> None:
     decoy = subprocess.Popen([sys.executable, "-c", "input()", "--run-id=r1"], stdin=subprocess.PIPE)
     try:
         assert agent.run_processes("r1") == []
@@ -71,7 +71,7 @@ def test_only_the_generator_is_taken_for_a_run() -> None:
         (b'{"event":"run_finished","verdict":"valid"}\n{"event":"torn', None),
     ],
 )
-def test_a_log_says_how_it_ended(tmp_path: Path, content: bytes, trailer: str | None) -> None:
+def test_the_trailer_of_a_log(tmp_path: Path, content: bytes, trailer: str | None) -> None:
     (tmp_path / "p_1.log").write_bytes(b'{"event":"run_started","run_id":"r1"}\n' + content)
     (tmp_path / "p_2.log").write_bytes(b'{"event":"run_started","run_id":"r2"}\n' + content)
     (tmp_path / "p_3.log").write_bytes(b'{"event":"run_started","run_id":"r1"}')

@@ -75,7 +75,7 @@ def test_logs_of_all_pods_and_receipts(api: FakeApi, standin: Standin, extract_l
     assert code == 0 and "2 files, 2 of them here already; 0 bytes fetched" in out
 
 
-def test_what_fails_in_one_pod_keeps_nobody_from_the_others(
+def test_a_failure_in_one_pod_does_not_stop_the_others(
     api: FakeApi, standin: Standin, extract_logs: Extract, tmp_path: Path
 ) -> None:
     put(api, "workload-generator", "generator-1", "workload-generator", GENERATOR)
@@ -87,7 +87,7 @@ def test_what_fails_in_one_pod_keeps_nobody_from_the_others(
     assert (tmp_path / "out" / "events.csv").exists()
 
 
-def test_where_nothing_runs_it_is_said(
+def test_without_pods_it_is_an_error(
     api: FakeApi, standin: Standin, extract_logs: Extract, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = api.write_kubeconfig(tmp_path / "config")

@@ -1,4 +1,4 @@
-"""Files out of a pod: whole, checked, gone on with after every way in which a session can break."""
+"""Files from a pod: complete, verified, and resumed after every way in which a session can break."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def there(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-async def test_all_of_it_comes_and_nothing_comes_twice(standin: Standin, tmp_path: Path) -> None:
+async def test_all_files_are_transferred_once(standin: Standin, tmp_path: Path) -> None:
     content = fill(standin.pod() / "logs")
     (standin.pod() / "logs" / "e.interrupted").write_text("none of it")
     out = tmp_path / "new" / "logs"
@@ -48,7 +48,7 @@ async def test_all_of_it_comes_and_nothing_comes_twice(standin: Standin, tmp_pat
 
 
 @pytest.mark.parametrize("cut", [0, 5, 299_000, 400_000, 900_000])
-async def test_a_cut_stream_is_gone_on_with(standin: Standin, tmp_path: Path, cut: int) -> None:
+async def test_a_broken_stream_is_resumed(standin: Standin, tmp_path: Path, cut: int) -> None:
     content = fill(standin.pod() / "logs")
     standin.fault('"archive"', cut=cut)
     came: list[int] = []
@@ -58,14 +58,14 @@ async def test_a_cut_stream_is_gone_on_with(standin: Standin, tmp_path: Path, cu
 
 
 @pytest.mark.parametrize("place", [3, 100_000, 600_000, 1_000_300])
-async def test_a_damaged_stream_is_fetched_again(standin: Standin, tmp_path: Path, place: int) -> None:
+async def test_a_damaged_stream_is_transferred_again(standin: Standin, tmp_path: Path, place: int) -> None:
     content = fill(standin.pod() / "logs")
     standin.fault('"archive"', damage=place)
     await fetch(standin.agent(), "/logs", LOG_FILES, tmp_path / "out")
     assert there(tmp_path / "out") == content and not standin.faults_left
 
 
-async def test_what_is_here_but_wrong_is_fetched_anew(standin: Standin, tmp_path: Path) -> None:
+async def test_a_local_file_that_differs_is_replaced(standin: Standin, tmp_path: Path) -> None:
     content = fill(standin.pod() / "logs")
     out = tmp_path / "out"
     out.mkdir()
@@ -75,7 +75,7 @@ async def test_what_is_here_but_wrong_is_fetched_anew(standin: Standin, tmp_path
     assert there(out) == content and {each.name: each.came for each in copies} == SIZES
 
 
-async def test_a_part_is_gone_on_with(standin: Standin, tmp_path: Path) -> None:
+async def test_a_part_is_resumed(standin: Standin, tmp_path: Path) -> None:
     content = fill(standin.pod() / "logs")
     out = tmp_path / "out"
     out.mkdir()
@@ -97,7 +97,7 @@ async def test_a_checksum_that_stays_wrong_is_an_error_and_deletes_nothing(
     assert not there(tmp_path / "out") and there(standin.pod() / "logs") == content
 
 
-async def test_a_silent_session_is_ended_and_begun_again(standin: Standin, tmp_path: Path, clock: Clock) -> None:
+async def test_a_silent_session_is_ended_and_repeated(standin: Standin, tmp_path: Path, clock: Clock) -> None:
     content = fill(standin.pod() / "logs")
     standin.fault('"archive"', hang=500_000)
     fetching = asyncio.create_task(fetch(standin.agent(), "/logs", LOG_FILES, tmp_path / "out"))
@@ -109,7 +109,7 @@ async def test_a_silent_session_is_ended_and_begun_again(standin: Standin, tmp_p
     assert there(tmp_path / "out") == content
 
 
-async def test_an_api_server_that_is_away_is_waited_for_and_forbidden_is_not(standin: Standin, tmp_path: Path) -> None:
+async def test_an_unavailable_api_server_is_retried_and_forbidden_is_not(standin: Standin, tmp_path: Path) -> None:
     fill(standin.pod() / "logs")
     for _ in range(3):
         standin.fault('"archive"', refuse="The connection to the server 10.0.0.1:443 was refused")
@@ -127,7 +127,7 @@ async def test_an_api_server_that_is_away_is_waited_for_and_forbidden_is_not(sta
     assert len(standin.calls) == calls + 1
 
 
-async def test_receipts_that_the_pod_has_no_more_are_kept(standin: Standin, tmp_path: Path) -> None:
+async def test_receipts_that_the_pod_no_longer_has_are_kept(standin: Standin, tmp_path: Path) -> None:
     data, out = standin.pod() / "data", tmp_path / "out"
     (data / "events.csv").write_text("r-1,2026-11-25T08:00:00Z\n")
     await fetch(standin.agent(), "/data", RECEIPT_FILES, out)
@@ -157,7 +157,7 @@ def grow(path: Path) -> None:
         (Path.unlink, False, None),
     ],
 )
-async def test_only_what_is_checked_here_is_deleted_there(
+async def test_only_files_with_a_verified_copy_are_deleted(
     standin: Standin, tmp_path: Path, spoil: Callable[[Path], None], here: bool, why: str | None
 ) -> None:
     folder, out = standin.pod() / "logs", tmp_path / "out"
@@ -171,7 +171,7 @@ async def test_only_what_is_checked_here_is_deleted_there(
     assert await delete(standin.agent(), "/logs", out, [each for each in copies if each.name == "b.log"]) == {}
 
 
-async def test_a_name_that_leads_elsewhere_is_not_taken(
+async def test_a_name_outside_the_folder_is_refused(
     standin: Standin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(standin.pod() / "logs", {"a.log": 10})
@@ -183,7 +183,7 @@ async def test_a_name_that_leads_elsewhere_is_not_taken(
     assert not (tmp_path / "a.log").exists()
 
 
-async def test_a_log_that_grows_meanwhile_comes_as_it_was(standin: Standin, tmp_path: Path) -> None:
+async def test_a_growing_log_is_copied_with_its_present_length(standin: Standin, tmp_path: Path) -> None:
     path = standin.pod() / "logs" / "run.log"
     ended = False
 

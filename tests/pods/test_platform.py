@@ -1,4 +1,4 @@
-"""A cluster as a scenario's platform: what is changed, written down, put back and waited for, on a fake API server."""
+"""A cluster as a scenario's platform, on a fake API server: changes, their records and restoration, and conditions."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def edit(api: FakeApi, change: Callable[[dict[str, Any]], None]) -> None:
         api.put(resource, obj)
 
 
-def test_what_is_changed_is_written_down_in_the_same_patch_and_put_back(api: FakeApi, cluster: Cluster) -> None:
+def test_changes_are_recorded_in_the_same_patch_and_restored(api: FakeApi, cluster: Cluster) -> None:
     before = values(api)
     read = cluster.platform.read(cluster.scenario)
     api.requests.clear()
@@ -135,7 +135,7 @@ def test_what_is_changed_is_written_down_in_the_same_patch_and_put_back(api: Fak
     assert values(api) == before
 
 
-def test_it_is_put_back_from_another_machine(api: FakeApi, cluster: Cluster, tmp_path: Path) -> None:
+def test_restore_from_another_machine(api: FakeApi, cluster: Cluster, tmp_path: Path) -> None:
     before = values(api)
     cluster.platform.read(cluster.scenario)
     cluster.platform.patch(cluster.scenario)
@@ -151,7 +151,7 @@ def test_it_is_put_back_from_another_machine(api: FakeApi, cluster: Cluster, tmp
     assert any("ConfigMap knative-serving/config-autoscaler, changed by serving-scenario-2" in s for s in other.said)
 
 
-def test_what_a_killed_one_of_this_machine_left_is_put_back_before_the_next_begins(
+def test_the_changes_of_a_killed_scenario_are_restored_before_the_next_begins(
     api: FakeApi, cluster: Cluster, tmp_path: Path
 ) -> None:
     before = values(api)
@@ -166,7 +166,7 @@ def test_what_a_killed_one_of_this_machine_left_is_put_back_before_the_next_begi
     }  # fmt: skip
 
 
-def test_one_that_goes_on_keeps_what_was_found_first_and_makes_it_its_own(api: FakeApi, cluster: Cluster) -> None:
+def test_a_resumed_scenario_keeps_the_first_values_and_owns_them(api: FakeApi, cluster: Cluster) -> None:
     read = cluster.platform.read(cluster.scenario)
     cluster.platform.patch(cluster.scenario)
     told = values(api)["told"]
@@ -181,7 +181,7 @@ def test_one_that_goes_on_keeps_what_was_found_first_and_makes_it_its_own(api: F
     cluster.platform.restore(read)
 
 
-def test_what_fails_keeps_nobody_from_the_rest(api: FakeApi, cluster: Cluster) -> None:
+def test_a_failure_does_not_keep_the_rest_from_being_restored(api: FakeApi, cluster: Cluster) -> None:
     before = values(api)
     read = cluster.platform.read(cluster.scenario)
     cluster.platform.patch(cluster.scenario)
@@ -196,7 +196,7 @@ def test_what_fails_keeps_nobody_from_the_rest(api: FakeApi, cluster: Cluster) -
     assert any("no longer exists" in line for line in cluster.said)
 
 
-def test_what_is_not_deployed_is_named(api: FakeApi, cluster: Cluster) -> None:
+def test_a_service_that_is_not_deployed_is_named(api: FakeApi, cluster: Cluster) -> None:
     api.remove(SERVICES, SERVICE, "functions")
     with pytest.raises(UsageError, match=rf"not deployed in functions: {SERVICE}; run `kn-bench deploy functions`"):
         cluster.platform.read(cluster.scenario)
@@ -252,7 +252,7 @@ def later(*steps: Callable[[], None]) -> threading.Thread:
     return thread
 
 
-def test_zero_is_without_pods_that_end(api: FakeApi, cluster: Cluster, impatient: Cluster) -> None:
+def test_zero_includes_terminating_pods(api: FakeApi, cluster: Cluster, impatient: Cluster) -> None:
     pod(api, "p1")
     pod(api, "p2", ending=True)
     pod(api, "other", service="not-ours")
@@ -268,7 +268,7 @@ def test_zero_is_without_pods_that_end(api: FakeApi, cluster: Cluster, impatient
     thread.join()
 
 
-def test_drained_is_when_the_autoscaler_has_forgotten_the_load(
+def test_drained_when_the_autoscaler_wants_no_more_than_without_load(
     api: FakeApi, cluster: Cluster, impatient: Cluster
 ) -> None:
     for name in ("p1", "p2", "p3"):
@@ -341,7 +341,7 @@ finally:
         (True, "asyncio.sleep(60)", 2, 143, ["told SIGTERM", "cleaned up", "after"]),
     ],
 )
-def test_a_signal_ends_what_is_done_in_an_orderly_way(
+def test_a_signal_cancels_the_work_and_awaits_its_clean_up(
     patient: bool, work: str, signals: int, code: int, lines: list[str]
 ) -> None:
     child = subprocess.Popen(
@@ -358,7 +358,7 @@ def test_a_signal_ends_what_is_done_in_an_orderly_way(
     assert (child.returncode, said + out.split("\n")[:-1]) == (code, lines)
 
 
-def test_what_is_done_has_its_result_and_its_errors() -> None:
+def test_the_work_returns_its_result_and_raises_its_errors() -> None:
     async def work(error: Exception | None) -> int:
         await asyncio.sleep(0)
         if error:
@@ -372,7 +372,9 @@ def test_what_is_done_has_its_result_and_its_errors() -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_pods_of_a_source_are_refused_before_anything(api: FakeApi, standin: Standin, tmp_path: Path) -> None:
+def test_several_pods_of_a_source_are_refused_before_any_request(
+    api: FakeApi, standin: Standin, tmp_path: Path
+) -> None:
     text = yaml.safe_dump({"scenario": "e", "experiment": "eventing-scenario-1-100rps", "mode": "event", "pods": 2})
     with pytest.raises(UsageError, match="a ContainerSource is one pod"):
         Cluster(api, tmp_path, text)

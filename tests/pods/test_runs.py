@@ -1,4 +1,4 @@
-"""Runs in a pod: whatever becomes of the session, the run is followed to its end, and begun once."""
+"""Runs in a pod: a run is started once, and followed to its end when the session breaks."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def begun(standin: Standin) -> bool:
     return any((standin.pod() / "logs").glob("*.log"))
 
 
-async def test_a_run_ends_with_the_generators_code(standin: Standin, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_run_has_the_generators_exit_code(standin: Standin, capsys: pytest.CaptureFixture[str]) -> None:
     ended = await start(standin, run(ONE))
     lines = log_of(standin, ended)
     assert (
@@ -127,14 +127,14 @@ async def test_two_processes_have_two_logs(standin: Standin) -> None:
 
 
 @pytest.mark.parametrize("cut", [0, 30])
-async def test_a_cut_session_never_loses_the_run(standin: Standin, cut: int) -> None:
+async def test_a_broken_session_does_not_lose_the_run(standin: Standin, cut: int) -> None:
     standin.fault("^workload-generator", cut=cut)
     ended = await start(standin, run(ONE))
     assert ended.code in DONE and len(standin.runs()) == 1 and not standin.faults_left
     assert log_of(standin, ended)[-1]["counts"]["measure"]["ok"] == 50
 
 
-async def test_a_session_that_is_cut_while_the_run_goes_on(standin: Standin, gate: Gate) -> None:
+async def test_a_session_that_breaks_during_the_run(standin: Standin, gate: Gate) -> None:
     said: list[str] = []
     flag = standin.folder / "now"
     standin.fault("^workload-generator", cut_when=str(flag))
@@ -148,7 +148,7 @@ async def test_a_session_that_is_cut_while_the_run_goes_on(standin: Standin, gat
     assert log_of(standin, ended)[-1]["counts"]["measure"]["ok"] == 50
 
 
-async def test_sessions_may_be_cut_again_while_the_run_is_followed(standin: Standin, gate: Gate) -> None:
+async def test_sessions_may_break_while_the_run_is_followed(standin: Standin, gate: Gate) -> None:
     standin.fault("^workload-generator", cut=0, cut_when=str(standin.folder))
     standin.fault('"verb":"look"', refuse="error: unable to upgrade connection")
     standin.fault('"verb":"wait"', cut=0, cut_when=str(standin.folder))
@@ -159,12 +159,12 @@ async def test_sessions_may_be_cut_again_while_the_run_is_followed(standin: Stan
     assert (await running).code in DONE and len(standin.runs()) == 1
 
 
-async def test_a_session_that_never_came_about_is_tried_again(standin: Standin) -> None:
+async def test_a_session_that_did_not_start_is_repeated(standin: Standin) -> None:
     standin.fault("^workload-generator", refuse="error: unable to upgrade connection: pod does not exist")
     assert (await start(standin, run(ONE))).code in DONE and len(standin.runs()) == 2
 
 
-async def test_an_api_server_that_is_away_is_waited_for(standin: Standin) -> None:
+async def test_an_unavailable_api_server_is_waited_for(standin: Standin) -> None:
     agent = standin.agent()
     find, away = agent.find, [Unreachable("GET /: refused"), Busy("GET /: 503"), Unreachable("GET /: refused")]
 
@@ -180,9 +180,7 @@ async def test_an_api_server_that_is_away_is_waited_for(standin: Standin) -> Non
     assert not away and len(standin.runs()) == 1
 
 
-async def test_a_session_that_is_silent_is_left_and_the_run_followed(
-    standin: Standin, gate: Gate, clock: Clock
-) -> None:
+async def test_a_silent_session_is_ended_and_the_run_followed(standin: Standin, gate: Gate, clock: Clock) -> None:
     said: list[str] = []
     standin.fault("^workload-generator", hang=0)
     running = asyncio.create_task(start(standin, run(ONE), said, gate))
@@ -194,13 +192,13 @@ async def test_a_session_that_is_silent_is_left_and_the_run_followed(
     assert (await running).code in DONE and len(standin.runs()) == 1
 
 
-async def test_what_the_generator_refuses_is_said_and_not_tried_again(standin: Standin) -> None:
+async def test_an_error_of_the_generator_is_reported_and_not_repeated(standin: Standin) -> None:
     with pytest.raises(BenchError, match=r"exit code 2:\n(.*\n)*.*unknown key"):
         await start(standin, RunSpec(ONE, "warm", "p", "targets: [{url: http://f}]\nrates: 3\n", ()))
     assert len(standin.runs()) == 1
 
 
-async def test_another_run_in_progress_is_said(standin: Standin, gate: Gate) -> None:
+async def test_another_run_in_progress_is_reported(standin: Standin, gate: Gate) -> None:
     first = asyncio.create_task(start(standin, run(ONE), None, gate))
     await until(lambda: begun(standin), first)
     with pytest.raises(BenchError, match=r"another run is in progress \(warm"):
@@ -209,7 +207,7 @@ async def test_another_run_in_progress_is_said(standin: Standin, gate: Gate) -> 
     assert (await first).code in DONE
 
 
-async def test_a_killed_generator_is_lost_and_its_log_set_aside(standin: Standin) -> None:
+async def test_a_killed_run_is_lost_and_its_log_renamed(standin: Standin) -> None:
     running = asyncio.create_task(start(standin, run(ONE, "30s")))
     await until(lambda: measures(standin), running)
     for pid in agent.run_processes(ONE):
@@ -221,7 +219,7 @@ async def test_a_killed_generator_is_lost_and_its_log_set_aside(standin: Standin
     assert await follow(standin.agent(), run(ONE), print) is None
 
 
-async def test_an_interrupted_run_is_ended_in_the_pod_too(standin: Standin) -> None:
+async def test_an_interrupt_ends_the_run_in_the_pod(standin: Standin) -> None:
     running = asyncio.create_task(start(standin, run(ONE, "30s")))
     await until(lambda: measures(standin), running)
     running.cancel()
@@ -244,5 +242,5 @@ async def test_an_interrupted_run_is_ended_in_the_pod_too(standin: Standin) -> N
         ([{"verdict": "invalid", "reasons": ["stopped by SIGINT after 1s of 2s"], "thresholds": []}], 130),
     ],
 )
-def test_the_code_that_trailers_tell(trailers: list[dict[str, Any]], code: int) -> None:
+def test_the_exit_code_of_trailers(trailers: list[dict[str, Any]], code: int) -> None:
     assert exit_code_of(trailers) == code

@@ -188,7 +188,7 @@ def measured(logs: Path, but_for: set[str]) -> int:
     return sum(b'"phase":"measure"' in log.read_bytes() for log in new)
 
 
-def test_interrupted_in_a_run_it_leaves_nothing_running_and_goes_on(
+def test_an_interrupted_scenario_leaves_no_process_and_resumes(
     tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By one signal after the other: twice in the first run, and in the second one once the first is done."""
@@ -219,21 +219,21 @@ def test_interrupted_in_a_run_it_leaves_nothing_running_and_goes_on(
     assert rows(tmp_path, "SELECT rps, sum(complete) FROM experiments GROUP BY rps") == [(20, 1), (30, 1)]
 
 
-def test_dry_run_prints_the_order_and_touches_nothing(tmp_path: Path, run: Run) -> None:
+def test_dry_run_prints_the_order_and_changes_nothing(tmp_path: Path, run: Run) -> None:
     code, out = run("serving-1", "--languages=python", "--rates=5,7", "--repeats=2", "--dry-run", "--seed=4")
     assert code == 0 and not (tmp_path / "out").exists()
     assert re.findall(r"repeat (\d)  serving-scenario-1_(\d)rps_python", out) and "2 s of load" in out
     assert run("serving-1", "--languages=python", "--rates=5,7", "--repeats=2", "--dry-run", "--seed=4")[1] == out
 
 
-def test_a_flag_that_means_nothing_is_said(tmp_path: Path, run: Run) -> None:
+def test_a_flag_of_the_other_platform_is_refused(tmp_path: Path, run: Run) -> None:
     code, out = run("serving-1", "--languages=python", "--context=x")
     assert code == 2 and "--context cannot be used with --platform local" in out
     code, out = run("serving-1", "--platform=cluster", "--port=8080")
     assert code == 2 and "--port cannot be used with --platform cluster" in out
 
 
-def test_what_cannot_be_is_said_before_anything_runs(tmp_path: Path, run: Run) -> None:
+def test_invalid_input_is_refused_before_the_first_run(tmp_path: Path, run: Run) -> None:
     code, out = run("serving-1")
     assert code == 2 and "empty-go-http-0" in out and "--languages" in out
     bad = tmp_path / "bad.yaml"

@@ -1,4 +1,4 @@
-"""Scenario files: what they mean, and what is said of those that mean nothing."""
+"""Scenario files: their values, and the errors of invalid ones."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def test_a_grid_and_the_names_of_its_logs(tmp_path: Path) -> None:
     assert [scenario.services_of(cell) for cell in scenario.cells()][2:] == [("empty-rust-http-0",)] * 2
 
 
-def test_flags_take_the_files_place(tmp_path: Path) -> None:
+def test_flags_replace_the_files_values(tmp_path: Path) -> None:
     scenario = load(tmp_path, WARM, languages=["python"], rates=["7"], repeats="2", duration="90s")
     assert (scenario.languages, scenario.repeats, scenario.duration_ns) == (("python",), 2, 90 * 10**9)
     assert list(map(int, scenario.rates)) == [7]
 
 
-def test_the_bundled_ones_are_the_originals() -> None:
+def test_the_bundled_scenarios_are_those_of_the_original() -> None:
     one, two, three = (load_scenario(find_scenario(f"serving-{number}"), {}) for number in (1, 2, 3))
     assert one.languages == ("go", "rust", "ts") and list(map(int, one.rates)) == [16000] and one.mode is RunMode.WARM
     assert two.mode is RunMode.COLD and two.repeats == 7 and len(two.cells()) == 1
@@ -99,7 +99,9 @@ def test_one_language_together_has_its_own_name(tmp_path: Path) -> None:
         ("", {"languages": ["go", "go"]}, ["s.yaml:2: languages contains a value twice; increase repeats instead"]),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_named(tmp_path: Path, change: str, flags: dict[str, Any], expected: list[str] | None) -> None:
+def test_every_problem_names_its_key(
+    tmp_path: Path, change: str, flags: dict[str, Any], expected: list[str] | None
+) -> None:
     found = problems(tmp_path, WARM + change, **flags)
     if expected is None:
         assert [each.split(": ")[:2] for each in found] == [["s.yaml:7", "duration"], ["s.yaml:8", "repeats"]]
@@ -114,13 +116,13 @@ def test_an_empty_file_and_one_without_its_keys(tmp_path: Path) -> None:
     assert problems(tmp_path, "rates: [1]\n") == ["s.yaml:1: scenario: is missing", "s.yaml:1: experiment: is missing"]
 
 
-def test_a_name_that_nobody_has_lists_those_there_are() -> None:
+def test_an_unknown_name_lists_the_bundled_scenarios() -> None:
     with pytest.raises(UsageError, match="did you mean serving-1. The bundled scenarios are:") as caught:
         find_scenario("servin-1")
     assert [line.strip() for line in str(caught.value).splitlines()[-3:]] == ["serving-1", "serving-2", "serving-3"]
 
 
-def test_every_repeat_has_every_cell_once_in_an_order_of_its_own(tmp_path: Path) -> None:
+def test_each_repeat_runs_every_cell_once_in_its_own_order(tmp_path: Path) -> None:
     scenario = load(tmp_path, WARM, rates=["1", "2", "3"], repeats="20")
     steps = order(scenario, 5)
     assert [step.number for step in steps] == list(range(1, 121))
@@ -130,7 +132,7 @@ def test_every_repeat_has_every_cell_once_in_an_order_of_its_own(tmp_path: Path)
     assert order(scenario, 5) == steps and order(scenario, 6) != steps
 
 
-def test_the_fingerprint_knows_every_change(tmp_path: Path) -> None:
+def test_every_change_changes_the_fingerprint(tmp_path: Path) -> None:
     scenario = load(tmp_path, WARM)
     prints = {
         fingerprint(scenario, "local", {"a": b"1"}),

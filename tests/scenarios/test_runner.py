@@ -36,7 +36,7 @@ def start_and_hang(folder: Path) -> subprocess.Popen[bytes]:
     return process
 
 
-def test_each_step_deploys_waits_runs_and_what_was_found_comes_back(tmp_path: Path) -> None:
+def test_each_run_is_deployed_and_waited_for_and_the_settings_are_restored(tmp_path: Path) -> None:
     prepare(tmp_path)
     said = go(tmp_path, FilePlatform(tmp_path))
     log = lines(tmp_path)
@@ -50,7 +50,7 @@ def test_each_step_deploys_waits_runs_and_what_was_found_comes_back(tmp_path: Pa
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_scenario_that_is_killed_is_put_back_and_gone_on_with(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_killed_scenario_is_restored_and_resumed(tmp_path: Path, number: signal.Signals) -> None:
     prepare(tmp_path)
     FilePlatform(tmp_path)
     process = start_and_hang(tmp_path)
@@ -71,7 +71,7 @@ def test_a_scenario_that_is_killed_is_put_back_and_gone_on_with(tmp_path: Path, 
     assert again == [runs(tmp_path)[done], state["begun"]["run_id"]] and config(tmp_path) == FOUND
 
 
-def test_restore_alone_puts_back_what_a_kill_left(tmp_path: Path) -> None:
+def test_restore_after_a_kill(tmp_path: Path) -> None:
     prepare(tmp_path)
     process = start_and_hang(tmp_path)
     process.kill()
@@ -81,7 +81,7 @@ def test_restore_alone_puts_back_what_a_kill_left(tmp_path: Path) -> None:
     assert not restore(tmp_path, FilePlatform(tmp_path))
 
 
-def test_a_changed_scenario_is_refused_before_anything_is_touched(tmp_path: Path) -> None:
+def test_a_changed_scenario_is_refused_before_any_change(tmp_path: Path) -> None:
     prepare(tmp_path)
     go(tmp_path, FilePlatform(tmp_path))
     before = lines(tmp_path)
@@ -92,14 +92,14 @@ def test_a_changed_scenario_is_refused_before_anything_is_touched(tmp_path: Path
     assert lines(tmp_path) == before
 
 
-def test_a_finished_scenario_runs_nothing_again(tmp_path: Path) -> None:
+def test_a_complete_scenario_repeats_no_run(tmp_path: Path) -> None:
     prepare(tmp_path)
     go(tmp_path, FilePlatform(tmp_path))
     before = lines(tmp_path)
     assert go(tmp_path, FilePlatform(tmp_path)) == ["12 of 12 runs are complete"] and lines(tmp_path) == before
 
 
-def test_an_invalid_run_is_said_and_the_scenario_goes_on(tmp_path: Path) -> None:
+def test_an_invalid_run_is_reported_and_the_scenario_continues(tmp_path: Path) -> None:
     prepare(tmp_path)
     platform = FilePlatform(tmp_path)
     platform.codes["serving-scenario-1_2rps_go"] = 3
@@ -107,7 +107,7 @@ def test_an_invalid_run_is_said_and_the_scenario_goes_on(tmp_path: Path) -> None
     assert sum("invalid" in line for line in said) == 2 and len(runs(tmp_path)) == 12
 
 
-def test_a_run_that_fails_ends_it_and_is_tried_again(tmp_path: Path) -> None:
+def test_a_failed_run_ends_the_scenario_and_is_repeated_by_the_next_start(tmp_path: Path) -> None:
     prepare(tmp_path)
     platform = FilePlatform(tmp_path)
     platform.codes["serving-scenario-1_2rps_go"] = 1
@@ -118,10 +118,10 @@ def test_a_run_that_fails_ends_it_and_is_tried_again(tmp_path: Path) -> None:
     assert len(runs(tmp_path)) == 13
 
 
-def test_a_condition_that_does_not_come_is_put_back_too(tmp_path: Path) -> None:
+def test_the_settings_are_restored_when_a_condition_times_out(tmp_path: Path) -> None:
     class Never(FilePlatform):
         def wait(self, condition: WaitCondition, deployment: object) -> None:
-            raise BenchError("2 instances are there still, after 600 s")
+            raise BenchError("2 instances still exist after 600 s")
 
     prepare(tmp_path)
     with pytest.raises(BenchError, match="2 instances"):
@@ -129,7 +129,7 @@ def test_a_condition_that_does_not_come_is_put_back_too(tmp_path: Path) -> None:
     assert config(tmp_path) == FOUND and not runs(tmp_path)
 
 
-def test_two_scenarios_cannot_have_one_folder(tmp_path: Path) -> None:
+def test_two_scenarios_cannot_use_one_folder(tmp_path: Path) -> None:
     prepare(tmp_path)
     process = start_and_hang(tmp_path)
     try:
@@ -141,7 +141,7 @@ def test_two_scenarios_cannot_have_one_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"schema": 9}', "[]", '{"schema": 1, "runs": []}'])
-def test_a_state_that_is_none_is_named(tmp_path: Path, text: str) -> None:
+def test_an_invalid_state_file_is_named(tmp_path: Path, text: str) -> None:
     prepare(tmp_path)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "scenario.json").write_text(text)

@@ -142,7 +142,7 @@ def test_sql_of_the_phases(query: Callable[[str], list[Any]], answers: Answers) 
     for each in answers.starts:
         for start in each.starts:
             for name, (begin, end) in start.phases.items():
-                row = found.pop((each.run.id, each.language, start.seq, name))
+                row = found.pop((each.runs[0].id, each.language, start.seq, name))
                 assert (row["begin"], row["end"], row["ms"]) == (begin, end, pytest.approx(end - begin))
                 assert bool(row["grid"]) == (name in start.grid)
     assert not found
@@ -170,7 +170,7 @@ def test_phases_are_the_made_up_ones_and_add_up(answers: Answers, datasets: dict
 
 def test_proofs_are_counted(answers: Answers) -> None:
     for each in answers.starts:
-        cold = [sample for data in answers.data if data.run is each.run for sample in data.samples]
+        cold = [sample for data in answers.data if data.run is each.runs[0] for sample in data.samples]
         (whole,) = [s for s in cold if (s.language, s.temperature) == (each.language, "all")]
         (proven,) = [s for s in cold if (s.language, s.temperature) == (each.language, "cold")]
         warm = sum(s.served for s in cold if (s.language, s.temperature) == (each.language, "warm"))

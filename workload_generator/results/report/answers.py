@@ -51,16 +51,16 @@ class Answers:
     usage_columns: Mapping[str, set[str]]
     scaling: Mapping[int, list[nodes_and_pods.TimeSeries]]
     conditions: Mapping[int, list[tuple[float, autoscaling.ConditionChange]]]
-    starts: list[cold_starts.RunStarts]
+    starts: list[cold_starts.LanguageStarts]
     bursts: list[cold_starts.RunBursts]
 
     def compares(self, run: RecordedRun) -> bool:
         """Whether the comparisons include the run."""
         return run.counts_in or self.include_invalid or self.nothing_valid
 
-    def group_starts(self) -> list[cold_starts.GroupStarts]:
+    def group_starts(self) -> list[cold_starts.LanguageStarts]:
         """The observed cold starts of the compared runs."""
-        return cold_starts.group_starts(each for each in self.starts if self.compares(each.run))
+        return cold_starts.group_starts(each for each in self.starts if self.compares(each.runs[0]))
 
 
 def ask(

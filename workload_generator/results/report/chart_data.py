@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from workload_generator.coldstart.proof import POINTS
+from workload_generator.functions import languages
 from workload_generator.results.report.answers import Answers
 from workload_generator.results.report.cold_starts import PHASE_NAMES, phases_of, typical
 from workload_generator.results.report.intervals import Values, median, over_runs, quantiles
@@ -368,7 +369,7 @@ def _delivery_rates(answers: Answers) -> Dataset:
 
 
 def _event_keys(run: RecordedRun) -> Keys:
-    return *_key(run.condition, run.language or "unknown"), run.condition.label, run.label
+    return *_key(run.condition, run.language or languages.ALL), run.condition.label, run.label
 
 
 def _series(answers: Answers, by_run: Mapping[int, Sequence[TimeSeries]]) -> Dataset:
@@ -376,7 +377,7 @@ def _series(answers: Answers, by_run: Mapping[int, Sequence[TimeSeries]]) -> Dat
     data = Dataset((*FILTERS, "panel", "run", "metric", "name"), ("t", "value"))
     for each in answers.data:
         run, series = each.run, by_run.get(each.run.id, ())
-        keys = (*_key(run.condition, run.language or "all"), f"{run.label}: {run.condition.label}", run.label)
+        keys = (*_key(run.condition, run.language or languages.ALL), f"{run.label}: {run.condition.label}", run.label)
         for line in each.timelines if series else ():
             data.add_all((*keys, "TTFB p99 (ms)", line.language), line.start_s + line.width_s / 2, line.p99)
         for own in sorted(series, key=lambda own: (own.metric != "replicas", own.metric)):

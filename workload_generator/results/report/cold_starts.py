@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -57,23 +58,21 @@ class ProvenStart:
 
 
 @dataclass(frozen=True, slots=True)
-class RunStarts:
-    """The cold starts of one run and language; `proofs` counts them by what is known, `skipped` were not sent."""
+class LanguageStarts:
+    """The cold starts of one language in the runs of one condition, at least one.
 
-    run: RecordedRun
+    `proofs` counts them by what is known: `requests`, of these `proven`, `refuted`, `unknown` and `skipped` (not sent).
+    """
+
+    runs: tuple[RecordedRun, ...]
     language: str
     proofs: Counter[str]
     starts: tuple[ProvenStart, ...]
 
-
-@dataclass(frozen=True, slots=True)
-class GroupStarts:
-    """The cold starts of all runs of one condition and language."""
-
-    condition: RunCondition
-    language: str
-    proofs: Counter[str]
-    starts: tuple[ProvenStart, ...]
+    @property
+    def condition(self) -> RunCondition:
+        """The condition of the runs."""
+        return self.runs[0].condition
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,18 +105,18 @@ class RunBursts:
         return sum(known) / len(known) if len(known) == len(self.costs) and known else None
 
 
-def read_starts(store: Store, run: RecordedRun) -> list[RunStarts]:
+def read_starts(store: Store, run: RecordedRun) -> list[LanguageStarts]:
     """The run's cold starts by language; empty when none was observed."""
     proofs: dict[str, Counter[str]] = {}
     for row in store.execute(PROOFS_SQL, {"id": run.id}):
         counts = proofs.setdefault(run.language_of(row["target"]), Counter())
         counts.update({name: row[name] for name in _PROOFS})
-    phases: dict[str, dict[tuple[int, int], list[Mapping[str, object]]]] = {}
+    phases: dict[str, dict[tuple[int, int], list[Mapping[str, Any]]]] = {}
     for row in store.execute(PHASES_SQL, {"id": run.id}) if proofs else ():
         starts = phases.setdefault(run.language_of(row["target"]), {})
         starts.setdefault((row["shard"], row["seq"]), []).append(dict(row))
     return [
-        RunStarts(run, language, counts, tuple(_start(run, rows) for rows in phases.get(language, {}).values()))
+        LanguageStarts((run,), language, counts, tuple(_start(run, rows) for rows in phases.get(language, {}).values()))
         for language, counts in sorted(proofs.items())
     ]
 
@@ -135,18 +134,19 @@ def read_bursts(store: Store, run: RecordedRun) -> list[RunBursts]:
     ]
 
 
-def group_starts(runs: Iterable[RunStarts]) -> list[GroupStarts]:
+def group_starts(runs: Iterable[LanguageStarts]) -> list[LanguageStarts]:
     """The cold starts by condition and language, in a readable order."""
-    groups: dict[tuple[RunCondition, str], list[RunStarts]] = {}
-    for each in sorted(runs, key=lambda each: (each.run.condition.order, language_order(each.language))):
-        groups.setdefault((each.run.condition, each.language), []).append(each)
+    groups: dict[tuple[RunCondition, str], list[LanguageStarts]] = {}
+    for each in sorted(runs, key=lambda each: (each.condition.order, language_order(each.language))):
+        groups.setdefault((each.condition, each.language), []).append(each)
     return [
-        GroupStarts(
-            *key,
+        LanguageStarts(
+            runs=tuple(run for each in group for run in each.runs),
+            language=language,
             proofs=sum((each.proofs for each in group), Counter()),
             starts=tuple(start for each in group for start in each.starts),
         )
-        for key, group in groups.items()
+        for (_, language), group in groups.items()
     ]
 
 
@@ -168,15 +168,10 @@ def typical(starts: Sequence[ProvenStart]) -> ProvenStart | None:
     return ranked[(len(ranked) - 1) // 2] if ranked else None
 
 
-def _start(run: RecordedRun, rows: list[Mapping[str, object]]) -> ProvenStart:
-    phases = {str(row["phase"]): (_ms(row["begin"]), _ms(row["end"])) for row in rows}
-    grid = frozenset(str(row["phase"]) for row in rows if row["grid"])
-    return ProvenStart(run, int(_ms(rows[0]["seq"])), phases, _ms(rows[0]["error"]), grid)
-
-
-def _ms(value: object) -> float:
-    assert isinstance(value, int | float)
-    return float(value)
+def _start(run: RecordedRun, rows: list[Mapping[str, Any]]) -> ProvenStart:
+    phases = {row["phase"]: (float(row["begin"]), float(row["end"])) for row in rows}
+    grid = frozenset(row["phase"] for row in rows if row["grid"])
+    return ProvenStart(run, rows[0]["seq"], phases, float(rows[0]["error"]), grid)
 
 
 def starts_table(groups: Sequence[RunGroup]) -> Table:
@@ -214,7 +209,7 @@ def starts_table(groups: Sequence[RunGroup]) -> Table:
     return table
 
 
-def proofs_table(groups: Iterable[GroupStarts]) -> Table:
+def proofs_table(groups: Iterable[LanguageStarts]) -> Table:
     """How many cold starts are proven."""
     table = Table(
         "cold_proofs",
@@ -229,7 +224,7 @@ def proofs_table(groups: Iterable[GroupStarts]) -> Table:
     return table
 
 
-def phases_table(groups: Iterable[GroupStarts]) -> Table:
+def phases_table(groups: Iterable[LanguageStarts]) -> Table:
     """The phases of proven cold starts."""
     table = Table(
         "cold_phases",

@@ -183,7 +183,8 @@ def _losses(answers: Answers) -> Iterable[Conclusion]:
         text = f"{group.where}, {group.language}: {share:.1%} of arrivals were lost ({how})."
         yield Conclusion(BAD if share > 0.05 else WARN, text, "failures")
     if len(lost) > _MOST:
-        yield Conclusion(WARN, f"{len(lost) - _MOST} more groups lost over 1 %: see the table of outcomes.", "failures")
+        more = _n(len(lost) - _MOST, "1 more group", "{n} more groups")
+        yield Conclusion(WARN, f"{more} lost over 1 %: see the table of outcomes.", "failures")
 
 
 def _knees(answers: Answers) -> Iterable[Conclusion]:
@@ -215,7 +216,7 @@ def _starts(answers: Answers) -> Iterable[Conclusion]:
         counts = group.proofs
         who = f"{group.condition.label}, {group.language}"
         text = f"{who}: {counts['proven']} of {counts['requests']} cold starts are proven"
-        text += f", {counts['refuted']} were warm" if counts["refuted"] else ""
+        text += f", {counts['refuted']} are refuted" if counts["refuted"] else ""
         text += (
             f", {counts['skipped']} were not sent, since the target did not scale to zero" if counts["skipped"] else ""
         )
@@ -223,8 +224,8 @@ def _starts(answers: Answers) -> Iterable[Conclusion]:
         mean = sum(phase.mean for phase in phases)
         if phases and mean:
             longest = max(phases, key=lambda phase: phase.mean)
-            text += f"; their mean is {mean:,.0f} ms, and the longest phase ({longest.mean / mean:.0%}) ends with: "
-            text += PHASE_NAMES[longest.name]
+            text += f"; the mean of the proven ones is {mean:,.0f} ms, and their longest phase"
+            text += f" ({longest.mean / mean:.0%}) ends with: {PHASE_NAMES[longest.name]}"
         yield Conclusion(GOOD if counts["proven"] == counts["requests"] else WARN, f"{text}.", "cold")
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -27,10 +27,9 @@ from markupsafe import Markup
 from workload_generator import __version__
 from workload_generator.base.errors import BenchError
 from workload_generator.results.report.answers import Answers, Progress, ask
-from workload_generator.results.report.chart_data import FILTERS, Dataset, Detail, languages_of, make_datasets
+from workload_generator.results.report.chart_data import Dataset, Detail, languages_of, make_datasets
 from workload_generator.results.report.chart_specs import language_dashes, new_languages
 from workload_generator.results.report.conclusions import BAD, GOOD, PLAIN, WARN, Conclusion, ReportSummary, summarise
-from workload_generator.results.report.runs import language_order
 from workload_generator.results.report.sections import CONCLUSIONS_ORDER, SECTIONS, make_charts, make_tables
 from workload_generator.results.report.table import Table, merged, write_csv
 
@@ -113,7 +112,7 @@ def render(
         new_languages=new_languages(),
         summary=summary,
         sections=shown,
-        filters=_filters(datasets, [table for own in tables.values() for table in own]),
+        filters=_filters(answers),
         findings=_by_section(summary.conclusions),
         footer=f"kn-bench {__version__}. Charts by {_LICENCE}.",
         data=Markup(_in_script(orjson.dumps(data).decode())),
@@ -156,27 +155,14 @@ def _table(table: Table, opened: bool) -> dict[str, Any]:
     return {"table": table, "open": opened, "total": len(rows), "columns": columns, "rows": rows[:_MOST_ROWS]}
 
 
-def _filters(datasets: Mapping[str, Dataset], tables: Sequence[Table]) -> list[tuple[str, list[str]]]:
-    """The values of each filter that charts or tables have."""
-    filters = []
-    for index, name in enumerate(FILTERS):
-        values = {group[index] for data in datasets.values() for group in data.groups}
-        for table in tables:
-            places = [number for number, column in enumerate(table.columns) if column.name == name]
-            values.update(str(row[place]) for place in places for row in table.rows)
-        if choices := sorted(values - {"all"}, key=_ORDERS.get(name, str)):
-            filters.append((name, choices))
-    return filters
-
-
-def _rate_order(label: str) -> tuple[float, str]:
-    try:
-        return float(label.partition(" ")[0].replace(",", "")), label
-    except ValueError:
-        return -1.0, label
-
-
-_ORDERS: dict[str, Callable[[str], tuple[float, str]]] = {"rate": _rate_order, "language": language_order}
+def _filters(answers: Answers) -> dict[str, list[str]]:
+    """The choices of each filter of the page, in order."""
+    conditions = sorted({run.condition for run in answers.runs}, key=lambda each: (each.rate or 0, each.rate_label))
+    return {
+        "scenario": sorted({condition.scenario for condition in conditions}),
+        "language": languages_of(answers),
+        "rate": list(dict.fromkeys(condition.rate_label for condition in conditions)),
+    }
 
 
 def _by_section(conclusions: Sequence[Conclusion]) -> list[dict[str, Any]]:

@@ -227,7 +227,7 @@ def test_a_large_report_gets_coarser_charts(tmp_path: Path, monkeypatch: pytest.
         (None, "there is no database"),
         ("not sqlite", "file is not a database"),
         ("", "has no runs: extract logs into it first"),
-        ("CREATE TABLE birds (id INTEGER);", "is not a benchmark's database"),
+        ("CREATE TABLE birds (id INTEGER);", "is not a benchmark database"),
     ],
 )
 def test_a_missing_or_foreign_database_is_an_error(

@@ -1,4 +1,4 @@
-"""Output on a terminal: a console whose reader may go away, and the one form of a table.
+"""Output on a terminal: a console that may lose its terminal, and the one form of a table.
 
 It loads rich, so that light commands import it only where they print.
 """

@@ -2,7 +2,7 @@
 
 Rules:
 - a row holds until the next one of its revision; a service is the sum of its revisions
-- what a recording knows ends with it: at the begin and the end of a recording all values are zero
+- values are zero before a recording begins and after it ends
 """
 
 from __future__ import annotations

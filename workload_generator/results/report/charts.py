@@ -47,7 +47,7 @@ class Chart:
 
     def to_json(self) -> dict[str, Any]:
         """For the page's script; the page itself has words and SQL."""
-        names = ("key", "dataset", "spec", "columns", "height", "wide", "rows", "legend", "also")
+        names = ("key", "dataset", "spec", "columns", "height", "rows", "legend", "also")
         return {name: getattr(self, name) for name in names}
 
 
@@ -266,7 +266,7 @@ def _compared(answers: Answers) -> list[int]:
     return [sample.run.id for group in answers.groups for sample in group.samples]
 
 
-_ARRIVALS = """WITH answers AS (  -- ms is infinite for what failed or was dropped
+_ARRIVALS = """WITH answers AS (  -- ms is infinite for failed and dropped arrivals
   SELECT r.experiment_id AS run, e.mode,
          {language} AS language,
          iif(r.ok AND r.ttfb IS NOT NULL, r.ttfb, 9e999) AS ms,

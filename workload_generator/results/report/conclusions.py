@@ -144,10 +144,10 @@ def _ranking(ranking: Ranking) -> Conclusion | None:
             runs = _n(least, "1 run", "{n} runs")
             text += f": {runs} of a language; at least {ranking.runs_needed} runs of each are needed"
         return Conclusion(WARN, f"{text}.", "compare")
-    alike = [f"{pair.a.language} and {pair.b.language}" for pair in ranking.pairs if not pair.shown]
-    if alike:
-        text += f". No difference shown at this sample size: {', '.join(alike[:_MOST])}"
-        text += " and others" if len(alike) > _MOST else ""
+    equal = [f"{pair.a.language} and {pair.b.language}" for pair in ranking.pairs if not pair.shown]
+    if equal:
+        text += f". No difference shown at this sample size: {', '.join(equal[:_MOST])}"
+        text += " and others" if len(equal) > _MOST else ""
     return Conclusion(GOOD, f"{text}.", "compare")
 
 

@@ -205,7 +205,7 @@ def test_a_killed_run_knows_what_is_missing(folder: Folder) -> None:
     assert run["verdict"] is None
     assert json.loads(run["reasons"]) == ["the log has no trailer: the run was killed or is still running"]
     assert report.warnings == (
-        f"{NAME}: no trailer: the run was killed or is still running; 6 started without a result",
+        f"{NAME}: no trailer: the run was killed or is still running; 6 requests started without a result",
     )
 
 

@@ -108,14 +108,9 @@ def value(kind: str) -> Callable[[str], Any]:
     return read_flag
 
 
-def text_of(kind: str) -> Callable[[str], str]:
-    """An argparse type: checks the text as `value(kind)` does, and returns the text itself, to pass it on."""
-
-    def read_flag(text: str) -> str:
-        value(kind)(text)
-        return text
-
-    return read_flag
+def text_and_value(kind: str) -> Callable[[str], tuple[str, Any]]:
+    """An argparse type: the text, to pass it on, and the value that `value(kind)` reads."""
+    return lambda text: (text, value(kind)(text))
 
 
 def at_most(most: int, what: str) -> Callable[[str], int]:

@@ -27,15 +27,15 @@ from workload_generator.commands.flags import (
     add_seed,
     add_timeout,
     at_most,
-    text_of,
+    text_and_value,
     value,
 )
 from workload_generator.experiment.bundled import find_experiment, find_manifests
-from workload_generator.experiment.field_kinds import positive_duration, rps
 from workload_generator.experiment.load import load_experiment
-from workload_generator.experiment.yaml_lines import Scalar
 from workload_generator.kube.client import Kube
 from workload_generator.kube.names import SHARDS
+
+_UNSET = (None, None)
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
@@ -44,8 +44,9 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     add("--config", required=True, metavar="FILE", help="a path, or the name of a bundled experiment")
     add("--pods", type=value("positive_whole"), default=1, metavar="N", help="several are an Indexed Job; default 1")
     add_prefix(command)
-    add("--rps", type=text_of("rps"), metavar="N", help="replaces the file's requestsPerSecond")
-    add("--duration", type=text_of("positive_duration"), metavar="D", help="replaces the file's duration")
+    add("--rps", type=text_and_value("rps"), default=_UNSET, metavar="N", help="replaces the file's requestsPerSecond")
+    duration = text_and_value("positive_duration")
+    add("--duration", type=duration, default=_UNSET, metavar="D", help="replaces the file's duration")
     for name, text in _MODES.items():
         add_bool(command, f"--{name}", text)
     add("--processes", type=at_most(MOST_PROCESSES, "the limit"), default=1, metavar="N", help="in each pod; default 1")
@@ -72,9 +73,7 @@ def run(options: argparse.Namespace) -> int:
     if options.cold_start and options.processes > 1:
         raise UsageError(f"--processes: {_NOT_SHARED['cold_start']}")
     path = find_experiment(options.config)
-    rate = None if options.rps is None else rps(Scalar(options.rps))
-    duration_ns = None if options.duration is None else positive_duration(Scalar(options.duration))
-    load_experiment(path, event=options.event, rps=rate, duration_ns=duration_ns, seed=options.seed)
+    load_experiment(path, event=options.event, rps=options.rps[1], duration_ns=options.duration[1], seed=options.seed)
     work = RunSpec(
         secrets.token_hex(8),
         path.stem,
@@ -121,6 +120,6 @@ _NOT_SHARED = {
 def _flags(options: argparse.Namespace) -> tuple[str, ...]:
     """The generator's flags, without those that name files."""
     words = [f"--{name}" for name in _MODES if getattr(options, name.replace("-", "_"))]
-    given = {name: getattr(options, name) for name in ("rps", "duration", "seed")}
+    given = {"rps": options.rps[0], "duration": options.duration[0], "seed": options.seed}
     words += [f"--{name}={value}" for name, value in given.items() if value is not None]
     return (*words, f"--processes={options.processes}") if options.processes > 1 else tuple(words)

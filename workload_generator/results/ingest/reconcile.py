@@ -79,16 +79,11 @@ def warnings_of(store: Store, experiment_id: int) -> list[str]:
     for shard in store.execute("SELECT * FROM shards WHERE experiment_id = ? ORDER BY shard", (experiment_id,)):
         present[shard["shard"]] = shard
         if not shard["complete"]:
-            lost = (
-                f"{shard['missing']:,} started without a result"
-                if shard["missing"]
-                else "no request is known to be lost"
-            )
+            lost = f"{shard['missing'] or 0:,} requests started without a result"
             warnings.append(f"{shard['file']}: no trailer: the run was killed or is still running; {lost}")
         elif (counted := _results_counted(shard)) != shard["rows"]:
-            warnings.append(
-                f"{shard['file']}: its trailer counts {counted:,} results, but only {shard['rows']:,} could be read"
-            )
+            text = f"its trailer counts {counted:,} results, but only {shard['rows']:,} could be read"
+            warnings.append(f"{shard['file']}: {text}")
     absent = _absent(present, experiment["shards"])
     if absent:
         warnings.append(f"run {experiment['run_id']}: no log of {absent}")

@@ -74,13 +74,13 @@ def load(text: str) -> tuple[Tree | None, list[tuple[int, str, str]]]:
     return tree, [(problem.line, problem.key, problem.message) for problem in problems]
 
 
-def test_a_wrong_name_is_a_problem_and_its_section_is_not_read() -> None:
+def test_a_wrong_name_is_a_problem_and_its_section_is_skipped() -> None:
     good, _ = load("name: oak\nbest: {leafCount: 2, wait: 1s}\nbranches:\n  low: {leaves: [{leafCount: 1}]}\n")
     tree, problems = load("name: oak\nbest: {leafCount: 2, wait: 1s}\nbranches:\n  LOW: {leaves: [{leafCount: 1}]}\n")
     assert good is not None and tree is None and [line for line, _, _ in problems] == [4]
 
 
-def test_keys_defaults_and_what_is_derived() -> None:
+def test_keys_defaults_and_derived_values() -> None:
     tree, problems = load("name: oak\nfrom: 0.5\nbest: {leafCount: 2, wait: 1m30s}\n")
     assert not problems
     assert tree == Tree(name="oak", shade=6, from_rps=tree.from_rps, best=Leaf(leaf_count=2, wait_ns=90 * 10**9))  # type: ignore[union-attr]
@@ -104,7 +104,7 @@ def test_sections_do_not_change_and_share_no_default() -> None:
     assert replace(one, height=4).height == 4
 
 
-def test_a_key_without_a_value_counts_as_left_out() -> None:
+def test_a_key_without_a_value_counts_as_missing() -> None:
     tree, problems = load("name: oak\nheight:\nbest: ~\nshade: null\n")
     assert not problems and tree == Tree(name="oak", shade=6) and tree.given == {"name"}
 
@@ -145,7 +145,7 @@ MAPPING, LIST = "must be a mapping, with lines of `key: value`", "must be a list
         ),
     ],
 )
-def test_what_is_wrong_and_where(text: str, problems: list[tuple[int, str, str]]) -> None:
+def test_problems_and_their_locations(text: str, problems: list[tuple[int, str, str]]) -> None:
     tree, found = load(text)
     assert found == problems
     if "duplicate" not in found[0][2]:
@@ -172,17 +172,17 @@ def test_every_problem_at_once_in_the_order_of_the_keys() -> None:
 
 @pytest.mark.parametrize("depth", [900, 5000, 200_000])
 @pytest.mark.parametrize("opening", ["[", "{a: "])
-def test_deep_files_are_refused_not_died_of(depth: int, opening: str) -> None:
+def test_deeply_nested_files_are_rejected(depth: int, opening: str) -> None:
     with pytest.raises(ExperimentError, match="nested too deeply|not YAML"):
         parse_yaml("t.yaml", "name: " + opening * depth)
 
 
-def test_depth_that_can_be_read_is_a_problem_of_the_key_alone() -> None:
+def test_readable_nesting_is_a_problem_of_its_key() -> None:
     _, found = load(f"name: {'[' * 50}{']' * 50}\nheight: x\n")
     assert found == [(1, "name", "must be text"), (2, "height", "'x' is not a number")]
 
 
-def test_a_files_sections_are_known_with_their_place() -> None:
+def test_sections_in_lists_sections_with_their_keys() -> None:
     assert list(sections_in(Tree)) == [
         ((), Tree),
         (("best",), Leaf),
@@ -191,7 +191,7 @@ def test_a_files_sections_are_known_with_their_place() -> None:
     ]
 
 
-def test_a_derived_key_that_is_not_filled_in_is_our_fault() -> None:
+def test_an_unset_derived_key_raises() -> None:
     @dataclass(frozen=True, kw_only=True)
     class Forgets(YamlSection):
         it: int = key(scalar(str), DERIVED)  # type: ignore[assignment]
@@ -223,7 +223,7 @@ good_trees = st.fixed_dictionaries(
 
 
 @given(good_trees)
-def test_what_is_shown_reads_as_the_same(data: dict[str, Any]) -> None:
+def test_to_json_reads_back(data: dict[str, Any]) -> None:
     tree, problems = load(yaml.safe_dump(data))
     assert tree is not None and not problems
     again, problems = load(json.dumps(tree.to_json()))
@@ -252,7 +252,7 @@ def spoil(data: Any, at: str, draw: Any) -> set[str]:
 
 
 @given(st.data())
-def test_every_fault_gives_its_problem_and_nothing_else_does(data: st.DataObject) -> None:
+def test_each_fault_causes_exactly_its_problem(data: st.DataObject) -> None:
     tree = data.draw(good_trees)
     spoilt = spoil(tree, "", data.draw)
     read_tree, found = load(yaml.safe_dump(tree))
@@ -289,5 +289,5 @@ def test_an_experiment_is_read_without_heavy_libraries() -> None:
     assert ran.stdout.split() == []
 
 
-def test_every_field_of_a_section_is_a_key_or_says_that_it_is_none() -> None:
+def test_every_field_of_a_section_is_a_key_or_a_known_exception() -> None:
     assert {each.name for each in fields(Tree)} - {each.field for each in Tree.schema()} == {"given"}

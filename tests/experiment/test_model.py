@@ -90,7 +90,7 @@ def test_defaults(load: Any) -> None:
 
 
 @pytest.mark.parametrize("name", bundled_experiments())
-def test_a_bundled_experiment_loads_and_says_what_it_is_for(name: str) -> None:
+def test_a_bundled_experiment_loads_and_has_a_comment(name: str) -> None:
     path = find_experiment(name)
     assert load_experiment(path).name == name
     assert path.read_text().startswith("# ")
@@ -120,9 +120,7 @@ def test_a_bundled_experiment_loads_and_says_what_it_is_for(name: str) -> None:
         *[(f"cloudevent-{rps}", ["sink"], str(rps), 120) for rps in (250, 500, 1000)],
     ],
 )
-def test_the_bundled_experiments_mean_what_they_always_meant(
-    name: str, hosts: list[str] | str, rps: str, seconds: int
-) -> None:
+def test_bundled_experiments_have_not_changed(name: str, hosts: list[str] | str, rps: str, seconds: int) -> None:
     experiment = load_experiment(find_experiment(name))
     if hosts == "all":
         hosts = [f"empty-{language}-http-0" for language in ("go", "python", "quarkus", "rust", "springboot", "ts")]
@@ -229,7 +227,7 @@ def test_a_byte_order_mark_and_empty_keys_change_nothing(load: Any) -> None:
     assert load(SHORTEST + "  timeout:\nstore: ~\n").resolved() == plain.resolved()
 
 
-def test_a_ca_file_stands_beside_the_experiment(load: Any, tmp_path: Path) -> None:
+def test_a_ca_file_is_relative_to_the_experiment(load: Any, tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_bytes(trustme.CA().cert_pem.bytes())
     experiment = load(SHORTEST.replace("http://a", "https://a\n    tls: {caFile: ca.pem}"))
     assert experiment.targets[0].tls.ca_file == str(tmp_path / "ca.pem")
@@ -293,7 +291,7 @@ def test_arrival_processes(
     assert rate.duration_ns == seconds * NS_PER_S
 
 
-def test_every_process_is_tried() -> None:
+def test_every_process_has_a_case() -> None:
     assert set(PROCESS_TEXTS) == set(arrivals_by_name())
 
 
@@ -301,7 +299,7 @@ def test_every_process_is_tried() -> None:
 
 
 @pytest.mark.parametrize("process", PROCESS_TEXTS)
-def test_what_is_resolved_is_json_and_loads_as_the_same(load: Any, trace: Path, process: str) -> None:
+def test_resolved_is_json_and_loads_as_an_equal_experiment(load: Any, trace: Path, process: str) -> None:
     experiment = load(process_text(process) + "seed: 5\nlimits: {lag: 2ms}\n")
     resolved = json.loads(json.dumps(experiment.resolved()))
     again = load(yaml.safe_dump(resolved, sort_keys=False))
@@ -310,7 +308,7 @@ def test_what_is_resolved_is_json_and_loads_as_the_same(load: Any, trace: Path, 
     assert (again.rate, again.targets, again.seed) == (experiment.rate, experiment.targets, experiment.seed)
 
 
-def test_resolved_fills_in_the_files_own_keys(load: Any) -> None:
+def test_resolved_has_the_keys_of_the_file(load: Any) -> None:
     assert load(SHORTEST).resolved() == {
         "targets": [{"url": "http://a", "weight": 1, "headers": {}, "method": "GET", "expectStatus": ["2xx"]}],
         "rate": {
@@ -332,24 +330,24 @@ def test_resolved_fills_in_the_files_own_keys(load: Any) -> None:
     }
 
 
-def test_the_hash_is_of_the_meaning(load: Any) -> None:
+def test_the_hash_ignores_formatting(load: Any) -> None:
     spelled_out = SHORTEST.replace("1m", "60s") + "  timeout: 30s # the default\n"
     assert load(spelled_out).sha256 == load(SHORTEST).sha256
     assert load(SHORTEST.replace("1m", "61s")).sha256 != load(SHORTEST).sha256
 
 
-def test_the_hash_knows_the_trace(load: Any, trace: Path) -> None:
+def test_the_hash_covers_the_trace(load: Any, trace: Path) -> None:
     before = load(process_text("trace")).sha256
     trace.write_text("HashFunction,1,2\nf,4,7\ng,1,1\n")
     assert load(process_text("trace")).sha256 != before
 
 
-def test_an_experiment_can_go_to_another_process(load: Any) -> None:
+def test_an_experiment_can_be_pickled(load: Any) -> None:
     experiment = load(SHORTEST)
     assert pickle.loads(pickle.dumps(experiment)).sha256 == experiment.sha256
 
 
-def test_the_command_line_replaces_what_the_file_says(load: Any) -> None:
+def test_flags_replace_values_of_the_file(load: Any) -> None:
     changed = load(SHORTEST, rps=Fraction("0.016"), duration_ns=5 * NS_PER_S, seed=7)
     assert (changed.rate.requests_per_second, changed.rate.duration_ns, changed.seed) == (
         Fraction(2, 125),
@@ -361,23 +359,23 @@ def test_the_command_line_replaces_what_the_file_says(load: Any) -> None:
 
 
 @pytest.mark.parametrize("rps", ["0", "0.016", "1"])
-def test_the_files_ramp_goes_with_the_files_rate(load: Any, rps: str) -> None:
+def test_a_low_rps_flag_drops_the_ramp_of_the_file(load: Any, rps: str) -> None:
     assert load(SHORTEST + "  rampUp: 5s\n", rps=Fraction(rps)).rate.ramp_up_ns == 0
     assert load(SHORTEST + "  rampUp: 5s\n", rps=Fraction(2)).rate.ramp_up_ns == 5 * NS_PER_S
 
 
-def test_what_the_file_lacks_may_come_from_the_command_line(load: Any) -> None:
+def test_flags_add_missing_values(load: Any) -> None:
     shortest = load("targets: [{url: http://a}]\nrate: {}\n", rps=Fraction(3), duration_ns=NS_PER_S)
     assert (shortest.rate.requests_per_second, shortest.rate.duration_ns) == (3, NS_PER_S)
 
 
-def test_a_flag_that_does_not_fit_is_named(load: Any) -> None:
+def test_a_problem_of_a_flag_names_it(load: Any) -> None:
     with pytest.raises(ExperimentError, match="--rps: .*has its own rates") as caught:
         load(process_text("steps"), rps=Fraction(5), duration_ns=NS_PER_S)
     assert "--duration: the steps last 1m10s" in str(caught.value)
 
 
-def test_secrets_in_headers_stay_out_of_what_is_logged(load: Any) -> None:
+def test_secrets_in_headers_are_not_logged(load: Any) -> None:
     headers = "{Authorization: Bearer s3cret, X-API-Key: s3cret, Cookie: s3cret, Accept: text/plain}"
     experiment = load(SHORTEST.replace("http://a", f"http://a\n    headers: {headers}"))
     assert experiment.targets[0].headers["Authorization"] == "Bearer s3cret", "they are sent"
@@ -393,7 +391,7 @@ def test_only_https_has_certificates_to_verify(problems: Any, tmp_path: Path, ur
 
 
 @pytest.mark.parametrize("url", ["K_SINK", "${K_SINK}", "sink", "''", "~"])
-def test_in_event_mode_any_url_may_stand_for_the_sink(load: Any, url: str) -> None:
+def test_event_mode_accepts_any_url(load: Any, url: str) -> None:
     text = SHORTEST.replace("http://a", url)
     assert load(text, event=True).targets[0].method == "GET"
     with pytest.raises(ExperimentError, match=r"targets\[0\].url"):
@@ -595,13 +593,13 @@ def test_arrival_problems(problems: Any, trace: Path, tmp_path: Path, arrival: s
         (b"a: *nowhere\n", (1, "", "not YAML: found undefined alias")),
     ],
 )
-def test_what_is_no_experiment_at_all(problems: Any, content: bytes, problem: tuple[int, str, str]) -> None:
+def test_files_that_are_not_experiments(problems: Any, content: bytes, problem: tuple[int, str, str]) -> None:
     ((line, key, message),) = problems(content)
     assert (line, key) == problem[:2]
     assert problem[2] in message
 
 
-def test_aliases_cannot_run_away(problems: Any) -> None:
+def test_aliases_are_limited(problems: Any) -> None:
     assert any("an alias must not contain itself" in text for _, _, text in problems("targets: &a [*a]\nrate: 1\n"))
     laughs = "a: &a [1,1,1,1,1,1,1,1,1,1]\n" + "".join(
         f"{this}: &{this} [{','.join([f'*{last}'] * 10)}]\n" for last, this in zip("abcdef", "bcdefg", strict=True)
@@ -706,12 +704,12 @@ def test_an_unknown_name_lists_those_that_exist(name: str) -> None:
     assert ("did you mean serving-scenario-1-go?" in str(caught.value)) == name.startswith("serving")
 
 
-def test_a_folder_is_no_experiment(tmp_path: Path) -> None:
+def test_a_folder_is_not_an_experiment(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=": is a folder, and no experiment of that name"):
         find_experiment(str(tmp_path))
 
 
-def test_steps_know_their_length(load: Any) -> None:
+def test_steps_have_a_duration(load: Any) -> None:
     arrival = load(process_text("steps")).rate.arrival
     assert isinstance(arrival, StepArrivals)
     assert arrival.own_duration_ns == 70 * NS_PER_S
@@ -723,7 +721,7 @@ REFERENCE = Path(__file__).parents[2] / "docs" / "experiments.md"
 
 
 @pytest.mark.parametrize("block", re.findall(r"```yaml\n(.*?)```", REFERENCE.read_text(), re.DOTALL))
-def test_what_the_reference_shows_loads(load: Any, tmp_path: Path, block: str) -> None:
+def test_the_examples_of_the_reference_load(load: Any, tmp_path: Path, block: str) -> None:
     (trace_text,) = re.findall(r"```\n(HashOwner.*?)```", REFERENCE.read_text(), re.DOTALL)
     (tmp_path / "minutes.csv").write_text(trace_text)
     load(block)

@@ -112,7 +112,7 @@ def test_all_shards_together_are_the_schedule(
 
 
 @given(rate=rate_texts(), weights=weights_of_targets, seed=st.integers(0, 2**63 - 1))
-def test_a_schedule_keeps_its_promises(make: Make, rate: str, weights: tuple[int, ...], seed: int) -> None:
+def test_a_schedule_has_its_properties(make: Make, rate: str, weights: tuple[int, ...], seed: int) -> None:
     experiment = make(rate, weights)
     schedule = make_schedule(experiment, seed)
     arrivals = list(schedule.arrivals())
@@ -134,7 +134,7 @@ def test_a_schedule_keeps_its_promises(make: Make, rate: str, weights: tuple[int
 
 
 @given(rate=rate_texts(), seed=st.integers(0, 2**63 - 1))
-def test_the_seed_is_all_that_chance_depends_on(make: Make, rate: str, seed: int) -> None:
+def test_random_values_depend_only_on_the_seed(make: Make, rate: str, seed: int) -> None:
     experiment = make(rate, (1, 2))
     one, same, other = (list(make_schedule(experiment, this).arrivals()) for this in (seed, seed, seed + 1))
     assert one == same
@@ -199,7 +199,7 @@ def test_a_line_is_the_exact_inverse_of_its_integral(from_rps: Fraction, to_rps:
         assert index < planned(due_ns + 1) or due_ns + 1 > length_ns
 
 
-def test_steps_go_on_where_the_one_before_ended() -> None:
+def test_each_step_continues_the_previous_one() -> None:
     curve = stairs([(Fraction(5, 2), NS_PER_S), (Fraction(0), NS_PER_S), (Fraction(10), NS_PER_S)], 3 * NS_PER_S)
     # 2.5 arrivals in the first second: the third is due at its 0.8 s, the fourth half an arrival into the third second.
     assert list(curve.due(0, 1, 0))[:5] == [0, 400_000_000, 800_000_000, 2_050_000_000, 2_150_000_000]
@@ -449,7 +449,7 @@ def test_cold_start_rounds_come_from_the_experiment(make: Make) -> None:
         ("arrival: {process: trace, file: offsets.csv}", (0, 1), "has arrival: trace"),
     ],
 )
-def test_what_cold_starts_cannot_do(make: Make, rate: str, shard: tuple[int, int], message: str) -> None:
+def test_invalid_cold_start_experiments(make: Make, rate: str, shard: tuple[int, int], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         cold_start_rounds(make(rate), shard)
 

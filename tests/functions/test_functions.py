@@ -206,7 +206,7 @@ async def test_the_event_handler_increments(
         pytest.param(CE_HEADERS | {"ce-source": ""}, b"1", "source", id="no source"),
     ],
 )
-async def test_the_event_handler_says_what_is_wrong(
+async def test_the_event_handler_explains_errors(
     headers: dict[str, str], body: bytes, reason: str, start: Start, session: aiohttp.ClientSession
 ) -> None:
     headers = headers | {"Content-Type": "application/json"}

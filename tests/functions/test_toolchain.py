@@ -76,7 +76,7 @@ def program(folder: Path, name: str, text: str) -> None:
         (None, "tool 2", "tool 2 or newer (not on the PATH)"),
     ],
 )
-def test_what_is_missing_is_named(tools: Path, said: str | None, need: str, complaint: str | None) -> None:
+def test_missing_programs_are_named(tools: Path, said: str | None, need: str, complaint: str | None) -> None:
     if said is not None:
         program(tools, "tool", said)
     assert missing_needs([need]) == ([complaint] if complaint else [])
@@ -89,14 +89,14 @@ def test_a_build_runs_its_commands_in_the_functions_folder(tools: Path, run: Run
     assert (tmp_path / "functions" / "one" / "out" / "a b").exists()
 
 
-def test_a_test_builds_first_what_is_not_built(tools: Path, run: Run, tmp_path: Path) -> None:
+def test_a_test_builds_the_function_first(tools: Path, run: Run, tmp_path: Path) -> None:
     program(tools, "note", 'echo "$1" >> notes')
     entry = {"build": ["note build", "touch made"], "produces": ["made"], "test": "note test"}
     assert run({"one": entry}, "test")[0] == run({"one": entry}, "test")[0] == 0
     assert (tmp_path / "functions" / "one" / "notes").read_text().split() == ["build", "test", "test"]
 
 
-def test_a_failure_shows_the_end_of_what_was_printed(tools: Path, run: Run) -> None:
+def test_a_failure_shows_the_end_of_its_output(tools: Path, run: Run) -> None:
     program(tools, "fails", "seq 1 100; echo '[red]no such thing'; exit 7")
     code, shown = run({"bad": {"build": ["fails now", "touch never"]}, "good": {"build": ["true"]}}, "build")
     assert code == 1 and "`fails now` ended with exit code 7" in shown
@@ -109,7 +109,7 @@ def test_a_build_that_produces_nothing_has_failed(tools: Path, run: Run) -> None
     assert code == 1 and "did not produce bin/a, bin/b" in shown
 
 
-def test_a_command_that_is_no_program_is_a_failure(tools: Path, run: Run) -> None:
+def test_a_missing_program_is_a_failure(tools: Path, run: Run) -> None:
     code, shown = run({"bad": {"build": ["no-such-program x"]}}, "build")
     assert code == 1 and "cannot be started: no-such-program: No such file" in shown
 
@@ -117,7 +117,7 @@ def test_a_command_that_is_no_program_is_a_failure(tools: Path, run: Run) -> Non
 @pytest.mark.parametrize(
     ("arguments", "code"), [((), 0), (("--all",), 1), (("good",), 0), (("good", "lacking", "good"), 1)]
 )
-def test_a_skip_is_a_failure_only_for_what_had_to_be_done(
+def test_a_skip_is_a_failure_only_if_the_function_was_requested(
     tools: Path, run: Run, arguments: tuple[str, ...], code: int
 ) -> None:
     entries = {"good": {"build": ["true"]}, "lacking": {"needs": ["no-such-tool 2"], "build": ["false"]}}
@@ -137,7 +137,7 @@ def test_needs_are_a_program_and_a_version(tools: Path, run: Run) -> None:
     assert code == 2 and "functions[0].needs[0]" in shown
 
 
-def test_ctrl_c_ends_what_a_build_started(tools: Path, tmp_path: Path) -> None:
+def test_ctrl_c_ends_the_children_of_a_build(tools: Path, tmp_path: Path) -> None:
     program(tools, "slow", "sleep 600 & echo $! > pid; wait")
     write_catalog(tmp_path / "functions", {"slow": {"build": ["slow"]}})
     process = subprocess.Popen(

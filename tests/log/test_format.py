@@ -58,19 +58,19 @@ def test_an_unexpected_status_is_marked(served: Result) -> None:
 
 
 @given(st.binary())
-def test_bytes_from_the_wire_become_text_that_can_be_stored(raw: bytes) -> None:
+def test_any_bytes_become_encodable_text(raw: bytes) -> None:
     text = log_format.text_of(raw)
     assert log_format.clean(text) == text
 
 
 @given(st.binary())
-def test_foreign_lines_are_refused_and_never_crash(line: bytes) -> None:
+def test_foreign_lines_are_rejected(line: bytes) -> None:
     with pytest.raises(log_format.LogFormatError):
         log_format.decode(line)
 
 
 @pytest.mark.parametrize("line", [b'{"event":[]}', b'{"event":null}', b'["request"]', b'"request"', b"{}"])
-def test_json_that_is_no_log_line_is_refused(line: bytes) -> None:
+def test_json_without_a_known_event_is_rejected(line: bytes) -> None:
     with pytest.raises(log_format.LogFormatError):
         log_format.decode(line)
 
@@ -81,7 +81,7 @@ def test_the_event_comes_first_in_every_line() -> None:
     assert file.getvalue() == '{"event":"run_started","schema":1,"prefix":"ü"}\n'.encode()
 
 
-def test_a_line_as_it_stands_in_the_log(served: Result) -> None:
+def test_the_exact_bytes_of_a_line(served: Result) -> None:
     assert encode(log_format.ResultEncoder(["http://a"], START), served, True) == (
         b'{"event":"request","seq":7,"phase":"measure","time":"2025-02-10T10:11:12.002040Z","target":"http://a",'
         b'"status":200,"ttfb":1.482,"total":1.500,"dns":0.000,"connect":0.000,"tls":0.000,"lag":0.040,"cold":false,'

@@ -65,7 +65,7 @@ def test_lines_totals_and_trailer(log: Path) -> None:
     assert [doc["seq"] for doc in docs if doc["event"] == "request"] == [0, 1, 2]
 
 
-def test_done_is_said_when_the_trailer_is_on_the_disk(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_done_is_sent_after_the_trailer_is_synced(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[int] = []
     monkeypatch.setattr(os, "fdatasync", lambda fd: synced.append(os.fstat(fd).st_size))
     recorder = Recorder(LogFile(open_log(log)))
@@ -74,7 +74,7 @@ def test_done_is_said_when_the_trailer_is_on_the_disk(log: Path, monkeypatch: py
     assert answer is not None and synced[-1:] == [log.stat().st_size]
 
 
-async def test_a_line_stands_behind_the_results_before_it(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_line_is_written_after_earlier_results(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_module, "_FLUSH_S", 60.0)
     writer = log_module.Log(asyncio.get_running_loop(), log, open_log(log), lambda: None)
     try:
@@ -89,9 +89,7 @@ async def test_a_line_stands_behind_the_results_before_it(log: Path, monkeypatch
     assert events_of(log) == ["run_started", "request", "cold_start", "request", "progress", "run_finished"]
 
 
-def test_the_core_is_offered_between_the_pieces_of_its_work_and_only_when_it_keeps_up(
-    log: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_recorder_yields_its_core_unless_it_has_fallen_behind(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     offered: list[int] = []
     monkeypatch.setattr(os, "sched_yield", lambda: offered.append(log.stat().st_size))
     recorder = Recorder(LogFile(open_log(log)))
@@ -113,7 +111,7 @@ def test_frames_arrive_in_any_pieces() -> None:
     assert got == sent
 
 
-def test_a_full_disk_leaves_whole_lines_and_is_told_once(log: Path) -> None:
+def test_a_full_disk_leaves_whole_lines_and_is_reported_once(log: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     recorder = Recorder(LogFile(open_log(log)))
     recorder.handle(wire.START, orjson.dumps(START))

@@ -59,7 +59,7 @@ def exchange_of(r: Result) -> Answered:
 
 
 @given(st.lists(served, min_size=1, max_size=20))
-def test_the_short_way_packs_what_the_long_way_packs(rows: list[Result]) -> None:
+def test_served_and_add_pack_the_same(rows: list[Result]) -> None:
     """On a reused connection, which costs nothing, and on a fresh one."""
     writer = BlockWriter(lambda: None)
     expected = []
@@ -136,7 +136,7 @@ failures = results.map(lambda r: r if r.error else r._replace(error=ErrorKind.OT
     st.sets(st.integers(100, 999)),
     st.none() | st.just("run-1-"),
 )
-def test_columns_say_what_rows_say(rows: list[Result], expected: set[int], event_prefix: str | None) -> None:
+def test_columns_equal_the_row_by_row_oracle(rows: list[Result], expected: set[int], event_prefix: str | None) -> None:
     block = block_of(rows)
     totals = Totals([expected])
     ok = totals.ok_by_shape(block)

@@ -42,7 +42,7 @@ class Threshold:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class ThresholdResult:
     """The result of a threshold. `value` has the unit of the limit; infinite: beyond the timeout; None: no arrivals."""
 
     threshold: Threshold
@@ -50,18 +50,13 @@ class Judged:
     passed: bool
 
     @property
-    def written(self) -> str:
+    def value_text(self) -> str:
         """The value for people."""
         if self.value is None:
             return "nothing was measured"
         if self.threshold.quantile is None:
             return f"{100 * self.value:.4g}%"
         return "beyond the timeout" if self.value == BEYOND else f"{self.value / 1000:.3f} ms"
-
-    @property
-    def sentence(self) -> str:
-        """The result for people, in the summary and the report."""
-        return f"{self.threshold.text}: {'passed' if self.passed else 'failed'}, {self.written}"
 
     def to_json(self) -> dict[str, Any]:
         """The result in the trailer of the log and in the JSON summary: times in ms, `beyond` after the timeout."""
@@ -114,13 +109,13 @@ def _share(text: str) -> float:
 
 def judge_thresholds(
     thresholds: Iterable[Threshold], counts: Mapping[str, Any], histograms: Mapping[str, Histogram]
-) -> tuple[Judged, ...]:
+) -> tuple[ThresholdResult, ...]:
     """Evaluate thresholds with the counts and the histograms of the measure phase. Without arrivals they fail."""
     judged = []
     for each in thresholds:
         value = _value(each, counts, histograms)
         passed = value is not None and _OPERATORS[each.comparison](value, each.limit)
-        judged.append(Judged(each, value, passed))
+        judged.append(ThresholdResult(each, value, passed))
     return tuple(judged)
 
 

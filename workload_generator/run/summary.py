@@ -15,7 +15,7 @@ from workload_generator.base.clock import NS_PER_S
 from workload_generator.base.histogram import BEYOND, QUANTILES, Histogram
 from workload_generator.base.terminal import terminal_table
 from workload_generator.base.verdict import Verdict
-from workload_generator.experiment.thresholds import Judged, judge_thresholds
+from workload_generator.experiment.thresholds import ThresholdResult, judge_thresholds
 from workload_generator.log.format import clean
 
 _TIMES = {"ttfb": "TTFB", "corrected_ttfb": "corrected TTFB", "lag": "lag"}
@@ -42,7 +42,7 @@ class RunSummary:
     timeout: str
     histograms: Mapping[str, Histogram]
     verdict: Verdict
-    thresholds: tuple[Judged, ...] = ()
+    thresholds: tuple[ThresholdResult, ...] = ()
     stopped_by: signal.Signals | None = None
 
     @property
@@ -120,7 +120,7 @@ class RunSummary:
             console.print(f"  - {escape(reason)}")
         for each in self.thresholds:
             mark = "[bold green]passed[/]" if each.passed else "[bold red]failed[/]"
-            console.print(f"threshold {escape(each.threshold.text)}: {mark}, {escape(each.written)}")
+            console.print(f"threshold {escape(each.threshold.text)}: {mark}, {escape(each.value_text)}")
         for log in self.logs:
             console.print(f"log: {escape(clean(str(log)))}", soft_wrap=True)
 

@@ -135,7 +135,7 @@ def _from_trailer(trailer: dict[str, Any]) -> dict[str, object]:
     return {
         **{name: measured[name] for name in ("planned", "sent", "ok", "failed", "dropped")},
         "missing": 0,
-        "cold": cold["true"] if is_known else None,
+        "cold": cold.get("true", 0) if is_known else None,
         "complete": 1,
         "verdict": trailer["verdict"],
         "reasons": orjson.dumps(trailer["reasons"]).decode(),

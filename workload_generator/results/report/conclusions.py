@@ -119,7 +119,7 @@ def _thresholds(answers: Answers) -> Iterable[Conclusion]:
     judged = [(each.run, one) for each in answers.thresholds for one in each.judged or ()]
     failed = [(run, one) for run, one in judged if not one.passed]
     for run, one in failed[:_MOST]:
-        yield Conclusion(BAD, f"Run {run.id} failed its threshold {one.threshold.text}: {one.written}.", "runs")
+        yield Conclusion(BAD, f"Run {run.id} failed its threshold {one.threshold.text}: {one.value_text}.", "runs")
     if len(failed) > _MOST:
         yield Conclusion(BAD, f"{len(failed) - _MOST} more thresholds failed.", "runs")
     if judged and not failed:

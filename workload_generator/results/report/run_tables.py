@@ -85,7 +85,7 @@ def thresholds_table(thresholds: Iterable[RunThresholds]) -> Table:
                 table.add(*each.run.cells(), text, "unknown", "the run is not complete")
         for judged in each.judged or ():
             passed = "passed" if judged.passed else "failed"
-            table.add(*each.run.cells(), judged.threshold.text, passed, judged.written)
+            table.add(*each.run.cells(), judged.threshold.text, passed, judged.value_text)
     return table
 
 

@@ -18,7 +18,7 @@ import orjson
 
 from workload_generator.base.clock import NS_PER_MS, NS_PER_S, parse_duration
 from workload_generator.base.histogram import Histogram
-from workload_generator.experiment.thresholds import TIMES, Judged, judge_thresholds, threshold
+from workload_generator.experiment.thresholds import TIMES, ThresholdResult, judge_thresholds, threshold
 from workload_generator.experiment.yaml_lines import Scalar
 from workload_generator.functions import languages
 from workload_generator.results.database import Store
@@ -133,7 +133,7 @@ class RunThresholds:
 
     run: RecordedRun
     texts: tuple[str, ...]
-    judged: tuple[Judged, ...] | None
+    judged: tuple[ThresholdResult, ...] | None
 
 
 def language_order(name: str) -> tuple[int, str]:

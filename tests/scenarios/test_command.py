@@ -222,7 +222,7 @@ def test_an_interrupted_scenario_leaves_no_process_and_resumes(
 def test_dry_run_prints_the_order_and_changes_nothing(tmp_path: Path, run: Run) -> None:
     code, out = run("serving-1", "--languages=python", "--rates=5,7", "--repeats=2", "--dry-run", "--seed=4")
     assert code == 0 and not (tmp_path / "out").exists()
-    assert re.findall(r"repeat (\d)  serving-scenario-1_(\d)rps_python", out) and "2 s of load" in out
+    assert re.findall(r"repeat (\d)  serving-scenario-1_(\d)rps_python", out) and "2s of load" in out
     assert run("serving-1", "--languages=python", "--rates=5,7", "--repeats=2", "--dry-run", "--seed=4")[1] == out
 
 

@@ -264,8 +264,4 @@ _WAITING = {
 
 
 def _span(seconds: float) -> str:
-    whole = round(seconds)
-    hours, minutes = whole // 3600, whole // 60 % 60
-    if hours:
-        return f"{hours} h {minutes:02} min"
-    return f"{minutes} min {whole % 60:02} s" if minutes else f"{whole} s"
+    return format_duration(round(seconds) * NS_PER_S)

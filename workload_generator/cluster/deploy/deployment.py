@@ -8,7 +8,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -150,8 +150,8 @@ def _identity(obj: Object) -> tuple[str, str, str, str]:
     return obj["apiVersion"], obj["kind"], namespace_of(obj), name_of(obj)
 
 
-def surplus(request: DeployRequest, made: Sequence[Object]) -> Callable[[Object], bool]:
-    """A predicate of an object in the cluster: a copy of a function, or a trigger, that the request no longer has."""
+def surplus(request: DeployRequest, made: Sequence[Object], there: Iterable[Object]) -> list[Object]:
+    """Of the objects in the cluster, the copies of functions and the triggers that the request no longer has."""
     wanted = {_identity(obj) for obj in made}
     functions = {obj["metadata"]["labels"][NAME_LABEL] for obj in made if is_function(obj)}
 
@@ -162,4 +162,4 @@ def surplus(request: DeployRequest, made: Sequence[Object]) -> Callable[[Object]
             return obj["metadata"]["labels"][NAME_LABEL] in functions
         return obj["kind"] == TRIGGERS.kind and DeployPart.EVENTING in request.parts
 
-    return is_surplus
+    return [obj for obj in there if is_surplus(obj)]

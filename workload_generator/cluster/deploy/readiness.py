@@ -9,20 +9,10 @@ from workload_generator.kube.errors import ApiError
 from workload_generator.kube.names import NAME_LABEL, SERVICE_LABEL
 from workload_generator.kube.resources import PODS, Object, condition, is_ready, name_of, namespace_of
 
-_WAITED_FOR = {
-    "Service": "serving.knative.dev",
-    "Broker": "eventing.knative.dev",
-    "Trigger": "eventing.knative.dev",
-    "Sequence": "flows.knative.dev",
-    "ContainerSource": "sources.knative.dev",
-    "Deployment": "apps",
-    "RabbitmqCluster": "rabbitmq.com",
-}
-
 
 def is_waited_for(obj: Object) -> bool:
     """Whether the object has a readiness to wait for."""
-    return _WAITED_FOR.get(str(obj["kind"])) == str(obj["apiVersion"]).partition("/")[0]
+    return obj["kind"] in _READINESS and _READINESS[obj["kind"]][0] == str(obj["apiVersion"]).partition("/")[0]
 
 
 def why_not_ready(obj: Object | None) -> str:
@@ -31,7 +21,7 @@ def why_not_ready(obj: Object | None) -> str:
         return "it does not exist"
     if "deletionTimestamp" in obj["metadata"]:
         return "it is being deleted"
-    return _BY_KIND.get(obj["kind"], _condition)(obj)
+    return _READINESS[obj["kind"]][1](obj)
 
 
 async def explain(kube: Kube, obj: Object) -> str:
@@ -98,10 +88,14 @@ def _rabbitmq(obj: Object) -> str:
     return _condition(obj, "AllReplicasReady") or _condition(obj, "ClusterAvailable")
 
 
-_BY_KIND: dict[str, Callable[[Object], str]] = {
-    "Service": _service,
-    "Deployment": _deployment,
-    "RabbitmqCluster": _rabbitmq,
+_READINESS: dict[str, tuple[str, Callable[[Object], str]]] = {
+    "Service": ("serving.knative.dev", _service),
+    "Broker": ("eventing.knative.dev", _condition),
+    "Trigger": ("eventing.knative.dev", _condition),
+    "Sequence": ("flows.knative.dev", _condition),
+    "ContainerSource": ("sources.knative.dev", _condition),
+    "Deployment": ("apps", _deployment),
+    "RabbitmqCluster": ("rabbitmq.com", _rabbitmq),
 }
 
 

@@ -186,8 +186,7 @@ async def _refuse_source(kube: Kube, parts: Collection[DeployPart], objects: Ite
 async def _surplus(kube: Kube, request: DeployRequest, made: Sequence[Object]) -> list[Object]:
     where = sorted({namespace_of(obj) for obj in made} - {""})
     found = await find_ours(kube, (kinds.TRIGGERS, kinds.SERVICES), where, f"{PART_OF_LABEL}={PRODUCT}")
-    is_surplus = surplus(request, made)
-    return [obj for obj in found if is_surplus(obj)]
+    return surplus(request, made, found)
 
 
 async def _wake(kube: Kube, source: Object, timeout_s: float, progress: RolloutProgress) -> None:

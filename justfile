@@ -23,12 +23,13 @@ test *ARGS:
 test-all *PARTS:
     uv run --locked python -m tests.parts {{PARTS}}
 
-# Check style, types and import contracts
+# Check style, types, import contracts and phrases
 lint:
     uv run --locked ruff format --check .
     uv run --locked ruff check .
     uv run --locked mypy
     uv run --locked lint-imports
+    uv run --locked python -m tests.english
 
 # Fix the style automatically, where possible
 fix:

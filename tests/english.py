@@ -55,7 +55,7 @@ PHRASES = (
     Phrase(r"\b(?:nobody|whoever)\b", "name it: no process, the caller, the server", "nobody says where events go"),
     Phrase(r"\bso many\b(?! that)", "the number of; N; that many", "so many of the broker"),
     Phrase(
-        rf"(?<!there ){BE} no (?!longer|more|less|better|worse|such|one)",
+        rf"(?<!there )(?<!there had )(?<!there has ){BE} no (?!longer|more|less|better|worse|such|one)",
         "is not a valid; is not a",
         "'1,a' is no list of experiments",
     ),

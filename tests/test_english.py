@@ -9,7 +9,7 @@ import pytest
 from tests.english import PHRASES, Phrase, complaints, main
 
 CLEAN = (
-    "There is no Job of this name, and there were no pods.",
+    "There is no Job of this name, there were no pods, and there had been no node.",
     "The pod is no longer ready. It was no more than a second late. No one of the nodes is free.",
     "The component goes on top of any overlay. The events were so many that the queue was full.",
     "Deadlines are whole nanoseconds; counts are whole numbers.",

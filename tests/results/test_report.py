@@ -145,7 +145,7 @@ def test_one_run_is_not_ranked(tmp_path: Path) -> None:
     words = report_of(tmp_path, [served(n, ms=2) for n in range(200)])
     assert words[0] == "The run is valid."
     assert any("p50 2 ms, p99 2 ms (1 run, 199 arrivals)" in text for text in words)
-    assert any("a single run each, which is no evidence about another run" in text for text in words)
+    assert any("a single run each, which is not evidence about another run" in text for text in words)
 
 
 def test_events_without_a_receipt_are_reported(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from workload_generator.results.report.cold_starts import PHASE_NAMES, phases_of
 from workload_generator.results.report.intervals import Values, median, over_runs, quantiles
 from workload_generator.results.report.nodes_and_pods import TimeSeries
 from workload_generator.results.report.runs import COLD_START, RecordedRun, RunCondition, language_order
-from workload_generator.results.report.samples import COLD_WORD, CURVE_SHARES, HEAT_EDGES_MS, Timeline
+from workload_generator.results.report.samples import COLD_WORD, CURVE_SHARES, HEAT_EDGES_MS, RunTimeline
 
 NO_TRIGGER = "—"
 """The name of the trigger where receipts name none."""
@@ -177,7 +177,7 @@ def _timeline(answers: Answers, detail: Detail) -> Dataset:
     return data
 
 
-def _timelines(answers: Answers) -> list[Timeline]:
+def _timelines(answers: Answers) -> list[RunTimeline]:
     """The timelines of all runs in the order of their conditions and languages."""
     lines = [line for each in answers.data for line in each.timelines if len(line.start_s)]
     return sorted(lines, key=lambda line: (line.run.condition.order, language_order(line.language), line.run.id))
@@ -188,12 +188,12 @@ def _slowest(values: Values, answered: np.ndarray) -> float | None:
     return float(values[answered].max()) if answered.any() else None
 
 
-def _panel_keys(line: Timeline) -> Keys:
+def _panel_keys(line: RunTimeline) -> Keys:
     condition = line.run.condition
     return *_key(condition, line.language), f"{line.language}: {condition.label}"
 
 
-def _run_keys(line: Timeline) -> Keys:
+def _run_keys(line: RunTimeline) -> Keys:
     return *_panel_keys(line), line.run.label, "" if line.run.counts_in else line.run.state
 
 
@@ -222,7 +222,7 @@ def _ramps(answers: Answers) -> Dataset:
 def _heat(answers: Answers, detail: Detail) -> Dataset:
     """Answers per second by time and latency, all runs of a condition and language together."""
     data = Dataset((*FILTERS, "panel"), ("t", "end", "low", "high", "per_s"))
-    panels: dict[Keys, list[Timeline]] = {}
+    panels: dict[Keys, list[RunTimeline]] = {}
     for line in _timelines(answers):
         if answers.compares(line.run) and not line.run.condition.variant.endswith("cold starts"):
             panels.setdefault(_panel_keys(line), []).append(line)
@@ -326,7 +326,7 @@ def _load(answers: Answers) -> Dataset:
     for group in groups:
         panel = group.condition.without_rate
         if len(rates[panel]) < 2:
-            continue  # one rate is no curve
+            continue  # one rate is not a curve
         limit = group.samples[0].run.timeout_ms
         p50, p99 = (group.estimate(quantile) for quantile in ("p50", "p99"))
         times = [_capped(value, limit) for estimate in (p50, p99) for value in estimate[:3]]

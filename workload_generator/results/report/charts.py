@@ -56,8 +56,8 @@ def comparison_charts(answers: Answers) -> Iterable[Chart]:
     yield Chart(
         "forest",
         "Medians and tails, run by run",
-        "Each circle is one run, the diamond their median, the bar its interval. Overlapping bars are no ranking; the "
-        "bar of a single run is no evidence about the next run. A triangle is beyond the timeout.",
+        "Each circle is one run, the diamond their median, the bar its interval. Overlapping bars are not a ranking; "
+        "the bar of a single run is not evidence about the next run. A triangle is beyond the timeout.",
         "groups",
         _specs(answers).forest(),
         _figures_sql(_compared(answers)),

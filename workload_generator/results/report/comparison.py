@@ -3,7 +3,7 @@
 Rules:
 - a group is the runs of one condition, language and temperature; each run gives one number for a quantile
 - the figure of a group is the median over its runs; its interval is over runs, from two runs on (`intervals.over_runs`)
-- one run alone has only its own interval, which is no evidence about another run: nothing is ranked by it
+- one run alone has only its own interval, which is not evidence about another run: nothing is ranked by it
 - languages are ranked only as far as a stepwise test over runs allows (`intervals.pairs_that_differ`): the chance of
   any wrong difference within a condition is 5 %
 - the plateau of a load curve is its lowest p99; a rate is off it when its p99 is more than twice as much, or when it
@@ -260,7 +260,7 @@ def ttfb_table(groups: Iterable[RunGroup]) -> Table:
         "ttfb",
         "TTFB by language, rate and scenario",
         "The median over runs; failed and dropped arrivals rank slower than any limit. The interval is over runs, with "
-        "its confidence; the interval of one run alone is no evidence about another run.",
+        "its confidence; the interval of one run alone is not evidence about another run.",
         (
             *GROUP_COLUMNS,
             *columns(TEXT, "temperature"),

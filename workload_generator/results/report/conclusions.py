@@ -165,7 +165,7 @@ def _repeats(answers: Answers) -> Iterable[Conclusion]:
     single = sum(len(group.samples) == 1 for group in homes)
     if single and not answers.nothing_valid:
         which = "The figures come" if single == len(homes) else f"{single} of {len(homes)} figures come"
-        text = f"{which} from a single run each, which is no evidence about another run. Repeat the runs."
+        text = f"{which} from a single run each, which is not evidence about another run. Repeat the runs."
         yield Conclusion(WARN, text, "compare")
 
 

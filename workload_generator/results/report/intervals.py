@@ -108,7 +108,7 @@ class Difference:
     """The difference of B from A, from one value per run each.
 
     `estimate` is the Hodges–Lehmann estimate of B / A (or of B − A), `interval` its interval, `superiority` the share
-    of pairs of runs in which B is larger (A of Vargha and Delaney: 0.5 is no effect), `p` that of the exact
+    of pairs of runs in which B is larger (A of Vargha and Delaney: 0.5 means no effect), `p` that of the exact
     Mann–Whitney test.
     """
 

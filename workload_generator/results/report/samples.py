@@ -74,7 +74,7 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class Timeline:
+class RunTimeline:
     """A run's arrivals of one language by the time of their start, in bins of `width_s`.
 
     `start_s` of a bin counts from the start of the measure phase, and is negative in the ramp. `heat[i, j]` counts the
@@ -108,7 +108,7 @@ class RunData:
     start_ms: int | None
     length_s: float
     samples: list[Sample]
-    timelines: list[Timeline]
+    timelines: list[RunTimeline]
     outcomes: dict[str, Counter[rows.Outcome]]
     seconds: dict[str, NDArray[np.int64]]
     whole_ms: bool
@@ -226,7 +226,7 @@ def bin_width_s(length_s: float) -> float:
     return float(step)
 
 
-def _timeline(run: RecordedRun, language: str, columns: rows.RequestColumns, number: int) -> Timeline:
+def _timeline(run: RecordedRun, language: str, columns: rows.RequestColumns, number: int) -> RunTimeline:
     mine = (columns.language == number) & (columns.at_ms != rows.NOWHERE_MS)
     at, flags, us = columns.at_ms[mine], columns.flags[mine], columns.ttfb_us[mine]
     first, last = (int(at.min()), int(at.max())) if len(at) else (0, 0)
@@ -250,7 +250,7 @@ def _timeline(run: RecordedRun, language: str, columns: rows.RequestColumns, num
         if len(part):
             p50[each], p99[each] = quantiles(part, 0, (0.5, 0.99)) / _US_PER_MS
             heat[each] = _levels(part)
-    return Timeline(
+    return RunTimeline(
         run=run,
         language=language,
         width_s=width_s,

@@ -34,12 +34,6 @@ SAME_NAME = {
 }
 """Names of more than one module, each with the reason. Modules of `commands/` have the names that users type."""
 
-SHORT_DOCSTRINGS = {
-    "cloudevents", "cluster", "deploy", "doctor", "pods", "coldstart", "functions", "kube", "results", "run",
-    "scenarios",
-}  # fmt: skip
-"""Folders whose docstring is not yet two or three sentences long. This list only shrinks."""
-
 
 def repeated(names: Iterable[tuple[str, Path]]) -> dict[str, list[str]]:
     places = defaultdict(list)
@@ -72,7 +66,7 @@ def test_public_classes_have_different_names() -> None:
 def test_a_folders_docstring_has_two_or_three_sentences(folder: Path) -> None:
     docstring = ast.get_docstring(ast.parse((folder / "__init__.py").read_text("utf-8"))) or ""
     sentences = re.findall(r"[.!?](?=\s|$)", docstring)
-    assert 2 <= len(sentences) <= 3 or folder.name in SHORT_DOCSTRINGS, docstring
+    assert 2 <= len(sentences) <= 3, docstring
 
 
 def test_each_command_is_a_module_of_its_name() -> None:

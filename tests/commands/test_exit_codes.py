@@ -26,11 +26,12 @@ rate: {{requestsPerSecond: 20, duration: {duration}, rampUp: 0s}}
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """With two experiments against a port that nobody listens on, an empty folder, and a file that is no database."""
+    """Two experiments against a closed port, one of them with a threshold, an empty folder, and a text as a database."""
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.db").write_text("not a database, but long enough for a header" * 4)
     port = free_port()
-    (tmp_path / "short.yaml").write_text(EXPERIMENT.format(port=port, duration="300ms"))
+    missed = EXPERIMENT.format(port=port, duration="300ms") + "thresholds: [errors < 1%]\n"
+    (tmp_path / "short.yaml").write_text(missed)
     (tmp_path / "long.yaml").write_text(EXPERIMENT.format(port=port, duration="1h"))
     return tmp_path
 
@@ -88,7 +89,6 @@ def _popen(words: str, folder: Path) -> subprocess.Popen[str]:
         ("kn-bench top --nodes=false --pods=false", ExitCode.USAGE),
         ("kn-bench top --kubeconfig={folder}/none", ExitCode.USAGE),
         ("kn-bench doctor --kubeconfig={folder}/none", ExitCode.USAGE),
-        ("kn-bench doctor --kubeconfig={folder}/none --tools", ExitCode.OK),
         ("kn-bench deploy --kubeconfig={folder}/none", ExitCode.USAGE),
         ("kn-bench delete --kubeconfig={folder}/none", ExitCode.USAGE),
         ("kn-bench patch", ExitCode.USAGE),

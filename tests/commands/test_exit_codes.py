@@ -26,7 +26,7 @@ rate: {{requestsPerSecond: 20, duration: {duration}, rampUp: 0s}}
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two experiments against a closed port, one of them with a threshold, an empty folder, and a text as a database."""
+    """Two experiments against a closed port, one with a threshold, an empty folder, and a text as a database."""
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.db").write_text("not a database, but long enough for a header" * 4)
     port = free_port()

@@ -23,7 +23,7 @@ _KEEP_ALIVE_S = 120  # longer than callers keep idle connections: it is they who
 
 def serve(app: Callable[[Message, Receive, Send], Awaitable[None]]) -> None:
     """Serve `$BIND` (every interface) and `$PORT` (8080) until SIGTERM; requests in flight are answered first."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises the signal anew when it has shut down
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises the signal again when it has shut down
     uvicorn.run(
         app,
         host=os.environ.get("BIND") or "0.0.0.0",

@@ -78,6 +78,35 @@ def there(pid):
     assert ran.stdout == "left []\n", ran
 
 
+def test_the_group_of_such_a_child_is_killed_with_it(tmp_path: Path) -> None:
+    """On a busy machine the child can have children before Popen returns in the parent."""
+    script = """
+        from pathlib import Path
+        import threading, time
+
+        class Slow(subprocess.Popen):
+            def __init__(self, *args, **options):
+                super().__init__(*args, **options)
+                while not Path(sys.argv[1]).exists():
+                    time.sleep(0.01)
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+        subprocess.Popen = Slow
+        command = "sleep 600 > /dev/null 2>&1 & echo $! > part; mv part $0; wait"
+        start_child(["sh", "-c", command, sys.argv[1]], cwd=sys.argv[2], process_group=0)
+    """
+    written = tmp_path / "pid"
+    ran = run(script, str(written), str(tmp_path))
+    assert (ran.returncode, ran.stderr) == (130, "")
+    pid = int(written.read_text())
+    deadline = time.monotonic() + 20
+    while Path(f"/proc/{pid}").exists():
+        if time.monotonic() > deadline:
+            os.kill(pid, signal.SIGKILL)
+            pytest.fail("the child of the child is still running")
+        time.sleep(0.02)
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_a_signal_to_the_child_before_its_exec_ends_it(name: str) -> None:
     """Its handlers are still the parent's then, and their notes go with the exec."""

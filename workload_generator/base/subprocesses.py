@@ -82,7 +82,20 @@ def start_child(
         try:
             release()  # a handler may raise here: then the caller never gets the child
         except BaseException:
-            process.kill()
+            if more.get("process_group") == 0:
+                os.killpg(process.pid, signal.SIGKILL)  # its children, too: it may have started some already
+            else:
+                process.kill()
             process.wait()
             raise
         return process
+
+
+def exit_text(code: int) -> str:
+    """A `Popen.returncode` for people: `exit code 1`, `SIGKILL`, `signal 40` (a real-time signal has no name)."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"

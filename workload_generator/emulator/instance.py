@@ -27,7 +27,7 @@ from typing import Any, Protocol
 
 from workload_generator.base.clock import NS_PER_MS, NS_PER_S, monotonic_ns
 from workload_generator.base.errors import BenchError
-from workload_generator.base.subprocesses import start_child
+from workload_generator.base.subprocesses import exit_text, start_child
 from workload_generator.emulator.instance_connection import InstanceConnection
 from workload_generator.emulator.platform_events import PlatformEvents
 from workload_generator.emulator.ports import LOOPBACK, reserve_port
@@ -304,7 +304,7 @@ class Instance:
             if self._output_fd >= 0:
                 self._on_output()
         self._close_output()
-        ended = _exit_text(code)
+        ended = exit_text(code)
         if self.state is not InstanceState.STOPPING and not self.killed and self.failure is None:
             when = "" if "ready" in self._phases else " before it was ready"
             self.failure = f"ended with {ended}{when}{_last_line(text_of(self._output))}"
@@ -347,15 +347,6 @@ class Instance:
 
     def _add_event(self, kind: str, message: str = "", at_ns: int | None = None) -> None:
         self._resources.events.add(kind, self._service, self.name, message, at_ns)
-
-
-def _exit_text(code: int) -> str:
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return signal.Signals(-code).name
-    except ValueError:
-        return f"signal {-code}"
 
 
 def _last_line(output: str) -> str:

@@ -31,7 +31,7 @@ import uvloop
 
 from workload_generator.base.clock import NS_PER_MS, monotonic_ns
 from workload_generator.base.errors import BenchError, LogError
-from workload_generator.base.subprocesses import die_with_parent, signals_held
+from workload_generator.base.subprocesses import die_with_parent, exit_text, signals_held
 from workload_generator.engine.endpoint import Endpoint
 from workload_generator.log.progress import RELAY, RunProgress, open_progress
 from workload_generator.run.plan import RunPlan
@@ -175,7 +175,7 @@ class ShardedRun:
         _, status = os.waitpid(worker.pid, 0)
         code = os.waitstatus_to_exitcode(status)
         if worker.is_running:
-            worker.death = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+            worker.death = f"was ended by {exit_text(code)}" if code < 0 else f"ended with {exit_text(code)}"
         if worker.summary is None and not self._started:
             for other in self._workers:
                 with contextlib.suppress(OSError):

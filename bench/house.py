@@ -29,10 +29,10 @@ MOST_PARAMETERS = 6
 BEFORE = "316d623"
 COUNTS_BEFORE = (54, 215, 3, 223, 26_571, 2_395, 1, 23)
 SPEED = (
-    "Speed before and after, measured once, one after the other: closed loop 101,161 and 103,810 requests/s at 12.5 and "
-    "11.6 µs of CPU each (3 rounds of 2 s); open loop at 5,000/s p99 27 and 38 µs, CPU 26.2 and 24.5 % (2 rounds); TTFB "
-    "against the wire at 5,000/s p99 23.5 and 12.8 µs; the README's test command on the bare machine 126 to 135 and 125 s, "
-    "with 2,714 and 2,921 tests passed."
+    "Speed before and after, measured once, one after the other: closed loop 101,161 and 103,810 requests/s at 12.5 "
+    "and 11.6 µs of CPU each (3 rounds of 2 s); open loop at 5,000/s p99 27 and 38 µs, CPU 26.2 and 24.5 % (2 "
+    "rounds); TTFB against the wire at 5,000/s p99 23.5 and 12.8 µs; the README's test command on the bare machine "
+    "126 to 135 and 125 s, with 2,714 and 2,921 tests passed."
 )
 """By hand, of the commit that ended the move: `bench/load.py`, `bench/open.py`, `bench/truth.py`, `.ci/bare`."""
 
@@ -90,7 +90,8 @@ def main() -> int:
     publish(
         "house",
         "The house",
-        f"Counts of the package; `bench/house.py` defines the words. Before: commit {BEFORE}. {SPEED} `just bench-house`.",
+        f"Counts of the package; `bench/house.py` defines the words. Before: commit {BEFORE}. {SPEED} "
+        "`just bench-house`.",
         ["count", "before", "now"],
         [(name, f"{before:,}", f"{value:,}") for (name, value), before in zip(rows, COUNTS_BEFORE, strict=True)],
     )

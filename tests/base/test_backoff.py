@@ -1,4 +1,4 @@
-"""Delays grow by the factor up to the cap; jitter shortens them, and its seed repeats it."""
+"""Delays double up to the cap; jitter shortens them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from workload_generator.base.backoff import Backoff
     ("backoff", "delays"),
     [
         (Backoff(0.1, 5), [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5, 5]),
-        (Backoff(1, 100, factor=3), [1, 3, 9, 27, 81, 100]),
         (Backoff(2, 1), [1, 1]),
     ],
 )
@@ -26,10 +25,8 @@ def test_any_number_of_retries_has_a_delay() -> None:
     assert Backoff(1, 60).delay_s(1_000_000) == 60
 
 
-def test_jitter_is_within_its_part_and_repeatable() -> None:
+def test_jitter_shortens_within_its_part() -> None:
     plain, backoff = Backoff(0.1, 5), Backoff(0.1, 5, jitter=0.5)
-    drawn = list(itertools.islice(backoff.delays(seed=7), 500))
-    assert drawn == list(itertools.islice(backoff.delays(seed=7), 500))
-    assert drawn != list(itertools.islice(backoff.delays(seed=8), 500))
+    drawn = list(itertools.islice(backoff.delays(), 500))
     assert all(delay / 2 <= each <= delay for each, delay in zip(drawn, plain.delays(), strict=False))
     assert min(drawn[10:]) < 2.6 and max(drawn[10:]) > 4.9

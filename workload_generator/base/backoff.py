@@ -12,7 +12,7 @@ _MOST_DOUBLINGS = 64  # beyond any cap, and below the largest float
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """The delay before retry n (from 0) is `first_s` × `factor`ⁿ, at most `cap_s`, all in seconds.
+    """The delay before retry n (from 0) is `first_s` × 2ⁿ, at most `cap_s`, all in seconds.
 
     With `jitter` (0 to 1), each delay is drawn from its last part of that size, so that many clients of a server that
     comes back do not return at once. The caller decides when to give up.
@@ -20,15 +20,13 @@ class Backoff:
 
     first_s: float
     cap_s: float
-    factor: float = 2.0
     jitter: float = 0.0
 
-    def delay_s(self, retry: int, draw: random.Random | None = None) -> float:
-        """The delay before this retry. `draw` is the source of the jitter, by default that of the process."""
-        delay_s = min(self.first_s * self.factor ** min(retry, _MOST_DOUBLINGS), self.cap_s)
-        return delay_s * (1 - self.jitter * (draw.random() if draw is not None else random.random()))
+    def delay_s(self, retry: int) -> float:
+        """The delay before this retry."""
+        delay_s = min(self.first_s * 2.0 ** min(retry, _MOST_DOUBLINGS), self.cap_s)
+        return delay_s * (1 - self.jitter * random.random())
 
-    def delays(self, seed: int | str | None = None) -> Iterator[float]:
-        """The delays in order, without end. The same seed gives the same jitter."""
-        draw = random.Random(seed)
-        return (self.delay_s(retry, draw) for retry in itertools.count())
+    def delays(self) -> Iterator[float]:
+        """The delays in order, without end."""
+        return map(self.delay_s, itertools.count())

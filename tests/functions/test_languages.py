@@ -93,7 +93,7 @@ def test_a_seventh_language_is_extracted_and_reported(catalog: Path, tmp_path: P
 
 
 def test_a_seventh_language_is_in_the_queries_that_a_report_shows(catalog: Path) -> None:
-    program = "from workload_generator.results.report.charts import language_sql; print(language_sql())"
+    program = "from workload_generator.results.report.chart_sql import language_sql; print(language_sql())"
     assert "WHEN r.target LIKE '%-zig-%' THEN 'zig'" in run(program, catalog)
     program = (
         "from workload_generator.results.report.chart_specs import language_scales as s; print(s(['go', 'zig'])[0])"

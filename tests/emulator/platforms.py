@@ -16,7 +16,6 @@ import yaml
 
 from workload_generator.base.clock import NS_PER_S
 from workload_generator.emulator import autoscaler, service
-from workload_generator.emulator.client_connection import ClientConnection
 from workload_generator.emulator.platform import EmbeddedPlatform
 from workload_generator.emulator.platform_events import PlatformEvent
 from workload_generator.emulator.settings import load_config
@@ -145,7 +144,7 @@ async def local(
     with patch.object(autoscaler, "SAMPLE_NS", sample_ns), patch.object(service, "SAMPLE_NS", sample_ns):
         platform = EmbeddedPlatform(load_config(config, known, flags), known, 1, max_instances, events.append)
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(lambda: ClientConnection(platform), "127.0.0.1", 0, backlog=4096)
+        server = await loop.create_server(platform.connection, "127.0.0.1", 0, backlog=4096)
         try:
             yield Local(platform, server.sockets[0].getsockname()[1], events)
         finally:

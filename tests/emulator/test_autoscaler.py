@@ -28,7 +28,7 @@ class Simulation:
         self.autoscaler = Autoscaler(self.settings)
         self.bounds = Bounds(self.settings)
         self.now_s = 0
-        self.scale = self.bounds.initial
+        self.scale = self.bounds.within(max(1, self.settings.initial_scale))
         self.decision: Decision | None = None
 
     def run(self, seconds: int, concurrency: float) -> list[int]:

@@ -13,7 +13,7 @@ from tests.results.logs import rows_of
 from tests.support import Generator
 from workload_generator.base.backoff import Backoff
 from workload_generator.coldstart.proof import Moment
-from workload_generator.emulator import fleet
+from workload_generator.emulator import service
 from workload_generator.results.ingest.extract import extract
 from workload_generator.results.report.answers import ask
 from workload_generator.results.report.conclusions import summarise
@@ -68,8 +68,8 @@ async def test_every_start_from_zero_is_proven_and_its_phases_add_up(generator: 
 async def test_a_crashed_start_proves_nothing_and_a_later_one_does(
     generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fleet, "BACKOFF", Backoff(0.1, 0.1))
-    monkeypatch.setattr(fleet, "MOST_RETRIES", 2)
+    monkeypatch.setattr(service, "BACKOFF", Backoff(0.1, 0.1))
+    monkeypatch.setattr(service, "MOST_RETRIES", 2)
     env = {"CRASH_ONCE": str(tmp_path / "crashed")}
     cold = {**COLD, "settle": "400ms"}  # until then the platform refuses
     async with local(tmp_path, {NAME: {"env": env}}, **SOON) as platform:

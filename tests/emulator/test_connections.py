@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import asyncio
+from collections.abc import Coroutine
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from workload_generator.base.errors import RequestRefused
 from workload_generator.emulator.client_connection import ClientConnection
-from workload_generator.emulator.instance_connection import InstanceConnection
+from workload_generator.emulator.http_stream import Head
+from workload_generator.emulator.instance_connection import InstanceConnection, NotSent
 from workload_generator.emulator.proxied_request import ProxiedRequest
+
+
+async def settle() -> None:
+    """Let all tasks run until they wait for something."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+def run(steps: Coroutine[Any, Any, None]) -> None:
+    """For Hypothesis, which calls no coroutines."""
+    asyncio.run(steps)
 
 
 class Transport:
@@ -44,36 +58,41 @@ class Transport:
         self.reading = True
 
 
-@dataclass
 class Router:
-    """Keeps requests until `answer`."""
+    """Responds to requests with their target, each once `answer` is called; with `early` at once, whatever follows."""
 
-    waiting: list[ProxiedRequest] = field(default_factory=list)
-    seen: list[tuple[bytes, bytes, bytes]] = field(default_factory=list)
-    answered: list[ProxiedRequest] = field(default_factory=list)
+    def __init__(self, early: bool = False) -> None:
+        self.seen: list[tuple[bytes, bytes, bytes]] = []
+        self._early = early
+        self._waiting: list[asyncio.Future[None]] = []
 
-    def route(self, request: ProxiedRequest) -> None:
-        assert not self.waiting, "one at a time"
-        self.waiting.append(request)
+    async def route(self, request: ProxiedRequest) -> None:
+        body = b""
+        if not self._early:
+            while piece := await request.piece():
+                body += piece
+            assert not self._waiting, "one at a time"
+            self._waiting.append(asyncio.get_running_loop().create_future())
+            await self._waiting[0]
+        self.seen.append((request.method, request.target, body))
+        request.respond(200, request.target + b"\n", b"text/plain")
 
-    def needs_body(self, target: bytes) -> bool:
-        return target.startswith(b"/_platform")
-
-    def connected(self, connection: ClientConnection) -> None:
-        pass
-
-    def disconnected(self, connection: ClientConnection) -> None:
-        pass
-
-    def answer(self, whole_only: bool) -> bool:
-        """Respond to the kept request with its target. Whether there was one."""
-        if not self.waiting or (whole_only and not self.waiting[0].body_complete):
+    async def answer(self) -> bool:
+        """Whether there was a request to respond to."""
+        if not self._waiting:
             return False
-        request = self.waiting.pop()
-        self.seen.append((request.head.split(b" ")[0], request.target, request.take_body()))
-        self.answered.append(request)
-        request.client.send_error(request, 200, request.target.decode())
+        self._waiting.pop().set_result(None)
+        await settle()
         return True
+
+
+async def connected(router: Router) -> tuple[Any, Transport]:
+    """A client's connection."""
+    client: Any = ClientConnection(router.route, set())
+    transport = Transport()
+    client.connection_made(transport)
+    await settle()
+    return client, transport
 
 
 Ask = tuple[bytes, bytes, bytes, bool]
@@ -116,71 +135,85 @@ def cut(data: bytes, cuts: list[int]) -> list[bytes]:
 def test_requests_are_parsed_in_order_with_any_segmentation(
     sent: list[Ask], cuts: list[int], answer_now: list[bool]
 ) -> None:
-    transport, router = Transport(), Router()
-    client: Any = ClientConnection(router)
-    client.connection_made(transport)
-    late = iter(answer_now)
-    for piece in cut(b"".join(map(encoded, sent)), cuts):
-        client.data_received(piece)
-        while next(late, True) and router.answer(whole_only=True):
+    async def steps() -> None:
+        router = Router()
+        client, transport = await connected(router)
+        late = iter(answer_now)
+        for piece in cut(b"".join(map(encoded, sent)), cuts):
+            client.data_received(piece)
+            await settle()
+            while next(late, True) and await router.answer():
+                pass
+        while await router.answer():
             pass
-    while router.answer(whole_only=True):
-        pass
-    got = [(method, target, body if not chunked or router.needs_body(target) else plain(body))
-           for (method, target, body), (_, _, _, chunked) in zip(router.seen, sent, strict=True)]  # fmt: skip
-    assert got == [ask[:3] for ask in sent]
-    answers = transport.written.split(b"HTTP/1.1 200 OK")[1:]
-    assert [answer.rpartition(b"\r\n\r\n")[2] for answer in answers] == [ask[1] + b"\n" for ask in sent]
-    assert transport.reading and not transport.closed and not client.busy
+        assert router.seen == [ask[:3] for ask in sent]
+        answers = transport.written.split(b"HTTP/1.1 200 OK")[1:]
+        assert [answer.rpartition(b"\r\n\r\n")[2] for answer in answers] == [ask[1] + b"\n" for ask in sent]
+        assert transport.reading and not transport.closed and not client._busy
+
+    run(steps())
 
 
 @given(st.lists(asks, min_size=2, max_size=6), st.lists(st.integers(0, 10**6), max_size=20))
 def test_the_rest_of_a_request_is_dropped_after_an_early_response(sent: list[Ask], cuts: list[int]) -> None:
-    transport, router = Transport(), Router()
-    client: Any = ClientConnection(router)
-    client.connection_made(transport)
-    for piece in cut(b"".join(map(encoded, sent)), cuts):
-        client.data_received(piece)
-        while router.answer(whole_only=False):
-            pass
-    assert [seen[:2] for seen in router.seen] == [ask[:2] for ask in sent]
-    assert transport.written.count(b"HTTP/1.1 200 OK") == len(sent) and transport.reading
-    assert not any(exchange.body for exchange in router.answered), "nor is it kept"
+    async def steps() -> None:
+        router = Router(early=True)
+        client, transport = await connected(router)
+        for piece in cut(b"".join(map(encoded, sent)), cuts):
+            client.data_received(piece)
+            await settle()
+        assert [seen[:2] for seen in router.seen] == [ask[:2] for ask in sent]
+        assert transport.written.count(b"HTTP/1.1 200 OK") == len(sent) and transport.reading
+        assert client.fresh, "nothing is kept"
+
+    run(steps())
 
 
-def test_a_pipelining_client_is_not_read() -> None:
-    transport, router = Transport(), Router()
-    client: Any = ClientConnection(router)
-    client.connection_made(transport)
-    client.data_received(b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n")
-    assert transport.reading
-    client.data_received(b"GET /b HTTP/1.1\r\nHost: x\r\n\r\n" * 2)
+async def test_a_client_that_only_pipelines_is_not_read() -> None:
+    router = Router()
+    client, transport = await connected(router)
+    for _ in range(2):
+        client.data_received(b"GET /a HTTP/1.1\r\nHost: x\r\nX: %s\r\n\r\n" % bytes(60_000).replace(b"\0", b"x"))
+        await settle()
     assert not transport.reading
-    assert router.answer(whole_only=True) and not transport.reading
-    assert router.answer(whole_only=True) and transport.reading
-    assert router.answer(whole_only=True) and not router.answer(whole_only=True)
+    assert await router.answer() and await router.answer() and transport.reading
+    assert not await router.answer()
 
 
-def test_a_body_that_is_not_forwarded_is_not_read() -> None:
-    transport, router = Transport(), Router()
-    client: Any = ClientConnection(router)
+async def test_a_body_that_is_not_forwarded_is_not_read() -> None:
+    go = asyncio.Event()
+
+    async def refuse(request: ProxiedRequest) -> None:
+        await go.wait()
+        request.refuse(503, "full")
+
+    client: Any = ClientConnection(refuse, set())
+    transport = Transport()
     client.connection_made(transport)
-    client.data_received(b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\n\r\n" + bytes(65535))
+    await settle()
+    client.data_received(b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\n\r\n" + bytes(60_000))
+    await settle()
     assert transport.reading
-    client.data_received(bytes(1))
+    client.data_received(bytes(10_000))
     assert not transport.reading
-    assert router.answer(whole_only=False) and transport.reading, "refused: the rest goes nowhere"
+    go.set()
+    await settle()
+    assert transport.reading, "refused: the rest goes nowhere"
 
 
 @given(st.binary(max_size=300), st.lists(st.integers(0, 10**6), max_size=5))
 def test_random_bytes_raise_no_exception(data: bytes, cuts: list[int]) -> None:
-    transport, router = Transport(), Router()
-    client: Any = ClientConnection(router)
-    client.connection_made(transport)
-    for piece in cut(data, cuts):
-        if not transport.closed:
-            client.data_received(piece)
-    client.connection_lost(None)
+    async def steps() -> None:
+        client, transport = await connected(Router(early=True))
+        for piece in cut(data, cuts):
+            if not transport.closed:
+                client.data_received(piece)
+                await settle()
+        client.connection_lost(None)
+        await settle()
+        assert client._serving.cancelled() or client._serving.exception() is None
+
+    run(steps())
 
 
 # The instance's side
@@ -191,68 +224,61 @@ class Client:
 
     def __init__(self) -> None:
         self.got = b""
-        self.completed = 0
         self.ends: list[str] = []
 
-    def send(self, data: bytes) -> None:
+    def write(self, data: bytes) -> None:
         self.got += data
 
-    def complete(self) -> None:
-        self.completed += 1
-
-    def send_error(self, request: ProxiedRequest, status: int, reason: str) -> None:
-        self.ends.append(f"{status}")
-
-    def send_response(self, request: ProxiedRequest, status: int, body: bytes, content_type: bytes) -> None:
-        raise AssertionError
+    async def drain(self) -> None:
+        pass
 
     def close(self) -> None:
         self.ends.append("close")
 
-    def reset(self) -> None:
+    def abort(self, *, reset: bool = False) -> None:
+        assert reset
         self.ends.append("reset")
 
-    def pause_reading(self) -> None:
-        pass
 
-    def resume_reading(self) -> None:
-        pass
+class Exchange:
+    """A connection to an instance, and the request that it forwards."""
 
+    def __init__(self, method: bytes = b"GET", http_1_1: bool = True) -> None:
+        self.connection: Any = InstanceConnection("i", lambda now_ns: None)
+        self.transport = Transport()
+        self.connection.connection_made(self.transport)
+        self.head = Head(0, method, b"/", 0, [], http_1_1=http_1_1, keeps_alive=True)
+        self.retries = 0
 
-class Backend:
-    """The instance and the service of a connection."""
+    async def forward(self) -> None:
+        """Begin a request."""
+        self.client: Any = Client()
+        self.outcome = ""
+        request = ProxiedRequest(self.client, self.head)
+        request.retries = self.retries
+        self._task = asyncio.create_task(self._forward(request))
+        await settle()
 
-    def __init__(self) -> None:
-        self.name = "i"
-        self.header = b"x-platform-instance: i\r\n"
-        self.idle: list[InstanceConnection] = []
-        self.outcomes: list[str] = []
+    async def _forward(self, request: ProxiedRequest) -> None:
+        try:
+            await self.connection.forward(request)
+            self.outcome = "answered"
+        except NotSent:
+            self.outcome = "not sent"
+        except RequestRefused as refused:
+            self.outcome = str(refused.status)
+            request.refuse(refused.status, str(refused))
 
-    def on_first_byte(self, now_ns: int) -> None:
-        pass
+    async def receive(self, *pieces: bytes) -> None:
+        """Have these bytes arrive from the instance."""
+        for piece in pieces:
+            self.connection.data_received(piece)
+            await settle()
 
-    def on_answered(self, request: ProxiedRequest) -> None:
-        self.outcomes.append("answered")
-
-    def on_failed(self, request: ProxiedRequest) -> None:
-        self.outcomes.append("failed")
-
-    def on_not_sent(self, request: ProxiedRequest) -> None:
-        self.outcomes.append("not sent")
-
-    def on_abandoned(self, request: ProxiedRequest) -> None:
-        raise AssertionError
-
-
-def connected(method: bytes = b"GET", http_1_1: bool = True) -> tuple[Any, ProxiedRequest, Backend, Client, Transport]:
-    """A connection with a request on it."""
-    backend, client, transport = Backend(), Client(), Transport()
-    connection: Any = InstanceConnection(backend)
-    connection.connection_made(transport)
-    head = b"%s / HTTP/1.1\r\n\r\n" % method
-    request = ProxiedRequest(client, 0, method=method, head=head, http_1_1=http_1_1, retriable=True, service=backend)
-    connection.send(request)
-    return connection, request, backend, client, transport
+    async def lose(self, error: Exception | None = None) -> None:
+        """End the instance's connection."""
+        self.connection.connection_lost(error)
+        await settle()
 
 
 RESPONSES = {
@@ -269,20 +295,23 @@ RESPONSES = {
 
 @given(st.sampled_from(sorted(RESPONSES)), st.lists(st.integers(0, 1000), max_size=12))
 def test_responses_are_forwarded_with_any_segmentation(kind: str, cuts: list[int]) -> None:
-    raw, body = RESPONSES[kind]
-    connection, _, backend, client, transport = connected()
-    for piece in cut(raw, cuts):
-        connection.data_received(piece)
-    head, _, rest = client.got.removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n").partition(b"\r\n\r\n")
-    assert b"x-platform: local\r\n" in head and b"x-platform-instance: i" in head
-    if b"Transfer-Encoding: chunked" in head:
-        chunks, trailer = rest[: rest.index(b"0\r\n")], rest[rest.index(b"0\r\n") :]
-        assert plain(chunks) == body and trailer == b"0\r\nX-T: 1\r\n\r\n"
-    else:
-        assert rest == body
-    assert (backend.outcomes, client.completed, client.ends) == (["answered"], 1, [])
-    kept = kind != "close"
-    assert (connection in backend.idle) == kept == (not transport.closed)
+    async def steps() -> None:
+        raw, body = RESPONSES[kind]
+        exchange = Exchange()
+        await exchange.forward()
+        await exchange.receive(*cut(raw, cuts))
+        got = exchange.client.got
+        head, _, rest = got.removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n").partition(b"\r\n\r\n")
+        assert b"x-platform: local\r\n" in head and b"x-platform-instance: i" in head
+        if b"Transfer-Encoding: chunked" in head:
+            chunks, trailer = rest[: rest.index(b"0\r\n")], rest[rest.index(b"0\r\n") :]
+            assert plain(chunks) == body and trailer == b"0\r\nX-T: 1\r\n\r\n"
+        else:
+            assert rest == body
+        assert (exchange.outcome, exchange.client.ends) == ("answered", [])
+        assert exchange.connection.reusable == (kind != "close")
+
+    run(steps())
 
 
 @pytest.mark.parametrize("end", [None, ConnectionResetError("reset")])
@@ -292,53 +321,78 @@ def test_a_partial_response_never_looks_complete(end: Exception | None, http_1_1
     kind = data.draw(st.sampled_from(["length", "chunks"]))
     raw, _ = RESPONSES[kind]
     place = data.draw(st.integers(0, len(raw) - 1))
-    connection, _, backend, client, _ = connected(http_1_1=http_1_1)
-    if place:
-        connection.data_received(raw[:place])
-    connection.connection_lost(end)
-    begun = place > raw.index(b"\r\n\r\n") + 3
-    unframed = kind == "chunks" and not http_1_1
-    assert backend.outcomes == ["failed"] and client.completed == 0
-    assert client.ends == [("reset" if unframed else "close") if begun else "502"]
+
+    async def steps() -> None:
+        exchange = Exchange(http_1_1=http_1_1)
+        await exchange.forward()
+        if place:
+            await exchange.receive(raw[:place])
+        await exchange.lose(end)
+        begun = place > raw.index(b"\r\n\r\n") + 3
+        unframed = kind == "chunks" and not http_1_1
+        assert exchange.outcome == "502"
+        assert exchange.client.ends == ([("reset" if unframed else "close")] if begun else [])
+        assert exchange.client.got.startswith(b"HTTP/1.1 200" if begun else b"HTTP/1.1 502")
+
+    run(steps())
 
 
-def test_a_request_on_a_closed_connection_is_retried_once() -> None:
-    connection, request, backend, client, _ = connected()
-    connection.data_received(RESPONSES["length"][0])
-    connection.send(request)
-    connection.connection_lost(None)
-    assert backend.outcomes == ["answered", "not sent"] and client.ends == []
-    other, _, _, _, _ = connected()
-    other._used = True
-    other._request = request
-    other.connection_lost(None)
-    assert backend.outcomes == ["answered", "not sent", "failed"] and client.ends == ["502"]
+@pytest.mark.parametrize(
+    ("method", "retries", "outcome"), [(b"GET", 0, "not sent"), (b"GET", 1, "502"), (b"PUT", 0, "502")]
+)
+async def test_a_request_on_a_closed_connection_is_retried_once(method: bytes, retries: int, outcome: str) -> None:
+    exchange = Exchange(method)
+    await exchange.forward()
+    await exchange.receive(RESPONSES["length"][0])
+    assert exchange.outcome == "answered"
+    exchange.retries = retries
+    await exchange.forward()
+    await exchange.lose()
+    assert exchange.outcome == outcome
+
+
+async def test_a_request_on_a_new_connection_is_not_retried() -> None:
+    exchange = Exchange()
+    await exchange.forward()
+    await exchange.lose()
+    assert exchange.outcome == "502"
 
 
 @pytest.mark.parametrize("more", [RESPONSES["length"][0], b"and some noise"])
-def test_a_connection_with_unexpected_bytes_is_not_reused(more: bytes) -> None:
-    connection, _, backend, client, transport = connected()
-    connection.data_received(RESPONSES["length"][0] + more)
-    assert client.got.endswith(b"hello") and client.got.count(b"HTTP/1.1") == 1
-    assert (backend.outcomes, client.ends, backend.idle, transport.closed) == (["answered"], [], [], True)
-    connection, _, backend, _, transport = connected()
-    connection.data_received(RESPONSES["length"][0])
-    connection.data_received(more)
-    assert (backend.outcomes, transport.closed) == (["answered"], True)
+async def test_a_connection_with_unexpected_bytes_is_not_reused(more: bytes) -> None:
+    exchange = Exchange()
+    await exchange.forward()
+    await exchange.receive(RESPONSES["length"][0] + more)
+    assert exchange.client.got.endswith(b"hello") and exchange.client.got.count(b"HTTP/1.1") == 1
+    assert (exchange.outcome, exchange.client.ends, exchange.connection.reusable) == ("answered", [], False)
+    exchange = Exchange()
+    await exchange.forward()
+    await exchange.receive(RESPONSES["length"][0])
+    assert exchange.outcome == "answered" and exchange.connection.usable
+    await exchange.receive(more)
+    assert not exchange.connection.usable
 
 
-def test_a_body_can_end_with_the_connection() -> None:
-    connection, _, backend, client, _ = connected()
-    connection.data_received(b"HTTP/1.1 200 OK\r\n\r\nhello")
-    connection.connection_lost(None)
-    assert client.got.endswith(b"\r\n\r\n5\r\nhello\r\n0\r\n\r\n") and backend.outcomes == ["answered"]
+async def test_a_body_can_end_with_the_connection() -> None:
+    exchange = Exchange()
+    await exchange.forward()
+    await exchange.receive(b"HTTP/1.1 200 OK\r\n\r\nhello")
+    await exchange.lose()
+    assert exchange.client.got.endswith(b"\r\n\r\n5\r\nhello\r\n0\r\n\r\n") and exchange.outcome == "answered"
 
 
-def test_a_response_to_head_has_no_body() -> None:
-    connection, request, backend, client, _ = connected(b"HEAD")
+async def test_a_response_to_head_has_no_body() -> None:
+    exchange = Exchange(b"HEAD")
     for _ in range(2):
-        connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n")
-        assert connection in backend.idle
-        backend.idle.clear()
-        connection.send(request)
-    assert client.completed == 2 and client.got.count(b"Content-Length: 500") == 2
+        await exchange.forward()
+        await exchange.receive(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n")
+        assert exchange.outcome == "answered" and exchange.connection.usable and exchange.connection.reusable
+        assert exchange.client.got.count(b"Content-Length: 500") == 1
+
+
+async def test_a_function_cannot_switch_protocols() -> None:
+    exchange = Exchange()
+    await exchange.forward()
+    await exchange.receive(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\nnoise")
+    assert exchange.outcome == "502" and b"switched protocols" in exchange.client.got
+    assert not exchange.connection.reusable

@@ -14,7 +14,7 @@ import pytest
 
 from tests.emulator.platforms import CALMLY, FUNCTION, SOON, Answer, local, until
 from workload_generator.base.backoff import Backoff
-from workload_generator.emulator import fleet
+from workload_generator.emulator import service
 
 NAME = f"{FUNCTION}-0"
 
@@ -142,8 +142,8 @@ async def test_max_instances_limits_the_platform(tmp_path: Path) -> None:
 async def test_a_function_that_cannot_start_fails_after_the_retries(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fleet, "BACKOFF", Backoff(0.1, 0.1))
-    monkeypatch.setattr(fleet, "MOST_RETRIES", 2)
+    monkeypatch.setattr(service, "BACKOFF", Backoff(0.1, 0.1))
+    monkeypatch.setattr(service, "MOST_RETRIES", 2)
     async with local(tmp_path, {NAME: {"env": {"CRASH": "1"}}}) as platform:
         answers = await asyncio.gather(*(platform.ask() for _ in range(5)))
         assert statuses(answers) == {504: 5}

@@ -21,20 +21,10 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     of_all, most = "of every service; default", DEFAULT_MAX_INSTANCES
     add("--stable-window", type=as_in_a_file(whole_seconds), metavar="D", help=f"{of_all} 10s (Knative: 60s)")
     add("--scale-to-zero-grace-period", type=value("duration"), metavar="D", help=f"{of_all} 0s (Knative: 30s)")
-    add(
-        "--max-instances",
-        type=positive,
-        default=most,
-        metavar="N",
-        help=f"most instances of all services; default {most}",
-    )
+    add("--max-instances", type=positive, default=most, metavar="N", help=f"most in all services; default {most}")
     add_seed(command, "seed of ports, names and faults; default: the file's, else random")
-    add(
-        "--triggers",
-        type=positive,
-        metavar="N",
-        help=f"triggers of the broker {BROKER}, all delivering to the receiver",
-    )
+    number = f"triggers of the broker {BROKER}, all delivering to the receiver"
+    add("--triggers", type=positive, metavar="N", help=number)
     each = f"deliveries at a time of each; default {PARALLELISM}"
     add("--parallelism", type=as_in_a_file(parallelism), metavar="N", help=each)
     add("--receiver", type=value("url"), metavar="URL", help=f"default: {RECEIVER}")

@@ -66,11 +66,11 @@ def run(options: argparse.Namespace) -> int:
         folder = Path(name)
         embedded = PlatformProcess(options.port, output, folder)
         embedded.configure(yaml.safe_load(find_platform("quickstart").read_text()), triggers=_TRIGGERS)
-        with embedded as platform:
-            console.print(f"the embedded platform is at {platform.url}; its events are in {output}")
+        with embedded.running():
+            console.print(f"the embedded platform is at {embedded.url}; its events are in {output}")
             for number, each in enumerate(runs, 1):
                 console.print(f"\n[bold]{number} of {len(runs)}: {each.title}[/]")
-                if not _is_valid(each, platform, logs, folder, console):
+                if not _is_valid(each, embedded, logs, folder, console):
                     invalid.append(each.title)
                     console.print("[yellow]the run is invalid, for the reasons above; the quickstart continues[/]")
     console.print()

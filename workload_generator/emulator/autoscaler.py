@@ -137,16 +137,6 @@ class Bounds:
         self._active_since_ns: int | None = None
         self._idle_since_ns: int | None = None
 
-    @property
-    def initial(self) -> int:
-        """The scale of a new service at its first request."""
-        return self.within(max(1, self._initial))
-
-    @property
-    def on_request(self) -> int:
-        """The scale of a service at zero when a request arrives."""
-        return self.within(1)
-
     def within(self, desired: int) -> int:
         """`desired`, limited by min-scale and max-scale."""
         desired = max(desired, self._settings.min_scale)

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -33,7 +32,7 @@ MOST_IDS = 100_000
 """How many ids of each kind are listed; further ones are only counted."""
 
 _RETRIED = frozenset({404, 408, 409, 429})  # and 5xx
-_TIMEOUT_S = 30.0
+_TIMEOUT = aiohttp.ClientTimeout(total=30.0)
 
 
 class QueuedEvent(NamedTuple):
@@ -129,7 +128,7 @@ class EmulatedTrigger:
                 break
         return status
 
-    async def _send(self, url: str, body: bytes, headers: Mapping[str, str]) -> int:
+    async def _send(self, url: str, body: bytes, headers: dict[str, str]) -> int:
         try:
             async with self._session.post(url, data=body, headers=headers) as response:
                 await response.read()
@@ -158,11 +157,10 @@ class EmulatedTrigger:
 
 
 class EmulatedBroker:
-    """One broker: its ingress and its triggers."""
+    """One broker: its ingress and its triggers. To be made in the event loop."""
 
-    def __init__(
-        self, name: str, settings: BrokerSettings, session: aiohttp.ClientSession, seed: int, events: PlatformEvents
-    ) -> None:
+    def __init__(self, name: str, settings: BrokerSettings, seed: int, events: PlatformEvents) -> None:
+        self._session = session = aiohttp.ClientSession(timeout=_TIMEOUT, connector=aiohttp.TCPConnector(limit=0))
         self._settings = settings
         self._received = self._refused = 0
         self._triggers = {
@@ -170,13 +168,16 @@ class EmulatedBroker:
             for key, each in settings.triggers.items()
         }
 
-    def take(self, request: ProxiedRequest) -> None:
+    async def take(self, request: ProxiedRequest) -> None:
         """Take the event of a request. Raises RequestRefused."""
         try:
             if request.method != b"POST":
                 raise RequestRefused(405, "events are sent by POST")
-            headers = _headers_of(request.head)
-            body = request.take_body()
+            headers = [
+                (name.decode("latin-1").lower(), value.decode("utf-8", "surrogateescape"))
+                for name, value in request.headers
+            ]
+            body = await request.body()
             events = read_events(headers, body)
             if len(events) != 1:
                 raise RequestRefused(400, "a broker takes single events, not batches")
@@ -191,59 +192,18 @@ class EmulatedBroker:
         self._received += 1
         for trigger in matching:
             trigger.enqueue(queued)
-        request.client.send_response(request, 202, b"", b"text/plain")
+        request.respond(202, b"", b"text/plain")
 
     async def close(self) -> None:
         """Stop delivering."""
         for trigger in self._triggers.values():
             await trigger.close()
+        await self._session.close()
 
     def to_json(self, ids: bool = False) -> dict[str, Any]:
         """Counts of the ingress and of each trigger."""
         triggers = {name: trigger.to_json(ids) for name, trigger in self._triggers.items()}
         return {"received": self._received, "refused": self._refused, "triggers": triggers}
-
-
-class EmulatedBrokers:
-    """All brokers of a platform, by `<namespace>/<name>`. To be made in the event loop."""
-
-    def __init__(self, settings: Mapping[str, BrokerSettings], seed: int, events: PlatformEvents) -> None:
-        self._session = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S), connector=aiohttp.TCPConnector(limit=0)
-        )
-        self._brokers = {
-            name: EmulatedBroker(name, each, self._session, seed, events) for name, each in settings.items()
-        }
-
-    def take(self, request: ProxiedRequest) -> None:
-        """Take a request to `/broker/…`. Raises RequestRefused."""
-        name = request.target.partition(b"?")[0].removeprefix(INGRESS).rstrip(b"/").decode("latin-1")
-        broker = self._brokers.get(name)
-        if broker is None:
-            known = ", ".join(self._brokers) or "none; define brokers in the file of --config (docs/local.md)"
-            raise RequestRefused(404, f"no broker {name[:200]}; known brokers: {known}")
-        broker.take(request)
-
-    async def close(self) -> None:
-        """Stop delivering."""
-        for broker in self._brokers.values():
-            await broker.close()
-        await self._session.close()
-
-    def to_json(self, name: str | None = None) -> dict[str, Any] | None:
-        """The counts of all brokers, or of one with event ids; None when there is no broker of that name."""
-        if name is None:
-            return {key: broker.to_json() for key, broker in self._brokers.items()}
-        broker = self._brokers.get(name)
-        return None if broker is None else broker.to_json(ids=True)
-
-
-def _headers_of(head: bytes) -> list[tuple[str, str]]:
-    """Names in lower case and values of a request's head."""
-    pairs = (line.partition(b":") for line in head.split(b"\r\n")[1:-2])
-    return [
-        (name.decode("latin-1").lower(), value.strip().decode("utf-8", "surrogateescape")) for name, _, value in pairs
-    ]
 
 
 def _is_forwarded(name: str) -> bool:

@@ -8,7 +8,7 @@ import resource
 import secrets
 import signal
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,12 +17,11 @@ import uvloop
 from workload_generator.base.exit_codes import of_signal
 from workload_generator.base.listening import listen
 from workload_generator.base.standard_streams import print_lines
-from workload_generator.emulator.client_connection import ClientConnection
 from workload_generator.emulator.platform import STATE_PATH, EmbeddedPlatform
 from workload_generator.emulator.platform_events import PlatformEvent
 from workload_generator.emulator.receiver_triggers import with_triggers
-from workload_generator.emulator.settings import TriggerSettings, load_config
-from workload_generator.functions.catalog import load_catalog
+from workload_generator.emulator.settings import PlatformConfig, TriggerSettings, load_config
+from workload_generator.functions.catalog import Function, load_catalog
 
 DEFAULT_PORT = 8080
 DEFAULT_MAX_INSTANCES = 50
@@ -57,44 +56,46 @@ def run_platform(options: PlatformOptions) -> int:
 
     def show(event: PlatformEvent) -> None:
         message = f": {event.message}" if event.message else ""
-        _write(f"{event.time[11:23]} {event.kind:<10} {event.instance or event.service}{message}")
+        print_lines([f"{event.time[11:23]} {event.kind:<10} {event.instance or event.service}{message}"])
 
     async def run() -> int:
-        built = [name for name, function in functions.items() if function.built]
-        missing = [name for name in functions if name not in built]
+        platform = EmbeddedPlatform(config, functions, seed, options.max_instances, show)
         host, port = listener.getsockname()[:2]
-        _write(f"embedded platform (an emulator): http://{f'[{host}]' if ':' in host else host}:{port} (seed {seed})")
-        _write(f"functions: {', '.join(built)}{'; not built: ' + ', '.join(missing) if missing else ''}")
-        for name, broker in config.brokers.items():
-            _write(f"broker {name}: /broker/{name}, triggers {', '.join(broker.triggers) or 'none'}")
-        _write(f"state: {STATE_PATH}; Ctrl-C stops the platform and its functions")
-        return await _serve(EmbeddedPlatform(config, functions, seed, options.max_instances, show), listener)
+        url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        print_lines([f"embedded platform (an emulator): {url} (seed {seed})", *_known(config, functions)])
+        return await _serve(platform, listener)
 
     with listener, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(run())
 
 
+def _known(config: PlatformConfig, functions: Mapping[str, Function]) -> Iterator[str]:
+    built = [name for name, function in functions.items() if function.built]
+    missing = [name for name in functions if name not in built]
+    yield f"functions: {', '.join(built)}{'; not built: ' + ', '.join(missing) if missing else ''}"
+    for name, broker in config.brokers.items():
+        yield f"broker {name}: /broker/{name}, triggers {', '.join(broker.triggers) or 'none'}"
+    yield f"state: {STATE_PATH}; Ctrl-C stops the platform and its functions"
+
+
 async def _serve(platform: EmbeddedPlatform, listener: socket.socket) -> int:
     loop = asyncio.get_running_loop()
-    ended, hurry = asyncio.Event(), asyncio.Event()
-    received: list[int] = []
+    ended: asyncio.Future[int] = loop.create_future()
+    hurry = asyncio.Event()
 
     def on_signal(number: int) -> None:
-        received.append(number)
-        (hurry if ended.is_set() else ended).set()
+        if ended.done():
+            hurry.set()
+        else:
+            ended.set_result(number)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal, number)
-    server = await loop.create_server(lambda: ClientConnection(platform), sock=listener)
+    server = await loop.create_server(platform.connection, sock=listener)
     gc.collect()
     gc.freeze()  # loaded code is never garbage: leave it out of all further collections
     try:
-        await ended.wait()
+        return of_signal(await ended)
     finally:
         server.close()
         await platform.stop(_GRACE_S, hurry)
-    return of_signal(received[0])
-
-
-def _write(line: str) -> None:
-    print_lines([line])

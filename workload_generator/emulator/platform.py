@@ -21,10 +21,10 @@ import orjson
 from workload_generator import __version__
 from workload_generator.base.clock import NS_PER_S, monotonic_ns
 from workload_generator.base.errors import ExperimentError, RequestRefused
-from workload_generator.emulator.broker import INGRESS, EmulatedBrokers
+from workload_generator.emulator.broker import EmulatedBroker
 from workload_generator.emulator.client_connection import ClientConnection
 from workload_generator.emulator.instance import SharedResources
-from workload_generator.emulator.periodic_timer import PeriodicTimer
+from workload_generator.emulator.periodic_timer import call_every
 from workload_generator.emulator.platform_events import PlatformEvent, PlatformEvents
 from workload_generator.emulator.proxied_request import ProxiedRequest
 from workload_generator.emulator.service import EmulatedService
@@ -32,9 +32,9 @@ from workload_generator.emulator.settings import Faults, PlatformConfig, functio
 from workload_generator.functions.catalog import Function
 
 STATE_PATH = "/_platform"
+BROKER_PATH = "/broker/"
 
 _MOST_SERVICES = 1000
-_MOST_HOSTS = 10_000
 _CHECK_S = 0.01
 _HOST = re.compile(r"([a-z0-9](?:[a-z0-9-]*[a-z0-9])?)(\.[a-z0-9.-]*)?")
 _DOMAINS = ("", ".functions", ".functions.svc", ".functions.svc.cluster.local")
@@ -63,45 +63,43 @@ class EmbeddedPlatform:
         )
         self._services: dict[str, EmulatedService] = {}
         self._deleted: list[EmulatedService] = []
-        self._by_host: dict[bytes, EmulatedService] = {}
         self._clients: set[ClientConnection] = set()
         self._started_ns = monotonic_ns()
-        self._brokers = EmulatedBrokers(config.brokers, seed, self._events)
-        self._checking = PeriodicTimer(NS_PER_S, self._check_clients)
+        self._brokers = {name: EmulatedBroker(name, each, seed, self._events) for name, each in config.brokers.items()}
+        self._checking = call_every(NS_PER_S, self._check_clients)
         for name, settings in config.services.items():
             if settings.min_scale:
                 self._find(name)
 
-    # Router
+    # Requests
 
-    def connected(self, connection: ClientConnection) -> None:
-        """Keep the connection, to check it and to close it."""
-        self._clients.add(connection)
-
-    def disconnected(self, connection: ClientConnection) -> None:
-        """Drop the connection."""
-        self._clients.discard(connection)
+    def connection(self) -> ClientConnection:
+        """The server's side of a new connection."""
+        return ClientConnection(self._route, self._clients)
 
     def _check_clients(self) -> None:
         for client in list(self._clients):
             client.check()
 
-    def needs_body(self, target: bytes) -> bool:
-        """The platform's own pages and brokers need the whole body."""
-        return target.startswith(INGRESS) or _STATE_TARGET.fullmatch(target) is not None
-
-    def route(self, request: ProxiedRequest) -> None:
-        """Pass the request to its service or broker, or respond to it."""
+    async def _route(self, request: ProxiedRequest) -> None:
+        """Have the request answered by its service or broker, or respond to it."""
         try:
-            if request.target.startswith(INGRESS):
-                self._brokers.take(request)
+            if request.target.startswith(BROKER_PATH.encode()):
+                path = request.target.decode("latin-1").partition("?")[0]
+                await self._broker(path.removeprefix(BROKER_PATH).rstrip("/")).take(request)
             elif _STATE_TARGET.fullmatch(request.target):
-                self._respond(request)
+                await self._respond(request)
             else:
-                service = self._by_host.get(request.host)
-                (service if service is not None else self._service_of(request.host)).admit(request)
+                await self._service_of(request.host).serve(request)
         except RequestRefused as refused:
-            request.client.send_error(request, refused.status, str(refused))
+            request.refuse(refused.status, str(refused))
+
+    def _broker(self, name: str) -> EmulatedBroker:
+        """The broker. Raises RequestRefused."""
+        if name not in self._brokers:
+            known = ", ".join(self._brokers) or "none; define brokers in the file of --config (docs/local.md)"
+            raise RequestRefused(404, f"no broker {name[:200]}; known brokers: {known}")
+        return self._brokers[name]
 
     def _service_of(self, host: bytes) -> EmulatedService:
         name = host.decode("latin-1").lower()
@@ -110,10 +108,7 @@ class EmbeddedPlatform:
             example = f"{next(iter(self._functions))}-0"
             raise RequestRefused(404, f"no service has the host {name[:200]!r}; a host is <service>{_DOMAINS[-1]}, "
                                   f"and a service is a function and a number, such as {example}")  # fmt: skip
-        service = self._find(match[1])
-        if len(self._by_host) < _MOST_HOSTS:
-            self._by_host[host] = service
-        return service
+        return self._find(match[1])
 
     def _find(self, name: str) -> EmulatedService:
         """The service, made if it does not exist. Raises RequestRefused."""
@@ -136,7 +131,7 @@ class EmbeddedPlatform:
 
     # Its own pages
 
-    def _respond(self, request: ProxiedRequest) -> None:
+    async def _respond(self, request: ProxiedRequest) -> None:
         path, _, query = request.target.decode("latin-1").partition("?")
         path = path.removeprefix(STATE_PATH).rstrip("/")
         method = request.method.decode()
@@ -145,15 +140,13 @@ class EmbeddedPlatform:
             case [""], "GET" | "HEAD":
                 page: Any = self.to_json()
             case ["", "brokers"], "GET" | "HEAD":
-                page = self._brokers.to_json()
+                page = {name: broker.to_json() for name, broker in self._brokers.items()}
             case ["", "brokers", namespace, name], "GET" | "HEAD":
-                page = self._brokers.to_json(f"{unquote(namespace)}/{unquote(name)}")
-                if page is None:
-                    raise RequestRefused(404, f"no broker {unquote(namespace)}/{unquote(name)}")
+                page = self._broker(f"{unquote(namespace)}/{unquote(name)}").to_json(ids=True)
             case ["", "faults"], "GET" | "HEAD":
                 page = self._faults()
             case ["", "faults"], "POST":
-                page = self._set_faults(request.take_body())
+                page = self._set_faults(await request.body())
             case ["", "faults"], "DELETE":
                 page = self._clear_faults(parameters.get("service"))
             case ["", "events"], "GET" | "HEAD":
@@ -168,7 +161,7 @@ class EmbeddedPlatform:
             case _:
                 raise RequestRefused(404, f"no page {STATE_PATH}{path}: see docs/local.md")
         body = orjson.dumps(page, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-        request.client.send_response(request, 200, body, b"application/json")
+        request.respond(200, body, b"application/json")
 
     def _known(self, name: str) -> EmulatedService:
         """The service. Raises RequestRefused when it does not exist."""
@@ -187,7 +180,7 @@ class EmbeddedPlatform:
         service = self._find(request.service)
         if request.sets_faults or not request.kill:
             service.set_faults(request.faults)
-        killed = sum(service.fleet.kill_one() for _ in range(min(request.kill, self._max_instances)))
+        killed = sum(service.kill_one() for _ in range(min(request.kill, self._max_instances)))
         return {"service": service.name, "faults": service.faults.to_json(), "killed": killed}
 
     def _clear_faults(self, name: str | None) -> dict[str, Any]:
@@ -198,8 +191,7 @@ class EmbeddedPlatform:
     def _delete(self, name: str) -> dict[str, Any]:
         service = self._known(name)
         del self._services[name]
-        self._by_host = {host: other for host, other in self._by_host.items() if other is not service}
-        self._deleted = [other for other in self._deleted if other.fleet.instances] + [service]
+        self._deleted = [other for other in self._deleted if other.instances] + [service]
         service.close(f"the service {name} was deleted")
         service.drain()
         self._events.add("deleted", name)
@@ -227,7 +219,7 @@ class EmbeddedPlatform:
 
     async def stop(self, grace_s: float, hurry: asyncio.Event) -> None:
         """Complete the requests in flight within `grace_s` or until `hurry` is set; then end every instance."""
-        self._checking.stop()
+        self._checking.cancel()
         for service in self._all:
             service.close("the platform is stopping")
         for client in list(self._clients):
@@ -236,11 +228,13 @@ class EmbeddedPlatform:
         for service in self._all:
             service.drain()
         await _until(lambda: not self._instances, grace_s, hurry)
-        for service in self._all:
-            service.end()
-        for instance in [instance for service in self._all for instance in service.fleet.instances]:
-            await instance.gone()
-        await self._brokers.close()
+        instances = [instance for service in self._all for instance in service.instances]
+        for instance in instances:
+            instance.end()
+        for instance in instances:
+            await instance.running
+        for broker in self._brokers.values():
+            await broker.close()
         self._spawner.shutdown()
 
     @property
@@ -249,7 +243,7 @@ class EmbeddedPlatform:
 
     @property
     def _instances(self) -> int:
-        return sum(len(service.fleet.instances) for service in self._all)
+        return sum(len(service.instances) for service in self._all)
 
 
 async def _until(condition: Callable[[], bool], within_s: float, hurry: asyncio.Event) -> None:

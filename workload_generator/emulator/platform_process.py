@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import yaml
@@ -34,7 +33,7 @@ _DRAIN_S = 30.0
 
 
 class PlatformProcess:
-    """`kn-bench local` as a child process, which runs while the context is active. It can be entered several times."""
+    """`kn-bench local` as a child process, which can be run several times."""
 
     def __init__(self, port: int | None, output: Path, folder: Path) -> None:
         """On `port`, or a free one. Its standard output is appended to `output`; its configuration is in `folder`."""
@@ -46,7 +45,6 @@ class PlatformProcess:
         self.logger_url = f"http://{LOOPBACK}:{self.logger_port}"
         self.output = output
         self._config = folder / "platform.yaml"
-        self._children = contextlib.ExitStack()
         self._document: Mapping[str, Any] = {}
 
     def configure(self, document: Mapping[str, Any], triggers: int = 0, parallelism: int = PARALLELISM) -> None:
@@ -70,20 +68,17 @@ class PlatformProcess:
             stop_process(process)  # for a process that a Ctrl-C reached too, the second signal: it ends at once
             raise
 
-    def __enter__(self) -> PlatformProcess:
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Run it while the context is active, ready from its beginning on. Raises BenchError."""
         self._config.write_text(yaml.safe_dump(dict(self._document)))
         flags = [f"--port={self._port}", f"--config={self._config}"]
         command = [sys.executable, "-c", _COMMAND.format("kn_bench"), "local", *flags]
-        with self.output.open("ab") as output:
-            self._children.enter_context(
-                run_server("the embedded platform", command, self._is_ready, self.output, stdout=output)
-            )
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._children.close()
+        with (
+            self.output.open("ab") as output,
+            run_server("the embedded platform", command, self._is_ready, self.output, stdout=output),
+        ):
+            yield
 
     def instances(self) -> int:
         """The number of instances. Raises BenchError."""
@@ -121,24 +116,18 @@ class PlatformProcess:
 @contextlib.contextmanager
 def receiver_processes(platform: PlatformProcess, logs: Path) -> Iterator[None]:
     """Run `event-logger`, with its files in `logs`, and `receiver` while the context is active. Raises BenchError."""
-    services = [
-        ("event_logger", platform.logger_port, f"--data={logs}"),
-        ("receiver", platform.receiver_port, f"--logger={platform.logger_url}"),
-    ]
-    with contextlib.ExitStack() as stack:  # it stops the receiver first, whose last receipts are for the logger
-        for name, port, flag in services:
-            command = [sys.executable, "-c", _COMMAND.format(name), f"--port={port}", f"--bind={LOOPBACK}", flag]
-            health = f"http://{LOOPBACK}:{port}/healthz"
-            output = stack.enter_context(platform.output.open("ab"))
-            stack.enter_context(
-                run_server(
-                    name.replace("_", "-"),
-                    command,
-                    lambda _, health=health: answers(health),  # type: ignore[misc]
-                    platform.output,
-                    stderr=output,
-                )
-            )
+
+    def server(name: str, port: int, flag: str) -> contextlib.AbstractContextManager[object]:
+        command = [sys.executable, "-c", _COMMAND.format(name), f"--port={port}", f"--bind={LOOPBACK}", flag]
+        health = f"http://{LOOPBACK}:{port}/healthz"
+        name = name.replace("_", "-")
+        return run_server(name, command, lambda _: answers(health), platform.output, stderr=output)
+
+    with (  # the receiver stops first: its last receipts are for the logger
+        platform.output.open("ab") as output,
+        server("event_logger", platform.logger_port, f"--data={logs}"),
+        server("receiver", platform.receiver_port, f"--logger={platform.logger_url}"),
+    ):
         yield
 
 

@@ -1,302 +1,326 @@
 """One service: routes its requests to instances, and scales them.
 
 Rules:
-- an admitted request goes to an instance, gets an error (502, 503, 504), or is abandoned by its client; until then it
-  counts as concurrency
+- a request goes to an instance, gets an error (502, 503, 504), or is abandoned by its client; until then it counts as
+  concurrency
 - while the service has little spare capacity (`target-burst-capacity`), requests wait in one queue for a free
   instance, as in Knative's activator; otherwise they wait in front of the instance with the shortest queue, as in its
   queue-proxy
+- `desired` is the number of its instances; fewer are running while starts fail or the platform is full
+- a start has failed when its process ends before it is ready, is not ready in time, or ends before its first response.
+  The next start is delayed by `BACKOFF`; after `MOST_RETRIES` the service has failed
+- an instance that is removed gets no more requests, answers those it has, and is then stopped
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from typing import Any
 
+from workload_generator.base.backoff import Backoff
 from workload_generator.base.clock import NS_PER_S, monotonic_ns
+from workload_generator.base.errors import RequestRefused
 from workload_generator.emulator.autoscaler import SAMPLE_NS, Autoscaler, Bounds, Decision, Meter
-from workload_generator.emulator.fleet import Fleet
-from workload_generator.emulator.instance import Instance, InstanceState, SharedResources
-from workload_generator.emulator.instance_connection import InstanceConnection
-from workload_generator.emulator.periodic_timer import PeriodicTimer
-from workload_generator.emulator.ports import LOOPBACK
+from workload_generator.emulator.instance import Instance, InstanceState, SharedResources, Waiting
+from workload_generator.emulator.instance_connection import NotSent
+from workload_generator.emulator.periodic_timer import call_every
 from workload_generator.emulator.proxied_request import ProxiedRequest
 from workload_generator.emulator.settings import Faults, Settings
 from workload_generator.functions.catalog import Function
 
+MOST_RETRIES = 5
+"""How many failed starts in a row are retried. One more failure, and the service has failed."""
+
+BACKOFF = Backoff(1.0, 16.0)
+"""The delay after each failed start in a row."""
+
 _QUEUE_PER_SLOT = 10  # queue-proxy: pkg/queue/sharedmain, `QueueDepth: 10 * ContainerConcurrency`
 _FILL_IN_ORDER = 3  # activator: up to this containerConcurrency the first free instance, else the least loaded
-_MOST_RETRIES = 3
+_MOST_CONNECTS = 3
 
 
 class EmulatedService:
-    """State of one service; made by the first request for it, or at the start when it has a `min-scale`."""
+    """State of one service; made by the first request for it, or at the start when it has a `min-scale`.
+
+    `_ready` is in the order in which equally loaded instances get requests.
+    """
 
     def __init__(self, name: str, function: Function, settings: Settings, resources: SharedResources) -> None:
         self.name = name
         self.faults = settings.faults
-        self.fleet = Fleet(name, function, settings, resources, self)
-        self._function = function
-        self._settings = settings
-        self._draw = resources.draw
+        self.instances: list[Instance] = []
+        self.function = function
+        self.settings = settings
+        self.resources = resources
         self._loop = asyncio.get_running_loop()
         self._autoscaler = Autoscaler(settings)
         self._bounds = Bounds(settings)
         self._meter = Meter(monotonic_ns())
         self._decision: Decision | None = None
+        self._ready: list[Instance] = []
+        self._ready_ns = 0  # when the first instance became ready, after there had been none
+        self._desired = 0
+        self._made = 0
+        self._failures = 0  # failed starts in a row
+        self._failure: str | None = None
+        self._retry_ns = 0
+        self._capped = False
         self._started = False
-        self._active: dict[ProxiedRequest, Instance | None] = {}  # in the order of arrival; None while it waits
-        self._queue: OrderedDict[ProxiedRequest, None] = OrderedDict()
-        self._connecting: set[asyncio.Task[None]] = set()  # the loop keeps no reference to tasks
+        self._queue = Waiting()
         self._closed: str | None = None
         self._counts = dict.fromkeys(("requests", "answered", "refused", "abandoned"), 0)
-        self._sampling = PeriodicTimer(SAMPLE_NS, self._sample)
-        self._ticking = PeriodicTimer(settings.tick_interval_ns, self._tick)
-        self._killing: PeriodicTimer | None = None
+        self._sampling = call_every(SAMPLE_NS, self._sample)
+        self._ticking = call_every(settings.tick_interval_ns, self._tick)
+        self._killing: asyncio.Task[None] | None = None
         self.set_faults(settings.faults)
         if settings.min_scale:
             self._scale_up("min-scale")
 
     # Requests
 
-    def admit(self, request: ProxiedRequest) -> None:
-        """Take a request, subject to injected faults."""
-        now_ns = monotonic_ns()
-        request.service = self
-        self._active[request] = None
-        self._meter.add(1, now_ns)
+    async def serve(self, request: ProxiedRequest) -> None:
+        """Respond to the request from an instance, subject to injected faults. Raises RequestRefused."""
+        outcome, seconds = "abandoned", self.settings.timeout_seconds
+        self._meter.add(1, monotonic_ns())
         self._counts["requests"] += 1
-        request.held = not self.fleet.ready
-        faults = self.faults
-        if faults.reset_rate and self._draw.random() < faults.reset_rate:
-            self._end(request, "refused")
-            request.client.reset()
-        elif faults.error_rate and self._draw.random() < faults.error_rate:
-            self._refuse(request, faults.error_status, f"injected error of {self.name} (error-rate)")
-        elif faults.latency_ns:
-            self._loop.call_later(faults.latency_ns / NS_PER_S, self._place, request)
+        request.held = not self._ready
+        try:
+            async with asyncio.timeout(seconds):
+                outcome = await self._answer(request)
+        except TimeoutError:
+            outcome = "refused"
+            raise RequestRefused(504, f"{self.name} did not respond within {seconds} s (timeoutSeconds)") from None
+        except RequestRefused:
+            outcome = "refused"
+            raise
+        finally:
+            self._counts[outcome] += 1
+            self._meter.add(-1, monotonic_ns())
+
+    async def _answer(self, request: ProxiedRequest) -> str:
+        faults, draw = self.faults, self.resources.draw
+        if faults.reset_rate and draw.random() < faults.reset_rate:
+            request.client.abort(reset=True)
+            return "refused"
+        if faults.error_rate and draw.random() < faults.error_rate:
+            raise RequestRefused(faults.error_status, f"injected error of {self.name} (error-rate)")
+        if faults.latency_ns:
+            await asyncio.sleep(faults.latency_ns / NS_PER_S)
+        while True:
+            instance = await self._slot()
+            request.ready_ns = self._ready_ns
+            try:
+                await instance.forward(request)
+            except NotSent:
+                instance.close_idle()  # the instance has closed the other idle connections too
+                request.retries += 1
+            except OSError as error:
+                request.retries += 1
+                if isinstance(error, ConnectionError):
+                    self._drain(instance)  # it accepts no connections: have it replaced
+                    if request.retries <= _MOST_CONNECTS:
+                        continue
+                reason = f"cannot connect to instance {instance.name}: {error.strerror or error}"
+                raise RequestRefused(502, reason) from None
+            else:
+                self._failures, self._failure = 0, None  # the function works
+                return "answered"
+            finally:
+                instance.in_flight -= 1
+                self._offer(instance)
+
+    async def _slot(self) -> Instance:
+        """An instance with a free slot, which is taken. Raises RequestRefused."""
+        while True:
+            if self._closed is not None:
+                raise RequestRefused(503, self._closed)
+            if (free := self._free_instance()) is not None:
+                free.in_flight += 1
+                return free
+            queue = self._queue_of_next()
+            turn: asyncio.Future[Instance | None] = self._loop.create_future()
+            queue[turn] = None
+            try:
+                if (instance := await turn) is not None:
+                    return instance
+            except asyncio.CancelledError:
+                if turn.cancelled():
+                    queue.pop(turn, None)
+                elif (instance := turn.result()) is not None:
+                    instance.in_flight -= 1
+                    self._offer(instance)
+                raise
+
+    def _queue_of_next(self) -> Waiting:
+        """The queue for a request, while no instance is free. Raises RequestRefused."""
+        living = self._living
+        if not living and self._blocked:
+            raise RequestRefused(504, self._blocked)
+        if self._ready and self._decision is not None and self._decision.excess_burst >= 0:
+            queue = min((instance.queue for instance in self._ready), key=len)
+            most, limit = _QUEUE_PER_SLOT * self.settings.container_concurrency, "10 × containerConcurrency"
+            full = f"the queues of {self.name}'s instances are full"
         else:
-            self._place(request)
-
-    # ServiceSide
-
-    def on_not_sent(self, request: ProxiedRequest) -> None:
-        """Place it again."""
-        instance, self._active[request] = self._active[request], None
-        assert instance is not None
-        instance.close_idle()  # the instance has closed the other idle connections too
-        self._release(request, instance)
-        self._place(request)
-
-    def on_answered(self, request: ProxiedRequest) -> None:
-        """Count it, for the instance and the service."""
-        instance = self._active[request]
-        assert instance is not None
-        instance.served += 1
-        self.fleet.reset_failures()
-        self._end(request, "answered")
-
-    def on_failed(self, request: ProxiedRequest) -> None:
-        """Count it."""
-        self._end(request, "refused")
-
-    def on_abandoned(self, request: ProxiedRequest) -> None:
-        """Free its instance or its place in a queue."""
-        if request not in self._active:
-            return
-        if request.connection is not None:
-            request.connection.close()
-            request.connection = None
-        self._end(request, "abandoned")
-
-    def _place(self, request: ProxiedRequest) -> None:
-        """Send it to an instance, queue it, or refuse it."""
-        if request not in self._active:
-            return  # abandoned during an injected latency
-        if self._closed is not None:
-            self._refuse(request, 503, self._closed)
-            return
-        instance = self._free_instance()
-        if instance is not None:
-            self._send(request, instance)
-        elif not self.fleet.living and (blocked := self.fleet.blocked):
-            self._refuse(request, 504, blocked)
-        elif self.fleet.ready and self._decision is not None and self._decision.excess_burst >= 0:
-            self._queue_at_instance(request)
-        elif len(self._queue) >= self._settings.queue_limit:
-            self._refuse(request, 503, f"the queue of {self.name} is full: {len(self._queue):,} requests (queue-limit)")
-        else:
-            request.queue = self._queue
-            self._queue[request] = None
-            if not self.fleet.living:
-                self._scale_up("a request arrived")
-
-    def _queue_at_instance(self, request: ProxiedRequest) -> None:
-        instance = min(self.fleet.ready, key=lambda each: len(each.queue))
-        depth = _QUEUE_PER_SLOT * self._settings.container_concurrency
-        if len(instance.queue) >= depth:
-            reason = f"the queues of {self.name}'s instances are full: {depth:,} requests (10 × containerConcurrency)"
-            self._refuse(request, 503, reason)
-        else:
-            request.queue = instance.queue
-            instance.queue[request] = None
+            queue, most, limit = self._queue, self.settings.queue_limit, "queue-limit"
+            full = f"the queue of {self.name} is full"
+        if len(queue) >= most:
+            raise RequestRefused(503, f"{full}: {most:,} requests ({limit})")
+        if not living:
+            self._scale_up("a request arrived")
+        return queue
 
     def _has_slot(self, instance: Instance) -> bool:
-        limit = self._settings.container_concurrency
+        limit = self.settings.container_concurrency
         return not limit or instance.in_flight < limit
 
     def _free_instance(self) -> Instance | None:
         """The ready instance for the next request; None when all are at their limit."""
-        ready = self.fleet.ready
-        free = [instance for instance in ready if self._has_slot(instance)]
+        free = [instance for instance in self._ready if self._has_slot(instance)]
         if not free:
             return None
-        if 0 < self._settings.container_concurrency <= _FILL_IN_ORDER:
+        if 0 < self.settings.container_concurrency <= _FILL_IN_ORDER:
             return free[0]
         best = min(free, key=lambda instance: instance.in_flight)
-        if len(ready) > 1:  # the next request goes to another of the equally loaded
-            ready.remove(best)
-            ready.append(best)
+        if len(self._ready) > 1:  # the next request goes to another of the equally loaded
+            self._ready.remove(best)
+            self._ready.append(best)
         return best
 
-    def _send(self, request: ProxiedRequest, instance: Instance) -> None:
-        self._active[request] = instance
-        request.ready_ns = self.fleet.ready_ns
-        instance.in_flight += 1
-        connection = instance.idle_connection()
-        if connection is not None:
-            connection.send(request)
-        else:
-            connecting = self._loop.create_task(self._connect(request, instance))
-            self._connecting.add(connecting)
-            connecting.add_done_callback(self._connecting.discard)
+    def _offer(self, instance: Instance) -> None:
+        """Give its free slots to queued requests, or stop it when it is drained."""
+        if instance.state is InstanceState.DRAINING and not instance.in_flight:
+            instance.stop()
+        while instance in self._ready and self._has_slot(instance) and (queue := instance.queue or self._queue):
+            turn, _ = queue.popitem(last=False)
+            if not turn.done():  # else its request was abandoned just now
+                instance.in_flight += 1
+                turn.set_result(instance)
 
-    async def _connect(self, request: ProxiedRequest, instance: Instance) -> None:
-        try:
-            _, connection = await self._loop.create_connection(
-                lambda: InstanceConnection(instance), LOOPBACK, instance.port
+    # Instances
+
+    @property
+    def _living(self) -> list[Instance]:
+        """The instances that are ready or starting."""
+        return [each for each in self.instances if each.state in (InstanceState.STARTING, InstanceState.READY)]
+
+    @property
+    def _failed(self) -> bool:
+        """Whether too many starts in a row have failed."""
+        return self._failures > MOST_RETRIES
+
+    @property
+    def _blocked(self) -> str:
+        """Why no instance can be started now; empty when one can."""
+        if self._failed:
+            return (
+                f"{self.name} has failed: {self._failures} starts in a row failed, the last one because "
+                f"{self._failure}; DELETE /_platform/services/{self.name} to try again"
             )
-        except OSError as error:
-            if self._active.get(request) is not instance:
-                return
-            request.retries += 1
-            if isinstance(error, ConnectionError):
-                self.fleet.drain(instance)  # it accepts no connections: have it replaced
-                if request.retries <= _MOST_RETRIES:
-                    self.on_not_sent(request)
-                    return
-            self._refuse(request, 502, f"cannot connect to instance {instance.name}: {error.strerror or error}")
-            return
-        if self._active.get(request) is instance:
-            connection.send(request)
-        else:  # abandoned meanwhile
-            connection.close()
-
-    def _release(self, request: ProxiedRequest, instance: Instance | None) -> None:
-        """Free its slot of the instance, or its place in a queue."""
-        if request.queue is not None:
-            request.queue.pop(request, None)
-            request.queue = None
-        elif instance is not None:
-            instance.in_flight -= 1
-            self.on_capacity(instance)
-
-    def _end(self, request: ProxiedRequest, outcome: str) -> None:
-        self._counts[outcome] += 1
-        instance = self._active.pop(request)
-        self._meter.add(-1, monotonic_ns())
-        self._release(request, instance)
-
-    def _refuse(self, request: ProxiedRequest, status: int, reason: str) -> None:
-        self._end(request, "refused")
-        request.client.send_error(request, status, reason)
-
-    # FleetObserver
-
-    def on_capacity(self, instance: Instance) -> None:
-        """Send it queued requests, or stop it when it is drained."""
-        if instance.state is InstanceState.DRAINING:
-            if not instance.in_flight:
-                instance.stop()
-            return
-        while instance in self.fleet.ready and self._has_slot(instance):
-            queue = instance.queue or self._queue
-            if not queue:
-                return
-            request, _ = queue.popitem(last=False)
-            request.queue = None
-            self._send(request, instance)
-
-    def on_removed(self, instance: Instance) -> None:
-        """Place the requests of its queue again."""
-        waiting = list(instance.queue)
-        instance.queue.clear()
-        for request in waiting:
-            request.queue = None
-            self._place(request)
-
-    def on_lost(self) -> None:
-        """Replace it, or refuse the queued requests when no instance can be started."""
-        fleet = self.fleet
-        if not fleet.living and fleet.blocked:
-            for request in list(self._queue):
-                self._refuse(request, 504, fleet.blocked)
-            if not self._settings.min_scale or fleet.failed:
-                fleet.desired = 0  # the next request after the back-off tries again
-        elif self._queue and not fleet.living:
-            self._scale_up("requests are queued")
-        else:
-            self._scale_to(fleet.desired, "an instance ended")
-
-    # Scaling
+        left_ns = self._retry_ns - monotonic_ns()
+        if self._failures and left_ns > 0:
+            left = f"the next start is in {left_ns / NS_PER_S:.1f} s"
+            return f"{self._failure}; {left} (failures in a row: {self._failures})"
+        return ""
 
     def _scale_up(self, reason: str) -> None:
         """Start instances, of which there are none."""
-        scale = self._bounds.on_request if self._started else self._bounds.initial
+        scale = self._bounds.within(1 if self._started else max(1, self.settings.initial_scale))
         self._started = True
-        self._scale_to(max(scale, self.fleet.desired), reason)
+        self._scale_to(max(scale, self._desired), reason)
 
     def _scale_to(self, desired: int, reason: str) -> None:
-        self.fleet.scale_to(desired, reason, self.faults.slow_start_ns)
+        """Start or stop instances until there are `desired`."""
+        if desired != self._desired:
+            self.resources.events.add("scale", self.name, message=f"{self._desired} to {desired}: {reason}")
+            self._desired = desired
+        living = self._living
+        for _ in range(desired - len(living)):
+            if self._blocked or not self._platform_has_room():
+                break
+            self._made += 1
+            instance = Instance(self._made, self)
+            self.instances.append(instance)
+            instance.start(self.faults.slow_start_ns)
+        if len(living) > desired:
+            living.sort(
+                key=lambda each: (each.state is InstanceState.READY, each.in_flight + len(each.queue), -each.number)
+            )
+            for instance in living[: len(living) - desired]:
+                self._drain(instance)
+
+    def _platform_has_room(self) -> bool:
+        room = self.resources.free_slots() > 0
+        if not room and not self._capped:
+            message = "the platform cannot start more instances (--max-instances)"
+            self.resources.events.add("capped", self.name, message=message)
+        self._capped = not room
+        return room
+
+    def _drain(self, instance: Instance) -> None:
+        """Stop the instance once it has answered its requests."""
+        self._remove(instance)
+        instance.drain()
+
+    def _remove(self, instance: Instance) -> None:
+        if instance in self._ready:
+            self._ready.remove(instance)
+            instance.close_idle()
+            instance.queue.dissolve()
+
+    # InstanceOwner
+
+    def on_ready(self, instance: Instance) -> None:
+        """Give it requests."""
+        if not self._ready:
+            self._ready_ns = monotonic_ns()
+        self._ready.append(instance)
+        self._offer(instance)
+
+    def on_gone(self, instance: Instance) -> None:
+        """Replace it, or refuse the queued requests when no instance can be started."""
+        self._remove(instance)
+        self.instances.remove(instance)
+        if self._closed is not None:
+            return
+        if instance.failure is not None and not instance.served:
+            self._failures += 1
+            self._failure = f"instance {instance.name} {instance.failure}"
+            if self._failed:
+                self.resources.events.add("failed", self.name, message=self._failure)
+            else:
+                self._retry_ns = monotonic_ns() + round(BACKOFF.delay_s(self._failures - 1) * NS_PER_S)
+        if not self._living and self._blocked:
+            self._queue.dissolve()
+            if not self.settings.min_scale or self._failed:
+                self._desired = 0  # the next request after the back-off tries again
+        elif self._queue and not self._living:
+            self._scale_up("requests are queued")
+        else:
+            self._scale_to(self._desired, "an instance ended")
+
+    # Scaling
 
     def _sample(self) -> None:
-        now_ns = monotonic_ns()
-        concurrency = self._meter.take(now_ns)
-        if self.fleet.instances or concurrency:
+        concurrency = self._meter.take(monotonic_ns())
+        if self.instances or concurrency:
             self._autoscaler.record(concurrency)
         else:
             self._autoscaler.forget()
             self._decision = None
-        self._time_out(now_ns)
 
     def _tick(self) -> None:
         now_ns = monotonic_ns()
-        ready, living = len(self.fleet.ready), len(self.fleet.living)
+        ready, living = len(self._ready), len(self._living)
         self._decision = decision = self._autoscaler.decide(now_ns, ready)
-        if self.fleet.failed:
+        if self._failed:
             return
         if decision is None:
-            self._scale_to(max(self.fleet.desired, self._settings.min_scale), "min-scale")
+            self._scale_to(max(self._desired, self.settings.min_scale), "min-scale")
             return
         scale = self._bounds.apply(now_ns, decision.desired, ready, living - ready)
         averages = f"concurrency {decision.stable:.2f} (stable window), {decision.panic:.2f} (panic window)"
         mode = "panic" if decision.panicking else "stable"
         self._scale_to(scale, f"{averages}, target {self._autoscaler.target:g}, {mode} mode")
-
-    def _time_out(self, now_ns: int) -> None:
-        """End requests that have taken longer than `timeoutSeconds`."""
-        seconds = self._settings.timeout_seconds
-        for request in [each for each in self._active if now_ns - each.arrived_ns >= seconds * NS_PER_S]:
-            connection, request.connection = request.connection, None
-            if connection is not None:
-                responding = connection.responding
-                connection.close()
-                if responding:
-                    self.on_failed(request)
-                    connection.abort_response(request)
-                    continue
-            self._refuse(request, 504, f"{self.name} did not respond within {seconds} s (timeoutSeconds)")
 
     # Faults
 
@@ -304,46 +328,60 @@ class EmulatedService:
         """Inject these faults from now on."""
         self.faults = faults
         if self._killing is not None:
-            self._killing.stop()
+            self._killing.cancel()
         self._killing = None
         if faults.kill_every_ns is not None:
-            self._killing = PeriodicTimer(faults.kill_every_ns, self.fleet.kill_one)
+            self._killing = call_every(faults.kill_every_ns, self.kill_one)
+
+    def kill_one(self) -> bool:
+        """Kill a random ready instance. Whether there was one."""
+        ready = [instance for instance in self._ready if not instance.killed]
+        if ready:
+            self.resources.draw.choice(ready).kill()
+        return bool(ready)
 
     # The end
 
     def close(self, reason: str) -> None:
         """Refuse queued and further requests, and start no instances. Requests in flight continue."""
         self._closed = reason
-        self.fleet.close()
         self.set_faults(Faults())
-        self._sampling.stop()
-        self._ticking.stop()
-        for request in [request for request, instance in self._active.items() if instance is None]:
-            self._refuse(request, 503, reason)
+        self._sampling.cancel()
+        self._ticking.cancel()
+        for queue in (self._queue, *(instance.queue for instance in self.instances)):
+            queue.dissolve()
 
     def drain(self) -> None:
         """Stop every instance once it has answered its requests."""
-        for instance in list(self.fleet.instances):
-            self.fleet.drain(instance)
-
-    def end(self) -> None:
-        """End every instance at once."""
-        for instance in list(self.fleet.instances):
-            instance.end()
+        for instance in list(self.instances):
+            self._drain(instance)
 
     @property
     def in_flight(self) -> int:
         """The number of requests without a complete response."""
-        return len(self._active)
+        return self._meter.value
 
     def to_json(self) -> dict[str, Any]:
         """As `/_platform` shows it."""
         decision = self._decision
+        if self._failed:
+            state = "failed"
+        elif self._ready:
+            state = "ready"
+        elif self._living:
+            state = "starting"
+        else:
+            state = "backing-off" if self._blocked else "zero"
         return {
-            "function": self._function.name,
-            **self.fleet.to_json(),
-            "in_flight": len(self._active),
-            "queued": len(self._queue) + sum(len(instance.queue) for instance in self.fleet.instances),
+            "function": self.function.name,
+            "state": state,
+            "desired": self._desired,
+            "actual": len(self._living),
+            "ready": len(self._ready),
+            "failures_in_a_row": self._failures,
+            "failure": self._failure,
+            "in_flight": self.in_flight,
+            "queued": len(self._queue) + sum(len(instance.queue) for instance in self.instances),
             "counts": dict(self._counts),
             "autoscaler": {
                 "target": self._autoscaler.target,
@@ -352,7 +390,7 @@ class EmulatedService:
                 "panicking": decision is not None and decision.panicking,
                 "excess_burst_capacity": None if decision is None else decision.excess_burst,
             },
-            "settings": self._settings.resolved(),
+            "settings": self.settings.resolved(),
             "faults": self.faults.to_json(),
-            "instances": [instance.to_json() for instance in self.fleet.instances],
+            "instances": [instance.to_json() for instance in self.instances],
         }

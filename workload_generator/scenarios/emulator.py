@@ -108,7 +108,7 @@ class EmulatorPlatform:
         self.close()
         triggers = (setup.triggers or 1) if setup.event else 0
         self._embedded.configure(_settings(self._scenario, setup.services), triggers, setup.parallelism or 10)
-        self._children.enter_context(self._embedded)
+        self._children.enter_context(self._embedded.running())
         if setup.event:
             self._children.enter_context(receiver_processes(self._embedded, self._logs))
         for service in setup.services:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -32,6 +33,7 @@ MOST_IDS = 100_000
 """How many ids of each kind are listed; further ones are only counted."""
 
 _RETRIED = frozenset({404, 408, 409, 429})  # and 5xx
+_FORWARDED = re.compile("ce-|(content-type|traceparent|tracestate)$")
 _TIMEOUT = aiohttp.ClientTimeout(total=30.0)
 
 
@@ -58,7 +60,7 @@ class EmulatedTrigger:
         self._in_flight = 0
         self._ids: dict[str, list[str]] = {"injected_lost": [], "injected_duplicated": [], "undelivered": []}
         self._counts = dict.fromkeys(("matched", "delivered", "attempts", "dead_lettered", *self._ids), 0)
-        self._tasks = [asyncio.create_task(self._work()) for _ in range(settings.parallelism)]
+        self.tasks = [asyncio.create_task(self._work()) for _ in range(settings.parallelism)]
 
     def matches(self, event: Incoming) -> bool:
         """Whether the event passes the filter: all attributes equal; an empty value matches any that is present."""
@@ -71,12 +73,6 @@ class EmulatedTrigger:
         """Queue an event for delivery."""
         self._counts["matched"] += 1
         self.queue.put_nowait(event)
-
-    async def close(self) -> None:
-        """Stop delivering."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def to_json(self, ids: bool) -> dict[str, Any]:
         """Counts; with `ids` also the ids of the events that were lost, duplicated or not delivered."""
@@ -188,7 +184,7 @@ class EmulatedBroker:
         except RequestRefused:
             self._refused += 1
             raise
-        queued = QueuedEvent(event.id, {name: value for name, value in headers if _is_forwarded(name)}, body)
+        queued = QueuedEvent(event.id, {name: value for name, value in headers if _FORWARDED.match(name)}, body)
         self._received += 1
         for trigger in matching:
             trigger.enqueue(queued)
@@ -196,15 +192,13 @@ class EmulatedBroker:
 
     async def close(self) -> None:
         """Stop delivering."""
-        for trigger in self._triggers.values():
-            await trigger.close()
+        tasks = [task for trigger in self._triggers.values() for task in trigger.tasks]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._session.close()
 
     def to_json(self, ids: bool = False) -> dict[str, Any]:
         """Counts of the ingress and of each trigger."""
         triggers = {name: trigger.to_json(ids) for name, trigger in self._triggers.items()}
         return {"received": self._received, "refused": self._refused, "triggers": triggers}
-
-
-def _is_forwarded(name: str) -> bool:
-    return name.startswith("ce-") or name in ("content-type", "traceparent", "tracestate")

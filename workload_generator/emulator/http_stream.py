@@ -183,12 +183,11 @@ class HttpStream(asyncio.Protocol):
         self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        parser, headers = self._parser, self._headers
+        parser, headers, version = self._parser, self._headers, self._parser.get_http_version()
         self._check_head(len(self._text) + sum([len(name) + len(value) for name, value in headers]))
         keeps_alive = parser.should_keep_alive() and not parser.should_upgrade()
         method, status = (parser.get_method(), 0) if self._requests else (b"", parser.get_status_code())
-        http_1_1 = parser.get_http_version() == "1.1"
-        self._add(Head(monotonic_ns(), method, self._text, status, headers, http_1_1, keeps_alive))
+        self._add(Head(monotonic_ns(), method, self._text, status, headers, version == "1.1", keeps_alive))
         self._in_head, self._headers = False, []
 
     def on_body(self, data: bytes) -> None:

@@ -57,10 +57,8 @@ class EmbeddedPlatform:
         self._functions = functions
         self._seed = seed
         self._max_instances = max_instances
-        self._spawner = ThreadPoolExecutor(1, "spawner")
-        self._resources = SharedResources(
-            self._events, self._spawner, random.Random(seed), lambda: max_instances - self._instances
-        )
+        spawner, draw = ThreadPoolExecutor(1, "spawner"), random.Random(seed)
+        self._resources = SharedResources(self._events, spawner, draw, lambda: max_instances - self._instances)
         self._services: dict[str, EmulatedService] = {}
         self._deleted: list[EmulatedService] = []
         self._clients: set[ClientConnection] = set()
@@ -235,7 +233,7 @@ class EmbeddedPlatform:
             await instance.running
         for broker in self._brokers.values():
             await broker.close()
-        self._spawner.shutdown()
+        self._resources.spawner.shutdown()
 
     @property
     def _all(self) -> list[EmulatedService]:

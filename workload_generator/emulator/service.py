@@ -153,8 +153,7 @@ class EmulatedService:
 
     def _queue_of_next(self) -> Waiting:
         """The queue for a request, while no instance is free. Raises RequestRefused."""
-        living = self._living
-        if not living and self._blocked:
+        if not self._living and self._blocked:
             raise RequestRefused(504, self._blocked)
         if self._ready and self._decision is not None and self._decision.excess_burst >= 0:
             queue = min((instance.queue for instance in self._ready), key=len)
@@ -165,7 +164,7 @@ class EmulatedService:
             full = f"the queue of {self.name} is full"
         if len(queue) >= most:
             raise RequestRefused(503, f"{full}: {most:,} requests ({limit})")
-        if not living:
+        if not self._living:
             self._scale_up("a request arrived")
         return queue
 

@@ -28,7 +28,6 @@ SAME_NAME = {
     "model": "of an experiment, and of a scenario",
     "runner": "of an experiment, and of a scenario",
     "resources": "of the Kubernetes API, and of the machine",
-    "exchange": "a request and its response, as a client and as a gateway",
     "cold_starts": "read into the database, and reported from it",
     "emulator": "as a platform of scenarios, and as a source of cold-start proofs",
 }

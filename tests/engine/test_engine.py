@@ -11,9 +11,9 @@ import pytest
 
 from tests.engine import servers
 from workload_generator.base.clock import NS_PER_MS, NS_PER_S, monotonic_ns
+from workload_generator.engine.connection import Exchange, Failure
 from workload_generator.engine.endpoint import Endpoint, Origin
 from workload_generator.engine.engine import Engine
-from workload_generator.engine.exchange import Exchange, Failure
 from workload_generator.engine.http1 import encode_request, split_url
 from workload_generator.engine.pool import Pool
 from workload_generator.engine.timestamps import ReceiveClock
@@ -57,7 +57,7 @@ class Client:
 
     @property
     def idle(self) -> int:
-        return len(self._pool)
+        return self._pool.idle
 
     def start(
         self, url: str, method: str = "GET", body: bytes | None = None, tls: ssl.SSLContext | None = None
@@ -71,6 +71,7 @@ class Client:
         where = split_url(url)
         origin = Origin(where.host, where.port, tls)
         self._endpoints.append(Endpoint(origin, method, encode_request(method, url, {}, body)))
+        self.engine._stacks.append(self._pool.stack(origin))
 
     async def ask(self, url: str, **options: Any) -> Result:
         self.start(url, **options)

@@ -34,7 +34,7 @@ from workload_generator.engine.resolver import Resolver
 from workload_generator.engine.response_cache import ResponseCache
 from workload_generator.engine.timer import DeadlineTimer
 from workload_generator.engine.timestamps import ReceiveClock
-from workload_generator.engine.tls import TlsSession
+from workload_generator.engine.tls import TlsConnection
 from workload_generator.experiment.load import load_experiment
 from workload_generator.log import format as log_format
 from workload_generator.log import recorder, writer
@@ -217,7 +217,7 @@ CASES = [
     Case(Stack, "release", "open", after=5),
     Case(Stack, "release", keys=SHORT),
     Case(Stack, "take", "open", after=5),
-    Case(Pool, "stack"),
+    Case(Pool, "stack", trailer=False),  # nothing has been sent
     Case(Pool, "forget", "open", behaviour=servers.closes_after_each),
     Case(Pool, "close_stale", "open", after=2),
     Case(Pool, "close", keys=SHORT),
@@ -248,9 +248,9 @@ CASES = [
     Case(ReceiveClock, "arrived_ns", after=20),
     Case(ResponseCache, "get", after=20),
     Case(ResponseCache, "learn"),
-    Case(TlsSession, "shake_hands", tls=True),
-    Case(TlsSession, "encrypt", tls=True, after=5),
-    Case(TlsSession, "decrypt", tls=True, after=5),
+    Case(TlsConnection, "_shake_hands", tls=True),
+    Case(TlsConnection, "_send", tls=True, after=5),
+    Case(TlsConnection, "_plain_text", tls=True, after=5),
     # What watches the run
     Case(LoadRun, "_beat", "open", after=2),
     Case(Monitor, "_tick", "open", after=2),

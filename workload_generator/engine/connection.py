@@ -1,4 +1,4 @@
-"""One TCP connection and its exchange: a socket around the sans-I/O protocol. `tls_connection` adds TLS.
+"""One TCP connection and its exchange: a socket around the sans-I/O protocol. `tls` adds TLS.
 
 Rules:
 - received data is dated (`timestamps.ReceiveClock`) before anything else happens to it
@@ -13,11 +13,13 @@ import asyncio
 import errno
 import os
 import socket
-from typing import Any, Protocol
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, NamedTuple
 
 from workload_generator.base.clock import monotonic_ns
-from workload_generator.engine.endpoint import Origin
-from workload_generator.engine.exchange import ConnectionState, Exchange, Failure
+from workload_generator.engine.endpoint import Endpoint, Origin
 from workload_generator.engine.http1 import BodyError, ProtocolError, ResponseReader
 from workload_generator.engine.poller import Poller
 from workload_generator.engine.resolver import Address, Answer, Resolver
@@ -29,7 +31,7 @@ from workload_generator.engine.timestamps import (
     segments_received,
     stamp_receipts,
 )
-from workload_generator.log.records import ErrorKind, Opening, Response
+from workload_generator.log.records import Arrival, ErrorKind, Opening, Response
 
 _READ_BYTES = 64 * 1024
 _MOST_READERS = 1024  # readers to keep for the next response
@@ -43,20 +45,76 @@ _CONNECT_KINDS = {
     errno.ECONNRESET: ErrorKind.RESET,
 }
 
+
+class ConnectionState(Enum):
+    """The stage of a connection; the values complete a sentence of an error message."""
+
+    RESOLVING = "resolving the name"
+    CONNECTING = "connecting"
+    HANDSHAKE = "in the TLS handshake"
+    ACTIVE = "waiting for the response"
+    IDLE = "idle"
+    CLOSED = "closed"
+
+
 # On the hot path a global is cheaper than an enum's member.
 _ACTIVE, _IDLE = ConnectionState.ACTIVE, ConnectionState.IDLE
 
 
-class ConnectionOwner(Protocol):
-    """What a connection uses of its engine, and reports to it."""
+class Failure(NamedTuple):
+    """Why there is no complete response.
 
-    loop: asyncio.AbstractEventLoop
-    poller: Poller
-    resolver: Resolver
-    clock: ReceiveClock
-    cache: ResponseCache
-    readers: list[ResponseReader]
-    counts_segments: bool
+    `exhausted` means that this machine had no descriptor, port or memory left; `has_data` that some byte came.
+    `first_ns` is the monotonic time of the response's first byte (`kernel`: by the kernel's stamp) and `response` what
+    its head says; None when it did not come.
+    """
+
+    kind: ErrorKind
+    message: str
+    exhausted: bool = False
+    has_data: bool = False
+    first_ns: int | None = None
+    kernel: bool = False
+    response: Response | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Exchange:
+    """One request, from its start to its result. `opening` is None on a reused connection.
+
+    The last five attributes are set once the whole response has come, and not before. All times are readings of the
+    monotonic clock in nanoseconds. `kernel` says whether `first_ns` is the kernel's stamp; `segments` is the number of
+    TCP segments of the response, 0 when unknown.
+    """
+
+    arrival: Arrival
+    endpoint: Endpoint
+    start_ns: int
+    on_done: OnDone | None
+    connection: Connection | None = None
+    opening: Opening | None = None
+    first_ns: int = field(init=False)
+    last_ns: int = field(init=False)
+    kernel: bool = field(init=False)
+    segments: int = field(init=False)
+    response: Response = field(init=False)
+
+
+OnDone = Callable[[Exchange, Failure | None], None]
+"""Called when a request has its result, with None when the whole response came. The exchange can be started again."""
+
+
+class ConnectionOwner:
+    """What connections share, and report to: the engine. This one ignores the reports."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, clock: ReceiveClock) -> None:
+        self.loop = loop
+        self.clock = clock
+        self.poller = Poller(loop, clock)
+        self.resolver = Resolver(loop)
+        self.cache = ResponseCache()
+        self.readers: list[ResponseReader] = []
+        self.counts_segments = False
 
     def opened(self, connection: Connection) -> None:
         """A connection that was opened without a request is idle."""
@@ -84,7 +142,6 @@ class Connection:
         self._fd = -1
         self._addresses: list[Address] | None = None
         self._pending = b""
-        self._writing = False
         self._mark_ns = 0
         self._segments = 0
         # Of a response that the cache does not have
@@ -143,13 +200,12 @@ class Connection:
             self._on_connected()
         elif code in (errno.EINPROGRESS, errno.EAGAIN):
             self._owner.loop.add_writer(self._fd, self._on_connect_ready)
-            self._writing = True
         else:
             self._on_connect_error(code)
 
     def _on_connect_ready(self) -> None:
         assert self._sock is not None
-        self._stop_writing()
+        self._owner.loop.remove_writer(self._fd)
         code = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
             self._on_connect_error(code)
@@ -188,7 +244,7 @@ class Connection:
     # Requests
 
     def send_request(self, exchange: Exchange) -> None:
-        """See `Carrier`."""
+        """Send the request of `exchange`; the connection is open and idle."""
         self.exchange = exchange
         exchange.connection = self
         self.state = _ACTIVE
@@ -200,7 +256,7 @@ class Connection:
         self._send(data)
 
     def _write(self, data: bytes) -> None:
-        if self._writing:
+        if self._pending:
             self._pending += data
             return
         sock = self._sock
@@ -219,12 +275,11 @@ class Connection:
             return
         if sent < len(data):
             self._pending = data[sent:]
-            self._writing = True
             self._owner.loop.add_writer(self._fd, self._on_writable)
 
     def _on_writable(self) -> None:
         data, self._pending = self._pending, b""
-        self._stop_writing()
+        self._owner.loop.remove_writer(self._fd)
         self._write(data)
 
     _send = _write  # of a request; TLS encrypts it first
@@ -301,11 +356,8 @@ class Connection:
         whole = not reader.has_data
         try:
             complete = reader.feed(data)
-        except ProtocolError as error:
-            self._fail(ErrorKind.PROTOCOL, str(error))
-            return True
-        except BodyError as error:
-            self._fail(ErrorKind.BODY, str(error))
+        except (ProtocolError, BodyError) as error:
+            self._fail(ErrorKind.PROTOCOL if isinstance(error, ProtocolError) else ErrorKind.BODY, str(error))
             return True
         if not reader.started:
             self._first_ns = None  # only interim (1xx) responses so far
@@ -386,11 +438,11 @@ class Connection:
             self._fail(ErrorKind.RESET, f"{error.strerror} while {self.state.value}")
 
     def abort(self, kind: ErrorKind, message: str) -> None:
-        """See `Carrier`."""
+        """Fail the exchange from outside: it took too long, or the run is over."""
         self._fail(kind, message)
 
     def close(self) -> None:
-        """See `Carrier`."""
+        """Close the connection without reporting anything."""
         self.state = ConnectionState.CLOSED
         self._release_socket()
         self._end_reading()
@@ -405,17 +457,12 @@ class Connection:
         self.close()
         self._owner.failed(self, exchange, failure)
 
-    def _stop_writing(self) -> None:
-        if self._writing:
-            self._owner.loop.remove_writer(self._fd)
-            self._writing = False
-
     def _release_socket(self) -> None:
         sock = self._sock
         if sock is None:
             return
         try:
-            self._stop_writing()
+            self._owner.loop.remove_writer(self._fd)
             self._owner.poller.unwatch(self._fd)
         finally:
             self._sock, self._fd, self._pending = None, -1, b""

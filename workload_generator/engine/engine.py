@@ -17,17 +17,19 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from workload_generator.base.clock import NS_PER_S, monotonic_ns
-from workload_generator.engine.connection import Connection
+from workload_generator.engine.connection import (
+    Connection,
+    ConnectionOwner,
+    ConnectionState,
+    Exchange,
+    Failure,
+    OnDone,
+)
 from workload_generator.engine.endpoint import Endpoint
-from workload_generator.engine.exchange import ConnectionState, Exchange, Failure, OnDone
-from workload_generator.engine.http1 import ResponseReader
-from workload_generator.engine.poller import Poller
-from workload_generator.engine.pool import Pool, Stack
-from workload_generator.engine.resolver import Resolver
-from workload_generator.engine.response_cache import ResponseCache
+from workload_generator.engine.pool import Pool
 from workload_generator.engine.timestamps import ReceiveClock, keep_stamping
-from workload_generator.engine.tls_connection import connection_to
-from workload_generator.log.records import Arrival, ErrorKind, Opening, Phase, Result, Stamp, unanswered
+from workload_generator.engine.tls import connection_to
+from workload_generator.log.records import REUSED, Arrival, ErrorKind, Opening, Phase, Result, Stamp, unanswered
 
 _SWEEP_S = 1.0
 _MOST_OPENING = 16  # connections to open at the same time before a run
@@ -46,7 +48,7 @@ class Record(Protocol):
         """Take the result of a request that got its whole response; the run began at `origin_ns`, monotonic."""
 
 
-class Engine:
+class Engine(ConnectionOwner):
     """Sends arrivals to `endpoints` (by target index) and passes each result to `record`.
 
     `origin_ns` is the start of the run on the monotonic clock; the times of results are offsets from it.
@@ -61,14 +63,7 @@ class Engine:
         record: Record,
         clock: ReceiveClock | None = None,
     ) -> None:
-        self.loop = loop = asyncio.get_running_loop()
-        self.clock = clock or ReceiveClock()
-        self.poller = Poller(loop, self.clock)
-        self.resolver = Resolver(loop)
-        self._keeper = keep_stamping()
-        self.cache = ResponseCache()
-        self.readers: list[ResponseReader] = []
-        self.counts_segments = False
+        super().__init__(asyncio.get_running_loop(), clock or ReceiveClock())
         self.started = 0
         self.last_start_ns = 0
         self.started_measured = 0
@@ -76,7 +71,8 @@ class Engine:
         self.exhausted = 0  # connections that failed for lack of a descriptor, port or memory of this machine
         self._endpoints = endpoints
         self._pool = pool
-        self._stacks = _Stacks(endpoints, pool)
+        self._stacks = [pool.stack(endpoint.origin) for endpoint in endpoints]
+        self._keeper = keep_stamping()
         self._timeout_ns = timeout_ns
         self.origin_ns = origin_ns
         self._record = record
@@ -85,7 +81,7 @@ class Engine:
         self._deadline_timer: asyncio.TimerHandle | None = None
         self._drained: asyncio.Event | None = None
         self._opening: dict[Connection, asyncio.Future[str | None]] = {}  # before the run: None, or what failed
-        self._sweep_timer = loop.call_later(_SWEEP_S, self._sweep)
+        self._sweep_timer = self.loop.call_later(_SWEEP_S, self._sweep)
 
     @property
     def in_flight(self) -> int:
@@ -255,20 +251,19 @@ class Engine:
             self._settle(exchange, failure)
 
     def _result_of(self, exchange: Exchange, failure: Failure) -> Result:
-        opening, start_ns = exchange.opening, exchange.start_ns
-        result = unanswered(exchange.arrival, start_ns - self.origin_ns, failure.kind, failure.message)._replace(
-            dns_ns=opening.dns_ns if opening is not None else 0,
-            connect_ns=opening.connect_ns if opening is not None else 0,
-            tls_ns=opening.tls_ns if opening is not None else 0,
-            ttfb_ns=None if failure.first_ns is None else failure.first_ns - start_ns,
+        opening, response = exchange.opening or REUSED, failure.response
+        result = unanswered(exchange.arrival, exchange.start_ns - self.origin_ns, failure.kind, failure.message)
+        if response is not None:
+            result = result._replace(status=response.status, bytes_read=response.bytes_read, instance=response.instance)
+        return result._replace(
+            dns_ns=opening.dns_ns,
+            connect_ns=opening.connect_ns,
+            tls_ns=opening.tls_ns,
+            ttfb_ns=None if failure.first_ns is None else failure.first_ns - exchange.start_ns,
             stamp=_STAMPS[failure.kernel] if failure.first_ns is not None else None,
-            reused=opening is None,
-            retries=opening.retries if opening is not None else 0,
+            reused=exchange.opening is None,
+            retries=opening.retries,
         )
-        if failure.response is not None:
-            status, bytes_read, _, instance, _ = failure.response
-            result = result._replace(status=status, bytes_read=bytes_read, instance=instance)
-        return result
 
     # Time
 
@@ -297,15 +292,3 @@ class Engine:
     def _sweep(self) -> None:
         self._pool.close_stale(monotonic_ns())
         self._sweep_timer = self.loop.call_later(_SWEEP_S, self._sweep)
-
-
-class _Stacks(dict[int, Stack]):
-    """The stack of idle connections of each target, by its index."""
-
-    def __init__(self, endpoints: Sequence[Endpoint], pool: Pool) -> None:
-        self._endpoints = endpoints
-        self._pool = pool
-
-    def __missing__(self, target: int) -> Stack:
-        stack = self[target] = self._pool.stack(self._endpoints[target].origin)
-        return stack

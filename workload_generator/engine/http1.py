@@ -19,9 +19,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
@@ -45,9 +45,8 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HOST_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_.])?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _CONTROL_BUT_TAB = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-# RFC 3986, 3.3 and 3.4: the characters of a path and a query; escapes stay, a single `%` is escaped.
-_UNSAFE_IN_PATH = re.compile(rb"[^A-Za-z0-9._~!$&'()*+,;=:@/%-]|%(?![0-9A-Fa-f]{2})")
-_UNSAFE_IN_QUERY = re.compile(rb"[^A-Za-z0-9._~!$&'()*+,;=:@/?%-]|%(?![0-9A-Fa-f]{2})")
+_SAFE = "!$&'()*+,;=:@/?%"  # beside what is always: the characters of a path and a query (RFC 3986, 3.3 and 3.4)
+_SINGLE_PERCENT = re.compile("%(?![0-9A-Fa-f]{2})")
 
 
 class ProtocolError(Exception):
@@ -94,9 +93,8 @@ def _split(url: str) -> Url:
     host, shown = _host(parts.hostname or "")
     default = _DEFAULT_PORTS[parts.scheme]
     port = port or default
-    path = _escape(_UNSAFE_IN_PATH, parts.path) or "/"
-    if parts.query:
-        path += "?" + _escape(_UNSAFE_IN_QUERY, parts.query)
+    asked = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    path = quote(_SINGLE_PERCENT.sub("%25", asked), _SAFE, errors="surrogatepass")
     return Url(parts.scheme, host, port, shown if port == default else f"{shown}:{port}", path)
 
 
@@ -197,7 +195,7 @@ class ResponseReader:
         if not data:
             return self.complete
         if self.complete:
-            self._surplus()
+            self.close()  # surplus
             return True
         if not self.head_complete:
             if not self.has_data:
@@ -221,8 +219,7 @@ class ResponseReader:
         """The peer has closed, which ends a body without a length; returns whether the response is complete."""
         if not self.complete and self.head_complete and not self._framed:
             self.complete = True
-        self.keep_alive = False
-        self._parser = None
+        self.close()
         return self.complete
 
     def close(self) -> None:
@@ -237,10 +234,16 @@ class ResponseReader:
             # Otherwise it refuses or drops everything behind a 1xx with `Connection: close`.
             parser.set_dangerous_leniencies(lenient_keep_alive=True)
         before = self.bytes_read
-        pieces = self._lines(data) if self._is_head else self._ends(data) if data[-1] in b"\r\n" else (data,)
+        pieces: list[bytes | memoryview] = [data]
+        if self._is_head:  # line by line, so that the end of a head is the end of a piece
+            pieces = [*bytes(data).splitlines(keepends=True)]
+        elif len(data) > 1 and data[-1] in b"\r\n":
+            # The parser silently skips line ends after a message: a message that is complete before the last line end
+            # has surplus bytes, one that is complete with it has none.
+            pieces = [data[:-1], data[-1:]]
         for piece in pieces:
             if self.complete:
-                self._surplus()
+                self.close()
                 return True
             try:
                 parser.feed_data(piece)
@@ -248,7 +251,7 @@ class ResponseReader:
                 if not self.complete:
                     self._parser = None
                     raise self._fault(error) from None
-                self._surplus()
+                self.close()
                 return True
         if self.complete:
             if not (self._clean and self.keep_alive):
@@ -259,21 +262,6 @@ class ResponseReader:
                 self._parser = None
                 raise BodyError(f"over {HEAD_LIMIT} bytes of chunk extensions or trailers")
         return self.complete
-
-    @staticmethod
-    def _ends(data: bytes | memoryview) -> Iterator[bytes | memoryview]:
-        """`data` and its last byte separately. The parser silently skips line ends after a message: a message that is
-        complete before the last line end has surplus bytes, one that is complete with it has none."""
-        yield from (data[:-1], data[-1:]) if len(data) > 1 else (data,)
-
-    @staticmethod
-    def _lines(data: bytes | memoryview) -> Iterator[bytes]:
-        """`data` line by line, so that the end of a head is the end of a piece."""
-        return iter(bytes(data).splitlines(keepends=True))
-
-    def _surplus(self) -> None:
-        self.keep_alive = False
-        self._parser = None
 
     def _fault(self, error: Exception) -> ProtocolError | BodyError:
         fault = error.__context__
@@ -367,7 +355,3 @@ def _host(name: str) -> tuple[str, str]:
     if not _HOST_NAME.fullmatch(name) or ".." in name:
         raise ValueError(f"{name!r} is not a host name")
     return name, name
-
-
-def _escape(unsafe: re.Pattern[bytes], text: str) -> str:
-    return unsafe.sub(lambda found: f"%{found[0][0]:02X}".encode(), text.encode("utf-8", "surrogatepass")).decode()

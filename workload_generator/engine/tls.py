@@ -1,67 +1,112 @@
-"""TLS without I/O."""
+"""A connection with TLS: the handshake, and encryption of what a plain connection sends and receives."""
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 
+from workload_generator.base.clock import monotonic_ns
+from workload_generator.engine.connection import Connection, ConnectionOwner, ConnectionState
+from workload_generator.engine.endpoint import Origin
+from workload_generator.engine.timestamps import Ancillary, segments_received
+from workload_generator.log.records import ErrorKind
 
-class TlsSession:
-    """A TLS session over memory buffers: bytes in, bytes out."""
+_OPEN = (ConnectionState.ACTIVE, ConnectionState.IDLE)
 
-    __slots__ = ("_fault", "_incoming", "_outgoing", "_session")
 
-    def __init__(self, context: ssl.SSLContext, host: str) -> None:
-        self._fault: ssl.SSLError | None = None
-        self._incoming = ssl.MemoryBIO()
-        self._outgoing = ssl.MemoryBIO()
-        self._session = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+class TlsConnection(Connection):
+    """A connection to an origin with TLS. The session works on buffers in memory: `_incoming` and `_outgoing`."""
 
-    def shake_hands(self, received: bytes | memoryview) -> bool:
-        """Continue the handshake with received data; returns whether it is complete. Raises ssl.SSLError."""
+    def __init__(self, owner: ConnectionOwner, origin: Origin) -> None:
+        super().__init__(owner, origin)
+        assert origin.tls is not None
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._session = origin.tls.wrap_bio(self._incoming, self._outgoing, server_hostname=origin.host)
+
+    def _on_watched(self) -> None:
+        self.state = ConnectionState.HANDSHAKE
+        self._shake_hands(b"")
+
+    def _shake_hands(self, received: bytes) -> None:
         self._incoming.write(received)
+        done = True
         try:
             self._session.do_handshake()
         except ssl.SSLWantReadError:
-            return False
-        return True
+            done = False
+        except (ssl.SSLError, ValueError) as error:
+            with contextlib.suppress(OSError):  # the alert informs the server only
+                self._sock.send(self._outgoing.read())
+            self._fail(ErrorKind.TLS, _message(error))
+            return
+        self._write(self._outgoing.read())
+        if done and self.state is ConnectionState.HANDSHAKE:
+            now_ns = monotonic_ns()
+            self._opening.tls_ns = now_ns - self._mark_ns
+            self._segments = segments_received(self._sock)
+            self._on_open()
+            self._decrypt(b"", (), now_ns)  # data that came with the end of the handshake
 
-    def encrypt(self, data: bytes) -> bytes:
-        """The TLS records of `data`."""
+    def _send(self, data: bytes) -> None:
         self._session.write(data)
-        return self._outgoing.read()
+        self._write(self._outgoing.read())
 
-    def decrypt(self, received: bytes | memoryview) -> tuple[bytes, bool]:
-        """The plain text of received data, and whether the server has ended the session.
+    def _on_data(self, data: bytes, ancillary: Ancillary, now_ns: int) -> bool:
+        if not data:
+            self._on_end(now_ns)
+            return True
+        if self.state is ConnectionState.HANDSHAKE:
+            self._shake_hands(data)
+            return False
+        return self._decrypt(data, ancillary, now_ns)
 
-        Raises ssl.SSLError. Plain text before a fault is returned first; the next call raises the fault.
-        """
-        if self._fault is not None:
-            raise self._fault
+    def _decrypt(self, data: bytes, ancillary: Ancillary, now_ns: int) -> bool:
+        try:
+            plain, ended = self._plain_text(data)
+        except ssl.SSLError as error:
+            if self.state is ConnectionState.IDLE:
+                self._on_end(now_ns)
+            else:
+                self._fail(ErrorKind.TLS, _message(error))
+            return True
+        self._write(self._outgoing.read())
+        done = self.state is ConnectionState.IDLE
+        if done and not plain and not ended:  # session tickets and key updates may come at any time
+            self._segments = segments_received(self._sock)
+        if plain and self.state in _OPEN:
+            done = super()._on_data(plain, ancillary, now_ns)
+        if ended and self.state in _OPEN:
+            self._on_end(now_ns)
+        return done
+
+    def _plain_text(self, received: bytes) -> tuple[bytes, bool]:
+        """The plain text of received data, and whether the session has ended: by the server, or by a fault behind the
+        text. Raises ssl.SSLError."""
         self._incoming.write(received)
         parts: list[bytes] = []
-        while True:
-            try:
-                part = self._session.read(65536)
-            except ssl.SSLWantReadError:
-                return b"".join(parts), False
-            except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
-                return b"".join(parts), True
-            except ssl.SSLError as error:
-                if not parts:
-                    raise
-                self._fault = error
-                return b"".join(parts), True
-            if not part:
-                return b"".join(parts), True
-            parts.append(part)
+        try:
+            while part := self._session.read(65536):
+                parts.append(part)
+        except ssl.SSLWantReadError:
+            return b"".join(parts), False
+        except ssl.SSLError as error:
+            if not parts and not isinstance(error, (ssl.SSLZeroReturnError, ssl.SSLEOFError)):
+                raise
+        return b"".join(parts), True
 
-    def to_send(self) -> bytes:
-        """The TLS records to send."""
-        return self._outgoing.read()
+    def _on_end(self, now_ns: int) -> None:
+        if self.state is ConnectionState.HANDSHAKE:
+            self._fail(ErrorKind.TLS, "the server closed the connection during the TLS handshake")
+        else:
+            super()._on_end(now_ns)
 
 
-def fault_of(error: Exception) -> str:
-    """The message of a TLS error."""
+def connection_to(origin: Origin, owner: ConnectionOwner) -> Connection:
+    """A new connection to `origin`."""
+    return Connection(owner, origin) if origin.tls is None else TlsConnection(owner, origin)
+
+
+def _message(error: Exception) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"certificate not trusted: {error.verify_message}"
     return (getattr(error, "reason", None) or str(error)).replace("_", " ").lower()

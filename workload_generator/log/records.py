@@ -78,6 +78,10 @@ class Opening:
     tls_ns: int | None = None
 
 
+REUSED = Opening(0, 0, 0, 0)
+"""The cost of a reused connection."""
+
+
 class Response(NamedTuple):
     """A complete response. `cold` is what the function reported; None: nothing."""
 

@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from workload_generator.log.format import clean
-from workload_generator.log.records import Block, ErrorKind, Opening, Phase, Response, Result, Served, Stamp
+from workload_generator.log.records import REUSED, Block, ErrorKind, Phase, Response, Result, Served, Stamp
 
 START = ord("S")  # JSON: the settings of the recorder; comes before the first result
 RESULTS = ord("R")  # a block of results, see `BlockWriter`
@@ -34,8 +34,6 @@ _LONGEST_TEXT = 4096
 
 _pack_row = _ROW.pack_into
 _ROW_BYTES = _ROW.size
-
-_REUSED = Opening(0, 0, 0, 0)  # the cost of a reused connection
 
 
 def frame(kind: int, payload: bytes = b"") -> bytes:
@@ -161,7 +159,7 @@ def _read_shape(doc: list[Any]) -> Result:
 
 def _shape(exchange: Served) -> Result:
     _, phase, target, _ = exchange.arrival
-    opening, response = exchange.opening or _REUSED, exchange.response
+    opening, response = exchange.opening or REUSED, exchange.response
     return Result(
         0, phase, target, 0, 0, response.status, opening.dns_ns, opening.connect_ns, opening.tls_ns,
         bytes_read=response.bytes_read, cold=response.cold, reused=exchange.opening is None, retries=opening.retries,

@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 from workload_generator.base.clock import NS_PER_MS, Anchor, format_duration, monotonic_ns, rfc3339
 from workload_generator.coldstart.proof import Zero, is_proven, phases_json
 from workload_generator.coldstart.watcher import Watcher
+from workload_generator.engine.connection import Exchange, Failure
 from workload_generator.engine.engine import Engine, Record
-from workload_generator.engine.exchange import Exchange, Failure
 from workload_generator.experiment.model import Experiment
 from workload_generator.experiment.schedule import (
     ColdStartRounds,

@@ -13,8 +13,8 @@ from itertools import count
 from typing import NamedTuple
 
 from workload_generator.base.clock import monotonic_ns
+from workload_generator.engine.connection import Exchange, Failure
 from workload_generator.engine.engine import Engine, Record
-from workload_generator.engine.exchange import Exchange, Failure
 from workload_generator.engine.timer import DeadlineTimer, Spinner
 from workload_generator.experiment.schedule import WHOLE, ColdStartRounds, Shard
 from workload_generator.log.records import Arrival, ErrorKind, Phase, make_arrival, unanswered

@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from workload_generator.base.errors import UsageError
-from workload_generator.commands.service_flags import add_service_flags, listening_of
+from workload_generator.commands.service_flags import add_service_flags
 
 DESCRIPTION = "Takes CloudEvents at / and /t/<trigger>, and sends receipts to the event logger."
 
@@ -27,16 +27,10 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError("no destination for receipts: set --logger (EVENT_LOGGER_URL), --spool (SPOOL_DIR), or both")
     if options.logger and urlsplit(options.logger).scheme not in ("http", "https"):
         raise UsageError(f"--logger {options.logger!r} is not a URL that begins with http:// or https://")
-    listening = listening_of(options)
-    from workload_generator.eventing import receiver
     from workload_generator.eventing.http_workers import serve
+    from workload_generator.eventing.receiver import Receiver
 
-    return serve(
-        "receiver",
-        listening,
-        receiver.COUNTED,
-        lambda instance, counters: receiver.Receiver(
-            instance, options.logger, options.spool, listening.body_timeout_s, counters
-        ),
-        counters_in=options.spool,
-    )
+    def make(instance: str) -> Receiver:
+        return Receiver(instance, options.logger, options.spool, options.body_timeout)
+
+    return serve("receiver", make, options.bind, options.port, options.workers)

@@ -21,19 +21,18 @@ from workload_generator.cluster.top import screen
 from workload_generator.cluster.top.recording import RecordingPlan, Top
 from workload_generator.cluster.top.storage import open_storage
 from workload_generator.cluster.top.usage import Scope
-from workload_generator.commands.flags import add_bool, add_kubeconfig, add_progress, value
+from workload_generator.commands.flags import add_bool, add_kubeconfig, add_progress, seconds, value
 from workload_generator.kube.client import Kube
 
 _SOURCES = {"metrics": (METRICS,), "kubelet": (KUBELET,), "both": (METRICS, KUBELET)}
 _PLAIN_S, _LIVE_S = 60.0, 1.0
-_SHORTEST_S = 0.1
 _PATIENCE_S, _TIMEOUT_S = 2.0, 30.0
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
     add = parser.add_argument
-    add("--frequency", type=_seconds, default=5.0, metavar="S", help="seconds between polls; default 5")
+    add("--frequency", type=seconds(0.1, 86_400), default=5.0, metavar="S", help="seconds between polls; default 5")
     add("--source", choices=tuple(_SOURCES), default="metrics", help="the metrics API (default), kubelets, or both")
     add_bool(parser, "--nodes", "record nodes; default true, unless only --pods is given", default=None)
     add_bool(parser, "--pods", "record pods; default true, unless only --nodes is given", default=None)
@@ -138,14 +137,3 @@ def _names(text: str) -> list[str]:
     if not all(names):
         raise argparse.ArgumentTypeError(f"{text!r} has an empty name")
     return names
-
-
-def _seconds(text: str) -> float:
-    """Seconds, with or without their unit (`5`, `0.5`, `5s`)."""
-    try:
-        seconds = float(text.removesuffix("s"))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, such as 5") from None
-    if not _SHORTEST_S <= seconds <= 86_400:
-        raise argparse.ArgumentTypeError(f"{text} is not between {_SHORTEST_S:g} and 86400 seconds")
-    return seconds

@@ -18,8 +18,6 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import uvloop
@@ -29,7 +27,7 @@ from aiohttp.web_protocol import RequestHandler
 from workload_generator.base.errors import BenchError, RequestRefused
 from workload_generator.base.listening import listen
 from workload_generator.base.subprocesses import die_with_parent, signals_held
-from workload_generator.eventing.counters import Counters, WorkerCounters
+from workload_generator.eventing.counters import Counters, prometheus
 
 MOST_BODY_BYTES = 4 * 1024 * 1024
 
@@ -38,21 +36,13 @@ _KEEPALIVE_S = 75.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-@dataclass(frozen=True, slots=True)
-class ListenOptions:
-    """The address of a service, the number of its processes, and the time limit for a request's body."""
-
-    bind: str
-    port: int
-    workers: int
-    body_timeout_s: float
-
-
 class WorkerService(Protocol):
-    """The service of one worker."""
+    """The service of one worker, made before the workers are forked."""
+
+    counters: Counters
 
     async def start(self) -> None:
-        """Called once, before the first request."""
+        """Called once, in the worker, before the first request."""
 
     async def answer(self, request: web.BaseRequest, arrived_ns: int) -> web.StreamResponse:
         """The response to a request that arrived at this wall-clock time. Raises RequestRefused."""
@@ -64,36 +54,33 @@ class WorkerService(Protocol):
         """Called once, after the last response."""
 
 
-MakeService = Callable[[str, WorkerCounters], WorkerService]
-"""Makes the service of a worker, from the name of its instance and its counters."""
+def serve(name: str, make: Callable[[str], WorkerService], bind: str, port: int, workers: int) -> int:
+    """Serve with that many processes until SIGINT or SIGTERM; returns the exit code.
 
-
-def serve(
-    name: str, options: ListenOptions, counted: tuple[str, ...], make: MakeService, counters_in: Path | None = None
-) -> int:
-    """Serve until SIGINT or SIGTERM; returns the exit code. With `counters_in`, counters outlive a killed worker.
-
-    Raises UsageError when it cannot listen, or when the folder cannot be used.
+    `make` makes the service of a worker, from the name of its instance. Raises UsageError when it cannot listen.
     """
-    listeners = _listen(options)
+    listeners = _listen(bind, port, workers)
     run = secrets.token_hex(3)
     host = os.environ.get("HOSTNAME") or socket.gethostname()
-    instances = [f"{host}-{run}-{worker}" for worker in range(options.workers)]
-    counters = Counters(name, counted, instances, counters_in)
+    instances = [f"{host}-{run}-{worker}" for worker in range(workers)]
+    services = [make(instance) for instance in instances]
+    counters = {instance: service.counters for instance, service in zip(instances, services, strict=True)}
     port = listeners[0].getsockname()[1]
-    sys.stderr.write(f"{name.replace('_', '-')}: {options.workers} worker(s) on {options.bind} port {port}\n")
-    if options.workers == 1:
-        return _work(listeners[0], counters, 0, make)
-    return _supervise(listeners, counters, make)
+    sys.stderr.write(f"{name.replace('_', '-')}: {workers} worker(s) on {bind} port {port}\n")
+
+    def work(worker: int, release_signals: Callable[[], None] = lambda: None) -> int:
+        return _work(services[worker], listeners[worker], lambda: prometheus(name, counters), release_signals)
+
+    return work(0) if workers == 1 else _supervise(listeners, work)
 
 
-def _listen(options: ListenOptions) -> list[socket.socket]:
-    shared = options.workers > 1
-    if shared and options.port:
-        listen(options.bind, options.port).close()  # with SO_REUSEPORT it would not fail if another server has the port
-    listeners = [listen(options.bind, options.port, reuse_port=shared)]
+def _listen(bind: str, port: int, workers: int) -> list[socket.socket]:
+    shared = workers > 1
+    if shared and port:
+        listen(bind, port).close()  # with SO_REUSEPORT it would not fail if another server has the port
+    listeners = [listen(bind, port, reuse_port=shared)]
     port = listeners[0].getsockname()[1]
-    return listeners + [listen(options.bind, port, reuse_port=True) for _ in range(options.workers - 1)]
+    return listeners + [listen(bind, port, reuse_port=True) for _ in range(workers - 1)]
 
 
 async def read_body(request: web.BaseRequest, timeout_s: float, most_bytes: int = MOST_BODY_BYTES) -> bytes:
@@ -141,14 +128,9 @@ class _Server(web.Server):
 
 
 def _work(
-    listener: socket.socket,
-    counters: Counters,
-    worker: int,
-    make: MakeService,
-    release_signals: Callable[[], None] = lambda: None,
+    service: WorkerService, listener: socket.socket, metrics: Callable[[], str], release_signals: Callable[[], None]
 ) -> int:
     """Serve until a signal. `release_signals` is called once there are handlers for the signals that were held."""
-    service = make(counters.instances[worker], counters.of(worker))
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         protocol = request.protocol
@@ -156,7 +138,7 @@ def _work(
         if request.method in ("GET", "HEAD"):
             match request.rel_url.path:
                 case "/metrics":
-                    return web.Response(text=counters.prometheus())
+                    return web.Response(text=metrics())
                 case "/clock":
                     return web.json_response({"received_ns": arrived_ns, "sent_ns": time.time_ns()})
                 case "/healthz":
@@ -189,7 +171,7 @@ def _work(
         return runner.run(run())
 
 
-def _supervise(listeners: list[socket.socket], counters: Counters, make: MakeService) -> int:
+def _supervise(listeners: list[socket.socket], work: Callable[[int, Callable[[], None]], int]) -> int:
     """Fork a worker for each listener. Raises BenchError when one ends unasked, after ending the others."""
     pids: dict[int, int] = {}
     asked = False
@@ -212,7 +194,7 @@ def _supervise(listeners: list[socket.socket], counters: Counters, make: MakeSer
                     for other in listeners:
                         if other is not listener:
                             other.close()
-                    code = _work(listener, counters, worker, make, release)
+                    code = work(worker, release)
                 except BaseException:
                     traceback.print_exc()
                 finally:

@@ -19,7 +19,7 @@ import orjson
 from aiohttp import web
 
 from workload_generator.base.errors import RequestRefused, UsageError
-from workload_generator.eventing.counters import WorkerCounters
+from workload_generator.eventing.counters import Counters
 from workload_generator.eventing.http_workers import read_body
 from workload_generator.eventing.receipts import (
     HEADER,
@@ -83,14 +83,14 @@ class AppendFile:
 
 
 class EventLogger:
-    """The service of one worker. Both files are in `folder`."""
+    """The service of one worker. Both files are in `folder`. Raises UsageError when they cannot be used."""
 
-    def __init__(self, folder: Path, sync_s: float, body_timeout_s: float, counters: WorkerCounters) -> None:
+    def __init__(self, folder: Path, sync_s: float, body_timeout_s: float) -> None:
         self._events = AppendFile(folder / EVENTS, HEADER)
         self._instances = AppendFile(folder / INSTANCES, INSTANCES_HEADER)
         self._sync_s = sync_s
         self._body_timeout_s = body_timeout_s
-        self._counters = counters
+        self.counters = Counters(COUNTED)
         self._reports: dict[str, ReceiptBatch] = {}  # the last one of each instance that is not written yet
         self._waiting = 0
         self._failing = False
@@ -128,18 +128,18 @@ class EventLogger:
             line = original_receipt(document)
             if line is not None:
                 self._write(line)
-                self._counters.add("receipts")
+                self.counters.add("receipts")
                 return 1
             batch = decode_batch(body)
         except ValueError as error:
-            self._counters.add("rejected")
+            self.counters.add("rejected")
             raise RequestRefused(400, str(error)) from None
         if batch.receipts:
             self._write(csv_lines(batch))
         if batch.report is not None:
             self._reports[batch.instance] = batch
-        self._counters.add("batches")
-        self._counters.add("receipts", len(batch.receipts))
+        self.counters.add("batches")
+        self.counters.add("receipts", len(batch.receipts))
         return len(batch.receipts)
 
     def _write(self, lines: bytes) -> None:
@@ -147,10 +147,10 @@ class EventLogger:
             self._events.write(lines)
         except OSError as error:
             self._failing = True
-            self._counters.add("failed")
+            self.counters.add("failed")
             raise RequestRefused(503, f"the receipts cannot be written: {error.strerror}") from None
         self._failing = False
-        self._counters.add("written_bytes", len(lines))
+        self.counters.add("written_bytes", len(lines))
 
     async def _sync_at_interval(self) -> None:
         while True:

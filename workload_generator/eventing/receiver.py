@@ -12,15 +12,9 @@ from aiohttp import web
 
 from workload_generator.base.errors import RequestRefused
 from workload_generator.cloudevents.decode import read_events
-from workload_generator.eventing.counters import WorkerCounters
 from workload_generator.eventing.http_workers import read_body
 from workload_generator.eventing.outbox import Outbox
 from workload_generator.eventing.receipts import Receipt
-
-COUNTED = (
-    "received", "acknowledged", "refused", "rejected", "spooled", "batches", "failed_batches",
-)  # fmt: skip
-"""Of events: accepted, answered with 2xx, answered with 429 or 503. Of requests: without a valid event. Of receipts."""
 
 _TRIGGER = "/t/"
 _LONGEST_TRIGGER = 253  # of a Kubernetes name
@@ -28,18 +22,16 @@ _LONGEST_ID = 4096
 
 
 class Receiver:
-    """The service of one worker."""
+    """The service of one worker. Raises UsageError when the spool cannot be used."""
 
-    def __init__(
-        self, instance: str, logger: str | None, spool: Path | None, body_timeout_s: float, counters: WorkerCounters
-    ) -> None:
-        self._outbox = Outbox(instance, logger, spool, counters)
+    def __init__(self, instance: str, logger: str | None, spool: Path | None, body_timeout_s: float) -> None:
+        self._outbox = Outbox(instance, logger, spool)
         self._body_timeout_s = body_timeout_s
-        self._counters = counters
+        self.counters = self._outbox.counters
         self._last_ns = 0
 
     async def start(self) -> None:
-        """Start the outbox. Raises UsageError when the spool cannot be used."""
+        """Start the outbox."""
         await self._outbox.start()
 
     def is_ready(self) -> bool:
@@ -59,21 +51,21 @@ class Receiver:
             if any(len(event.id) > _LONGEST_ID or not event.id.isprintable() for event in events):
                 raise RequestRefused(400, f"an id has more than {_LONGEST_ID:,} characters, or is not printable")
         except RequestRefused:
-            self._counters.add("rejected")
+            self.counters.add("rejected")
             raise
         receipts = []
         for event in events:
             self._last_ns = max(arrived_ns, self._last_ns + 1)
             sequence = event.sequence if event.sequence.isprintable() else ""
             receipts.append(Receipt(event.id, self._last_ns, trigger, sequence))
-        self._counters.add("received", len(events))
+        self.counters.add("received", len(events))
         if receipts:
             try:
                 await self._outbox.put(receipts)
             except RequestRefused:  # not CancelledError: the outbox may still write the receipts of a cancelled request
-                self._counters.add("refused", len(events))
+                self.counters.add("refused", len(events))
                 raise
-            self._counters.add("acknowledged", len(events))
+            self.counters.add("acknowledged", len(events))
         return web.Response(status=202)
 
 

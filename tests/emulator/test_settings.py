@@ -97,7 +97,7 @@ latency: 1ms
         (
             7,
             "services.foo-1.function",
-            "no function 'empty-goo-http': did you mean empty-go-http?; the catalog has "
+            "no function 'empty-goo-http'; did you mean empty-go-http? The catalog has "
             "empty-go-http, empty-python-http",
         ),
         (8, "services.bar.function", "is missing: the service's name is not that of a function and a number"),

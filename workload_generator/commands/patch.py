@@ -23,7 +23,7 @@ from workload_generator.commands.deploy_flags import (
     manifests_root,
 )
 from workload_generator.commands.flags import add_dry_run, pair
-from workload_generator.experiment.yaml_lines import closest
+from workload_generator.experiment.yaml_lines import did_you_mean
 from workload_generator.kube.client import Kube
 from workload_generator.kube.names import NAME_LABEL, PART_OF_LABEL, PRODUCT
 from workload_generator.kube.resources import BROKERS, SERVICES, TRIGGERS, Object, name_of, namespace_of
@@ -93,8 +93,7 @@ async def _services(kube: Kube, root: Path, names: Sequence[str]) -> list[Object
         by_name.setdefault(name_of(obj), []).append(obj)
     for name in names:
         if name not in by_name:
-            near = closest(name, list(by_name))
-            hint = f"; did you mean {near}?" if near else f": {len(deployed)} services are"
+            hint = did_you_mean(name, by_name, f": {len(deployed)} services are")
             raise UsageError(f"{name} is not deployed in {namespace}{hint}")
     if not deployed:
         raise UsageError(f"no function is deployed in {namespace}: run kn-bench deploy functions")

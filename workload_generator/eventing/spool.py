@@ -1,7 +1,7 @@
 """Receipts on the receiver's own disk, while the event logger is unreachable, and the counters of a worker.
 
 Rules:
-- each worker has a spool, and holds a lock on it. A worker that starts takes over the spools of workers that have ended,
+- each worker has a spool, and holds a lock on it. A worker that starts takes over those of workers that have ended,
   so that the receipts of acknowledged events, and the counters of a killed worker, reach the logger
 - a file gets its name once it is locked and written, so that no other process takes it for that of an ended worker
 - it begins with the counters `COUNTED`, in shared memory, in this order; then follow batches, a line each

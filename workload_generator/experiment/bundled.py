@@ -11,7 +11,7 @@ from pathlib import Path
 
 from workload_generator.base.errors import UsageError
 from workload_generator.experiment.field_kinds import short
-from workload_generator.experiment.yaml_lines import closest
+from workload_generator.experiment.yaml_lines import did_you_mean
 
 EXPERIMENTS_DIR = "EXPERIMENTS_DIR"
 """The environment variable with a folder of experiments that is searched first."""
@@ -73,8 +73,7 @@ def _find(name: str, kind: str, bundled: dict[str, Path]) -> Path:
     stem = name.removesuffix(".yaml")
     if stem in bundled:
         return bundled[stem]
-    near = closest(stem, bundled)
-    hint = f"; did you mean {near}?" if near else "."
+    hint = did_you_mean(stem, bundled, ".")
     known = "\n".join(f"  {each}" for each in bundled) or "  none"
     raise UsageError(f"{name}: {reason}, and no {kind} of that name{hint} The bundled {kind}s are:\n{known}")
 

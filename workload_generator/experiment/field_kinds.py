@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from workload_generator.base.clock import format_duration, parse_duration
 from workload_generator.experiment.fields import Kind, named, scalar
-from workload_generator.experiment.yaml_lines import Scalar, closest
+from workload_generator.experiment.yaml_lines import Scalar, did_you_mean
 
 T = TypeVar("T")
 
@@ -152,9 +152,7 @@ def one_of(value: object, options: Collection[str]) -> str:
     """One of these words."""
     text = any_text(value)
     if text not in options:
-        near = closest(text, options)
-        hint = f": did you mean {near}?" if near else ""
-        raise ValueError(f"{short(text)} is not one of {', '.join(options)}{hint}")
+        raise ValueError(f"{short(text)} is not one of {', '.join(options)}{did_you_mean(text, options)}")
     return text
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from workload_generator.base.errors import Problem
-from workload_generator.experiment.yaml_lines import Location, YamlDocument, closest
+from workload_generator.experiment.yaml_lines import Location, YamlDocument, did_you_mean
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -296,9 +296,8 @@ def _all(kind: Kind[T], items: Collection[tuple[str | int, Any]], cursor: Cursor
 
 
 def _unknown_key(name: str, kind: type[YamlSection], root: type[YamlSection]) -> str:
-    near = closest(name, kind.keys())
-    if near:
-        return f"unknown key; did you mean {near}?"
+    if hint := did_you_mean(name, kind.keys()):
+        return f"unknown key{hint}"
     for path, other in sections_in(root):
         where = other.location_hint or (
             "" if _ANY_NAME in path else f"under {'.'.join(path)}" if path else "at the top of the file"

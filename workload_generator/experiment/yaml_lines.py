@@ -113,13 +113,13 @@ def key_text(location: Location) -> str:
     return text
 
 
-def closest(word: str, options: Collection[str]) -> str | None:
-    """The most similar option, or None. Case, hyphens and underscores are ignored."""
+def did_you_mean(word: str, options: Collection[str], otherwise: str = "") -> str:
+    """`; did you mean X?` with the most similar option X, ignoring case, hyphens and underscores; else `otherwise`."""
     import difflib  # only for error messages
 
     plain = {_plain(option): option for option in options}
     matches = difflib.get_close_matches(_plain(word), plain, n=1, cutoff=0.7)
-    return plain[matches[0]] if matches else None
+    return f"; did you mean {plain[matches[0]]}?" if matches else otherwise
 
 
 def _plain(word: str) -> str:

@@ -14,18 +14,8 @@ from typing import Any, ClassVar
 
 from workload_generator.base.clock import NS_PER_S, format_duration
 from workload_generator.base.errors import ExperimentError
+from workload_generator.experiment import field_kinds as kinds
 from workload_generator.experiment.curves import PoissonTimes, Replay, Times, line, sine, stairs
-from workload_generator.experiment.field_kinds import (
-    FACTOR,
-    POSITIVE_DURATION,
-    RPS,
-    SHARE,
-    TEXT,
-    checked,
-    one_of,
-    plain,
-    positive_duration,
-)
 from workload_generator.experiment.fields import (
     NO_MAPPING,
     Cursor,
@@ -40,7 +30,9 @@ from workload_generator.experiment.fields import (
 from workload_generator.experiment.trace import Trace, read_trace
 from workload_generator.experiment.yaml_lines import Scalar
 
-_PERIOD = checked(positive_duration, lambda ns: ns >= NS_PER_S, "is shorter than 1s")  # a period has 256 pieces
+_PERIOD = kinds.checked(  # a period has 256 pieces
+    kinds.positive_duration, lambda ns: ns >= NS_PER_S, "is shorter than 1s", format_duration
+)
 _MINUTE_NS = 60 * NS_PER_S
 
 
@@ -51,7 +43,7 @@ class ArrivalProcess(YamlSection):
     The default of the key `process` is the name of a subclass in the file.
     """
 
-    process: str = key(TEXT, "")
+    process: str = key(kinds.TEXT, "")
     needs_rate: ClassVar[bool] = True
     """Whether `requestsPerSecond` is required. Otherwise the process has its own rates, and the key is rejected."""
     closed_loop: ClassVar[bool] = False
@@ -82,7 +74,7 @@ class ArrivalProcess(YamlSection):
 
     def display_rps(self, rps: Fraction) -> str:
         """The rate for people: `1000`, `0.016`, `10 to 1000`, `up to 500`."""
-        return str(plain(rps)) if self.needs_rate else f"up to {float(self.peak_rps(rps)):.10g}"
+        return str(kinds.plain(rps)) if self.needs_rate else f"up to {float(self.peak_rps(rps)):.10g}"
 
     def describe(self, rps: Fraction) -> str:
         """The process for people, in one line."""
@@ -93,7 +85,7 @@ class ArrivalProcess(YamlSection):
 class ConstantArrivals(ArrivalProcess):
     """Evenly spaced arrivals."""
 
-    process: str = key(TEXT, "constant")
+    process: str = key(kinds.TEXT, "constant")
     closed_loop: ClassVar[bool] = True
     ramps_up: ClassVar[bool] = True
 
@@ -106,7 +98,7 @@ class ConstantArrivals(ArrivalProcess):
 class PoissonArrivals(ArrivalProcess):
     """Independent arrivals with a constant mean rate."""
 
-    process: str = key(TEXT, "poisson")
+    process: str = key(kinds.TEXT, "poisson")
     varies: ClassVar[bool] = True
 
     def times(self, rps: Fraction, duration_ns: int, seed: int) -> Times:
@@ -118,9 +110,9 @@ class PoissonArrivals(ArrivalProcess):
 class RampArrivals(ArrivalProcess):
     """A rate that changes linearly over the measured time."""
 
-    process: str = key(TEXT, "ramp")
-    from_rps: Fraction = key(RPS, name="from")
-    to_rps: Fraction = key(RPS, name="to")
+    process: str = key(kinds.TEXT, "ramp")
+    from_rps: Fraction = key(kinds.RPS, name="from")
+    to_rps: Fraction = key(kinds.RPS, name="to")
     needs_rate: ClassVar[bool] = False
 
     @classmethod
@@ -143,22 +135,22 @@ class RampArrivals(ArrivalProcess):
 
     def display_rps(self, _rps: Fraction) -> str:
         """Both rates."""
-        return f"{plain(self.from_rps)} to {plain(self.to_rps)}"
+        return f"{kinds.plain(self.from_rps)} to {kinds.plain(self.to_rps)}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class RateStep(YamlSection):
     """A constant rate for a duration."""
 
-    requests_per_second: Fraction = key(RPS)
-    duration_ns: int = key(POSITIVE_DURATION)
+    requests_per_second: Fraction = key(kinds.RPS)
+    duration_ns: int = key(kinds.POSITIVE_DURATION)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepArrivals(ArrivalProcess):
     """A sequence of constant rates."""
 
-    process: str = key(TEXT, "steps")
+    process: str = key(kinds.TEXT, "steps")
     steps: tuple[RateStep, ...] = key(many(section(RateStep), at_least=1))
     needs_rate: ClassVar[bool] = False
     fixed_duration: ClassVar[bool] = True
@@ -197,9 +189,9 @@ class StepArrivals(ArrivalProcess):
 class SineArrivals(ArrivalProcess):
     """A sine around `requestsPerSecond`; `amplitude` is a share of that rate."""
 
-    process: str = key(TEXT, "sine")
-    amplitude: Fraction = key(SHARE)
-    period_ns: int = key(scalar(_PERIOD, format_duration))
+    process: str = key(kinds.TEXT, "sine")
+    amplitude: Fraction = key(kinds.SHARE)
+    period_ns: int = key(_PERIOD)
 
     def peak_rps(self, rps: Fraction) -> Fraction:
         """The top of the sine."""
@@ -219,12 +211,12 @@ class SineArrivals(ArrivalProcess):
 class TraceArrivals(ArrivalProcess):
     """Arrivals from a file. `minute_ns` is the duration of a minute of the trace in this run."""
 
-    process: str = key(TEXT, "trace")
-    file: str = key(TEXT)
-    sha256: str | None = key(TEXT, None)
-    row: str | None = key(TEXT, None)
-    scale: Fraction = key(FACTOR, Fraction(1))
-    minute_ns: int = key(POSITIVE_DURATION, _MINUTE_NS)
+    process: str = key(kinds.TEXT, "trace")
+    file: str = key(kinds.TEXT)
+    sha256: str | None = key(kinds.TEXT, None)
+    row: str | None = key(kinds.TEXT, None)
+    scale: Fraction = key(kinds.FACTOR, Fraction(1))
+    minute_ns: int = key(kinds.POSITIVE_DURATION, _MINUTE_NS)
     needs_rate: ClassVar[bool] = False
     trace: Trace = field(repr=False)
 
@@ -308,7 +300,7 @@ def _name(value: object) -> str:
     known = arrivals_by_name()
     if value is None:
         raise ValueError(f"is missing: one of {', '.join(known)}")
-    return one_of(value, known)
+    return kinds.one_of(value, known)
 
 
 _NAME = scalar(_name)

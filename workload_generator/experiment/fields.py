@@ -50,11 +50,12 @@ class Kind(Generic[T]):
     parts: Callable[[], Iterable[tuple[tuple[str, ...], type[YamlSection]]]] = tuple
 
 
-def _as_it_is(value: Any) -> Any:
+def as_it_is(value: Any) -> Any:
+    """The value itself."""
     return value
 
 
-def scalar(parse: Callable[[Any], T], show: Callable[[T], Any] = _as_it_is) -> Kind[T]:
+def scalar(parse: Callable[[Any], T], show: Callable[[T], Any] = as_it_is) -> Kind[T]:
     """A value that `parse` gets from a scalar of the document."""
     return Kind(lambda value, _cursor: parse(value), show)
 
@@ -77,7 +78,7 @@ def many(kind: Kind[T], at_least: int = 0) -> Kind[tuple[T, ...]]:
     return Kind(read, lambda values: [kind.show(value) for value in values], kind.parts)
 
 
-def named(kind: Kind[T], check_name: Callable[[str], object] = _as_it_is) -> Kind[dict[str, T]]:
+def named(kind: Kind[T], check_name: Callable[[str], object] = as_it_is) -> Kind[dict[str, T]]:
     """A mapping with any keys. `check_name` raises ValueError."""
 
     def entry(value: Any, cursor: Cursor) -> T:

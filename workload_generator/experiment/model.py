@@ -19,25 +19,9 @@ from typing import Any
 
 from workload_generator.base.clock import NS_PER_S, format_duration
 from workload_generator.cloudevents.encode import BINARY, MODES, PLACEHOLDER, PLACEHOLDERS
+from workload_generator.experiment import field_kinds as kinds
 from workload_generator.experiment.arrival_processes import ARRIVAL_PROCESS, ArrivalProcess, ConstantArrivals
 from workload_generator.experiment.curves import Times
-from workload_generator.experiment.field_kinds import (
-    DURATION,
-    HEADERS,
-    METHOD,
-    POSITIVE_DURATION,
-    POSITIVE_WHOLE,
-    RPS,
-    STATUSES,
-    TEXT,
-    WHOLE,
-    any_text,
-    checked,
-    server_url,
-    url,
-    whole,
-    word,
-)
 from workload_generator.experiment.fields import (
     DERIVED,
     Cursor,
@@ -76,7 +60,7 @@ class ReadOptions:
 class Tls(YamlSection):
     """The verification of the target's certificate: CAs in addition to those of the system."""
 
-    ca_file_as_written: str = key(TEXT, name="caFile")
+    ca_file_as_written: str = key(kinds.TEXT, name="caFile")
     directory: Path
 
     @classmethod
@@ -108,10 +92,10 @@ def _no_certificates(path: Path) -> str:
 
 def _read_url(value: object, cursor: Cursor) -> str:
     if cursor.context.event:
-        return any_text(value)
+        return kinds.any_text(value)
     if value == "":
         raise ValueError("has no value")
-    return url(value)
+    return kinds.url(value)
 
 
 _URL: Kind[str] = Kind(_read_url, str)
@@ -122,11 +106,11 @@ class Target(YamlSection):
     """The URL and the content of requests. `weight` is the target's share of the arrivals."""
 
     url: str = key(_URL, DERIVED)
-    weight: int = key(WHOLE, 1)
-    headers: dict[str, str] = key(HEADERS, {})
-    body: str | None = key(TEXT, None)
-    method: str = key(METHOD, DERIVED)
-    expect_status: tuple[str, ...] = key(STATUSES, ("2xx",))
+    weight: int = key(kinds.WHOLE, 1)
+    headers: dict[str, str] = key(kinds.HEADERS, {})
+    body: str | None = key(kinds.TEXT, None)
+    method: str = key(kinds.METHOD, DERIVED)
+    expect_status: tuple[str, ...] = key(kinds.STATUSES, ("2xx",))
     tls: Tls | None = key(section(Tls), None)
 
     @classmethod
@@ -147,9 +131,8 @@ class Target(YamlSection):
 
     @functools.cached_property
     def _expected(self) -> frozenset[int]:
-        hundreds = [range(int(text[0]) * 100, int(text[0]) * 100 + 100) for text in self.expect_status if "x" in text]
-        single = [int(text) for text in self.expect_status if "x" not in text]
-        return frozenset(single).union(*hundreds)
+        expected = set(self.expect_status)
+        return frozenset(status for status in range(100, 600) if {str(status), f"{status // 100}xx"} & expected)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,16 +144,16 @@ class Rate(YamlSection):
     """
 
     arrival: ArrivalProcess = key(ARRIVAL_PROCESS, ConstantArrivals())
-    requests_per_second: Fraction | None = key(RPS, None)
-    duration_ns: int = key(POSITIVE_DURATION, DERIVED)
-    ramp_up_ns: int = key(DURATION, DERIVED)
-    max_idle_conns: int = key(WHOLE, 100)
-    max_idle_conns_per_host: int = key(scalar(lambda value: whole(value) or _GOS_IDLE_CONNS), 100)
-    idle_conn_timeout_ns: int = key(DURATION, 90 * NS_PER_S)
-    timeout_ns: int = key(POSITIVE_DURATION, 30 * NS_PER_S)
-    max_in_flight: int | None = key(POSITIVE_WHOLE, None)
-    connections: int = key(POSITIVE_WHOLE, DERIVED)
-    preconnect: int = key(WHOLE, 0)
+    requests_per_second: Fraction | None = key(kinds.RPS, None)
+    duration_ns: int = key(kinds.POSITIVE_DURATION, DERIVED)
+    ramp_up_ns: int = key(kinds.DURATION, DERIVED)
+    max_idle_conns: int = key(kinds.WHOLE, 100)
+    max_idle_conns_per_host: int = key(scalar(lambda value: kinds.whole(value) or _GOS_IDLE_CONNS), 100)
+    idle_conn_timeout_ns: int = key(kinds.DURATION, 90 * NS_PER_S)
+    timeout_ns: int = key(kinds.POSITIVE_DURATION, 30 * NS_PER_S)
+    max_in_flight: int | None = key(kinds.POSITIVE_WHOLE, None)
+    connections: int = key(kinds.POSITIVE_WHOLE, DERIVED)
+    preconnect: int = key(kinds.WHOLE, 0)
 
     @classmethod
     def complete(cls, partial: PartialSection) -> None:
@@ -256,12 +239,12 @@ def _complete_ramp(partial: PartialSection, arrival: ArrivalProcess) -> None:
 class StoreSettings(YamlSection):
     """The folder of the log."""
 
-    log_dir_path: str = key(TEXT, "/logs")
+    log_dir_path: str = key(kinds.TEXT, "/logs")
 
 
 MOST_IN_A_BURST = 10_000
-_BURST = scalar(
-    checked(whole, lambda burst: 1 <= burst <= MOST_IN_A_BURST, f"is not from 1 to {MOST_IN_A_BURST:,} requests")
+_BURST = kinds.checked(
+    kinds.whole, lambda burst: 1 <= burst <= MOST_IN_A_BURST, f"is not from 1 to {MOST_IN_A_BURST:,} requests"
 )
 
 
@@ -273,11 +256,11 @@ class ColdStart(YamlSection):
     the gap. The default is zero if instances can be observed. At zero a target gets `burst` requests at once, or one.
     """
 
-    gap_ns: int = key(DURATION, 7 * NS_PER_S)
-    wait: str | None = key(word(*WAITS), None)
-    settle_ns: int | None = key(DURATION, None)
-    max_wait_ns: int | None = key(POSITIVE_DURATION, None)
-    order: str | None = key(word(*ORDERS), None)
+    gap_ns: int = key(kinds.DURATION, 7 * NS_PER_S)
+    wait: str | None = key(kinds.word(*WAITS), None)
+    settle_ns: int | None = key(kinds.DURATION, None)
+    max_wait_ns: int | None = key(kinds.POSITIVE_DURATION, None)
+    order: str | None = key(kinds.word(*ORDERS), None)
     burst: int | None = key(_BURST, None)
 
 
@@ -285,11 +268,11 @@ class ColdStart(YamlSection):
 class Limits(YamlSection):
     """Limits of a valid run. `lag_ns` None stands for the default of `base.verdict`."""
 
-    lag_ns: int | None = key(POSITIVE_DURATION, None)
+    lag_ns: int | None = key(kinds.POSITIVE_DURATION, None)
 
 
 def _data(value: object) -> str:
-    text = any_text(value)
+    text = kinds.any_text(value)
     unknown = [name for name in PLACEHOLDER.findall(text) if name not in PLACEHOLDERS]
     if unknown:
         known = ", ".join(f"${{{name}}}" for name in PLACEHOLDERS)
@@ -297,9 +280,9 @@ def _data(value: object) -> str:
     return text
 
 
-_NOT_EMPTY = scalar(checked(any_text, str.strip, "must not be empty"))
-_EVENT_SIZE = scalar(
-    checked(whole, lambda size: size <= _MOST_EVENT_BYTES, f"is more than {_MOST_EVENT_BYTES:,} bytes")
+_NOT_EMPTY = kinds.checked(kinds.any_text, str.strip, "must not be empty")
+_EVENT_SIZE = kinds.checked(
+    kinds.whole, lambda size: size <= _MOST_EVENT_BYTES, f"is more than {_MOST_EVENT_BYTES:,} bytes"
 )
 
 
@@ -309,7 +292,7 @@ class EventSettings(YamlSection):
 
     type: str | None = key(_NOT_EMPTY, None)
     source: str | None = key(_NOT_EMPTY, None)
-    mode: str = key(word(*MODES), BINARY)
+    mode: str = key(kinds.word(*MODES), BINARY)
     data: str | None = key(scalar(_data), None)
     size: int | None = key(_EVENT_SIZE, None)
 
@@ -321,7 +304,7 @@ class EventSettings(YamlSection):
 
 
 def _base_url(value: object) -> str:
-    return "" if value == "" else server_url(value)
+    return "" if value == "" else kinds.server_url(value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -336,7 +319,7 @@ class Experiment(YamlSection):
     limits: Limits = key(section(Limits), Limits())
     event: EventSettings | None = key(section(EventSettings), None)
     thresholds: tuple[Threshold, ...] | None = key(many(THRESHOLD), None)
-    seed: int | None = key(WHOLE, None)
+    seed: int | None = key(kinds.WHOLE, None)
     name: str
 
     @classmethod

@@ -138,16 +138,12 @@ def _runtime(wanted: str) -> tuple[str, str]:
 def _command(runtime: tuple[str, str], options: argparse.Namespace, served: Path, config: Path) -> list[str]:
     kind, program = runtime
     flags = ["--storage.tsdb.retention.time=1000d", "--web.enable-lifecycle"]
+    files, folder = ("/etc/prometheus/prometheus.yml", "/prometheus") if kind == "docker" else (config, served)
+    flags = [f"--config.file={files}", f"--storage.tsdb.path={folder}", *flags]
     if kind == "binary":
-        paths = [
-            f"--config.file={config}",
-            f"--storage.tsdb.path={served}",
-            f"--web.listen-address=127.0.0.1:{options.port}",
-        ]
-        return [program, *paths, *flags]
+        return [program, *flags, f"--web.listen-address=127.0.0.1:{options.port}"]
     return [
         program, "run", "--rm", "--name=knative-bench-prometheus", f"--user={os.getuid()}:{os.getgid()}",
-        f"--publish=127.0.0.1:{options.port}:9090", f"--volume={served}:/prometheus",
-        f"--volume={config}:/etc/prometheus/prometheus.yml:ro", options.image,
-        "--config.file=/etc/prometheus/prometheus.yml", "--storage.tsdb.path=/prometheus", *flags,
+        f"--publish=127.0.0.1:{options.port}:9090", f"--volume={served}:{folder}", f"--volume={config}:{files}:ro",
+        options.image, *flags,
     ]  # fmt: skip

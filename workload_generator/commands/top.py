@@ -49,8 +49,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Record until a signal or --duration; returns the exit code. Raises BenchError."""
-    if options.nodes is None and options.pods is None:
-        options.nodes = options.pods = True
     nodes = options.nodes if options.nodes is not None else not options.pods
     pods = options.pods if options.pods is not None else not options.nodes
     namespaces = tuple(dict.fromkeys(name for names in options.namespace for name in names))

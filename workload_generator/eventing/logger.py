@@ -19,17 +19,9 @@ import orjson
 from aiohttp import web
 
 from workload_generator.base.errors import RequestRefused, UsageError
+from workload_generator.eventing import receipts
 from workload_generator.eventing.counters import Counters
 from workload_generator.eventing.http_workers import read_body
-from workload_generator.eventing.receipts import (
-    HEADER,
-    INSTANCES_HEADER,
-    ReceiptBatch,
-    csv_lines,
-    decode_batch,
-    original_receipt,
-    report_line,
-)
 
 EVENTS, INSTANCES = "events.csv", "instances.csv"
 COUNTED = ("receipts", "batches", "rejected", "failed", "written_bytes")
@@ -86,12 +78,12 @@ class EventLogger:
     """The service of one worker. Both files are in `folder`. Raises UsageError when they cannot be used."""
 
     def __init__(self, folder: Path, sync_s: float, body_timeout_s: float) -> None:
-        self._events = AppendFile(folder / EVENTS, HEADER)
-        self._instances = AppendFile(folder / INSTANCES, INSTANCES_HEADER)
+        self._events = AppendFile(folder / EVENTS, receipts.HEADER)
+        self._instances = AppendFile(folder / INSTANCES, receipts.INSTANCES_HEADER)
         self._sync_s = sync_s
         self._body_timeout_s = body_timeout_s
         self.counters = Counters(COUNTED)
-        self._reports: dict[str, ReceiptBatch] = {}  # the last one of each instance that is not written yet
+        self._reports: dict[str, receipts.ReceiptBatch] = {}  # the last one of each instance that is not written yet
         self._waiting = 0
         self._failing = False
         self._task: asyncio.Task[None] | None = None
@@ -125,17 +117,17 @@ class EventLogger:
     def _take(self, body: bytes) -> int:
         try:
             document = orjson.loads(body)
-            line = original_receipt(document)
+            line = receipts.original_receipt(document)
             if line is not None:
                 self._write(line)
                 self.counters.add("receipts")
                 return 1
-            batch = decode_batch(body)
+            batch = receipts.decode_batch(body)
         except ValueError as error:
             self.counters.add("rejected")
             raise RequestRefused(400, str(error)) from None
         if batch.receipts:
-            self._write(csv_lines(batch))
+            self._write(receipts.csv_lines(batch))
         if batch.report is not None:
             self._reports[batch.instance] = batch
         self.counters.add("batches")
@@ -164,7 +156,7 @@ class EventLogger:
     def _write_reports(self) -> None:
         reports, self._reports = self._reports, {}
         now_ns = time.time_ns()
-        lines = b"".join([report_line(batch, now_ns) for batch in reports.values()])
+        lines = b"".join([receipts.report_line(batch, now_ns) for batch in reports.values()])
         try:
             if lines:
                 self._instances.write(lines)

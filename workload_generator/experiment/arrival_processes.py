@@ -16,17 +16,7 @@ from workload_generator.base.clock import NS_PER_S, format_duration
 from workload_generator.base.errors import ExperimentError
 from workload_generator.experiment import field_kinds as kinds
 from workload_generator.experiment.curves import PoissonTimes, Replay, Times, line, sine, stairs
-from workload_generator.experiment.fields import (
-    NO_MAPPING,
-    Cursor,
-    Kind,
-    PartialSection,
-    YamlSection,
-    key,
-    many,
-    scalar,
-    section,
-)
+from workload_generator.experiment.fields import Cursor, Kind, PartialSection, YamlSection, key, many, mapping, section
 from workload_generator.experiment.trace import Trace, read_trace
 from workload_generator.experiment.yaml_lines import Scalar
 
@@ -289,21 +279,12 @@ def arrivals_by_name() -> dict[str, type[ArrivalProcess]]:
 
 def _read_process(value: Any, cursor: Cursor) -> ArrivalProcess:
     """`arrival: poisson` is short for `arrival: {process: poisson}`."""
-    data = {"process": value} if isinstance(value, Scalar) else value
-    if not isinstance(data, dict):
-        raise ValueError(NO_MAPPING)
-    name = cursor.under("process").read(_NAME, data.get("process"))
-    return cursor.read(section(arrivals_by_name()[name]), data)
-
-
-def _name(value: object) -> str:
+    data = mapping({"process": value} if isinstance(value, Scalar) else value)
     known = arrivals_by_name()
-    if value is None:
-        raise ValueError(f"is missing: one of {', '.join(known)}")
-    return kinds.one_of(value, known)
+    name = cursor.under("process").read(kinds.word(*known), data.get("process"))
+    return cursor.read(section(known[name]), data)
 
 
-_NAME = scalar(_name)
 ARRIVAL_PROCESS: Kind[ArrivalProcess] = Kind(
     _read_process, YamlSection.to_json, lambda: (((), kind) for kind in arrivals_by_name().values())
 )

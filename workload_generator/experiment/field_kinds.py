@@ -152,6 +152,8 @@ def server_url(value: object) -> str:
 
 def one_of(value: object, options: Collection[str]) -> str:
     """One of these words."""
+    if value is None:
+        raise ValueError(f"is missing: one of {', '.join(options)}")
     text = any_text(value)
     if text not in options:
         raise ValueError(f"{short(text)} is not one of {', '.join(options)}{did_you_mean(text, options)}")

@@ -29,7 +29,6 @@ DERIVED: Any = object()
 """The default of a key that `complete` fills in."""
 
 _REQUIRED: Any = object()
-NO_MAPPING = "must be a mapping, with lines of `key: value`"
 _NO_LIST = "must be a list, with lines of `- value`"
 _ANY_NAME = "*"
 
@@ -48,6 +47,13 @@ class Kind(Generic[T]):
     read: Callable[[Any, Cursor], T]
     show: Callable[[T], Any]
     parts: Callable[[], Iterable[tuple[tuple[str, ...], type[YamlSection]]]] = tuple
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    """The value, if it is a mapping of the document. Raises ValueError."""
+    if not isinstance(value, dict):
+        raise ValueError("must be a mapping, with lines of `key: value`")
+    return value
 
 
 def as_it_is(value: Any) -> Any:
@@ -93,9 +99,7 @@ def named(kind: Kind[T], check_name: Callable[[str], object] = as_it_is) -> Kind
         return read
 
     def read(value: Any, cursor: Cursor) -> dict[str, T]:
-        if not isinstance(value, dict):
-            raise ValueError(NO_MAPPING)
-        return dict(zip(value, _all(Kind(entry, kind.show), value.items(), cursor), strict=True))
+        return dict(zip(value, _all(Kind(entry, kind.show), mapping(value).items(), cursor), strict=True))
 
     return Kind(
         read,
@@ -259,8 +263,7 @@ def read(kind: type[S], document: YamlDocument, context: Any = None) -> tuple[S 
 
 
 def _read(kind: type[S], data: Any, cursor: Cursor) -> S:
-    if not isinstance(data, dict):
-        raise ValueError(NO_MAPPING)
+    mapping(data)
     cursors = {each.field: replace(cursor.under(each.name), problems=[]) for each in kind.schema()}
     partial = PartialSection(
         cursor, cursors, frozenset(each.field for each in kind.schema() if data.get(each.name) is not None)

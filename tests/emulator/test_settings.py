@@ -131,7 +131,7 @@ def test_invalid_configurations(tmp_path: Path, text: str) -> None:
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ExperimentError, match="cannot be read"):
         load_config(tmp_path / "none.yaml", FUNCTIONS, {})
-    with pytest.raises(UsageError, match="no settings for the platform none"):
+    with pytest.raises(UsageError, match="no platform of that name"):
         find_platform("none")
 
 

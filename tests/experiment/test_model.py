@@ -287,7 +287,8 @@ def test_arrival_processes(
     experiment = load(process_text(process))
     rate = experiment.rate
     assert rate.arrival.process == process
-    assert (rate.start_rps, rate.peak_rps, rate.display_rps) == (start_rps, peak_rps, display)
+    arrival = rate.arrival
+    assert (arrival.start_rps(), arrival.peak_rps(), arrival.display_rps()) == (start_rps, peak_rps, display)
     assert rate.duration_ns == seconds * NS_PER_S
 
 

@@ -34,6 +34,7 @@ class ArrivalProcess(YamlSection):
     """
 
     process: str = key(kinds.TEXT, "")
+    rps: Fraction = Fraction(0)
     needs_rate: ClassVar[bool] = True
     """Whether `requestsPerSecond` is required. Otherwise the process has its own rates, and the key is rejected."""
     closed_loop: ClassVar[bool] = False
@@ -50,25 +51,25 @@ class ArrivalProcess(YamlSection):
         """The default of `rate.duration`; None if that is required."""
         return None
 
-    def start_rps(self, rps: Fraction) -> Fraction:
+    def start_rps(self) -> Fraction:
         """The rate at the start of the measured time, and so at the end of `rampUp`."""
-        return rps
+        return self.rps
 
-    def peak_rps(self, rps: Fraction) -> Fraction:
+    def peak_rps(self) -> Fraction:
         """The highest rate; the limit of requests in flight depends on it."""
-        return rps
+        return self.rps
 
-    def times(self, rps: Fraction, duration_ns: int, seed: int) -> Times:
+    def times(self, duration_ns: int, seed: int) -> Times:
         """The due times of the measured time, from its start."""
         raise NotImplementedError
 
-    def display_rps(self, rps: Fraction) -> str:
+    def display_rps(self) -> str:
         """The rate for people: `1000`, `0.016`, `10 to 1000`, `up to 500`."""
-        return str(kinds.plain(rps)) if self.needs_rate else f"up to {float(self.peak_rps(rps)):.10g}"
+        return str(kinds.plain(self.rps)) if self.needs_rate else f"up to {float(self.peak_rps()):.10g}"
 
-    def describe(self, rps: Fraction) -> str:
+    def describe(self) -> str:
         """The process for people, in one line."""
-        return f"{self.process}, {self.display_rps(rps)} requests/s"
+        return f"{self.process}, {self.display_rps()} requests/s"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,9 +80,9 @@ class ConstantArrivals(ArrivalProcess):
     closed_loop: ClassVar[bool] = True
     ramps_up: ClassVar[bool] = True
 
-    def times(self, rps: Fraction, duration_ns: int, _seed: int) -> Times:
+    def times(self, duration_ns: int, _seed: int) -> Times:
         """One arrival every 1/rps seconds."""
-        return line(rps, rps, duration_ns)
+        return line(self.rps, self.rps, duration_ns)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,9 +92,9 @@ class PoissonArrivals(ArrivalProcess):
     process: str = key(kinds.TEXT, "poisson")
     varies: ClassVar[bool] = True
 
-    def times(self, rps: Fraction, duration_ns: int, seed: int) -> Times:
+    def times(self, duration_ns: int, seed: int) -> Times:
         """Random times, the same for the same seed."""
-        return PoissonTimes(rps, duration_ns, f"{seed} times")
+        return PoissonTimes(self.rps, duration_ns, f"{seed} times")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,19 +112,19 @@ class RampArrivals(ArrivalProcess):
         if partial.get("from_rps") == partial.get("to_rps") == 0:
             partial.reject("to_rps", "a ramp from 0 to 0 has no arrivals")
 
-    def start_rps(self, _rps: Fraction) -> Fraction:
+    def start_rps(self) -> Fraction:
         """The rate `from`."""
         return self.from_rps
 
-    def peak_rps(self, _rps: Fraction) -> Fraction:
+    def peak_rps(self) -> Fraction:
         """The higher of both rates."""
         return max(self.from_rps, self.to_rps)
 
-    def times(self, _rps: Fraction, duration_ns: int, _seed: int) -> Times:
+    def times(self, duration_ns: int, _seed: int) -> Times:
         """Arrivals at ever shorter or ever longer intervals."""
         return line(self.from_rps, self.to_rps, duration_ns)
 
-    def display_rps(self, _rps: Fraction) -> str:
+    def display_rps(self) -> str:
         """Both rates."""
         return f"{kinds.plain(self.from_rps)} to {kinds.plain(self.to_rps)}"
 
@@ -157,22 +158,22 @@ class StepArrivals(ArrivalProcess):
         """The sum of the durations of the steps."""
         return sum(step.duration_ns for step in self.steps)
 
-    def start_rps(self, _rps: Fraction) -> Fraction:
+    def start_rps(self) -> Fraction:
         """The rate of the first step."""
         return self.steps[0].requests_per_second
 
-    def peak_rps(self, _rps: Fraction) -> Fraction:
+    def peak_rps(self) -> Fraction:
         """The rate of the highest step."""
         return max(step.requests_per_second for step in self.steps)
 
-    def times(self, _rps: Fraction, duration_ns: int, _seed: int) -> Times:
+    def times(self, duration_ns: int, _seed: int) -> Times:
         """Evenly spaced arrivals within each step."""
         return stairs([(step.requests_per_second, step.duration_ns) for step in self.steps], duration_ns)
 
-    def describe(self, rps: Fraction) -> str:
+    def describe(self) -> str:
         """The process with its steps."""
         steps = (f"{float(s.requests_per_second):.10g} for {format_duration(s.duration_ns)}" for s in self.steps)
-        return f"{super().describe(rps)} ({', '.join(steps)})"
+        return f"{super().describe()} ({', '.join(steps)})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,18 +184,18 @@ class SineArrivals(ArrivalProcess):
     amplitude: Fraction = key(kinds.SHARE)
     period_ns: int = key(_PERIOD)
 
-    def peak_rps(self, rps: Fraction) -> Fraction:
+    def peak_rps(self) -> Fraction:
         """The top of the sine."""
-        return rps * (1 + self.amplitude)
+        return self.rps * (1 + self.amplitude)
 
-    def times(self, rps: Fraction, duration_ns: int, _seed: int) -> Times:
+    def times(self, duration_ns: int, _seed: int) -> Times:
         """Arrivals of a rate that first rises."""
-        return sine(rps, self.amplitude, self.period_ns, duration_ns)
+        return sine(self.rps, self.amplitude, self.period_ns, duration_ns)
 
-    def describe(self, rps: Fraction) -> str:
+    def describe(self) -> str:
         """The process with its amplitude and its period."""
         swing = f"± {float(self.amplitude):.4g} of it every {format_duration(self.period_ns)}"
-        return f"{super().describe(rps)} {swing}"
+        return f"{super().describe()} {swing}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,11 +241,11 @@ class TraceArrivals(ArrivalProcess):
         """The due times of a trace of offsets in this run."""
         return [offset_ns * self.minute_ns // _MINUTE_NS for offset_ns in self.trace.offsets_ns or ()]
 
-    def start_rps(self, _rps: Fraction) -> Fraction:
+    def start_rps(self) -> Fraction:
         """0: a trace has no ramp."""
         return Fraction(0)
 
-    def peak_rps(self, _rps: Fraction) -> Fraction:
+    def peak_rps(self) -> Fraction:
         """The rate of the busiest minute, or the most offsets within one second."""
         if self.trace.minute_counts is not None:
             return max(rps for rps, _ in self._minutes())
@@ -256,16 +257,16 @@ class TraceArrivals(ArrivalProcess):
             most = max(most, last - first + 1)
         return Fraction(most)
 
-    def times(self, _rps: Fraction, duration_ns: int, _seed: int) -> Times:
+    def times(self, duration_ns: int, _seed: int) -> Times:
         """The offsets, or evenly spaced arrivals within each minute."""
         if self.trace.minute_counts is None:
             return Replay(self.offsets_ns, duration_ns)
         return stairs(list(self._minutes()), duration_ns)
 
-    def describe(self, rps: Fraction) -> str:
+    def describe(self) -> str:
         """The process with its file."""
         minute = format_duration(self.minute_ns)
-        return f"{super().describe(rps)} from {self.file}, a minute of it in {minute}"
+        return f"{super().describe()} from {self.file}, a minute of it in {minute}"
 
     def _minutes(self) -> Iterator[tuple[Fraction, int]]:
         for count in self.trace.minute_counts or ():

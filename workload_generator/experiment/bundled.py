@@ -35,11 +35,7 @@ def find_scenario(name: str) -> Path:
 
 def find_platform(name: str) -> Path:
     """The embedded platform's settings `platforms/<name>.yaml`. Raises UsageError."""
-    paths = [folder / "platforms" / f"{name}.yaml" for folder in _folders()]
-    for path in paths:
-        if path.is_file():
-            return path
-    raise UsageError(f"no settings for the platform {name}: none of {', '.join(map(str, paths))} exists")
+    return _find(name, "platform", _yaml_files("platforms"))
 
 
 def find_manifests() -> Path:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ from workload_generator.base.clock import NS_PER_S, format_duration
 from workload_generator.cloudevents.encode import BINARY, MODES, PLACEHOLDER, PLACEHOLDERS
 from workload_generator.experiment import field_kinds as kinds
 from workload_generator.experiment.arrival_processes import ARRIVAL_PROCESS, ArrivalProcess, ConstantArrivals
-from workload_generator.experiment.curves import Times
 from workload_generator.experiment.fields import (
     DERIVED,
     Cursor,
@@ -160,6 +159,8 @@ class Rate(YamlSection):
         """Check and derive values that depend on the arrival process, and the number of connections."""
         arrival: ArrivalProcess | None = partial.get("arrival")
         if arrival is not None:
+            arrival = replace(arrival, rps=partial.get("requests_per_second") or Fraction(0))
+            partial.values["arrival"] = arrival
             _complete_rate(partial, arrival)
             _complete_duration(partial, arrival)
             _complete_ramp(partial, arrival)
@@ -173,34 +174,6 @@ class Rate(YamlSection):
     def closed_loop(self) -> bool:
         """Whether a request waits for the previous response instead of following a schedule."""
         return self.requests_per_second == 0
-
-    @property
-    def start_rps(self) -> Fraction:
-        """The rate at the start of the measured time, and so at the end of the ramp."""
-        return self.arrival.start_rps(self._rps)
-
-    @property
-    def peak_rps(self) -> Fraction:
-        """The highest rate planned; 0 for the closed loop."""
-        return self.arrival.peak_rps(self._rps)
-
-    @property
-    def display_rps(self) -> str:
-        """The rate for people: `1000`, `0.016`, `10 to 1000`, `up to 500`."""
-        return self.arrival.display_rps(self._rps)
-
-    @property
-    def arrivals_text(self) -> str:
-        """The arrival process for people: `constant, 1000 requests/s`."""
-        return self.arrival.describe(self._rps)
-
-    def measured_times(self, seed: int) -> Times:
-        """The due times of the measured time, from its start."""
-        return self.arrival.times(self._rps, self.duration_ns, seed)
-
-    @property
-    def _rps(self) -> Fraction:
-        return self.requests_per_second or Fraction(0)
 
 
 def _complete_rate(partial: PartialSection, arrival: ArrivalProcess) -> None:
@@ -227,7 +200,7 @@ def _complete_duration(partial: PartialSection, arrival: ArrivalProcess) -> None
 
 
 def _complete_ramp(partial: PartialSection, arrival: ArrivalProcess) -> None:
-    ramps_up = arrival.start_rps(partial.get("requests_per_second") or Fraction(0)) > 1
+    ramps_up = arrival.start_rps() > 1
     if partial.cursor.context.rate_replaced and not ramps_up:
         partial.values.pop("ramp_up_ns", None)  # it is for the rate of the file
     if partial.get("ramp_up_ns") and not ramps_up and "requests_per_second" not in partial.wrong:

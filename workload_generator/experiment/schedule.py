@@ -126,12 +126,11 @@ class Schedule:
     def describe(self) -> list[str]:
         """The schedule for people, in lines."""
         rate = self.experiment.rate
-        lines = [f"arrivals: {rate.arrivals_text}"]
+        lines = [f"arrivals: {rate.arrival.describe()}"]
         if rate.ramp_up_ns:
-            lines.append(
-                f"ramp: from 1 to {float(rate.start_rps):.10g} requests/s in {format_duration(rate.ramp_up_ns)}, "
-                f"{_arrivals_text(self.ramp.count)}, not measured"
-            )
+            top, time = float(rate.arrival.start_rps()), format_duration(rate.ramp_up_ns)
+            share = _arrivals_text(self.ramp.count)
+            lines.append(f"ramp: from 1 to {top:.10g} requests/s in {time}, {share}, not measured")
         lines.append(f"measure: {format_duration(rate.duration_ns)}, {_arrivals_text(self.measure.count)}")
         before = self.picker.counts(self.ramp.count)
         until = self.picker.counts(self.ramp.count + self.measure.count)
@@ -162,11 +161,10 @@ def make_schedule(experiment: Experiment, seed: int, shard: Shard = WHOLE) -> Sc
     if rate.closed_loop:
         raise UsageError("the closed loop (requestsPerSecond 0) has no schedule")
     _check(shard)
-    ramp = line(Fraction(1), max(rate.start_rps, Fraction(1)), rate.ramp_up_ns) if rate.ramp_up_ns else _NOTHING
-    return Schedule(experiment, shard, TargetPicker(experiment, seed), ramp, rate.measured_times(seed))
-
-
-_NOTHING = Replay((), 0)
+    start_rps = max(rate.arrival.start_rps(), Fraction(1))
+    ramp = line(Fraction(1), start_rps, rate.ramp_up_ns) if rate.ramp_up_ns else Replay((), 0)
+    measure = rate.arrival.times(rate.duration_ns, seed)
+    return Schedule(experiment, shard, TargetPicker(experiment, seed), ramp, measure)
 
 
 def _arrivals_text(number: int) -> str:

@@ -261,7 +261,7 @@ def test_a_spool_skips_a_torn_batch(tmp_path: Path) -> None:
     ("name", "flags", "complaint"),
     [
         ("receiver", [], "no destination for receipts"),
-        ("receiver", ["--logger=here"], "not a URL"),
+        ("receiver", ["--logger=here"], "not an http:// or https:// URL"),
         ("receiver", ["--spool=x", "--workers=0"], "--workers"),
         ("receiver", ["--spool=x", "--port=70000"], "--port"),
         ("event-logger", ["--sync-interval=0"], "--sync-interval"),

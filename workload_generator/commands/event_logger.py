@@ -32,6 +32,6 @@ def run(options: argparse.Namespace) -> int:
     from workload_generator.eventing.logger import EventLogger
 
     def make(_instance: str) -> EventLogger:
-        return EventLogger(options.data, options.sync_interval, options.body_timeout)
+        return EventLogger(options.data, options.sync_interval)
 
-    return serve("event_logger", make, options.bind, options.port, options.workers)
+    return serve("event_logger", make, options.bind, options.port, options.workers, options.body_timeout)

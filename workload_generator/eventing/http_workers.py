@@ -18,7 +18,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import uvloop
 from aiohttp import web
@@ -76,7 +76,7 @@ def serve(
 
     def work(worker: int, release_signals: Callable[[], None] = lambda: None) -> int:
         handler = _Handler(services[worker], lambda: prometheus(name, counters), body_timeout_s)
-        return _work(handler, listeners[worker], release_signals)
+        return uvloop.run(_work(handler, listeners[worker], release_signals))
 
     return work(0) if workers == 1 else _supervise(listeners, work)
 
@@ -124,8 +124,7 @@ class _Handler:
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """The response to a request."""
-        protocol = request.protocol
-        arrived_ns = protocol.arrived_ns if isinstance(protocol, _StampingHandler) else time.time_ns()
+        arrived_ns = cast(_StampingHandler, request.protocol).arrived_ns
         path = request.rel_url.raw_path
         if request.method in ("GET", "HEAD"):
             match path:
@@ -172,27 +171,22 @@ class _Handler:
         return bytes(body)
 
 
-def _work(handler: _Handler, listener: socket.socket, release_signals: Callable[[], None]) -> int:
+async def _work(handler: _Handler, listener: socket.socket, release_signals: Callable[[], None]) -> int:
     """Serve until a signal. `release_signals` is called once there are handlers for the signals that were held."""
-
-    async def run() -> int:
-        loop = asyncio.get_running_loop()
-        ended = asyncio.Event()
-        for number in _SIGNALS:
-            loop.add_signal_handler(number, ended.set)
-        release_signals()
-        await handler.service.start()
-        server = _Server(handler)
-        accepting = await loop.create_server(server, sock=listener)
-        await ended.wait()
-        accepting.close()
-        server.pre_shutdown()
-        await server.shutdown(_GRACE_S)
-        await handler.service.stop()
-        return 0
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(run())
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, ended.set)
+    release_signals()
+    await handler.service.start()
+    server = _Server(handler)
+    accepting = await loop.create_server(server, sock=listener)
+    await ended.wait()
+    accepting.close()
+    server.pre_shutdown()
+    await server.shutdown(_GRACE_S)
+    await handler.service.stop()
+    return 0
 
 
 def _supervise(listeners: list[socket.socket], work: Callable[[int, Callable[[], None]], int]) -> int:

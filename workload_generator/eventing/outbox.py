@@ -249,8 +249,7 @@ def _confirmation(text: bytes, receipts: int) -> dict[str, int] | None:
     """The logger's answer, if it confirms that it wrote every receipt."""
     try:
         answer = orjson.loads(text)
-    except ValueError:
+        numbers = [answer[name] for name in ("written", "received_ns", "sent_ns")]
+    except (ValueError, TypeError, KeyError):
         return None
-    names = ("written", "received_ns", "sent_ns")
-    complete = isinstance(answer, dict) and all(type(answer.get(name)) is int for name in names)
-    return answer if complete and answer["written"] == receipts else None
+    return answer if numbers[0] == receipts and all(type(number) is int for number in numbers) else None

@@ -59,8 +59,6 @@ def any_text(value: object) -> str:
 
 def exact_number(value: object) -> Fraction:
     """A number: whole, decimal, with an exponent or not."""
-    if isinstance(value, Fraction):
-        return value
     if not isinstance(value, Scalar):
         raise ValueError("must be a number")
     if value.quoted and _NUMBER.fullmatch(value):

@@ -81,11 +81,8 @@ def _validate(document: YamlDocument, options: ReadOptions) -> Experiment:
 
 def _weightless(document: YamlDocument) -> list[Problem]:
     """The problem that all weights are 0, also if targets have other problems."""
-    targets = document.data.get("targets") if isinstance(document.data, dict) else None
-    if not isinstance(targets, list) or not targets:
+    targets = document.data.get("targets")
+    weights = [each.get("weight") if isinstance(each, dict) else None for each in targets or ()]
+    if not weights or not all(isinstance(weight, Scalar) and not weight.strip("0") for weight in weights):
         return []
-    for target in targets:
-        weight = target.get("weight") if isinstance(target, dict) else None
-        if not isinstance(weight, Scalar) or weight.strip("0"):
-            return []
     return [document.problem(("targets",), "every target has weight 0: give at least one a weight above 0")]

@@ -70,8 +70,6 @@ class ThresholdResult:
 
 def threshold(value: object) -> Threshold:
     """The threshold in a scalar. Raises ValueError with the message for the user."""
-    if isinstance(value, Threshold):
-        return value
     if not isinstance(value, Scalar):
         raise ValueError(f"must be text: {_EXAMPLES}")
     match = _FORM.fullmatch(value)

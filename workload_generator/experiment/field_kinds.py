@@ -214,6 +214,7 @@ def plain(number: Fraction) -> int | float:
 
 
 TEXT = scalar(any_text)
+BASE_URL = scalar(lambda value: "" if value == "" else server_url(value))
 WHOLE = scalar(whole)
 POSITIVE_WHOLE = scalar(positive_whole)
 RPS = scalar(rps, plain)

@@ -21,17 +21,7 @@ from workload_generator.base.clock import NS_PER_S, format_duration
 from workload_generator.cloudevents.encode import BINARY, MODES, PLACEHOLDER, PLACEHOLDERS
 from workload_generator.experiment import field_kinds as kinds
 from workload_generator.experiment.arrival_processes import ARRIVAL_PROCESS, ArrivalProcess, ConstantArrivals
-from workload_generator.experiment.fields import (
-    DERIVED,
-    Cursor,
-    Kind,
-    PartialSection,
-    YamlSection,
-    key,
-    many,
-    scalar,
-    section,
-)
+from workload_generator.experiment.fields import DERIVED, Cursor, Kind, PartialSection, YamlSection, key, many, section
 from workload_generator.experiment.thresholds import THRESHOLD, Threshold
 
 DEFAULT_RAMP_UP_NS = 15 * NS_PER_S
@@ -147,7 +137,7 @@ class Rate(YamlSection):
     duration_ns: int = key(kinds.POSITIVE_DURATION, DERIVED)
     ramp_up_ns: int = key(kinds.DURATION, DERIVED)
     max_idle_conns: int = key(kinds.WHOLE, 100)
-    max_idle_conns_per_host: int = key(scalar(lambda value: kinds.whole(value) or _GOS_IDLE_CONNS), 100)
+    max_idle_conns_per_host: int = key(kinds.WHOLE, 100)
     idle_conn_timeout_ns: int = key(kinds.DURATION, 90 * NS_PER_S)
     timeout_ns: int = key(kinds.POSITIVE_DURATION, 30 * NS_PER_S)
     max_in_flight: int | None = key(kinds.POSITIVE_WHOLE, None)
@@ -164,6 +154,8 @@ class Rate(YamlSection):
             _complete_rate(partial, arrival)
             _complete_duration(partial, arrival)
             _complete_ramp(partial, arrival)
+        if partial.get("max_idle_conns_per_host") == 0:
+            partial.values["max_idle_conns_per_host"] = _GOS_IDLE_CONNS
         partial.derive("connections", partial.get("max_idle_conns_per_host"))
         most = min(partial.get(name) or 2**63 for name in ("max_idle_conns", "max_idle_conns_per_host"))
         if (partial.get("preconnect") or 0) > most:
@@ -244,15 +236,11 @@ class Limits(YamlSection):
     lag_ns: int | None = key(kinds.POSITIVE_DURATION, None)
 
 
-def _data(value: object) -> str:
-    text = kinds.any_text(value)
-    unknown = [name for name in PLACEHOLDER.findall(text) if name not in PLACEHOLDERS]
-    if unknown:
-        known = ", ".join(f"${{{name}}}" for name in PLACEHOLDERS)
-        raise ValueError(f"${{{unknown[0]}}} is not a placeholder: use {known}")
-    return text
-
-
+_DATA = kinds.checked(
+    kinds.any_text,
+    lambda text: set(PLACEHOLDER.findall(text)) <= set(PLACEHOLDERS),
+    f"has a name in ${{…}} that is not a placeholder: use {', '.join(f'${{{name}}}' for name in PLACEHOLDERS)}",
+)
 _NOT_EMPTY = kinds.checked(kinds.any_text, str.strip, "must not be empty")
 _EVENT_SIZE = kinds.checked(
     kinds.whole, lambda size: size <= _MOST_EVENT_BYTES, f"is more than {_MOST_EVENT_BYTES:,} bytes"
@@ -266,7 +254,7 @@ class EventSettings(YamlSection):
     type: str | None = key(_NOT_EMPTY, None)
     source: str | None = key(_NOT_EMPTY, None)
     mode: str = key(kinds.word(*MODES), BINARY)
-    data: str | None = key(scalar(_data), None)
+    data: str | None = key(_DATA, None)
     size: int | None = key(_EVENT_SIZE, None)
 
     @classmethod
@@ -276,17 +264,13 @@ class EventSettings(YamlSection):
             partial.reject("size", "data has its own size: remove one of them")
 
 
-def _base_url(value: object) -> str:
-    return "" if value == "" else kinds.server_url(value)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Experiment(YamlSection):
     """An experiment, checked and complete, from `load_experiment`. `name` is that of the file, without its suffix."""
 
     targets: tuple[Target, ...] = key(many(section(Target), at_least=1))
     rate: Rate = key(section(Rate))
-    base_url: str = key(scalar(_base_url), "")
+    base_url: str = key(kinds.BASE_URL, "")
     store: StoreSettings = key(section(StoreSettings), StoreSettings())
     cold_start: ColdStart = key(section(ColdStart), ColdStart())
     limits: Limits = key(section(Limits), Limits())

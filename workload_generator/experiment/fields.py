@@ -13,7 +13,7 @@ import contextlib
 import copy
 import dataclasses
 import functools
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -79,7 +79,7 @@ def many(kind: Kind[T], at_least: int = 0) -> Kind[tuple[T, ...]]:
             raise ValueError(_NO_LIST)
         if len(value) < at_least:
             raise ValueError("must have at least one entry")
-        return tuple(_all(kind, list(enumerate(value)), cursor))
+        return tuple(_all(kind, enumerate(value), cursor))
 
     return Kind(read, lambda values: [kind.show(value) for value in values], kind.parts)
 
@@ -87,19 +87,8 @@ def many(kind: Kind[T], at_least: int = 0) -> Kind[tuple[T, ...]]:
 def named(kind: Kind[T], check_name: Callable[[str], object] = as_it_is) -> Kind[dict[str, T]]:
     """A mapping with any keys. `check_name` raises ValueError."""
 
-    def entry(value: Any, cursor: Cursor) -> T:
-        problems = len(cursor.problems)
-        try:
-            check_name(str(cursor.location[-1]))
-        except ValueError as error:
-            cursor.report(str(error))
-        read = cursor.read(kind, value)
-        if len(cursor.problems) > problems:
-            raise AlreadyReported
-        return read
-
     def read(value: Any, cursor: Cursor) -> dict[str, T]:
-        return dict(zip(value, _all(Kind(entry, kind.show), mapping(value).items(), cursor), strict=True))
+        return dict(zip(value, _all(kind, mapping(value).items(), cursor, check_name), strict=True))
 
     return Kind(
         read,
@@ -289,12 +278,17 @@ def _read(kind: type[S], data: Any, cursor: Cursor) -> S:
     return kind(**partial.values)
 
 
-def _all(kind: Kind[T], items: Collection[tuple[str | int, Any]], cursor: Cursor) -> list[T]:
-    values: list[T] = []
-    for part, item in items:
+def _all(
+    kind: Kind[T], items: Iterable[tuple[Any, Any]], cursor: Cursor, check_name: Callable[[Any], object] = as_it_is
+) -> list[T]:
+    values, problems = [], len(cursor.problems)
+    for name, item in items:
+        here = cursor.under(name)
         with contextlib.suppress(AlreadyReported):
-            values.append(cursor.under(part).read(kind, item))
-    if len(values) < len(items):
+            here.read(scalar(check_name), name)
+        with contextlib.suppress(AlreadyReported):
+            values.append(here.read(kind, item))
+    if len(cursor.problems) > problems:
         raise AlreadyReported
     return values
 

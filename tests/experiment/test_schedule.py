@@ -468,12 +468,6 @@ def test_the_closed_loop_shares_its_connections(make: Make) -> None:
         make_schedule(experiment, 1)
 
 
-@pytest.mark.parametrize("shard", [(-1, 2), (2, 2), (0, 0)])
-def test_a_shard_must_exist(make: Make, shard: tuple[int, int]) -> None:
-    with pytest.raises(UsageError, match="the first is 0"):
-        make_schedule(make("requestsPerSecond: 1, duration: 1m"), 1, shard)
-
-
 # For people, and the cost
 
 

@@ -81,10 +81,8 @@ async def _record(options: argparse.Namespace, plan: RecordingPlan) -> int:
     def report(text: str) -> None:
         console.print(f"kn-bench top: {text}", soft_wrap=True, markup=False)
 
-    kube = await Kube.connect(
-        options.kubeconfig, options.context, patience_s=min(_PATIENCE_S, plan.period_s / 2), timeout_s=_TIMEOUT_S
-    )
-    async with kube:
+    cluster, patience_s = (options.kubeconfig, options.context), min(_PATIENCE_S, plan.period_s / 2)
+    async with await Kube.connect(*cluster, patience_s=patience_s, timeout_s=_TIMEOUT_S) as kube:
         if options.all_namespaces is False and not plan.scope.namespaces:
             plan = replace(plan, scope=replace(plan.scope, namespaces=(kube.access.namespace,)))
         with open_storage(options.storage, options.output_dir) as storage:

@@ -72,10 +72,9 @@ class Outbox:
         if self._own is not None:
             self._spools = [*orphans(self._own.path.parent), self._own]
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_REQUEST_S))
-        self._task = asyncio.create_task(self._run())
-        self._task.add_done_callback(_terminate_on_failure)
-        self._drainer = asyncio.create_task(self._drain())
-        self._drainer.add_done_callback(_terminate_on_failure)
+        self._task, self._drainer = asyncio.create_task(self._run()), asyncio.create_task(self._drain())
+        for task in (self._task, self._drainer):
+            task.add_done_callback(_terminate_on_failure)
 
     @property
     def is_ready(self) -> bool:

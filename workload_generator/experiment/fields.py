@@ -29,7 +29,6 @@ DERIVED: Any = object()
 """The default of a key that `complete` fills in."""
 
 _REQUIRED: Any = object()
-_NO_LIST = "must be a list, with lines of `- value`"
 _ANY_NAME = "*"
 
 
@@ -76,7 +75,7 @@ def many(kind: Kind[T], at_least: int = 0) -> Kind[tuple[T, ...]]:
 
     def read(value: Any, cursor: Cursor) -> tuple[T, ...]:
         if not isinstance(value, list):
-            raise ValueError(_NO_LIST)
+            raise ValueError("must be a list, with lines of `- value`")
         if len(value) < at_least:
             raise ValueError("must have at least one entry")
         return tuple(_all(kind, enumerate(value), cursor))

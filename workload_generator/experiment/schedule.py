@@ -24,7 +24,7 @@ from workload_generator.experiment.model import INTERVAL, RANDOM, Experiment
 from workload_generator.log.records import Arrival, Phase
 
 Shard = tuple[int, int]
-"""Shard i of n: (i, n)."""
+"""Shard i of n: (i, n), with 0 ≤ i < n."""
 
 WHOLE: Shard = (0, 1)
 
@@ -160,7 +160,6 @@ def make_schedule(experiment: Experiment, seed: int, shard: Shard = WHOLE) -> Sc
     rate = experiment.rate
     if rate.closed_loop:
         raise UsageError("the closed loop (requestsPerSecond 0) has no schedule")
-    _check(shard)
     start_rps = max(rate.arrival.start_rps(), Fraction(1))
     ramp = line(Fraction(1), start_rps, rate.ramp_up_ns) if rate.ramp_up_ns else Replay((), 0)
     measure = rate.arrival.times(rate.duration_ns, seed)
@@ -169,12 +168,6 @@ def make_schedule(experiment: Experiment, seed: int, shard: Shard = WHOLE) -> Sc
 
 def _arrivals_text(number: int) -> str:
     return f"{number:,} arrival{'' if number == 1 else 's'}"
-
-
-def _check(shard: Shard) -> None:
-    index, shards = shard
-    if not 0 <= index < shards:
-        raise UsageError(f"shard {index}/{shards}: the first is 0, the last {shards - 1}")
 
 
 # Modes without a schedule
@@ -282,7 +275,6 @@ def cold_start_waits(experiment: Experiment) -> tuple[int, int]:
 
 def closed_loop_connections(experiment: Experiment, shard: Shard = WHOLE) -> int:
     """The number of connections of a shard in the closed loop. Raises UsageError if there is none."""
-    _check(shard)
     index, shards = shard
     connections = experiment.rate.connections
     if connections < shards:

@@ -117,5 +117,5 @@ def orphans(folder: Path) -> Iterator[Spool]:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield Spool(path, fd)
-        except (OSError, ValueError):  # its process is alive, or it is no spool
+        except (OSError, ValueError):  # its process is alive, or it is not a spool
             os.close(fd)

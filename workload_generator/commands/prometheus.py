@@ -137,13 +137,13 @@ def _runtime(wanted: str) -> tuple[str, str]:
 
 def _command(runtime: tuple[str, str], options: argparse.Namespace, served: Path, config: Path) -> list[str]:
     kind, program = runtime
+    file, data = ("/etc/prometheus/prometheus.yml", "/prometheus") if kind == "docker" else (config, served)
+    paths = [f"--config.file={file}", f"--storage.tsdb.path={data}"]
     flags = ["--storage.tsdb.retention.time=1000d", "--web.enable-lifecycle"]
-    files, folder = ("/etc/prometheus/prometheus.yml", "/prometheus") if kind == "docker" else (config, served)
-    flags = [f"--config.file={files}", f"--storage.tsdb.path={folder}", *flags]
     if kind == "binary":
-        return [program, *flags, f"--web.listen-address=127.0.0.1:{options.port}"]
+        return [program, *paths, f"--web.listen-address=127.0.0.1:{options.port}", *flags]
     return [
         program, "run", "--rm", "--name=knative-bench-prometheus", f"--user={os.getuid()}:{os.getgid()}",
-        f"--publish=127.0.0.1:{options.port}:9090", f"--volume={served}:{folder}", f"--volume={config}:{files}:ro",
-        options.image, *flags,
+        f"--publish=127.0.0.1:{options.port}:9090", f"--volume={served}:{data}", f"--volume={config}:{file}:ro",
+        options.image, *paths, *flags,
     ]  # fmt: skip

@@ -75,6 +75,8 @@ async def test_dev_sends_to_localhost_and_the_log_goes_where_the_file_says(tmp_p
         ("--processes=0", "neither auto nor a number"),
         ("--processes=many", "neither auto nor a number"),
         ("--shard=2/2", "2/2 is not a valid shard"),
+        ("--shard=-1/2", "-1/2 is not a valid shard"),
+        ("--shard=0/0", "0/0 is not a valid shard"),
         ("--shard=a/2", "a/2 is not a valid shard"),
         ("--shard=/2", "JOB_COMPLETION_INDEX is not set"),
         ("--start-at=tomorrow", "is not a valid time"),

@@ -363,7 +363,7 @@ def test_patch_of_the_autoscalers_config(
         ("deploy --max-scale=none", "argument --max-scale"),
         ("deploy --count=0", "argument --count: must be at least 1"),
         ("deploy --container-concurrency=1.5", "argument --container-concurrency"),
-        ("deploy --parallelism=1001 eventing", "argument --parallelism: 1001 is more than 1000"),
+        ("deploy --parallelism=1001 eventing", "argument --parallelism: 1001 is not from 1 to 1000"),
         (
             "deploy --parallelism=4 eventing --broker=in-memory",
             "--parallelism: only RabbitMQ triggers have a parallelism",

@@ -138,7 +138,7 @@ def test_without_its_pod_it_says_what_is_there(
         ("--config=serving-scenario-2-go --processes=2 --cold-start=true", "--processes: cold-start rounds"),
         ("--config=cloudevent-250 --pods=2 --event", "--pods: a ContainerSource is one pod"),
         ("--config=serving-scenario-1-go --prefix=a/b", "argument --prefix: 'a/b' cannot begin a file name"),
-        ("--config=serving-scenario-1-go --processes=257", "argument --processes: 257 is more than 256"),
+        ("--config=serving-scenario-1-go --processes=257", "argument --processes: 257 is not from 1 to 256"),
         (
             "--config=serving-scenario-1-go --cold-start=maybe",
             "argument --cold-start: 'maybe' is neither true nor false",

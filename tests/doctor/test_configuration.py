@@ -30,7 +30,7 @@ def put(api: FakeApi, where: str, name: str, release: str = "1.22.1", **data: st
             "stable-windw",
             "60s",
             "warning",
-            "stable-windw is not a known key: did you mean stable-window?",
+            "stable-windw is not a known key; did you mean stable-window?",
         ),
         (SERVING, "config-autoscaler", "enable-scale-to-zer0", "true", "warning", "did you mean enable-scale-to-zero?"),
         (SERVING, "config-autoscaler", "stable-window", "60", "failed", "stable-window is not valid"),

@@ -97,7 +97,7 @@ latency: 1ms
         (
             7,
             "services.foo-1.function",
-            "no function 'empty-goo-http': did you mean empty-go-http?; the catalog has "
+            "no function 'empty-goo-http'; did you mean empty-go-http? The catalog has "
             "empty-go-http, empty-python-http",
         ),
         (8, "services.bar.function", "is missing: the service's name is not that of a function and a number"),
@@ -131,7 +131,7 @@ def test_invalid_configurations(tmp_path: Path, text: str) -> None:
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ExperimentError, match="cannot be read"):
         load_config(tmp_path / "none.yaml", FUNCTIONS, {})
-    with pytest.raises(UsageError, match="no settings for the platform none"):
+    with pytest.raises(UsageError, match="no platform of that name"):
         find_platform("none")
 
 

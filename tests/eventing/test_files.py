@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from workload_generator.eventing.counters import Counters
-from workload_generator.eventing.logger import COUNTED, INSTANCES, AppendFile, EventLogger
+from workload_generator.eventing.logger import INSTANCES, AppendFile, EventLogger
 from workload_generator.eventing.receipts import InstanceReport, ReceiptBatch
 
 
@@ -53,7 +52,7 @@ def test_workers_that_start_at_once_write_one_header(tmp_path: Path, monkeypatch
 
 
 async def test_reports_are_kept_until_they_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    logger = EventLogger(tmp_path, 60, 1, Counters("event_logger", COUNTED, ["logger"]).of(0))
+    logger = EventLogger(tmp_path, 60)
     report = InstanceReport(3, 0, 3, None, None)
     logger._reports["receiver-a"] = ReceiptBatch("receiver-a", 1, report, [])
     real = os.write

@@ -10,17 +10,14 @@ from pathlib import Path
 import aiohttp
 import pytest
 from aiohttp import web
-from aiohttp.streams import EMPTY_PAYLOAD
-from aiohttp.test_utils import make_mocked_request
 
 from tests.eventing.services import SOON_S, Services, headers
 from tests.ports import free_port
 from workload_generator.base.errors import RequestRefused
 from workload_generator.eventing import outbox as outboxes
-from workload_generator.eventing.counters import Counters
 from workload_generator.eventing.outbox import Outbox
 from workload_generator.eventing.receipts import Receipt, decode_batch
-from workload_generator.eventing.receiver import COUNTED, Receiver
+from workload_generator.eventing.receiver import Receiver
 from workload_generator.eventing.spool import Spool
 
 NO_LOGGER = [b"", b"ok", b"{}", b"[]", b'{"written": 0, "received_ns": 1, "sent_ns": 1}', b'{"written": 1}']
@@ -57,15 +54,12 @@ async def test_a_server_that_is_not_a_logger_gets_no_receipts(services: Services
     assert await receiver.end() == 0
 
 
-async def test_without_a_spool_a_server_that_is_not_a_logger_is_reported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_without_a_spool_a_server_that_is_not_a_logger_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """For the receiver's response, see test_without_logger_and_spool_events_are_refused."""
     monkeypatch.setattr(outboxes, "_PATIENCE_S", 0.3)
     port = free_port()
     other = await somebody(port, b"{}")
-    counters = Counters("receiver", COUNTED, ["r-0"], tmp_path)
-    outbox = Outbox("r-0", f"http://127.0.0.1:{port}", None, counters.of(0))
+    outbox = Outbox("r-0", f"http://127.0.0.1:{port}", None)
     await outbox.start()
     with pytest.raises(RequestRefused, match=rf"127.0.0.1:{port}/receipts is not an event logger") as refused:
         await outbox.put([Receipt("e-1", 1, "", "")])
@@ -84,8 +78,7 @@ async def test_a_failed_drainer_ends_its_receiver_with_the_reason(
         raise RuntimeError("the spool cannot be read")
 
     monkeypatch.setattr(Spool, "first", breaks)
-    counters = Counters("receiver", COUNTED, ["r-0"], tmp_path)
-    outbox = Outbox("r-0", f"http://127.0.0.1:{free_port()}", tmp_path, counters.of(0))
+    outbox = Outbox("r-0", f"http://127.0.0.1:{free_port()}", tmp_path)
     await outbox.start()
     async with asyncio.timeout(SOON_S):
         assert await signalled.get() == signal.SIGTERM
@@ -95,7 +88,7 @@ async def test_a_failed_drainer_ends_its_receiver_with_the_reason(
     assert b"e-1" in (tmp_path / "r-0.spool").read_bytes()
 
 
-async def test_a_cancelled_request_counts_as_neither_refused_nor_acknowledged(tmp_path: Path) -> None:
+async def test_a_cancelled_request_counts_as_neither_refused_nor_acknowledged() -> None:
     """Its receipt may still reach the logger, and the account of the events must not count it as refused."""
     arrived, may_answer = asyncio.Event(), asyncio.Event()
     written: list[Receipt] = []
@@ -111,11 +104,9 @@ async def test_a_cancelled_request_counts_as_neither_refused_nor_acknowledged(tm
     runner = web.AppRunner(logger)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port).start()
-    counters = Counters("receiver", COUNTED, ["r-0"], tmp_path).of(0)
-    receiver = Receiver("r-0", f"http://127.0.0.1:{port}", None, 10, counters)
+    receiver = Receiver("r-0", f"http://127.0.0.1:{port}", None)
     await receiver.start()
-    request = make_mocked_request("POST", "/", headers=headers("e-1"), payload=EMPTY_PAYLOAD)
-    answering = asyncio.create_task(receiver.answer(request, 1))
+    answering = asyncio.create_task(receiver.answer("/", headers("e-1").items(), b"", 1))
     async with asyncio.timeout(SOON_S):
         await arrived.wait()
     answering.cancel()
@@ -124,4 +115,4 @@ async def test_a_cancelled_request_counts_as_neither_refused_nor_acknowledged(tm
     await receiver.stop()
     await runner.cleanup()
     assert answering.cancelled() and [receipt.event_id for receipt in written] == ["e-1"]
-    assert [counters[name] for name in ("received", "refused", "acknowledged")] == [1, 0, 0]
+    assert [receiver.counters[name] for name in ("received", "refused", "acknowledged")] == [1, 0, 0]

@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import signal
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -70,7 +71,7 @@ async def test_a_spool_outlives_its_receiver(services: Services) -> None:
     second = await services.receiver(logger.url)
     await services.wait_for(load.acknowledged)
     async with asyncio.timeout(SOON_S):
-        while len(list(services.spool.glob("*.counters"))) > 1:  # the counters of the first reach the logger too
+        while len(list(services.spool.glob("*.spool"))) > 1:  # the counters of the first reach the logger too
             await asyncio.sleep(0.02)
     assert await second.end() == 0
     assert not list(services.spool.iterdir())
@@ -251,15 +252,16 @@ def test_a_spool_skips_a_torn_batch(tmp_path: Path) -> None:
         found.append(batch)
         other.drop_first()
     assert found == [b"one", b"two"] and other.is_empty
-    other.close()
-    assert not again.exists() and isinstance(other, Spool)
+    assert other.instance == "j" and isinstance(other, Spool)
+    other.close(reported=True)
+    assert not again.exists()
 
 
 @pytest.mark.parametrize(
     ("name", "flags", "complaint"),
     [
         ("receiver", [], "no destination for receipts"),
-        ("receiver", ["--logger=here"], "not a URL"),
+        ("receiver", ["--logger=here"], "not an http:// or https:// URL"),
         ("receiver", ["--spool=x", "--workers=0"], "--workers"),
         ("receiver", ["--spool=x", "--port=70000"], "--port"),
         ("event-logger", ["--sync-interval=0"], "--sync-interval"),
@@ -270,7 +272,9 @@ def test_bad_flags_are_usage_errors(
     name: str, flags: list[str], complaint: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("EVENT_LOGGER_URL", raising=False)
-    assert program.main(name, flags) == 2
+    with pytest.raises(SystemExit) as ended:
+        sys.exit(program.main(name, flags))
+    assert ended.value.code == 2
     assert complaint in capsys.readouterr().err
 
 

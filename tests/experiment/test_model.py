@@ -287,7 +287,8 @@ def test_arrival_processes(
     experiment = load(process_text(process))
     rate = experiment.rate
     assert rate.arrival.process == process
-    assert (rate.start_rps, rate.peak_rps, rate.display_rps) == (start_rps, peak_rps, display)
+    arrival = rate.arrival
+    assert (arrival.start_rps(), arrival.peak_rps(), arrival.display_rps()) == (start_rps, peak_rps, display)
     assert rate.duration_ns == seconds * NS_PER_S
 
 
@@ -432,7 +433,7 @@ duration: 3m
         f"{file}:4: targets[0].headers.X: a header value must not contain line breaks or other control characters",
         f"{file}:4: targets[0].headers.Content-Length: is computed from the body: remove it",
         f"{file}:5: targets[0].expectStatus: '9xx' is not a status: use 200, 2xx or [200, 404]",
-        f"{file}:6: targets[0].method: 'get' is not one of DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT: "
+        f"{file}:6: targets[0].method: 'get' is not one of DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT; "
         "did you mean GET?",
         f"{file}:7: targets[1].url: is missing",
         f"{file}:7: targets[1].weight: -1 is not a whole number of 0 or more",
@@ -441,7 +442,7 @@ duration: 3m
         f"{file}:10: rate.requestsPerSecond: must be a number, not text: remove the quotes",
         f"{file}:11: rate.duration: '10 minutes' {unit}",
         f"{file}:12: rate.preconnect: -3 is not a whole number of 0 or more",
-        f"{file}:13: rate.arrival.process: 'poison' is not one of constant, poisson, ramp, steps, sine, trace: "
+        f"{file}:13: rate.arrival.process: 'poison' is not one of constant, poisson, ramp, steps, sine, trace; "
         "did you mean poisson?",
         f"{file}:14: rate.rampUp: '10' {unit}",
         f"{file}:15: rate.maxIdleConns: 1.5 is not a whole number of 0 or more",

@@ -34,18 +34,18 @@ class Volleys(ArrivalProcess):
     process: str = key(TEXT, "volleys")
     size: int = key(POSITIVE_WHOLE)
 
-    def start_rps(self, _rps: Fraction) -> Fraction:
+    def start_rps(self) -> Fraction:
         return Fraction(1)
 
-    def peak_rps(self, rps: Fraction) -> Fraction:
-        return rps * self.size
+    def peak_rps(self) -> Fraction:
+        return self.rps * self.size
 
-    def times(self, rps: Fraction, duration_ns: int, seed: int) -> Replay:
-        every_ns = int(self.size * 10**9 / rps)
+    def times(self, duration_ns: int, seed: int) -> Replay:
+        every_ns = int(self.size * 10**9 / self.rps)
         return Replay([at for at in range(0, duration_ns, every_ns) for _ in range(self.size)], duration_ns)
 
-    def describe(self, rps: Fraction) -> str:
-        return f"{super().describe(rps)} in volleys of {self.size}"
+    def describe(self) -> str:
+        return f"{super().describe()} in volleys of {self.size}"
 
 
 sys.exit(__main__.workload_generator())

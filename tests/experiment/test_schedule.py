@@ -308,7 +308,7 @@ def test_a_trace_of_offsets_is_replayed(make: Make) -> None:
         59 * NS_PER_S,
         61_500_000_000,
     ]
-    assert (experiment.rate.duration_ns, experiment.rate.peak_rps) == (62 * NS_PER_S, 3)
+    assert (experiment.rate.duration_ns, experiment.rate.arrival.peak_rps()) == (62 * NS_PER_S, 3)
     twice_as_fast = make("arrival: {process: trace, file: offsets.csv, minute: 30s}, duration: 29.5s")
     assert dues(make_schedule(twice_as_fast, 1)) == [0, 125_000_000, 125_000_000, 1_500_000_000]
 
@@ -466,12 +466,6 @@ def test_the_closed_loop_shares_its_connections(make: Make) -> None:
         closed_loop_connections(experiment, (0, 11))
     with pytest.raises(UsageError, match="closed loop"):
         make_schedule(experiment, 1)
-
-
-@pytest.mark.parametrize("shard", [(-1, 2), (2, 2), (0, 0)])
-def test_a_shard_must_exist(make: Make, shard: tuple[int, int]) -> None:
-    with pytest.raises(UsageError, match="the first is 0"):
-        make_schedule(make("requestsPerSecond: 1, duration: 1m"), 1, shard)
 
 
 # For people, and the cost

@@ -90,7 +90,7 @@ def test_one_language_together_has_its_own_name(tmp_path: Path) -> None:
         (
             "wait: [zero, redy]",
             {},
-            ["s.yaml:7: wait[1]: 'redy' is not one of ready, drained, zero: did you mean ready?"],
+            ["s.yaml:7: wait[1]: 'redy' is not one of ready, drained, zero; did you mean ready?"],
         ),
         ("mode: hot", {}, ["s.yaml:7: mode: 'hot' is not one of warm, cold-start, event"]),
         ("duration: soon\nrepeats: x", {}, None),

@@ -66,23 +66,22 @@ class EventEncoder:
     """
 
     def __init__(self, draft: Draft, id_prefix: str, head: Callable[[Mapping[str, str], int], bytes]) -> None:
-        id_mark, seq_mark, data_mark = (secrets.token_hex(12) for _ in range(3))
-        headers, body = _build(draft, id_mark, seq_mark, data_mark)
-        stamp = (_SECOND + b"%06dZ", _MICROSECOND)
-        number = (id_prefix.replace("%", "%%").encode() + b"%d", _SEQ)
-        holes = {id_mark.encode(): number, seq_mark.encode(): (b"%012d", _SEQ), _TIME.encode(): stamp}
-        data = (draft.data or "").encode()
+        id_mark, sequence_mark, seq_mark, data_mark = (secrets.token_hex(12) for _ in range(4))
+        headers, body = _build(draft, id_mark, sequence_mark, data_mark)
+        holes = {
+            id_mark.encode(): (id_prefix.replace("%", "%%").encode() + b"%d", _SEQ),
+            sequence_mark.encode(): (b"%012d", _SEQ),
+            seq_mark.encode(): (b"%d", _SEQ),
+            _TIME.encode(): (_SECOND + b"%06dZ", _MICROSECOND),
+        }
+        data = draft.data or ""
         if draft.is_template:
-            marks = {name: secrets.token_hex(12) for name in PLACEHOLDERS}
-            data = PLACEHOLDER.sub(lambda match: marks[match[1]], draft.data or "").encode()
-            holes |= {marks["id"].encode(): number, marks["time"].encode(): stamp}
-            holes[marks["seq"].encode()] = (b"%d", _SEQ)
+            marks = {"seq": seq_mark, "id": id_mark, "time": _TIME}
+            data = PLACEHOLDER.sub(lambda match: marks[match[1]], data)
         if draft.mode == BINARY:
-            body = data
-        elif draft.has_json:
-            body = body.replace(orjson.dumps(data_mark), data)
+            body = data.encode()
         else:
-            body = body.replace(orjson.dumps(data_mark), orjson.dumps(data.decode()))
+            body = body.replace(orjson.dumps(data_mark), data.encode() if draft.has_json else orjson.dumps(data))
         length_mark = int(secrets.token_hex(7), 16) + 10**16  # no body has this length
         self._length_mark = str(length_mark).encode()
         self._body, body_kinds = _with_holes(body, holes)

@@ -17,7 +17,7 @@ from workload_generator.cluster.deploy.deployment import DeployPart
 from workload_generator.cluster.deploy.eventing import MOST_PARALLELISM
 from workload_generator.cluster.deploy.rollout import RolloutProgress, title
 from workload_generator.cluster.interrupts import run_to_end
-from workload_generator.commands.flags import add_kubeconfig, add_manifests, add_timeout, at_most, pair, value
+from workload_generator.commands.flags import add_kubeconfig, add_manifests, add_timeout, pair, value, whole_number
 from workload_generator.experiment.bundled import find_manifests
 from workload_generator.kube.client import Kube
 
@@ -67,7 +67,7 @@ def add_scaling(command: argparse.ArgumentParser, *, removable: bool = False) ->
 
 def add_parallelism(command: argparse.ArgumentParser, text: str) -> None:
     """--parallelism: concurrent deliveries of a RabbitMQ trigger."""
-    command.add_argument("--parallelism", type=at_most(MOST_PARALLELISM, "the broker's limit"), metavar="N", help=text)
+    command.add_argument("--parallelism", type=whole_number(1, MOST_PARALLELISM), metavar="N", help=text)
 
 
 def _scale(text: str) -> str:

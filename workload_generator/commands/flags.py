@@ -113,13 +113,28 @@ def text_and_value(kind: str) -> Callable[[str], tuple[str, Any]]:
     return lambda text: (text, value(kind)(text))
 
 
-def at_most(most: int, what: str) -> Callable[[str], int]:
-    """An argparse type: a whole number from 1 to `most`, the limit that `what` names."""
+def whole_number(least: int, most: int) -> Callable[[str], int]:
+    """An argparse type: a whole number within these limits."""
 
     def read_flag(text: str) -> int:
-        number: int = value("positive_whole")(text)
-        if number > most:
-            raise argparse.ArgumentTypeError(f"{text} is more than {most}, {what}")
+        number: int = value("whole")(text)
+        if not least <= number <= most:
+            raise argparse.ArgumentTypeError(f"{text} is not from {least} to {most}")
+        return number
+
+    return read_flag
+
+
+def seconds(shortest: float, longest: float) -> Callable[[str], float]:
+    """An argparse type: seconds within these limits, with or without their unit (`5`, `0.5`, `5s`)."""
+
+    def read_flag(text: str) -> float:
+        try:
+            number = float(text.removesuffix("s"))
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, such as 5") from None
+        if not shortest <= number <= longest:
+            raise argparse.ArgumentTypeError(f"{text} is not from {shortest:g} to {longest:g} seconds")
         return number
 
     return read_flag

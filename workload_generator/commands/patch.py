@@ -13,17 +13,9 @@ from workload_generator.cluster.deploy.deployment import namespace_of_functions,
 from workload_generator.cluster.deploy.eventing import is_rabbitmq, wait_for_dispatchers
 from workload_generator.cluster.deploy.objects import find_ours, wait_ready
 from workload_generator.cluster.deploy.rollout import RolloutProgress, title
-from workload_generator.commands.deploy_flags import (
-    NONE,
-    add_cluster,
-    add_parallelism,
-    add_scaling,
-    annotations_of,
-    change_cluster,
-    manifests_root,
-)
+from workload_generator.commands import deploy_flags
 from workload_generator.commands.flags import add_dry_run, pair
-from workload_generator.experiment.yaml_lines import closest
+from workload_generator.experiment.yaml_lines import did_you_mean
 from workload_generator.kube.client import Kube
 from workload_generator.kube.names import NAME_LABEL, PART_OF_LABEL, PRODUCT
 from workload_generator.kube.resources import BROKERS, SERVICES, TRIGGERS, Object, name_of, namespace_of
@@ -33,18 +25,18 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     """The command's flags."""
     add = command.add_argument
     add("what", nargs="*", metavar="FUNCTION", help="a function, or one copy of it; default: all deployed")
-    add_scaling(command, removable=True)
-    add_parallelism(command, "deliveries at a time of each deployed RabbitMQ trigger")
-    text = f"a key of the ConfigMap config-autoscaler, such as stable-window=10s; {NONE} removes it; repeatable"
+    deploy_flags.add_scaling(command, removable=True)
+    deploy_flags.add_parallelism(command, "deliveries at a time of each deployed RabbitMQ trigger")
+    text = f"a key of config-autoscaler, such as stable-window=10s; {deploy_flags.NONE} removes it; repeatable"
     add("--autoscaler", type=pair, action="append", default=[], metavar="KEY=VALUE", help=text)
     add_dry_run(command, "let the server check everything, print what would change, and change nothing")
-    add_cluster(command, "the new revisions to be ready")
+    deploy_flags.add_cluster(command, "the new revisions to be ready")
 
 
 def run(options: argparse.Namespace) -> int:
     """Patch; returns the exit code. Raises BenchError."""
-    root = manifests_root(options)
-    annotations = {key: _unless_none(text) for key, text in annotations_of(options).items()}
+    root = deploy_flags.manifests_root(options)
+    annotations = {key: _unless_none(text) for key, text in deploy_flags.annotations_of(options).items()}
     values = tuning.of_service(options.container_concurrency, annotations)
     keys = {key: _unless_none(text) for key, text in options.autoscaler}
     if options.what and not values:
@@ -76,11 +68,11 @@ def run(options: argparse.Namespace) -> int:
         for namespace, uids in dispatchers.items():
             await wait_for_dispatchers(kube, namespace, uids, timeout_s)
 
-    return change_cluster(options, change, "changes stay: kn-bench patch with the old values undoes them")
+    return deploy_flags.change_cluster(options, change, "changes stay: kn-bench patch with the old values undoes them")
 
 
 def _unless_none(text: str) -> str | None:
-    return None if text == NONE else text
+    return None if text == deploy_flags.NONE else text
 
 
 async def _services(kube: Kube, root: Path, names: Sequence[str]) -> list[Object]:
@@ -93,8 +85,7 @@ async def _services(kube: Kube, root: Path, names: Sequence[str]) -> list[Object
         by_name.setdefault(name_of(obj), []).append(obj)
     for name in names:
         if name not in by_name:
-            near = closest(name, list(by_name))
-            hint = f"; did you mean {near}?" if near else f": {len(deployed)} services are"
+            hint = did_you_mean(name, by_name, f": {len(deployed)} services are")
             raise UsageError(f"{name} is not deployed in {namespace}{hint}")
     if not deployed:
         raise UsageError(f"no function is deployed in {namespace}: run kn-bench deploy functions")

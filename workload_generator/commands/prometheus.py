@@ -137,17 +137,13 @@ def _runtime(wanted: str) -> tuple[str, str]:
 
 def _command(runtime: tuple[str, str], options: argparse.Namespace, served: Path, config: Path) -> list[str]:
     kind, program = runtime
+    file, data = ("/etc/prometheus/prometheus.yml", "/prometheus") if kind == "docker" else (config, served)
+    paths = [f"--config.file={file}", f"--storage.tsdb.path={data}"]
     flags = ["--storage.tsdb.retention.time=1000d", "--web.enable-lifecycle"]
     if kind == "binary":
-        paths = [
-            f"--config.file={config}",
-            f"--storage.tsdb.path={served}",
-            f"--web.listen-address=127.0.0.1:{options.port}",
-        ]
-        return [program, *paths, *flags]
+        return [program, *paths, f"--web.listen-address=127.0.0.1:{options.port}", *flags]
     return [
         program, "run", "--rm", "--name=knative-bench-prometheus", f"--user={os.getuid()}:{os.getgid()}",
-        f"--publish=127.0.0.1:{options.port}:9090", f"--volume={served}:/prometheus",
-        f"--volume={config}:/etc/prometheus/prometheus.yml:ro", options.image,
-        "--config.file=/etc/prometheus/prometheus.yml", "--storage.tsdb.path=/prometheus", *flags,
+        f"--publish=127.0.0.1:{options.port}:9090", f"--volume={served}:{data}", f"--volume={config}:{file}:ro",
+        options.image, *paths, *flags,
     ]  # fmt: skip

@@ -146,7 +146,7 @@ def narrowed(experiment: str, services: Sequence[str], folder: Path) -> Path:
 
 
 def _rps(experiment: str) -> str:
-    return load_experiment(find_experiment(experiment), event=True).rate.display_rps
+    return load_experiment(find_experiment(experiment), event=True).rate.arrival.display_rps()
 
 
 def _prepare(logs: Path, output: Path) -> None:

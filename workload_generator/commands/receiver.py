@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from workload_generator.base.errors import UsageError
-from workload_generator.commands.service_flags import add_service_flags, listening_of
+from workload_generator.commands.flags import value
+from workload_generator.commands.service_flags import add_service_flags
 
 DESCRIPTION = "Takes CloudEvents at / and /t/<trigger>, and sends receipts to the event logger."
 
@@ -16,8 +16,10 @@ DESCRIPTION = "Takes CloudEvents at / and /t/<trigger>, and sends receipts to th
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The receiver's flags."""
     add_service_flags(parser)
-    add, logger, spool = parser.add_argument, os.environ.get("EVENT_LOGGER_URL"), os.environ.get("SPOOL_DIR")
-    add("--logger", metavar="URL", default=logger, help="the event logger; default $EVENT_LOGGER_URL")
+    add, logger, spool = parser.add_argument, os.environ.get("EVENT_LOGGER_URL") or None, os.environ.get("SPOOL_DIR")
+    add(
+        "--logger", type=value("url"), metavar="URL", default=logger, help="the event logger; default $EVENT_LOGGER_URL"
+    )
     add("--spool", type=Path, metavar="DIR", default=spool, help="for receipts without a logger; default $SPOOL_DIR")
 
 
@@ -25,18 +27,10 @@ def run(options: argparse.Namespace) -> int:
     """Serve until a signal. Raises BenchError."""
     if not options.logger and not options.spool:
         raise UsageError("no destination for receipts: set --logger (EVENT_LOGGER_URL), --spool (SPOOL_DIR), or both")
-    if options.logger and urlsplit(options.logger).scheme not in ("http", "https"):
-        raise UsageError(f"--logger {options.logger!r} is not a URL that begins with http:// or https://")
-    listening = listening_of(options)
-    from workload_generator.eventing import receiver
     from workload_generator.eventing.http_workers import serve
+    from workload_generator.eventing.receiver import Receiver
 
-    return serve(
-        "receiver",
-        listening,
-        receiver.COUNTED,
-        lambda instance, counters: receiver.Receiver(
-            instance, options.logger, options.spool, listening.body_timeout_s, counters
-        ),
-        counters_in=options.spool,
-    )
+    def make(instance: str) -> Receiver:
+        return Receiver(instance, options.logger, options.spool)
+
+    return serve("receiver", make, options.bind, options.port, options.workers, options.body_timeout)

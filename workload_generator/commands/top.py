@@ -21,19 +21,18 @@ from workload_generator.cluster.top import screen
 from workload_generator.cluster.top.recording import RecordingPlan, Top
 from workload_generator.cluster.top.storage import open_storage
 from workload_generator.cluster.top.usage import Scope
-from workload_generator.commands.flags import add_bool, add_kubeconfig, add_progress, value
+from workload_generator.commands.flags import add_bool, add_kubeconfig, add_progress, seconds, value
 from workload_generator.kube.client import Kube
 
 _SOURCES = {"metrics": (METRICS,), "kubelet": (KUBELET,), "both": (METRICS, KUBELET)}
 _PLAIN_S, _LIVE_S = 60.0, 1.0
-_SHORTEST_S = 0.1
 _PATIENCE_S, _TIMEOUT_S = 2.0, 30.0
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
     add = parser.add_argument
-    add("--frequency", type=_seconds, default=5.0, metavar="S", help="seconds between polls; default 5")
+    add("--frequency", type=seconds(0.1, 86_400), default=5.0, metavar="S", help="seconds between polls; default 5")
     add("--source", choices=tuple(_SOURCES), default="metrics", help="the metrics API (default), kubelets, or both")
     add_bool(parser, "--nodes", "record nodes; default true, unless only --pods is given", default=None)
     add_bool(parser, "--pods", "record pods; default true, unless only --nodes is given", default=None)
@@ -50,8 +49,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Record until a signal or --duration; returns the exit code. Raises BenchError."""
-    if options.nodes is None and options.pods is None:
-        options.nodes = options.pods = True
     nodes = options.nodes if options.nodes is not None else not options.pods
     pods = options.pods if options.pods is not None else not options.nodes
     namespaces = tuple(dict.fromkeys(name for names in options.namespace for name in names))
@@ -84,10 +81,8 @@ async def _record(options: argparse.Namespace, plan: RecordingPlan) -> int:
     def report(text: str) -> None:
         console.print(f"kn-bench top: {text}", soft_wrap=True, markup=False)
 
-    kube = await Kube.connect(
-        options.kubeconfig, options.context, patience_s=min(_PATIENCE_S, plan.period_s / 2), timeout_s=_TIMEOUT_S
-    )
-    async with kube:
+    cluster, patience_s = (options.kubeconfig, options.context), min(_PATIENCE_S, plan.period_s / 2)
+    async with await Kube.connect(*cluster, patience_s=patience_s, timeout_s=_TIMEOUT_S) as kube:
         if options.all_namespaces is False and not plan.scope.namespaces:
             plan = replace(plan, scope=replace(plan.scope, namespaces=(kube.access.namespace,)))
         with open_storage(options.storage, options.output_dir) as storage:
@@ -138,14 +133,3 @@ def _names(text: str) -> list[str]:
     if not all(names):
         raise argparse.ArgumentTypeError(f"{text!r} has an empty name")
     return names
-
-
-def _seconds(text: str) -> float:
-    """Seconds, with or without their unit (`5`, `0.5`, `5s`)."""
-    try:
-        seconds = float(text.removesuffix("s"))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, such as 5") from None
-    if not _SHORTEST_S <= seconds <= 86_400:
-        raise argparse.ArgumentTypeError(f"{text} is not between {_SHORTEST_S:g} and 86400 seconds")
-    return seconds

@@ -26,9 +26,9 @@ from workload_generator.commands.flags import (
     add_prefix,
     add_seed,
     add_timeout,
-    at_most,
     text_and_value,
     value,
+    whole_number,
 )
 from workload_generator.experiment.bundled import find_experiment, find_manifests
 from workload_generator.experiment.load import load_experiment
@@ -49,7 +49,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     add("--duration", type=duration, default=_UNSET, metavar="D", help="replaces the file's duration")
     for name, text in _MODES.items():
         add_bool(command, f"--{name}", text)
-    add("--processes", type=at_most(MOST_PROCESSES, "the limit"), default=1, metavar="N", help="in each pod; default 1")
+    add("--processes", type=whole_number(1, MOST_PROCESSES), default=1, metavar="N", help="in each pod; default 1")
     add_seed(command, "default: the file's, else random")
     add("--out", type=Path, default=Path("data/logs"), metavar="DIR", help="folder for the logs; default data/logs")
     add_manifests(command)

@@ -36,7 +36,7 @@ from workload_generator.experiment.field_kinds import (
     whole,
 )
 from workload_generator.experiment.fields import Cursor, PartialSection, YamlSection, key, named, read, scalar, section
-from workload_generator.experiment.yaml_lines import YamlDocument, closest, parse_yaml, read_yaml
+from workload_generator.experiment.yaml_lines import YamlDocument, did_you_mean, parse_yaml, read_yaml
 
 T = TypeVar("T")
 
@@ -177,9 +177,8 @@ class Settings(_Settings):
         functions, defaults = partial.cursor.context
         own, location = partial.get("function"), partial.cursor.location
         if own is not None and own not in functions:
-            near = closest(own, functions)
-            hint = f": did you mean {near}?" if near else ""
-            partial.reject("function", f"no function {short(own)}{hint}; the catalog has {', '.join(functions)}")
+            hint = did_you_mean(own, functions, ".")
+            partial.reject("function", f"no function {short(own)}{hint} The catalog has {', '.join(functions)}")
         elif not own and not defaults.function and len(location) > 1 and not function_of(str(location[1]), functions):
             partial.reject("function", "is missing: the service's name is not that of a function and a number")
         low, high = (partial.get(name) if name in partial.given else getattr(defaults, name) for name in _SCALES)

@@ -17,10 +17,8 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol, cast
 
 import uvloop
 from aiohttp import web
@@ -29,33 +27,29 @@ from aiohttp.web_protocol import RequestHandler
 from workload_generator.base.errors import BenchError, RequestRefused
 from workload_generator.base.listening import listen
 from workload_generator.base.subprocesses import die_with_parent, signals_held
-from workload_generator.eventing.counters import Counters, WorkerCounters
+from workload_generator.eventing.counters import Counters, prometheus
 
-MOST_BODY_BYTES = 4 * 1024 * 1024
-
+_MOST_READING_BYTES = 256 * 1024 * 1024  # of all bodies that are being read
 _GRACE_S = 10.0
 _KEEPALIVE_S = 75.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-@dataclass(frozen=True, slots=True)
-class ListenOptions:
-    """The address of a service, the number of its processes, and the time limit for a request's body."""
-
-    bind: str
-    port: int
-    workers: int
-    body_timeout_s: float
+Headers = Iterable[tuple[str, str]]
 
 
 class WorkerService(Protocol):
-    """The service of one worker."""
+    """The service of one worker, made before the workers are forked."""
+
+    counters: Counters
+    """Among them `rejected`: the requests that were answered with 4xx, and not because of too many of them."""
+    most_body_bytes: int
 
     async def start(self) -> None:
-        """Called once, before the first request."""
+        """Called once, in the worker, before the first request."""
 
-    async def answer(self, request: web.BaseRequest, arrived_ns: int) -> web.StreamResponse:
-        """The response to a request that arrived at this wall-clock time. Raises RequestRefused."""
+    async def answer(self, path: str, headers: Headers, body: bytes, arrived_ns: int) -> web.Response:
+        """The response to a POST that arrived at this wall-clock time. Raises RequestRefused."""
 
     def is_ready(self) -> bool:
         """The answer of the readiness probe."""
@@ -64,60 +58,39 @@ class WorkerService(Protocol):
         """Called once, after the last response."""
 
 
-MakeService = Callable[[str, WorkerCounters], WorkerService]
-"""Makes the service of a worker, from the name of its instance and its counters."""
-
-
 def serve(
-    name: str, options: ListenOptions, counted: tuple[str, ...], make: MakeService, counters_in: Path | None = None
+    name: str, make: Callable[[str], WorkerService], bind: str, port: int, workers: int, body_timeout_s: float
 ) -> int:
-    """Serve until SIGINT or SIGTERM; returns the exit code. With `counters_in`, counters outlive a killed worker.
+    """Serve with that many processes until SIGINT or SIGTERM; returns the exit code.
 
-    Raises UsageError when it cannot listen, or when the folder cannot be used.
+    `make` makes the service of a worker, from the name of its instance. Raises UsageError when it cannot listen.
     """
-    listeners = _listen(options)
+    listeners = _listen(bind, port, workers)
     run = secrets.token_hex(3)
     host = os.environ.get("HOSTNAME") or socket.gethostname()
-    instances = [f"{host}-{run}-{worker}" for worker in range(options.workers)]
-    counters = Counters(name, counted, instances, counters_in)
+    instances = [f"{host}-{run}-{worker}" for worker in range(workers)]
+    services = [make(instance) for instance in instances]
+    counters = {instance: service.counters for instance, service in zip(instances, services, strict=True)}
     port = listeners[0].getsockname()[1]
-    sys.stderr.write(f"{name.replace('_', '-')}: {options.workers} worker(s) on {options.bind} port {port}\n")
-    if options.workers == 1:
-        return _work(listeners[0], counters, 0, make)
-    return _supervise(listeners, counters, make)
+    sys.stderr.write(f"{name.replace('_', '-')}: {workers} worker(s) on {bind} port {port}\n")
+
+    def work(worker: int, release_signals: Callable[[], None] = lambda: None) -> int:
+        handler = _Handler(services[worker], lambda: prometheus(name, counters), body_timeout_s)
+        return uvloop.run(_work(handler, listeners[worker], release_signals))
+
+    return work(0) if workers == 1 else _supervise(listeners, work)
 
 
-def _listen(options: ListenOptions) -> list[socket.socket]:
-    shared = options.workers > 1
-    if shared and options.port:
-        listen(options.bind, options.port).close()  # with SO_REUSEPORT it would not fail if another server has the port
-    listeners = [listen(options.bind, options.port, reuse_port=shared)]
+def _listen(bind: str, port: int, workers: int) -> list[socket.socket]:
+    shared = workers > 1
+    if shared and port:
+        listen(bind, port).close()  # with SO_REUSEPORT it would not fail if another server has the port
+    listeners = [listen(bind, port, reuse_port=shared)]
     port = listeners[0].getsockname()[1]
-    return listeners + [listen(options.bind, port, reuse_port=True) for _ in range(options.workers - 1)]
+    return listeners + [listen(bind, port, reuse_port=True) for _ in range(workers - 1)]
 
 
-async def read_body(request: web.BaseRequest, timeout_s: float, most_bytes: int = MOST_BODY_BYTES) -> bytes:
-    """The whole body. Raises RequestRefused."""
-    content, body = request.content, bytearray()
-    too_large = (request.content_length or 0) > most_bytes
-    try:
-        if content.is_eof() and not too_large:  # most bodies arrive with their heads
-            body += content.read_nowait(-1)
-        else:
-            async with asyncio.timeout(timeout_s):
-                while not too_large and (piece := await content.readany()):
-                    body += piece
-                    too_large = len(body) > most_bytes
-    except TimeoutError:
-        raise RequestRefused(408, f"the body did not arrive within {timeout_s:g} s") from None
-    except web.RequestPayloadError as error:
-        raise RequestRefused(400, f"the body cannot be read: {error}") from None
-    if too_large or len(body) > most_bytes:
-        raise RequestRefused(413, f"the body has more than {most_bytes:,} bytes")
-    return bytes(body)
-
-
-def text(status: int, reason: str, headers: dict[str, str] | None = None) -> web.Response:
+def _text(status: int, reason: str, headers: dict[str, str] | None = None) -> web.Response:
     """A response of one line of text."""
     return web.Response(status=status, text=f"{reason}\n", headers=headers)
 
@@ -140,56 +113,83 @@ class _Server(web.Server):
         return _StampingHandler(self, loop=asyncio.get_running_loop(), **options)
 
 
-def _work(
-    listener: socket.socket,
-    counters: Counters,
-    worker: int,
-    make: MakeService,
-    release_signals: Callable[[], None] = lambda: None,
-) -> int:
-    """Serve until a signal. `release_signals` is called once there are handlers for the signals that were held."""
-    service = make(counters.instances[worker], counters.of(worker))
+class _Handler:
+    """Answers the requests to one worker."""
 
-    async def handle(request: web.BaseRequest) -> web.StreamResponse:
-        protocol = request.protocol
-        arrived_ns = protocol.arrived_ns if isinstance(protocol, _StampingHandler) else time.time_ns()
+    def __init__(self, service: WorkerService, metrics: Callable[[], str], body_timeout_s: float) -> None:
+        self.service = service
+        self._metrics = metrics
+        self._body_timeout_s = body_timeout_s
+        self._reading = 0
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        """The response to a request."""
+        arrived_ns = cast(_StampingHandler, request.protocol).arrived_ns
+        path = request.rel_url.raw_path
         if request.method in ("GET", "HEAD"):
-            match request.rel_url.path:
+            match path:
                 case "/metrics":
-                    return web.Response(text=counters.prometheus())
+                    return web.Response(text=self._metrics())
                 case "/clock":
                     return web.json_response({"received_ns": arrived_ns, "sent_ns": time.time_ns()})
                 case "/healthz":
-                    return text(200, "ok")
+                    return _text(200, "ok")
                 case "/readyz":
-                    return text(200, "ok") if service.is_ready() else text(503, "not ready")
+                    return _text(200, "ok") if self.service.is_ready() else _text(503, "not ready")
         try:
-            return await service.answer(request, arrived_ns)
+            if request.method != "POST":
+                raise RequestRefused(405, f"{path} does not support {request.method}: use POST")
+            return await self.service.answer(path, request.headers.items(), await self._body(request), arrived_ns)
         except RequestRefused as refused:
-            headers = {"Retry-After": "1"} if refused.status in (429, 503) else None
-            return text(refused.status, str(refused), headers)
+            too_many = refused.status in (429, 503)
+            if refused.status < 500 and not too_many:
+                self.service.counters.add("rejected")
+            return _text(refused.status, str(refused), {"Retry-After": "1"} if too_many else None)
 
-    async def run() -> int:
-        loop = asyncio.get_running_loop()
-        ended = asyncio.Event()
-        for number in _SIGNALS:
-            loop.add_signal_handler(number, ended.set)
-        release_signals()
-        await service.start()
-        server = _Server(handle)
-        accepting = await loop.create_server(server, sock=listener)
-        await ended.wait()
-        accepting.close()
-        server.pre_shutdown()
-        await server.shutdown(_GRACE_S)
-        await service.stop()
-        return 0
+    async def _body(self, request: web.BaseRequest) -> bytes:
+        """The whole body. Raises RequestRefused."""
+        content, body, most_bytes = request.content, bytearray(), self.service.most_body_bytes
+        too_large = (request.content_length or 0) > most_bytes
+        if content.is_eof() and not too_large:  # most bodies arrive with their heads
+            return content.read_nowait(-1)
+        try:
+            async with asyncio.timeout(self._body_timeout_s):
+                while not too_large and (piece := await content.readany()):
+                    body += piece
+                    self._reading += len(piece)
+                    too_large = len(body) > most_bytes
+                    if self._reading > _MOST_READING_BYTES:
+                        raise RequestRefused(503, "the bodies of other requests take all the memory there is for them")
+        except TimeoutError:
+            raise RequestRefused(408, f"the body did not arrive within {self._body_timeout_s:g} s") from None
+        except web.RequestPayloadError as error:
+            raise RequestRefused(400, f"the body cannot be read: {error}") from None
+        finally:
+            self._reading -= len(body)
+        if too_large:
+            raise RequestRefused(413, f"the body has more than {most_bytes:,} bytes")
+        return bytes(body)
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(run())
+
+async def _work(handler: _Handler, listener: socket.socket, release_signals: Callable[[], None]) -> int:
+    """Serve until a signal. `release_signals` is called once there are handlers for the signals that were held."""
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, ended.set)
+    release_signals()
+    await handler.service.start()
+    server = _Server(handler)
+    accepting = await loop.create_server(server, sock=listener)
+    await ended.wait()
+    accepting.close()
+    server.pre_shutdown()
+    await server.shutdown(_GRACE_S)
+    await handler.service.stop()
+    return 0
 
 
-def _supervise(listeners: list[socket.socket], counters: Counters, make: MakeService) -> int:
+def _supervise(listeners: list[socket.socket], work: Callable[[int, Callable[[], None]], int]) -> int:
     """Fork a worker for each listener. Raises BenchError when one ends unasked, after ending the others."""
     pids: dict[int, int] = {}
     asked = False
@@ -212,7 +212,7 @@ def _supervise(listeners: list[socket.socket], counters: Counters, make: MakeSer
                     for other in listeners:
                         if other is not listener:
                             other.close()
-                    code = _work(listener, counters, worker, make, release)
+                    code = work(worker, release)
                 except BaseException:
                     traceback.print_exc()
                 finally:

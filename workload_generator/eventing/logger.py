@@ -16,26 +16,15 @@ import time
 from pathlib import Path
 
 import orjson
-from aiohttp import web
+from aiohttp.web import Response
 
 from workload_generator.base.errors import RequestRefused, UsageError
-from workload_generator.eventing.counters import WorkerCounters
-from workload_generator.eventing.http_workers import read_body
-from workload_generator.eventing.receipts import (
-    HEADER,
-    INSTANCES_HEADER,
-    ReceiptBatch,
-    csv_lines,
-    decode_batch,
-    original_receipt,
-    report_line,
-)
+from workload_generator.eventing import receipts
+from workload_generator.eventing.counters import Counters
+from workload_generator.eventing.http_workers import Headers
 
 EVENTS, INSTANCES = "events.csv", "instances.csv"
 COUNTED = ("receipts", "batches", "rejected", "failed", "written_bytes")
-
-_MOST_BATCH_BYTES = 32 * 1024 * 1024
-_MOST_WAITING = 64  # requests whose bodies are being read
 
 
 class AppendFile:
@@ -83,16 +72,16 @@ class AppendFile:
 
 
 class EventLogger:
-    """The service of one worker. Both files are in `folder`."""
+    """The service of one worker. Both files are in `folder`. Raises UsageError when they cannot be used."""
 
-    def __init__(self, folder: Path, sync_s: float, body_timeout_s: float, counters: WorkerCounters) -> None:
-        self._events = AppendFile(folder / EVENTS, HEADER)
-        self._instances = AppendFile(folder / INSTANCES, INSTANCES_HEADER)
+    most_body_bytes = 32 * 1024 * 1024
+
+    def __init__(self, folder: Path, sync_s: float) -> None:
+        self._events = AppendFile(folder / EVENTS, receipts.HEADER)
+        self._instances = AppendFile(folder / INSTANCES, receipts.INSTANCES_HEADER)
         self._sync_s = sync_s
-        self._body_timeout_s = body_timeout_s
-        self._counters = counters
-        self._reports: dict[str, ReceiptBatch] = {}  # the last one of each instance that is not written yet
-        self._waiting = 0
+        self.counters = Counters(COUNTED)
+        self._reports: dict[str, receipts.ReceiptBatch] = {}  # the last one of each instance that is not written yet
         self._failing = False
         self._task: asyncio.Task[None] | None = None
 
@@ -104,42 +93,31 @@ class EventLogger:
         """Whether the last write succeeded."""
         return not self._failing
 
-    async def answer(self, request: web.BaseRequest, arrived_ns: int) -> web.StreamResponse:
+    async def answer(self, path: str, _headers: Headers, body: bytes, arrived_ns: int) -> Response:
         """Write a batch (`POST /receipts`, or `POST /` as the original's receiver sends it)."""
-        path = request.rel_url.path
         if path not in ("/receipts", "/"):
             raise RequestRefused(404, "send receipts to /receipts; other paths: /healthz, /readyz, /metrics, /clock")
-        if request.method != "POST":
-            raise RequestRefused(405, f"{path} does not support {request.method}: send receipts by POST")
-        if self._waiting >= _MOST_WAITING:
-            raise RequestRefused(503, f"{_MOST_WAITING} other requests are being read")
-        self._waiting += 1
-        try:
-            body = await read_body(request, self._body_timeout_s, _MOST_BATCH_BYTES)
-        finally:
-            self._waiting -= 1
         count = self._take(body)
         answer = {"written": count, "received_ns": arrived_ns, "sent_ns": time.time_ns()}
-        return web.Response(body=orjson.dumps(answer), content_type="application/json")
+        return Response(body=orjson.dumps(answer), content_type="application/json")
 
     def _take(self, body: bytes) -> int:
         try:
             document = orjson.loads(body)
-            line = original_receipt(document)
+            line = receipts.original_receipt(document)
             if line is not None:
                 self._write(line)
-                self._counters.add("receipts")
+                self.counters.add("receipts")
                 return 1
-            batch = decode_batch(body)
+            batch = receipts.decode_batch(body)
         except ValueError as error:
-            self._counters.add("rejected")
             raise RequestRefused(400, str(error)) from None
         if batch.receipts:
-            self._write(csv_lines(batch))
+            self._write(receipts.csv_lines(batch))
         if batch.report is not None:
             self._reports[batch.instance] = batch
-        self._counters.add("batches")
-        self._counters.add("receipts", len(batch.receipts))
+        self.counters.add("batches")
+        self.counters.add("receipts", len(batch.receipts))
         return len(batch.receipts)
 
     def _write(self, lines: bytes) -> None:
@@ -147,10 +125,10 @@ class EventLogger:
             self._events.write(lines)
         except OSError as error:
             self._failing = True
-            self._counters.add("failed")
+            self.counters.add("failed")
             raise RequestRefused(503, f"the receipts cannot be written: {error.strerror}") from None
         self._failing = False
-        self._counters.add("written_bytes", len(lines))
+        self.counters.add("written_bytes", len(lines))
 
     async def _sync_at_interval(self) -> None:
         while True:
@@ -164,7 +142,7 @@ class EventLogger:
     def _write_reports(self) -> None:
         reports, self._reports = self._reports, {}
         now_ns = time.time_ns()
-        lines = b"".join([report_line(batch, now_ns) for batch in reports.values()])
+        lines = b"".join([receipts.report_line(batch, now_ns) for batch in reports.values()])
         try:
             if lines:
                 self._instances.write(lines)

@@ -25,15 +25,9 @@ import orjson
 
 from workload_generator.base.backoff import Backoff
 from workload_generator.base.errors import RequestRefused
-from workload_generator.eventing.counters import LeftBehind, WorkerCounters, counters_path, left_behind
-from workload_generator.eventing.receipts import (
-    InstanceReport,
-    Receipt,
-    ReceiptBatch,
-    decode_batch,
-    encode_batch,
-)
-from workload_generator.eventing.spool import Spool, open_spool, orphans
+from workload_generator.eventing.counters import Counters
+from workload_generator.eventing.receipts import InstanceReport, Receipt, ReceiptBatch, decode_batch, encode_batch
+from workload_generator.eventing.spool import COUNTED, Spool, open_spool, orphans
 
 _MOST_IN_BATCH = 2000
 _MOST_WAITING = 20_000
@@ -53,13 +47,17 @@ def _terminate_on_failure(task: asyncio.Task[None]) -> None:
 
 
 class Outbox:
-    """The outbox of one worker. Without `logger` everything goes to the spool, without `spool` nothing does."""
+    """The outbox of one worker. Without `logger` everything goes to the spool, without `spool` nothing does.
 
-    def __init__(self, instance: str, logger: str | None, spool: Path | None, counters: WorkerCounters) -> None:
+    Raises UsageError when the spool cannot be used.
+    """
+
+    def __init__(self, instance: str, logger: str | None, spool: Path | None) -> None:
         self._instance = instance
         self._url = f"{logger.rstrip('/')}/receipts" if logger else None
-        self._folder = spool
-        self._counters = counters
+        self._own = None if spool is None else open_spool(spool, instance)
+        self._spools = [] if self._own is None else [self._own]
+        self.counters = Counters(COUNTED) if self._own is None else self._own.counters
         self._entries: deque[_Entry] = deque()
         self._waiting = 0
         self._wake = asyncio.Event()
@@ -67,22 +65,16 @@ class Outbox:
         self._failure: str | None = None  # of the last request to the logger
         self._best: tuple[int, int] | None = None  # half the shortest round trip to the logger, and the clock offset
         self._reported: tuple[int, ...] = (0, 0, 0)
-        self._spools: list[Spool] = []
-        self._own: Spool | None = None
-        self._left_behind: list[LeftBehind] = []
         self._lock = asyncio.Lock()
 
     async def start(self) -> None:
-        """Start. Raises UsageError when the spool cannot be used."""
-        if self._folder is not None:
-            self._own = open_spool(self._folder, self._instance)
-            self._spools = [*orphans(self._folder), self._own]
-            self._left_behind = list(left_behind(self._folder))
+        """Start; called in the worker's own process."""
+        if self._own is not None:
+            self._spools = [*orphans(self._own.path.parent), self._own]
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_REQUEST_S))
-        self._task = asyncio.create_task(self._run())
-        self._task.add_done_callback(_terminate_on_failure)
-        self._drainer = asyncio.create_task(self._drain())
-        self._drainer.add_done_callback(_terminate_on_failure)
+        self._task, self._drainer = asyncio.create_task(self._run()), asyncio.create_task(self._drain())
+        for task in (self._task, self._drainer):
+            task.add_done_callback(_terminate_on_failure)
 
     @property
     def is_ready(self) -> bool:
@@ -108,11 +100,7 @@ class Outbox:
         (ended,) = await asyncio.gather(self._drainer, return_exceptions=True)
         await self._session.close()
         for spool in self._spools:
-            spool.close()
-        for left in self._left_behind:
-            left.close(reported=False)
-        if self._folder is not None and self._reported == self._report()[:3]:
-            counters_path(self._folder, self._instance).unlink(missing_ok=True)
+            spool.close(reported=spool is self._own and self._reported == self._report()[:3])
         if isinstance(ended, Exception):
             raise ended
 
@@ -170,14 +158,14 @@ class Outbox:
                 await asyncio.to_thread(self._own.append, batch)
         except OSError as error:
             return error.strerror or str(error)
-        self._counters.add("spooled", len(receipts))
+        self.counters.add("spooled", len(receipts))
         return None
 
     async def _send(self, batch: ReceiptBatch) -> bool:
         """Send a batch of this instance. Whether it is written."""
         began_ns = time.time_ns()
         answer = await self._post(encode_batch(batch), len(batch.receipts))
-        self._counters.add("batches" if answer else "failed_batches")
+        self.counters.add("batches" if answer else "failed_batches")
         if answer is None:
             return False
         # Keep the clock offset from the exchange with the shortest round trip (RFC 5905, section 8).
@@ -188,11 +176,8 @@ class Outbox:
         return True
 
     def _report(self) -> InstanceReport:
-        counters = self._counters
         half_rtt_ns, offset_ns = self._best or (None, None)
-        return InstanceReport(
-            counters["received"], counters["refused"], counters["acknowledged"], offset_ns, half_rtt_ns
-        )
+        return InstanceReport(*_counts(self.counters), offset_ns, half_rtt_ns)
 
     async def _send_report(self, *, always: bool = False) -> None:
         """Report the counters, if they have changed since the last report."""
@@ -209,10 +194,11 @@ class Outbox:
                 continue
             for spool in list(self._spools):
                 await self._drain_one(spool)
-                if spool.is_empty and spool is not self._own:
-                    spool.close()
-                    self._spools.remove(spool)
-            await self._report_left_behind()
+                if spool is not self._own and spool.is_empty and self._failure is None:
+                    report = InstanceReport(*_counts(spool.counters))
+                    if await self._post(encode_batch(ReceiptBatch(spool.instance, 1, report, [])), 0) is not None:
+                        spool.close(reported=True)
+                        self._spools.remove(spool)
             if self._failure is not None and all(spool.is_empty for spool in self._spools):
                 await self._send_report(always=True)  # to learn whether it is reachable
 
@@ -227,13 +213,6 @@ class Outbox:
                 return
             async with self._lock:
                 spool.drop_first()
-
-    async def _report_left_behind(self) -> None:
-        while self._left_behind and self._failure is None:
-            left = self._left_behind[0]
-            report = InstanceReport(*(left.counts.get(name, 0) for name in ("received", "refused", "acknowledged")))
-            if await self._post(encode_batch(ReceiptBatch(left.instance, 1, report, [])), 0) is not None:
-                self._left_behind.pop(0).close(reported=True)
 
     async def _post(self, batch: bytes, receipts: int) -> dict[str, int] | None:
         """Have the logger write an encoded batch of that many receipts. None when it fails; `_failure` is why."""
@@ -261,12 +240,15 @@ class Outbox:
         self._failure = reason
 
 
+def _counts(counters: Counters) -> tuple[int, int, int]:
+    return counters["received"], counters["refused"], counters["acknowledged"]
+
+
 def _confirmation(text: bytes, receipts: int) -> dict[str, int] | None:
     """The logger's answer, if it confirms that it wrote every receipt."""
     try:
         answer = orjson.loads(text)
-    except ValueError:
+        numbers = [answer[name] for name in ("written", "received_ns", "sent_ns")]
+    except (ValueError, TypeError, KeyError):
         return None
-    names = ("written", "received_ns", "sent_ns")
-    complete = isinstance(answer, dict) and all(type(answer.get(name)) is int for name in names)
-    return answer if complete and answer["written"] == receipts else None
+    return answer if numbers[0] == receipts and all(type(number) is int for number in numbers) else None

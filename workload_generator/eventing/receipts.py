@@ -57,20 +57,19 @@ def decode_batch(data: bytes) -> ReceiptBatch:
     """The batch that `encode_batch` encoded. Raises ValueError for anything else."""
     document = orjson.loads(data)
     try:
-        instance, attempt, report, receipts = document
-        rows = [Receipt(*row) for row in receipts]
-        checked = None if report is None else InstanceReport(*report)
+        batch = ReceiptBatch(*document)
+        receipts = [Receipt(*row) for row in batch.receipts]
+        report = None if batch.report is None else InstanceReport(*batch.report)
     except TypeError as error:
-        raise ValueError(f"not a batch: {error}") from None
-    if type(attempt) is not int or not _is_text(instance):
-        raise ValueError("not a batch: expected an instance and an attempt")
-    for row in rows:
-        texts = (row.event_id, row.trigger, row.sequence)
-        if type(row.received_ns) is not int or not 0 <= row.received_ns < _LATEST_NS or not all(map(_is_text, texts)):
-            raise ValueError("not a batch: expected receipts of id, nanoseconds, trigger and sequence")
-    if checked is not None and not all(value is None or type(value) is int for value in checked):
-        raise ValueError("not a batch: expected numbers as counters")
-    return ReceiptBatch(instance, attempt, checked, rows)
+        raise ValueError(f"not a batch of receipts: {error}") from None
+    texts = [batch.instance, *(text for row in receipts for text in (row.event_id, row.trigger, row.sequence))]
+    times = [row.received_ns for row in receipts]
+    numbers = [batch.attempt, *times, *(number for number in report or () if number is not None)]
+    if not all(map(_is_text, texts)) or any(type(number) is not int for number in numbers):
+        raise ValueError("not a batch of receipts: a text or a number is missing")
+    if times and not 0 <= min(times) <= max(times) < _LATEST_NS:
+        raise ValueError("not a batch of receipts: a time is before 1970 or after 9999")
+    return batch._replace(receipts=receipts, report=report)
 
 
 def csv_lines(batch: ReceiptBatch) -> bytes:

@@ -14,33 +14,15 @@ from typing import Any, ClassVar
 
 from workload_generator.base.clock import NS_PER_S, format_duration
 from workload_generator.base.errors import ExperimentError
+from workload_generator.experiment import field_kinds as kinds
 from workload_generator.experiment.curves import PoissonTimes, Replay, Times, line, sine, stairs
-from workload_generator.experiment.field_kinds import (
-    FACTOR,
-    POSITIVE_DURATION,
-    RPS,
-    SHARE,
-    TEXT,
-    checked,
-    one_of,
-    plain,
-    positive_duration,
-)
-from workload_generator.experiment.fields import (
-    NO_MAPPING,
-    Cursor,
-    Kind,
-    PartialSection,
-    YamlSection,
-    key,
-    many,
-    scalar,
-    section,
-)
+from workload_generator.experiment.fields import Cursor, Kind, PartialSection, YamlSection, key, many, mapping, section
 from workload_generator.experiment.trace import Trace, read_trace
 from workload_generator.experiment.yaml_lines import Scalar
 
-_PERIOD = checked(positive_duration, lambda ns: ns >= NS_PER_S, "is shorter than 1s")  # a period has 256 pieces
+_PERIOD = kinds.checked(  # a period has 256 pieces
+    kinds.positive_duration, lambda ns: ns >= NS_PER_S, "is shorter than 1s", format_duration
+)
 _MINUTE_NS = 60 * NS_PER_S
 
 
@@ -51,7 +33,8 @@ class ArrivalProcess(YamlSection):
     The default of the key `process` is the name of a subclass in the file.
     """
 
-    process: str = key(TEXT, "")
+    process: str = key(kinds.TEXT, "")
+    rps: Fraction = Fraction(0)
     needs_rate: ClassVar[bool] = True
     """Whether `requestsPerSecond` is required. Otherwise the process has its own rates, and the key is rejected."""
     closed_loop: ClassVar[bool] = False
@@ -68,59 +51,59 @@ class ArrivalProcess(YamlSection):
         """The default of `rate.duration`; None if that is required."""
         return None
 
-    def start_rps(self, rps: Fraction) -> Fraction:
+    def start_rps(self) -> Fraction:
         """The rate at the start of the measured time, and so at the end of `rampUp`."""
-        return rps
+        return self.rps
 
-    def peak_rps(self, rps: Fraction) -> Fraction:
+    def peak_rps(self) -> Fraction:
         """The highest rate; the limit of requests in flight depends on it."""
-        return rps
+        return self.rps
 
-    def times(self, rps: Fraction, duration_ns: int, seed: int) -> Times:
+    def times(self, duration_ns: int, seed: int) -> Times:
         """The due times of the measured time, from its start."""
         raise NotImplementedError
 
-    def display_rps(self, rps: Fraction) -> str:
+    def display_rps(self) -> str:
         """The rate for people: `1000`, `0.016`, `10 to 1000`, `up to 500`."""
-        return str(plain(rps)) if self.needs_rate else f"up to {float(self.peak_rps(rps)):.10g}"
+        return str(kinds.plain(self.rps)) if self.needs_rate else f"up to {float(self.peak_rps()):.10g}"
 
-    def describe(self, rps: Fraction) -> str:
+    def describe(self) -> str:
         """The process for people, in one line."""
-        return f"{self.process}, {self.display_rps(rps)} requests/s"
+        return f"{self.process}, {self.display_rps()} requests/s"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConstantArrivals(ArrivalProcess):
     """Evenly spaced arrivals."""
 
-    process: str = key(TEXT, "constant")
+    process: str = key(kinds.TEXT, "constant")
     closed_loop: ClassVar[bool] = True
     ramps_up: ClassVar[bool] = True
 
-    def times(self, rps: Fraction, duration_ns: int, _seed: int) -> Times:
+    def times(self, duration_ns: int, _seed: int) -> Times:
         """One arrival every 1/rps seconds."""
-        return line(rps, rps, duration_ns)
+        return line(self.rps, self.rps, duration_ns)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PoissonArrivals(ArrivalProcess):
     """Independent arrivals with a constant mean rate."""
 
-    process: str = key(TEXT, "poisson")
+    process: str = key(kinds.TEXT, "poisson")
     varies: ClassVar[bool] = True
 
-    def times(self, rps: Fraction, duration_ns: int, seed: int) -> Times:
+    def times(self, duration_ns: int, seed: int) -> Times:
         """Random times, the same for the same seed."""
-        return PoissonTimes(rps, duration_ns, f"{seed} times")
+        return PoissonTimes(self.rps, duration_ns, f"{seed} times")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RampArrivals(ArrivalProcess):
     """A rate that changes linearly over the measured time."""
 
-    process: str = key(TEXT, "ramp")
-    from_rps: Fraction = key(RPS, name="from")
-    to_rps: Fraction = key(RPS, name="to")
+    process: str = key(kinds.TEXT, "ramp")
+    from_rps: Fraction = key(kinds.RPS, name="from")
+    to_rps: Fraction = key(kinds.RPS, name="to")
     needs_rate: ClassVar[bool] = False
 
     @classmethod
@@ -129,36 +112,36 @@ class RampArrivals(ArrivalProcess):
         if partial.get("from_rps") == partial.get("to_rps") == 0:
             partial.reject("to_rps", "a ramp from 0 to 0 has no arrivals")
 
-    def start_rps(self, _rps: Fraction) -> Fraction:
+    def start_rps(self) -> Fraction:
         """The rate `from`."""
         return self.from_rps
 
-    def peak_rps(self, _rps: Fraction) -> Fraction:
+    def peak_rps(self) -> Fraction:
         """The higher of both rates."""
         return max(self.from_rps, self.to_rps)
 
-    def times(self, _rps: Fraction, duration_ns: int, _seed: int) -> Times:
+    def times(self, duration_ns: int, _seed: int) -> Times:
         """Arrivals at ever shorter or ever longer intervals."""
         return line(self.from_rps, self.to_rps, duration_ns)
 
-    def display_rps(self, _rps: Fraction) -> str:
+    def display_rps(self) -> str:
         """Both rates."""
-        return f"{plain(self.from_rps)} to {plain(self.to_rps)}"
+        return f"{kinds.plain(self.from_rps)} to {kinds.plain(self.to_rps)}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class RateStep(YamlSection):
     """A constant rate for a duration."""
 
-    requests_per_second: Fraction = key(RPS)
-    duration_ns: int = key(POSITIVE_DURATION)
+    requests_per_second: Fraction = key(kinds.RPS)
+    duration_ns: int = key(kinds.POSITIVE_DURATION)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepArrivals(ArrivalProcess):
     """A sequence of constant rates."""
 
-    process: str = key(TEXT, "steps")
+    process: str = key(kinds.TEXT, "steps")
     steps: tuple[RateStep, ...] = key(many(section(RateStep), at_least=1))
     needs_rate: ClassVar[bool] = False
     fixed_duration: ClassVar[bool] = True
@@ -175,56 +158,56 @@ class StepArrivals(ArrivalProcess):
         """The sum of the durations of the steps."""
         return sum(step.duration_ns for step in self.steps)
 
-    def start_rps(self, _rps: Fraction) -> Fraction:
+    def start_rps(self) -> Fraction:
         """The rate of the first step."""
         return self.steps[0].requests_per_second
 
-    def peak_rps(self, _rps: Fraction) -> Fraction:
+    def peak_rps(self) -> Fraction:
         """The rate of the highest step."""
         return max(step.requests_per_second for step in self.steps)
 
-    def times(self, _rps: Fraction, duration_ns: int, _seed: int) -> Times:
+    def times(self, duration_ns: int, _seed: int) -> Times:
         """Evenly spaced arrivals within each step."""
         return stairs([(step.requests_per_second, step.duration_ns) for step in self.steps], duration_ns)
 
-    def describe(self, rps: Fraction) -> str:
+    def describe(self) -> str:
         """The process with its steps."""
         steps = (f"{float(s.requests_per_second):.10g} for {format_duration(s.duration_ns)}" for s in self.steps)
-        return f"{super().describe(rps)} ({', '.join(steps)})"
+        return f"{super().describe()} ({', '.join(steps)})"
 
 
 @dataclass(frozen=True, kw_only=True)
 class SineArrivals(ArrivalProcess):
     """A sine around `requestsPerSecond`; `amplitude` is a share of that rate."""
 
-    process: str = key(TEXT, "sine")
-    amplitude: Fraction = key(SHARE)
-    period_ns: int = key(scalar(_PERIOD, format_duration))
+    process: str = key(kinds.TEXT, "sine")
+    amplitude: Fraction = key(kinds.SHARE)
+    period_ns: int = key(_PERIOD)
 
-    def peak_rps(self, rps: Fraction) -> Fraction:
+    def peak_rps(self) -> Fraction:
         """The top of the sine."""
-        return rps * (1 + self.amplitude)
+        return self.rps * (1 + self.amplitude)
 
-    def times(self, rps: Fraction, duration_ns: int, _seed: int) -> Times:
+    def times(self, duration_ns: int, _seed: int) -> Times:
         """Arrivals of a rate that first rises."""
-        return sine(rps, self.amplitude, self.period_ns, duration_ns)
+        return sine(self.rps, self.amplitude, self.period_ns, duration_ns)
 
-    def describe(self, rps: Fraction) -> str:
+    def describe(self) -> str:
         """The process with its amplitude and its period."""
         swing = f"± {float(self.amplitude):.4g} of it every {format_duration(self.period_ns)}"
-        return f"{super().describe(rps)} {swing}"
+        return f"{super().describe()} {swing}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TraceArrivals(ArrivalProcess):
     """Arrivals from a file. `minute_ns` is the duration of a minute of the trace in this run."""
 
-    process: str = key(TEXT, "trace")
-    file: str = key(TEXT)
-    sha256: str | None = key(TEXT, None)
-    row: str | None = key(TEXT, None)
-    scale: Fraction = key(FACTOR, Fraction(1))
-    minute_ns: int = key(POSITIVE_DURATION, _MINUTE_NS)
+    process: str = key(kinds.TEXT, "trace")
+    file: str = key(kinds.TEXT)
+    sha256: str | None = key(kinds.TEXT, None)
+    row: str | None = key(kinds.TEXT, None)
+    scale: Fraction = key(kinds.FACTOR, Fraction(1))
+    minute_ns: int = key(kinds.POSITIVE_DURATION, _MINUTE_NS)
     needs_rate: ClassVar[bool] = False
     trace: Trace = field(repr=False)
 
@@ -258,11 +241,11 @@ class TraceArrivals(ArrivalProcess):
         """The due times of a trace of offsets in this run."""
         return [offset_ns * self.minute_ns // _MINUTE_NS for offset_ns in self.trace.offsets_ns or ()]
 
-    def start_rps(self, _rps: Fraction) -> Fraction:
+    def start_rps(self) -> Fraction:
         """0: a trace has no ramp."""
         return Fraction(0)
 
-    def peak_rps(self, _rps: Fraction) -> Fraction:
+    def peak_rps(self) -> Fraction:
         """The rate of the busiest minute, or the most offsets within one second."""
         if self.trace.minute_counts is not None:
             return max(rps for rps, _ in self._minutes())
@@ -274,16 +257,16 @@ class TraceArrivals(ArrivalProcess):
             most = max(most, last - first + 1)
         return Fraction(most)
 
-    def times(self, _rps: Fraction, duration_ns: int, _seed: int) -> Times:
+    def times(self, duration_ns: int, _seed: int) -> Times:
         """The offsets, or evenly spaced arrivals within each minute."""
         if self.trace.minute_counts is None:
             return Replay(self.offsets_ns, duration_ns)
         return stairs(list(self._minutes()), duration_ns)
 
-    def describe(self, rps: Fraction) -> str:
+    def describe(self) -> str:
         """The process with its file."""
         minute = format_duration(self.minute_ns)
-        return f"{super().describe(rps)} from {self.file}, a minute of it in {minute}"
+        return f"{super().describe()} from {self.file}, a minute of it in {minute}"
 
     def _minutes(self) -> Iterator[tuple[Fraction, int]]:
         for count in self.trace.minute_counts or ():
@@ -297,21 +280,12 @@ def arrivals_by_name() -> dict[str, type[ArrivalProcess]]:
 
 def _read_process(value: Any, cursor: Cursor) -> ArrivalProcess:
     """`arrival: poisson` is short for `arrival: {process: poisson}`."""
-    data = {"process": value} if isinstance(value, Scalar) else value
-    if not isinstance(data, dict):
-        raise ValueError(NO_MAPPING)
-    name = cursor.under("process").read(_NAME, data.get("process"))
-    return cursor.read(section(arrivals_by_name()[name]), data)
-
-
-def _name(value: object) -> str:
+    data = mapping({"process": value} if isinstance(value, Scalar) else value)
     known = arrivals_by_name()
-    if value is None:
-        raise ValueError(f"is missing: one of {', '.join(known)}")
-    return one_of(value, known)
+    name = cursor.under("process").read(kinds.word(*known), data.get("process"))
+    return cursor.read(section(known[name]), data)
 
 
-_NAME = scalar(_name)
 ARRIVAL_PROCESS: Kind[ArrivalProcess] = Kind(
     _read_process, YamlSection.to_json, lambda: (((), kind) for kind in arrivals_by_name().values())
 )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from workload_generator.base.errors import UsageError
 from workload_generator.experiment.field_kinds import short
-from workload_generator.experiment.yaml_lines import closest
+from workload_generator.experiment.yaml_lines import did_you_mean
 
 EXPERIMENTS_DIR = "EXPERIMENTS_DIR"
 """The environment variable with a folder of experiments that is searched first."""
@@ -35,11 +35,7 @@ def find_scenario(name: str) -> Path:
 
 def find_platform(name: str) -> Path:
     """The embedded platform's settings `platforms/<name>.yaml`. Raises UsageError."""
-    paths = [folder / "platforms" / f"{name}.yaml" for folder in _folders()]
-    for path in paths:
-        if path.is_file():
-            return path
-    raise UsageError(f"no settings for the platform {name}: none of {', '.join(map(str, paths))} exists")
+    return _find(name, "platform", _yaml_files("platforms"))
 
 
 def find_manifests() -> Path:
@@ -73,8 +69,7 @@ def _find(name: str, kind: str, bundled: dict[str, Path]) -> Path:
     stem = name.removesuffix(".yaml")
     if stem in bundled:
         return bundled[stem]
-    near = closest(stem, bundled)
-    hint = f"; did you mean {near}?" if near else "."
+    hint = did_you_mean(stem, bundled, ".")
     known = "\n".join(f"  {each}" for each in bundled) or "  none"
     raise UsageError(f"{name}: {reason}, and no {kind} of that name{hint} The bundled {kind}s are:\n{known}")
 

@@ -14,7 +14,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import islice, repeat
+from itertools import islice, pairwise, repeat
 from operator import floordiv
 from random import Random
 from typing import Protocol
@@ -45,14 +45,15 @@ class Piece:
 
 
 class Curve:
-    """A piecewise linear rate. The pieces repeat until `length_ns`.
+    """A piecewise linear rate. Pieces have a length (ns) and a rate (rps) at each end. They repeat until `length_ns`.
 
     The area under a piece is its number of arrivals. Areas are whole numbers in a unit of which one arrival has
     `2 × denominator × 10⁹`, so that a piece has (rate + end_rate) × length_ns.
     """
 
-    def __init__(self, pieces: Sequence[Piece], denominator: int, length_ns: int) -> None:
-        self._pieces = tuple(piece for piece in pieces if piece.length_ns)
+    def __init__(self, pieces: Sequence[tuple[int, Fraction, Fraction]], length_ns: int) -> None:
+        denominator = math.lcm(*(rate.denominator for _, *rates in pieces for rate in rates))
+        self._pieces = tuple(Piece(ns, int(a * denominator), int(b * denominator)) for ns, a, b in pieces if ns)
         self._unit = 2 * denominator * NS_PER_S
         self._area = sum((piece.rate + piece.end_rate) * piece.length_ns for piece in self._pieces)
         self._length_ns = sum(piece.length_ns for piece in self._pieces)
@@ -119,17 +120,13 @@ def _due_on_slope(piece: Piece, indexes: range, unit: int, area: int, start_ns: 
 
 def line(from_rps: Fraction, to_rps: Fraction, length_ns: int) -> Curve:
     """A linear rate; constant when both ends are equal."""
-    denominator = math.lcm(from_rps.denominator, to_rps.denominator)
-    return Curve([Piece(length_ns, int(from_rps * denominator), int(to_rps * denominator))], denominator, length_ns)
+    return Curve([(length_ns, from_rps, to_rps)], length_ns)
 
 
 def stairs(steps: Sequence[tuple[Fraction, int]], length_ns: int) -> Curve:
     """Constant rates, each with its duration (ns), cut at `length_ns`."""
-    denominator = math.lcm(*(rps.denominator for rps, _ in steps))
-    levels = [(int(rps * denominator), step_ns) for rps, step_ns in steps]
-    whole_ns = sum(step_ns for _, step_ns in steps)
-    pieces = [Piece(step_ns, level, level) for level, step_ns in levels]
-    return Curve([*pieces, Piece(max(0, length_ns - whole_ns), 0, 0)], denominator, length_ns)
+    rest_ns = max(0, length_ns - sum(step_ns for _, step_ns in steps))
+    return Curve([(step_ns, rps, rps) for rps, step_ns in [*steps, (Fraction(0), rest_ns)]], length_ns)
 
 
 def sine(mean_rps: Fraction, amplitude: Fraction, period_ns: int, length_ns: int) -> Curve:
@@ -140,11 +137,9 @@ def sine(mean_rps: Fraction, amplitude: Fraction, period_ns: int, length_ns: int
     """
     sines = [round(math.sin(2 * math.pi * piece / _SINE_PIECES) * 10**9) for piece in range(_SINE_PIECES + 1)]
     rates = [mean_rps * (1 + amplitude * Fraction(value, 10**9)) for value in sines]
-    denominator = math.lcm(*(rate.denominator for rate in rates))
-    levels = [int(rate * denominator) for rate in rates]
     edges = [period_ns * piece // _SINE_PIECES for piece in range(_SINE_PIECES + 1)]
-    pieces = [Piece(edges[piece + 1] - edges[piece], levels[piece], levels[piece + 1]) for piece in range(_SINE_PIECES)]
-    return Curve(pieces, denominator, length_ns)
+    lengths = (end - begin for begin, end in pairwise(edges))
+    return Curve([(ns, *ends) for ns, ends in zip(lengths, pairwise(rates), strict=True)], length_ns)
 
 
 class PoissonTimes:

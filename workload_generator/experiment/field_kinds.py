@@ -13,8 +13,8 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from workload_generator.base.clock import format_duration, parse_duration
-from workload_generator.experiment.fields import Kind, named, scalar
-from workload_generator.experiment.yaml_lines import Scalar, closest
+from workload_generator.experiment.fields import Kind, as_it_is, named, scalar
+from workload_generator.experiment.yaml_lines import Scalar, did_you_mean
 
 T = TypeVar("T")
 
@@ -32,16 +32,18 @@ _HIDDEN = "(hidden)"
 _FRAMING = frozenset({"content-length", "transfer-encoding"})
 
 
-def checked(parse: Callable[[object], T], is_valid: Callable[[T], object], message: str) -> Callable[[object], T]:
-    """A function that parses a value and requires `is_valid` of it; `message` follows the value's text."""
+def checked(
+    parse: Callable[[object], T], is_valid: Callable[[T], object], message: str, show: Callable[[T], object] = as_it_is
+) -> Kind[T]:
+    """A value that `parse` gets from a scalar, and that is valid; `message` follows the text of one that is not."""
 
-    def parse_checked(value: object) -> T:
+    def read(value: object) -> T:
         parsed = parse(value)
         if not is_valid(parsed):
             raise ValueError(f"{short(str(value))} {message}")
         return parsed
 
-    return parse_checked
+    return scalar(read, show)
 
 
 def any_text(value: object) -> str:
@@ -57,8 +59,6 @@ def any_text(value: object) -> str:
 
 def exact_number(value: object) -> Fraction:
     """A number: whole, decimal, with an exponent or not."""
-    if isinstance(value, Fraction):
-        return value
     if not isinstance(value, Scalar):
         raise ValueError("must be a number")
     if value.quoted and _NUMBER.fullmatch(value):
@@ -150,11 +150,11 @@ def server_url(value: object) -> str:
 
 def one_of(value: object, options: Collection[str]) -> str:
     """One of these words."""
+    if value is None:
+        raise ValueError(f"is missing: one of {', '.join(options)}")
     text = any_text(value)
     if text not in options:
-        near = closest(text, options)
-        hint = f": did you mean {near}?" if near else ""
-        raise ValueError(f"{short(text)} is not one of {', '.join(options)}{hint}")
+        raise ValueError(f"{short(text)} is not one of {', '.join(options)}{did_you_mean(text, options)}")
     return text
 
 
@@ -214,11 +214,12 @@ def plain(number: Fraction) -> int | float:
 
 
 TEXT = scalar(any_text)
+BASE_URL = scalar(lambda value: "" if value == "" else server_url(value))
 WHOLE = scalar(whole)
 POSITIVE_WHOLE = scalar(positive_whole)
 RPS = scalar(rps, plain)
-SHARE = scalar(checked(exact_number, lambda share: 0 < share <= 1, "is not a share: more than 0, at most 1"), plain)
-FACTOR = scalar(checked(exact_number, lambda factor: 0 < factor <= _HIGHEST_RPS, "is not a factor above 0"), plain)
+SHARE = checked(exact_number, lambda share: 0 < share <= 1, "is not a share: more than 0, at most 1", plain)
+FACTOR = checked(exact_number, lambda factor: 0 < factor <= _HIGHEST_RPS, "is not a factor above 0", plain)
 DURATION = scalar(duration, format_duration)
 POSITIVE_DURATION = scalar(positive_duration, format_duration)
 METHOD = word("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")

@@ -13,13 +13,13 @@ import contextlib
 import copy
 import dataclasses
 import functools
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from workload_generator.base.errors import Problem
-from workload_generator.experiment.yaml_lines import Location, YamlDocument, closest
+from workload_generator.experiment.yaml_lines import Location, YamlDocument, did_you_mean
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -29,8 +29,6 @@ DERIVED: Any = object()
 """The default of a key that `complete` fills in."""
 
 _REQUIRED: Any = object()
-NO_MAPPING = "must be a mapping, with lines of `key: value`"
-_NO_LIST = "must be a list, with lines of `- value`"
 _ANY_NAME = "*"
 
 
@@ -50,11 +48,19 @@ class Kind(Generic[T]):
     parts: Callable[[], Iterable[tuple[tuple[str, ...], type[YamlSection]]]] = tuple
 
 
-def _as_it_is(value: Any) -> Any:
+def mapping(value: Any) -> dict[str, Any]:
+    """The value, if it is a mapping of the document. Raises ValueError."""
+    if not isinstance(value, dict):
+        raise ValueError("must be a mapping, with lines of `key: value`")
     return value
 
 
-def scalar(parse: Callable[[Any], T], show: Callable[[T], Any] = _as_it_is) -> Kind[T]:
+def as_it_is(value: Any) -> Any:
+    """The value itself."""
+    return value
+
+
+def scalar(parse: Callable[[Any], T], show: Callable[[T], Any] = as_it_is) -> Kind[T]:
     """A value that `parse` gets from a scalar of the document."""
     return Kind(lambda value, _cursor: parse(value), show)
 
@@ -69,32 +75,19 @@ def many(kind: Kind[T], at_least: int = 0) -> Kind[tuple[T, ...]]:
 
     def read(value: Any, cursor: Cursor) -> tuple[T, ...]:
         if not isinstance(value, list):
-            raise ValueError(_NO_LIST)
+            raise ValueError("must be a list, with lines of `- value`")
         if len(value) < at_least:
             raise ValueError("must have at least one entry")
-        return tuple(_all(kind, list(enumerate(value)), cursor))
+        return tuple(_all(kind, enumerate(value), cursor))
 
     return Kind(read, lambda values: [kind.show(value) for value in values], kind.parts)
 
 
-def named(kind: Kind[T], check_name: Callable[[str], object] = _as_it_is) -> Kind[dict[str, T]]:
+def named(kind: Kind[T], check_name: Callable[[str], object] = as_it_is) -> Kind[dict[str, T]]:
     """A mapping with any keys. `check_name` raises ValueError."""
 
-    def entry(value: Any, cursor: Cursor) -> T:
-        problems = len(cursor.problems)
-        try:
-            check_name(str(cursor.location[-1]))
-        except ValueError as error:
-            cursor.report(str(error))
-        read = cursor.read(kind, value)
-        if len(cursor.problems) > problems:
-            raise AlreadyReported
-        return read
-
     def read(value: Any, cursor: Cursor) -> dict[str, T]:
-        if not isinstance(value, dict):
-            raise ValueError(NO_MAPPING)
-        return dict(zip(value, _all(Kind(entry, kind.show), value.items(), cursor), strict=True))
+        return dict(zip(value, _all(kind, mapping(value).items(), cursor, check_name), strict=True))
 
     return Kind(
         read,
@@ -258,8 +251,7 @@ def read(kind: type[S], document: YamlDocument, context: Any = None) -> tuple[S 
 
 
 def _read(kind: type[S], data: Any, cursor: Cursor) -> S:
-    if not isinstance(data, dict):
-        raise ValueError(NO_MAPPING)
+    mapping(data)
     cursors = {each.field: replace(cursor.under(each.name), problems=[]) for each in kind.schema()}
     partial = PartialSection(
         cursor, cursors, frozenset(each.field for each in kind.schema() if data.get(each.name) is not None)
@@ -285,20 +277,24 @@ def _read(kind: type[S], data: Any, cursor: Cursor) -> S:
     return kind(**partial.values)
 
 
-def _all(kind: Kind[T], items: Collection[tuple[str | int, Any]], cursor: Cursor) -> list[T]:
-    values: list[T] = []
-    for part, item in items:
+def _all(
+    kind: Kind[T], items: Iterable[tuple[Any, Any]], cursor: Cursor, check_name: Callable[[Any], object] = as_it_is
+) -> list[T]:
+    values, problems = [], len(cursor.problems)
+    for name, item in items:
+        here = cursor.under(name)
         with contextlib.suppress(AlreadyReported):
-            values.append(cursor.under(part).read(kind, item))
-    if len(values) < len(items):
+            here.read(scalar(check_name), name)
+        with contextlib.suppress(AlreadyReported):
+            values.append(here.read(kind, item))
+    if len(cursor.problems) > problems:
         raise AlreadyReported
     return values
 
 
 def _unknown_key(name: str, kind: type[YamlSection], root: type[YamlSection]) -> str:
-    near = closest(name, kind.keys())
-    if near:
-        return f"unknown key; did you mean {near}?"
+    if hint := did_you_mean(name, kind.keys()):
+        return f"unknown key{hint}"
     for path, other in sections_in(root):
         where = other.location_hint or (
             "" if _ANY_NAME in path else f"under {'.'.join(path)}" if path else "at the top of the file"

@@ -8,8 +8,6 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -43,25 +41,18 @@ def load_experiment(
         "seed": None if seed is None else str(seed),
     }
     values = {key: Scalar(text) for key, text in given.items() if text is not None}
+    for name, value in values.items():
+        section, _, key = name.rpartition(".")
+        inside = document.data.get(section) if section and isinstance(document.data, dict) else document.data
+        if isinstance(inside, dict):  # else it is a problem anyway
+            inside[key] = value
     try:
-        return _validate(_replaced(document, values), ReadOptions(event, rate_replaced=rps is not None))
+        return _validate(document, ReadOptions(event, rate_replaced=rps is not None))
     except ExperimentError as error:
         of_file = [problem for problem in error.problems if problem.file != document.file or problem.key not in values]
         of_flags = [problem for problem in error.problems if problem not in of_file]
         flags = [Problem(_FLAGS[problem.key], 0, "", problem.message) for problem in of_flags]
         raise ExperimentError([*of_file, *flags]) from None
-
-
-def _replaced(document: YamlDocument, values: Mapping[str, Scalar]) -> YamlDocument:
-    """The document with `values` at their keys. A value that should be a mapping is left for validation."""
-    data = document.data
-    for name, value in values.items():
-        section, _, key = name.rpartition(".")
-        if not section and isinstance(data, dict):
-            data = {**data, key: value}
-        elif isinstance(data, dict) and isinstance(data.get(section), dict):
-            data = {**data, section: {**data[section], key: value}}
-    return replace(document, data=data)
 
 
 def _validate(document: YamlDocument, options: ReadOptions) -> Experiment:
@@ -81,11 +72,8 @@ def _validate(document: YamlDocument, options: ReadOptions) -> Experiment:
 
 def _weightless(document: YamlDocument) -> list[Problem]:
     """The problem that all weights are 0, also if targets have other problems."""
-    targets = document.data.get("targets") if isinstance(document.data, dict) else None
-    if not isinstance(targets, list) or not targets:
+    targets = document.data.get("targets")
+    weights = [each.get("weight") if isinstance(each, dict) else None for each in targets or ()]
+    if not weights or not all(isinstance(weight, Scalar) and not weight.strip("0") for weight in weights):
         return []
-    for target in targets:
-        weight = target.get("weight") if isinstance(target, dict) else None
-        if not isinstance(weight, Scalar) or weight.strip("0"):
-            return []
     return [document.problem(("targets",), "every target has weight 0: give at least one a weight above 0")]

@@ -12,43 +12,16 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from workload_generator.base.clock import NS_PER_S, format_duration
 from workload_generator.cloudevents.encode import BINARY, MODES, PLACEHOLDER, PLACEHOLDERS
+from workload_generator.experiment import field_kinds as kinds
 from workload_generator.experiment.arrival_processes import ARRIVAL_PROCESS, ArrivalProcess, ConstantArrivals
-from workload_generator.experiment.curves import Times
-from workload_generator.experiment.field_kinds import (
-    DURATION,
-    HEADERS,
-    METHOD,
-    POSITIVE_DURATION,
-    POSITIVE_WHOLE,
-    RPS,
-    STATUSES,
-    TEXT,
-    WHOLE,
-    any_text,
-    checked,
-    server_url,
-    url,
-    whole,
-    word,
-)
-from workload_generator.experiment.fields import (
-    DERIVED,
-    Cursor,
-    Kind,
-    PartialSection,
-    YamlSection,
-    key,
-    many,
-    scalar,
-    section,
-)
+from workload_generator.experiment.fields import DERIVED, Cursor, Kind, PartialSection, YamlSection, key, many, section
 from workload_generator.experiment.thresholds import THRESHOLD, Threshold
 
 DEFAULT_RAMP_UP_NS = 15 * NS_PER_S
@@ -76,7 +49,7 @@ class ReadOptions:
 class Tls(YamlSection):
     """The verification of the target's certificate: CAs in addition to those of the system."""
 
-    ca_file_as_written: str = key(TEXT, name="caFile")
+    ca_file_as_written: str = key(kinds.TEXT, name="caFile")
     directory: Path
 
     @classmethod
@@ -108,10 +81,10 @@ def _no_certificates(path: Path) -> str:
 
 def _read_url(value: object, cursor: Cursor) -> str:
     if cursor.context.event:
-        return any_text(value)
+        return kinds.any_text(value)
     if value == "":
         raise ValueError("has no value")
-    return url(value)
+    return kinds.url(value)
 
 
 _URL: Kind[str] = Kind(_read_url, str)
@@ -122,11 +95,11 @@ class Target(YamlSection):
     """The URL and the content of requests. `weight` is the target's share of the arrivals."""
 
     url: str = key(_URL, DERIVED)
-    weight: int = key(WHOLE, 1)
-    headers: dict[str, str] = key(HEADERS, {})
-    body: str | None = key(TEXT, None)
-    method: str = key(METHOD, DERIVED)
-    expect_status: tuple[str, ...] = key(STATUSES, ("2xx",))
+    weight: int = key(kinds.WHOLE, 1)
+    headers: dict[str, str] = key(kinds.HEADERS, {})
+    body: str | None = key(kinds.TEXT, None)
+    method: str = key(kinds.METHOD, DERIVED)
+    expect_status: tuple[str, ...] = key(kinds.STATUSES, ("2xx",))
     tls: Tls | None = key(section(Tls), None)
 
     @classmethod
@@ -147,9 +120,8 @@ class Target(YamlSection):
 
     @functools.cached_property
     def _expected(self) -> frozenset[int]:
-        hundreds = [range(int(text[0]) * 100, int(text[0]) * 100 + 100) for text in self.expect_status if "x" in text]
-        single = [int(text) for text in self.expect_status if "x" not in text]
-        return frozenset(single).union(*hundreds)
+        expected = set(self.expect_status)
+        return frozenset(status for status in range(100, 600) if {str(status), f"{status // 100}xx"} & expected)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,25 +133,29 @@ class Rate(YamlSection):
     """
 
     arrival: ArrivalProcess = key(ARRIVAL_PROCESS, ConstantArrivals())
-    requests_per_second: Fraction | None = key(RPS, None)
-    duration_ns: int = key(POSITIVE_DURATION, DERIVED)
-    ramp_up_ns: int = key(DURATION, DERIVED)
-    max_idle_conns: int = key(WHOLE, 100)
-    max_idle_conns_per_host: int = key(scalar(lambda value: whole(value) or _GOS_IDLE_CONNS), 100)
-    idle_conn_timeout_ns: int = key(DURATION, 90 * NS_PER_S)
-    timeout_ns: int = key(POSITIVE_DURATION, 30 * NS_PER_S)
-    max_in_flight: int | None = key(POSITIVE_WHOLE, None)
-    connections: int = key(POSITIVE_WHOLE, DERIVED)
-    preconnect: int = key(WHOLE, 0)
+    requests_per_second: Fraction | None = key(kinds.RPS, None)
+    duration_ns: int = key(kinds.POSITIVE_DURATION, DERIVED)
+    ramp_up_ns: int = key(kinds.DURATION, DERIVED)
+    max_idle_conns: int = key(kinds.WHOLE, 100)
+    max_idle_conns_per_host: int = key(kinds.WHOLE, 100)
+    idle_conn_timeout_ns: int = key(kinds.DURATION, 90 * NS_PER_S)
+    timeout_ns: int = key(kinds.POSITIVE_DURATION, 30 * NS_PER_S)
+    max_in_flight: int | None = key(kinds.POSITIVE_WHOLE, None)
+    connections: int = key(kinds.POSITIVE_WHOLE, DERIVED)
+    preconnect: int = key(kinds.WHOLE, 0)
 
     @classmethod
     def complete(cls, partial: PartialSection) -> None:
         """Check and derive values that depend on the arrival process, and the number of connections."""
         arrival: ArrivalProcess | None = partial.get("arrival")
         if arrival is not None:
+            arrival = replace(arrival, rps=partial.get("requests_per_second") or Fraction(0))
+            partial.values["arrival"] = arrival
             _complete_rate(partial, arrival)
             _complete_duration(partial, arrival)
             _complete_ramp(partial, arrival)
+        if partial.get("max_idle_conns_per_host") == 0:
+            partial.values["max_idle_conns_per_host"] = _GOS_IDLE_CONNS
         partial.derive("connections", partial.get("max_idle_conns_per_host"))
         most = min(partial.get(name) or 2**63 for name in ("max_idle_conns", "max_idle_conns_per_host"))
         if (partial.get("preconnect") or 0) > most:
@@ -190,34 +166,6 @@ class Rate(YamlSection):
     def closed_loop(self) -> bool:
         """Whether a request waits for the previous response instead of following a schedule."""
         return self.requests_per_second == 0
-
-    @property
-    def start_rps(self) -> Fraction:
-        """The rate at the start of the measured time, and so at the end of the ramp."""
-        return self.arrival.start_rps(self._rps)
-
-    @property
-    def peak_rps(self) -> Fraction:
-        """The highest rate planned; 0 for the closed loop."""
-        return self.arrival.peak_rps(self._rps)
-
-    @property
-    def display_rps(self) -> str:
-        """The rate for people: `1000`, `0.016`, `10 to 1000`, `up to 500`."""
-        return self.arrival.display_rps(self._rps)
-
-    @property
-    def arrivals_text(self) -> str:
-        """The arrival process for people: `constant, 1000 requests/s`."""
-        return self.arrival.describe(self._rps)
-
-    def measured_times(self, seed: int) -> Times:
-        """The due times of the measured time, from its start."""
-        return self.arrival.times(self._rps, self.duration_ns, seed)
-
-    @property
-    def _rps(self) -> Fraction:
-        return self.requests_per_second or Fraction(0)
 
 
 def _complete_rate(partial: PartialSection, arrival: ArrivalProcess) -> None:
@@ -244,7 +192,7 @@ def _complete_duration(partial: PartialSection, arrival: ArrivalProcess) -> None
 
 
 def _complete_ramp(partial: PartialSection, arrival: ArrivalProcess) -> None:
-    ramps_up = arrival.start_rps(partial.get("requests_per_second") or Fraction(0)) > 1
+    ramps_up = arrival.start_rps() > 1
     if partial.cursor.context.rate_replaced and not ramps_up:
         partial.values.pop("ramp_up_ns", None)  # it is for the rate of the file
     if partial.get("ramp_up_ns") and not ramps_up and "requests_per_second" not in partial.wrong:
@@ -256,12 +204,12 @@ def _complete_ramp(partial: PartialSection, arrival: ArrivalProcess) -> None:
 class StoreSettings(YamlSection):
     """The folder of the log."""
 
-    log_dir_path: str = key(TEXT, "/logs")
+    log_dir_path: str = key(kinds.TEXT, "/logs")
 
 
 MOST_IN_A_BURST = 10_000
-_BURST = scalar(
-    checked(whole, lambda burst: 1 <= burst <= MOST_IN_A_BURST, f"is not from 1 to {MOST_IN_A_BURST:,} requests")
+_BURST = kinds.checked(
+    kinds.whole, lambda burst: 1 <= burst <= MOST_IN_A_BURST, f"is not from 1 to {MOST_IN_A_BURST:,} requests"
 )
 
 
@@ -273,11 +221,11 @@ class ColdStart(YamlSection):
     the gap. The default is zero if instances can be observed. At zero a target gets `burst` requests at once, or one.
     """
 
-    gap_ns: int = key(DURATION, 7 * NS_PER_S)
-    wait: str | None = key(word(*WAITS), None)
-    settle_ns: int | None = key(DURATION, None)
-    max_wait_ns: int | None = key(POSITIVE_DURATION, None)
-    order: str | None = key(word(*ORDERS), None)
+    gap_ns: int = key(kinds.DURATION, 7 * NS_PER_S)
+    wait: str | None = key(kinds.word(*WAITS), None)
+    settle_ns: int | None = key(kinds.DURATION, None)
+    max_wait_ns: int | None = key(kinds.POSITIVE_DURATION, None)
+    order: str | None = key(kinds.word(*ORDERS), None)
     burst: int | None = key(_BURST, None)
 
 
@@ -285,21 +233,17 @@ class ColdStart(YamlSection):
 class Limits(YamlSection):
     """Limits of a valid run. `lag_ns` None stands for the default of `base.verdict`."""
 
-    lag_ns: int | None = key(POSITIVE_DURATION, None)
+    lag_ns: int | None = key(kinds.POSITIVE_DURATION, None)
 
 
-def _data(value: object) -> str:
-    text = any_text(value)
-    unknown = [name for name in PLACEHOLDER.findall(text) if name not in PLACEHOLDERS]
-    if unknown:
-        known = ", ".join(f"${{{name}}}" for name in PLACEHOLDERS)
-        raise ValueError(f"${{{unknown[0]}}} is not a placeholder: use {known}")
-    return text
-
-
-_NOT_EMPTY = scalar(checked(any_text, str.strip, "must not be empty"))
-_EVENT_SIZE = scalar(
-    checked(whole, lambda size: size <= _MOST_EVENT_BYTES, f"is more than {_MOST_EVENT_BYTES:,} bytes")
+_DATA = kinds.checked(
+    kinds.any_text,
+    lambda text: set(PLACEHOLDER.findall(text)) <= set(PLACEHOLDERS),
+    f"has a name in ${{…}} that is not a placeholder: use {', '.join(f'${{{name}}}' for name in PLACEHOLDERS)}",
+)
+_NOT_EMPTY = kinds.checked(kinds.any_text, str.strip, "must not be empty")
+_EVENT_SIZE = kinds.checked(
+    kinds.whole, lambda size: size <= _MOST_EVENT_BYTES, f"is more than {_MOST_EVENT_BYTES:,} bytes"
 )
 
 
@@ -309,8 +253,8 @@ class EventSettings(YamlSection):
 
     type: str | None = key(_NOT_EMPTY, None)
     source: str | None = key(_NOT_EMPTY, None)
-    mode: str = key(word(*MODES), BINARY)
-    data: str | None = key(scalar(_data), None)
+    mode: str = key(kinds.word(*MODES), BINARY)
+    data: str | None = key(_DATA, None)
     size: int | None = key(_EVENT_SIZE, None)
 
     @classmethod
@@ -320,23 +264,19 @@ class EventSettings(YamlSection):
             partial.reject("size", "data has its own size: remove one of them")
 
 
-def _base_url(value: object) -> str:
-    return "" if value == "" else server_url(value)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Experiment(YamlSection):
     """An experiment, checked and complete, from `load_experiment`. `name` is that of the file, without its suffix."""
 
     targets: tuple[Target, ...] = key(many(section(Target), at_least=1))
     rate: Rate = key(section(Rate))
-    base_url: str = key(scalar(_base_url), "")
+    base_url: str = key(kinds.BASE_URL, "")
     store: StoreSettings = key(section(StoreSettings), StoreSettings())
     cold_start: ColdStart = key(section(ColdStart), ColdStart())
     limits: Limits = key(section(Limits), Limits())
     event: EventSettings | None = key(section(EventSettings), None)
     thresholds: tuple[Threshold, ...] | None = key(many(THRESHOLD), None)
-    seed: int | None = key(WHOLE, None)
+    seed: int | None = key(kinds.WHOLE, None)
     name: str
 
     @classmethod

@@ -24,7 +24,7 @@ from workload_generator.experiment.model import INTERVAL, RANDOM, Experiment
 from workload_generator.log.records import Arrival, Phase
 
 Shard = tuple[int, int]
-"""Shard i of n: (i, n)."""
+"""Shard i of n: (i, n), with 0 ≤ i < n."""
 
 WHOLE: Shard = (0, 1)
 
@@ -126,12 +126,11 @@ class Schedule:
     def describe(self) -> list[str]:
         """The schedule for people, in lines."""
         rate = self.experiment.rate
-        lines = [f"arrivals: {rate.arrivals_text}"]
+        lines = [f"arrivals: {rate.arrival.describe()}"]
         if rate.ramp_up_ns:
-            lines.append(
-                f"ramp: from 1 to {float(rate.start_rps):.10g} requests/s in {format_duration(rate.ramp_up_ns)}, "
-                f"{_arrivals_text(self.ramp.count)}, not measured"
-            )
+            top, time = float(rate.arrival.start_rps()), format_duration(rate.ramp_up_ns)
+            share = _arrivals_text(self.ramp.count)
+            lines.append(f"ramp: from 1 to {top:.10g} requests/s in {time}, {share}, not measured")
         lines.append(f"measure: {format_duration(rate.duration_ns)}, {_arrivals_text(self.measure.count)}")
         before = self.picker.counts(self.ramp.count)
         until = self.picker.counts(self.ramp.count + self.measure.count)
@@ -161,22 +160,14 @@ def make_schedule(experiment: Experiment, seed: int, shard: Shard = WHOLE) -> Sc
     rate = experiment.rate
     if rate.closed_loop:
         raise UsageError("the closed loop (requestsPerSecond 0) has no schedule")
-    _check(shard)
-    ramp = line(Fraction(1), max(rate.start_rps, Fraction(1)), rate.ramp_up_ns) if rate.ramp_up_ns else _NOTHING
-    return Schedule(experiment, shard, TargetPicker(experiment, seed), ramp, rate.measured_times(seed))
-
-
-_NOTHING = Replay((), 0)
+    start_rps = max(rate.arrival.start_rps(), Fraction(1))
+    ramp = line(Fraction(1), start_rps, rate.ramp_up_ns) if rate.ramp_up_ns else Replay((), 0)
+    measure = rate.arrival.times(rate.duration_ns, seed)
+    return Schedule(experiment, shard, TargetPicker(experiment, seed), ramp, measure)
 
 
 def _arrivals_text(number: int) -> str:
     return f"{number:,} arrival{'' if number == 1 else 's'}"
-
-
-def _check(shard: Shard) -> None:
-    index, shards = shard
-    if not 0 <= index < shards:
-        raise UsageError(f"shard {index}/{shards}: the first is 0, the last {shards - 1}")
 
 
 # Modes without a schedule
@@ -284,7 +275,6 @@ def cold_start_waits(experiment: Experiment) -> tuple[int, int]:
 
 def closed_loop_connections(experiment: Experiment, shard: Shard = WHOLE) -> int:
     """The number of connections of a shard in the closed loop. Raises UsageError if there is none."""
-    _check(shard)
     index, shards = shard
     connections = experiment.rate.connections
     if connections < shards:

@@ -14,9 +14,9 @@ from typing import Any
 
 from workload_generator.base.clock import NS_PER_US, parse_duration
 from workload_generator.base.histogram import BEYOND, Histogram
-from workload_generator.experiment.field_kinds import short
+from workload_generator.experiment.field_kinds import one_of, short
 from workload_generator.experiment.fields import scalar
-from workload_generator.experiment.yaml_lines import Scalar, closest
+from workload_generator.experiment.yaml_lines import Scalar
 
 TIMES = ("ttfb", "corrected_ttfb", "lag")
 SHARES = ("errors", "failed", "dropped")
@@ -70,18 +70,13 @@ class ThresholdResult:
 
 def threshold(value: object) -> Threshold:
     """The threshold in a scalar. Raises ValueError with the message for the user."""
-    if isinstance(value, Threshold):
-        return value
     if not isinstance(value, Scalar):
         raise ValueError(f"must be text: {_EXAMPLES}")
     match = _FORM.fullmatch(value)
     if match is None:
         raise ValueError(f"{short(value)} is not a threshold: {_EXAMPLES}")
     figure, aggregate, comparison, limit = match.groups()
-    if figure not in (*TIMES, *SHARES):
-        near = closest(figure, (*TIMES, *SHARES))
-        known = ", ".join((*TIMES, *SHARES))
-        raise ValueError(f"{figure} is not one of {known}" + (f": did you mean {near}?" if near else ""))
+    figure = one_of(Scalar(figure), (*TIMES, *SHARES))
     text = f"{figure}{'.' + aggregate if aggregate else ''} {comparison} {limit}"
     if figure in SHARES:
         if aggregate:

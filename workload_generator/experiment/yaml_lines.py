@@ -10,7 +10,7 @@ Rules:
 from __future__ import annotations
 
 import codecs
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -113,13 +113,13 @@ def key_text(location: Location) -> str:
     return text
 
 
-def closest(word: str, options: Collection[str]) -> str | None:
-    """The most similar option, or None. Case, hyphens and underscores are ignored."""
+def did_you_mean(word: str, options: Collection[str], otherwise: str = "") -> str:
+    """`; did you mean X?` with the most similar option X, ignoring case, hyphens and underscores; else `otherwise`."""
     import difflib  # only for error messages
 
     plain = {_plain(option): option for option in options}
     matches = difflib.get_close_matches(_plain(word), plain, n=1, cutoff=0.7)
-    return plain[matches[0]] if matches else None
+    return f"; did you mean {plain[matches[0]]}?" if matches else otherwise
 
 
 def _plain(word: str) -> str:
@@ -163,36 +163,23 @@ class _Reading:
 
     def _mapping(self, node: _Node, at: Location) -> dict[str, Any]:
         result: dict[str, Any] = {}
-        own = list(self._own(node, at))
-        for index, (key, value) in enumerate([*own, *self._merged(node, at)]):
+        for key, value in sorted(node.value, key=lambda pair: pair[0].tag == _MERGE):  # own keys first
             here = (*at, key.value)
-            if key.value not in result:
-                self.lines[here] = key.start_mark.line + 1
-                result[key.value] = self.value(value, here)
-            elif index < len(own):
-                self._add(key, here, f"duplicate key; the first is in line {self.lines[here]}")
-        return result
-
-    def _own(self, node: _Node, at: Location) -> Iterator[tuple[_Node, _Node]]:
-        for key, value in node.value:
             if key.id != _SCALAR:
                 self._add(key, at, "a key must be a scalar")
-            elif key.tag != _MERGE:
-                yield key, value
-
-    def _merged(self, node: _Node, at: Location) -> Iterator[tuple[_Node, _Node]]:
-        for key, value in node.value:
-            if key.tag != _MERGE:
-                continue
-            sources: Iterable[_Node] = value.value if value.id == _SEQUENCE else [value]
-            for source in sources:
-                if source.id != _MAPPING or id(source) in self._open:
-                    self._add(key, at, "<< needs the alias of a mapping, or a list of them")
-                    continue
-                self._open.add(id(source))
-                yield from self._own(source, at)
-                yield from self._merged(source, at)
-                self._open.discard(id(source))
+            elif key.tag == _MERGE:
+                for source in value.value if value.id == _SEQUENCE else [value]:
+                    if source.id != _MAPPING or id(source) in self._open:
+                        self._add(key, at, "<< needs the alias of a mapping, or a list of them")
+                    else:
+                        merged = self.value(source, at)
+                        result |= {name: merged[name] for name in merged if name not in result}
+            elif key.value in result:
+                self._add(key, here, f"duplicate key; the first is in line {self.lines[here]}")
+            else:
+                self.lines.setdefault(here, key.start_mark.line + 1)
+                result[key.value] = self.value(value, here)
+        return result
 
     def _add(self, node: _Node, at: Location, message: str) -> None:
         self.problems.append(Problem(self.file, node.start_mark.line + 1, key_text(at), message))

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from workload_generator.base.errors import ExperimentError, UsageError
 from workload_generator.experiment.field_kinds import TEXT, any_text, checked, word
-from workload_generator.experiment.fields import Kind, YamlSection, key, many, read, scalar, section
-from workload_generator.experiment.yaml_lines import closest, read_yaml
+from workload_generator.experiment.fields import Kind, YamlSection, key, many, read, section
+from workload_generator.experiment.yaml_lines import did_you_mean, read_yaml
 
 FUNCTIONS_DIR = "FUNCTIONS_DIR"
 """The environment variable with a folder of functions and their catalog, instead of the checkout's."""
@@ -28,7 +28,7 @@ CATALOG_FILE = "catalog.yaml"
 
 
 def _matching(pattern: str, message: str) -> Kind[str]:
-    return scalar(checked(any_text, re.compile(pattern).fullmatch, message))
+    return checked(any_text, re.compile(pattern).fullmatch, message)
 
 
 _NAME = _matching(r"[a-z]([-a-z0-9]*[a-z0-9])?", "is not a function name: use lower-case letters, digits and hyphens")
@@ -124,6 +124,4 @@ def find_function(name: str) -> Function:
     functions = load_catalog()
     if name in functions:
         return functions[name]
-    near = closest(name, functions)
-    hint = f"; did you mean {near}?" if near else ""
-    raise UsageError(f"no function {name}{hint} The catalog has {', '.join(functions)}")
+    raise UsageError(f"no function {name}{did_you_mean(name, functions, '.')} The catalog has {', '.join(functions)}")

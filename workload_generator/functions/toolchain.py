@@ -65,18 +65,21 @@ def carry_out(action: Action, function: Function) -> ActionOutcome:
     if missing:
         return ActionOutcome(function, Status.SKIPPED, reason=f"needs {', '.join(missing)}")
     start = time.monotonic()
+    failure, tail = _attempt(action, function)
+    status = Status.FAILED if failure else Status.DONE
+    return ActionOutcome(function, status, time.monotonic() - start, failure, tail)
+
+
+def _attempt(action: Action, function: Function) -> tuple[str, Sequence[str]]:
+    """Run the commands. Returns an empty text, or the failure and the end of its output."""
     commands = list(function.entry.build) if action is Action.BUILD or not function.built else []
     for command in [*commands, *filter(None, [function.entry.test if action is Action.TEST else ""])]:
         with tempfile.TemporaryFile() as output:
             failure = _run(function, command, output)
             if failure:
-                took_s = time.monotonic() - start
-                return ActionOutcome(function, Status.FAILED, took_s, f"`{command}` {failure}", _tail(output))
-    took_s = time.monotonic() - start
-    if not function.built:
-        absent = [path for path in function.entry.produces if not (function.folder / path).exists()]
-        return ActionOutcome(function, Status.FAILED, took_s, f"its build did not produce {', '.join(absent)}")
-    return ActionOutcome(function, Status.DONE, took_s)
+                return f"`{command}` {failure}", _tail(output)
+    absent = [path for path in function.entry.produces if not (function.folder / path).exists()]
+    return f"its build did not produce {', '.join(absent)}" if absent else "", ()
 
 
 def missing_needs(needs: Iterable[str]) -> list[str]:

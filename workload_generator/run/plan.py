@@ -100,8 +100,9 @@ class RunPlan:
     def view(self) -> dict[str, Any]:
         """The fields of the live view."""
         experiment, rate = self.experiment, self.experiment.rate
+        rps, time = rate.arrival.display_rps(), format_duration(rate.duration_ns)
         return {
-            "title": f"{experiment.name}: {rate.display_rps} rps for {format_duration(rate.duration_ns)} ({self.mode})",
+            "title": f"{experiment.name}: {rps} rps for {time} ({self.mode})",
             "total_ns": self.end_ns,
             "timeout": format_duration(rate.timeout_ns),
         }

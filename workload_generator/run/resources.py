@@ -41,7 +41,7 @@ def max_in_flight(experiment: Experiment, descriptors: int, shards: int = 1) -> 
     if rate.max_in_flight is not None:
         return max(1, rate.max_in_flight // shards)
     limits = [descriptors - _SPARE_DESCRIPTORS, math.floor(_ephemeral_ports() * _PORT_SHARE) // shards]
-    peak_rps = rate.peak_rps / shards
+    peak_rps = rate.arrival.peak_rps() / shards
     if peak_rps:
         most = peak_rps * (rate.timeout_ns + _TIMEOUT_GRID_NS) / NS_PER_S
         chance = _CHANCE_SIGMAS * math.sqrt(most) if rate.arrival.varies else 0

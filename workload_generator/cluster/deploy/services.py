@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from workload_generator.base.errors import UsageError
-from workload_generator.experiment.yaml_lines import closest
+from workload_generator.experiment.yaml_lines import did_you_mean
 from workload_generator.kube.names import AUTOSCALING, NAME_LABEL
 from workload_generator.kube.resources import SERVICES, Object, name_of
 
@@ -75,8 +75,7 @@ def chosen(functions: Iterable[str], names: Sequence[str]) -> list[str]:
     known = list(functions)
     unknown = [name for name in names if name not in known]
     if unknown:
-        near = closest(unknown[0], known)
-        hint = f"; did you mean {near}?" if near else ""
+        hint = did_you_mean(unknown[0], known, ".")
         raise UsageError(f"{unknown[0]} is not a function of the manifests{hint} The functions are {', '.join(known)}")
     return [name for name in known if not names or name in names]
 

@@ -27,7 +27,7 @@ from workload_generator.cluster.doctor.knative_config import (
 from workload_generator.cluster.doctor.reporter import Cluster, Reporter
 from workload_generator.cluster.doctor.risky_settings import RISKS
 from workload_generator.cluster.doctor.versions import EVENTING, SERVING
-from workload_generator.experiment.yaml_lines import closest
+from workload_generator.experiment.yaml_lines import did_you_mean
 from workload_generator.kube.errors import ApiAbsent, ApiError
 from workload_generator.kube.names import FUNCTIONS, KOURIER
 from workload_generator.kube.resources import NAMESPACES, SERVICES, name_of
@@ -126,8 +126,7 @@ class _ConfigMapCheck:
             text = self._text(key, f"is now called {RENAMED[key]}")
             self._reporter.failed(text, _IGNORED, self._edit(f"{RENAMED[key]}: {value}"))
         elif key not in self._examples:
-            near = closest(key, {*self._known, *self._examples})
-            text = self._text(key, "is not a known key" + (f": did you mean {near}?" if near else ""))
+            text = self._text(key, f"is not a known key{did_you_mean(key, {*self._known, *self._examples})}")
             self._reporter.warning(text, _IGNORED, self._edit())
 
     def _parsed(self, key: str, value: str, parser: Callable[[str], None]) -> bool:

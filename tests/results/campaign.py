@@ -17,7 +17,7 @@ from workload_generator.base.clock import NS_PER_MS, NS_PER_S, Anchor, rfc3339
 from workload_generator.base.usage_tables import ConditionChange, Gap, Replicas, Row, Scale, schema_of, stamp
 from workload_generator.log import format as log_format
 from workload_generator.log.records import ErrorKind, Phase, Result
-from workload_generator.results.database import open_store
+from workload_generator.results.database import columns_of, open_store
 from workload_generator.results.ingest.extract import extract
 
 LANGUAGES = {"go": 1.1, "rust": 1.0, "python": 4.2, "ts": 2.1, "quarkus": 2.2, "springboot": 3.1}
@@ -259,9 +259,9 @@ def _add_metrics(db: Path, runs: list[Made], draw: random.Random) -> None:
         for table, rows in _scaling(runs[0]).items():
             for statement in schema_of(table):
                 store.execute(statement)
-            store.execute_many(f"INSERT INTO {table} VALUES (NULL{', ?' * len(rows[0])})", rows)
-        store.execute_many(f"INSERT INTO node_metrics VALUES (NULL{', ?' * 6})", nodes)
-        store.execute_many(f"INSERT INTO pod_metrics VALUES (NULL{', ?' * 8})", pods)
+            store.insert_many(table, list(columns_of(store, table))[1:], rows)
+        for table, rows in (("node_metrics", nodes), ("pod_metrics", pods)):
+            store.insert_many(table, list(columns_of(store, table))[1:], rows)
 
 
 def _scaling(run: Made) -> dict[str, list[Row]]:

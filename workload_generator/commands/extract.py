@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 from pathlib import Path
 
 from workload_generator.base.exit_codes import ExitCode
@@ -61,14 +62,8 @@ def extract_and_show(logs: Path, db: Path, hours: float | None = None) -> Extrac
 
 def _progress_bar(stack: contextlib.ExitStack) -> OnProgress:
     """Draws a bar on standard error, from the first file on until the end of `stack`."""
-    update: OnProgress | None = None
-
-    def show(done: int, whole: int, name: str) -> None:
-        nonlocal update
-        update = update or _drawn(stack)
-        update(done, whole, name)
-
-    return show
+    drawn = functools.cache(lambda: _drawn(stack))
+    return lambda *values: drawn()(*values)
 
 
 def _drawn(stack: contextlib.ExitStack) -> OnProgress:

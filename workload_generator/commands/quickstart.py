@@ -29,7 +29,7 @@ from workload_generator.experiment.load import load_experiment
 from workload_generator.functions.catalog import Function, load_catalog
 from workload_generator.kube.names import FUNCTIONS_DOMAIN
 from workload_generator.results.database import open_store
-from workload_generator.results.ingest.cold_start_lines import proof_lines
+from workload_generator.results.extract_summary import proof_lines
 
 _TRIGGERS = 2
 

@@ -1,4 +1,4 @@
--- Cold starts under load: bursts of requests at zero, and instances started for them. Added to the schema by version 5.
+-- Cold starts under load: bursts of requests at zero, and instances started for them.
 
 -- A line `cold_burst` of the log: `requests` arrivals from `seq` on were sent at once. Times in ms.
 CREATE TABLE cold_bursts (

@@ -1,4 +1,4 @@
--- Cold starts: whether each is proven, and its phases. Added to the schema by version 4; clocks by 5.
+-- Cold starts: whether each is proven, and its phases.
 
 -- A line `cold_start` of the log. Points are ms since the send on the generator's clock; NULL is not observed.
 CREATE TABLE cold_starts (

@@ -8,6 +8,7 @@ Rules:
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,30 +21,22 @@ from workload_generator.base.clock import parse_rfc3339
 from workload_generator.base.errors import BenchError
 from workload_generator.base.usage_tables import statements
 
-VERSION = 5
+VERSION = 6
 """The schema's version, in SQLite's `user_version`; 0 in databases of the original."""
 
-_SCRIPTS = {"schema.sql": 1, "events.sql": 3, "cold_starts.sql": 4, "bursts.sql": 5}
-"""Each script with the version that added it."""
-_COLUMNS = (
-    (1, 2, "results", "segments INTEGER"),
-    (1, 3, "shards", "clock_offset_ns INTEGER"),
-    (1, 3, "shards", "clock_half_rtt_ns INTEGER"),
-    (4, 5, "cold_starts", "clock_offset REAL"),
-    (4, 5, "cold_starts", "clock_error REAL"),
-)
-"""Columns that were added later: the version that added the table, the one that added the column, table and column."""
-
+_SCRIPTS = ("schema.sql", "events.sql", "cold_starts.sql", "bursts.sql")
 _BUSY_S = 30.0
 _CACHE_KIB = 64 * 1024
 
 _ORIGINAL = {
-    "experiments": (1, {"id"}),
-    "requests": (1, {"id", "experiment_id"}),
-    "events": (3, {"event_id", "timestamp"}),
+    "experiments": {"id"},
+    "requests": {"id", "experiment_id"},
+    "events": {"event_id", "timestamp"},
 }
-"""Tables of the original: the version that has its own table of that name, and the columns that they must have."""
+"""Tables of the original that are migrated, and the columns that they must have."""
 _ORIGINAL_OTHERS = {"node_metrics", "pod_metrics"}
+_MOVED = {"requests": "results", "receivers": "receiver_reports"}
+"""Tables of earlier versions that are views now, and where their rows are."""
 
 
 class Store:
@@ -92,18 +85,19 @@ class Store:
             while rows := cursor.fetchmany(batch):
                 yield rows
 
-    def execute_many(self, sql: str, rows: Iterable[Sequence[object]]) -> None:
-        """Run a statement once for each of `rows`."""
+    def insert_many(
+        self, table: str, columns: Iterable[str], rows: Iterable[Sequence[object]], verb: str = "INSERT"
+    ) -> int:
+        """Insert rows with these columns; returns how many there are now that were not there before."""
+        names = [quoted(name) for name in columns]
         with _translated(self.path):
-            self._connection.executemany(sql, rows)
+            sql = f"{verb} INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
+            return self._connection.executemany(sql, rows).rowcount
 
     def insert(self, table: str, fields: Mapping[str, object]) -> int:
         """Insert one row; returns its id."""
-        with _translated(self.path):
-            names, marks = ", ".join(fields), ", ".join("?" * len(fields))
-            cursor = self._connection.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", tuple(fields.values()))
-            assert cursor.lastrowid is not None
-            return cursor.lastrowid
+        self.insert_many(table, fields, [tuple(fields.values())])
+        return int(self.execute("SELECT last_insert_rowid()")[0][0])
 
     def update(self, table: str, row_id: int, fields: Mapping[str, object]) -> None:
         """Set `fields` of the row `row_id`."""
@@ -164,36 +158,35 @@ def _upgrade(store: Store) -> None:
     foreign = {name for name in tables if not name.startswith("sqlite_")}
     if version == 0 and foreign and not foreign & (_ORIGINAL.keys() | _ORIGINAL_OTHERS):
         raise BenchError(f"{store.path} is not a benchmark database: it has the tables {', '.join(sorted(foreign))}")
-    for since, added, table, column in _COLUMNS:
-        if since <= version < added:
-            store.execute(f"ALTER TABLE {table} ADD COLUMN {column}")
-    original = [table for table, (replaced, _) in _ORIGINAL.items() if table in tables and version < replaced]
-    _make(store, original, [script for script, added in _SCRIPTS.items() if version < added])
+    folder = resources.files(__package__)
+    schema = [each for script in _SCRIPTS for each in statements(folder.joinpath(script).read_text("utf-8"))]
+    made = dict.fromkeys(name for each in schema for name in re.findall(r"^CREATE TABLE (\w+)", each, re.MULTILINE))
+    former = [name for name in (_ORIGINAL if version == 0 else (*_MOVED, *made)) if name in tables]
+    for table in former:
+        _set_aside(store, table)
+    for statement in schema:
+        for view in re.findall(r"^CREATE VIEW (\w+)", statement, re.MULTILINE) if version else ():
+            store.execute(f"DROP VIEW IF EXISTS {view}")
+        store.execute(statement)
+    for table in former:
+        _bring_back(store, table)
     store.execute(f"PRAGMA user_version = {VERSION}")
 
 
-def _make(store: Store, original: Sequence[str], scripts: Sequence[str]) -> None:
-    """Run the scripts, with the original's tables of the same names set aside meanwhile."""
-    for table in original:
-        _set_aside(store, table)
-    for script in scripts:
-        for statement in statements(resources.files(__package__).joinpath(script).read_text("utf-8")):
-            store.execute(statement)
-    for table in original:
-        _bring_back(store, table)
-
-
 def _set_aside(store: Store, table: str) -> None:
-    missing = _ORIGINAL[table][1] - columns_of(store, table).keys()
+    missing = _ORIGINAL.get(table, set()) - columns_of(store, table).keys()
     if missing:
         raise BenchError(
             f"{store.path} is not a benchmark database: its table {table} has no column {', '.join(sorted(missing))}"
         )
     rename_table(store, table, _aside(table))
+    for row in store.execute("SELECT name FROM sqlite_schema WHERE tbl_name = ? AND type = 'index'", (_aside(table),)):
+        if not row["name"].startswith("sqlite_autoindex_"):
+            store.execute(f"DROP INDEX {quoted(row['name'])}")
 
 
 def _bring_back(store: Store, table: str) -> None:
-    target = "results" if table == "requests" else table
+    target = _MOVED.get(table, table)
     known, theirs = columns_of(store, target), columns_of(store, _aside(table))
     for name, kind in theirs.items():
         if name not in known:
@@ -204,7 +197,7 @@ def _bring_back(store: Store, table: str) -> None:
         names, values = f"{names}, ok", f"{values}, coalesce(status BETWEEN 200 AND 299 AND {text} = '', 0)"
     store.execute(f"INSERT INTO {target} ({names}) SELECT {values} FROM {_aside(table)} ORDER BY rowid")
     if table == "events":
-        store.execute("UPDATE events SET received_ns = nanoseconds(timestamp)")
+        store.execute("UPDATE events SET received_ns = nanoseconds(timestamp) WHERE received_ns IS NULL")
     store.execute(f"DROP TABLE {_aside(table)}")
 
 

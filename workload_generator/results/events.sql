@@ -1,4 +1,4 @@
--- Receipts of events, and accounts of deliveries and losses. Added to the schema by version 3.
+-- Receipts of events, and accounts of deliveries and losses.
 
 -- One receipt; the original's columns first. A receipt that the receiver had to send twice is stored once.
 CREATE TABLE events (
@@ -25,10 +25,10 @@ CREATE TABLE event_files (
     skipped_lines INTEGER NOT NULL
 );
 
--- The last report of each receiver instance: events received, refused and acknowledged, and the lead of its clock over
+-- The reports of receiver instances: events received, refused and acknowledged so far, and the lead of its clock over
 -- the event logger's, plus or minus half a round trip.
-CREATE TABLE receivers (
-    instance     TEXT PRIMARY KEY,
+CREATE TABLE receiver_reports (
+    instance     TEXT,
     timestamp    TEXT,
     received     INTEGER,
     refused      INTEGER,
@@ -36,6 +36,16 @@ CREATE TABLE receivers (
     offset_ns    INTEGER,
     half_rtt_ns  INTEGER
 );
+CREATE UNIQUE INDEX receiver_reports_once ON receiver_reports (instance, timestamp);
+
+-- The last report of each receiver instance.
+CREATE VIEW receivers AS
+SELECT instance, timestamp, max(received) AS received, refused, acknowledged, offset_ns, half_rtt_ns
+FROM (SELECT instance, timestamp, received, refused, acknowledged,
+             coalesce(offset_ns, lag(offset_ns) OVER earlier) AS offset_ns,
+             coalesce(half_rtt_ns, lag(half_rtt_ns) OVER earlier) AS half_rtt_ns
+      FROM receiver_reports WINDOW earlier AS (PARTITION BY instance ORDER BY received, timestamp))
+GROUP BY instance;
 
 -- Every receipt of a measured event, with its end-to-end delay in ms and the clocks' error (NULL: unknown).
 CREATE VIEW deliveries AS

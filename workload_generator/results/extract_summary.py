@@ -1,4 +1,4 @@
-"""The tables that `kn-bench extract` prints of the runs it read.
+"""The tables that `kn-bench extract` prints of the runs it read, and the line of `quickstart` about cold starts.
 
 The quantiles of a run whose shards all have their trailers come from the histograms there, as in the run's own summary;
 those of other runs are counted from the rows. Both rank failed and dropped arrivals slower than any limit.
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import orjson
 from rich.console import Console
@@ -33,6 +34,15 @@ _DELAYS = {
     "delay_error": "±", "drain": "drain",
 }  # fmt: skip
 _ACCOUNTS_SQL = "SELECT * FROM event_accounts WHERE experiment_id = ?"
+_LATEST = "experiment_id = (SELECT max(experiment_id) FROM cold_starts)"
+_PROOFS = f"SELECT sum(proven) AS proven, sum(requests) AS requests FROM cold_start_proofs WHERE {_LATEST}"
+_MEANS = f"""WITH totals AS (
+  SELECT target, count(DISTINCT seq) AS starts, sum(ms) / count(DISTINCT seq) AS whole
+  FROM cold_start_phases WHERE cold_proven = 1 AND {_LATEST} GROUP BY target
+)
+SELECT p.target, t.starts, t.whole, p.phase, sum(p.ms) / t.starts AS mean
+FROM cold_start_phases AS p JOIN totals AS t USING (target)
+WHERE p.cold_proven = 1 AND p.{_LATEST} GROUP BY p.target, p.number ORDER BY p.target, p.number"""
 _DEFAULT_TIMEOUT = "30s"
 _STYLES = {"valid": "green", "incomplete": "yellow"}
 
@@ -76,6 +86,20 @@ def ttfb_us(store: Store, experiment: int) -> dict[str, float | None]:
     if not rows:
         return dict.fromkeys(QUANTILES)
     return {name: rows[0][name.replace(".", "")] * 1000 for name in QUANTILES}
+
+
+def proof_lines(store: Store) -> list[str]:
+    """A summary of the latest run with observed cold starts; empty when there is none."""
+    (proofs,) = store.execute(_PROOFS)
+    if not proofs["requests"]:
+        return []
+    lines = [f"cold starts proven: {proofs['proven']} of {proofs['requests']}; on average, in ms:"]
+    phases: dict[str, list[str]] = {}
+    for row in store.execute(_MEANS):
+        service = (urlsplit(row["target"]).hostname or "").partition(".")[0]
+        start = f"  {service} ({row['starts']}): {row['whole']:,.0f} ="
+        phases.setdefault(start, []).append(f"{row['phase'].replace('_', ' ')} {row['mean']:,.1f}")
+    return lines + [f"{start} {' + '.join(parts)}" for start, parts in phases.items()]
 
 
 def _print_events(accounts: Collection[Mapping[str, Any]], console: Console) -> None:

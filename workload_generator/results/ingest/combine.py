@@ -10,15 +10,16 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
+from typing import Any
 
 from workload_generator.base import usage_tables as schema
 from workload_generator.base.clock import parse_rfc3339
 from workload_generator.base.errors import BenchError
 from workload_generator.base.quantities import millicores, whole_bytes
-from workload_generator.base.usage_tables import stamp
 from workload_generator.results.database import (
     Store,
     columns_of,
@@ -32,8 +33,14 @@ from workload_generator.results.database import (
 NAMES = {"node_metrics": "node_name", "pod_metrics": "pod_name"}
 """The tables of usage, with the column of the node's or pod's name."""
 
-_NUMBERS = {"cpu_millicores": ("cpu_usage", millicores), "memory_bytes": ("memory_usage", whole_bytes)}
-_ORIGINALS_SOURCE = "metrics"  # its only one
+_TIMES = ("timestamp", "sample_timestamp")
+_DERIVED: dict[str, tuple[str, Callable[[str], object]]] = {
+    "cpu_millicores": ("cpu_usage", millicores),
+    "memory_bytes": ("memory_usage", whole_bytes),
+    "source": ("timestamp", lambda _: schema.METRICS),  # the original's only one
+}
+"""What the original's tables lack: the column that it is derived from, and how."""
+
 _BATCH = 20_000
 _NEW, _ASIDE = "metrics_being_merged", "metrics_set_aside"
 
@@ -107,18 +114,14 @@ def _add(store: Store, table: str, columns: dict[str, str], source: Store, sourc
     kinds = {name: kind for name, kind in columns.items() if name != "id"}
     for name in kinds.keys() - columns_of(store, table).keys():
         store.execute(f"ALTER TABLE {table} ADD COLUMN {quoted(name)} {kinds[name]}")
-    derived = [name for name in (*_NUMBERS, "source") if name not in kinds] if table in NAMES else []
+    derived = [name for name in _DERIVED if name not in kinds] if table in NAMES else []
     names = [*kinds, *derived]
     store.execute(f"CREATE TEMP TABLE {_NEW} AS SELECT {_listed(names)} FROM {table} WHERE 0")
-    marks = ", ".join("?" * len(names))
     count = 0
     for rows in source.stream(f"SELECT rowid, {_listed(kinds)} FROM {source_table} ORDER BY rowid", (), _BATCH):
-        whole = [
-            _whole(dict(zip(kinds, row[1:], strict=True)), derived, f"{source.path}: {table} row {row[0]}")
-            for row in rows
-        ]
-        store.execute_many(f"INSERT INTO temp.{_NEW} VALUES ({marks})", whole)
-        count += len(rows)
+        places = (f"{source.path}: {table} row {row[0]}" for row in rows)
+        values = (dict(zip(kinds, row[1:], strict=True)) for row in rows)
+        count += store.insert_many(f"temp.{_NEW}", names, map(_whole, values, repeat(derived), places))
     # Only the columns that the rows have are compared.
     same = " AND ".join(f"old.{quoted(name)} IS new.{quoted(name)}" for name in names)
     store.execute(
@@ -130,26 +133,19 @@ def _add(store: Store, table: str, columns: dict[str, str], source: Store, sourc
     return count
 
 
-def _whole(row: dict[str, object], derived: list[str], where: str) -> list[object]:
+def _whole(row: dict[str, Any], derived: list[str], where: str) -> tuple[object, ...]:
     """The values of a row, its times in UTC, followed by the `derived` ones. Raises BenchError, which names `where`."""
-    for name in ("timestamp", "sample_timestamp"):
-        if name == "timestamp" or row.get(name) is not None:
-            try:
-                row[name] = stamp(parse_rfc3339(str(row[name])))
-            except ValueError as error:
-                raise BenchError(f"{where}: {name}: {error}") from None
-    values = list(row.values())
-    for name in derived:
-        if name == "source":
-            values.append(_ORIGINALS_SOURCE)
-            continue
-        column, number = _NUMBERS[name]
-        text = row.get(column)
+    times = {name: (name, _utc) for name in _TIMES if name in row}
+    for name, (column, convert) in (times | {name: _DERIVED[name] for name in derived}).items():
         try:
-            values.append(None if text is None else number(str(text)))
+            row[name] = None if row.get(column) is None and name != "timestamp" else convert(str(row[column]))
         except ValueError as error:
             raise BenchError(f"{where}: {column}: {error}") from None
-    return values
+    return tuple(row.values())
+
+
+def _utc(text: str) -> str:
+    return schema.stamp(parse_rfc3339(text))
 
 
 def _required(table: str) -> set[str]:

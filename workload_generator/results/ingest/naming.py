@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
@@ -20,24 +19,8 @@ _INGRESS = "broker-ingress"
 _FILE = re.compile(r"(.*)_([0-9]{4}-[0-9]{2}-[0-9]{2})_([0-9]{2}-[0-9]{2}-[0-9]{2})(?:_s[0-9]+)?\.log", re.DOTALL)
 _SCENARIO = re.compile(r"(?:serving|eventing)-scenario-[0-9]+(?![0-9])")
 _FIGURE = re.compile(r"([0-9]+(?:\.[0-9]+)?)(rps|triggers?|workers?|concurrency)")
+_FIGURES = {"rp": "rps", "trigger": "triggers", "worker": "workers", "concurrency": "concurrency"}
 _ONE_AT_A_TIME = "serving-scenario-3"  # the scenario is containerConcurrency 1
-
-
-@dataclass(frozen=True, slots=True)
-class Names:
-    """The facts in a name; None is unknown."""
-
-    scenario: str | None = None
-    language: str | None = None
-    rps: float | None = None
-    triggers: int | None = None
-    workers: int | None = None
-    concurrency: int | None = None
-
-    def otherwise(self, other: Names) -> Names:
-        """These names, with `other` for unknown values."""
-        mine = {name: value for name, value in asdict(self).items() if value is not None}
-        return replace(other, **mine)
 
 
 def read_file_name(name: str) -> tuple[str, datetime | None]:
@@ -51,24 +34,21 @@ def read_file_name(name: str) -> tuple[str, datetime | None]:
     return name.removesuffix(".log"), None
 
 
-def read_name(name: str) -> Names:
-    """The facts in a prefix or in an experiment's name."""
-    scenario = _SCENARIO.search(name)
-    rest = name if scenario is None else name[: scenario.start()] + name[scenario.end() :]
-    words = re.split(r"[_-]+", rest)
-    language = next((word for word in words if word == languages.ALL or languages.language_of(word)), None)
-    figures = {match[2].rstrip("s"): float(match[1]) for match in map(_FIGURE.fullmatch, words) if match}
-    concurrency = _whole(figures.get("concurrency"))
-    if concurrency is None and scenario is not None and scenario[0] == _ONE_AT_A_TIME:
-        concurrency = 1
-    return Names(
-        scenario=scenario[0] if scenario else None,
-        language=language,
-        rps=figures.get("rp"),
-        triggers=_whole(figures.get("trigger")),
-        workers=_whole(figures.get("worker")),
-        concurrency=concurrency,
-    )
+def read_name(name: str) -> dict[str, str | float]:
+    """The facts in a prefix or in an experiment's name, as columns of the table `experiments`."""
+    found: dict[str, str | float] = {}
+    if scenario := _SCENARIO.search(name):
+        found["scenario"] = scenario[0]
+        name = name.replace(scenario[0], "", 1)
+        if scenario[0] == _ONE_AT_A_TIME:
+            found["concurrency"] = 1
+    words = re.split(r"[_-]+", name)
+    if language := next((word for word in words if word == languages.ALL or languages.language_of(word)), None):
+        found["language"] = language
+    for figure in filter(None, map(_FIGURE.fullmatch, words)):
+        column = _FIGURES[figure[2].rstrip("s")]
+        found[column] = float(figure[1]) if column == "rps" else int(float(figure[1]))
+    return found
 
 
 def language_of(targets: Iterable[str]) -> str | None:
@@ -113,7 +93,3 @@ def _language_of_host(target: str) -> str | None:
     except ValueError:
         return None
     return languages.language_of(host.partition(".")[0])
-
-
-def _whole(number: float | None) -> int | None:
-    return None if number is None else int(number)

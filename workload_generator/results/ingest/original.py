@@ -9,32 +9,34 @@ Rules:
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from workload_generator.base.clock import NS_PER_MS, format_duration, parse_duration
+from workload_generator.log.format import text_of
 from workload_generator.log.records import ErrorKind
+from workload_generator.results.database import Store
+from workload_generator.results.ingest import naming
+from workload_generator.results.ingest.files import SkippedFile
+from workload_generator.results.ingest.our_log import RateColumns
+from workload_generator.results.ingest.reconcile import RunLog
 
 COLUMNS = (
     "timestamp", "status", "ttfb", "total_time", "is_cold", "dns_time", "connect_time", "tls_time", "error_message",
     "event_id", "target", "phase", "error_kind", "ok",
 )  # fmt: skip
 
-RATE_COLUMNS = {
-    "requests_per_second": "requestsPerSecond",
-    "duration": "duration",
-    "max_idle_conns": "maxIdleConns",
-    "max_idle_conns_per_host": "maxIdleConnsPerHost",
-    "idle_conn_timeout": "idleConnTimeout",
-    "timeout": "timeout",
-}
-"""Columns of `experiments`, with the keys of the experiment's `rate`."""
-
+NOT_A_LOG = "neither a log of this generator nor of the original"
 SUCCESS = "Success"
 FAILURE = "Request error"
 LOADED = "Loaded configuration"
+
+_NUMBERS = {"requests_per_second": float, "max_idle_conns": int, "max_idle_conns_per_host": int}
+"""The columns of a configuration other than durations."""
 
 _PAIR = re.compile(r'([^\s="]+)=("(?:[^"\\]|\\.)*"|[^\s"]*)(?: |$)')
 _TIME = re.compile(
@@ -62,28 +64,73 @@ _KINDS = (
 )
 
 
-def parse(line: str) -> dict[str, str] | None:
-    """Keys and values of a slog line without its newline; None for any other line."""
+class OriginalLog(RunLog):
+    """A log of the original, whose name tells the experiment."""
+
+    format = "original"
+    columns = (*COLUMNS, "experiment_id", "shard")
+    unreadable = "not a line of the original's log"
+
+    def __init__(self, name: str, first: bytes) -> None:
+        super().__init__(f"sha256:{hashlib.sha256(first.rstrip()).hexdigest()}")
+        try:
+            fields = parse(first)
+        except ValueError:
+            raise SkippedFile(NOT_A_LOG) from None
+        try:
+            started = timestamp(fields["time"])
+        except ValueError as error:
+            raise SkippedFile(f"its first line: {error}") from None
+        prefix, begun = naming.read_file_name(name)
+        self.moments = (started[:19],) if begun is None else (started[:19], f"{begun:%Y-%m-%dT%H:%M:%S}")
+        self.experiment = {"timestamp": started, **naming.read_name(prefix), "prefix": prefix, "shards": 1}
+        self.origin = {"started": started}
+        self._settings: dict[str, Any] = {}
+
+    def take(self, line: bytes) -> None:
+        """Take a line."""
+        fields = parse(line)
+        row = row_of(fields)
+        if row is not None:
+            self.rows.append(row + self.mine)
+        elif fields["msg"] == LOADED and "config" in fields:
+            config = fields["config"]
+            self._settings = {**settings(config), "config": json.dumps(config, ensure_ascii=False)}
+
+    def finish(self, store: Store, row: Mapping[str, Any]) -> None:
+        """Other programs log in this form, too. Raises SkippedFile."""
+        if not row["rows"]:
+            raise SkippedFile("a log of the original without a result yet")
+        if self._settings:
+            store.update("experiments", self.experiment_id, self._settings)
+        super().finish(store, row)
+
+
+def parse(line: bytes) -> dict[str, str]:
+    """Keys and values of a slog line. Raises ValueError for any other line."""
+    text = text_of(line.rstrip(b"\r\n"))
     fields: dict[str, str] = {}
-    position, end = 0, len(line)
-    while position < end:
-        match = _PAIR.match(line, position)
-        if match is None:
-            return None
+    position, end = 0, len(text)
+    while position < end and (match := _PAIR.match(text, position)):
         key, value = match.groups()
         fields[key] = _unquoted(value) if value.startswith('"') else value
         position = match.end()
-    return fields if fields.keys() >= {"time", "level", "msg"} else None
+    if position < end or not fields.keys() >= {"time", "level", "msg"}:
+        raise ValueError("not the text of slog")
+    return fields
 
 
-def row_of(fields: dict[str, str]) -> tuple[object, ...] | None:
+def row_of(fields: Mapping[str, str]) -> tuple[object, ...] | None:
     """The row of a result, in the order of `COLUMNS`; None for any other line.
 
-    Raises ValueError or KeyError for an incomplete result.
+    Raises ValueError for an incomplete result.
     """
     message = fields["msg"]
     if message not in (SUCCESS, FAILURE):
         return None
+    needed = ("status", "target") if message == SUCCESS else ("error", "target")
+    if absent := [key for key in needed if key not in fields]:
+        raise ValueError(f"no {' and no '.join(absent)}")
     error = fields["error"] if message == FAILURE else None
     status = int(fields["status"]) if error is None else 0
     ttfb, total, dns, connect, tls = (_ms(fields.get(key)) for key in ("TTFB", "Total", "DNS", "Connect", "TLS"))
@@ -113,27 +160,18 @@ def timestamp(text: str) -> str:
 def settings(config: str) -> dict[str, Any]:
     """The experiment's columns in a logged configuration, which is Go's `%+v` or JSON."""
     values: dict[str, Any] = {}
-    for column, key in RATE_COLUMNS.items():
+    for column, key in zip(RateColumns.__struct_fields__, RateColumns.__struct_encode_fields__, strict=True):
         match = re.search(rf"\b{key}\b[\"']?\s*[:=]\s*[\"']?([0-9][0-9a-zµ.]*)", config, re.IGNORECASE)
-        if match is None:
-            continue
         try:
-            values[column] = _READ.get(column, _duration)(match[1])
+            if match is not None:
+                values[column] = _NUMBERS.get(column, _duration)(match[1])
         except ValueError:
             continue
     return values
 
 
 def _duration(text: str) -> str:
-    return format_duration(int(text)) if text.isdecimal() else format_duration(parse_duration(text))
-
-
-_READ: dict[str, Callable[[str], Any]] = {
-    "requests_per_second": float,
-    "max_idle_conns": int,
-    "max_idle_conns_per_host": int,
-}
-"""How to read the columns other than durations."""
+    return format_duration(int(text) if text.isdecimal() else parse_duration(text))
 
 
 def _ms(duration: str | None) -> float | None:

@@ -6,67 +6,68 @@ requests that the last heartbeat counts as started, but that have no row, are mi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Container, Iterable, Mapping
+from typing import Any, ClassVar
 
 import orjson
 
 from workload_generator.results.database import Store
 from workload_generator.results.ingest import naming
-from workload_generator.results.ingest.files import SkippedFile
-from workload_generator.results.ingest.readers import FORMAT, LogReader
+from workload_generator.results.ingest.files import InputFile, SkippedFile
 
-_SUMS = ("planned", "sent", "ok", "failed", "dropped", "missing")
-
-
-def shard_of(store: Store, identity: str) -> Mapping[str, Any] | None:
-    """The row of `shards` for a file's identity."""
-    rows = store.execute("SELECT * FROM shards WHERE identity = ?", (identity,))
-    return dict(rows[0]) if rows else None
-
-
-def join_run(store: Store, reader: LogReader) -> int:
-    """The id of the experiment of the reader's file, inserted for the first file of a run. Raises SkippedFile."""
-    if reader.run_id is None:
-        _refuse_migrated(store, reader)
-        return store.insert("experiments", reader.experiment)
-    rows = store.execute("SELECT id, config_sha256, shards FROM experiments WHERE run_id = ?", (reader.run_id,))
-    if not rows:
-        return store.insert("experiments", reader.experiment)
-    row = rows[0]
-    if row["config_sha256"] != reader.experiment["config_sha256"] or row["shards"] != reader.shards:
-        raise SkippedFile(f"run {reader.run_id} is in the database with another experiment or number of shards")
-    return int(row["id"])
+_SUMS = ", ".join(
+    f"iif(count({name}) = count(*), sum({name}), NULL) AS {name}"
+    for name in ("planned", "sent", "ok", "failed", "dropped", "missing")
+)
+_COUNTED = """
+    SELECT coalesce(sum(ok), 0) AS ok,
+           coalesce(sum(NOT ok AND error_kind IS NOT 'dropped'), 0) AS failed,
+           coalesce(sum(error_kind IS 'dropped'), 0) AS dropped,
+           sum(is_cold) AS cold,
+           coalesce(sum(error_kind IS NOT 'dropped' AND timestamp <= ?), 0) AS started_by_then
+    FROM requests WHERE experiment_id = ? AND shard = ?
+"""
 
 
-def refresh_shard(store: Store, shard_id: int, trailer: dict[str, Any] | None) -> None:
-    """Update the shard's counts. `trailer` is the one that was just read, if any."""
-    shard = store.execute("SELECT * FROM shards WHERE id = ?", (shard_id,))[0]
-    if trailer is not None:
-        store.update("shards", shard_id, _from_trailer(trailer))
-    elif shard["format"] != FORMAT:
-        counts = _counted(store, shard, "")
-        known = {name: counts[name] for name in ("ok", "failed", "cold")}
-        unknown = {"planned": None, "dropped": None, "missing": None}
-        store.update("shards", shard_id, {**known, **unknown, "sent": counts["ok"] + counts["failed"]})
-    elif not shard["complete"]:
-        store.update("shards", shard_id, _so_far(store, shard))
+class RunLog(InputFile):
+    """A log of a run, or of one of its `shards`.
 
+    `experiment` has columns of the table `experiments`; `origin` columns of `shards`: where and when it was written.
+    The original's logs have no `run_id`, but the `moments` (seconds) at which its own database may have their runs.
+    """
 
-def refresh_experiment(store: Store, experiment_id: int) -> None:
-    """Update the experiment's counts and verdict from its shards."""
-    shards = store.execute("SELECT * FROM shards WHERE experiment_id = ? ORDER BY shard", (experiment_id,))
-    (experiment,) = store.execute("SELECT run_id, language, shards FROM experiments WHERE id = ?", (experiment_id,))
-    fields: dict[str, object] = {name: _sum([shard[name] for shard in shards]) for name in _SUMS}
-    cold = [shard["cold"] for shard in shards if shard["cold"] is not None]
-    fields["cold"] = sum(cold) if cold else None
-    fields["timestamp"] = min(shard["started"] for shard in shards)
-    if experiment["run_id"] is not None:
-        fields.update(_verdict(shards, experiment["shards"]))
-    elif experiment["language"] is None:
-        targets = store.execute("SELECT DISTINCT target FROM requests WHERE experiment_id = ?", (experiment_id,))
-        fields["language"] = naming.language_of(row["target"] for row in targets)
-    store.update("experiments", experiment_id, fields)
+    table = "shards"
+    into = "results"
+    format: ClassVar[str]
+    run_id: str | None = None
+    shard, shards = 0, 1
+    moments: tuple[str, ...] = ()
+    experiment: dict[str, object]
+    origin: dict[str, object]
+
+    def join(self, store: Store) -> dict[str, object]:
+        """The columns of a new shard; inserts the experiment for the first log of a run. Raises SkippedFile."""
+        experiment_id = self._known_run(store) or store.insert("experiments", self.experiment)
+        return {"experiment_id": experiment_id, "shard": self.shard, "format": self.format, **self.origin}
+
+    def resume(self, row: Mapping[str, Any]) -> None:
+        """Rows end with the run and its shard."""
+        self.experiment_id: int = row["experiment_id"]
+        self.mine = (self.experiment_id, self.shard)
+
+    def finish(self, store: Store, row: Mapping[str, Any]) -> None:
+        """Update the counts."""
+        _refresh_shard(store, row["id"], is_original=self.run_id is None)
+        _refresh_experiment(store, self.experiment_id)
+
+    def _known_run(self, store: Store) -> int | None:
+        if self.run_id is None:
+            _refuse_migrated(store, self)
+            return None
+        rows = store.execute("SELECT id, config_sha256, shards FROM experiments WHERE run_id = ?", (self.run_id,))
+        if rows and tuple(rows[0])[1:] != (self.experiment["config_sha256"], self.shards):
+            raise SkippedFile(f"run {self.run_id} is in the database with another experiment or number of shards")
+        return rows[0]["id"] if rows else None
 
 
 def warnings_of(store: Store, experiment_id: int) -> list[str]:
@@ -75,17 +76,15 @@ def warnings_of(store: Store, experiment_id: int) -> list[str]:
     if experiment["run_id"] is None:
         return []
     warnings = []
-    present = {}
-    for shard in store.execute("SELECT * FROM shards WHERE experiment_id = ? ORDER BY shard", (experiment_id,)):
-        present[shard["shard"]] = shard
+    shards = store.execute("SELECT * FROM shards WHERE experiment_id = ? ORDER BY shard", (experiment_id,))
+    for shard in shards:
         if not shard["complete"]:
             lost = f"{shard['missing'] or 0:,} requests started without a result"
             warnings.append(f"{shard['file']}: no trailer: the run was killed or is still running; {lost}")
         elif (counted := _results_counted(shard)) != shard["rows"]:
             text = f"its trailer counts {counted:,} results, but only {shard['rows']:,} could be read"
             warnings.append(f"{shard['file']}: {text}")
-    absent = _absent(present, experiment["shards"])
-    if absent:
+    if absent := _absent({shard["shard"] for shard in shards}, experiment["shards"]):
         warnings.append(f"run {experiment['run_id']}: no log of {absent}")
     return warnings + _silent_triggers(store, experiment)
 
@@ -105,21 +104,20 @@ def _silent_triggers(store: Store, experiment: Mapping[str, Any]) -> list[str]:
 
 def _results_counted(shard: Mapping[str, Any]) -> int:
     phases = [phase for phase in orjson.loads(shard["counts"]).values() if isinstance(phase, dict)]
-    return sum(phase.get("sent", 0) + phase.get("dropped", 0) for phase in phases)
+    return sum(phase["sent"] + phase["dropped"] for phase in phases)
 
 
-def _refuse_migrated(store: Store, reader: LogReader) -> None:
+def _refuse_migrated(store: Store, log: RunLog) -> None:
     """Refuse a log whose run came with the original's own database: such experiments have no shards."""
-    moments = reader.moments
     rows = store.execute(
         f"""
         SELECT id FROM experiments AS e
         WHERE run_id IS NULL AND NOT EXISTS (SELECT 1 FROM shards WHERE experiment_id = e.id)
-          AND substr(replace(timestamp, ' ', 'T'), 1, 19) IN ({", ".join("?" * len(moments))})
+          AND substr(replace(timestamp, ' ', 'T'), 1, 19) IN ({", ".join("?" * len(log.moments))})
           AND scenario IS ? AND language IS ?
           AND (rps IS ? OR rps IS NULL)
         """,
-        (*moments, *(reader.experiment[column] for column in ("scenario", "language", "rps"))),
+        (*log.moments, *(log.experiment.get(column) for column in ("scenario", "language", "rps"))),
     )
     if rows:
         raise SkippedFile(
@@ -128,50 +126,41 @@ def _refuse_migrated(store: Store, reader: LogReader) -> None:
         )
 
 
-def _from_trailer(trailer: dict[str, Any]) -> dict[str, object]:
-    measured = trailer["counts"]["measure"]
-    cold = measured.get("cold")
-    is_known = isinstance(cold, dict) and bool(cold.get("true", 0) or cold.get("false", 0))
-    return {
-        **{name: measured[name] for name in ("planned", "sent", "ok", "failed", "dropped")},
-        "missing": 0,
-        "cold": cold.get("true", 0) if is_known else None,
-        "complete": 1,
-        "verdict": trailer["verdict"],
-        "reasons": orjson.dumps(trailer["reasons"]).decode(),
-        "counts": orjson.dumps(trailer["counts"]).decode(),
-        "histograms": orjson.dumps(trailer.get("histograms")).decode(),
-        "resources": orjson.dumps(trailer.get("resources")).decode(),
-    }
-
-
-def _so_far(store: Store, shard: Mapping[str, Any]) -> dict[str, object]:
-    heartbeat: dict[str, Any] = {"time": "", "planned": 0, "started": 0}
-    if shard["heartbeat"]:
-        heartbeat = orjson.loads(shard["heartbeat"])
-    counts = _counted(store, shard, heartbeat["time"])
+def _refresh_shard(store: Store, shard_id: int, is_original: bool) -> None:
+    """Update the shard's counts, unless they are its trailer's."""
+    (shard,) = store.execute("SELECT * FROM shards WHERE id = ?", (shard_id,))
+    if shard["complete"]:
+        return
+    heartbeat = {"time": "", "planned": 0, "started": 0} | orjson.loads(shard["heartbeat"] or "{}")
+    (row,) = store.execute(_COUNTED, (heartbeat["time"], shard["experiment_id"], shard["shard"]))
+    counts = dict(row)
     missing = max(0, heartbeat["started"] - counts.pop("started_by_then"))
     sent = counts["ok"] + counts["failed"] + missing
     planned = max(heartbeat["planned"], sent + counts["dropped"])
-    return {**counts, "planned": planned, "sent": sent, "missing": missing, "complete": 0}
+    counts |= {"sent": sent, "planned": planned, "missing": missing, "complete": 0}
+    if is_original:  # it logs neither its plan nor what it dropped
+        counts |= dict.fromkeys(("planned", "dropped", "missing", "complete"))
+    store.update("shards", shard_id, counts)
 
 
-def _counted(store: Store, shard: Mapping[str, Any], heartbeat_time: str) -> dict[str, Any]:
-    (row,) = store.execute(
-        """
-        SELECT coalesce(sum(ok), 0) AS ok,
-               coalesce(sum(NOT ok AND error_kind IS NOT 'dropped'), 0) AS failed,
-               coalesce(sum(error_kind IS 'dropped'), 0) AS dropped,
-               sum(is_cold) AS cold,
-               coalesce(sum(error_kind IS NOT 'dropped' AND timestamp <= ?), 0) AS started_by_then
-        FROM requests WHERE experiment_id = ? AND shard = ?
-        """,
-        (heartbeat_time, shard["experiment_id"], shard["shard"]),
+def _refresh_experiment(store: Store, experiment_id: int) -> None:
+    """Update the experiment's counts and verdict from its shards."""
+    shards = store.execute("SELECT * FROM shards WHERE experiment_id = ? ORDER BY shard", (experiment_id,))
+    (experiment,) = store.execute("SELECT run_id, language, shards FROM experiments WHERE id = ?", (experiment_id,))
+    (sums,) = store.execute(
+        f"SELECT {_SUMS}, sum(cold) AS cold, min(started) AS timestamp FROM shards WHERE experiment_id = ?",
+        (experiment_id,),
     )
-    return dict(row)
+    fields: dict[str, object] = dict(sums)
+    if experiment["run_id"] is not None:
+        fields |= _verdict(shards, experiment["shards"])
+    elif experiment["language"] is None:
+        targets = store.execute("SELECT DISTINCT target FROM requests WHERE experiment_id = ?", (experiment_id,))
+        fields["language"] = naming.language_of(row["target"] for row in targets)
+    store.update("experiments", experiment_id, fields)
 
 
-def _verdict(shards: list[Any], count: int) -> dict[str, object]:
+def _verdict(shards: Iterable[Mapping[str, Any]], count: int) -> dict[str, object]:
     """Invalid when a shard is; valid when all shards are there and valid; otherwise unknown, with reasons."""
     reasons: list[str] = []
     for shard in shards:
@@ -188,12 +177,7 @@ def _verdict(shards: list[Any], count: int) -> dict[str, object]:
     return {"complete": int(complete), "verdict": verdict, "reasons": orjson.dumps(reasons).decode()}
 
 
-def _absent(present: Any, count: int) -> str:
+def _absent(present: Container[int], count: int) -> str:
     """`shards 1, 3 of 4`, or the empty text."""
     absent = [str(index) for index in range(count) if index not in present]
     return f"shard{'s' if len(absent) > 1 else ''} {', '.join(absent)} of {count}" if absent else ""
-
-
-def _sum(values: list[int | None]) -> int | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if len(known) == len(values) else None

@@ -1,0 +1,331 @@
+"""Our logs: each line is a struct, which checks it and gives its rows."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Raw, Struct, field
+from msgspec.structs import asdict, astuple
+
+from workload_generator.coldstart.proof import POINTS
+from workload_generator.log import format as log_format
+from workload_generator.results.ingest import naming
+from workload_generator.results.ingest.files import EndOfRun, SkippedFile
+from workload_generator.results.ingest.reconcile import RunLog
+
+_MOST_SHARDS = 100_000
+
+Whole = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Count = Annotated[int, Meta(ge=0, le=2**45)]
+"""Of arrivals: SQLite's integers hold the sum over all shards."""
+Number = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+Ms = float | None
+Text = str | None
+Row = tuple[str, dict[str, object]]
+"""A table, and columns of it."""
+
+
+class _Line(Struct, tag_field="event"):
+    """A line; its fields are columns."""
+
+
+class _Request(_Line, tag=log_format.REQUEST):
+    """A result."""
+
+    timestamp: str = field(name="time")
+    status: Count
+    ttfb: Ms
+    total_time: Ms = field(name="total")
+    is_cold: bool | None = field(name="cold")
+    dns_time: Ms = field(name="dns")
+    connect_time: Ms = field(name="connect")
+    tls_time: Ms = field(name="tls")
+    target: str
+    seq: Number
+    phase: Literal["ping", "ramp", "measure"]
+    lag: Ms
+    reused: bool | None
+    retries: Whole
+    bytes: Whole
+    stamp: Text
+    segments: Whole | None = None
+    instance: Text = None
+    error_message: Text = field(name="message", default=None)
+    event_id: Text = None
+    error_kind: Text = field(name="error", default=None)
+    ok: bool = field(name="expected", default=True)
+
+    def __post_init__(self) -> None:
+        """A response in one segment is logged without their number."""
+        if self.error_kind is not None:
+            self.ok = False
+        if self.segments is None and self.stamp == "kernel":
+            self.segments = 1
+
+
+class _FromZero(_Line):
+    """What lines of cold starts share."""
+
+    seq: Number
+    timestamp: Text = field(name="time")
+    target: Text
+    source: Text
+    zero: bool | None
+    zero_for: Ms
+    waited: Ms
+
+
+class _ApiClock(Struct):
+    """The API server's clock against the generator's."""
+
+    offset: Ms = None
+    error: Ms = None
+
+
+class _ColdStart(_FromZero, tag=log_format.COLD_START):
+    """The proof and the phases of a cold start."""
+
+    instance: Text
+    is_cold: bool | None = field(name="cold")
+    cold_proven: bool | None = field(name="proven")
+    reason: Text
+    error: Ms
+    points: dict[str, Ms]
+    grid: list[str]
+    clock: _ApiClock | None = None
+
+    def rows(self) -> list[Row]:
+        """Its row."""
+        row = asdict(self)
+        clock = row.pop("clock") or _ApiClock()
+        row |= {f"clock_{name}": value for name, value in asdict(clock).items()}
+        row |= dict.fromkeys(POINTS) | {name: at for name, at in row.pop("points").items() if name in POINTS}
+        return [("cold_starts", row | {"grid": _json(self.grid)})]
+
+
+class _BurstInstance(Struct):
+    """An instance during a burst; times in ms since the send."""
+
+    instance: str
+    created: Ms
+    ready: Ms
+    gone: Ms
+    error: Ms
+
+
+class _ColdBurst(_FromZero, tag=log_format.COLD_BURST):
+    """A burst of requests at zero."""
+
+    requests: Count
+    instances: list[_BurstInstance]
+
+    def rows(self) -> list[Row]:
+        """Its row, and one for each instance."""
+        row = asdict(self)
+        instances = row.pop("instances")
+        return [
+            ("cold_bursts", row),
+            *(("cold_burst_instances", {"seq": self.seq, **asdict(each)}) for each in instances),
+        ]
+
+
+class _Started(Struct):
+    """The measured arrivals so far."""
+
+    planned: Count
+    started: Count
+
+
+class _Progress(_Line, tag=log_format.PROGRESS):
+    """A heartbeat."""
+
+    time: str
+    measure: _Started
+
+    def columns(self) -> dict[str, object]:
+        """Columns of the shard."""
+        return {"heartbeat": _json({"time": self.time, **asdict(self.measure)})}
+
+
+class _PhaseCounts(Struct):
+    """The counts of a phase."""
+
+    planned: Count
+    sent: Count
+    ok: Count
+    failed: Count
+    dropped: Count
+    cold: dict[str, Count] = {}
+
+
+class _RunFinished(_Line, tag=log_format.RUN_FINISHED):
+    """The trailer."""
+
+    counts: Raw
+    verdict: str
+    reasons: list[str]
+    histograms: dict[str, dict[str, Number | float | str | None]] | None = None
+    resources: Raw = Raw(b"null")
+
+    def __post_init__(self) -> None:
+        """Check the counts."""
+        _ = self.measured
+
+    @property
+    def measured(self) -> _PhaseCounts:
+        """The counts of the measure phase. Raises ValueError."""
+        measured = msgspec.json.decode(self.counts, type=dict[str, _PhaseCounts | Count]).get("measure")
+        if not isinstance(measured, _PhaseCounts):
+            raise ValueError("no counts of the measure phase")
+        return measured
+
+    def columns(self) -> dict[str, object]:
+        """Columns of the shard."""
+        counts = asdict(self.measured)
+        cold = counts.pop("cold")
+        is_known = cold.get("true") or cold.get("false")
+        words = {"verdict": self.verdict, "reasons": _json(self.reasons), "histograms": _json(self.histograms)}
+        raw = {"counts": _text(self.counts), "resources": _text(self.resources)}
+        return counts | words | raw | {"missing": 0, "cold": cold.get("true", 0) if is_known else None, "complete": 1}
+
+
+class _Shard(Struct):
+    """The shard that wrote the log."""
+
+    index: Count
+    count: Annotated[int, Meta(le=_MOST_SHARDS)]
+
+    def __post_init__(self) -> None:
+        """Check the index."""
+        if self.index >= self.count:
+            raise ValueError(f"shard {self.index} of {self.count}")
+
+
+class _Experiment(Struct):
+    """The resolved experiment."""
+
+    name: str
+    config: Raw
+    config_sha256: Text = field(name="sha256", default=None)
+    mode: Text = None
+
+
+class RateColumns(Struct, rename="camel"):
+    """The parts of `rate` that are columns."""
+
+    requests_per_second: float | None = None
+    duration: Text = None
+    max_idle_conns: Number | None = None
+    max_idle_conns_per_host: Number | None = None
+    idle_conn_timeout: Text = None
+    timeout: Text = None
+
+
+class _Target(Struct):
+    """A target."""
+
+    url: str
+
+
+class _Config(Struct):
+    """The parts of an experiment's configuration that are columns."""
+
+    targets: Annotated[list[_Target], Meta(min_length=1)]
+    rate: RateColumns
+
+
+class _Start(Struct):
+    """The start of the run."""
+
+    wall: str
+
+
+class _LoggerClock(Struct):
+    """The lead of the generator's clock over the event logger's."""
+
+    clock_offset_ns: Number | None = field(name="offset_ns", default=None)
+    clock_half_rtt_ns: Number | None = field(name="half_rtt_ns", default=None)
+
+
+class _Events(Struct):
+    """Event mode."""
+
+    clock: _LoggerClock | None = None
+
+
+class _RunStarted(_Line, tag=log_format.RUN_STARTED):
+    """The header."""
+
+    run_id: str
+    shard: _Shard
+    experiment: _Experiment
+    prefix: str
+    start: _Start
+    events: _Events | None = None
+    seed: Number | None = None
+    version: Text = None
+    platform: Text = None
+    host: Text = None
+    python: Text = None
+    cpu_limit: float | None = None
+
+
+_decode = msgspec.json.Decoder(_RunStarted | _Request | _Progress | _ColdStart | _ColdBurst | _RunFinished).decode
+
+
+class OurLog(RunLog):
+    """A log of this generator."""
+
+    format = "workload-generator"
+    columns = (*_Request.__struct_fields__, "experiment_id", "shard")
+    unreadable = "not a line of a workload-generator log"
+
+    def __init__(self, first: bytes) -> None:
+        try:
+            header = _decode(first)
+            assert isinstance(header, _RunStarted)
+            config = msgspec.json.decode(header.experiment.config, type=_Config)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise SkippedFile(f"its {log_format.RUN_STARTED} is incomplete: {error}") from None
+        super().__init__(f"{header.run_id}/{header.shard.index}", len(first))
+        self.run_id, self.shard, self.shards = header.run_id, header.shard.index, header.shard.count
+        name, targets = header.experiment.name, [target.url for target in config.targets]
+        names = naming.read_name(name) | naming.read_name(header.prefix)
+        in_event_mode = header.events is not None
+        self.experiment: dict[str, object] = {
+            "scenario": name,
+            "language": naming.sink_of(targets[0]) if in_event_mode else naming.language_of(targets),
+            "rps": config.rate.requests_per_second,
+            **names,
+            **asdict(config.rate),
+            **asdict(header.experiment),
+            **{each: getattr(header, each) for each in ("run_id", "prefix", "seed", "version", "platform")},
+            "config": _text(header.experiment.config),
+            "timestamp": header.start.wall,
+            "shards": self.shards,
+        }
+        clock = (header.events and header.events.clock) or _LoggerClock()
+        self.origin = {each: getattr(header, each) for each in ("host", "python", "cpu_limit")} | asdict(clock)
+        self.origin["started"] = header.start.wall
+
+    def take(self, line: bytes) -> None:
+        """Take a line."""
+        doc = _decode(line)
+        if isinstance(doc, _Request):
+            self.rows.append(astuple(doc) + self.mine)
+        elif isinstance(doc, _ColdStart | _ColdBurst):
+            own = {"experiment_id": self.experiment_id, "shard": self.shard}
+            self.others += [(table, row | own) for table, row in doc.rows()]
+        elif isinstance(doc, _RunStarted):
+            raise EndOfRun("another run begins here: the rest of the file is skipped")
+        else:
+            self.found |= doc.columns()
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _text(raw: Raw) -> str:
+    return bytes(raw).decode()

@@ -3,6 +3,8 @@
 import asyncio
 import os
 import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import orjson
@@ -129,3 +131,10 @@ def test_a_full_disk_leaves_whole_lines_and_is_reported_once(log: Path) -> None:
     assert data.endswith(b"\n") and 3000 < len(data) <= 5000
     assert all(log_format.decode(line) for line in data.splitlines())
     assert (told["lines"], told["bytes"]) == (data.count(b"\n"), len(data))
+
+
+@pytest.mark.parametrize("words", [[], ["1"], ["--help"], ["3", "x"]])
+def test_wrong_words_are_reported_in_one_line(words: list[str]) -> None:
+    command = [sys.executable, "-m", "workload_generator.log.recorder", *words]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    assert (ran.returncode, len(ran.stderr.splitlines())) == (2, 1) and "LOG_FD SOCKET_FD" in ran.stderr

@@ -117,9 +117,9 @@ def test_an_empty_file_and_one_without_its_keys(tmp_path: Path) -> None:
 
 
 def test_an_unknown_name_lists_the_bundled_scenarios() -> None:
-    with pytest.raises(UsageError, match="did you mean serving-1. The bundled scenarios are:") as caught:
+    with pytest.raises(UsageError, match="did you mean serving-1.\nThe bundled scenarios are ") as caught:
         find_scenario("servin-1")
-    assert [line.strip() for line in str(caught.value).splitlines()[-3:]] == ["serving-1", "serving-2", "serving-3"]
+    assert str(caught.value).endswith("serving-1, serving-2, serving-3.")
 
 
 def test_each_repeat_runs_every_cell_once_in_its_own_order(tmp_path: Path) -> None:

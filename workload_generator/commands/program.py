@@ -9,11 +9,28 @@ import argparse
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from types import ModuleType
+from typing import Any, NoReturn
 
 from workload_generator import __version__
 from workload_generator.base.errors import BenchError
 from workload_generator.base.exit_codes import ExitCode
 from workload_generator.base.standard_streams import complain, forget_stdout
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that reports a wrong flag in two lines: the reason, and where to read on."""
+
+    def error(self, message: str) -> NoReturn:
+        """Report it, and end the program."""
+        reason = "".join(sign if sign.isprintable() else "?" for sign in message)
+        self.exit(ExitCode.USAGE, f"{self.prog}: {reason}\nSee {self.prog} --help.\n")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Flags of this parser. A command reports a flag that it does not know itself, with its own name."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
 
 
 def module_of(command: str) -> ModuleType:
@@ -24,7 +41,7 @@ def module_of(command: str) -> ModuleType:
 def make_parser(program: str, *details: object) -> argparse.ArgumentParser:
     """A program's parser; `details` are further arguments of its `add_flags`."""
     module = module_of(program)
-    parser = argparse.ArgumentParser(prog=program, description=module.DESCRIPTION, allow_abbrev=False)
+    parser = Parser(prog=program, description=module.DESCRIPTION, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"{program} {__version__}")
     module.add_flags(parser, *details)
     return parser

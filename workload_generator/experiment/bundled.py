@@ -70,8 +70,8 @@ def _find(name: str, kind: str, bundled: dict[str, Path]) -> Path:
     if stem in bundled:
         return bundled[stem]
     hint = did_you_mean(stem, bundled, ".")
-    known = "\n".join(f"  {each}" for each in bundled) or "  none"
-    raise UsageError(f"{name}: {reason}, and no {kind} of that name{hint} The bundled {kind}s are:\n{known}")
+    known = ", ".join(bundled) or "none"
+    raise UsageError(f"{name}: {reason}, and no {kind} of that name{hint}\nThe bundled {kind}s are {known}.")
 
 
 def _yaml_files(subfolder: str) -> dict[str, Path]:

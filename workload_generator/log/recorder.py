@@ -24,6 +24,8 @@ from typing import Any, NoReturn
 import orjson
 
 from workload_generator.base.clock import Anchor
+from workload_generator.base.exit_codes import ExitCode
+from workload_generator.base.standard_streams import complain
 from workload_generator.log import format as log_format
 from workload_generator.log import wire
 from workload_generator.log.progress import RunProgress, open_progress
@@ -175,7 +177,11 @@ def main(argv: list[str]) -> NoReturn:
     """Record one run: `recorder LOG_FD SOCKET_FD`."""
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(name, signal.SIG_IGN)
-    log_fd, socket_fd = map(int, argv)
+    try:
+        log_fd, socket_fd = map(int, argv)
+    except ValueError:
+        complain("recorder", "expected two descriptors, LOG_FD SOCKET_FD: workload-generator starts this program")
+        sys.exit(ExitCode.USAGE)
     with socket.socket(fileno=socket_fd) as generator:
         record(log_fd, generator)
     os._exit(0)  # the log is synced, and a blocked terminal must not delay the exit

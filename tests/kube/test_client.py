@@ -186,7 +186,7 @@ async def test_a_pod_reads_its_token_again(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "token").write_text("one")
     (tmp_path / "ca.crt").write_bytes(trustme.CA().cert_pem.bytes())
     (tmp_path / "namespace").write_text("ours")
-    pod = credentials.PodCredentials(tmp_path)
+    pod = credentials.pod_credentials(tmp_path)
     first = await pod.load()
     (tmp_path / "token").write_text("two\n")
     second = await pod.load()

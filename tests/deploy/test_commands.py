@@ -246,7 +246,7 @@ def test_what_does_not_go_is_named(controller: Controller, kn_bench: Run, capsys
     api.put(kinds.SERVICES, there)
     with hasty(controller.api, 60):
         assert kn_bench("delete", "--timeout=60s") == 1
-    assert "services.serving.knative.dev functions/empty-go-http-0: it still exists" in capsys.readouterr().err
+    assert "services.serving.knative.dev functions/empty-go-http-0: it is being deleted" in capsys.readouterr().err
 
 
 def test_pods_that_end_are_waited_for(

@@ -13,7 +13,8 @@ from workload_generator.base.exit_codes import ExitCode
 from workload_generator.cluster.deploy.deployment import BrokerKind, DeployPart, DeployRequest, manifests
 from workload_generator.cluster.deploy.objects import stages
 from workload_generator.cluster.deploy.rollout import RolloutProgress, check, deploy
-from workload_generator.cluster.deploy.services import Images, Tuning
+from workload_generator.cluster.deploy.services import Images
+from workload_generator.cluster.deploy.tuning import of_service
 from workload_generator.commands.deploy_flags import (
     METRICS,
     SCALING,
@@ -98,7 +99,7 @@ def _request_of(options: argparse.Namespace) -> DeployRequest:
         frozenset(parts),
         names,
         options.count or 1,
-        Tuning(options.container_concurrency, annotations),
+        of_service(options.container_concurrency, annotations),
         Images(options.registry, options.tag),
         options.overlay,
         tuple(options.component),

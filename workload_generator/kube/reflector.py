@@ -195,6 +195,38 @@ class Reflector:
         await self._notify()
 
 
+async def wait_until(
+    kube: Kube,
+    resource: Resource,
+    namespace: str,
+    why: Callable[[dict[Key, Object]], str],
+    timeout_s: float,
+    failure: str,
+    *,
+    labels: str = "",
+    fields: str = "",
+) -> dict[Key, Object]:
+    """Wait until `why` says nothing of the objects that it waits for. Returns the objects.
+
+    Raises WaitTimeout with `failure` and what `why` said last, ApiError.
+    """
+    said = ["the API server has not answered"]
+
+    def holds(objects: dict[Key, Object]) -> bool:
+        said[0] = why(objects)
+        return not said[0]
+
+    try:
+        async with (
+            asyncio.timeout(timeout_s),
+            Reflector(kube, resource, namespace, labels=labels, fields=fields) as reflector,
+        ):
+            await reflector.until(holds)
+            return dict(reflector.objects)
+    except TimeoutError:
+        raise WaitTimeout(f"{failure} after {timeout_s:g} s: {said[0]}") from None
+
+
 async def delete_and_wait(
     kube: Kube, resource: Resource, name: str, namespace: str = "", *, timeout_s: float = 120.0
 ) -> bool:
@@ -207,13 +239,10 @@ async def delete_and_wait(
         return False
     uid = existing["metadata"]["uid"]
     await kube.delete(resource, name, namespace, uid=uid)
-    try:
-        async with (
-            asyncio.timeout(timeout_s),
-            Reflector(kube, resource, namespace, fields=f"metadata.name={name}") as reflector,
-        ):
-            await reflector.until(lambda objects: all(obj["metadata"]["uid"] != uid for obj in objects.values()))
-    except TimeoutError:
-        where = f"{namespace}/{name}" if namespace else name
-        raise WaitTimeout(f"{resource} {where} is not gone after {timeout_s:g} s") from None
+
+    def why(objects: dict[Key, Object]) -> str:
+        return "it still exists" if any(obj["metadata"]["uid"] == uid for obj in objects.values()) else ""
+
+    failure = f"{resource} {'/'.join(filter(None, (namespace, name)))} is not gone"
+    await wait_until(kube, resource, namespace, why, timeout_s, failure, fields=f"metadata.name={name}")
     return True

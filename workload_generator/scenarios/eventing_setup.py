@@ -16,7 +16,7 @@ from typing import Any
 
 from workload_generator.base.errors import BenchError, UsageError
 from workload_generator.cluster.deploy.deployment import BrokerKind, DeployPart
-from workload_generator.cluster.deploy.eventing import is_rabbitmq, triggers, wait_for_dispatchers
+from workload_generator.cluster.deploy.eventing import is_rabbitmq, triggers
 from workload_generator.cluster.deploy.kustomize import render
 from workload_generator.cluster.deploy.objects import apply, delete, label, stages, wait_ready
 from workload_generator.cluster.deploy.services import Images
@@ -24,7 +24,7 @@ from workload_generator.cluster.deploy.sources import SourceState, mend, wait_bo
 from workload_generator.kube import resources as kinds
 from workload_generator.kube.client import Kube
 from workload_generator.kube.errors import ApiAbsent
-from workload_generator.kube.names import CHANGED_ANNOTATION, EVENTING, GENERATOR, LOGGER, PARALLELISM, RECEIVER
+from workload_generator.kube.names import CHANGED_ANNOTATION, EVENTING, GENERATOR, LOGGER, RECEIVER
 from workload_generator.kube.resources import Object, name_of
 from workload_generator.scenarios.changes import EVENTING_KEY, ChangeOwner, annotation
 
@@ -153,13 +153,6 @@ class EventingSetup:
         await delete(self._kube, [trigger for trigger in there if name_of(trigger) not in names], self._within_s)
         made = [(await apply(self._kube, obj)).object for obj in wanted]
         await wait_ready(self._kube, made, self._within_s)
-        if rabbitmq:
-            values = {
-                obj["metadata"]["uid"]: obj["metadata"]["annotations"][PARALLELISM]
-                for obj in made
-                if PARALLELISM in (obj["metadata"].get("annotations") or {})
-            }
-            await wait_for_dispatchers(self._kube, EVENTING, values, self._within_s)
 
     async def _become_source(self, deployment: Object) -> None:
         """Replace the Deployment's pod by a ContainerSource, and wait for its pod with K_SINK."""

@@ -9,7 +9,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
@@ -17,7 +17,8 @@ from workload_generator.base.errors import UsageError
 from workload_generator.cluster.deploy.eventing import is_rabbitmq, triggers
 from workload_generator.cluster.deploy.kustomize import render
 from workload_generator.cluster.deploy.objects import label
-from workload_generator.cluster.deploy.services import Images, Tuning, chosen, copies, functions_of, is_function
+from workload_generator.cluster.deploy.services import Images, chosen, copies, functions_of, is_function
+from workload_generator.cluster.deploy.tuning import Values
 from workload_generator.kube.names import NAME_LABEL
 from workload_generator.kube.resources import BROKERS, CONTAINER_SOURCES, TRIGGERS, Object, name_of, namespace_of
 
@@ -40,7 +41,7 @@ class BrokerKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DeployRequest:
-    """What to deploy. `functions` are names of the catalog; empty means all of them.
+    """What to deploy. `functions` are names of the catalog; empty means all of them. Each gets the `values`.
 
     `overlay` is the name of one of `k8s/overlays`, or a folder of the user. Eventing includes the generator, as its
     source. With `triggers` None there are as many as in the manifests.
@@ -49,7 +50,7 @@ class DeployRequest:
     parts: frozenset[DeployPart]
     functions: tuple[str, ...] = ()
     count: int = 1
-    tuning: Tuning = Tuning()
+    values: Values = field(default_factory=dict)
     images: Images = Images()
     overlay: str | None = None
     components: tuple[str, ...] = ()
@@ -118,7 +119,7 @@ def _of_base(request: DeployRequest, base: list[Object]) -> list[Object]:
     if DeployPart.FUNCTIONS in request.parts:
         known = functions_of(base)
         for name in chosen(known, request.functions):
-            functions += copies(known[name], request.count, request.tuning)
+            functions += copies(known[name], request.count, request.values)
         label(functions, DeployPart.FUNCTIONS)
     generator: list[Object] = []
     if request.parts & {DeployPart.GENERATOR, DeployPart.EVENTING}:

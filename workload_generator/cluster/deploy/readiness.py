@@ -24,11 +24,12 @@ def why_not_ready(obj: Object | None) -> str:
     return _READINESS[obj["kind"]][1](obj)
 
 
-async def explain(kube: Kube, obj: Object) -> str:
-    """Why it is not ready, with the reason of a pod if its own status does not include that."""
-    text = why_not_ready(obj)
-    selector = _selector(obj)
-    if not text or not selector:
+async def explain(kube: Kube, obj: Object | None, why: str) -> str:
+    """Why it is not ready, or else `why`; with the reason of a pod if its own status does not include that."""
+    if obj is None or not is_waited_for(obj):
+        return why
+    text, selector = why_not_ready(obj) or why, _selector(obj)
+    if not selector:
         return text
     try:
         pods = (await kube.list(PODS, namespace_of(obj), labels=selector)).items

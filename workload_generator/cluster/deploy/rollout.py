@@ -16,10 +16,8 @@ from pathlib import Path
 
 from workload_generator.base.errors import UsageError
 from workload_generator.cluster.deploy.deployment import DeployPart, DeployRequest, manifests, namespaces, surplus
-from workload_generator.cluster.deploy.eventing import is_rabbitmq, parallelism_of, wait_for_dispatchers
 from workload_generator.cluster.deploy.objects import Applied, apply, delete, find_ours, stages, wait_ready
 from workload_generator.cluster.deploy.readiness import is_waited_for
-from workload_generator.cluster.deploy.sources import wait_bound
 from workload_generator.kube import resources as kinds
 from workload_generator.kube.client import Kube
 from workload_generator.kube.errors import ApiAbsent, NotFound
@@ -96,28 +94,9 @@ async def deploy(
             progress.applied.append(done)
             progress.left.remove(obj)
             progress.say(f"{done.outcome:<10} {title(done.object)}")
-        waited = [obj for obj in stage if is_waited_for(obj)]
-        progress.waiting = {title(obj): "applied" for obj in waited}
-        await wait_ready(kube, waited, max(deadline - time.monotonic(), 0.0), progress.tell)
-        await _wait_deliverers(kube, stage, made, max(deadline - time.monotonic(), 0.0))
+        progress.waiting = {title(obj): "applied" for obj in stage if is_waited_for(obj)}
+        await wait_ready(kube, stage, max(deadline - time.monotonic(), 0.0), progress.tell)
     return progress.applied
-
-
-async def _wait_deliverers(kube: Kube, stage: Sequence[Object], made: Sequence[Object], timeout_s: float) -> None:
-    """Wait for what Ready does not include: the dispatchers' parallelism, and K_SINK in the source's pod."""
-    rabbits = {
-        (namespace_of(obj), name_of(obj)) for obj in made if obj["kind"] == kinds.BROKERS.kind and is_rabbitmq(obj)
-    }
-    wanted: dict[str, dict[str, str]] = {}
-    for obj in stage:
-        namespace, name = namespace_of(obj), name_of(obj)
-        if obj["kind"] == kinds.TRIGGERS.kind and (namespace, obj["spec"]["broker"]) in rabbits:
-            uid = (await kube.get(kinds.TRIGGERS, name, namespace))["metadata"]["uid"]
-            wanted.setdefault(namespace, {})[uid] = parallelism_of(obj)
-        elif obj["kind"] == kinds.CONTAINER_SOURCES.kind:
-            await wait_bound(kube, namespace, name, timeout_s)
-    for namespace, uids in wanted.items():
-        await wait_for_dispatchers(kube, namespace, uids, timeout_s)
 
 
 async def check(kube: Kube, request: DeployRequest, root: Path, progress: RolloutProgress) -> None:

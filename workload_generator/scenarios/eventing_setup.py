@@ -16,11 +16,12 @@ from typing import Any
 
 from workload_generator.base.errors import BenchError, UsageError
 from workload_generator.cluster.deploy.deployment import BrokerKind, DeployPart
-from workload_generator.cluster.deploy.eventing import is_rabbitmq, triggers
+from workload_generator.cluster.deploy.eventing import is_rabbitmq
 from workload_generator.cluster.deploy.kustomize import render
 from workload_generator.cluster.deploy.objects import apply, delete, label, stages, wait_ready
-from workload_generator.cluster.deploy.services import Images
+from workload_generator.cluster.deploy.services import Images, copies
 from workload_generator.cluster.deploy.sources import SourceState, mend, wait_bound
+from workload_generator.cluster.deploy.tuning import of_trigger
 from workload_generator.kube import resources as kinds
 from workload_generator.kube.client import Kube
 from workload_generator.kube.errors import ApiAbsent
@@ -147,7 +148,7 @@ class EventingSetup:
         there = await _triggers(self._kube)
         folder = self._manifests / "eventing" / (BrokerKind.RABBITMQ if rabbitmq else BrokerKind.IN_MEMORY)
         (template,) = [obj for obj in render(folder) if obj["kind"] == kinds.TRIGGERS.kind]
-        wanted = triggers(template, max(1, len(there)) if count is None else count, parallelism)
+        wanted = copies(template, max(1, len(there)) if count is None else count, of_trigger(parallelism))
         label(wanted, DeployPart.EVENTING)
         names = {name_of(obj) for obj in wanted}
         await delete(self._kube, [trigger for trigger in there if name_of(trigger) not in names], self._within_s)

@@ -14,11 +14,11 @@ from enum import StrEnum
 from pathlib import Path
 
 from workload_generator.base.errors import UsageError
-from workload_generator.cluster.deploy.eventing import is_rabbitmq, triggers
+from workload_generator.cluster.deploy.eventing import is_rabbitmq
 from workload_generator.cluster.deploy.kustomize import render
 from workload_generator.cluster.deploy.objects import label
 from workload_generator.cluster.deploy.services import Images, chosen, copies, functions_of, is_function
-from workload_generator.cluster.deploy.tuning import Values
+from workload_generator.cluster.deploy.tuning import Values, of_trigger
 from workload_generator.kube.names import NAME_LABEL
 from workload_generator.kube.resources import BROKERS, CONTAINER_SOURCES, TRIGGERS, Object, name_of, namespace_of
 
@@ -142,7 +142,7 @@ def _eventing(request: DeployRequest, folder: list[Object]) -> list[Object]:
     if request.parallelism is not None and not all(is_rabbitmq(obj) for obj in brokers):
         raise UsageError(f"--parallelism: only RabbitMQ triggers have a parallelism, and --broker is {request.broker}")
     for template in found:
-        made += triggers(template, 1 if request.triggers is None else request.triggers, request.parallelism)
+        made += copies(template, request.triggers or 1, of_trigger(request.parallelism))
     label(made, DeployPart.EVENTING)
     return made
 

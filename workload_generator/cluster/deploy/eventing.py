@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 
 from workload_generator.cluster.deploy.readiness import why_not_ready
-from workload_generator.cluster.deploy.services import FIRST
-from workload_generator.cluster.deploy.tuning import of_trigger, put
 from workload_generator.kube.names import BROKER_CLASS, PARALLELISM, RABBITMQ_BROKER
 from workload_generator.kube.resources import Object, name_of, owned_by
 
@@ -23,23 +20,6 @@ def is_rabbitmq(broker: Object) -> bool:
 def parallelism_of(trigger: Object) -> str:
     """The parallelism of a Trigger; the default is one event at a time."""
     return str(trigger["metadata"].get("annotations", {}).get(PARALLELISM, "1"))
-
-
-def triggers(template: Object, count: int, parallelism: int | None) -> list[Object]:
-    """`count` copies of the Trigger `<name>-0`, with their numbers in their names and in their subscribers' paths."""
-    base = name_of(template).removesuffix(FIRST)
-    made = []
-    for number in range(count):
-        each = copy.deepcopy(template)
-        each["metadata"]["name"] = f"{base}-{number}"
-        subscriber = each["spec"]["subscriber"]
-        if "uri" in subscriber:
-            subscriber["uri"] = subscriber["uri"].removesuffix(f"{base}{FIRST}") + f"{base}-{number}"
-        if parallelism is not None:
-            for path, value in of_trigger(parallelism).items():
-                put(each, path, value)
-        made.append(each)
-    return made
 
 
 def why_no_dispatcher(trigger: Object, deployments: Iterable[Object]) -> str:

@@ -64,13 +64,19 @@ def chosen(functions: Iterable[str], names: Sequence[str]) -> list[str]:
     return [name for name in known if not names or name in names]
 
 
-def copies(service: Object, count: int, values: Values) -> list[Object]:
-    """`count` Services of a function with these values: `<name>-0`, which the experiments use, `<name>-1`, …"""
-    base = name_of(service).removesuffix(FIRST)
+def copies(template: Object, count: int, values: Values) -> list[Object]:
+    """`count` copies of a Service or Trigger with these values: `<name>-0`, which the experiments use, `<name>-1`, …
+
+    Each trigger has its name in its subscriber's path.
+    """
+    base = name_of(template).removesuffix(FIRST)
     made = []
     for number in range(count):
-        each = copy.deepcopy(service)
+        each = copy.deepcopy(template)
         each["metadata"]["name"] = f"{base}-{number}"
+        subscriber = each["spec"].get("subscriber", {})
+        if "uri" in subscriber:
+            subscriber["uri"] = subscriber["uri"].removesuffix(f"{base}{FIRST}") + f"{base}-{number}"
         for path, value in values.items():
             put(each, path, value)
         made.append(each)

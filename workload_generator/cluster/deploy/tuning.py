@@ -60,9 +60,9 @@ def of_service(container_concurrency: int | None, annotations: Mapping[str, str 
     return wanted if container_concurrency is None else {CONCURRENCY: container_concurrency, **wanted}
 
 
-def of_trigger(parallelism: int) -> dict[ValuePath, Value]:
-    """The parallelism of a RabbitMQ trigger."""
-    return {("metadata", "annotations", PARALLELISM): str(parallelism)}
+def of_trigger(parallelism: int | None) -> dict[ValuePath, Value]:
+    """The parallelism of a RabbitMQ trigger; None leaves it as it is."""
+    return {} if parallelism is None else {("metadata", "annotations", PARALLELISM): str(parallelism)}
 
 
 def plan(resource: Resource, objects: Iterable[Object], wanted: Values) -> list[SettingChange]:

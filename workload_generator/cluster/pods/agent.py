@@ -32,7 +32,6 @@ _LONGEST_HEADER = 1 << 24
 _TAIL = 8 << 20  # some seconds of a log at the highest rates: it has a heartbeat, or the trailer
 _POLL_S = 0.2
 _POLL_RUN_S = 1.0  # during a measurement
-_END_S = 20.0  # a run gets five seconds for requests in flight, and closes its log
 
 Json = dict[str, Any]
 
@@ -67,36 +66,25 @@ def _is_generator(words: list[bytes]) -> bool:
     return b"workload-generator" in names or words[1:3] == [b"-m", b"workload_generator"]
 
 
-def begun(request: Json) -> Json:
-    """As `look`, once the run has a process or a log, or after `within_s`."""
-
-    def has_begun() -> bool:
-        seen = look(request)
-        return bool(seen["pids"] or seen["logs"])
-
-    _poll(has_begun, _POLL_S, request["within_s"])
-    return look(request)
-
-
 def wait(request: Json) -> Json:
-    """As `look`, once no process of the run is left. Reports the run's progress every BEAT_S."""
-    _poll(lambda: not run_processes(request["run_id"]), _POLL_RUN_S, beat=lambda: {"progress": _progress(request)})
-    return look(request)
+    """As `look`, once no process of the run is left, or after `within_s`. Reports the run's progress every BEAT_S.
 
-
-def stop(request: Json) -> Json:
-    """Send SIGTERM to the run and wait for its end, for `within_s` at most. Then as `look`."""
+    With `begun`, once the run has a process or a log; with `stop`, after it has got a SIGTERM.
+    """
     signalled: set[int] = set()
 
-    def has_ended() -> bool:
+    def holds() -> bool:
+        if request.get("begun"):
+            return any(look(request).values())
         pids = run_processes(request["run_id"])
-        if pids and pids[0] not in signalled:
+        if request.get("stop") and pids and pids[0] not in signalled:
             signalled.add(pids[0])
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pids[0], signal.SIGTERM)
         return not pids
 
-    _poll(has_ended, _POLL_S, request.get("within_s", _END_S))
+    every_s = _POLL_S if "within_s" in request else _POLL_RUN_S
+    _poll(holds, every_s, request.get("within_s", math.inf), lambda: {"progress": _progress(request)})
     return look(request)
 
 
@@ -116,18 +104,23 @@ def _poll(
 
 
 def logs_of(folder: str, prefix: str, run_id: str) -> list[Json]:
-    """The run's logs by name: `name`, and of the `trailer` what the exit code depends on (None without a trailer)."""
+    """The run's logs by name: `name`, the last heartbeat as `progress`, and the `trailer`; None without one.
+
+    Of the trailer it is what the exit code depends on.
+    """
     found = []
     for path in sorted(Path(folder).glob(f"{glob.escape(prefix)}_*.log")):
         with path.open("rb") as file:
             header = _parsed(file.readline(_LONGEST_HEADER), "run_started")
             if header is None or header.get("run_id") != run_id:
                 continue
-            tail = _tail(file)
-        trailer = _parsed(tail[tail.rfind(b"\n", 0, -1) + 1 :], "run_finished")
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+            lines = file.read().splitlines(keepends=True)
+        trailer = _parsed(lines[-1], "run_finished") if lines else None
         if trailer is not None:
             trailer = {key: trailer.get(key) for key in ("verdict", "reasons", "thresholds", "counts")}
-        found.append({"name": path.name, "trailer": trailer})
+        beats = (line for line in reversed(lines) if b'"event":"progress"' in line)
+        found.append({"name": path.name, "trailer": trailer, "progress": _parsed(next(beats, b""), "progress")})
     return found
 
 
@@ -141,20 +134,10 @@ def _parsed(line: bytes, event: str) -> Json | None:
     return document if isinstance(document, dict) and document.get("event") == event else None
 
 
-def _tail(file: BinaryIO) -> bytes:
-    file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
-    return file.read()
-
-
 def _progress(request: Json) -> Json | None:
     """The last heartbeat in the run's newest log."""
-    for log in reversed(logs_of(request["folder"], request["prefix"], request["run_id"])):
-        with Path(request["folder"], log["name"]).open("rb") as file:
-            lines = _tail(file).splitlines(keepends=True)
-        for line in reversed(lines):
-            if b'"event":"progress"' in line:
-                return _parsed(line, "progress")
-    return None
+    logs = look(request)["logs"]
+    return logs[-1]["progress"] if logs else None
 
 
 def aside(request: Json) -> Json:
@@ -336,7 +319,7 @@ class _Receipts:
 # Requests
 
 VERBS: dict[str, Callable[[Json], Json | None]] = {
-    verb.__name__: verb for verb in (look, begun, wait, stop, clock, aside, put, archive, delete, drained)
+    verb.__name__: verb for verb in (look, wait, clock, aside, put, archive, delete, drained)
 }
 
 

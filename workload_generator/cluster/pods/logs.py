@@ -18,15 +18,18 @@ import os
 import re
 import shutil
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from workload_generator.base.errors import BenchError
 from workload_generator.cluster.pods.agent import BLOCK
-from workload_generator.cluster.pods.sessions import Patience, Pod, PodAgent, Session, SessionCut
+from workload_generator.cluster.pods.sessions import Pod, PodAgent, Session, SessionCut
 
+RECEIPTS = "/data"
+"""The event logger's folder."""
 LOG_FILES = ("*.log",)
 RECEIPT_FILES = ("events*.csv", "instances*.csv")
 
@@ -58,29 +61,26 @@ async def fetch(
     session succeeds, or when the disk is full; what was received stays.
     """
     await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
-    patience = Patience(pod_agent.patience_s)
-    wrong: dict[str, int] = {}
-    came: dict[str, int] = {}
-    while True:
-        pod = await pod_agent.pod(patience)
+    wrong: Counter[str] = Counter()
+    came: Counter[str] = Counter()
+
+    async def attempt(pod: Pod, received: Callable[[], None]) -> list[Copy]:
         transfer = await asyncio.to_thread(_Transfer, folder, tuple(patterns), wrong, heard)
         try:
             await transfer.run(pod_agent, pod, source)
-        except SessionCut as cut:
-            if transfer.came:
-                patience.renew()
-            await patience.pause(f"copying from {pod}", cut)
-            continue
         finally:
-            for copy in transfer.copies:
-                came[copy.name] = came.get(copy.name, 0) + copy.came
-        if not transfer.wrong:
-            copies = sorted(transfer.copies, key=lambda copy: copy.name)
-            return [Copy(each.name, each.size, came[each.name], each.sha256) for each in copies]
+            if transfer.came:
+                received()
+            came.update({copy.name: copy.came for copy in transfer.copies})
+        wrong.update(transfer.wrong)
         for name in transfer.wrong:
-            wrong[name] = wrong.get(name, 0) + 1
             if wrong[name] == _TRIES:
                 raise BenchError(f"{pod}: the copy of {name} had a wrong sha256 {_TRIES} times")
+        if transfer.wrong:
+            raise SessionCut(f"wrong sha256 of {', '.join(transfer.wrong)}")
+        return [replace(copy, came=came[copy.name]) for copy in sorted(transfer.copies, key=lambda copy: copy.name)]
+
+    return await pod_agent.persist("copying", attempt)
 
 
 async def delete(pod_agent: PodAgent, source: str, folder: Path, copies: Sequence[Copy]) -> dict[str, str]:

@@ -18,7 +18,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
@@ -71,6 +71,9 @@ class Pod:
 
 Find = Callable[[], Awaitable[Pod]]
 """Returns the present pod, and may wait for it. Raises BenchError when there is none in time."""
+T = TypeVar("T")
+Attempt = Callable[[Pod, Callable[[], None]], Awaitable[T]]
+"""Something to do in a pod. It calls its second argument when it received something. SessionCut: try again."""
 
 
 class Session:
@@ -199,64 +202,54 @@ class PodAgent:
         words = ["python3", "-c", _LOADER, str(len(_SOURCE)), str(len(wanted))]
         return Session(self.kubectl, pod, words, _SOURCE + wanted)
 
-    async def pod(self, patience: Patience) -> Pod:
-        """The present pod. Waits for an API server that is not available. Raises BenchError."""
+    async def persist(self, what: str, attempt: Attempt[T], patience_s: float | None = None) -> T:
+        """The result of `attempt` in the present pod. It is repeated, with back-off, when its session is cut.
+
+        Waits for an API server that is not available. Raises BenchError when nothing was received for `patience_s`.
+        """
+        most_s = self.patience_s if patience_s is None else patience_s
+        since, delays = time.monotonic(), _BACKOFF.delays()
+        where = "finding the pod"
+
+        def received() -> None:
+            nonlocal since, delays
+            since, delays = time.monotonic(), _BACKOFF.delays()
+
         while True:
             try:
-                return await self.find()
-            except (Unreachable, Busy) as error:
-                await patience.pause("finding the pod", error)
+                pod = await self.find()
+                where = f"{what} in {pod}"
+                return await attempt(pod, received)
+            except (SessionCut, Unreachable, Busy) as cut:
+                if time.monotonic() - since > most_s:
+                    raise BenchError(f"{where}: no session succeeded for {most_s:g} s: {cut}") from None
+            await asyncio.sleep(next(delays))
 
     async def ask(
         self,
         verb: str,
         *,
-        heard: Callable[[Json], None] | None = None,
+        heard: Callable[[Json], None] = lambda _document: None,
         patience_s: float | None = None,
         **request: Any,
     ) -> Json:
         """The answer. `heard` is called with what comes before it. Raises PodRequestRefused or BenchError."""
-        patience = Patience(self.patience_s if patience_s is None else patience_s)
-        while True:
-            pod = await self.pod(patience)
-            try:
-                return await self._once(pod, {"verb": verb, **request}, heard, patience)
-            except SessionCut as cut:
-                await patience.pause(f"{verb} in {pod}", cut)
 
-    async def _once(self, pod: Pod, request: Json, heard: Callable[[Json], None] | None, patience: Patience) -> Json:
-        async with self.session(pod, request) as session:
-            while line := await session.line():
-                try:
-                    document = json.loads(line)
-                except ValueError:
-                    continue
-                patience.renew()
-                if "answer" not in document:
-                    if heard is not None:
+        async def attempt(pod: Pod, received: Callable[[], None]) -> Json:
+            async with self.session(pod, {"verb": verb, **request}) as session:
+                while line := await session.line():
+                    try:
+                        document = json.loads(line)
+                    except ValueError:
+                        continue
+                    received()
+                    if "answer" not in document:
                         heard(document)
-                    continue
-                answer: Json = document["answer"]
-                if "error" in answer:
-                    raise PodRequestRefused(f"{pod}: {answer['error']}")
-                return answer
-            raise await session.failure()
+                        continue
+                    answer: Json = document["answer"]
+                    if "error" in answer:
+                        raise PodRequestRefused(f"{pod}: {answer['error']}")
+                    return answer
+                raise await session.failure()
 
-
-class Patience:
-    """Retries with back-off until there was no success for `patience_s`."""
-
-    def __init__(self, patience_s: float) -> None:
-        self._patience_s = patience_s
-        self.renew()
-
-    def renew(self) -> None:
-        """There was a success."""
-        self._since = time.monotonic()
-        self._delays = _BACKOFF.delays()
-
-    async def pause(self, what: str, cause: BenchError) -> None:
-        """Wait before the next try. Raises BenchError when the patience is over."""
-        if time.monotonic() - self._since > self._patience_s:
-            raise BenchError(f"{what}: no session succeeded for {self._patience_s:g} s: {cause}") from None
-        await asyncio.sleep(next(self._delays))
+        return await self.persist(verb, attempt, patience_s)

@@ -21,7 +21,7 @@ from workload_generator.cluster.deploy.kustomize import render
 from workload_generator.cluster.deploy.objects import apply, stages
 from workload_generator.cluster.kubectl import Kubectl
 from workload_generator.cluster.pods import locations, logs
-from workload_generator.cluster.pods.pod_run import LOGS, PodRunEnd, RunSpec, Say, follow
+from workload_generator.cluster.pods.pod_run import LOGS, PodRunEnd, RunSpec, Say, follow, stop
 from workload_generator.cluster.pods.sessions import PodAgent
 from workload_generator.kube.client import Kube
 from workload_generator.kube.names import GENERATOR, RUN_ANNOTATION, SHARDS
@@ -35,7 +35,6 @@ _LEAD_S = 5.0
 _MOUNT = "/experiment"
 _HOLD_S = 24 * 3600
 _BEGIN_S = 60.0
-_STOP_S = 30.0
 
 
 def manifests(folder: Path, run: RunSpec, deployed: Object) -> list[Object]:
@@ -148,7 +147,7 @@ class PodShards:
         self._say(f"{len(agents)} pods start at {start.strip()}")
 
     async def _follow(self, agent: PodAgent) -> PodRunEnd:
-        await agent.ask("begun", within_s=_BEGIN_S, **self._run.request)
+        await agent.ask("wait", begun=True, within_s=_BEGIN_S, **self._run.request)
         end = await follow(agent, self._run, self._say, cut=False)
         if end is None:
             raise BenchError(f"the shard in {await agent.find()} did not start: see `kubectl logs`")
@@ -157,7 +156,7 @@ class PodShards:
     async def _end(self) -> None:
         """End the run in every pod and delete the Job."""
         stops = [
-            PodAgent(self._kubectl, locations.always(pod)).ask("stop", patience_s=_STOP_S, **self._run.request)
+            stop(PodAgent(self._kubectl, locations.always(pod)), self._run)
             for pod in await locations.running(self._kube, SHARDS, GENERATOR)
         ]
         await asyncio.gather(*stops, return_exceptions=True)

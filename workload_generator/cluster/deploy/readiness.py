@@ -35,8 +35,8 @@ async def explain(kube: Kube, obj: Object | None, why: str) -> str:
         pods = (await kube.list(PODS, namespace_of(obj), labels=selector)).items
     except ApiError as error:
         return f"{text} (its pods cannot be listed: {error})"
-    said = [reason for pod in pods if (reason := _of_pod(pod))]
-    return f"{text}; pod {said[0]}" if said and said[0].partition(": ")[2] not in text else text
+    said = [(name_of(pod), reason) for pod in pods if (reason := why_pod_waits(pod))]
+    return f"{text}; pod {': '.join(said[0])}" if said and said[0][1] not in text else text
 
 
 def message_of(found: Object) -> str:
@@ -114,13 +114,12 @@ def _selector(obj: Object) -> str:
     return ""
 
 
-def _of_pod(pod: Object) -> str:
-    """`<name>: <reason why it does not run>`, or empty."""
+def why_pod_waits(pod: Object) -> str:
+    """What keeps a pod from running; empty if nothing does."""
     for each in pod.get("status", {}).get("containerStatuses") or ():
-        waiting = each.get("state", {}).get("waiting") or {}
-        if waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
-            return f"{name_of(pod)}: {waiting['reason']}: {waiting.get('message') or 'no message'}"
+        state = each.get("state", {})
+        found = state.get("waiting") or state.get("terminated") or {}
+        if found.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
+            return message_of(found)
     scheduled = condition(pod, "PodScheduled")
-    if scheduled is not None and scheduled["status"] == "False":
-        return f"{name_of(pod)}: {message_of(scheduled)}"
-    return ""
+    return message_of(scheduled) if scheduled is not None and scheduled["status"] == "False" else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from workload_generator.cluster.deploy.readiness import why_pod_waits
 from workload_generator.cluster.deploy.sources import has_sink
 from workload_generator.cluster.pods.sessions import Find, Pod
 from workload_generator.kube.client import Kube
@@ -51,17 +52,10 @@ def state_of(pod: Object) -> str:
     """The state of a pod that is waited for, in a few words."""
     if "deletionTimestamp" in pod["metadata"]:
         return "is terminating"
-    status = pod.get("status", {})
-    for container in status.get("containerStatuses") or ():
-        state = container.get("state", {})
-        waiting = state.get("waiting") or state.get("terminated")
-        if waiting:
-            return f"is {waiting.get('reason', 'waiting')}"
-    for found in status.get("conditions") or ():
-        if found.get("type") in ("PodScheduled", "Ready") and found.get("status") != "True" and found.get("message"):
-            return f"is {status.get('phase', 'Pending')}: {found['message']}"
-    ready = "ready" if is_ready(pod) else "not ready"
-    return f"is {status.get('phase', 'Pending')} and {ready}"
+    phase = pod.get("status", {}).get("phase", "Pending")
+    if why := why_pod_waits(pod):
+        return f"is {phase}: {why}"
+    return f"is {phase} and {'ready' if is_ready(pod) else 'not ready'}"
 
 
 async def running(kube: Kube, namespace: str, container: str) -> list[Pod]:

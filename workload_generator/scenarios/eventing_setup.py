@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from workload_generator.base.errors import BenchError, UsageError
-from workload_generator.cluster.deploy.deployment import BrokerKind, DeployPart
+from workload_generator.cluster.deploy.deployment import BrokerKind
 from workload_generator.cluster.deploy.eventing import is_rabbitmq
 from workload_generator.cluster.deploy.kustomize import render
-from workload_generator.cluster.deploy.objects import apply, delete, label, stages, wait_ready
+from workload_generator.cluster.deploy.objects import apply, delete, stages, wait_ready
 from workload_generator.cluster.deploy.services import Images, copies
 from workload_generator.cluster.deploy.sources import SourceState, mend, wait_bound
 from workload_generator.cluster.deploy.tuning import of_trigger
@@ -121,7 +121,6 @@ class EventingSetup:
         """The broker, receiver and event logger of the manifests; RabbitMQ's where its operators are installed."""
         kind = BrokerKind.RABBITMQ if await self._has_rabbitmq() else BrokerKind.IN_MEMORY
         objects = [obj for obj in render(self._manifests / "eventing" / kind) if obj["kind"] != kinds.TRIGGERS.kind]
-        label(objects, DeployPart.EVENTING)
         image = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
         registry, _, rest = image.partition("@")[0].rpartition("/")
         Images(registry or None, rest.partition(":")[2] or None).put_into(objects)
@@ -149,7 +148,6 @@ class EventingSetup:
         folder = self._manifests / "eventing" / (BrokerKind.RABBITMQ if rabbitmq else BrokerKind.IN_MEMORY)
         (template,) = [obj for obj in render(folder) if obj["kind"] == kinds.TRIGGERS.kind]
         wanted = copies(template, max(1, len(there)) if count is None else count, of_trigger(parallelism))
-        label(wanted, DeployPart.EVENTING)
         names = {name_of(obj) for obj in wanted}
         await delete(self._kube, [trigger for trigger in there if name_of(trigger) not in names], self._within_s)
         made = [(await apply(self._kube, obj)).object for obj in wanted]
@@ -183,7 +181,6 @@ def source_of(manifests: Path, deployment: Object) -> Object:
     pod = copy.deepcopy(deployment["spec"]["template"]["spec"])
     pod["containers"][0].update({key: own[key] for key in ("command", "env") if key in own})
     source["spec"]["template"]["spec"] = pod
-    label([source], DeployPart.EVENTING)
     return source
 
 

@@ -3,7 +3,7 @@
 Rules:
 - the manifests are rendered from `k8s/` by kustomize; nothing in them is repeated here
 - generator and functions come from one overlay; as an event source, the generator comes with the component for it
-- every object belongs to one part and has the part's label
+- every object belongs to one part, by its label in the manifests; what a user's overlay adds is the generator's
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ from pathlib import Path
 from workload_generator.base.errors import UsageError
 from workload_generator.cluster.deploy.eventing import is_rabbitmq
 from workload_generator.cluster.deploy.kustomize import render
-from workload_generator.cluster.deploy.objects import label
 from workload_generator.cluster.deploy.services import Images, chosen, copies, functions_of, is_function
 from workload_generator.cluster.deploy.tuning import Values, of_trigger
-from workload_generator.kube.names import NAME_LABEL
-from workload_generator.kube.resources import BROKERS, CONTAINER_SOURCES, TRIGGERS, Object, name_of, namespace_of
+from workload_generator.kube.names import NAME_LABEL, PART_LABEL, PART_OF_LABEL, PRODUCT
+from workload_generator.kube.resources import BROKERS, TRIGGERS, Object, name_of, namespace_of
 
 
 class DeployPart(StrEnum):
@@ -61,21 +60,17 @@ class DeployRequest:
 
 def manifests(request: DeployRequest, root: Path) -> list[Object]:
     """The labelled objects of a request, in no particular order. `root` is the folder `k8s/`. Raises UsageError."""
-    made: list[Object] = []
     eventing = DeployPart.EVENTING in request.parts
-    if request.parts & {DeployPart.FUNCTIONS, DeployPart.GENERATOR} or eventing:
+    made: list[Object] = []
+    if eventing or request.parts & {DeployPart.FUNCTIONS, DeployPart.GENERATOR}:
         components = [*request.components, *(["eventing"] if eventing else [])]
         base = render(overlay(root, request.overlay), [_component(root, name) for name in components])
         made += _of_base(request, base)
     if eventing:
         made += _eventing(request, render(root / "eventing" / request.broker))
     if DeployPart.SEQUENCE in request.parts:
-        common = {_identity(obj) for obj in render(root / "eventing" / "base")}
         known = {_identity(obj) for obj in made}
-        for obj in render(root / "eventing" / "sequence"):
-            label([obj], DeployPart.EVENTING if _identity(obj) in common else DeployPart.SEQUENCE)
-            if _identity(obj) not in known:
-                made.append(obj)
+        made += [obj for obj in render(root / "eventing" / "sequence") if _identity(obj) not in known]
     request.images.put_into(made)
     return made
 
@@ -114,25 +109,22 @@ def _component(root: Path, name: str) -> Path:
 
 def _of_base(request: DeployRequest, base: list[Object]) -> list[Object]:
     """Functions, generator and source, with their namespaces."""
-    spaces = [obj for obj in base if obj["kind"] == "Namespace"]
-    functions: list[Object] = []
+    made: list[Object] = []
+    for obj in base:
+        own = obj["metadata"].setdefault("labels", {})
+        own.setdefault(PART_OF_LABEL, PRODUCT)
+        own.setdefault(PART_LABEL, str(DeployPart.FUNCTIONS if is_function(obj) else DeployPart.GENERATOR))
+        of_functions = own[PART_LABEL] == DeployPart.FUNCTIONS
+        parts = {DeployPart.FUNCTIONS} if of_functions else {DeployPart.GENERATOR, DeployPart.EVENTING}
+        if request.parts & parts and not is_function(obj):
+            made.append(obj)
     if DeployPart.FUNCTIONS in request.parts:
         known = functions_of(base)
         for name in chosen(known, request.functions):
-            functions += copies(known[name], request.count, request.values)
-        label(functions, DeployPart.FUNCTIONS)
-    generator: list[Object] = []
-    if request.parts & {DeployPart.GENERATOR, DeployPart.EVENTING}:
-        generator = [obj for obj in base if not is_function(obj) and obj not in spaces]
-        label(generator, DeployPart.GENERATOR)
-        label([obj for obj in generator if obj["kind"] == CONTAINER_SOURCES.kind], DeployPart.EVENTING)
-    # A namespace without objects, Prometheus', comes with the generator, whose network policy refers to it.
-    used = {namespace_of(obj) for obj in base}
-    own = {namespace_of(obj) for obj in generator} | ({name_of(obj) for obj in spaces} - used if generator else set())
-    theirs = {namespace_of(obj) for obj in functions} - own
-    for names, part in ((own, DeployPart.GENERATOR), (theirs, DeployPart.FUNCTIONS)):
-        label([obj for obj in spaces if name_of(obj) in names], part)
-    return [*(obj for obj in spaces if name_of(obj) in own | theirs), *functions, *generator]
+            made += copies(known[name], request.count, request.values)
+    used = {namespace_of(obj) for obj in made}
+    spaces = [obj for obj in base if obj["kind"] == "Namespace" and obj not in made]
+    return [*(obj for obj in spaces if name_of(obj) in used), *made]
 
 
 def _eventing(request: DeployRequest, folder: list[Object]) -> list[Object]:
@@ -143,7 +135,6 @@ def _eventing(request: DeployRequest, folder: list[Object]) -> list[Object]:
         raise UsageError(f"--parallelism: only RabbitMQ triggers have a parallelism, and --broker is {request.broker}")
     for template in found:
         made += copies(template, request.triggers or 1, of_trigger(request.parallelism))
-    label(made, DeployPart.EVENTING)
     return made
 
 

@@ -21,7 +21,7 @@ from workload_generator.cluster.deploy.sources import wait_bound
 from workload_generator.kube import resources as kinds
 from workload_generator.kube.client import FIELD_MANAGER, Kube
 from workload_generator.kube.errors import ApiAbsent, ApiConflict, WaitTimeout
-from workload_generator.kube.names import PART_LABEL, PART_OF_LABEL, PRODUCT, SERVICE_LABEL
+from workload_generator.kube.names import SERVICE_LABEL
 from workload_generator.kube.reflector import Reflector
 from workload_generator.kube.resources import Key, Object, Resource, name_of, namespace_of, owned_by
 
@@ -53,12 +53,6 @@ class Applied:
 
     object: Object
     outcome: Outcome
-
-
-def label(objects: Iterable[Object], part: str) -> None:
-    """Label every object as ours and with its part, by which `kn-bench delete` finds it."""
-    for obj in objects:
-        obj["metadata"].setdefault("labels", {}).update({PART_OF_LABEL: PRODUCT, PART_LABEL: str(part)})
 
 
 def stages(objects: Iterable[Object]) -> list[list[Object]]:

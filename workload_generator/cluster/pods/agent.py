@@ -2,16 +2,16 @@
 
 Rules:
 - only the standard library, and nothing of this package: it works with every version of the image
-- a request is one JSON object; the answer is the last JSON line on stdout (`archive` answers with a stream)
+- a request is one JSON object; the answer is the last JSON line on stdout
 - every request can be repeated, since a session may break before its answer arrives
 - a log is renamed or deleted only on request, and deleted only if it is still what was copied
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import glob
-import gzip
 import hashlib
 import json
 import math
@@ -19,11 +19,12 @@ import os
 import signal
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-BLOCK = 1 << 20
+BLOCK = 1 << 18
 BEAT_S = 10.0
 """How often an agent that waits writes a line, so that the session is not silent."""
 INTERRUPTED = ".interrupted"
@@ -167,22 +168,21 @@ def clock(request: Json) -> Json:
 # Files
 
 
-def archive(request: Json) -> None:
-    """Write a gzip stream of the files in `folder` that match one of `patterns`, each with its present length.
+def archive(request: Json) -> Json:
+    """Send the files in `folder` that match one of `patterns`, each with its present length.
 
     `have` maps the names of files that the other side has to their size and sha256. If the pod's file begins with the
-    same bytes, only the rest is sent. A file is a JSON line (`name`, `offset`, `size` of what follows), the bytes, and
-    a JSON line with the `size` and `sha256` of the whole file.
+    same bytes, only the rest is sent. A line has the `name` of a file, an `offset` and the `data` there (compressed by
+    zlib, in base64); the last line of a file has the `size` and `sha256` of the whole.
     """
-    with gzip.GzipFile(fileobj=sys.stdout.buffer, mode="wb", compresslevel=1, mtime=0) as packed:
-        for path in _files(request["folder"], request["patterns"]):
-            try:
-                file = path.open("rb")
-            except OSError:
-                continue  # it was deleted
-            with file:
-                _send(path.name, file, request["have"].get(path.name), packed.write)
-    sys.stdout.buffer.flush()
+    for path in _files(request["folder"], request["patterns"]):
+        try:
+            file = path.open("rb")
+        except OSError:
+            continue  # it was deleted
+        with file:
+            _send(path.name, file, request["have"].get(path.name))
+    return {}
 
 
 def _files(folder: str, patterns: list[str]) -> Iterator[Path]:
@@ -191,19 +191,22 @@ def _files(folder: str, patterns: list[str]) -> Iterator[Path]:
     return iter(sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path.name)))
 
 
-def _send(name: str, file: BinaryIO, have: list[Any] | None, write: Callable[[bytes], object]) -> None:
+def _send(name: str, file: BinaryIO, have: list[Any] | None) -> None:
     size = os.fstat(file.fileno()).st_size
-    whole, offset = hashlib.sha256(), 0
+    whole = hashlib.sha256()
     if have is not None and have[0] <= size:
         _read(file, have[0], whole.update)
-        if whole.hexdigest() == have[1]:
-            offset = have[0]
-        else:
+        if whole.hexdigest() != have[1]:
             whole = hashlib.sha256()
             file.seek(0)
-    write(json.dumps({"name": name, "offset": offset, "size": size - offset}).encode() + b"\n")
-    _read(file, size - offset, whole.update, write)
-    write(json.dumps({"size": size, "sha256": whole.hexdigest()}).encode() + b"\n")
+
+    def send(block: bytes) -> None:
+        data = base64.b64encode(zlib.compress(block, 1)).decode()
+        _answer({"name": name, "offset": file.tell() - len(block), "data": data})
+
+    send(b"")
+    _read(file, size - file.tell(), whole.update, send)
+    _answer({"name": name, "size": size, "sha256": whole.hexdigest()})
 
 
 def _read(file: BinaryIO, size: int, *sinks: Callable[[bytes], object]) -> None:
@@ -318,7 +321,7 @@ class _Receipts:
 
 # Requests
 
-VERBS: dict[str, Callable[[Json], Json | None]] = {
+VERBS: dict[str, Callable[[Json], Json]] = {
     verb.__name__: verb for verb in (look, wait, clock, aside, put, archive, delete, drained)
 }
 
@@ -335,9 +338,5 @@ def main(request: Json) -> None:
     except BrokenPipeError:
         os._exit(1)  # the session has ended
     except OSError as error:
-        text = f"{error.filename or 'the pod'}: {error.strerror or error}"
-        if request["verb"] == archive.__name__:
-            sys.exit(text)  # stdout has half a stream
-        answer = {"error": text}
-    if answer is not None:
-        _answer({"answer": answer})
+        answer = {"error": f"{error.filename or 'the pod'}: {error.strerror or error}"}
+    _answer({"answer": answer})

@@ -125,19 +125,12 @@ class Session:
 
     async def line(self) -> bytes:
         """The next line of stdout, empty at its end. Raises SessionCut after SILENCE_S without output."""
-        return await self._heard_of(_read_line)
-
-    async def block(self) -> bytes:
-        """The next bytes of stdout, none at its end. Raises SessionCut after SILENCE_S without output."""
-        return await self._heard_of(lambda stdout: stdout.read(agent.BLOCK))
-
-    async def _heard_of(self, read: Callable[[asyncio.StreamReader], Awaitable[bytes]]) -> bytes:
         assert self._process.stdout is not None
         while (left := self._heard + SILENCE_S - time.monotonic()) > 0:
             with contextlib.suppress(TimeoutError):  # there may have been something on stderr
-                data = await asyncio.wait_for(read(self._process.stdout), left)
+                line = await asyncio.wait_for(_read_line(self._process.stdout), left)
                 self._heard = time.monotonic()
-                return data
+                return line
         raise SessionCut(f"no output for {SILENCE_S:g} s")
 
     @property
@@ -235,21 +228,24 @@ class PodAgent:
     ) -> Json:
         """The answer. `heard` is called with what comes before it. Raises PodRequestRefused or BenchError."""
 
-        async def attempt(pod: Pod, received: Callable[[], None]) -> Json:
-            async with self.session(pod, {"verb": verb, **request}) as session:
-                while line := await session.line():
-                    try:
-                        document = json.loads(line)
-                    except ValueError:
-                        continue
-                    received()
-                    if "answer" not in document:
-                        heard(document)
-                        continue
-                    answer: Json = document["answer"]
-                    if "error" in answer:
-                        raise PodRequestRefused(f"{pod}: {answer['error']}")
-                    return answer
-                raise await session.failure()
+        return await self.persist(
+            verb, lambda pod, received: self.once(pod, received, {"verb": verb, **request}, heard), patience_s
+        )
 
-        return await self.persist(verb, attempt, patience_s)
+    async def once(self, pod: Pod, received: Callable[[], None], request: Json, heard: Callable[[Json], None]) -> Json:
+        """The answer to a request in one session. Raises SessionCut, PodRequestRefused."""
+        async with self.session(pod, request) as session:
+            while line := await session.line():
+                try:
+                    document = json.loads(line)
+                except ValueError:
+                    continue
+                received()
+                if "answer" not in document:
+                    heard(document)
+                    continue
+                answer: Json = document["answer"]
+                if "error" in answer:
+                    raise PodRequestRefused(f"{pod}: {answer['error']}")
+                return answer
+            raise await session.failure()

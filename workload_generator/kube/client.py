@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -147,7 +148,7 @@ class Kube:
         """One page as of now, not from the server's watch cache. Not retried. Raises ApiError."""
         path, params = resource.path(namespace=namespace), _selecting(labels, fields, limit=limit)
         sent_ns = time.monotonic_ns()
-        async with self._transport.get(path, params) as response:
+        async with self._transport.open("GET", path, params) as response:
             received_ns = time.monotonic_ns()
             listing = _listing(resource, await response.read())
         return TimedListing(listing, _date_ns(response.headers.get("Date")), sent_ns, received_ns)
@@ -164,7 +165,7 @@ class Kube:
         params = _selecting(
             labels, fields, watch=1, allowWatchBookmarks="true", timeoutSeconds=TURN_S, resourceVersion=resource_version
         )
-        async with self._transport.get(path, params, SILENCE_S) as response:
+        async with self._transport.open("GET", path, params, silence_s=SILENCE_S) as response:
             rest = b""
             while chunk := await _read(response.content, path):
                 mono_ns = time.monotonic_ns()
@@ -197,18 +198,13 @@ class Kube:
             "PATCH", resource.path(name, namespace), patch, "application/merge-patch+json", dry_run
         )
 
-    async def delete(self, resource: Resource, name: str, namespace: str = "", *, uid: str = "") -> bool:
-        """Start the deletion of an object after its dependents; False if it does not exist. `uid`: only that one."""
+    async def delete(self, resource: Resource, name: str, namespace: str = "", *, uid: str = "") -> None:
+        """Start the deletion of an object after its dependents, if it exists. `uid`: only that one. Raises ApiError."""
         options: Object = {"propagationPolicy": "Foreground"}
         if uid:
             options["preconditions"] = {"uid": uid}
-        try:
+        with contextlib.suppress(NotFound):
             await self._transport.request("DELETE", resource.path(name, namespace), body=orjson.dumps(options))
-        except ApiAbsent:
-            raise
-        except NotFound:
-            return False
-        return True
 
     async def _write(
         self, method: str, path: str, body: Object, content_type: str, dry_run: bool, **params: str

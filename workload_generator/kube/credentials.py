@@ -97,7 +97,7 @@ class Credentials:
         )
         self._stale_at = math.inf
         if user.get("tokenFile"):
-            credential = replace(credential, token=_read_token(Path(user["tokenFile"])))
+            credential = replace(credential, token=read_data(user, "tokenFile").decode().strip())
             self._stale_at = time.time() + _REREAD_S
         elif "auth-provider" in user:
             credential = replace(credential, token=_oidc_token(user["auth-provider"], where))
@@ -157,13 +157,6 @@ def _load_certificate(context: ssl.SSLContext, pem: bytes) -> None:
         file.write(pem)
         file.flush()
         context.load_cert_chain(f"/proc/self/fd/{file.fileno()}", password="")  # without one ssl asks the terminal
-
-
-def _read_token(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError as error:
-        raise UsageError(f"tokenFile: {path}: {error.strerror}") from None
 
 
 def _oidc_token(provider: Mapping[str, Any], where: str) -> str:

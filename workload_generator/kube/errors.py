@@ -91,7 +91,8 @@ def error_of(method: str, path: str, status: int, body: bytes, retry_after: str 
         kind = Invalid
     if status == 404 and not is_status:
         kind, reason = ApiAbsent, "ApiAbsent"
-        message = f"the cluster has no API {_api_of(path)}: the product that brings it is not installed"
+        group_version = "/".join(path.strip("/").split("/")[1:3])
+        message = f"the cluster has no API {group_version}: the product that brings it is not installed"
     # Only a proxy sends an HTTP date.
     wait_s = float(retry_after) if retry_after and retry_after.isdecimal() else None
     text = f"{method} {path}: {message or 'no message'} ({status} {reason})"
@@ -102,12 +103,3 @@ def error_of_status(path: str, answer: dict[str, object]) -> ApiError:
     """The exception for the Status object of a watch's ERROR event."""
     code = answer.get("code")
     return error_of("WATCH", path, code if isinstance(code, int) else 500, orjson.dumps(answer))
-
-
-def _api_of(path: str) -> str:
-    """`serving.knative.dev/v1 services` of `/apis/serving.knative.dev/v1/namespaces/functions/services/x`."""
-    words = path.strip("/").split("/")
-    group_version, rest = ("/".join(words[1:3]), words[3:]) if words[0] == "apis" else (words[-1], words[2:])
-    if rest[:1] == ["namespaces"] and len(rest) > 2:
-        rest = rest[2:]
-    return " ".join([group_version, *rest[:1]])

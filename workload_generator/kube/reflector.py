@@ -16,6 +16,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Literal
 
@@ -55,11 +56,9 @@ class Reflector:
         fields: str = "",
         shrink: Callable[[Object], Object] | None = None,
     ) -> None:
-        self._kube = kube
         self._resource = resource
-        self._namespace = namespace
-        self._labels = labels
-        self._fields = fields
+        self._pages = partial(kube.pages, resource, namespace, labels=labels, fields=fields)
+        self._events = partial(kube.watch, resource, namespace, labels=labels, fields=fields)
         self._shrink = shrink or (lambda obj: obj)
         self._version = ""
         self._changed = asyncio.Condition()
@@ -137,7 +136,7 @@ class Reflector:
     async def _list(self) -> None:
         fresh: dict[Key, Object] = {}
         version = ""
-        async for page in self._kube.pages(self._resource, self._namespace, labels=self._labels, fields=self._fields):
+        async for page in self._pages():
             fresh.update((key_of(obj), self._shrink(obj)) for obj in page.items)  # one full page at a time
             version = page.resource_version
         mono_ns = time.monotonic_ns()
@@ -151,14 +150,7 @@ class Reflector:
         await self._notify()
 
     async def _watch(self) -> None:
-        events = self._kube.watch(
-            self._resource,
-            self._namespace,
-            resource_version=self._version,
-            labels=self._labels,
-            fields=self._fields,
-        )
-        async with contextlib.aclosing(events):
+        async with contextlib.aclosing(self._events(resource_version=self._version)) as events:
             async for event in events:
                 self._version = event.object["metadata"]["resourceVersion"]
                 if event.type == "BOOKMARK":

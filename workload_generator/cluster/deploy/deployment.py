@@ -64,7 +64,7 @@ def manifests(request: DeployRequest, root: Path) -> list[Object]:
     made: list[Object] = []
     if eventing or request.parts & {DeployPart.FUNCTIONS, DeployPart.GENERATOR}:
         components = [*request.components, *(["eventing"] if eventing else [])]
-        base = render(overlay(root, request.overlay), [_component(root, name) for name in components])
+        base = render(overlay(root, request.overlay), [_folder_of(root, "component", name) for name in components])
         made += _of_base(request, base)
     if eventing:
         made += _eventing(request, render(root / "eventing" / request.broker))
@@ -90,20 +90,16 @@ def overlay(root: Path, name: str | None) -> Path:
     """The folder of the generator and the functions. Raises UsageError that lists the overlays."""
     if name is None:
         return root
-    known = root / "overlays" / name
-    if "/" not in name and (known / "kustomization.yaml").is_file():
-        return known
-    if Path(name).is_dir():
+    if Path(name).is_dir() and ("/" in name or not (root / "overlays" / name).is_dir()):
         return Path(name)
-    names = ", ".join(sorted(path.name for path in (root / "overlays").iterdir()))
-    raise UsageError(f"--overlay: {name} is neither a folder nor one of {names}")
+    return _folder_of(root, "overlay", name)
 
 
-def _component(root: Path, name: str) -> Path:
-    folder = root / "components" / name
+def _folder_of(root: Path, kind: str, name: str) -> Path:
+    folder = root / f"{kind}s" / name
     if "/" in name or not (folder / "kustomization.yaml").is_file():
-        names = ", ".join(sorted(path.name for path in (root / "components").iterdir()))
-        raise UsageError(f"--component: {name} is not one of {names}")
+        names = ", ".join(sorted(path.name for path in (root / f"{kind}s").iterdir()))
+        raise UsageError(f"--{kind}: {name} is not one of {names}")
     return folder
 
 

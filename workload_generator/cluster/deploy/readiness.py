@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 from workload_generator.kube.client import Kube
 from workload_generator.kube.errors import ApiError
-from workload_generator.kube.names import NAME_LABEL, SERVICE_LABEL
 from workload_generator.kube.resources import PODS, Object, condition, is_ready, name_of, namespace_of
 
 
@@ -28,14 +27,13 @@ async def explain(kube: Kube, obj: Object | None, why: str) -> str:
     """Why it is not ready, or else `why`; with the reason of a pod if its own status does not include that."""
     if obj is None or not is_waited_for(obj):
         return why
-    text, selector = why_not_ready(obj) or why, _selector(obj)
-    if not selector:
-        return text
+    text = why_not_ready(obj) or why
     try:
-        pods = (await kube.list(PODS, namespace_of(obj), labels=selector)).items
+        pods = (await kube.list(PODS, namespace_of(obj))).items
     except ApiError as error:
         return f"{text} (its pods cannot be listed: {error})"
-    said = [(name_of(pod), reason) for pod in pods if (reason := why_pod_waits(pod))]
+    own = [pod for pod in pods if name_of(pod).startswith(f"{name_of(obj)}-")]
+    said = [(name_of(pod), reason) for pod in own if (reason := why_pod_waits(pod))]
     return f"{text}; pod {': '.join(said[0])}" if said and said[0][1] not in text else text
 
 
@@ -98,20 +96,6 @@ _READINESS: dict[str, tuple[str, Callable[[Object], str]]] = {
     "Deployment": ("apps", _deployment),
     "RabbitmqCluster": ("rabbitmq.com", _rabbitmq),
 }
-
-
-def _selector(obj: Object) -> str:
-    match obj["kind"]:
-        case "Service":
-            return f"{SERVICE_LABEL}={name_of(obj)}"
-        case "Deployment":
-            labels = obj["spec"]["selector"].get("matchLabels", {})
-            return ",".join(f"{key}={value}" for key, value in labels.items())
-        case "ContainerSource":
-            return f"sources.knative.dev/containerSource={name_of(obj)}"
-        case "RabbitmqCluster":
-            return f"{NAME_LABEL}={name_of(obj)}"
-    return ""
 
 
 def why_pod_waits(pod: Object) -> str:

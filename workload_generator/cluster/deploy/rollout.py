@@ -76,44 +76,41 @@ def title(obj: Object) -> str:
 
 
 async def deploy(
-    kube: Kube, request: DeployRequest, root: Path, timeout_s: float, progress: RolloutProgress
+    kube: Kube, request: DeployRequest, root: Path, timeout_s: float, progress: RolloutProgress, dry_run: bool = False
 ) -> list[Applied]:
     """Apply the objects of a request, wait until they are ready, and delete surplus copies. Returns what was applied.
 
+    A `dry_run` only has the server check everything, and tells what would be created, changed and deleted.
     Raises UsageError before anything is changed, WaitTimeout with the reasons, ApiError.
     """
     made = manifests(request, root)
     await _refuse_source(kube, request.parts, made, _ADVICE)
     deadline = time.monotonic() + timeout_s
-    await delete(kube, await _surplus(kube, request, made), timeout_s, progress.gone)
+    too_many = await _surplus(kube, request, made)
+    if dry_run:
+        for obj in too_many:
+            progress.say(f"deleted    {title(obj)}")
+    else:
+        await delete(kube, too_many, timeout_s, progress.gone)
     order = stages(made)
-    progress.left = [obj for stage in order for obj in stage]
+    progress.left = [] if dry_run else [obj for stage in order for obj in stage]
+    missing: set[str] = set()
     for stage in order:
         for obj in stage:
-            done = await apply(kube, obj)
-            progress.applied.append(done)
-            progress.left.remove(obj)
+            if namespace_of(obj) in missing:
+                progress.say(f"unchecked  {title(obj)}: its namespace does not exist yet")
+                continue
+            done = await apply(kube, obj, dry_run=dry_run)
             progress.say(f"{done.outcome:<10} {title(done.object)}")
-        progress.waiting = {title(obj): "applied" for obj in stage if is_waited_for(obj)}
-        await wait_ready(kube, stage, max(deadline - time.monotonic(), 0.0), progress.tell)
+            if not dry_run:
+                progress.applied.append(done)
+                progress.left.remove(obj)
+            elif obj["kind"] == "Namespace" and done.outcome == "created":
+                missing.add(name_of(obj))
+        if not dry_run:
+            progress.waiting = {title(obj): "applied" for obj in stage if is_waited_for(obj)}
+            await wait_ready(kube, stage, max(deadline - time.monotonic(), 0.0), progress.tell)
     return progress.applied
-
-
-async def check(kube: Kube, request: DeployRequest, root: Path, progress: RolloutProgress) -> None:
-    """A server-side dry run that reports what would be created, changed and deleted. Raises UsageError, ApiError."""
-    made = manifests(request, root)
-    await _refuse_source(kube, request.parts, made, _ADVICE)
-    for obj in await _surplus(kube, request, made):
-        progress.say(f"deleted    {title(obj)}")
-    missing: set[str] = set()
-    for obj in (each for stage in stages(made) for each in stage):
-        if namespace_of(obj) in missing:
-            progress.say(f"unchecked  {title(obj)}: its namespace does not exist yet")
-            continue
-        done = await apply(kube, obj, dry_run=True)
-        if obj["kind"] == "Namespace" and done.outcome == "created":
-            missing.add(name_of(obj))
-        progress.say(f"{done.outcome:<10} {title(obj)}")
 
 
 async def find_deployed(

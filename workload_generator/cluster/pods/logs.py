@@ -19,7 +19,7 @@ import re
 import shutil
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,7 @@ class _Transfer:
         self,
         folder: Path,
         patterns: tuple[str, ...],
-        whole: Iterable[str],
+        whole: Container[str],
         came: Counter[str],
         heard: Callable[[int], None],
     ) -> None:
@@ -110,9 +110,12 @@ class _Transfer:
         self._came = came
         self._heard = heard
         self._here: dict[str, tuple[Path, int, hashlib._Hash]] = {}
-        for name in {_name_of(path) for path in folder.iterdir() if path.is_file()} - set(whole):
-            if self._matches(name):
-                path = max((folder / name, self._part(name)), key=_size)
+        for path in filter(Path.is_file, folder.iterdir()):
+            name = path.name
+            if name.startswith(".") and name.endswith(".part"):
+                name = name[1:-5]
+            known = self._here[name][1] if name in self._here else -1
+            if self._matches(name) and name not in whole and path.stat().st_size > known:
                 self._here[name] = (path, *_digest(path))
 
     def have(self) -> dict[str, tuple[int, str]]:
@@ -174,12 +177,6 @@ class _Transfer:
         self.copies.append(Copy(name, size, self._came[name], sha256))
 
 
-def _name_of(path: Path) -> str:
-    """The file's name, complete or a part."""
-    name = path.name
-    return name[1:-5] if name.startswith(".") and name.endswith(".part") else name
-
-
 def _free(path: Path) -> Path:
     """`events-1.csv` for `events.csv`, with the first number that is free."""
     number = 1
@@ -199,10 +196,6 @@ def _sync(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else -1
 
 
 def _digest(path: Path) -> tuple[int, Any]:

@@ -23,9 +23,9 @@ from typing import Any, TypeVar
 import orjson
 
 from workload_generator.base.backoff import Backoff
-from workload_generator.base.errors import BenchError, UsageError
+from workload_generator.base.errors import BenchError
 from workload_generator.base.subprocesses import die_with_parent
-from workload_generator.cluster.kubectl import MISSING, Kubectl
+from workload_generator.cluster.kubectl import Kubectl
 from workload_generator.cluster.pods import agent
 from workload_generator.kube.errors import Busy, Unreachable
 
@@ -95,18 +95,15 @@ class Session:
 
     async def __aenter__(self) -> Session:
         pipe = asyncio.subprocess.PIPE
-        try:
-            self._process = await asyncio.create_subprocess_exec(
-                *self._command,
-                stdin=pipe if self._given is not None else asyncio.subprocess.DEVNULL,
-                stdout=pipe,
-                stderr=pipe,
-                limit=_LONGEST_LINE,
-                process_group=0,
-                preexec_fn=die_with_parent(),
-            )
-        except FileNotFoundError:
-            raise UsageError(MISSING) from None
+        self._process = await asyncio.create_subprocess_exec(
+            *self._command,
+            stdin=pipe if self._given is not None else asyncio.subprocess.DEVNULL,
+            stdout=pipe,
+            stderr=pipe,
+            limit=_LONGEST_LINE,
+            process_group=0,
+            preexec_fn=die_with_parent(),
+        )
         self._tasks.append(asyncio.create_task(self._read_errors()))
         if self._given is not None:
             self._tasks.append(asyncio.create_task(self._give(self._given)))
@@ -128,7 +125,7 @@ class Session:
         assert self._process.stdout is not None
         while (left := self._heard + SILENCE_S - time.monotonic()) > 0:
             with contextlib.suppress(TimeoutError):  # there may have been something on stderr
-                line = await asyncio.wait_for(_read_line(self._process.stdout), left)
+                line = await asyncio.wait_for(self._process.stdout.readline(), left)
                 self._heard = time.monotonic()
                 return line
         raise SessionCut(f"no output for {SILENCE_S:g} s")
@@ -163,7 +160,7 @@ class Session:
 
     async def _read_errors(self) -> None:
         assert self._process.stderr is not None
-        while line := await _read_line(self._process.stderr):
+        while line := await self._process.stderr.readline():
             self._heard = time.monotonic()
             text = line.decode("utf-8", "replace").rstrip("\r\n")
             found = _CODE.search(text)
@@ -172,13 +169,6 @@ class Session:
                 continue
             self._tail = [*self._tail, text][-_TAIL:]
             self.on_error_line(text)
-
-
-async def _read_line(stream: asyncio.StreamReader) -> bytes:
-    try:
-        return await stream.readline()
-    except ValueError:  # longer than _LONGEST_LINE: the rest is the next line
-        return b"\n"
 
 
 class PodAgent:

@@ -458,6 +458,6 @@ def test_ctrl_c_says_what_is_there_and_what_is_not(controller: Controller, tmp_p
     assert process.returncode == 130
     assert "created    Service functions/empty-go-http-0" in out
     assert "kn-bench: interrupted" in told and "Traceback" not in told
-    assert "not ready yet: Service functions/empty-go-http-0" in told
+    assert "waiting for Service functions/empty-go-http-0" in told
     assert "kn-bench delete removes what was deployed" in told
     assert services(controller.api) == ["empty-go-http-0"]

@@ -137,7 +137,7 @@ def change_cluster(
             error.args = ("\n".join([str(error), *_not_done(progress), advice]),)
         raise
     except (KeyboardInterrupt, SystemExit):
-        waiting = [f"not ready yet: {name}: {why}" for name, why in progress.waiting.items()]
+        waiting = [f"waiting for {name}: {why}" for name, why in progress.waiting.items()]
         sys.stderr.write("\n".join(["kn-bench: interrupted", *waiting, *_not_done(progress), advice, ""]))
         raise
     return ExitCode.OK

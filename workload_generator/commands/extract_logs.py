@@ -49,8 +49,6 @@ async def _copy_all(options: argparse.Namespace, kubectl: Kubectl, console: Cons
     for pod, folder, patterns in sources:
         try:
             await _copy(PodAgent(kubectl, locations.always(pod)), pod, folder, patterns, options, console)
-        except UsageError:
-            raise
         except BenchError as error:
             failed += 1
             console.print(f"[red]failed[/] {pod}: {escape(str(error))}")

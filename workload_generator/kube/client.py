@@ -8,7 +8,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal
 
 import aiohttp
@@ -87,9 +86,7 @@ class Kube:
     async def __aenter__(self) -> Kube:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._transport.close()
 
     @property
@@ -135,12 +132,8 @@ class Kube:
 
     async def list(self, resource: Resource, namespace: str = "", *, labels: str = "", fields: str = "") -> Listing:
         """All pages in one. Raises ApiError."""
-        items: list[Object] = []
-        version = ""
-        async for listing in self.pages(resource, namespace, labels=labels, fields=fields):
-            items += listing.items
-            version = listing.resource_version
-        return Listing(items, version)
+        pages = [page async for page in self.pages(resource, namespace, labels=labels, fields=fields)]
+        return Listing([item for page in pages for item in page.items], pages[-1].resource_version)
 
     async def timed_list(
         self, resource: Resource, namespace: str = "", *, labels: str = "", fields: str = "", limit: int = PAGE

@@ -146,17 +146,12 @@ def _tls_context(authority: bytes, insecure: bool, certificate: bytes, key: byte
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # Python's default from 3.13 on: refuses CAs that kubectl takes
     if insecure:
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    if key:
-        _load_certificate(context, certificate + b"\n" + key)
+    if key:  # `ssl` reads it only from a file: from one that is never on a disk
+        with os.fdopen(os.memfd_create("client-certificate"), "wb") as file:
+            file.write(certificate + b"\n" + key)
+            file.flush()
+            context.load_cert_chain(f"/proc/self/fd/{file.fileno()}", password="")  # without one ssl asks the terminal
     return context
-
-
-def _load_certificate(context: ssl.SSLContext, pem: bytes) -> None:
-    """Load a certificate and its key, which `ssl` reads only from files: from one that is never on a disk."""
-    with os.fdopen(os.memfd_create("client-certificate"), "wb") as file:
-        file.write(pem)
-        file.flush()
-        context.load_cert_chain(f"/proc/self/fd/{file.fileno()}", password="")  # without one ssl asks the terminal
 
 
 def _oidc_token(provider: Mapping[str, Any], where: str) -> str:

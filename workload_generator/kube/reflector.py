@@ -17,7 +17,6 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
-from types import TracebackType
 from typing import Literal
 
 from workload_generator.base.backoff import Backoff
@@ -69,17 +68,13 @@ class Reflector:
         """The last known objects, by namespace and name; read-only."""
         self.lists = 0
         """How often all objects were listed; after each one but the first, changes in between may be missing."""
-        self.breaks = 0
-        """How often a watch failed."""
 
     async def __aenter__(self) -> Reflector:
         await self._list()
         self._task = asyncio.create_task(self._follow())
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         assert self._task is not None
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -126,7 +121,6 @@ class Reflector:
                 await self._fail(error)
                 return
             except ApiError as error:
-                self.breaks += 1
                 least_s = min(error.retry_after_s or 0, _BACKOFF.cap_s)
             except Exception as error:  # a bug: without this, readers would wait forever
                 await self._fail(ApiError(f"watching {self._resource}: {type(error).__name__}: {error}"))

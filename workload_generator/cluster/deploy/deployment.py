@@ -8,7 +8,6 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -18,7 +17,7 @@ from workload_generator.cluster.deploy.eventing import is_rabbitmq
 from workload_generator.cluster.deploy.kustomize import render
 from workload_generator.cluster.deploy.services import Images, chosen, copies, functions_of, is_function
 from workload_generator.cluster.deploy.tuning import Values, of_trigger
-from workload_generator.kube.names import NAME_LABEL, PART_LABEL, PART_OF_LABEL, PRODUCT
+from workload_generator.kube.names import PART_LABEL, PART_OF_LABEL, PRODUCT
 from workload_generator.kube.resources import BROKERS, TRIGGERS, Object, name_of, namespace_of
 
 
@@ -69,8 +68,8 @@ def manifests(request: DeployRequest, root: Path) -> list[Object]:
     if eventing:
         made += _eventing(request, render(root / "eventing" / request.broker))
     if DeployPart.SEQUENCE in request.parts:
-        known = {_identity(obj) for obj in made}
-        made += [obj for obj in render(root / "eventing" / "sequence") if _identity(obj) not in known]
+        known = {identity(obj) for obj in made}
+        made += [obj for obj in render(root / "eventing" / "sequence") if identity(obj) not in known]
     request.images.put_into(made)
     return made
 
@@ -134,20 +133,6 @@ def _eventing(request: DeployRequest, folder: list[Object]) -> list[Object]:
     return made
 
 
-def _identity(obj: Object) -> tuple[str, str, str, str]:
+def identity(obj: Object) -> tuple[str, str, str, str]:
+    """API version, kind, namespace and name."""
     return obj["apiVersion"], obj["kind"], namespace_of(obj), name_of(obj)
-
-
-def surplus(request: DeployRequest, made: Sequence[Object], there: Iterable[Object]) -> list[Object]:
-    """Of the objects in the cluster, the copies of functions and the triggers that the request no longer has."""
-    wanted = {_identity(obj) for obj in made}
-    functions = {obj["metadata"]["labels"][NAME_LABEL] for obj in made if is_function(obj)}
-
-    def is_surplus(obj: Object) -> bool:
-        if _identity(obj) in wanted:
-            return False
-        if is_function(obj):
-            return obj["metadata"]["labels"][NAME_LABEL] in functions
-        return obj["kind"] == TRIGGERS.kind and DeployPart.EVENTING in request.parts
-
-    return [obj for obj in there if is_surplus(obj)]

@@ -11,9 +11,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from workload_generator.cluster.deploy.eventing import is_rabbitmq, why_no_dispatcher
 from workload_generator.cluster.deploy.readiness import explain, is_waited_for, why_not_ready
@@ -110,13 +110,21 @@ class _Wait:
 
 
 async def _follow_all(
-    kube: Kube, groups: Groups, follow: Callable[..., Awaitable[None]], timeout_s: float, failure: str, tell: Tell
+    kube: Kube,
+    groups: Groups,
+    follow: Callable[..., Coroutine[Any, Any, None]],
+    timeout_s: float,
+    failure: str,
+    tell: Tell,
 ) -> None:
     """Follow every group at once: `follow(wait, resource, namespace, uids)`. Raises WaitTimeout, ApiError."""
     wait = _Wait(kube, tell)
     try:
-        async with asyncio.timeout(timeout_s):
-            await _all(follow(wait, *group, uids) for group, uids in groups.items())
+        async with asyncio.timeout(timeout_s), asyncio.TaskGroup() as tasks:
+            for group, uids in groups.items():
+                tasks.create_task(follow(wait, *group, uids))
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None
     except TimeoutError:
         lines = []
         for (resource, namespace, name), why in wait.reasons.items():
@@ -265,13 +273,3 @@ def _specified(obj: Object) -> Object:
 def _placeholder(resource: Resource, namespace: str, name: str) -> Object:
     about = {"name": name, **({"namespace": namespace} if namespace else {})}
     return {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": about}
-
-
-async def _all(work: Iterable[Awaitable[None]]) -> None:
-    """Run everything at once. The first failure cancels the rest and is raised."""
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            for each in work:
-                tasks.create_task(each)  # type: ignore[arg-type]
-    except BaseExceptionGroup as group:
-        raise group.exceptions[0] from None

@@ -12,12 +12,14 @@ import contextlib
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from workload_generator.base.errors import UsageError
-from workload_generator.cluster.deploy.deployment import DeployPart, DeployRequest, manifests, namespaces, surplus
+from workload_generator.cluster.deploy.deployment import DeployPart, DeployRequest, identity, manifests, namespaces
 from workload_generator.cluster.deploy.objects import Applied, apply, delete, find_ours, stages, wait_ready
 from workload_generator.cluster.deploy.readiness import is_waited_for
+from workload_generator.cluster.deploy.services import is_function
 from workload_generator.kube import resources as kinds
 from workload_generator.kube.client import Kube
 from workload_generator.kube.errors import ApiAbsent, NotFound
@@ -55,19 +57,14 @@ class RolloutProgress:
     waiting: dict[str, str] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
 
-    def tell(self, obj: Object, why: str) -> None:
-        """An object is ready, or waits for something (`objects.Tell`)."""
+    def tell(self, obj: Object, why: str, done: str = "ready") -> None:
+        """An object is ready (or `gone`), or waits for something (`objects.Tell`)."""
         name = title(obj)
         if why:
             self.waiting[name] = why
         else:
             self.waiting.pop(name, None)
-            self.say(f"ready      {name} ({time.monotonic() - self.began:.1f} s)")
-
-    def gone(self, obj: Object, why: str) -> None:
-        """An object is deleted, or is not yet (`objects.Tell`)."""
-        if not why:
-            self.say(f"gone       {title(obj)} ({time.monotonic() - self.began:.1f} s)")
+            self.say(f"{done:<10} {name} ({time.monotonic() - self.began:.1f} s)")
 
 
 def title(obj: Object) -> str:
@@ -91,7 +88,7 @@ async def deploy(
         for obj in too_many:
             progress.say(f"deleted    {title(obj)}")
     else:
-        await delete(kube, too_many, timeout_s, progress.gone)
+        await delete(kube, too_many, timeout_s, partial(progress.tell, done="gone"))
     order = stages(made)
     progress.left = [] if dry_run else [obj for stage in order for obj in stage]
     missing: set[str] = set()
@@ -140,7 +137,7 @@ async def remove(kube: Kube, objects: Sequence[Object], timeout_s: float, progre
     """
     progress.left = list(objects)
     deadline = time.monotonic() + timeout_s
-    await delete(kube, objects, timeout_s, progress.gone)
+    await delete(kube, objects, timeout_s, partial(progress.tell, done="gone"))
     progress.left = []
     for source in objects:
         if source["kind"] == kinds.CONTAINER_SOURCES.kind:
@@ -160,9 +157,18 @@ async def _refuse_source(kube: Kube, parts: Collection[DeployPart], objects: Ite
 
 
 async def _surplus(kube: Kube, request: DeployRequest, made: Sequence[Object]) -> list[Object]:
+    """The copies of functions and the triggers in the cluster that the request no longer has."""
+    wanted = {identity(obj) for obj in made}
+    functions = {obj["metadata"]["labels"][NAME_LABEL] for obj in made if is_function(obj)}
     where = sorted({namespace_of(obj) for obj in made} - {""})
-    found = await find_ours(kube, (kinds.TRIGGERS, kinds.SERVICES), where, f"{PART_OF_LABEL}={PRODUCT}")
-    return surplus(request, made, found)
+    there = await find_ours(kube, (kinds.TRIGGERS, kinds.SERVICES), where, f"{PART_OF_LABEL}={PRODUCT}")
+
+    def is_surplus(obj: Object) -> bool:
+        if is_function(obj):
+            return obj["metadata"]["labels"][NAME_LABEL] in functions
+        return obj["kind"] == kinds.TRIGGERS.kind and DeployPart.EVENTING in request.parts
+
+    return [obj for obj in there if identity(obj) not in wanted and is_surplus(obj)]
 
 
 async def _wake(kube: Kube, source: Object, timeout_s: float, progress: RolloutProgress) -> None:

@@ -179,12 +179,6 @@ class PodAgent:
         self.find = find
         self.patience_s = patience_s
 
-    def session(self, pod: Pod, request: Json) -> Session:
-        """A session in which the agent does `request`."""
-        wanted = orjson.dumps(request)
-        words = ["python3", "-c", _LOADER, str(len(_SOURCE)), str(len(wanted))]
-        return Session(self.kubectl, pod, words, _SOURCE + wanted)
-
     async def persist(self, what: str, attempt: Attempt[T], patience_s: float | None = None) -> T:
         """The result of `attempt` in the present pod. It is repeated, with back-off, when its session is cut.
 
@@ -224,7 +218,9 @@ class PodAgent:
 
     async def once(self, pod: Pod, received: Callable[[], None], request: Json, heard: Callable[[Json], None]) -> Json:
         """The answer to a request in one session. Raises SessionCut, PodRequestRefused."""
-        async with self.session(pod, request) as session:
+        wanted = orjson.dumps(request)
+        words = ["python3", "-c", _LOADER, str(len(_SOURCE)), str(len(wanted))]
+        async with Session(self.kubectl, pod, words, _SOURCE + wanted) as session:
             while line := await session.line():
                 try:
                     document = json.loads(line)

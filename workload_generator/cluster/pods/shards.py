@@ -117,14 +117,10 @@ class PodShards:
             pods = await locations.ready_pods(self._kube, SHARDS, GENERATOR, within_s, count=self._run.pods)
             agents = [PodAgent(self._kubectl, locations.always(pod)) for pod in pods]
             await self._start(agents)
-            ends = await asyncio.gather(*map(self._follow, agents), return_exceptions=True)
-            for failure in ends:
-                if isinstance(failure, BaseException):
-                    raise failure
+            return list(zip(agents, await asyncio.gather(*map(self._follow, agents)), strict=True))
         except BenchError:
             await self._end()
             raise
-        return list(zip(agents, (end for end in ends if isinstance(end, PodRunEnd)), strict=True))
 
     async def _refuse_another(self) -> None:
         job = await self._kube.find(JOBS, GENERATOR, SHARDS)

@@ -131,7 +131,7 @@ async def test_an_absent_api_and_an_absent_object_are_different_errors(tmp_path:
             with pytest.raises(errors.NotFound, match='"x" not found') as raised:
                 await kube.get(CONFIG_MAPS, "x", "ours")
             assert not isinstance(raised.value, errors.ApiAbsent)
-            with pytest.raises(errors.ApiAbsent, match=r"no API serving\.knative\.dev/v1 services"):
+            with pytest.raises(errors.ApiAbsent, match=r"no API serving\.knative\.dev/v1/services/x"):
                 await kube.find(SERVICES, "x", "ours")
             with pytest.raises(errors.ApiAbsent, match=r"no API serving\.knative\.dev/v1"):
                 await kube.apply({"apiVersion": "serving.knative.dev/v1", "kind": "Service", "metadata": {"name": "x"}})

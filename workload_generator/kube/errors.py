@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from http.client import responses
 
 import orjson
@@ -91,8 +92,8 @@ def error_of(method: str, path: str, status: int, body: bytes, retry_after: str 
         kind = Invalid
     if status == 404 and not is_status:
         kind, reason = ApiAbsent, "ApiAbsent"
-        group_version = "/".join(path.strip("/").split("/")[1:3])
-        message = f"the cluster has no API {group_version}: the product that brings it is not installed"
+        api = re.sub("^/apis?/|namespaces/[^/]+/", "", path)
+        message = f"the cluster has no API {api}: the product that brings it is not installed"
     # Only a proxy sends an HTTP date.
     wait_s = float(retry_after) if retry_after and retry_after.isdecimal() else None
     text = f"{method} {path}: {message or 'no message'} ({status} {reason})"

@@ -68,6 +68,8 @@ class Reflector:
         """The last known objects, by namespace and name; read-only."""
         self.lists = 0
         """How often all objects were listed; after each one but the first, changes in between may be missing."""
+        self.breaks = 0
+        """How often a watch failed."""
 
     async def __aenter__(self) -> Reflector:
         await self._list()
@@ -121,6 +123,7 @@ class Reflector:
                 await self._fail(error)
                 return
             except ApiError as error:
+                self.breaks += 1
                 least_s = min(error.retry_after_s or 0, _BACKOFF.cap_s)
             except Exception as error:  # a bug: without this, readers would wait forever
                 await self._fail(ApiError(f"watching {self._resource}: {type(error).__name__}: {error}"))

@@ -66,7 +66,12 @@ async def fetch(
     async def attempt(pod: Pod, received: Callable[[], None]) -> list[Copy]:
         transfer = await asyncio.to_thread(_Transfer, folder, tuple(patterns), wrong, came, heard)
         request = {"verb": "archive", "folder": source, "patterns": patterns, "have": transfer.have()}
-        await pod_agent.once(pod, received, request, transfer.take)
+        before = came.total()
+        try:
+            await pod_agent.once(pod, request, transfer.take)
+        finally:
+            if came.total() > before:
+                received()
         wrong.update(transfer.wrong)
         for name in transfer.wrong:
             if wrong[name] == _TRIES:

@@ -212,11 +212,12 @@ class PodAgent:
     ) -> Json:
         """The answer. `heard` is called with what comes before it. Raises PodRequestRefused or BenchError."""
 
-        return await self.persist(
-            verb, lambda pod, received: self.once(pod, received, {"verb": verb, **request}, heard), patience_s
-        )
+        def attempt(pod: Pod, received: Callable[[], None]) -> Awaitable[Json]:
+            return self.once(pod, {"verb": verb, **request}, lambda document: (received(), heard(document)))
 
-    async def once(self, pod: Pod, received: Callable[[], None], request: Json, heard: Callable[[Json], None]) -> Json:
+        return await self.persist(verb, attempt, patience_s)
+
+    async def once(self, pod: Pod, request: Json, heard: Callable[[Json], object]) -> Json:
         """The answer to a request in one session. Raises SessionCut, PodRequestRefused."""
         wanted = orjson.dumps(request)
         words = ["python3", "-c", _LOADER, str(len(_SOURCE)), str(len(wanted))]
@@ -226,7 +227,6 @@ class PodAgent:
                     document = json.loads(line)
                 except ValueError:
                     continue
-                received()
                 if "answer" not in document:
                     heard(document)
                     continue

@@ -90,7 +90,7 @@ class _Wait:
     ) -> dict[Key, Object]:
         """Wait until `why` is empty for every object. Returns the objects of the kind `watched`, by default their own.
 
-        `why` gets a name and those objects. Only the first wait for an object, which is for itself, is told.
+        `why` gets a name and those objects. The progress of waits for other kinds is not reported.
         """
         keys = {name: (resource, namespace, name) for name in sorted(names)}
         self.reasons.update(dict.fromkeys(keys.values(), "the API server has not answered"))

@@ -213,11 +213,15 @@ class PodAgent:
         """The answer. `heard` is called with what comes before it. Raises PodRequestRefused or BenchError."""
 
         def attempt(pod: Pod, received: Callable[[], None]) -> Awaitable[Json]:
-            return self.once(pod, {"verb": verb, **request}, lambda document: (received(), heard(document)))
+            def hear(document: Json) -> None:
+                received()
+                heard(document)
+
+            return self.once(pod, {"verb": verb, **request}, hear)
 
         return await self.persist(verb, attempt, patience_s)
 
-    async def once(self, pod: Pod, request: Json, heard: Callable[[Json], object]) -> Json:
+    async def once(self, pod: Pod, request: Json, heard: Callable[[Json], None]) -> Json:
         """The answer to a request in one session. Raises SessionCut, PodRequestRefused."""
         wanted = orjson.dumps(request)
         words = ["python3", "-c", _LOADER, str(len(_SOURCE)), str(len(wanted))]

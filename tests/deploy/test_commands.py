@@ -152,7 +152,7 @@ def test_the_pods_reason_is_told_where_the_object_has_none(
     controller.stuck["workload-generator"] = ""
     waiting = {"state": {"waiting": {"reason": "ErrImageNeverPull", "message": "it is not on the node"}}}
     about = {
-        "name": "w-1",
+        "name": "workload-generator-1",
         "namespace": "workload-generator",
         "labels": {"app.kubernetes.io/name": "workload-generator"},
     }
@@ -162,7 +162,7 @@ def test_the_pods_reason_is_told_where_the_object_has_none(
     with hasty(controller.api, 60):
         assert kn_bench("deploy", "generator", "--timeout=60s") == 1
     told = capsys.readouterr().err
-    assert "0 of 1 pods are available; pod w-1: ErrImageNeverPull: it is not on the node" in told
+    assert "0 of 1 pods are available; pod workload-generator-1: ErrImageNeverPull: it is not on the node" in told
 
 
 def test_two_generators_are_refused(controller: Controller, kn_bench: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -246,7 +246,7 @@ def test_what_does_not_go_is_named(controller: Controller, kn_bench: Run, capsys
     api.put(kinds.SERVICES, there)
     with hasty(controller.api, 60):
         assert kn_bench("delete", "--timeout=60s") == 1
-    assert "services.serving.knative.dev functions/empty-go-http-0: it still exists" in capsys.readouterr().err
+    assert "services.serving.knative.dev functions/empty-go-http-0: it is being deleted" in capsys.readouterr().err
 
 
 def test_pods_that_end_are_waited_for(
@@ -375,7 +375,7 @@ def test_patch_of_the_autoscalers_config(
         ("deploy --annotation=max-scale", "argument --annotation: 'max-scale' is not KEY=VALUE"),
         ("deploy --registry=https://reg.example", "argument --registry"),
         ("deploy --tag=a/b", "argument --tag"),
-        ("deploy --overlay=moon", "--overlay: moon is neither a folder nor one of "),
+        ("deploy --overlay=moon", "--overlay: moon is not one of "),
         ("deploy --component=wings", "--component: wings is not one of cold-start-"),
         ("deploy empty-go-htp", "empty-go-htp is not a function of the manifests; did you mean empty-go-http?"),
         ("deploy functions empty-go-http", "functions means all functions"),
@@ -458,6 +458,6 @@ def test_ctrl_c_says_what_is_there_and_what_is_not(controller: Controller, tmp_p
     assert process.returncode == 130
     assert "created    Service functions/empty-go-http-0" in out
     assert "kn-bench: interrupted" in told and "Traceback" not in told
-    assert "not ready yet: Service functions/empty-go-http-0" in told
+    assert "waiting for Service functions/empty-go-http-0" in told
     assert "kn-bench delete removes what was deployed" in told
     assert services(controller.api) == ["empty-go-http-0"]

@@ -120,7 +120,7 @@ def test_without_its_pod_it_says_what_is_there(
     assert code == 1
     told = capsys.readouterr().err
     assert (
-        "ready pods of the ContainerSource with K_SINK in workload-generator: 0 of 1 after" in told
+        "ready pods of the ContainerSource with K_SINK in workload-generator after 0.5 s: 0 of 1; " in told
         and "generator-1 is Pending and ready" in told
     )
     assert standin.runs() == []

@@ -131,7 +131,7 @@ async def test_an_absent_api_and_an_absent_object_are_different_errors(tmp_path:
             with pytest.raises(errors.NotFound, match='"x" not found') as raised:
                 await kube.get(CONFIG_MAPS, "x", "ours")
             assert not isinstance(raised.value, errors.ApiAbsent)
-            with pytest.raises(errors.ApiAbsent, match=r"no API serving\.knative\.dev/v1 services"):
+            with pytest.raises(errors.ApiAbsent, match=r"no API serving\.knative\.dev/v1/services/x"):
                 await kube.find(SERVICES, "x", "ours")
             with pytest.raises(errors.ApiAbsent, match=r"no API serving\.knative\.dev/v1"):
                 await kube.apply({"apiVersion": "serving.knative.dev/v1", "kind": "Service", "metadata": {"name": "x"}})
@@ -186,7 +186,7 @@ async def test_a_pod_reads_its_token_again(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "token").write_text("one")
     (tmp_path / "ca.crt").write_bytes(trustme.CA().cert_pem.bytes())
     (tmp_path / "namespace").write_text("ours")
-    pod = credentials.PodCredentials(tmp_path)
+    pod = credentials.pod_credentials(tmp_path)
     first = await pod.load()
     (tmp_path / "token").write_text("two\n")
     second = await pod.load()

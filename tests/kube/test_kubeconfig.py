@@ -20,7 +20,7 @@ from tests.kube.test_proxies import relay
 from workload_generator.base.errors import UsageError
 from workload_generator.kube import credentials, errors
 from workload_generator.kube.client import Kube
-from workload_generator.kube.credentials import KubeconfigCredentials
+from workload_generator.kube.credentials import Credentials
 from workload_generator.kube.kubeconfig import read_context
 from workload_generator.kube.resources import PODS
 
@@ -58,7 +58,7 @@ def calls(folder: Path) -> list[Any]:
 
 
 async def access(path: Path, context: str | None = None) -> credentials.Access:
-    return await KubeconfigCredentials([path], context).load()
+    return await Credentials(lambda: read_context([path], context)).load()
 
 
 # Files

@@ -26,17 +26,15 @@ def run_to_end(work: Coroutine[Any, Any, T], on_signal: Callable[[str], None] | 
     """
     before = {name: each for name in _SIGNALS if (each := signal.getsignal(name)) is not signal.SIG_IGN}
     caught: list[signal.Signals] = []
-    patient = on_signal is not None
+    first = [on_signal] if on_signal is not None else []
 
     async def main() -> T:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
 
         def handle(name: signal.Signals) -> None:
-            nonlocal patient
-            if patient and on_signal is not None:
-                patient = False
-                on_signal(name.name)
+            if first:
+                first.pop()(name.name)
                 return
             if not caught:
                 task.cancel()

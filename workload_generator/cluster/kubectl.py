@@ -8,8 +8,6 @@ from pathlib import Path
 
 from workload_generator.base.errors import UsageError
 
-MISSING = "kubectl is not on PATH: https://kubernetes.io/docs/tasks/tools/"
-
 
 @dataclass(frozen=True, slots=True)
 class Kubectl:
@@ -21,7 +19,7 @@ class Kubectl:
     def check(self) -> None:
         """Raises UsageError when there is no kubectl."""
         if shutil.which("kubectl") is None:
-            raise UsageError(MISSING)
+            raise UsageError("kubectl is not on PATH: https://kubernetes.io/docs/tasks/tools/")
 
     def command(self, namespace: str, *words: str) -> list[str]:
         """The command line of `words` in a namespace."""

@@ -10,7 +10,7 @@ from workload_generator.coldstart.kubernetes import KubernetesSource
 from workload_generator.coldstart.timeline import InstanceTimeline
 from workload_generator.coldstart.watcher import Watcher
 from workload_generator.kube.client import Kube
-from workload_generator.kube.credentials import PodCredentials, find_credentials
+from workload_generator.kube.credentials import find_credentials, has_pod_credentials, pod_credentials
 
 _PATIENCE_S = 3.0  # a run without the API works as well
 
@@ -29,12 +29,12 @@ def watcher_of_cluster(hosts: Sequence[str]) -> Watcher | None:
     """
     namespaces = [host.split(".")[1] for host in hosts if host.count(".") >= 1]
     named = "KUBECONFIG" in os.environ
-    if not namespaces or not (named or PodCredentials.exist()):
+    if not namespaces or not (named or has_pod_credentials()):
         return None
     timeline = InstanceTimeline()
 
     async def connect() -> Kube:
-        credentials = find_credentials() if named else PodCredentials()
+        credentials = find_credentials() if named else pod_credentials()
         return await Kube.connect(credentials=credentials, patience_s=_PATIENCE_S, timeout_s=10)
 
     return Watcher(KubernetesSource(namespaces[0], timeline, connect), timeline)

@@ -12,8 +12,9 @@ from workload_generator.base.errors import UsageError
 from workload_generator.base.exit_codes import ExitCode
 from workload_generator.cluster.deploy.deployment import BrokerKind, DeployPart, DeployRequest, manifests
 from workload_generator.cluster.deploy.objects import stages
-from workload_generator.cluster.deploy.rollout import RolloutProgress, check, deploy
-from workload_generator.cluster.deploy.services import Images, Tuning
+from workload_generator.cluster.deploy.rollout import RolloutProgress, deploy
+from workload_generator.cluster.deploy.services import Images
+from workload_generator.cluster.deploy.tuning import of_service
 from workload_generator.commands.deploy_flags import (
     METRICS,
     SCALING,
@@ -63,11 +64,10 @@ def run(options: argparse.Namespace) -> int:
         return ExitCode.OK
 
     async def change(kube: Kube, progress: RolloutProgress) -> None:
+        done = await deploy(kube, request, root, options.timeout / NS_PER_S, progress, options.dry_run)
         if options.dry_run:
-            await check(kube, request, root, progress)
             progress.say("nothing was changed")
             return
-        done = await deploy(kube, request, root, options.timeout / NS_PER_S, progress)
         changed = sum(each.outcome != "unchanged" for each in done)
         progress.say(f"{len(done)} objects are as asked for, {changed} of them were created or changed")
 
@@ -98,7 +98,7 @@ def _request_of(options: argparse.Namespace) -> DeployRequest:
         frozenset(parts),
         names,
         options.count or 1,
-        Tuning(options.container_concurrency, annotations),
+        of_service(options.container_concurrency, annotations),
         Images(options.registry, options.tag),
         options.overlay,
         tuple(options.component),

@@ -124,8 +124,7 @@ def change_cluster(
     options: argparse.Namespace, change: Callable[[Kube, RolloutProgress], Awaitable[None]], advice: str
 ) -> int:
     """Run the change; returns the exit code. When it fails or is interrupted, what was not done is printed."""
-    console = Console(highlight=False, markup=False)
-    progress = RolloutProgress(lambda line: console.print(line, soft_wrap=True))
+    progress = RolloutProgress(Console(highlight=False, markup=False, soft_wrap=True).print)
 
     async def run() -> None:
         async with await Kube.connect(options.kubeconfig, options.context) as kube:
@@ -133,15 +132,12 @@ def change_cluster(
 
     try:
         run_to_end(run())
-    except UsageError:
-        raise
     except BenchError as error:
-        sys.stderr.write(f"kn-bench: {error}\n")
         if progress.applied or progress.left:
-            sys.stderr.write("\n".join([*_not_done(progress), advice, ""]))
-        return error.exit_code
+            error.args = ("\n".join([str(error), *_not_done(progress), advice]),)
+        raise
     except (KeyboardInterrupt, SystemExit):
-        waiting = [f"not ready yet: {name}: {why}" for name, why in progress.waiting.items()]
+        waiting = [f"waiting for {name}: {why}" for name, why in progress.waiting.items()]
         sys.stderr.write("\n".join(["kn-bench: interrupted", *waiting, *_not_done(progress), advice, ""]))
         raise
     return ExitCode.OK

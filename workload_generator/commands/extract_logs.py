@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -16,14 +15,12 @@ from workload_generator.base.errors import BenchError, UsageError
 from workload_generator.base.exit_codes import ExitCode
 from workload_generator.cluster.kubectl import Kubectl
 from workload_generator.cluster.pods import locations
-from workload_generator.cluster.pods.logs import LOG_FILES, RECEIPT_FILES, Copy, delete, fetch
+from workload_generator.cluster.pods.logs import LOG_FILES, RECEIPT_FILES, RECEIPTS, Copy, delete, fetch
 from workload_generator.cluster.pods.pod_run import LOGS
 from workload_generator.cluster.pods.sessions import Pod, PodAgent
 from workload_generator.commands.flags import add_kubeconfig
 from workload_generator.kube.client import Kube
 from workload_generator.kube.names import EVENTING, GENERATOR, LOGGER, SHARDS
-
-_RECEIPTS = "/data"
 
 
 def add_flags(command: argparse.ArgumentParser) -> None:
@@ -34,21 +31,11 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     add_kubeconfig(command)
 
 
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """A pod and the files to fetch from it. Receipts are never deleted: their writer has them open."""
-
-    pod: Pod
-    folder: str
-    patterns: Sequence[str]
-    may_delete: bool
-
-
 def run(options: argparse.Namespace) -> int:
     """Fetch; returns the exit code. Raises BenchError."""
     kubectl = Kubectl(options.kubeconfig, options.context)
     kubectl.check()
-    return asyncio.run(_copy_all(options, kubectl, Console(highlight=False)))
+    return asyncio.run(_copy_all(options, kubectl, Console(highlight=False, soft_wrap=True)))
 
 
 async def _copy_all(options: argparse.Namespace, kubectl: Kubectl, console: Console) -> int:
@@ -59,41 +46,38 @@ async def _copy_all(options: argparse.Namespace, kubectl: Kubectl, console: Cons
         raise UsageError(
             f"no pod to fetch from: no generator runs in {GENERATOR} or {SHARDS}, and no event logger in {EVENTING}"
         )
-    for source in sources:
+    for pod, folder, patterns in sources:
         try:
-            failed += await _copy(source, PodAgent(kubectl, locations.always(source.pod)), options, console)
-        except UsageError:
-            raise
+            await _copy(PodAgent(kubectl, locations.always(pod)), pod, folder, patterns, options, console)
         except BenchError as error:
             failed += 1
-            console.print(f"[red]failed[/] {source.pod}: {escape(str(error))}", soft_wrap=True)
+            console.print(f"[red]failed[/] {pod}: {escape(str(error))}")
     return ExitCode.FAILURE if failed else ExitCode.OK
 
 
-async def _sources(kube: Kube) -> list[_Source]:
+async def _sources(kube: Kube) -> list[tuple[Pod, str, Sequence[str]]]:
+    """The pods with the folder and the patterns of the files to fetch from each."""
     generators = await locations.running(kube, GENERATOR, GENERATOR)
     shards = await locations.running(kube, SHARDS, GENERATOR)
     loggers = await locations.running(kube, EVENTING, LOGGER)
-    logs = [_Source(pod, LOGS, LOG_FILES, may_delete=True) for pod in generators[:1] + shards]  # one volume of logs
-    return logs + [_Source(pod, _RECEIPTS, RECEIPT_FILES, may_delete=False) for pod in loggers[:1]]
+    logs = [(pod, LOGS, LOG_FILES) for pod in generators[:1] + shards]  # one volume of logs
+    return [*logs, *((pod, RECEIPTS, RECEIPT_FILES) for pod in loggers[:1])]
 
 
-async def _copy(source: _Source, place: PodAgent, options: argparse.Namespace, console: Console) -> int:
-    """Copy from one pod; the number of files that could not be copied."""
+async def _copy(
+    agent: PodAgent, pod: Pod, folder: str, patterns: Sequence[str], options: argparse.Namespace, console: Console
+) -> None:
+    """Copy from one pod. Receipts are never deleted there: their writer has them open."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(escape(str(source.pod)), total=None)
-        copies = await fetch(
-            place, source.folder, source.patterns, options.out, lambda size: progress.advance(task, size)
-        )
-    console.print(f"{source.pod}: {_summary(copies)}", soft_wrap=True)
-    if not options.delete or not source.may_delete:
-        return 0
-    kept = await delete(place, source.folder, options.out, copies)
-    console.print(f"{source.pod}: {len(copies) - len(kept)} deleted there", soft_wrap=True)
-    for name, why in kept.items():
-        console.print(f"[yellow]kept[/] {escape(name)}: {escape(why)}", soft_wrap=True)
-    return 0
+        task = progress.add_task(escape(str(pod)), total=None)
+        copies = await fetch(agent, folder, patterns, options.out, lambda size: progress.advance(task, size))
+    console.print(f"{pod}: {_summary(copies)}")
+    if options.delete and patterns == LOG_FILES:
+        kept = await delete(agent, folder, options.out, copies)
+        console.print(f"{pod}: {len(copies) - len(kept)} deleted there")
+        for name, why in kept.items():
+            console.print(f"[yellow]kept[/] {escape(name)}: {escape(why)}")
 
 
 def _summary(copies: Sequence[Copy]) -> str:

@@ -10,7 +10,7 @@ from workload_generator.base.clock import NS_PER_S
 from workload_generator.base.errors import UsageError
 from workload_generator.cluster.deploy import tuning
 from workload_generator.cluster.deploy.deployment import namespace_of_functions, namespaces
-from workload_generator.cluster.deploy.eventing import is_rabbitmq, wait_for_dispatchers
+from workload_generator.cluster.deploy.eventing import is_rabbitmq
 from workload_generator.cluster.deploy.objects import find_ours, wait_ready
 from workload_generator.cluster.deploy.rollout import RolloutProgress, title
 from workload_generator.commands import deploy_flags
@@ -59,14 +59,7 @@ def run(options: argparse.Namespace) -> int:
         if options.dry_run or not made:
             progress.say("nothing was changed" if options.dry_run else "nothing to change: all values are set already")
             return
-        timeout_s = options.timeout / NS_PER_S
-        await wait_ready(kube, made, timeout_s, progress.tell)
-        dispatchers: dict[str, dict[str, str]] = {}
-        for obj in made:
-            if obj["kind"] == TRIGGERS.kind:
-                dispatchers.setdefault(namespace_of(obj), {})[obj["metadata"]["uid"]] = str(options.parallelism)
-        for namespace, uids in dispatchers.items():
-            await wait_for_dispatchers(kube, namespace, uids, timeout_s)
+        await wait_ready(kube, made, options.timeout / NS_PER_S, progress.tell)
 
     return deploy_flags.change_cluster(options, change, "changes stay: kn-bench patch with the old values undoes them")
 

@@ -85,12 +85,7 @@ def run(options: argparse.Namespace) -> int:
     )
     kubectl = Kubectl(options.kubeconfig, options.context)
     kubectl.check()
-    console = Console(highlight=False, markup=False)
-
-    def say(line: str) -> None:
-        console.print(line, soft_wrap=True)
-
-    return run_to_end(_run(options, work, kubectl, say))
+    return run_to_end(_run(options, work, kubectl, Console(highlight=False, markup=False, soft_wrap=True).print))
 
 
 async def _run(options: argparse.Namespace, work: RunSpec, kubectl: Kubectl, say: Callable[[str], None]) -> int:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal
 
 import aiohttp
@@ -86,9 +86,7 @@ class Kube:
     async def __aenter__(self) -> Kube:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._transport.close()
 
     @property
@@ -134,12 +132,8 @@ class Kube:
 
     async def list(self, resource: Resource, namespace: str = "", *, labels: str = "", fields: str = "") -> Listing:
         """All pages in one. Raises ApiError."""
-        items: list[Object] = []
-        version = ""
-        async for listing in self.pages(resource, namespace, labels=labels, fields=fields):
-            items += listing.items
-            version = listing.resource_version
-        return Listing(items, version)
+        pages = [page async for page in self.pages(resource, namespace, labels=labels, fields=fields)]
+        return Listing([item for page in pages for item in page.items], pages[-1].resource_version)
 
     async def timed_list(
         self, resource: Resource, namespace: str = "", *, labels: str = "", fields: str = "", limit: int = PAGE
@@ -147,7 +141,7 @@ class Kube:
         """One page as of now, not from the server's watch cache. Not retried. Raises ApiError."""
         path, params = resource.path(namespace=namespace), _selecting(labels, fields, limit=limit)
         sent_ns = time.monotonic_ns()
-        async with self._transport.get(path, params) as response:
+        async with self._transport.open("GET", path, params) as response:
             received_ns = time.monotonic_ns()
             listing = _listing(resource, await response.read())
         return TimedListing(listing, _date_ns(response.headers.get("Date")), sent_ns, received_ns)
@@ -164,7 +158,7 @@ class Kube:
         params = _selecting(
             labels, fields, watch=1, allowWatchBookmarks="true", timeoutSeconds=TURN_S, resourceVersion=resource_version
         )
-        async with self._transport.get(path, params, SILENCE_S) as response:
+        async with self._transport.open("GET", path, params, silence_s=SILENCE_S) as response:
             rest = b""
             while chunk := await _read(response.content, path):
                 mono_ns = time.monotonic_ns()
@@ -197,18 +191,13 @@ class Kube:
             "PATCH", resource.path(name, namespace), patch, "application/merge-patch+json", dry_run
         )
 
-    async def delete(self, resource: Resource, name: str, namespace: str = "", *, uid: str = "") -> bool:
-        """Start the deletion of an object after its dependents; False if it does not exist. `uid`: only that one."""
+    async def delete(self, resource: Resource, name: str, namespace: str = "", *, uid: str = "") -> None:
+        """Start the deletion of an object after its dependents, if it exists. `uid`: only that one. Raises ApiError."""
         options: Object = {"propagationPolicy": "Foreground"}
         if uid:
             options["preconditions"] = {"uid": uid}
-        try:
+        with contextlib.suppress(NotFound):
             await self._transport.request("DELETE", resource.path(name, namespace), body=orjson.dumps(options))
-        except ApiAbsent:
-            raise
-        except NotFound:
-            return False
-        return True
 
     async def _write(
         self, method: str, path: str, body: Object, content_type: str, dry_run: bool, **params: str

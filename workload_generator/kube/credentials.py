@@ -6,15 +6,16 @@ import math
 import os
 import ssl
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import quote
 
 from workload_generator.base.errors import UsageError
 from workload_generator.kube.credential_plugin import ExecCredential, run_plugin
-from workload_generator.kube.kubeconfig import read_context, read_data
+from workload_generator.kube.kubeconfig import KubeContext, read_context, read_data
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _REREAD_S = 60.0  # of a token's file, as client-go: a pod's token is replaced long before it expires
@@ -38,88 +39,53 @@ class Access:
     impersonate: tuple[tuple[str, str], ...] = ()
 
 
-class Credentials(Protocol):
-    """A source of Access, which may be loaded again at any time."""
-
-    async def load(self) -> Access:
-        """Read the credentials, or have a plugin make them. Raises UsageError."""
-        ...
-
-    def is_stale(self) -> bool:
-        """Whether `load` should be called before the next request."""
-        ...
-
-
 def find_credentials(kubeconfig: Path | None = None, context: str | None = None) -> Credentials:
     """The first of: the given file, $KUBECONFIG, ~/.kube/config, the pod's service account. Raises UsageError."""
     if kubeconfig is not None:
         if not kubeconfig.is_file():
             raise UsageError(f"{kubeconfig}: no such kubeconfig file")
-        return KubeconfigCredentials([kubeconfig], context)
+        return Credentials(lambda: read_context([kubeconfig], context))
     named = os.environ.get("KUBECONFIG", "")
     paths = [Path(path).expanduser() for path in dict.fromkeys(named.split(":")) if path]
     existing = [path for path in paths or [Path("~/.kube/config").expanduser()] if path.is_file()]
     if existing:
-        return KubeconfigCredentials(existing, context)
+        return Credentials(lambda: read_context(existing, context))
     if named:
         raise UsageError(f"KUBECONFIG={named}: no such file")
-    if context is None and PodCredentials.exist():
-        return PodCredentials()
+    if context is None and has_pod_credentials():
+        return pod_credentials()
     raise UsageError("no cluster: use --kubeconfig, set KUBECONFIG, or create ~/.kube/config")
 
 
-class PodCredentials:
-    """The service account of the pod in which this process runs."""
-
-    def __init__(self, folder: Path = SERVICE_ACCOUNT) -> None:
-        self._folder = folder
-        self._read_at = 0.0
-        self._tls: tuple[bytes, ssl.SSLContext] | None = None
-
-    @staticmethod
-    def exist(folder: Path = SERVICE_ACCOUNT) -> bool:
-        """Whether this process runs in a pod that has a token."""
-        return "KUBERNETES_SERVICE_HOST" in os.environ and (folder / "token").is_file()
-
-    async def load(self) -> Access:
-        """Read the token again. Raises UsageError."""
-        try:
-            host = os.environ["KUBERNETES_SERVICE_HOST"]
-            port = os.environ.get("KUBERNETES_SERVICE_PORT", "443")
-            token = (self._folder / "token").read_text().strip()
-            authority = (self._folder / "ca.crt").read_bytes()
-            if self._tls is None or self._tls[0] != authority:
-                self._tls = (authority, _tls_context(authority))
-        except KeyError:
-            raise UsageError("not in a pod: KUBERNETES_SERVICE_HOST is not set") from None
-        except (OSError, ValueError) as error:  # SSLError is an OSError, UnicodeDecodeError a ValueError
-            raise UsageError(f"{self._folder}: the service account cannot be read: {error}") from None
-        namespace = self._folder / "namespace"
-        self._read_at = time.monotonic()
-        return Access(
-            server=f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}",
-            token=token,
-            tls=self._tls[1],
-            namespace=namespace.read_text().strip() if namespace.is_file() else "default",
-            context="pod",
-        )
-
-    def is_stale(self) -> bool:
-        """Whether the kubelet may have replaced the token."""
-        return time.monotonic() - self._read_at > _REREAD_S
+def has_pod_credentials() -> bool:
+    """Whether this process runs in a pod that has a service account's token."""
+    return "KUBERNETES_SERVICE_HOST" in os.environ and (SERVICE_ACCOUNT / "token").is_file()
 
 
-class KubeconfigCredentials:
-    """A context of one or more kubeconfig files."""
+def pod_credentials(folder: Path = SERVICE_ACCOUNT) -> Credentials:
+    """Those of the service account of the pod in which this process runs, as a context whose files are read again."""
+    host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+    server = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+    namespace = folder / "namespace"
+    context = KubeContext(
+        "pod",
+        namespace.read_text().strip() if namespace.is_file() else "default",
+        {"server": server, "certificate-authority": str(folder / "ca.crt")},
+        {"tokenFile": str(folder / "token")},
+    )
+    return Credentials(lambda: context)
 
-    def __init__(self, paths: Sequence[Path], context: str | None = None) -> None:
-        self._paths = paths
-        self._context = context
+
+class Credentials:
+    """The credentials of a context, which may be loaded again at any time."""
+
+    def __init__(self, read: Callable[[], KubeContext]) -> None:
+        self._read = read
         self._stale_at = math.inf
 
     async def load(self) -> Access:
         """Read the files again and run the credential plugin if they name one. Raises UsageError."""
-        context = read_context(self._paths, self._context)
+        context = self._read()
         cluster, user = context.cluster, context.user
         where = f"context {context.name!r}"
         if "username" in user or "password" in user:
@@ -131,7 +97,7 @@ class KubeconfigCredentials:
         )
         self._stale_at = math.inf
         if user.get("tokenFile"):
-            credential = replace(credential, token=_read_token(Path(user["tokenFile"])))
+            credential = replace(credential, token=read_data(user, "tokenFile").decode().strip())
             self._stale_at = time.time() + _REREAD_S
         elif "auth-provider" in user:
             credential = replace(credential, token=_oidc_token(user["auth-provider"], where))
@@ -168,36 +134,24 @@ def _tls_of(cluster: Mapping[str, Any], credential: ExecCredential, where: str) 
     if bool(credential.certificate) != bool(credential.key):
         raise UsageError(f"{where}: its user needs both client-certificate and client-key")
     try:
-        context = _tls_context(authority)
-        if insecure:
-            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        if credential.key:
-            _load_certificate(context, credential.certificate + b"\n" + credential.key)
+        return _tls_context(authority, insecure, credential.certificate, credential.key)
     except ssl.SSLError as error:
         raise UsageError(f"{where}: a certificate or key cannot be used: {error}") from None
-    return context
 
 
-def _tls_context(authority: bytes) -> ssl.SSLContext:
+@lru_cache(maxsize=1)  # with the same context, connections stay open when the credentials are loaded again
+def _tls_context(authority: bytes, insecure: bool, certificate: bytes, key: bytes) -> ssl.SSLContext:
     """A client's context that trusts these authorities (PEM), or without any the system's. Raises SSLError."""
     context = ssl.create_default_context(cadata=authority.decode("ascii", "ignore") or None)
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # Python's default from 3.13 on: refuses CAs that kubectl takes
+    if insecure:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if key:  # `ssl` reads it only from a file: from one that is never on a disk
+        with os.fdopen(os.memfd_create("client-certificate"), "wb") as file:
+            file.write(certificate + b"\n" + key)
+            file.flush()
+            context.load_cert_chain(f"/proc/self/fd/{file.fileno()}", password="")  # without one ssl asks the terminal
     return context
-
-
-def _load_certificate(context: ssl.SSLContext, pem: bytes) -> None:
-    """Load a certificate and its key, which `ssl` reads only from files: from one that is never on a disk."""
-    with os.fdopen(os.memfd_create("client-certificate"), "wb") as file:
-        file.write(pem)
-        file.flush()
-        context.load_cert_chain(f"/proc/self/fd/{file.fileno()}", password="")  # without one ssl asks the terminal
-
-
-def _read_token(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError as error:
-        raise UsageError(f"kubeconfig: tokenFile: {path}: {error.strerror}") from None
 
 
 def _oidc_token(provider: Mapping[str, Any], where: str) -> str:

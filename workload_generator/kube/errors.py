@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from http import HTTPStatus
+import re
+from http.client import responses
 
 import orjson
 
@@ -85,17 +86,16 @@ def error_of(method: str, path: str, status: int, body: bytes, retry_after: str 
     reason = str(answer.get("reason") or "") if is_status else ""
     text = body.decode(errors="replace").strip()[:_LONGEST_TEXT]
     message = str(answer.get("message") or "") if is_status else text
-    reason = reason or _phrase(status)
+    reason = reason or responses.get(status, "unknown status")
     kind = _KINDS.get(status, Busy if status >= 500 else ApiError)
     if _UNTYPED in message:  # the response to an apply with an unknown field has status 500
         kind = Invalid
     if status == 404 and not is_status:
         kind, reason = ApiAbsent, "ApiAbsent"
-        message = f"the cluster has no API {_api_of(path)}: the product that brings it is not installed"
-    try:
-        wait_s = float(retry_after) if retry_after else None
-    except ValueError:  # an HTTP date, which only a proxy sends
-        wait_s = None
+        api = re.sub("^/apis?/|namespaces/[^/]+/", "", path)
+        message = f"the cluster has no API {api}: the product that brings it is not installed"
+    # Only a proxy sends an HTTP date.
+    wait_s = float(retry_after) if retry_after and retry_after.isdecimal() else None
     text = f"{method} {path}: {message or 'no message'} ({status} {reason})"
     return kind(text, status=status, reason=reason, retry_after_s=wait_s)
 
@@ -104,19 +104,3 @@ def error_of_status(path: str, answer: dict[str, object]) -> ApiError:
     """The exception for the Status object of a watch's ERROR event."""
     code = answer.get("code")
     return error_of("WATCH", path, code if isinstance(code, int) else 500, orjson.dumps(answer))
-
-
-def _phrase(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return "unknown status"
-
-
-def _api_of(path: str) -> str:
-    """`serving.knative.dev/v1 services` of `/apis/serving.knative.dev/v1/namespaces/functions/services/x`."""
-    words = path.strip("/").split("/")
-    group_version, rest = ("/".join(words[1:3]), words[3:]) if words[0] == "apis" else (words[-1], words[2:])
-    if rest[:1] == ["namespaces"] and len(rest) > 2:
-        rest = rest[2:]
-    return " ".join([group_version, *rest[:1]])

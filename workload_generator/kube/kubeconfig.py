@@ -64,7 +64,7 @@ def read_data(entry: Mapping[str, Any], name: str) -> bytes:
     except binascii.Error as error:
         raise UsageError(f"kubeconfig: {name}-data is not valid base64: {error}") from None
     except OSError as error:
-        raise UsageError(f"kubeconfig: {name}: {path}: {error.strerror}") from None
+        raise UsageError(f"{name}: {path}: {error.strerror}") from None
 
 
 def _read(path: Path) -> Mapping[str, Any]:

@@ -48,30 +48,20 @@ def _matches(entry: str, host: str, ip: _Ip | None, port: int) -> bool:
     """Whether an entry of NO_PROXY (in lower case) covers this host and port."""
     if entry == "*":
         return True
-    if "/" in entry:
-        try:
+    try:
+        if "/" in entry:
             return ip is not None and ip in ipaddress.ip_network(entry, strict=False)
-        except ValueError:
-            return False
-    name, entry_port = _split(entry)
-    if not name or (entry_port and entry_port != str(port)):
+        parts = urlsplit(f"//[{entry}]" if entry.count(":") > 1 and "[" not in entry else f"//{entry}")
+        name, entry_port = parts.hostname or "", parts.port or port
+    except ValueError:
+        return False
+    if not name or entry_port != port:
         return False
     entry_ip = _ip_of(name)
     if entry_ip is not None:
         return entry_ip == ip
     domain = name[1:] if name.startswith("*.") else name
     return host.endswith(domain) if domain.startswith(".") else host == domain or host.endswith(f".{domain}")
-
-
-def _split(entry: str) -> tuple[str, str]:
-    """Host and port of `host`, `host:port`, an IP address or `[IPv6]:port`; the port is empty if there is none."""
-    if entry.startswith("[") and "]:" in entry:
-        name, _, port = entry[1:].rpartition("]:")
-        return name, port
-    if entry.count(":") == 1:
-        name, _, port = entry.partition(":")
-        return name, port
-    return entry, ""
 
 
 def _ip_of(host: str) -> _Ip | None:

@@ -16,7 +16,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from types import TracebackType
+from functools import partial
 from typing import Literal
 
 from workload_generator.base.backoff import Backoff
@@ -55,11 +55,9 @@ class Reflector:
         fields: str = "",
         shrink: Callable[[Object], Object] | None = None,
     ) -> None:
-        self._kube = kube
         self._resource = resource
-        self._namespace = namespace
-        self._labels = labels
-        self._fields = fields
+        self._pages = partial(kube.pages, resource, namespace, labels=labels, fields=fields)
+        self._events = partial(kube.watch, resource, namespace, labels=labels, fields=fields)
         self._shrink = shrink or (lambda obj: obj)
         self._version = ""
         self._changed = asyncio.Condition()
@@ -78,9 +76,7 @@ class Reflector:
         self._task = asyncio.create_task(self._follow())
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         assert self._task is not None
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -137,7 +133,7 @@ class Reflector:
     async def _list(self) -> None:
         fresh: dict[Key, Object] = {}
         version = ""
-        async for page in self._kube.pages(self._resource, self._namespace, labels=self._labels, fields=self._fields):
+        async for page in self._pages():
             fresh.update((key_of(obj), self._shrink(obj)) for obj in page.items)  # one full page at a time
             version = page.resource_version
         mono_ns = time.monotonic_ns()
@@ -151,14 +147,7 @@ class Reflector:
         await self._notify()
 
     async def _watch(self) -> None:
-        events = self._kube.watch(
-            self._resource,
-            self._namespace,
-            resource_version=self._version,
-            labels=self._labels,
-            fields=self._fields,
-        )
-        async with contextlib.aclosing(events):
+        async with contextlib.aclosing(self._events(resource_version=self._version)) as events:
             async for event in events:
                 self._version = event.object["metadata"]["resourceVersion"]
                 if event.type == "BOOKMARK":
@@ -195,6 +184,38 @@ class Reflector:
         await self._notify()
 
 
+async def wait_until(
+    kube: Kube,
+    resource: Resource,
+    namespace: str,
+    why: Callable[[dict[Key, Object]], str],
+    timeout_s: float,
+    failure: str,
+    *,
+    labels: str = "",
+    fields: str = "",
+) -> dict[Key, Object]:
+    """Wait until `why` says nothing of the objects that it waits for. Returns the objects.
+
+    Raises WaitTimeout with `failure` and what `why` said last, ApiError.
+    """
+    said = ["the API server has not answered"]
+
+    def holds(objects: dict[Key, Object]) -> bool:
+        said[0] = why(objects)
+        return not said[0]
+
+    try:
+        async with (
+            asyncio.timeout(timeout_s),
+            Reflector(kube, resource, namespace, labels=labels, fields=fields) as reflector,
+        ):
+            await reflector.until(holds)
+            return dict(reflector.objects)
+    except TimeoutError:
+        raise WaitTimeout(f"{failure} after {timeout_s:g} s: {said[0]}") from None
+
+
 async def delete_and_wait(
     kube: Kube, resource: Resource, name: str, namespace: str = "", *, timeout_s: float = 120.0
 ) -> bool:
@@ -207,13 +228,10 @@ async def delete_and_wait(
         return False
     uid = existing["metadata"]["uid"]
     await kube.delete(resource, name, namespace, uid=uid)
-    try:
-        async with (
-            asyncio.timeout(timeout_s),
-            Reflector(kube, resource, namespace, fields=f"metadata.name={name}") as reflector,
-        ):
-            await reflector.until(lambda objects: all(obj["metadata"]["uid"] != uid for obj in objects.values()))
-    except TimeoutError:
-        where = f"{namespace}/{name}" if namespace else name
-        raise WaitTimeout(f"{resource} {where} is not gone after {timeout_s:g} s") from None
+
+    def why(objects: dict[Key, Object]) -> str:
+        return "it still exists" if any(obj["metadata"]["uid"] == uid for obj in objects.values()) else ""
+
+    failure = f"{resource} {'/'.join(filter(None, (namespace, name)))} is not gone"
+    await wait_until(kube, resource, namespace, why, timeout_s, failure, fields=f"metadata.name={name}")
     return True

@@ -60,7 +60,7 @@ class ApiTransport:
         delays = _BACKOFF.delays()
         while True:
             try:
-                async with self._open(method, path, params, self._timeout, body, content_type) as response:
+                async with self.open(method, path, params, body, content_type) as response:
                     return await response.read()
             except (Busy, Unreachable) as error:
                 is_undone = error.status in _REFUSED_UNDONE and error.retry_after_s is not None
@@ -71,33 +71,27 @@ class ApiTransport:
                     raise
             await asyncio.sleep(wait_s)
 
-    @contextlib.asynccontextmanager
-    async def get(
-        self, path: str, params: Params, silence_s: float | None = None
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The response to a GET, not retried. Raises ApiError.
-
-        With `silence_s` the body may be endless, but reading it fails when nothing comes for that time.
-        """
-        endless = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=silence_s)
-        limits = self._timeout if silence_s is None else endless
-        async with self._open("GET", path, params, limits) as response:
-            yield response
-
     async def close(self) -> None:
         """Close all connections."""
         await self._session.close()
 
     @contextlib.asynccontextmanager
-    async def _open(
+    async def open(
         self,
         method: str,
         path: str,
-        params: Params | None,
-        limits: aiohttp.ClientTimeout,
+        params: Params | None = None,
         body: bytes | None = None,
         content_type: str = _JSON,
+        silence_s: float | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The response to a request that is not retried, except with renewed credentials. Raises ApiError.
+
+        With `silence_s` the body may be endless, but reading it fails when nothing comes for that time.
+        """
+        limits = self._timeout
+        if silence_s is not None:
+            limits = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=silence_s)
         if self._credentials.is_stale():
             await self._renew(self._access)
         is_renewed = False

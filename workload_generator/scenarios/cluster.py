@@ -26,7 +26,6 @@ from workload_generator.scenarios.model import RunMode, Scenario, WaitCondition
 from workload_generator.scenarios.runner import CellSetup, Say
 
 T = TypeVar("T")
-_RECEIPTS = "/data"
 _API_PATIENCE_S = 60.0  # a restart of the API server does not end a scenario
 _QUIET_S = 15.0
 """After so long without a delivery, missing events are lost: brokers retry within seconds."""
@@ -169,7 +168,7 @@ class ClusterPlatform:
             return
         run_id, expected = self._sent
         agent = PodAgent(self._kubectl, lambda: locations.logger(kube, self._within_s))
-        request: dict[str, Any] = {"folder": _RECEIPTS, "expected": expected, "quiet_s": _QUIET_S}
+        request: dict[str, Any] = {"folder": logs.RECEIPTS, "expected": expected, "quiet_s": _QUIET_S}
         try:
             async with asyncio.timeout(self._within_s):
                 answer = await agent.ask("drained", run_id=run_id, **request)
@@ -180,7 +179,7 @@ class ClusterPlatform:
                 f"[yellow]{answer['receipts']} of {expected} deliveries arrived, and none for {_QUIET_S:g} s[/]: "
                 "the report lists the missing ones"
             )
-        await logs.fetch(agent, _RECEIPTS, logs.RECEIPT_FILES, self._logs)
+        await logs.fetch(agent, logs.RECEIPTS, logs.RECEIPT_FILES, self._logs)
         self._sent = None
 
     # Runs

@@ -14,7 +14,7 @@ from workload_generator.cluster.pods.locations import state_of
 from workload_generator.kube.client import Kube
 from workload_generator.kube.errors import WaitTimeout
 from workload_generator.kube.names import AUTOSCALING, FUNCTIONS, MIN_SCALE, SERVICE_LABEL
-from workload_generator.kube.reflector import Reflector
+from workload_generator.kube.reflector import Reflector, wait_until
 from workload_generator.kube.resources import POD_AUTOSCALERS, PODS, Key, Object, name_of
 
 _MIN_SCALE = (MIN_SCALE, f"{AUTOSCALING}minScale")
@@ -25,17 +25,10 @@ Objects = dict[Key, Object]
 
 async def until_zero(kube: Kube, services: Sequence[str], within_s: float) -> None:
     """Wait until the services have no instance. Raises WaitTimeout, ApiError."""
-    left: list[Object] = []
-
-    def is_zero(pods: Objects) -> bool:
-        left[:] = _of(pods, services)
-        return not left
-
-    try:
-        async with asyncio.timeout(within_s), Reflector(kube, PODS, FUNCTIONS, labels=SERVICE_LABEL) as reflector:
-            await reflector.until(is_zero)
-    except TimeoutError:
-        raise WaitTimeout(f"not scaled to zero after {within_s:g} s: {_named(left)}") from None
+    failure = "not scaled to zero"
+    await wait_until(
+        kube, PODS, FUNCTIONS, lambda pods: _named(_of(pods, services)), within_s, failure, labels=SERVICE_LABEL
+    )
 
 
 async def until_drained(kube: Kube, services: Sequence[str], within_s: float) -> None:
@@ -67,9 +60,8 @@ def _why_not_drained(pods: Objects, scalers: Objects, services: Sequence[str]) -
     if wanting:
         return ", ".join(wanting)
     there = _of(pods, services)
-    ending = [pod for pod in there if "deletionTimestamp" in pod["metadata"]]
-    if ending:
-        return _named(ending)
+    if ending := _named([pod for pod in there if "deletionTimestamp" in pod["metadata"]]):
+        return ending
     for service in services:
         instances = sum(_service(pod) == service for pod in there)
         rest = max((_at_rest(each) for each in _of(scalers, [service])), default=1)
@@ -102,5 +94,7 @@ def _service(obj: Object) -> str:
 
 
 def _named(pods: list[Object]) -> str:
+    if not pods:
+        return ""
     named = "; ".join(f"{name_of(pod)} {state_of(pod)}" for pod in pods[:_MOST_NAMED])
     return f"{len(pods)} pods exist ({named}{'; …' if len(pods) > _MOST_NAMED else ''})"

@@ -15,16 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from workload_generator.base.errors import BenchError, UsageError
-from workload_generator.cluster.deploy.deployment import BrokerKind, DeployPart
-from workload_generator.cluster.deploy.eventing import is_rabbitmq, triggers, wait_for_dispatchers
+from workload_generator.cluster.deploy.deployment import BrokerKind
+from workload_generator.cluster.deploy.eventing import is_rabbitmq
 from workload_generator.cluster.deploy.kustomize import render
-from workload_generator.cluster.deploy.objects import apply, delete, label, stages, wait_ready
-from workload_generator.cluster.deploy.services import Images
+from workload_generator.cluster.deploy.objects import apply, delete, stages, wait_ready
+from workload_generator.cluster.deploy.services import Images, copies
 from workload_generator.cluster.deploy.sources import SourceState, mend, wait_bound
+from workload_generator.cluster.deploy.tuning import of_trigger
 from workload_generator.kube import resources as kinds
 from workload_generator.kube.client import Kube
 from workload_generator.kube.errors import ApiAbsent
-from workload_generator.kube.names import CHANGED_ANNOTATION, EVENTING, GENERATOR, LOGGER, PARALLELISM, RECEIVER
+from workload_generator.kube.names import CHANGED_ANNOTATION, EVENTING, GENERATOR, LOGGER, RECEIVER
 from workload_generator.kube.resources import Object, name_of
 from workload_generator.scenarios.changes import EVENTING_KEY, ChangeOwner, annotation
 
@@ -120,7 +121,6 @@ class EventingSetup:
         """The broker, receiver and event logger of the manifests; RabbitMQ's where its operators are installed."""
         kind = BrokerKind.RABBITMQ if await self._has_rabbitmq() else BrokerKind.IN_MEMORY
         objects = [obj for obj in render(self._manifests / "eventing" / kind) if obj["kind"] != kinds.TRIGGERS.kind]
-        label(objects, DeployPart.EVENTING)
         image = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
         registry, _, rest = image.partition("@")[0].rpartition("/")
         Images(registry or None, rest.partition(":")[2] or None).put_into(objects)
@@ -147,19 +147,11 @@ class EventingSetup:
         there = await _triggers(self._kube)
         folder = self._manifests / "eventing" / (BrokerKind.RABBITMQ if rabbitmq else BrokerKind.IN_MEMORY)
         (template,) = [obj for obj in render(folder) if obj["kind"] == kinds.TRIGGERS.kind]
-        wanted = triggers(template, max(1, len(there)) if count is None else count, parallelism)
-        label(wanted, DeployPart.EVENTING)
+        wanted = copies(template, max(1, len(there)) if count is None else count, of_trigger(parallelism))
         names = {name_of(obj) for obj in wanted}
         await delete(self._kube, [trigger for trigger in there if name_of(trigger) not in names], self._within_s)
         made = [(await apply(self._kube, obj)).object for obj in wanted]
         await wait_ready(self._kube, made, self._within_s)
-        if rabbitmq:
-            values = {
-                obj["metadata"]["uid"]: obj["metadata"]["annotations"][PARALLELISM]
-                for obj in made
-                if PARALLELISM in (obj["metadata"].get("annotations") or {})
-            }
-            await wait_for_dispatchers(self._kube, EVENTING, values, self._within_s)
 
     async def _become_source(self, deployment: Object) -> None:
         """Replace the Deployment's pod by a ContainerSource, and wait for its pod with K_SINK."""
@@ -189,7 +181,6 @@ def source_of(manifests: Path, deployment: Object) -> Object:
     pod = copy.deepcopy(deployment["spec"]["template"]["spec"])
     pod["containers"][0].update({key: own[key] for key in ("command", "env") if key in own})
     source["spec"]["template"]["spec"] = pod
-    label([source], DeployPart.EVENTING)
     return source
 
 

@@ -3,23 +3,22 @@
 Rules:
 - the manifests are rendered from `k8s/` by kustomize; nothing in them is repeated here
 - generator and functions come from one overlay; as an event source, the generator comes with the component for it
-- every object belongs to one part and has the part's label
+- every object belongs to one part, by its label in the manifests; what a user's overlay adds is the generator's
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
 from workload_generator.base.errors import UsageError
-from workload_generator.cluster.deploy.eventing import is_rabbitmq, triggers
+from workload_generator.cluster.deploy.eventing import is_rabbitmq
 from workload_generator.cluster.deploy.kustomize import render
-from workload_generator.cluster.deploy.objects import label
-from workload_generator.cluster.deploy.services import Images, Tuning, chosen, copies, functions_of, is_function
-from workload_generator.kube.names import NAME_LABEL
-from workload_generator.kube.resources import BROKERS, CONTAINER_SOURCES, TRIGGERS, Object, name_of, namespace_of
+from workload_generator.cluster.deploy.services import Images, chosen, copies, functions_of, is_function
+from workload_generator.cluster.deploy.tuning import Values, of_trigger
+from workload_generator.kube.names import PART_LABEL, PART_OF_LABEL, PRODUCT
+from workload_generator.kube.resources import BROKERS, TRIGGERS, Object, name_of, namespace_of
 
 
 class DeployPart(StrEnum):
@@ -40,7 +39,7 @@ class BrokerKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DeployRequest:
-    """What to deploy. `functions` are names of the catalog; empty means all of them.
+    """What to deploy. `functions` are names of the catalog; empty means all of them. Each gets the `values`.
 
     `overlay` is the name of one of `k8s/overlays`, or a folder of the user. Eventing includes the generator, as its
     source. With `triggers` None there are as many as in the manifests.
@@ -49,7 +48,7 @@ class DeployRequest:
     parts: frozenset[DeployPart]
     functions: tuple[str, ...] = ()
     count: int = 1
-    tuning: Tuning = Tuning()
+    values: Values = field(default_factory=dict)
     images: Images = Images()
     overlay: str | None = None
     components: tuple[str, ...] = ()
@@ -60,21 +59,17 @@ class DeployRequest:
 
 def manifests(request: DeployRequest, root: Path) -> list[Object]:
     """The labelled objects of a request, in no particular order. `root` is the folder `k8s/`. Raises UsageError."""
-    made: list[Object] = []
     eventing = DeployPart.EVENTING in request.parts
-    if request.parts & {DeployPart.FUNCTIONS, DeployPart.GENERATOR} or eventing:
+    made: list[Object] = []
+    if eventing or request.parts & {DeployPart.FUNCTIONS, DeployPart.GENERATOR}:
         components = [*request.components, *(["eventing"] if eventing else [])]
-        base = render(overlay(root, request.overlay), [_component(root, name) for name in components])
+        base = render(overlay(root, request.overlay), [_folder_of(root, "component", name) for name in components])
         made += _of_base(request, base)
     if eventing:
         made += _eventing(request, render(root / "eventing" / request.broker))
     if DeployPart.SEQUENCE in request.parts:
-        common = {_identity(obj) for obj in render(root / "eventing" / "base")}
-        known = {_identity(obj) for obj in made}
-        for obj in render(root / "eventing" / "sequence"):
-            label([obj], DeployPart.EVENTING if _identity(obj) in common else DeployPart.SEQUENCE)
-            if _identity(obj) not in known:
-                made.append(obj)
+        known = {identity(obj) for obj in made}
+        made += [obj for obj in render(root / "eventing" / "sequence") if identity(obj) not in known]
     request.images.put_into(made)
     return made
 
@@ -94,44 +89,37 @@ def overlay(root: Path, name: str | None) -> Path:
     """The folder of the generator and the functions. Raises UsageError that lists the overlays."""
     if name is None:
         return root
-    known = root / "overlays" / name
-    if "/" not in name and (known / "kustomization.yaml").is_file():
-        return known
-    if Path(name).is_dir():
+    if Path(name).is_dir() and ("/" in name or not (root / "overlays" / name).is_dir()):
         return Path(name)
-    names = ", ".join(sorted(path.name for path in (root / "overlays").iterdir()))
-    raise UsageError(f"--overlay: {name} is neither a folder nor one of {names}")
+    return _folder_of(root, "overlay", name)
 
 
-def _component(root: Path, name: str) -> Path:
-    folder = root / "components" / name
+def _folder_of(root: Path, kind: str, name: str) -> Path:
+    folder = root / f"{kind}s" / name
     if "/" in name or not (folder / "kustomization.yaml").is_file():
-        names = ", ".join(sorted(path.name for path in (root / "components").iterdir()))
-        raise UsageError(f"--component: {name} is not one of {names}")
+        names = ", ".join(sorted(path.name for path in (root / f"{kind}s").iterdir()))
+        raise UsageError(f"--{kind}: {name} is not one of {names}")
     return folder
 
 
 def _of_base(request: DeployRequest, base: list[Object]) -> list[Object]:
     """Functions, generator and source, with their namespaces."""
-    spaces = [obj for obj in base if obj["kind"] == "Namespace"]
-    functions: list[Object] = []
+    made: list[Object] = []
+    for obj in base:
+        own = obj["metadata"].setdefault("labels", {})
+        own.setdefault(PART_OF_LABEL, PRODUCT)
+        own.setdefault(PART_LABEL, str(DeployPart.FUNCTIONS if is_function(obj) else DeployPart.GENERATOR))
+        of_functions = own[PART_LABEL] == DeployPart.FUNCTIONS
+        parts = {DeployPart.FUNCTIONS} if of_functions else {DeployPart.GENERATOR, DeployPart.EVENTING}
+        if request.parts & parts and not is_function(obj):
+            made.append(obj)
     if DeployPart.FUNCTIONS in request.parts:
         known = functions_of(base)
         for name in chosen(known, request.functions):
-            functions += copies(known[name], request.count, request.tuning)
-        label(functions, DeployPart.FUNCTIONS)
-    generator: list[Object] = []
-    if request.parts & {DeployPart.GENERATOR, DeployPart.EVENTING}:
-        generator = [obj for obj in base if not is_function(obj) and obj not in spaces]
-        label(generator, DeployPart.GENERATOR)
-        label([obj for obj in generator if obj["kind"] == CONTAINER_SOURCES.kind], DeployPart.EVENTING)
-    # A namespace without objects, Prometheus', comes with the generator, whose network policy refers to it.
-    used = {namespace_of(obj) for obj in base}
-    own = {namespace_of(obj) for obj in generator} | ({name_of(obj) for obj in spaces} - used if generator else set())
-    theirs = {namespace_of(obj) for obj in functions} - own
-    for names, part in ((own, DeployPart.GENERATOR), (theirs, DeployPart.FUNCTIONS)):
-        label([obj for obj in spaces if name_of(obj) in names], part)
-    return [*(obj for obj in spaces if name_of(obj) in own | theirs), *functions, *generator]
+            made += copies(known[name], request.count, request.values)
+    used = {namespace_of(obj) for obj in made}
+    spaces = [obj for obj in base if obj["kind"] == "Namespace" and obj not in made]
+    return [*(obj for obj in spaces if name_of(obj) in used), *made]
 
 
 def _eventing(request: DeployRequest, folder: list[Object]) -> list[Object]:
@@ -141,25 +129,10 @@ def _eventing(request: DeployRequest, folder: list[Object]) -> list[Object]:
     if request.parallelism is not None and not all(is_rabbitmq(obj) for obj in brokers):
         raise UsageError(f"--parallelism: only RabbitMQ triggers have a parallelism, and --broker is {request.broker}")
     for template in found:
-        made += triggers(template, 1 if request.triggers is None else request.triggers, request.parallelism)
-    label(made, DeployPart.EVENTING)
+        made += copies(template, request.triggers or 1, of_trigger(request.parallelism))
     return made
 
 
-def _identity(obj: Object) -> tuple[str, str, str, str]:
+def identity(obj: Object) -> tuple[str, str, str, str]:
+    """API version, kind, namespace and name."""
     return obj["apiVersion"], obj["kind"], namespace_of(obj), name_of(obj)
-
-
-def surplus(request: DeployRequest, made: Sequence[Object], there: Iterable[Object]) -> list[Object]:
-    """Of the objects in the cluster, the copies of functions and the triggers that the request no longer has."""
-    wanted = {_identity(obj) for obj in made}
-    functions = {obj["metadata"]["labels"][NAME_LABEL] for obj in made if is_function(obj)}
-
-    def is_surplus(obj: Object) -> bool:
-        if _identity(obj) in wanted:
-            return False
-        if is_function(obj):
-            return obj["metadata"]["labels"][NAME_LABEL] in functions
-        return obj["kind"] == TRIGGERS.kind and DeployPart.EVENTING in request.parts
-
-    return [obj for obj in there if is_surplus(obj)]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -21,16 +20,24 @@ _TIMEOUT_S = 60
 def render(folder: Path, components: Sequence[Path] = ()) -> list[Object]:
     """The objects of a folder with components. Raises UsageError with the message of kustomize."""
     program = _program()
-    with _combined(folder, components) as whole:
+    with tempfile.TemporaryDirectory(prefix="kn-bench-") as name:
+        place = os.path.realpath(name)  # kustomize takes relative paths alone, and follows links first
+        document = {
+            "apiVersion": "kustomize.config.k8s.io/v1beta1",
+            "kind": "Kustomization",
+            "resources": [os.path.relpath(os.path.realpath(folder), place)],
+            "components": [os.path.relpath(os.path.realpath(each), place) for each in components],
+        }
+        Path(place, "kustomization.yaml").write_text(yaml.safe_dump(document))
         try:
             ran = subprocess.run(
-                [*program, str(whole)], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_TIMEOUT_S
+                [*program, place], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_TIMEOUT_S
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise UsageError(f"{' '.join(program)} {folder}: {error}") from None
     if ran.returncode:
         said = ran.stderr.strip() or f"exit code {ran.returncode}"
-        raise UsageError(f"{folder}: kustomize failed: {said.replace(str(whole), str(folder))}")
+        raise UsageError(f"{folder}: kustomize failed: {said.replace(place, str(folder))}")
     try:
         return [document for document in yaml.safe_load_all(ran.stdout) if document]
     except yaml.YAMLError as error:
@@ -42,20 +49,3 @@ def _program() -> list[str]:
         if shutil.which(name):
             return [name, word]
     raise UsageError("kubectl (or kustomize), which renders the manifests, is not on PATH")
-
-
-@contextlib.contextmanager
-def _combined(folder: Path, components: Sequence[Path]) -> Iterator[Path]:
-    if not components:
-        yield folder
-        return
-    with tempfile.TemporaryDirectory(prefix="kn-bench-") as name:
-        place = os.path.realpath(name)  # kustomize takes relative paths alone, and follows links first
-        document = {
-            "apiVersion": "kustomize.config.k8s.io/v1beta1",
-            "kind": "Kustomization",
-            "resources": [os.path.relpath(os.path.realpath(folder), place)],
-            "components": [os.path.relpath(os.path.realpath(each), place) for each in components],
-        }
-        Path(place, "kustomization.yaml").write_text(yaml.safe_dump(document))
-        yield Path(place)

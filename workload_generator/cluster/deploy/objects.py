@@ -11,15 +11,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from workload_generator.cluster.deploy.eventing import is_rabbitmq, why_no_dispatcher
 from workload_generator.cluster.deploy.readiness import explain, is_waited_for, why_not_ready
+from workload_generator.cluster.deploy.sources import wait_bound
 from workload_generator.kube import resources as kinds
 from workload_generator.kube.client import FIELD_MANAGER, Kube
 from workload_generator.kube.errors import ApiAbsent, ApiConflict, WaitTimeout
-from workload_generator.kube.names import PART_LABEL, PART_OF_LABEL, PRODUCT, SERVICE_LABEL
+from workload_generator.kube.names import SERVICE_LABEL
 from workload_generator.kube.reflector import Reflector
 from workload_generator.kube.resources import Key, Object, Resource, name_of, namespace_of, owned_by
 
@@ -36,6 +38,9 @@ _TRIES = 10
 Outcome = Literal["created", "changed", "unchanged"]
 Tell = Callable[[Object, str], None]
 """Called with an object and what it waits for: empty when it is ready (or deleted)."""
+Why = Callable[[str, dict[Key, Object]], str]
+Groups = dict[tuple[Resource, str], dict[str, str]]
+"""The uids of objects by their names, by resource and namespace."""
 
 
 def _ignore(_obj: Object, _why: str) -> None:
@@ -48,12 +53,6 @@ class Applied:
 
     object: Object
     outcome: Outcome
-
-
-def label(objects: Iterable[Object], part: str) -> None:
-    """Label every object as ours and with its part, by which `kn-bench delete` finds it."""
-    for obj in objects:
-        obj["metadata"].setdefault("labels", {}).update({PART_OF_LABEL: PRODUCT, PART_LABEL: str(part)})
 
 
 def stages(objects: Iterable[Object]) -> list[list[Object]]:
@@ -87,125 +86,142 @@ class _Wait:
         self.reasons: dict[tuple[Resource, str, str], str] = {}
 
     async def until(
-        self, resource: Resource, namespace: str, names: Iterable[str], why: Callable[[str, Object | None], str]
+        self, resource: Resource, namespace: str, names: Iterable[str], why: Why, watched: Resource | None = None
     ) -> dict[Key, Object]:
-        """Wait until `why` is empty for every object. Returns the objects of this resource and namespace."""
+        """Wait until `why` is empty for every object. Returns the objects of the kind `watched`, by default their own.
+
+        `why` gets a name and those objects. The progress of waits for other kinds is not reported.
+        """
         keys = {name: (resource, namespace, name) for name in sorted(names)}
         self.reasons.update(dict.fromkeys(keys.values(), "the API server has not answered"))
 
         def holds(found: dict[Key, Object]) -> bool:
             for name, key in keys.items():
-                obj = found.get((namespace, name))
-                reason = why(name, obj)
+                reason = why(name, found)
                 if reason != self.reasons[key]:
                     self.reasons[key] = reason
-                    self._tell(obj or _placeholder(*key), reason)
+                    if watched is None:
+                        self._tell(_placeholder(*key), reason)
             return not any(self.reasons[key] for key in keys.values())
 
-        async with Reflector(self._kube, resource, namespace) as reflector:
+        async with Reflector(self._kube, watched or resource, namespace) as reflector:
             await reflector.until(holds)
             return dict(reflector.objects)
 
-    async def until_no_pods(self, key: tuple[Resource, str, str], done: Awaitable[None]) -> None:
-        """Wait for `done`, which is when the object's pods are gone."""
-        self.reasons[key] = "its pods are terminating"
-        await done
-        self.reasons[key] = ""
 
-
-async def wait_ready(kube: Kube, objects: Iterable[Object], timeout_s: float, tell: Tell = _ignore) -> None:
-    """Wait until every object is ready; those scaled to zero until their pods are gone. Raises WaitTimeout, ApiError.
-
-    `tell` is called when an object waits for something else, and when it is ready.
-    """
+async def _follow_all(
+    kube: Kube,
+    groups: Groups,
+    follow: Callable[..., Coroutine[Any, Any, None]],
+    timeout_s: float,
+    failure: str,
+    tell: Tell,
+) -> None:
+    """Follow every group at once: `follow(wait, resource, namespace, uids)`. Raises WaitTimeout, ApiError."""
     wait = _Wait(kube, tell)
-
-    async def follow(resource: Resource, namespace: str, names: Iterable[str]) -> None:
-        found = await wait.until(resource, namespace, names, lambda _name, obj: why_not_ready(obj))
-        for name in names if resource == kinds.DEPLOYMENTS else ():
-            deployment = found[namespace, name]
-            if deployment["spec"].get("replicas") == 0:
-                await wait.until_no_pods((resource, namespace, name), _without_pods(kube, deployment))
-
-    groups = await _grouped(kube, filter(is_waited_for, objects))
     try:
-        async with asyncio.timeout(timeout_s):
-            await _all(follow(*group, names) for group, names in groups.items())
+        async with asyncio.timeout(timeout_s), asyncio.TaskGroup() as tasks:
+            for group, uids in groups.items():
+                tasks.create_task(follow(wait, *group, uids))
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None
     except TimeoutError:
         lines = []
         for (resource, namespace, name), why in wait.reasons.items():
             if why:
                 obj = await kube.find(resource, name, namespace)
-                explained = await explain(kube, obj) if obj else ""
-                lines.append(f"{resource} {namespace}/{name}: {explained or why}")
-        raise WaitTimeout("\n  ".join(["not ready in time:", *lines])) from None
+                lines.append(f"{resource} {namespace}/{name}: {await explain(kube, obj, why)}")
+        raise WaitTimeout("\n  ".join([failure, *lines])) from None
+
+
+async def wait_ready(kube: Kube, objects: Iterable[Object], timeout_s: float, tell: Tell = _ignore) -> None:
+    """Wait until every object is ready, and does what Ready does not include. Raises WaitTimeout, ApiError.
+
+    That is: the pods of a Deployment that was scaled to zero are gone, the dispatcher of a RabbitMQ trigger has its
+    parallelism, and the pod of a ContainerSource has K_SINK. `tell` is called when an object waits for something else,
+    and when it is ready.
+    """
+    deadline = time.monotonic() + timeout_s
+
+    async def follow(wait: _Wait, resource: Resource, namespace: str, names: Mapping[str, str]) -> None:
+        def why(name: str, objects: dict[Key, Object]) -> str:
+            return why_not_ready(objects.get((namespace, name)))
+
+        own = {name_of(obj): obj for obj in (await wait.until(resource, namespace, names, why)).values()}
+        if resource == kinds.DEPLOYMENTS:
+            asleep = [name for name in names if own[name]["spec"].get("replicas") == 0]
+            sets = (await kube.list(kinds.REPLICA_SETS, namespace)).items if asleep else []
+
+            def why_pods(name: str, pods: dict[Key, Object]) -> str:
+                uids = [one["metadata"]["uid"] for one in sets if owned_by(one, own[name]["metadata"]["uid"])]
+                left = any(owned_by(pod, uid) for pod in pods.values() for uid in uids)
+                return "its pods are terminating" if left else ""
+
+            if asleep:
+                await wait.until(resource, namespace, asleep, why_pods, kinds.PODS)
+        if resource == kinds.TRIGGERS:
+            brokers = (await kube.list(kinds.BROKERS, namespace)).items
+            rabbits = {name_of(broker) for broker in brokers if is_rabbitmq(broker)}
+            parallel = [name for name in names if own[name]["spec"]["broker"] in rabbits]
+
+            def why_dispatcher(name: str, deployments: dict[Key, Object]) -> str:
+                return why_no_dispatcher(own[name], deployments.values())
+
+            if parallel:
+                await wait.until(resource, namespace, parallel, why_dispatcher, kinds.DEPLOYMENTS)
+
+    groups = await _grouped(kube, filter(is_waited_for, objects))
+    await _follow_all(kube, groups, follow, timeout_s, "not ready in time:", tell)
+    for (resource, namespace), names in groups.items():
+        for name in names if resource == kinds.CONTAINER_SOURCES else ():
+            await wait_bound(kube, namespace, name, max(deadline - time.monotonic(), 0.0))
 
 
 async def find_ours(kube: Kube, resources: Iterable[Resource], namespaces: Sequence[str], labels: str) -> list[Object]:
     """All objects of these kinds with the labels in these namespaces; none of a kind that is not installed."""
-    places = [(resource, where) for resource in resources for where in (namespaces if resource.namespaced else ("",))]
-    found: dict[tuple[Resource, str], list[Object]] = {}
 
-    async def look(resource: Resource, namespace: str) -> None:
+    async def look(resource: Resource, namespace: str) -> list[Object]:
         with contextlib.suppress(ApiAbsent):
-            found[resource, namespace] = (await kube.list(resource, namespace, labels=labels)).items
+            return (await kube.list(resource, namespace, labels=labels)).items
+        return []
 
-    await _all(look(*place) for place in places)
-    return [obj for place in places for obj in found.get(place, ())]
+    places = [(resource, where) for resource in resources for where in (namespaces if resource.namespaced else ("",))]
+    return [obj for found in await asyncio.gather(*(look(*place) for place in places)) for obj in found]
 
 
 async def delete(kube: Kube, objects: Iterable[Object], timeout_s: float, tell: Tell = _ignore) -> None:
     """Delete the objects, dependents first, and wait until their pods are gone too. Raises WaitTimeout, ApiError."""
     deadline = time.monotonic() + timeout_s
-    for stage in reversed(stages(objects)):
-        await _delete_stage(kube, stage, max(deadline - time.monotonic(), 0.0), tell)
 
-
-async def _delete_stage(kube: Kube, stage: list[Object], timeout_s: float, tell: Tell) -> None:
-    wait = _Wait(kube, tell)
-    groups = await _grouped(kube, stage)
-    for (resource, namespace), uids in groups.items():
-        for name, uid in uids.items():
-            await kube.delete(resource, name, namespace, uid=uid)
-
-    async def follow(resource: Resource, namespace: str, uids: Mapping[str, str]) -> None:
-        def why(name: str, obj: Object | None) -> str:
+    async def follow(wait: _Wait, resource: Resource, namespace: str, uids: Mapping[str, str]) -> None:
+        def why(name: str, objects: dict[Key, Object]) -> str:
+            obj = objects.get((namespace, name))
             return "it still exists" if obj is not None and obj["metadata"]["uid"] == uids[name] else ""
+
+        def why_pods(name: str, pods: dict[Key, Object]) -> str:
+            services = [(pod["metadata"].get("labels") or {}).get(SERVICE_LABEL) for pod in pods.values()]
+            return "its pods are terminating" if name in services else ""
 
         await wait.until(resource, namespace, uids, why)
         if resource == kinds.SERVICES:
-            async with Reflector(kube, kinds.PODS, namespace, labels=f"{SERVICE_LABEL} in ({','.join(uids)})") as pods:
-                key = (resource, namespace, ", ".join(uids))
-                await wait.until_no_pods(key, pods.until(lambda found: not found))
+            await wait.until(resource, namespace, uids, why_pods, kinds.PODS)
 
-    try:
-        async with asyncio.timeout(timeout_s):
-            await _all(follow(*group, uids) for group, uids in groups.items())
-    except TimeoutError:
-        lines = [
-            f"{resource} {namespace}/{name}: {why}" for (resource, namespace, name), why in wait.reasons.items() if why
-        ]
-        raise WaitTimeout("\n  ".join(["not deleted in time:", *lines])) from None
+    for stage in reversed(stages(objects)):
+        groups = await _grouped(kube, stage)
+        for (resource, namespace), uids in groups.items():
+            for name, uid in uids.items():
+                await kube.delete(resource, name, namespace, uid=uid)
+        left_s = max(deadline - time.monotonic(), 0.0)
+        await _follow_all(kube, groups, follow, left_s, "not deleted in time:", tell)
 
 
-async def _grouped(kube: Kube, objects: Iterable[Object]) -> dict[tuple[Resource, str], dict[str, str]]:
+async def _grouped(kube: Kube, objects: Iterable[Object]) -> Groups:
     """The uids by name ("" for a manifest), by resource and namespace."""
-    groups: dict[tuple[Resource, str], dict[str, str]] = {}
+    groups: Groups = {}
     for obj in objects:
         group = groups.setdefault((await kube.resource_of(obj), namespace_of(obj)), {})
         group[name_of(obj)] = obj["metadata"].get("uid", "")
     return groups
-
-
-async def _without_pods(kube: Kube, deployment: Object) -> None:
-    """Wait until the pods that a Deployment owns are gone."""
-    namespace = namespace_of(deployment)
-    uid = deployment["metadata"]["uid"]
-    sets = {
-        one["metadata"]["uid"] for one in (await kube.list(kinds.REPLICA_SETS, namespace)).items if owned_by(one, uid)
-    }
-    async with Reflector(kube, kinds.PODS, namespace) as pods:
-        await pods.until(lambda found: not any(owned_by(pod, each) for pod in found.values() for each in sets))
 
 
 async def _adopted(kube: Kube, resource: Resource, obj: Object) -> Object | None:
@@ -257,13 +273,3 @@ def _specified(obj: Object) -> Object:
 def _placeholder(resource: Resource, namespace: str, name: str) -> Object:
     about = {"name": name, **({"namespace": namespace} if namespace else {})}
     return {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": about}
-
-
-async def _all(work: Iterable[Awaitable[None]]) -> None:
-    """Run everything at once. The first failure cancels the rest and is raised."""
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            for each in work:
-                tasks.create_task(each)  # type: ignore[arg-type]
-    except BaseExceptionGroup as group:
-        raise group.exceptions[0] from None

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 from workload_generator.kube.client import Kube
 from workload_generator.kube.errors import ApiError
-from workload_generator.kube.names import NAME_LABEL, SERVICE_LABEL
 from workload_generator.kube.resources import PODS, Object, condition, is_ready, name_of, namespace_of
 
 
@@ -24,18 +23,18 @@ def why_not_ready(obj: Object | None) -> str:
     return _READINESS[obj["kind"]][1](obj)
 
 
-async def explain(kube: Kube, obj: Object) -> str:
-    """Why it is not ready, with the reason of a pod if its own status does not include that."""
-    text = why_not_ready(obj)
-    selector = _selector(obj)
-    if not text or not selector:
-        return text
+async def explain(kube: Kube, obj: Object | None, why: str) -> str:
+    """Why it is not ready, or else `why`; with the reason of a pod if its own status does not include that."""
+    if obj is None or not is_waited_for(obj):
+        return why
+    text = why_not_ready(obj) or why
     try:
-        pods = (await kube.list(PODS, namespace_of(obj), labels=selector)).items
+        pods = (await kube.list(PODS, namespace_of(obj))).items
     except ApiError as error:
         return f"{text} (its pods cannot be listed: {error})"
-    said = [reason for pod in pods if (reason := _of_pod(pod))]
-    return f"{text}; pod {said[0]}" if said and said[0].partition(": ")[2] not in text else text
+    own = [pod for pod in pods if name_of(pod).startswith(f"{name_of(obj)}-")]
+    said = [(name_of(pod), reason) for pod in own if (reason := why_pod_waits(pod))]
+    return f"{text}; pod {': '.join(said[0])}" if said and said[0][1] not in text else text
 
 
 def message_of(found: Object) -> str:
@@ -99,27 +98,12 @@ _READINESS: dict[str, tuple[str, Callable[[Object], str]]] = {
 }
 
 
-def _selector(obj: Object) -> str:
-    match obj["kind"]:
-        case "Service":
-            return f"{SERVICE_LABEL}={name_of(obj)}"
-        case "Deployment":
-            labels = obj["spec"]["selector"].get("matchLabels", {})
-            return ",".join(f"{key}={value}" for key, value in labels.items())
-        case "ContainerSource":
-            return f"sources.knative.dev/containerSource={name_of(obj)}"
-        case "RabbitmqCluster":
-            return f"{NAME_LABEL}={name_of(obj)}"
-    return ""
-
-
-def _of_pod(pod: Object) -> str:
-    """`<name>: <reason why it does not run>`, or empty."""
+def why_pod_waits(pod: Object) -> str:
+    """What keeps a pod from running; empty if nothing does."""
     for each in pod.get("status", {}).get("containerStatuses") or ():
-        waiting = each.get("state", {}).get("waiting") or {}
-        if waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
-            return f"{name_of(pod)}: {waiting['reason']}: {waiting.get('message') or 'no message'}"
+        state = each.get("state", {})
+        found = state.get("waiting") or state.get("terminated") or {}
+        if found.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
+            return message_of(found)
     scheduled = condition(pod, "PodScheduled")
-    if scheduled is not None and scheduled["status"] == "False":
-        return f"{name_of(pod)}: {message_of(scheduled)}"
-    return ""
+    return message_of(scheduled) if scheduled is not None and scheduled["status"] == "False" else ""

@@ -12,14 +12,14 @@ import contextlib
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from workload_generator.base.errors import UsageError
-from workload_generator.cluster.deploy.deployment import DeployPart, DeployRequest, manifests, namespaces, surplus
-from workload_generator.cluster.deploy.eventing import is_rabbitmq, parallelism_of, wait_for_dispatchers
+from workload_generator.cluster.deploy.deployment import DeployPart, DeployRequest, identity, manifests, namespaces
 from workload_generator.cluster.deploy.objects import Applied, apply, delete, find_ours, stages, wait_ready
 from workload_generator.cluster.deploy.readiness import is_waited_for
-from workload_generator.cluster.deploy.sources import wait_bound
+from workload_generator.cluster.deploy.services import is_function
 from workload_generator.kube import resources as kinds
 from workload_generator.kube.client import Kube
 from workload_generator.kube.errors import ApiAbsent, NotFound
@@ -57,19 +57,14 @@ class RolloutProgress:
     waiting: dict[str, str] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
 
-    def tell(self, obj: Object, why: str) -> None:
-        """An object is ready, or waits for something (`objects.Tell`)."""
+    def tell(self, obj: Object, why: str, done: str = "ready") -> None:
+        """An object is ready (or `gone`), or waits for something (`objects.Tell`)."""
         name = title(obj)
         if why:
             self.waiting[name] = why
         else:
             self.waiting.pop(name, None)
-            self.say(f"ready      {name} ({time.monotonic() - self.began:.1f} s)")
-
-    def gone(self, obj: Object, why: str) -> None:
-        """An object is deleted, or is not yet (`objects.Tell`)."""
-        if not why:
-            self.say(f"gone       {title(obj)} ({time.monotonic() - self.began:.1f} s)")
+            self.say(f"{done:<10} {name} ({time.monotonic() - self.began:.1f} s)")
 
 
 def title(obj: Object) -> str:
@@ -78,63 +73,41 @@ def title(obj: Object) -> str:
 
 
 async def deploy(
-    kube: Kube, request: DeployRequest, root: Path, timeout_s: float, progress: RolloutProgress
+    kube: Kube, request: DeployRequest, root: Path, timeout_s: float, progress: RolloutProgress, dry_run: bool = False
 ) -> list[Applied]:
     """Apply the objects of a request, wait until they are ready, and delete surplus copies. Returns what was applied.
 
+    A `dry_run` only has the server check everything, and tells what would be created, changed and deleted.
     Raises UsageError before anything is changed, WaitTimeout with the reasons, ApiError.
     """
     made = manifests(request, root)
     await _refuse_source(kube, request.parts, made, _ADVICE)
     deadline = time.monotonic() + timeout_s
-    await delete(kube, await _surplus(kube, request, made), timeout_s, progress.gone)
+    too_many = await _surplus(kube, request, made)
+    if dry_run:
+        for obj in too_many:
+            progress.say(f"deleted    {title(obj)}")
+    else:
+        await delete(kube, too_many, timeout_s, partial(progress.tell, done="gone"))
     order = stages(made)
-    progress.left = [obj for stage in order for obj in stage]
+    progress.left = [] if dry_run else [obj for stage in order for obj in stage]
+    missing: set[str] = set()
     for stage in order:
         for obj in stage:
-            done = await apply(kube, obj)
-            progress.applied.append(done)
-            progress.left.remove(obj)
+            if namespace_of(obj) in missing:
+                progress.say(f"unchecked  {title(obj)}: its namespace does not exist yet")
+                continue
+            done = await apply(kube, obj, dry_run=dry_run)
             progress.say(f"{done.outcome:<10} {title(done.object)}")
-        waited = [obj for obj in stage if is_waited_for(obj)]
-        progress.waiting = {title(obj): "applied" for obj in waited}
-        await wait_ready(kube, waited, max(deadline - time.monotonic(), 0.0), progress.tell)
-        await _wait_deliverers(kube, stage, made, max(deadline - time.monotonic(), 0.0))
+            if not dry_run:
+                progress.applied.append(done)
+                progress.left.remove(obj)
+            elif obj["kind"] == "Namespace" and done.outcome == "created":
+                missing.add(name_of(obj))
+        if not dry_run:
+            progress.waiting = {title(obj): "applied" for obj in stage if is_waited_for(obj)}
+            await wait_ready(kube, stage, max(deadline - time.monotonic(), 0.0), progress.tell)
     return progress.applied
-
-
-async def _wait_deliverers(kube: Kube, stage: Sequence[Object], made: Sequence[Object], timeout_s: float) -> None:
-    """Wait for what Ready does not include: the dispatchers' parallelism, and K_SINK in the source's pod."""
-    rabbits = {
-        (namespace_of(obj), name_of(obj)) for obj in made if obj["kind"] == kinds.BROKERS.kind and is_rabbitmq(obj)
-    }
-    wanted: dict[str, dict[str, str]] = {}
-    for obj in stage:
-        namespace, name = namespace_of(obj), name_of(obj)
-        if obj["kind"] == kinds.TRIGGERS.kind and (namespace, obj["spec"]["broker"]) in rabbits:
-            uid = (await kube.get(kinds.TRIGGERS, name, namespace))["metadata"]["uid"]
-            wanted.setdefault(namespace, {})[uid] = parallelism_of(obj)
-        elif obj["kind"] == kinds.CONTAINER_SOURCES.kind:
-            await wait_bound(kube, namespace, name, timeout_s)
-    for namespace, uids in wanted.items():
-        await wait_for_dispatchers(kube, namespace, uids, timeout_s)
-
-
-async def check(kube: Kube, request: DeployRequest, root: Path, progress: RolloutProgress) -> None:
-    """A server-side dry run that reports what would be created, changed and deleted. Raises UsageError, ApiError."""
-    made = manifests(request, root)
-    await _refuse_source(kube, request.parts, made, _ADVICE)
-    for obj in await _surplus(kube, request, made):
-        progress.say(f"deleted    {title(obj)}")
-    missing: set[str] = set()
-    for obj in (each for stage in stages(made) for each in stage):
-        if namespace_of(obj) in missing:
-            progress.say(f"unchecked  {title(obj)}: its namespace does not exist yet")
-            continue
-        done = await apply(kube, obj, dry_run=True)
-        if obj["kind"] == "Namespace" and done.outcome == "created":
-            missing.add(name_of(obj))
-        progress.say(f"{done.outcome:<10} {title(obj)}")
 
 
 async def find_deployed(
@@ -164,7 +137,7 @@ async def remove(kube: Kube, objects: Sequence[Object], timeout_s: float, progre
     """
     progress.left = list(objects)
     deadline = time.monotonic() + timeout_s
-    await delete(kube, objects, timeout_s, progress.gone)
+    await delete(kube, objects, timeout_s, partial(progress.tell, done="gone"))
     progress.left = []
     for source in objects:
         if source["kind"] == kinds.CONTAINER_SOURCES.kind:
@@ -184,9 +157,18 @@ async def _refuse_source(kube: Kube, parts: Collection[DeployPart], objects: Ite
 
 
 async def _surplus(kube: Kube, request: DeployRequest, made: Sequence[Object]) -> list[Object]:
+    """The copies of functions and the triggers in the cluster that the request no longer has."""
+    wanted = {identity(obj) for obj in made}
+    functions = {obj["metadata"]["labels"][NAME_LABEL] for obj in made if is_function(obj)}
     where = sorted({namespace_of(obj) for obj in made} - {""})
-    found = await find_ours(kube, (kinds.TRIGGERS, kinds.SERVICES), where, f"{PART_OF_LABEL}={PRODUCT}")
-    return surplus(request, made, found)
+    there = await find_ours(kube, (kinds.TRIGGERS, kinds.SERVICES), where, f"{PART_OF_LABEL}={PRODUCT}")
+
+    def is_surplus(obj: Object) -> bool:
+        if is_function(obj):
+            return obj["metadata"]["labels"][NAME_LABEL] in functions
+        return obj["kind"] == kinds.TRIGGERS.kind and DeployPart.EVENTING in request.parts
+
+    return [obj for obj in there if identity(obj) not in wanted and is_surplus(obj)]
 
 
 async def _wake(kube: Kube, source: Object, timeout_s: float, progress: RolloutProgress) -> None:

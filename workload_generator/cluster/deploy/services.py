@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from workload_generator.base.errors import UsageError
+from workload_generator.cluster.deploy.tuning import Values, put
 from workload_generator.experiment.yaml_lines import did_you_mean
-from workload_generator.kube.names import AUTOSCALING, NAME_LABEL
+from workload_generator.kube.names import NAME_LABEL
 from workload_generator.kube.resources import SERVICES, Object, name_of
 
 FIRST = "-0"
@@ -39,23 +40,6 @@ class Images:
                 container["image"] = self.of(container["image"])
 
 
-@dataclass(frozen=True, slots=True)
-class Tuning:
-    """Settings of a function's scaling. `annotations` have no prefix `autoscaling.knative.dev/`: `max-scale`."""
-
-    container_concurrency: int | None = None
-    annotations: Mapping[str, str] = field(default_factory=dict)
-
-    def put_into(self, service: Object) -> None:
-        """Set the values in a Service's template; others stay."""
-        template = service["spec"]["template"]
-        if self.container_concurrency is not None:
-            template["spec"]["containerConcurrency"] = self.container_concurrency
-        if self.annotations:
-            about = template.setdefault("metadata", {}).setdefault("annotations", {})
-            about.update({AUTOSCALING + key: value for key, value in self.annotations.items()})
-
-
 def is_function(obj: Object) -> bool:
     """Whether a manifest is the Service of a function of the catalog."""
     return (
@@ -80,13 +64,20 @@ def chosen(functions: Iterable[str], names: Sequence[str]) -> list[str]:
     return [name for name in known if not names or name in names]
 
 
-def copies(service: Object, count: int, tuning: Tuning) -> list[Object]:
-    """`count` Services of a function: `<name>-0`, which the experiments use, `<name>-1`, …"""
-    base = name_of(service).removesuffix(FIRST)
+def copies(template: Object, count: int, values: Values) -> list[Object]:
+    """`count` copies of a Service or Trigger with these values: `<name>-0`, which the experiments use, `<name>-1`, …
+
+    Each trigger has its name in its subscriber's path.
+    """
+    base = name_of(template).removesuffix(FIRST)
     made = []
     for number in range(count):
-        each = copy.deepcopy(service)
+        each = copy.deepcopy(template)
         each["metadata"]["name"] = f"{base}-{number}"
-        tuning.put_into(each)
+        subscriber = each["spec"].get("subscriber", {})
+        if "uri" in subscriber:
+            subscriber["uri"] = subscriber["uri"].removesuffix(f"{base}{FIRST}") + f"{base}-{number}"
+        for path, value in values.items():
+            put(each, path, value)
         made.append(each)
     return made

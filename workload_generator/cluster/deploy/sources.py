@@ -111,24 +111,20 @@ async def wait_bound(
     try:
         async with asyncio.timeout(timeout_s), Reflector(kube, kinds.PODS, namespace) as pods:
             while True:
-                seen = _versions(pods.objects)
+                seen = dict(pods.objects)
                 last = await examine(kube, await kube.get(kinds.CONTAINER_SOURCES, name, namespace))
                 if not last.fault:
                     return last
                 if last.fault == "stuck" and on_stuck is not None:
                     await on_stuck(last)
                     continue
-                await pods.until(lambda now, seen=seen: _versions(now) != seen)  # type: ignore[misc]
+                await pods.until(lambda now, seen=seen: now != seen)  # type: ignore[misc]
     except TimeoutError:
         text = last.text if last else "it was not examined"
         raise WaitTimeout(
             f"ContainerSource {namespace}/{name} has no ready pod with {SINK_VARIABLE} after {timeout_s:g} s: {text} "
             "(see `kn-bench doctor`)"
         ) from None
-
-
-def _versions(objects: dict[tuple[str, str], Object]) -> dict[tuple[str, str], str]:
-    return {key: obj["metadata"]["resourceVersion"] for key, obj in objects.items()}
 
 
 def has_sink(pod: Object) -> bool:

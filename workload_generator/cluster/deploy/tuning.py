@@ -18,6 +18,7 @@ from workload_generator.kube.resources import CONFIG_MAPS, Object, Resource, nam
 ValuePath = tuple[str, ...]
 Value = str | int | None
 """None: the value is absent."""
+Values = Mapping[ValuePath, Value]
 
 CONCURRENCY: ValuePath = ("spec", "template", "spec", "containerConcurrency")
 _ANNOTATIONS: ValuePath = ("spec", "template", "metadata", "annotations")
@@ -59,12 +60,12 @@ def of_service(container_concurrency: int | None, annotations: Mapping[str, str 
     return wanted if container_concurrency is None else {CONCURRENCY: container_concurrency, **wanted}
 
 
-def of_trigger(parallelism: int) -> dict[ValuePath, Value]:
-    """The parallelism of a RabbitMQ trigger."""
-    return {("metadata", "annotations", PARALLELISM): str(parallelism)}
+def of_trigger(parallelism: int | None) -> dict[ValuePath, Value]:
+    """The parallelism of a RabbitMQ trigger; None leaves it as it is."""
+    return {} if parallelism is None else {("metadata", "annotations", PARALLELISM): str(parallelism)}
 
 
-def plan(resource: Resource, objects: Iterable[Object], wanted: Mapping[ValuePath, Value]) -> list[SettingChange]:
+def plan(resource: Resource, objects: Iterable[Object], wanted: Values) -> list[SettingChange]:
     """The changes that give these objects the wanted values."""
     return [
         SettingChange(resource, namespace_of(obj), name_of(obj), path, old, value)
@@ -99,12 +100,16 @@ async def make(kube: Kube, changes: Iterable[SettingChange], *, dry_run: bool = 
     for (resource, namespace, name), own in by_object(changes).items():
         patch: Object = {}
         for change in own:
-            here = patch
-            for word in change.place[:-1]:
-                here = here.setdefault(word, {})
-            here[change.place[-1]] = change.new
+            put(patch, change.place, change.new)
         objects.append(await kube.patch(resource, name, patch, namespace, dry_run=dry_run))
     return objects
+
+
+def put(obj: Object, path: ValuePath, value: Value) -> None:
+    """Set a value in a manifest or a patch."""
+    for word in path[:-1]:
+        obj = obj.setdefault(word, {})
+    obj[path[-1]] = value
 
 
 def _value(obj: Object, path: ValuePath) -> Value:

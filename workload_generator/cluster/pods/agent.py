@@ -2,16 +2,16 @@
 
 Rules:
 - only the standard library, and nothing of this package: it works with every version of the image
-- a request is one JSON object; the answer is the last JSON line on stdout (`archive` answers with a stream)
+- a request is one JSON object; the answer is the last JSON line on stdout
 - every request can be repeated, since a session may break before its answer arrives
 - a log is renamed or deleted only on request, and deleted only if it is still what was copied
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import glob
-import gzip
 import hashlib
 import json
 import math
@@ -19,11 +19,12 @@ import os
 import signal
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-BLOCK = 1 << 20
+BLOCK = 1 << 18
 BEAT_S = 10.0
 """How often an agent that waits writes a line, so that the session is not silent."""
 INTERRUPTED = ".interrupted"
@@ -32,7 +33,6 @@ _LONGEST_HEADER = 1 << 24
 _TAIL = 8 << 20  # some seconds of a log at the highest rates: it has a heartbeat, or the trailer
 _POLL_S = 0.2
 _POLL_RUN_S = 1.0  # during a measurement
-_END_S = 20.0  # a run gets five seconds for requests in flight, and closes its log
 
 Json = dict[str, Any]
 
@@ -67,36 +67,25 @@ def _is_generator(words: list[bytes]) -> bool:
     return b"workload-generator" in names or words[1:3] == [b"-m", b"workload_generator"]
 
 
-def begun(request: Json) -> Json:
-    """As `look`, once the run has a process or a log, or after `within_s`."""
-
-    def has_begun() -> bool:
-        seen = look(request)
-        return bool(seen["pids"] or seen["logs"])
-
-    _poll(has_begun, _POLL_S, request["within_s"])
-    return look(request)
-
-
 def wait(request: Json) -> Json:
-    """As `look`, once no process of the run is left. Reports the run's progress every BEAT_S."""
-    _poll(lambda: not run_processes(request["run_id"]), _POLL_RUN_S, beat=lambda: {"progress": _progress(request)})
-    return look(request)
+    """As `look`, once no process of the run is left, or after `within_s`. Reports the run's progress every BEAT_S.
 
-
-def stop(request: Json) -> Json:
-    """Send SIGTERM to the run and wait for its end, for `within_s` at most. Then as `look`."""
+    With `begun`, once the run has a process or a log; with `stop`, after it has got a SIGTERM.
+    """
     signalled: set[int] = set()
 
-    def has_ended() -> bool:
+    def holds() -> bool:
+        if request.get("begun"):
+            return any(look(request).values())
         pids = run_processes(request["run_id"])
-        if pids and pids[0] not in signalled:
+        if request.get("stop") and pids and pids[0] not in signalled:
             signalled.add(pids[0])
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pids[0], signal.SIGTERM)
         return not pids
 
-    _poll(has_ended, _POLL_S, request.get("within_s", _END_S))
+    every_s = _POLL_S if "within_s" in request else _POLL_RUN_S
+    _poll(holds, every_s, request.get("within_s", math.inf), lambda: {"progress": _progress(request)})
     return look(request)
 
 
@@ -116,18 +105,23 @@ def _poll(
 
 
 def logs_of(folder: str, prefix: str, run_id: str) -> list[Json]:
-    """The run's logs by name: `name`, and of the `trailer` what the exit code depends on (None without a trailer)."""
+    """The run's logs by name: `name`, the last heartbeat as `progress`, and the `trailer`; None without one.
+
+    Of the trailer it is what the exit code depends on.
+    """
     found = []
     for path in sorted(Path(folder).glob(f"{glob.escape(prefix)}_*.log")):
         with path.open("rb") as file:
             header = _parsed(file.readline(_LONGEST_HEADER), "run_started")
             if header is None or header.get("run_id") != run_id:
                 continue
-            tail = _tail(file)
-        trailer = _parsed(tail[tail.rfind(b"\n", 0, -1) + 1 :], "run_finished")
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+            lines = file.read().splitlines(keepends=True)
+        trailer = _parsed(lines[-1], "run_finished") if lines else None
         if trailer is not None:
             trailer = {key: trailer.get(key) for key in ("verdict", "reasons", "thresholds", "counts")}
-        found.append({"name": path.name, "trailer": trailer})
+        beats = (line for line in reversed(lines) if b'"event":"progress"' in line)
+        found.append({"name": path.name, "trailer": trailer, "progress": _parsed(next(beats, b""), "progress")})
     return found
 
 
@@ -141,20 +135,10 @@ def _parsed(line: bytes, event: str) -> Json | None:
     return document if isinstance(document, dict) and document.get("event") == event else None
 
 
-def _tail(file: BinaryIO) -> bytes:
-    file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
-    return file.read()
-
-
 def _progress(request: Json) -> Json | None:
     """The last heartbeat in the run's newest log."""
-    for log in reversed(logs_of(request["folder"], request["prefix"], request["run_id"])):
-        with Path(request["folder"], log["name"]).open("rb") as file:
-            lines = _tail(file).splitlines(keepends=True)
-        for line in reversed(lines):
-            if b'"event":"progress"' in line:
-                return _parsed(line, "progress")
-    return None
+    logs = look(request)["logs"]
+    return logs[-1]["progress"] if logs else None
 
 
 def aside(request: Json) -> Json:
@@ -184,22 +168,21 @@ def clock(request: Json) -> Json:
 # Files
 
 
-def archive(request: Json) -> None:
-    """Write a gzip stream of the files in `folder` that match one of `patterns`, each with its present length.
+def archive(request: Json) -> Json:
+    """Send the files in `folder` that match one of `patterns`, each with its present length.
 
     `have` maps the names of files that the other side has to their size and sha256. If the pod's file begins with the
-    same bytes, only the rest is sent. A file is a JSON line (`name`, `offset`, `size` of what follows), the bytes, and
-    a JSON line with the `size` and `sha256` of the whole file.
+    same bytes, only the rest is sent. A line has the `name` of a file, an `offset` and the `data` there (compressed by
+    zlib, in base64); the last line of a file has the `size` and `sha256` of the whole.
     """
-    with gzip.GzipFile(fileobj=sys.stdout.buffer, mode="wb", compresslevel=1, mtime=0) as packed:
-        for path in _files(request["folder"], request["patterns"]):
-            try:
-                file = path.open("rb")
-            except OSError:
-                continue  # it was deleted
-            with file:
-                _send(path.name, file, request["have"].get(path.name), packed.write)
-    sys.stdout.buffer.flush()
+    for path in _files(request["folder"], request["patterns"]):
+        try:
+            file = path.open("rb")
+        except OSError:
+            continue  # it was deleted
+        with file:
+            _send(path.name, file, request["have"].get(path.name))
+    return {}
 
 
 def _files(folder: str, patterns: list[str]) -> Iterator[Path]:
@@ -208,19 +191,22 @@ def _files(folder: str, patterns: list[str]) -> Iterator[Path]:
     return iter(sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path.name)))
 
 
-def _send(name: str, file: BinaryIO, have: list[Any] | None, write: Callable[[bytes], object]) -> None:
+def _send(name: str, file: BinaryIO, have: list[Any] | None) -> None:
     size = os.fstat(file.fileno()).st_size
-    whole, offset = hashlib.sha256(), 0
+    whole = hashlib.sha256()
     if have is not None and have[0] <= size:
         _read(file, have[0], whole.update)
-        if whole.hexdigest() == have[1]:
-            offset = have[0]
-        else:
+        if whole.hexdigest() != have[1]:
             whole = hashlib.sha256()
             file.seek(0)
-    write(json.dumps({"name": name, "offset": offset, "size": size - offset}).encode() + b"\n")
-    _read(file, size - offset, whole.update, write)
-    write(json.dumps({"size": size, "sha256": whole.hexdigest()}).encode() + b"\n")
+
+    def send(block: bytes) -> None:
+        data = base64.b64encode(zlib.compress(block, 1)).decode()
+        _answer({"name": name, "offset": file.tell() - len(block), "data": data})
+
+    send(b"")
+    _read(file, size - file.tell(), whole.update, send)
+    _answer({"name": name, "size": size, "sha256": whole.hexdigest()})
 
 
 def _read(file: BinaryIO, size: int, *sinks: Callable[[bytes], object]) -> None:
@@ -335,8 +321,8 @@ class _Receipts:
 
 # Requests
 
-VERBS: dict[str, Callable[[Json], Json | None]] = {
-    verb.__name__: verb for verb in (look, begun, wait, stop, clock, aside, put, archive, delete, drained)
+VERBS: dict[str, Callable[[Json], Json]] = {
+    verb.__name__: verb for verb in (look, wait, clock, aside, put, archive, delete, drained)
 }
 
 
@@ -352,9 +338,5 @@ def main(request: Json) -> None:
     except BrokenPipeError:
         os._exit(1)  # the session has ended
     except OSError as error:
-        text = f"{error.filename or 'the pod'}: {error.strerror or error}"
-        if request["verb"] == archive.__name__:
-            sys.exit(text)  # stdout has half a stream
-        answer = {"error": text}
-    if answer is not None:
-        _answer({"answer": answer})
+        answer = {"error": f"{error.filename or 'the pod'}: {error.strerror or error}"}
+    _answer({"answer": answer})

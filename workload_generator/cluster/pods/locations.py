@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-
+from workload_generator.cluster.deploy.readiness import why_pod_waits
 from workload_generator.cluster.deploy.sources import has_sink
 from workload_generator.cluster.pods.sessions import Find, Pod
 from workload_generator.kube.client import Kube
-from workload_generator.kube.errors import WaitTimeout
 from workload_generator.kube.names import EVENTING, GENERATOR, GENERATOR_LABELS, LOGGER, LOGGER_LABELS
-from workload_generator.kube.reflector import Reflector
+from workload_generator.kube.reflector import wait_until
 from workload_generator.kube.resources import PODS, Key, Object, is_ready, name_of, namespace_of
 
 _LABELS = {GENERATOR: GENERATOR_LABELS, LOGGER: LOGGER_LABELS}
@@ -33,44 +31,31 @@ async def ready_pods(
 
     With `event` true only pods with K_SINK, the ContainerSource's; with false only pods without it.
     """
-    seen: dict[Key, Object] = {}
 
-    def ready() -> list[Object]:
-        pods = [pod for pod in seen.values() if "deletionTimestamp" not in pod["metadata"] and is_ready(pod)]
+    def ready(found: dict[Key, Object]) -> list[Object]:
+        pods = [pod for pod in found.values() if "deletionTimestamp" not in pod["metadata"] and is_ready(pod)]
         return sorted((pod for pod in pods if event is None or has_sink(pod) == event), key=name_of)
 
-    def enough(objects: dict[Key, Object]) -> bool:
-        seen.clear()
-        seen.update(objects)
-        return len(ready()) >= count
+    def why(found: dict[Key, Object]) -> str:
+        if len(ready(found)) >= count:
+            return ""
+        there = "; ".join(f"{name_of(pod)} {state_of(pod)}" for pod in found.values()) or "there are no pods"
+        return f"{len(ready(found))} of {count}; {there}"
 
-    try:
-        async with asyncio.timeout(within_s), Reflector(kube, PODS, namespace, labels=_LABELS[container]) as pods:
-            await pods.until(enough)
-    except TimeoutError:
-        what = container if event is None else "the ContainerSource with K_SINK" if event else "the Deployment"
-        there = "; ".join(f"{name_of(pod)} {state_of(pod)}" for pod in seen.values()) or "there are no pods"
-        raise WaitTimeout(
-            f"ready pods of {what} in {namespace}: {len(ready())} of {count} after {within_s:g} s: {there}"
-        ) from None
-    return [_pod_of(pod, container) for pod in ready()]
+    what = container if event is None else "the ContainerSource with K_SINK" if event else "the Deployment"
+    failure = f"not enough ready pods of {what} in {namespace}"
+    pods = await wait_until(kube, PODS, namespace, why, within_s, failure, labels=_LABELS[container])
+    return [_pod_of(pod, container) for pod in ready(pods)]
 
 
 def state_of(pod: Object) -> str:
     """The state of a pod that is waited for, in a few words."""
     if "deletionTimestamp" in pod["metadata"]:
         return "is terminating"
-    status = pod.get("status", {})
-    for container in status.get("containerStatuses") or ():
-        state = container.get("state", {})
-        waiting = state.get("waiting") or state.get("terminated")
-        if waiting:
-            return f"is {waiting.get('reason', 'waiting')}"
-    for found in status.get("conditions") or ():
-        if found.get("type") in ("PodScheduled", "Ready") and found.get("status") != "True" and found.get("message"):
-            return f"is {status.get('phase', 'Pending')}: {found['message']}"
-    ready = "ready" if is_ready(pod) else "not ready"
-    return f"is {status.get('phase', 'Pending')} and {ready}"
+    phase = pod.get("status", {}).get("phase", "Pending")
+    if why := why_pod_waits(pod):
+        return f"is {phase}: {why}"
+    return f"is {phase} and {'ready' if is_ready(pod) else 'not ready'}"
 
 
 async def running(kube: Kube, namespace: str, container: str) -> list[Pod]:

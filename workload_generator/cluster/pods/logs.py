@@ -11,27 +11,29 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import base64
 import fnmatch
 import hashlib
-import json
 import os
 import re
 import shutil
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from workload_generator.base.errors import BenchError
 from workload_generator.cluster.pods.agent import BLOCK
-from workload_generator.cluster.pods.sessions import Patience, Pod, PodAgent, Session, SessionCut
+from workload_generator.cluster.pods.sessions import Json, Pod, PodAgent, SessionCut
 
+RECEIPTS = "/data"
+"""The event logger's folder."""
 LOG_FILES = ("*.log",)
 RECEIPT_FILES = ("events*.csv", "instances*.csv")
 
 _TRIES = 3
-_GZIP = 16 + zlib.MAX_WBITS
 _NAME = re.compile(r"[^/\0.][^/\0]*")
 
 
@@ -50,7 +52,7 @@ async def fetch(
     source: str,
     patterns: Sequence[str],
     folder: Path,
-    heard: Callable[[int], None] | None = None,
+    heard: Callable[[int], None] = lambda _size: None,
 ) -> list[Copy]:
     """Copy the files of the pod's folder `source` that match one of `patterns`. Returns the copies by name.
 
@@ -58,29 +60,27 @@ async def fetch(
     session succeeds, or when the disk is full; what was received stays.
     """
     await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
-    patience = Patience(pod_agent.patience_s)
-    wrong: dict[str, int] = {}
-    came: dict[str, int] = {}
-    while True:
-        pod = await pod_agent.pod(patience)
-        transfer = await asyncio.to_thread(_Transfer, folder, tuple(patterns), wrong, heard)
+    wrong: Counter[str] = Counter()
+    came: Counter[str] = Counter()
+
+    async def attempt(pod: Pod, received: Callable[[], None]) -> list[Copy]:
+        transfer = await asyncio.to_thread(_Transfer, folder, tuple(patterns), wrong, came, heard)
+        request = {"verb": "archive", "folder": source, "patterns": patterns, "have": transfer.have()}
+        before = came.total()
         try:
-            await transfer.run(pod_agent, pod, source)
-        except SessionCut as cut:
-            if transfer.came:
-                patience.renew()
-            await patience.pause(f"copying from {pod}", cut)
-            continue
+            await pod_agent.once(pod, request, transfer.take)
         finally:
-            for copy in transfer.copies:
-                came[copy.name] = came.get(copy.name, 0) + copy.came
-        if not transfer.wrong:
-            copies = sorted(transfer.copies, key=lambda copy: copy.name)
-            return [Copy(each.name, each.size, came[each.name], each.sha256) for each in copies]
+            if came.total() > before:
+                received()
+        wrong.update(transfer.wrong)
         for name in transfer.wrong:
-            wrong[name] = wrong.get(name, 0) + 1
             if wrong[name] == _TRIES:
                 raise BenchError(f"{pod}: the copy of {name} had a wrong sha256 {_TRIES} times")
+        if transfer.wrong:
+            raise SessionCut(f"wrong sha256 of {', '.join(transfer.wrong)}")
+        return sorted(transfer.copies, key=lambda copy: copy.name)
+
+    return await pod_agent.persist("copying", attempt)
 
 
 async def delete(pod_agent: PodAgent, source: str, folder: Path, copies: Sequence[Copy]) -> dict[str, str]:
@@ -96,56 +96,50 @@ async def delete(pod_agent: PodAgent, source: str, folder: Path, copies: Sequenc
     return kept
 
 
-class _Unzipped:
-    """The stdout of a session, decompressed. Raises EOFError when it ends before the compressed stream does."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._gzip = zlib.decompressobj(_GZIP)
-        self._buffer = b""
-
-    async def _more(self) -> bool:
-        if self._gzip.eof:
-            return False
-        block = await self._session.block()
-        if not block:
-            raise EOFError
-        self._buffer += self._gzip.decompress(block)
-        return True
-
-    async def line(self) -> bytes:
-        """The next line; empty at the end."""
-        while b"\n" not in self._buffer and await self._more():
-            pass
-        line, _, self._buffer = self._buffer.partition(b"\n")
-        return line
-
-    async def read(self, most: int) -> bytes:
-        """At least one and at most `most` bytes; none at the end."""
-        while not self._buffer and await self._more():
-            pass
-        block, self._buffer = self._buffer[:most], self._buffer[most:]
-        return block
-
-
 class _Transfer:
     """One session of a copy, into the files of `folder`."""
 
     def __init__(
-        self, folder: Path, patterns: tuple[str, ...], whole: Iterable[str], heard: Callable[[int], None] | None
+        self,
+        folder: Path,
+        patterns: tuple[str, ...],
+        whole: Container[str],
+        came: Counter[str],
+        heard: Callable[[int], None],
     ) -> None:
-        """Files named in `whole` are requested as if they were not here."""
+        """Files named in `whole` are requested as if they were not here. `came` counts the bytes of each file."""
         self.copies: list[Copy] = []
         self.wrong: list[str] = []
-        self.came = 0
         self._folder = folder
         self._patterns = patterns
-        self._heard = heard or (lambda _size: None)
-        self._known: dict[str, tuple[Path, int, hashlib._Hash]] = {}
-        for name in {_name_of(path) for path in folder.iterdir() if path.is_file()} - set(whole):
-            if self._matches(name):
-                path = max((folder / name, self._part(name)), key=_size)
-                self._known[name] = (path, *_digest(path))
+        self._came = came
+        self._heard = heard
+        self._here: dict[str, tuple[Path, int, hashlib._Hash]] = {}
+        for path in filter(Path.is_file, folder.iterdir()):
+            name = path.name
+            if name.startswith(".") and name.endswith(".part"):
+                name = name[1:-5]
+            known = self._here[name][1] if name in self._here else -1
+            if self._matches(name) and name not in whole and path.stat().st_size > known:
+                self._here[name] = (path, *_digest(path))
+
+    def have(self) -> dict[str, tuple[int, str]]:
+        """Size and sha256 of the files that are here, or their parts."""
+        return {name: (size, digest.hexdigest()) for name, (_, size, digest) in self._here.items()}
+
+    def take(self, line: Json) -> None:
+        """A line of the agent. Raises SessionCut, or BenchError."""
+        try:
+            if not self._matches(line["name"]):
+                raise ValueError(f"{line['name']} was not requested")
+            if "data" in line:
+                self._append(line["name"], line["offset"], zlib.decompress(base64.b64decode(line["data"])))
+            else:
+                self._complete(line["name"], line["size"], line["sha256"])
+        except (zlib.error, ValueError, KeyError, TypeError) as error:
+            raise SessionCut(f"the stream is damaged: {error}") from None
+        except OSError as error:
+            raise BenchError(f"cannot write to {self._folder}: {error.strerror or error}") from None
 
     def _matches(self, name: str) -> bool:
         return bool(_NAME.fullmatch(name)) and any(fnmatch.fnmatchcase(name, pattern) for pattern in self._patterns)
@@ -153,73 +147,39 @@ class _Transfer:
     def _part(self, name: str) -> Path:
         return self._folder / f".{name}.part"
 
-    async def run(self, pod_agent: PodAgent, pod: Pod, source: str) -> None:
-        """Receive the whole stream. Raises SessionCut, or BenchError."""
-        have = {name: (size, digest.hexdigest()) for name, (_, size, digest) in self._known.items()}
-        request = {"verb": "archive", "folder": source, "patterns": self._patterns, "have": have}
-        async with pod_agent.session(pod, request) as session:
-            stream = _Unzipped(session)
-            try:
-                while line := await stream.line():
-                    await self._receive(stream, **json.loads(line))
-            except EOFError:
-                raise await session.failure() from None
-            except (zlib.error, ValueError, KeyError, TypeError) as error:
-                raise SessionCut(f"the stream is damaged: {error}") from None
-            except OSError as error:
-                raise BenchError(f"cannot write to {self._folder}: {error.strerror or error}") from None
-
-    async def _receive(self, stream: _Unzipped, name: str, offset: int, size: int) -> None:
-        """One file: `size` bytes that follow the first `offset`, which are here."""
-        if not self._matches(name):
-            raise ValueError(f"{name} was not requested")
-        path, digest = self._part(name), hashlib.sha256()
-        if offset:
-            path, known, digest = self._known[name]
-            if offset != known:
-                raise ValueError(f"{name} resumes at {offset}, and {known} bytes are here")
-        if not offset or size:
-            path = self._part(name) if path == self._folder / name else path
-            if offset and path != self._known[name][0]:
-                shutil.copyfile(self._known[name][0], path)
-            with path.open("r+b" if offset else "wb") as out:
+    def _append(self, name: str, offset: int, data: bytes) -> None:
+        part = self._part(name)
+        path, size, digest = self._here[name] if offset else (part, 0, hashlib.sha256())
+        if offset != size:
+            raise ValueError(f"{name} resumes at {offset}, and {size} bytes are here")
+        if data or not offset:
+            if path != part:
+                shutil.copyfile(path, part)
+            with part.open("r+b" if offset else "wb") as out:
                 out.seek(offset)
                 out.truncate()
-                left = size
-                while left:
-                    block = await stream.read(min(BLOCK, left))
-                    out.write(block)
-                    digest.update(block)
-                    left -= len(block)
-                    self.came += len(block)
-                    self._heard(len(block))
-                out.flush()
-                os.fsync(out.fileno())
-        expected = json.loads(await stream.line())
-        if (offset + size, digest.hexdigest()) != (expected["size"], expected["sha256"]):
-            self._part(name).unlink(missing_ok=True)
+                out.write(data)
+            digest.update(data)
+            self._came[name] += len(data)
+            self._heard(len(data))
+            path = part
+        self._here[name] = path, size + len(data), digest
+
+    def _complete(self, name: str, size: int, sha256: str) -> None:
+        """A file is here if it is what the pod has. Receipts that the pod no longer has are kept."""
+        part, target = self._part(name), self._folder / name
+        path, here, digest = self._here[name]
+        if (here, digest.hexdigest()) != (size, sha256):
+            part.unlink(missing_ok=True)
             self.wrong.append(name)
             return
-        if path != self._folder / name:
-            self._complete(path, name, appended=bool(offset))
-        self.copies.append(Copy(name, offset + size, size, expected["sha256"]))
-
-    def _complete(self, part: Path, name: str, appended: bool) -> None:
-        target = self._folder / name
-        if not appended and target.suffix == ".csv" and target.exists():
-            target.rename(_free(target))  # receipts that the pod no longer has
-        part.replace(target)
-        folder = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-def _name_of(path: Path) -> str:
-    """The file's name, complete or a part."""
-    name = path.name
-    return name[1:-5] if name.startswith(".") and name.endswith(".part") else name
+        if path == part:
+            _sync(part)
+            if target.suffix == ".csv" and target.exists() and not _begins_with(part, target):
+                target.rename(_free(target))
+            part.replace(target)
+            _sync(self._folder)
+        self.copies.append(Copy(name, size, self._came[name], sha256))
 
 
 def _free(path: Path) -> Path:
@@ -230,8 +190,17 @@ def _free(path: Path) -> Path:
     return other
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else -1
+def _begins_with(path: Path, other: Path) -> bool:
+    with path.open("rb") as file, other.open("rb") as start:
+        return all(block == file.read(len(block)) for block in iter(lambda: start.read(BLOCK), b""))
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _digest(path: Path) -> tuple[int, Any]:

@@ -14,14 +14,13 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from workload_generator.base.errors import BenchError
 from workload_generator.base.exit_codes import ExitCode, of_signal
 from workload_generator.cluster.pods.sessions import (
     Json,
-    Patience,
     Pod,
     PodAgent,
     PodRequestRefused,
@@ -34,6 +33,7 @@ WORK = "/tmp/kn-bench"
 
 _STOPPED = re.compile(r"stopped by (SIG[A-Z]+)")
 _STOP_S = 30.0  # how long to try to reach a run that has to end
+_END_S = 20.0  # such a run gets five seconds for requests in flight, and closes its log
 
 Say = Callable[[str], None]
 
@@ -81,25 +81,31 @@ class RunLost(BenchError):
 
 async def begin(agent: PodAgent, run: RunSpec, say: Say) -> PodRunEnd:
     """Run it and wait for its end. Raises RunLost, or BenchError when it cannot be started."""
-    patience = Patience(agent.patience_s)
+
+    async def attempt(pod: Pod, _received: Callable[[], None]) -> PodRunEnd:
+        await agent.ask("put", path=run.config, text=run.experiment)
+        code, text = await _execute(agent, pod, run)
+        end = await follow(agent, run, say)
+        if end is not None:
+            # Several processes may have a common verdict that none of their logs has.
+            return replace(end, code=code) if end.code == ExitCode.OK and code else end
+        if code and (await agent.find()).uid == pod.uid:
+            raise BenchError(f"the workload generator ended with exit code {code}:\n{text}")
+        raise SessionCut(text or "the session ended before the run began")
+
     try:
-        while True:
-            await agent.ask("put", path=run.config, text=run.experiment)
-            pod = await agent.pod(patience)
-            code, text = await _execute(agent, pod, run)
-            end = await follow(agent, run, say)
-            if end is not None:
-                # Several processes may have a common verdict that none of their logs has.
-                return PodRunEnd(code, end.logs, end.trailers) if end.code == ExitCode.OK and code else end
-            if code and (await agent.pod(patience)).uid == pod.uid:
-                raise BenchError(f"the workload generator ended with exit code {code}:\n{text}")
-            await patience.pause(f"{run.prefix} in {pod}", SessionCut(text or "the session ended before the run began"))
+        return await agent.persist(run.prefix, attempt)
     except asyncio.CancelledError:
         try:
-            await asyncio.shield(agent.ask("stop", patience_s=_STOP_S, **run.request))
+            await asyncio.shield(stop(agent, run))
         except BenchError as error:
             say(f"{run.prefix} ({run.run_id}) may still run in the pod: {error}")
         raise
+
+
+async def stop(agent: PodAgent, run: RunSpec) -> None:
+    """End a run. Raises BenchError when its pod cannot be reached."""
+    await agent.ask("wait", patience_s=_STOP_S, stop=True, within_s=_END_S, **run.request)
 
 
 async def follow(agent: PodAgent, run: RunSpec, say: Say, cut: bool = True) -> PodRunEnd | None:

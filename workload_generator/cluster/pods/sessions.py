@@ -18,14 +18,14 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
 from workload_generator.base.backoff import Backoff
-from workload_generator.base.errors import BenchError, UsageError
+from workload_generator.base.errors import BenchError
 from workload_generator.base.subprocesses import die_with_parent
-from workload_generator.cluster.kubectl import MISSING, Kubectl
+from workload_generator.cluster.kubectl import Kubectl
 from workload_generator.cluster.pods import agent
 from workload_generator.kube.errors import Busy, Unreachable
 
@@ -71,6 +71,9 @@ class Pod:
 
 Find = Callable[[], Awaitable[Pod]]
 """Returns the present pod, and may wait for it. Raises BenchError when there is none in time."""
+T = TypeVar("T")
+Attempt = Callable[[Pod, Callable[[], None]], Awaitable[T]]
+"""Something to do in a pod. It calls its second argument when it received something. SessionCut: try again."""
 
 
 class Session:
@@ -92,18 +95,15 @@ class Session:
 
     async def __aenter__(self) -> Session:
         pipe = asyncio.subprocess.PIPE
-        try:
-            self._process = await asyncio.create_subprocess_exec(
-                *self._command,
-                stdin=pipe if self._given is not None else asyncio.subprocess.DEVNULL,
-                stdout=pipe,
-                stderr=pipe,
-                limit=_LONGEST_LINE,
-                process_group=0,
-                preexec_fn=die_with_parent(),
-            )
-        except FileNotFoundError:
-            raise UsageError(MISSING) from None
+        self._process = await asyncio.create_subprocess_exec(
+            *self._command,
+            stdin=pipe if self._given is not None else asyncio.subprocess.DEVNULL,
+            stdout=pipe,
+            stderr=pipe,
+            limit=_LONGEST_LINE,
+            process_group=0,
+            preexec_fn=die_with_parent(),
+        )
         self._tasks.append(asyncio.create_task(self._read_errors()))
         if self._given is not None:
             self._tasks.append(asyncio.create_task(self._give(self._given)))
@@ -122,19 +122,12 @@ class Session:
 
     async def line(self) -> bytes:
         """The next line of stdout, empty at its end. Raises SessionCut after SILENCE_S without output."""
-        return await self._heard_of(_read_line)
-
-    async def block(self) -> bytes:
-        """The next bytes of stdout, none at its end. Raises SessionCut after SILENCE_S without output."""
-        return await self._heard_of(lambda stdout: stdout.read(agent.BLOCK))
-
-    async def _heard_of(self, read: Callable[[asyncio.StreamReader], Awaitable[bytes]]) -> bytes:
         assert self._process.stdout is not None
         while (left := self._heard + SILENCE_S - time.monotonic()) > 0:
             with contextlib.suppress(TimeoutError):  # there may have been something on stderr
-                data = await asyncio.wait_for(read(self._process.stdout), left)
+                line = await asyncio.wait_for(self._process.stdout.readline(), left)
                 self._heard = time.monotonic()
-                return data
+                return line
         raise SessionCut(f"no output for {SILENCE_S:g} s")
 
     @property
@@ -167,7 +160,7 @@ class Session:
 
     async def _read_errors(self) -> None:
         assert self._process.stderr is not None
-        while line := await _read_line(self._process.stderr):
+        while line := await self._process.stderr.readline():
             self._heard = time.monotonic()
             text = line.decode("utf-8", "replace").rstrip("\r\n")
             found = _CODE.search(text)
@@ -178,13 +171,6 @@ class Session:
             self.on_error_line(text)
 
 
-async def _read_line(stream: asyncio.StreamReader) -> bytes:
-    try:
-        return await stream.readline()
-    except ValueError:  # longer than _LONGEST_LINE: the rest is the next line
-        return b"\n"
-
-
 class PodAgent:
     """Sends requests to the agent in a pod, which may be replaced by another pod at any time."""
 
@@ -193,70 +179,63 @@ class PodAgent:
         self.find = find
         self.patience_s = patience_s
 
-    def session(self, pod: Pod, request: Json) -> Session:
-        """A session in which the agent does `request`."""
-        wanted = orjson.dumps(request)
-        words = ["python3", "-c", _LOADER, str(len(_SOURCE)), str(len(wanted))]
-        return Session(self.kubectl, pod, words, _SOURCE + wanted)
+    async def persist(self, what: str, attempt: Attempt[T], patience_s: float | None = None) -> T:
+        """The result of `attempt` in the present pod. It is repeated, with back-off, when its session is cut.
 
-    async def pod(self, patience: Patience) -> Pod:
-        """The present pod. Waits for an API server that is not available. Raises BenchError."""
+        Waits for an API server that is not available. Raises BenchError when nothing was received for `patience_s`.
+        """
+        most_s = self.patience_s if patience_s is None else patience_s
+        since, delays = time.monotonic(), _BACKOFF.delays()
+        where = "finding the pod"
+
+        def received() -> None:
+            nonlocal since, delays
+            since, delays = time.monotonic(), _BACKOFF.delays()
+
         while True:
             try:
-                return await self.find()
-            except (Unreachable, Busy) as error:
-                await patience.pause("finding the pod", error)
+                pod = await self.find()
+                where = f"{what} in {pod}"
+                return await attempt(pod, received)
+            except (SessionCut, Unreachable, Busy) as cut:
+                if time.monotonic() - since > most_s:
+                    raise BenchError(f"{where}: no session succeeded for {most_s:g} s: {cut}") from None
+            await asyncio.sleep(next(delays))
 
     async def ask(
         self,
         verb: str,
         *,
-        heard: Callable[[Json], None] | None = None,
+        heard: Callable[[Json], None] = lambda _document: None,
         patience_s: float | None = None,
         **request: Any,
     ) -> Json:
         """The answer. `heard` is called with what comes before it. Raises PodRequestRefused or BenchError."""
-        patience = Patience(self.patience_s if patience_s is None else patience_s)
-        while True:
-            pod = await self.pod(patience)
-            try:
-                return await self._once(pod, {"verb": verb, **request}, heard, patience)
-            except SessionCut as cut:
-                await patience.pause(f"{verb} in {pod}", cut)
 
-    async def _once(self, pod: Pod, request: Json, heard: Callable[[Json], None] | None, patience: Patience) -> Json:
-        async with self.session(pod, request) as session:
+        def attempt(pod: Pod, received: Callable[[], None]) -> Awaitable[Json]:
+            def hear(document: Json) -> None:
+                received()
+                heard(document)
+
+            return self.once(pod, {"verb": verb, **request}, hear)
+
+        return await self.persist(verb, attempt, patience_s)
+
+    async def once(self, pod: Pod, request: Json, heard: Callable[[Json], None]) -> Json:
+        """The answer to a request in one session. Raises SessionCut, PodRequestRefused."""
+        wanted = orjson.dumps(request)
+        words = ["python3", "-c", _LOADER, str(len(_SOURCE)), str(len(wanted))]
+        async with Session(self.kubectl, pod, words, _SOURCE + wanted) as session:
             while line := await session.line():
                 try:
                     document = json.loads(line)
                 except ValueError:
                     continue
-                patience.renew()
                 if "answer" not in document:
-                    if heard is not None:
-                        heard(document)
+                    heard(document)
                     continue
                 answer: Json = document["answer"]
                 if "error" in answer:
                     raise PodRequestRefused(f"{pod}: {answer['error']}")
                 return answer
             raise await session.failure()
-
-
-class Patience:
-    """Retries with back-off until there was no success for `patience_s`."""
-
-    def __init__(self, patience_s: float) -> None:
-        self._patience_s = patience_s
-        self.renew()
-
-    def renew(self) -> None:
-        """There was a success."""
-        self._since = time.monotonic()
-        self._delays = _BACKOFF.delays()
-
-    async def pause(self, what: str, cause: BenchError) -> None:
-        """Wait before the next try. Raises BenchError when the patience is over."""
-        if time.monotonic() - self._since > self._patience_s:
-            raise BenchError(f"{what}: no session succeeded for {self._patience_s:g} s: {cause}") from None
-        await asyncio.sleep(next(self._delays))

@@ -21,7 +21,7 @@ from workload_generator.cluster.deploy.kustomize import render
 from workload_generator.cluster.deploy.objects import apply, stages
 from workload_generator.cluster.kubectl import Kubectl
 from workload_generator.cluster.pods import locations, logs
-from workload_generator.cluster.pods.pod_run import LOGS, PodRunEnd, RunSpec, Say, follow
+from workload_generator.cluster.pods.pod_run import LOGS, PodRunEnd, RunSpec, Say, follow, stop
 from workload_generator.cluster.pods.sessions import PodAgent
 from workload_generator.kube.client import Kube
 from workload_generator.kube.names import GENERATOR, RUN_ANNOTATION, SHARDS
@@ -35,7 +35,6 @@ _LEAD_S = 5.0
 _MOUNT = "/experiment"
 _HOLD_S = 24 * 3600
 _BEGIN_S = 60.0
-_STOP_S = 30.0
 
 
 def manifests(folder: Path, run: RunSpec, deployed: Object) -> list[Object]:
@@ -118,14 +117,10 @@ class PodShards:
             pods = await locations.ready_pods(self._kube, SHARDS, GENERATOR, within_s, count=self._run.pods)
             agents = [PodAgent(self._kubectl, locations.always(pod)) for pod in pods]
             await self._start(agents)
-            ends = await asyncio.gather(*map(self._follow, agents), return_exceptions=True)
-            for failure in ends:
-                if isinstance(failure, BaseException):
-                    raise failure
+            return list(zip(agents, await asyncio.gather(*map(self._follow, agents)), strict=True))
         except BenchError:
             await self._end()
             raise
-        return list(zip(agents, (end for end in ends if isinstance(end, PodRunEnd)), strict=True))
 
     async def _refuse_another(self) -> None:
         job = await self._kube.find(JOBS, GENERATOR, SHARDS)
@@ -148,7 +143,7 @@ class PodShards:
         self._say(f"{len(agents)} pods start at {start.strip()}")
 
     async def _follow(self, agent: PodAgent) -> PodRunEnd:
-        await agent.ask("begun", within_s=_BEGIN_S, **self._run.request)
+        await agent.ask("wait", begun=True, within_s=_BEGIN_S, **self._run.request)
         end = await follow(agent, self._run, self._say, cut=False)
         if end is None:
             raise BenchError(f"the shard in {await agent.find()} did not start: see `kubectl logs`")
@@ -157,7 +152,7 @@ class PodShards:
     async def _end(self) -> None:
         """End the run in every pod and delete the Job."""
         stops = [
-            PodAgent(self._kubectl, locations.always(pod)).ask("stop", patience_s=_STOP_S, **self._run.request)
+            stop(PodAgent(self._kubectl, locations.always(pod)), self._run)
             for pod in await locations.running(self._kube, SHARDS, GENERATOR)
         ]
         await asyncio.gather(*stops, return_exceptions=True)

@@ -30,6 +30,7 @@ results = st.builds(
     event_id=st.none() | texts,
     error=st.none() | st.sampled_from(ErrorKind),
     message=st.none() | texts,
+    address=st.none() | st.sampled_from(("127.0.0.1", "fe80::1%eth0")),
 )
 served = st.builds(
     lambda result, *times: result._replace(

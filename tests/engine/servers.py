@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import ssl
 import struct
@@ -71,9 +72,17 @@ class Peer:
         """Send `data`, which goes out before anything that follows. It is not an error when the client has gone."""
         if self._last is not None and self._last.answered_ns is None:
             self._last.answered_ns = monotonic_ns()
+        if self._writer.is_closing():
+            return
         with contextlib.suppress(ConnectionError, ssl.SSLError):
             self._writer.write(data)
             await self._writer.drain()
+
+    def send_now(self, data: bytes) -> None:
+        """Send `data` without the event loop: the client has it when this returns, and has not read it yet."""
+        descriptor = os.dup(self._writer.get_extra_info("socket").fileno())
+        with socket.socket(fileno=descriptor) as sock:
+            sock.sendall(data)
 
     async def gone(self) -> None:
         """Wait for the client to go; what it says until then is lost."""
@@ -116,6 +125,7 @@ class Server:
     requests: list[Request] = field(default_factory=list)
     connections: int = 0
     open_now: int = 0
+    peers: list[Peer] = field(default_factory=list)
     most_open: int = 0
 
     @property
@@ -136,9 +146,9 @@ class Server:
 
 @contextlib.asynccontextmanager
 async def serve(
-    behaviour: Behaviour, *, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None
+    behaviour: Behaviour, *, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[Server]:
-    """Serve on a free port of `host`; at the end every connection that is left is cut off."""
+    """Serve on a port of `host`, a free one by default; at the end every connection that is left is cut off."""
     tasks: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     async def run(peer: Peer, writer: asyncio.StreamWriter) -> None:
@@ -151,11 +161,12 @@ async def serve(
     def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = Peer(server, server.connections, reader, writer)
         server.connections += 1
+        server.peers.append(peer)
         server.open_now += 1
         server.most_open = max(server.most_open, server.open_now)
         tasks[asyncio.get_running_loop().create_task(run(peer, writer))] = writer
 
-    listener = await asyncio.start_server(connected, host, 0, backlog=4096, ssl=tls)
+    listener = await asyncio.start_server(connected, host, port, backlog=4096, ssl=tls)
     server = Server(host, listener.sockets[0].getsockname()[1], "http" if tls is None else "https")
     try:
         yield server
@@ -358,6 +369,33 @@ def closes_idle(after: float, body: bytes = b"false") -> Behaviour:
         with contextlib.suppress(TimeoutError):
             while (request := await asyncio.wait_for(peer.request(), after)) is not None:
                 await peer.send(b"".join(response(body, method=request.method)))
+
+    return behave
+
+
+# Behaviours that send what no request asked for
+
+
+def sends_at_once(data: bytes, then: Behaviour | None = None) -> Behaviour:
+    """Send `data` as soon as a connection is there, then behave like `then`, which answers by default."""
+
+    async def behave(peer: Peer) -> None:
+        await peer.send(data)
+        await (then or answers())(peer)
+
+    return behave
+
+
+def sends_more(data: bytes, after: float = 0.0, times: int = 1, body: bytes = b"false") -> Behaviour:
+    """Answer every request, and send `data` behind each answer: with it, or some seconds after it."""
+
+    async def behave(peer: Peer) -> None:
+        while (request := await peer.request()) is not None:
+            answer = b"".join(response(body, method=request.method))
+            await peer.send(answer if after else answer + data * times)
+            for _ in range(times if after else 0):
+                await pause_for(after)
+                await peer.send(data)
 
     return behave
 

@@ -3,104 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
-from collections.abc import AsyncIterator, Callable
+import socket
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from tests.engine import servers
+from tests.engine.client import Client, Make, again
 from workload_generator.base.clock import NS_PER_MS, NS_PER_S, monotonic_ns
-from workload_generator.engine.connection import Exchange, Failure
-from workload_generator.engine.endpoint import Endpoint, Origin
-from workload_generator.engine.engine import Engine
-from workload_generator.engine.http1 import encode_request, split_url
-from workload_generator.engine.pool import Pool
-from workload_generator.engine.timestamps import ReceiveClock
-from workload_generator.log.records import Arrival, ErrorKind, Phase, Result
-from workload_generator.log.wire import BlockWriter, read_block
-
-
-class Client:
-    """An engine for one target at a time, as a test drives it."""
-
-    def __init__(
-        self,
-        timeout_s: float = 5.0,
-        max_idle: int = 100,
-        per_host: int = 100,
-        idle_s: float = 90.0,
-        clock: ReceiveClock | None = None,
-    ) -> None:
-        self.results: list[Result] = []
-        self._pool = Pool(max_idle, per_host, int(idle_s * NS_PER_S))
-        self._endpoints: list[Endpoint] = []
-        self.engine = Engine(
-            self._endpoints,
-            self._pool,
-            int(timeout_s * NS_PER_S),
-            monotonic_ns(),
-            self,
-            clock,
-        )
-
-    def add(self, result: Result) -> None:
-        self.results.append(result)
-
-    def served(self, exchange: Exchange, origin_ns: int) -> None:
-        """As the log takes it: through a block."""
-        writer = BlockWriter(lambda: None, rows=1)
-        writer.served(exchange, origin_ns)
-        block = read_block(writer.take())
-        assert block is not None
-        self.results += block.results()
-
-    @property
-    def idle(self) -> int:
-        return self._pool.idle
-
-    def start(
-        self, url: str, method: str = "GET", body: bytes | None = None, tls: ssl.SSLContext | None = None
-    ) -> None:
-        self.add_endpoint(url, method, body, tls)
-        self.engine.start(Arrival(len(self._endpoints), Phase.MEASURE, len(self._endpoints) - 1, 0))
-
-    def add_endpoint(
-        self, url: str, method: str = "GET", body: bytes | None = None, tls: ssl.SSLContext | None = None
-    ) -> None:
-        where = split_url(url)
-        origin = Origin(where.host, where.port, tls)
-        self._endpoints.append(Endpoint(origin, method, encode_request(method, url, {}, body)))
-        self.engine._stacks.append(self._pool.stack(origin))
-
-    async def ask(self, url: str, **options: Any) -> Result:
-        self.start(url, **options)
-        await self.engine.drain()
-        return self.results[-1]
-
-    async def ask_many(self, url: str, count: int, **options: Any) -> list[Result]:
-        for _ in range(count):
-            self.start(url, **options)
-        await self.engine.drain()
-        return self.results[-count:]
-
-
-@pytest.fixture
-async def clients() -> AsyncIterator[Callable[..., Client]]:
-    made: list[Client] = []
-
-    def make(**options: Any) -> Client:
-        made.append(Client(**options))
-        return made[-1]
-
-    yield make
-    for client in made:
-        assert client.engine.in_flight == 0
-        assert client.engine.started == client.engine.finished == len(client.results)
-        client.engine.close()
-
-
-Make = Callable[..., Client]
+from workload_generator.engine import resolver
+from workload_generator.log.records import Arrival, ErrorKind, Phase
 
 
 async def test_the_first_request_pays_for_the_connection_and_the_second_does_not(clients: Make) -> None:
@@ -240,6 +153,22 @@ async def test_a_name_is_looked_up_once_for_many_at_once_and_every_address_is_tr
     assert again.reused and again.dns_ns == 0
 
 
+@pytest.mark.parametrize(("host", "name"), [("svc.test.", "svc.test"), ("127.0.0.1", None)])
+async def test_tls_names_have_no_trailing_dot(
+    clients: Make, host: str, name: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither in the greeting nor in the certificate (RFC 6066, 3); addresses are not sent at all."""
+    certificates, client, seen = servers.Certificates(), clients(), list[str | None]()
+    context = certificates.server("svc.test", "127.0.0.1")
+    context.sni_callback = lambda _sock, server_name, _context: seen.append(server_name)
+    async with servers.serve(servers.answers(), tls=context) as server:
+        found = [resolver.Address(socket.AF_INET, ("127.0.0.1", server.port))]
+        monkeypatch.setattr(resolver, "_look_up", lambda *_: found)
+        result = await client.ask(f"https://{host}:{server.port}/", tls=certificates.client())
+    assert (result.error, seen) == (None, [name])
+    assert server.requests[0].headers["host"] == f"{host}:{server.port}"
+
+
 async def test_ipv6(clients: Make) -> None:
     client = clients()
     async with servers.serve(servers.answers(), host="::1") as server:
@@ -358,17 +287,6 @@ async def test_idle_connections_are_limited(clients: Make, limits: dict[str, int
         assert server.open_now == kept
 
 
-def again(client: Client, targets: list[int]) -> Callable[[Exchange, Failure | None], None]:
-    """Starts the request of the next target when one is done, as a closed loop does."""
-
-    def on_done(exchange: Exchange, failure: Failure | None) -> None:
-        if targets:
-            arrival = Arrival(len(targets), Phase.MEASURE, targets.pop(), 0)
-            client.engine.start_again(exchange, arrival, monotonic_ns())
-
-    return on_done
-
-
 async def test_a_request_that_is_started_again_goes_out_on_the_connection_of_the_one_before(clients: Make) -> None:
     """Without it having been idle: there is no place for an idle one here."""
     client = clients(max_idle=1, per_host=1)
@@ -418,7 +336,7 @@ async def test_data_from_before_the_request_is_not_its_response(clients: Make) -
         stray, before_ns = next(iter(client.engine.cache)), monotonic_ns()
         client.start(server.url, method="POST", body=b"x")
         connection.on_received(stray, (), before_ns)
-        assert [result.error for result in client.results] == [first.error, ErrorKind.RESET]
+        assert [result.error for result in client.results] == [first.error, ErrorKind.PROTOCOL]
         client.start(server.url)
         connection.on_received(stray, (), before_ns)  # it is closed
         await client.engine.drain()
@@ -525,6 +443,27 @@ async def test_cancelling_ends_everything_at_once(clients: Make) -> None:
         await client.engine.drain()
         await asyncio.sleep(0.2)  # the late answer of the resolver must not come back to life
     assert {(r.error, r.message) for r in client.results} == {(ErrorKind.CANCELLED, "the run was stopped")}
+
+
+async def test_cancelling_ends_connections_that_open_before_the_run(clients: Make) -> None:
+    client = clients(timeout_s=60)
+    async with servers.serve(servers.silent()) as server:
+        client.add_endpoint(server.other_url, tls=servers.Certificates().client())
+        opening = asyncio.create_task(client.engine.preconnect(40))
+        while server.connections < 16:
+            await asyncio.sleep(0.01)
+        client.engine.cancel_all("the run was stopped")
+        async with asyncio.timeout(10):
+            assert await opening == "the run was stopped"
+    assert client.idle == 0 and not client.results
+
+
+async def test_connections_that_do_not_open_end_with_the_timeout(clients: Make) -> None:
+    client = clients(timeout_s=0.2)
+    async with servers.serve(servers.silent()) as server:
+        client.add_endpoint(server.other_url, tls=servers.Certificates().client())
+        assert await client.engine.preconnect(3) == "3 connections were not open within 0.2 s"
+    assert client.idle == 0
 
 
 @pytest.mark.parametrize("behaviour", [servers.functions, servers.hangs_up])

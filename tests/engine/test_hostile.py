@@ -8,7 +8,7 @@ import random
 import pytest
 
 from tests.engine import servers
-from tests.engine.test_engine import Client
+from tests.engine.client import Client
 from tests.engine.test_response_cache import BODIES, HEADS, STARTS, read_whole
 from workload_generator.engine.http1 import ResponseReader
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
@@ -44,6 +46,12 @@ class Told:
     def on_lost(self, error: OSError) -> None:
         self.happened.append(f"{self.name} {type(error).__name__}")
         self.then()
+
+    def on_turn(self) -> None:
+        self.happened.append(f"{self.name} turn")
+        self.then()
+
+    is_idle = False
 
     def close(self) -> None:
         self.happened.append(f"{self.name} closed")
@@ -135,6 +143,68 @@ async def test_an_end_is_read_and_a_fault_of_one_handler_does_not_stop_the_other
     await until(lambda: len(faults) == 2)
     assert [str(fault) for fault in faults] == ["a fault of ours"] * 2
     readiness.close()
+
+
+async def test_a_lost_connection_is_told_when_the_hand_over_before_it_raises() -> None:
+    loop = asyncio.get_running_loop()
+    faults: list[str] = []
+    loop.set_exception_handler(lambda _loop, context: faults.append(str(context["exception"])))
+    poller, happened = Poller(loop, ReceiveClock()), list[str]()
+
+    def fail() -> None:
+        raise RuntimeError("a fault of ours")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening, contextlib.ExitStack() as opened:
+        for name in ("lost", "bad"):
+            sock = opened.enter_context(socket.create_connection(listening.getsockname()))
+            peer = opened.enter_context(listening.accept()[0])
+            sock.setblocking(False)
+            poller.watch(sock, Told(name, happened, fail if name == "bad" else partial(poller.unwatch, sock.fileno())))
+            if name == "lost":
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                peer.close()
+            else:
+                peer.sendall(b"x")
+        await until(lambda: len(happened) >= 2)
+        poller.close()
+    assert happened[:2] == ["bad x", "lost ConnectionResetError"] and faults == ["a fault of ours"]
+
+
+async def test_unwatching_a_closed_descriptor_raises_nothing(pairs: list[Pair]) -> None:
+    poller = Poller(asyncio.get_running_loop(), ReceiveClock())
+    (ours, theirs), (other, other_peer), _ = pairs
+    happened: list[str] = []
+    poller.watch(ours, Told("closed", happened))
+    fd = ours.fileno()
+    ours.close()
+    poller.unwatch(fd)
+    poller.watch(other, Told("other", happened, lambda: poller.unwatch(other.fileno())))
+    other_peer.send(b"x")
+    await until(lambda: bool(happened))
+    assert happened == ["other x"]
+    poller.close()
+
+
+async def test_postponed_handlers_take_turns_and_the_others_are_read_between(pairs: list[Pair]) -> None:
+    poller = Poller(asyncio.get_running_loop(), ReceiveClock())
+    happened: list[str] = []
+    (first, _), (second, _), (third, peer) = pairs
+
+    def postpone(name: str, sock: socket.socket) -> Told:
+        told = Told(name, happened, lambda: poller.postpone(sock.fileno(), told) if len(happened) < 20 else None)
+        return told
+
+    for name, sock in (("first", first), ("second", second)):
+        poller.postpone(sock.fileno(), postpone(name, sock))
+    poller.watch(third, Told("third", happened, lambda: poller.unwatch(third.fileno())))
+    peer.send(b"x")
+    await until(lambda: len(happened) >= 20)
+    turns = [each for each in happened if each.endswith("turn")]
+    assert turns[:6] == ["first turn", "second turn"] * 3
+    assert happened.index("third x") < 6
+    poller.postpone(first.fileno(), postpone("first", first))
+    poller.close()
+    assert happened[-1] == "first closed"
 
 
 async def test_the_handler_gets_the_error_of_its_socket() -> None:

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from tests.engine import servers
-from tests.engine.test_engine import Client
+from tests.engine.client import Client
 from workload_generator.base.clock import NS_PER_MS, NS_PER_S, monotonic_ns
-from workload_generator.engine import connection, timestamps
+from workload_generator.engine import dialer, timestamps
 from workload_generator.engine.timestamps import ReceiveClock
 from workload_generator.log.records import Result, Stamp
 
@@ -167,7 +167,7 @@ async def test_a_step_of_the_clock_in_mid_run_changes_no_ttfb(step_ns: int) -> N
 
 async def test_where_the_kernel_does_not_stamp_the_read_does(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timestamps.platform, "machine", lambda: "mips")
-    assert connection.stamp_receipts is timestamps.stamp_receipts
+    assert dialer.stamp_receipts is timestamps.stamp_receipts
     with server(whole) as url:
         result = await ask_stalled(client, url, stamps=False)
         client.engine.close()

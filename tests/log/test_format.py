@@ -44,6 +44,7 @@ def test_every_result_reads_back(result: Result, target: str) -> None:
     assert doc["stamp"] == result.stamp
     assert doc.get("instance") == (None if result.instance is None else log_format.clean(result.instance))
     assert doc.get("event_id") == (None if result.event_id is None else log_format.clean(result.event_id))
+    assert doc.get("address") == result.address
     assert doc.get("error") == result.error
     if result.error is not None:
         assert doc["message"] == log_format.clean(result.message or "")

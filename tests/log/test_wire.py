@@ -29,7 +29,7 @@ def test_a_block_may_be_empty() -> None:
 
 
 def opening_of(result: Result) -> Opening:
-    opening = Opening(result.retries)
+    opening = Opening(result.retries, address=result.address)
     opening.dns_ns, opening.connect_ns, opening.tls_ns = result.dns_ns, result.connect_ns, result.tls_ns
     return opening
 
@@ -65,7 +65,7 @@ def test_served_and_add_pack_the_same(rows: list[Result]) -> None:
     expected = []
     for r in rows:
         if r.reused:
-            r = r._replace(dns_ns=0, connect_ns=0, tls_ns=0, retries=0)
+            r = r._replace(dns_ns=0, connect_ns=0, tls_ns=0, retries=0, address=None)
         writer.served(exchange_of(r), ORIGIN_NS)
         expected.append(r)
     short, long = read_block(writer.take()), block_of(expected)

@@ -26,6 +26,7 @@ from tests.support import Generator, at_once, target
 from workload_generator.base.errors import GeneratorFault
 from workload_generator.engine import engine, resolver
 from workload_generator.engine.connection import Connection
+from workload_generator.engine.dialer import Dial, Dialer
 from workload_generator.engine.endpoint import Origin
 from workload_generator.engine.engine import Engine
 from workload_generator.engine.poller import Poller
@@ -223,9 +224,10 @@ CASES = [
     Case(Pool, "close", keys=SHORT),
     # Connections
     Case(Connection, "_connect", "open"),
-    Case(Connection, "_try_next_address"),
-    Case(Connection, "_on_connect_ready"),
-    Case(Connection, "_on_connected"),
+    Case(Dialer, "in_turn"),
+    Case(Dial, "attempt"),
+    Case(Dial, "_on_ready"),
+    Case(Connection, "on_connected"),
     Case(Connection, "send_request", after=20),
     Case(Connection, "on_received", after=20),
     Case(Connection, "_on_data", after=20),

@@ -365,6 +365,17 @@ async def test_the_closed_loop_keeps_its_connections_busy(generator: Generator) 
     assert sum(not doc["reused"] for doc in ran.requests()) == 8
 
 
+async def test_connections_with_an_answer_too_many_are_counted_in_the_trailer(generator: Generator) -> None:
+    async def twice(writer: asyncio.StreamWriter) -> None:
+        writer.write(OK * 2)
+
+    async with target(twice) as url:
+        ran = await generator.run(f"--config={generator.experiment(url, rate=BRIEF)}")
+    one_result_each(ran)
+    assert ran.trailer["counts"]["unasked"] == len(ran.requests()) == 100
+    assert {(doc["reused"], doc["address"], doc["retries"]) for doc in ran.requests()} == {(False, "127.0.0.1", 0)}
+
+
 async def test_cold_starts_visit_targets_one_after_the_other(generator: Generator) -> None:
     active = 0
 

@@ -4,7 +4,9 @@ Rules:
 - received data is dated (`timestamps.ReceiveClock`) before anything else happens to it
 - an open connection is always read, so that the end of an idle one is noticed at once
 - each exchange is reported to the engine exactly once: `completed` or `failed`
-- an incomplete response is read until the socket would block: after a reset the event loop calls a reader only once
+- data that no request asked for ends its connection, and is never an answer: data on an idle connection, behind a
+  response, or older than the request, by the kernel's stamp
+- an incomplete response is read until the socket would block, or for one turn: then other connections come first
 """
 
 from __future__ import annotations
@@ -18,25 +20,21 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple
 
-from workload_generator.base.clock import monotonic_ns
+from workload_generator.base.clock import NS_PER_MS, NS_PER_US, monotonic_ns
+from workload_generator.engine.dialer import Dial, Dialer
 from workload_generator.engine.endpoint import Endpoint, Origin
 from workload_generator.engine.http1 import BodyError, ProtocolError, ResponseReader
 from workload_generator.engine.poller import Poller
 from workload_generator.engine.resolver import Address, Answer, Resolver
 from workload_generator.engine.response_cache import ResponseCache, response_of
-from workload_generator.engine.timestamps import (
-    ANCILLARY_BYTES,
-    Ancillary,
-    ReceiveClock,
-    segments_received,
-    stamp_receipts,
-)
+from workload_generator.engine.timestamps import ANCILLARY_BYTES, Ancillary, ReceiveClock, segments_received
 from workload_generator.log.records import Arrival, ErrorKind, Opening, Response
 
-_READ_BYTES = 64 * 1024
+_READ_BYTES = 16 * 1024  # which take a millisecond in the worst case: in chunks of one byte
+_TURN_NS = NS_PER_MS // 2
 _MOST_READERS = 1024  # readers to keep for the next response
 _SEGMENTS_PROBE = 32
-_MOST_READS = 16  # at once, so that a large response does not hold up the others
+_OLDER_NS = 50 * NS_PER_US  # beyond the error of a stamp on the monotonic clock
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM}
 
 _CONNECT_KINDS = {
@@ -64,14 +62,15 @@ _ACTIVE, _IDLE = ConnectionState.ACTIVE, ConnectionState.IDLE
 class Failure(NamedTuple):
     """Why there is no complete response.
 
-    `exhausted` means that this machine had no descriptor, port or memory left; `has_data` that some byte came.
-    `first_ns` is the monotonic time of the response's first byte (`kernel`: by the kernel's stamp) and `response` what
-    its head says; None when it did not come.
+    `exhausted` means that this machine had no descriptor, port or memory left; `unasked` that data came which no
+    request asked for; `has_data` that some byte of a response came. `first_ns` is the monotonic time of the response's
+    first byte (`kernel`: by the kernel's stamp) and `response` what its head says; None when it did not come.
     """
 
     kind: ErrorKind
     message: str
     exhausted: bool = False
+    unasked: bool = False
     has_data: bool = False
     first_ns: int | None = None
     kernel: bool = False
@@ -105,16 +104,21 @@ OnDone = Callable[[Exchange, Failure | None], None]
 
 
 class ConnectionOwner:
-    """What connections share, and report to: the engine. This one ignores the reports."""
+    """What connections share, and report to: the engine. This one ignores the reports.
+
+    `unasked` counts the connections on which the server sent what no request had asked for.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, clock: ReceiveClock) -> None:
         self.loop = loop
         self.clock = clock
         self.poller = Poller(loop, clock)
         self.resolver = Resolver(loop)
+        self.dialer = Dialer(loop)
         self.cache = ResponseCache()
         self.readers: list[ResponseReader] = []
         self.counts_segments = False
+        self.unasked = 0
 
     def opened(self, connection: Connection) -> None:
         """A connection that was opened without a request is idle."""
@@ -140,8 +144,9 @@ class Connection:
         self._opening = _NO_OPENING
         self._sock: Any = None  # a socket.socket; as Any it needs no check for None on the hot path
         self._fd = -1
-        self._addresses: list[Address] | None = None
+        self._dial: Dial | None = None
         self._pending = b""
+        self._ended = False  # by the server, behind the data that is handled now
         self._mark_ns = 0
         self._segments = 0
         # Of a response that the cache does not have
@@ -178,54 +183,23 @@ class Connection:
 
     def _connect(self, addresses: list[Address]) -> None:
         self.state = ConnectionState.CONNECTING
-        self._addresses = list(addresses)
-        self._try_next_address()
+        self._dial = Dial(self._owner.dialer, addresses, self)
+        self._dial.attempt()
 
-    def _try_next_address(self) -> None:
-        assert self._addresses
-        address = self._addresses.pop(0)
-        try:
-            sock = socket.socket(address.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        except OSError as error:
-            self._on_connect_error(error.errno or 0)
-            return
-        self._sock, self._fd = sock, sock.fileno()
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        stamp_receipts(sock)
-        try:
-            code = sock.connect_ex(address.sockaddr)
-        except OSError as error:  # an address that does not fit its family
-            code = error.errno or errno.EADDRNOTAVAIL
-        if code == 0:
-            self._on_connected()
-        elif code in (errno.EINPROGRESS, errno.EAGAIN):
-            self._owner.loop.add_writer(self._fd, self._on_connect_ready)
-        else:
-            self._on_connect_error(code)
-
-    def _on_connect_ready(self) -> None:
-        assert self._sock is not None
-        self._owner.loop.remove_writer(self._fd)
-        code = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code:
-            self._on_connect_error(code)
-        else:
-            self._on_connected()
-
-    def _on_connect_error(self, code: int) -> None:
-        self._release_socket()
-        if self._addresses:
-            self._try_next_address()
-            return
+    def on_unreachable(self, codes: list[int]) -> None:
+        """See `dialer.Caller`."""
+        code = min(codes, key=lambda code: code not in _CONNECT_KINDS)
         kind = _CONNECT_KINDS.get(code, ErrorKind.OTHER)
         self._fail(kind, f"connect to {self.origin}: {os.strerror(code)}", exhausted=code in _EXHAUSTED)
 
-    def _on_connected(self) -> None:
-        self._addresses = None
-        now_ns = monotonic_ns()
-        self._opening.connect_ns = now_ns - self._mark_ns
-        self._mark_ns = now_ns
-        self._owner.poller.watch(self._sock, self)
+    def on_connected(self, sock: socket.socket, address: Address, connect_ns: int) -> None:
+        """See `dialer.Caller`."""
+        self._dial = None
+        self._sock, self._fd = sock, sock.fileno()
+        self._opening.connect_ns = connect_ns
+        self._opening.address = str(address.sockaddr[0])
+        self._mark_ns = monotonic_ns()
+        self._owner.poller.watch(sock, self)
         self._on_watched()
 
     def _on_watched(self) -> None:
@@ -236,6 +210,7 @@ class Connection:
     def _on_open(self) -> None:
         exchange = self.exchange
         if exchange is not None:
+            self._begin_reading(exchange)  # it compares the response with the opening; the cache does not
             self.send_request(exchange)
             return
         self.state = ConnectionState.IDLE
@@ -243,13 +218,18 @@ class Connection:
 
     # Requests
 
+    @property
+    def is_idle(self) -> bool:
+        """See `poller.ReadHandler`."""
+        return self.state is _IDLE
+
     def send_request(self, exchange: Exchange) -> None:
         """Send the request of `exchange`; the connection is open and idle."""
         self.exchange = exchange
         exchange.connection = self
         self.state = _ACTIVE
         endpoint = exchange.endpoint
-        if endpoint.method == "HEAD":
+        if endpoint.method == "HEAD" and self._reader is None:
             self._begin_reading(exchange)  # the cache has responses to other methods
         events = endpoint.events
         data = endpoint.request if events is None else events.encode(exchange.arrival.seq, exchange.start_ns)
@@ -297,6 +277,7 @@ class Connection:
     def _on_data(self, data: bytes, ancillary: Ancillary, now_ns: int) -> bool:
         """Handle the data of a read, in plain text. Returns whether to stop reading for now."""
         if self.state is not _ACTIVE or not data:
+            self._owner.unasked += bool(data)
             self._on_end(now_ns)  # of an idle connection, where data ends it as well
             return True
         owner, exchange = self._owner, self.exchange
@@ -304,9 +285,8 @@ class Connection:
         arrived_ns = owner.clock.arrived_ns(ancillary, now_ns)
         kernel = True
         if arrived_ns is None or arrived_ns < exchange.start_ns:
-            if now_ns < exchange.start_ns:  # read while the connection was idle, before the exchange took it
-                self._fail(ErrorKind.RESET, "the server sent data before the request")
-                return True
+            if min(now_ns, now_ns if arrived_ns is None else arrived_ns + _OLDER_NS) < exchange.start_ns:
+                return self._on_unasked()
             arrived_ns, kernel = now_ns, False
         if self._reader is not None:
             return self._on_piece(exchange, data, arrived_ns, kernel)
@@ -328,12 +308,24 @@ class Connection:
         owner.completed(self, exchange)
         return True
 
+    def _on_unasked(self) -> bool:
+        """End the connection, whose data is older than the request: as one that was lost before the first byte."""
+        self._fail(ErrorKind.PROTOCOL, "the server sent data before the request", unasked=True)
+        return True
+
     def _read_on(self) -> None:
         """Read until the socket would block, or it is the turn of others."""
-        for _ in range(_MOST_READS):
-            if self._sock is None or self._read():
+        end_ns = monotonic_ns() + _TURN_NS
+        while self._sock is not None and not self._read():
+            if monotonic_ns() > end_ns:
+                self._owner.poller.postpone(self._fd, self)
                 return
-        self._owner.loop.call_soon(self._read_on)
+
+    def on_turn(self) -> None:
+        """See `poller.ReadHandler`."""
+        if self._sock is not None:
+            self._owner.poller.watch(self._sock, self)
+            self._read_on()
 
     def _read(self) -> bool:
         """Read once. Returns whether to stop reading for now."""
@@ -352,6 +344,8 @@ class Connection:
         """Read a piece that the cache does not have. Returns whether the exchange is over."""
         reader = self._reader or self._begin_reading(exchange)
         if self._first_ns is None:
+            if exchange.opening is not None and arrived_ns + _OLDER_NS < self._mark_ns:
+                return self._on_unasked()
             self._first_ns, self._kernel = arrived_ns, kernel
         whole = not reader.has_data
         try:
@@ -392,6 +386,7 @@ class Connection:
     def _end_reading(self) -> None:
         reader, self._reader = self._reader, None
         if reader is not None:
+            self._owner.unasked += reader.surplus
             if not reader.keep_alive or len(self._owner.readers) >= _MOST_READERS:
                 reader.close()  # its parser has stopped within a message
             if len(self._owner.readers) < _MOST_READERS:
@@ -402,7 +397,7 @@ class Connection:
         exchange.first_ns, exchange.last_ns = first_ns, last_ns
         self.exchange = None
         self._end_reading()
-        if response.keep_alive and not self._pending:
+        if response.keep_alive and not self._pending and not self._ended:
             self.state = _IDLE
         else:
             self.close()
@@ -428,11 +423,12 @@ class Connection:
 
     def on_lost(self, error: OSError) -> None:
         """See `poller.ReadHandler`."""
-        reader = self._reader
+        if self.state is ConnectionState.CLOSED:
+            return  # since it was read
         if self.state is ConnectionState.IDLE:
             self._owner.ended(self)
             self.close()
-        elif reader is not None and reader.started and reader.head_complete and self.state is ConnectionState.ACTIVE:
+        elif self._reader is not None and self._reader.head_complete:
             self._fail(ErrorKind.BODY, f"{error.strerror} while reading the body")
         else:
             self._fail(ErrorKind.RESET, f"{error.strerror} while {self.state.value}")
@@ -447,17 +443,22 @@ class Connection:
         self._release_socket()
         self._end_reading()
 
-    def _fail(self, kind: ErrorKind, message: str, exhausted: bool = False) -> None:
+    def _fail(self, kind: ErrorKind, message: str, *, exhausted: bool = False, unasked: bool = False) -> None:
         exchange, reader = self.exchange, self._reader
         self.exchange = None
-        failure = Failure(kind, message, exhausted)
+        failure = Failure(kind, message, exhausted, unasked)
         if reader is not None:
             response = response_of(reader) if reader.head_complete else None
-            failure = Failure(kind, message, exhausted, reader.has_data, self._first_ns, self._kernel, response)
+            failure = failure._replace(
+                has_data=reader.has_data, first_ns=self._first_ns, kernel=self._kernel, response=response
+            )
         self.close()
         self._owner.failed(self, exchange, failure)
 
     def _release_socket(self) -> None:
+        if self._dial is not None:
+            self._dial.close()
+            self._dial = None
         sock = self._sock
         if sock is None:
             return

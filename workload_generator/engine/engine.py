@@ -117,6 +117,7 @@ class Engine(ConnectionOwner):
         assert connection is not None
         elsewhere = connection.origin is not endpoint.origin and connection.origin != endpoint.origin
         if elsewhere or connection.state is not _IDLE:
+            self.poller.end_idle()
             self.start(arrival, exchange.on_done)
             return
         self.last_start_ns = exchange.start_ns = start_ns
@@ -163,8 +164,12 @@ class Engine(ConnectionOwner):
             await self._drained.wait()
 
     def cancel_all(self, message: str) -> None:
-        """End everything that is in flight, as `cancelled`. Raises the first fault, after all have ended."""
+        """End everything that is in flight, as `cancelled`, and `preconnect`. Raises the first fault, after all have
+        ended."""
         fault: Exception | None = None
+        for opened in self._opening.values():
+            if not opened.done():
+                opened.set_result(message)
         for exchange in list(self._in_flight):
             try:
                 self._end(exchange, ErrorKind.CANCELLED, message)
@@ -201,11 +206,12 @@ class Engine(ConnectionOwner):
     def failed(self, connection: Connection, exchange: Exchange | None, failure: Failure) -> None:
         """See `ConnectionOwner`."""
         self.exhausted += failure.exhausted
+        self.unasked += failure.unasked
         if exchange is None:
             self._on_opened(connection, failure.message)
             return
-        lost_reused = exchange.opening is None and failure.kind is ErrorKind.RESET and not failure.has_data
-        if lost_reused and exchange.endpoint.retriable:
+        lost = failure.unasked or (failure.kind is ErrorKind.RESET and not failure.has_data)
+        if lost and exchange.opening is None and exchange.endpoint.retriable:
             connection_to(exchange.endpoint.origin, self).open(Opening(retries=1), exchange)
             return
         self._on_failed(exchange, failure)
@@ -263,6 +269,7 @@ class Engine(ConnectionOwner):
             stamp=_STAMPS[failure.kernel] if failure.first_ns is not None else None,
             reused=exchange.opening is None,
             retries=opening.retries,
+            address=opening.address,
         )
 
     # Time

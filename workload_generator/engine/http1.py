@@ -10,9 +10,10 @@ Rules:
 - A response that the peer ended early is not an exception: `at_eof` returns False; `has_data`, `started` and
   `head_complete` tell its progress.
 
-httptools is more lenient: it takes RTSP, ICE, other versions of HTTP, statuses below 100 and any transfer coding, skips
-blank lines before a head, and limits nothing. It does not know that a request was a HEAD, nor where in the data a
-message ended. This module adds those checks. (Blank lines and RTSP/1.0 still pass between a 1xx and the final head.)
+httptools is more lenient: it takes RTSP, ICE, other versions of HTTP, statuses below 100, any transfer coding and
+control characters in headers, skips blank lines before a head, and limits nothing. It does not know that a request was
+a HEAD, nor where in the data a message ended. This module adds those checks. (Blank lines and RTSP/1.0 still pass
+between a 1xx and the final head.)
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})  # sent with a Content-Length e
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HOST_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_.])?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_CONTROL_BUT_TAB = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_CONTROL_BUT_TAB = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _SAFE = "!$&'()*+,;=:@/?%"  # beside what is always: the characters of a path and a query (RFC 3986, 3.3 and 3.4)
 _SINGLE_PERCENT = re.compile("%(?![0-9A-Fa-f]{2})")
 
@@ -93,7 +94,7 @@ def _split(url: str) -> Url:
     host, shown = _host(parts.hostname or "")
     default = _DEFAULT_PORTS[parts.scheme]
     port = port or default
-    asked = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    asked = (parts.path or "/") + (f"?{parts.query}" if "?" in url.partition("#")[0] else "")
     path = quote(_SINGLE_PERCENT.sub("%25", asked), _SAFE, errors="surrogatepass")
     return Url(parts.scheme, host, port, shown if port == default else f"{shown}:{port}", path)
 
@@ -127,8 +128,6 @@ def _header_line(name: str, value: str, given: set[str], length: int) -> bytes:
     key = name.lower()
     if not _TOKEN.fullmatch(name):
         raise ValueError("is not a valid header name")
-    if _CONTROL_BUT_TAB.search(value):
-        raise ValueError("the value must not contain control characters")
     if key in given:
         raise ValueError("given twice")
     if key == "transfer-encoding":
@@ -137,9 +136,12 @@ def _header_line(name: str, value: str, given: set[str], length: int) -> bytes:
         raise ValueError(f"the body has {length} bytes, not {value!r}")
     given.add(key)
     try:
-        return f"{name}: {value}".encode("utf-8", "surrogateescape")
+        line = f"{name}: {value}".encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
         raise ValueError("the value cannot be encoded as UTF-8") from None
+    if _CONTROL_BUT_TAB.search(line):
+        raise ValueError("the value must not contain control characters")
+    return line
 
 
 class ResponseReader:
@@ -174,6 +176,8 @@ class ResponseReader:
         self.status = 0
         self.instance: bytes | None = None
         """The header `x-instance`, cut to `INSTANCE_LIMIT` bytes."""
+        self.surplus = False
+        """Whether there were bytes behind the response, on a connection that could have been used again."""
         self.bytes_read = 0
         """The body's bytes, without the framing of chunks."""
         self.body_head = b""
@@ -195,7 +199,7 @@ class ResponseReader:
         if not data:
             return self.complete
         if self.complete:
-            self.close()  # surplus
+            self._on_surplus()
             return True
         if not self.head_complete:
             if not self.has_data:
@@ -231,8 +235,8 @@ class ResponseReader:
         parser = self._parser
         if parser is None:
             parser = self._parser = HttpResponseParser(self)
-            # Otherwise it refuses or drops everything behind a 1xx with `Connection: close`.
-            parser.set_dangerous_leniencies(lenient_keep_alive=True)
+            # Otherwise it refuses folded headers, and everything behind a 1xx with `Connection: close`.
+            parser.set_dangerous_leniencies(lenient_headers=True, lenient_keep_alive=True)
         before = self.bytes_read
         pieces: list[bytes | memoryview] = [data]
         if self._is_head:  # line by line, so that the end of a head is the end of a piece
@@ -243,7 +247,7 @@ class ResponseReader:
             pieces = [data[:-1], data[-1:]]
         for piece in pieces:
             if self.complete:
-                self.close()
+                self._on_surplus()
                 return True
             try:
                 parser.feed_data(piece)
@@ -251,7 +255,7 @@ class ResponseReader:
                 if not self.complete:
                     self._parser = None
                     raise self._fault(error) from None
-                self.close()
+                self._on_surplus()
                 return True
         if self.complete:
             if not (self._clean and self.keep_alive):
@@ -263,13 +267,15 @@ class ResponseReader:
                 raise BodyError(f"over {HEAD_LIMIT} bytes of chunk extensions or trailers")
         return self.complete
 
+    def _on_surplus(self) -> None:
+        self.surplus = self.surplus or self.keep_alive
+        self.close()
+
     def _fault(self, error: Exception) -> ProtocolError | BodyError:
         fault = error.__context__
-        if isinstance(fault, ProtocolError):
-            return fault
         if self.head_complete:
             return BodyError(f"malformed body: {error}")
-        return ProtocolError(f"malformed head: {error}")
+        return fault if isinstance(fault, ProtocolError) else ProtocolError(f"malformed head: {error}")
 
     # Callbacks of the parser. feed_data raises their exceptions as the context of its own.
 
@@ -279,6 +285,8 @@ class ResponseReader:
         self.started = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if _CONTROL_BUT_TAB.search(value):  # the parser, which takes folded headers, takes anything
+            raise ProtocolError(f"control character in the header {name[:64]!r}")
         if self.head_complete:  # a trailer
             return
         length = len(name)

@@ -11,8 +11,6 @@ from workload_generator.engine.endpoint import Origin
 from workload_generator.engine.timestamps import Ancillary, segments_received
 from workload_generator.log.records import ErrorKind
 
-_OPEN = (ConnectionState.ACTIVE, ConnectionState.IDLE)
-
 
 class TlsConnection(Connection):
     """A connection to an origin with TLS. The session works on buffers in memory: `_incoming` and `_outgoing`."""
@@ -21,7 +19,8 @@ class TlsConnection(Connection):
         super().__init__(owner, origin)
         assert origin.tls is not None
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._session = origin.tls.wrap_bio(self._incoming, self._outgoing, server_hostname=origin.host)
+        name = origin.host.partition("%")[0].rstrip(".")  # as in the certificate: without zone and root
+        self._session = origin.tls.wrap_bio(self._incoming, self._outgoing, server_hostname=name)
 
     def _on_watched(self) -> None:
         self.state = ConnectionState.HANDSHAKE
@@ -43,9 +42,10 @@ class TlsConnection(Connection):
         if done and self.state is ConnectionState.HANDSHAKE:
             now_ns = monotonic_ns()
             self._opening.tls_ns = now_ns - self._mark_ns
-            self._segments = segments_received(self._sock)
-            self._on_open()
-            self._decrypt(b"", (), now_ns)  # data that came with the end of the handshake
+            self._mark_ns = now_ns
+            self._decrypt(b"", (), now_ns)  # what came with the end of the handshake
+            if self.state is ConnectionState.HANDSHAKE:
+                self._on_open()
 
     def _send(self, data: bytes) -> None:
         self._session.write(data)
@@ -70,12 +70,17 @@ class TlsConnection(Connection):
                 self._fail(ErrorKind.TLS, _message(error))
             return True
         self._write(self._outgoing.read())
-        done = self.state is ConnectionState.IDLE
-        if done and not plain and not ended:  # session tickets and key updates may come at any time
+        if self.state is not ConnectionState.ACTIVE and not plain:  # tickets and key updates may come at any time
             self._segments = segments_received(self._sock)
-        if plain and self.state in _OPEN:
+        done = self.state is ConnectionState.IDLE
+        if plain and self.state is ConnectionState.HANDSHAKE:
+            return self._on_unasked()
+        if plain and self.state is not ConnectionState.CLOSED:
+            if ended and self.exchange is not None:
+                self._ended = True  # no other request can be answered: the reader sees to that, the cache does not
+                self._reader = self._reader or self._begin_reading(self.exchange)
             done = super()._on_data(plain, ancillary, now_ns)
-        if ended and self.state in _OPEN:
+        if ended and self.state is not ConnectionState.CLOSED:
             self._on_end(now_ns)
         return done
 

@@ -125,6 +125,8 @@ class ResultEncoder:
             tail += f',"segments":{shape.segments}'
         if shape.instance is not None:
             tail += f',"instance":{_json_text(shape.instance)}'
+        if shape.address is not None:
+            tail += f',"address":{_json_text(shape.address)}'
         if shape.event_id is not None:
             tail += f',"event_id":{_json_text(shape.event_id)}'
         if shape.error is not None:

@@ -70,12 +70,13 @@ make_arrival: Callable[[tuple[int, Phase, int, int]], Arrival] = partial(tuple._
 
 @dataclass(slots=True, eq=False)
 class Opening:
-    """The cost of a new connection, in nanoseconds; None: not reached."""
+    """The cost of a new connection, in nanoseconds, and the address that it leads to; None: not reached."""
 
     retries: int = 0
     dns_ns: int | None = None
     connect_ns: int | None = None
     tls_ns: int | None = None
+    address: str | None = None
 
 
 REUSED = Opening(0, 0, 0, 0)
@@ -112,9 +113,9 @@ class Result(NamedTuple):
     """The result of one arrival. Every arrival has exactly one, also a dropped one.
 
     `status` is 0 without a response. `ttfb_ns` counts from the start of the request, with DNS, connect and TLS; it is
-    kept when the body fails later. `dns_ns`, `connect_ns` and `tls_ns` are 0 on a reused connection. `cold` is what the
-    function reported; None is unknown. `segments` is the number of TCP segments of the response (0: unknown): with more
-    than one, the kernel's timestamp may belong to a later segment than the first.
+    kept when the body fails later. `dns_ns`, `connect_ns` and `tls_ns` are 0 on a reused connection; `address` is that
+    of a new one. `cold` is what the function reported; None is unknown. `segments` is the number of TCP segments of the
+    response (0: unknown): with more than one, the kernel's timestamp may belong to a later segment than the first.
     """
 
     seq: int
@@ -138,6 +139,7 @@ class Result(NamedTuple):
     event_id: str | None = None
     error: ErrorKind | None = None
     message: str | None = None
+    address: str | None = None
 
     @property
     def shape(self) -> Result:

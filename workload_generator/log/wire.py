@@ -164,7 +164,7 @@ def _shape(exchange: Served) -> Result:
         0, phase, target, 0, 0, response.status, opening.dns_ns, opening.connect_ns, opening.tls_ns,
         bytes_read=response.bytes_read, cold=response.cold, reused=exchange.opening is None, retries=opening.retries,
         stamp=Stamp.KERNEL if exchange.kernel else Stamp.USER, segments=exchange.segments,
-        instance=_cut(response.instance),
+        instance=_cut(response.instance), address=opening.address,
     )  # fmt: skip
 
 

@@ -306,6 +306,7 @@ class LoadRun:
     async def _conclude(self, fault: str | None = None) -> RunSummary:
         """Judge the run and write the trailer. Raises LogError."""
         plan, experiment, log, dispatched = self._plan, self._experiment, self._log, self._counts
+        assert self._engine is not None
         stopped_by = self._signals.received
         totals = await log.totals()
         if log.failure is not None:
@@ -323,7 +324,7 @@ class LoadRun:
         await log.finish(
             {
                 "time": rfc3339(self._anchor.wall_ns + self._now_ns()),
-                "counts": {**counts, "missed_rounds": dispatched.missed_rounds},
+                "counts": {**counts, "missed_rounds": dispatched.missed_rounds, "unasked": self._engine.unasked},
                 "histograms": totals["histograms"],
                 "resources": self._used,
                 "machine": {**asdict(self._strain), "late_ns": self._late_ns},

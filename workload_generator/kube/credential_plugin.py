@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import os
 import sys
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from workload_generator.base.async_children import end_child
 from workload_generator.base.clock import NS_PER_S, parse_rfc3339
 from workload_generator.base.errors import UsageError
 from workload_generator.kube.kubeconfig import read_data
@@ -86,10 +86,7 @@ async def _run(plugin: Mapping[str, Any], environment: Mapping[str, str], stdin:
     try:
         output, _ = await process.communicate()
     finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+        await end_child(process)
     if process.returncode:
         raise UsageError(f"credential plugin {command} failed with exit code {process.returncode}")
     return output

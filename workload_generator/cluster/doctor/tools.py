@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from workload_generator.base.async_children import end_child
 from workload_generator.cluster.doctor.reporter import Cluster, Reporter, Verdict
 
 _TIMEOUT_S = 20.0
@@ -125,9 +125,7 @@ async def _version_of(tool: Tool) -> Version | None:
         output, _ = await asyncio.wait_for(process.communicate(), _TIMEOUT_S)
     except (OSError, TimeoutError):
         if process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+            await end_child(process)
         return None
     match = _VERSION.search(output.decode(errors="replace"))
     return (int(match[1]), int(match[2]), int(match[3] or 0)) if match else None

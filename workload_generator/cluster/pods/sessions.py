@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 import orjson
 
+from workload_generator.base.async_children import end_child
 from workload_generator.base.backoff import Backoff
 from workload_generator.base.errors import BenchError
 from workload_generator.base.subprocesses import die_with_parent
@@ -110,12 +111,7 @@ class Session:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for ending in (self._process.terminate, self._process.kill):
-            if self._process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    ending()
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._process.wait(), _GRACE_S)
+        await end_child(self._process, _GRACE_S)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+from workload_generator.base.async_children import end_child
 from workload_generator.base.errors import BenchError
 from workload_generator.base.subprocesses import die_with_parent
 from workload_generator.cluster.kubectl import Kubectl
@@ -46,7 +46,7 @@ class Streams:
             finally:
                 rest.cancel()
         finally:
-            await _end(process)
+            await end_child(process)
 
     async def run(self, pod: str, container: str, *words: str) -> bytes:
         """The output of a command in the pod. Raises BenchError with the command's standard error."""
@@ -67,7 +67,7 @@ class Streams:
                 text = " ".join((await errors).decode(errors="replace").split())[:_LONGEST_TEXT]
                 raise BenchError(f"in pod {pod}: {words[0]}: {text or f'exit code {code}'}")
         finally:
-            await _end(process)
+            await end_child(process)
             errors.cancel()
 
 
@@ -80,13 +80,6 @@ async def _start(command: list[str]) -> asyncio.subprocess.Process:
         limit=2**20,
         preexec_fn=die_with_parent(),
     )
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGKILL)
-        await process.wait()
 
 
 async def _drain(stream: asyncio.StreamReader) -> None:

@@ -36,7 +36,7 @@ _FAILED_PAUSE_S = 0.2
 _AWAKE_NS = 120 * NS_PER_S  # a start that takes longer has wider bounds
 _CLOCK_S = 2.2  # meets the edge of two seconds
 _CLOCK_GOOD_NS = 15 * NS_PER_MS
-_READINGS = 8192
+_READINGS = 1024  # 20 s of them
 _SIGHTS = 512
 _NO_PODS = "metadata.name=no-such-pod"  # an empty list, for its version
 _EARLY_EVENTS = 1000
@@ -54,6 +54,17 @@ class _Sight:
     low_ns: int | None
     high_ns: int
     listed: bool
+
+    def narrow(self, sent_ns: int, received_ns: int, current: int) -> bool:
+        """Use a reading of the server's version; returns whether the bounds are narrower now."""
+        bounds = self.low_ns, self.high_ns
+        if self.version is None or self.listed:
+            return False
+        if current >= self.version:
+            self.high_ns = min(self.high_ns, max(received_ns, self.low_ns or 0))
+        elif sent_ns <= self.high_ns:
+            self.low_ns = max(sent_ns, self.low_ns or 0)
+        return (self.low_ns, self.high_ns) != bounds
 
 
 class KubernetesSource:
@@ -225,34 +236,30 @@ class KubernetesSource:
     # Bounds
 
     def _sight(self, service: str, name: str, point: str, second_ns: int | None, change: ObjectChange) -> _Sight:
-        version, high_ns, low_ns = version_of(change.object), change.mono_ns, None
-        if not change.listed:
-            written = self._clock.second_of(change.object["written"]) if change.object["written"] else None
-            if written is not None and written[0] <= high_ns:
-                low_ns = written[0]
-            for sent_ns, received_ns, current in reversed(self._readings):
-                if version is None:
-                    break
-                if current >= version:
-                    high_ns = min(high_ns, received_ns)
-                elif sent_ns <= high_ns:
-                    low_ns = max(sent_ns, low_ns or sent_ns)
-                    break
-        return _Sight(service, name, point, version, second_ns, low_ns, high_ns, change.listed)
+        obj, low_ns = change.object, None
+        written = self._clock.second_of(obj["written"]) if obj["written"] and not change.listed else None
+        if written is not None and written[0] <= change.mono_ns:
+            low_ns = written[0]
+        sight = _Sight(service, name, point, version_of(obj), second_ns, low_ns, change.mono_ns, change.listed)
+        for reading in self._readings:
+            sight.narrow(*reading)
+        return sight
 
     def _show(self, sight: _Sight, *, correct: bool = False) -> None:
         """Put a point on the timeline, and keep it for the readings that are on their way."""
-        moment = self._moment(sight)
-        if moment is None:
-            if sight.point == "created":  # at an unknown time
-                self._timeline.exists(sight.service, sight.instance)
-            return
-        if sight.point == "scale":
-            self._timeline.scale(sight.service, moment)
-        else:
-            self._timeline.mark(sight.service, sight.instance, sight.point, moment, correct=correct)
+        self._mark(sight, correct=correct)
         if not sight.listed:
             self._sights.append(sight)
+
+    def _mark(self, sight: _Sight, *, correct: bool = False) -> None:
+        moment = self._moment(sight)
+        if sight.point == "scale":
+            if moment is not None:
+                self._timeline.scale(sight.service, moment)
+        elif not self._timeline.is_gone(sight.service, sight.instance):
+            self._timeline.exists(sight.service, sight.instance)  # also at an unknown time
+            if moment is not None:
+                self._timeline.mark(sight.service, sight.instance, sight.point, moment, correct=correct)
 
     def _moment(self, sight: _Sight) -> Moment | None:
         """The narrower one of the bounds from watch and readings, and of the second that the object gives."""
@@ -273,22 +280,11 @@ class KubernetesSource:
         text = reading.listing.resource_version
         if not (text.isascii() and text.isdigit()):
             return
-        version = int(text)
-        self._readings.append((reading.sent_ns, reading.received_ns, version))
+        newest = reading.sent_ns, reading.received_ns, int(text)
+        self._readings.append(newest)
         for sight in self._sights:
-            if sight.version is None or sight.low_ns is None:
-                continue
-            if version >= sight.version and sight.low_ns <= reading.received_ns < sight.high_ns:
-                sight.high_ns = reading.received_ns
-            elif version < sight.version and sight.low_ns < reading.sent_ns <= sight.high_ns:
-                sight.low_ns = reading.sent_ns
-            else:
-                continue
-            moment = Moment(sight.high_ns, sight.high_ns - sight.low_ns)
-            if sight.point == "scale":
-                self._timeline.scale(sight.service, moment)
-            elif not self._timeline.is_gone(sight.service, sight.instance):
-                self._timeline.mark(sight.service, sight.instance, sight.point, moment)
+            if sight.narrow(*newest):
+                self._mark(sight)
 
     async def _pulse(self) -> None:
         """Read the server's version every 20 ms, while a start is expected."""

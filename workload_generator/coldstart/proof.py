@@ -9,7 +9,6 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -45,7 +44,7 @@ class InstanceLife:
     """An instance as far as it was observed; `gone_ns` (monotonic) is None while it exists."""
 
     instance: str
-    points: Mapping[str, Moment]
+    points: dict[str, Moment]
     gone_ns: int | None = None
 
 

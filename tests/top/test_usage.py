@@ -11,11 +11,11 @@ from workload_generator.cluster.top.usage import (
     Allocatable,
     ClusterView,
     LastSample,
+    Measured,
     Reading,
     SampleHistory,
     SampleKey,
     Scope,
-    Usage,
     read_allocatable,
     read_metrics,
     read_summary,
@@ -181,7 +181,7 @@ def test_a_present_sample_is_never_new_again() -> None:
 
     def is_new(key: SampleKey) -> bool:
         return seen.is_new(
-            key, LastSample(Usage("1m", "1", 1.0, 1, "2026-11-25T10:00:00.000Z", None), seen.tick, key[1])
+            key, LastSample(Measured("1m", "1", 1.0, 1, "2026-11-25T10:00:00.000Z", None), seen.tick, key[1])
         )
 
     seen.begin()

@@ -58,7 +58,7 @@ class ClusterView:
     scope: Scope = Scope()
 
 
-class Usage(NamedTuple):
+class Measured(NamedTuple):
     """The usage in a sample, as text and as numbers; its time, and its window in seconds."""
 
     cpu: str
@@ -73,7 +73,7 @@ class Usage(NamedTuple):
 class LastSample:
     """The newest sample of a node or container."""
 
-    usage: Usage
+    usage: Measured
     tick: int
     node: str
     counter_ns: int | None = None
@@ -120,7 +120,7 @@ class Reading:
     pods: list[PodSample] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
 
-    def add(self, key: SampleKey, node: str | None, usage: Usage, counter_ns: int | None = None) -> None:
+    def add(self, key: SampleKey, node: str | None, usage: Measured, counter_ns: int | None = None) -> None:
         """Note the sample, and make a row of it if it is new and complete."""
         cpu, memory, used, used_bytes, sample, window_s = usage
         last = LastSample(usage, self.history.tick, node or "", counter_ns)
@@ -211,7 +211,7 @@ def _read_stats(reading: Reading, key: SampleKey, node: str, stats: Object) -> N
         reading.add(key, node, usage, counter)
 
 
-def _kubelet_usage(stats: Object, before: LastSample | None) -> tuple[Usage | None, int | None]:
+def _kubelet_usage(stats: Object, before: LastSample | None) -> tuple[Measured | None, int | None]:
     """The usage and the counter of CPU time; no usage of a container that has just started."""
     cpu, memory = stats.get("cpu") or {}, stats.get("memory") or {}
     counter, nano = cpu.get("usageCoreNanoSeconds"), cpu.get("usageNanoCores")
@@ -225,12 +225,12 @@ def _kubelet_usage(stats: Object, before: LastSample | None) -> tuple[Usage | No
     used = int(memory["workingSetBytes"])
     text = "" if nano is None else f"{nano}n"  # the first value of a counter gives no usage
     window_s = passed_s if passed_s > 0 else None
-    return Usage(text, _ki(used), (nano or 0) / 1_000_000, used, stamp(sample_ns), window_s), counter
+    return Measured(text, _ki(used), (nano or 0) / 1_000_000, used, stamp(sample_ns), window_s), counter
 
 
-def _usage(usage: Object, sample: str, window_s: float | None) -> Usage:
+def _usage(usage: Object, sample: str, window_s: float | None) -> Measured:
     cpu, memory = usage["cpu"], usage["memory"]
-    return Usage(cpu, memory, millicores(cpu), whole_bytes(memory), sample, window_s)
+    return Measured(cpu, memory, millicores(cpu), whole_bytes(memory), sample, window_s)
 
 
 def _time(item: Object) -> tuple[str, float | None]:

@@ -58,6 +58,12 @@ class EmulatorSource:
         for service, each in state["services"].items():
             self._timeline.set_living(service, [instance["name"] for instance in each["instances"]], now_ns)
 
+    def expect(self) -> None:
+        """Nothing: events have their exact times."""
+
+    def rest(self) -> None:
+        """Nothing."""
+
     def clock(self) -> None:
         """None: the platform uses the clock of this machine."""
 

@@ -85,6 +85,14 @@ class InstanceTimeline:
             return Zero(False, None, living)
         return Zero(True, max(seen_since_ns, self._services[service].last_gone_ns))
 
+    def zero_at(self, service: str, seen_since_ns: int, at_ns: int) -> Zero:
+        """The same at an earlier moment: an instance that may have been created after it is none."""
+        existing = [life.instance for life in self.lives(service, at_ns) if life.existed_at(at_ns)]
+        if existing:
+            return Zero(False, None, tuple(existing))
+        ends = [life.gone_ns for life in self._services[service].gone.values() if life.gone_ns is not None]
+        return Zero(True, max([seen_since_ns, *(end_ns for end_ns in ends if end_ns <= at_ns)]))
+
     def start(self, service: str, instance: str, sent_ns: int) -> InstanceLife | None:
         """The instance, with the decision behind its start: the first one after the request."""
         of = self._services[service]

@@ -56,6 +56,7 @@ async def watched(cluster: Cluster, tmp_path: Path) -> AsyncIterator[tuple[Watch
 async def cold_start(watcher: Watcher, cluster: Cluster, pod: str) -> tuple[Zero, int, InstanceLife]:
     zero = await watcher.until_zero(HOST, SETTLE_NS, MAX_WAIT_NS)
     assert zero.reached is True, zero
+    watcher.expect()
     sent_ns = time.monotonic_ns()
     await cluster.start(pod, DELAYS)
     start = await watcher.start_of(HOST, pod, sent_ns)
@@ -101,6 +102,7 @@ async def test_a_watch_that_breaks_in_the_middle_loses_nothing(
 ) -> None:
     watcher, _ = watched
     zero = await watcher.until_zero(HOST, SETTLE_NS, MAX_WAIT_NS)
+    watcher.expect()
     sent_ns = time.monotonic_ns()
     for point in ("scale", "created", "scheduled", "started", "ready"):
         if point == at:
@@ -115,12 +117,89 @@ async def test_a_watch_that_breaks_in_the_middle_loses_nothing(
     assert is_proven(zero, start, sent_ns)[0] is True
 
 
+async def test_the_version_is_read_at_the_send_whatever_is_still_unanswered(
+    watched: tuple[Watcher, KubernetesSource], cluster: Cluster
+) -> None:
+    """A real start creates its pod 50 to 100 ms after the send; an answer to an earlier question came later."""
+    watcher, _ = watched
+    zero = await watcher.until_zero(HOST, SETTLE_NS, MAX_WAIT_NS)
+    cluster.api.fail("GET .*pods$", delay_s=2)
+    watcher.expect()
+    await asyncio.sleep(0.05)
+    cluster.api.faults.clear()
+    watcher.expect()
+    sent_ns = time.monotonic_ns()
+    await cluster.start("f-1", {"scale": 0.06, "created": 0.05, "scheduled": 0.02, "started": 0.3, "ready": 0.2})
+    start = await watcher.start_of(HOST, "f-1", sent_ns)
+    assert start is not None
+    cluster.holds(start, "created", "ready")
+    assert is_proven(zero, start, sent_ns) == (True, "")
+
+
+async def test_a_pod_that_a_list_shows_first_gets_its_moment_from_the_watch(
+    watched: tuple[Watcher, KubernetesSource], cluster: Cluster
+) -> None:
+    watcher, _ = watched
+    zero = await watcher.until_zero(HOST, SETTLE_NS, MAX_WAIT_NS)
+    watcher.expect()
+    sent_ns = time.monotonic_ns()
+    await asyncio.sleep(0.1)
+    watchers, cluster.api._watchers = cluster.api._watchers, []
+    cluster.step("f-1", "created")
+    assert (await watcher.look(HOST)).living == ("f-1",), "by the list"
+    cluster.api._watchers = watchers
+    (created,) = cluster.states["f-1"]
+    cluster.api.replay("ADDED", PODS, created)
+    for point in ("started", "ready"):
+        cluster.step("f-1", point)
+    start = await watcher.start_of(HOST, "f-1", sent_ns)
+    assert start is not None
+    cluster.holds(start, "created", "ready")
+    assert not start.points["created"].grid and is_proven(zero, start, sent_ns) == (True, "")
+
+
+async def test_the_api_is_asked_around_a_send_only(watched: tuple[Watcher, KubernetesSource], cluster: Cluster) -> None:
+    """The watcher's CPU time is that of its requests: a minute of fifty a second cost ten percent of a core."""
+    watcher, _ = watched
+
+    def asked() -> int:
+        return sum("watch=1" not in line for line in cluster.api.requests)
+
+    before = asked()
+    await watcher.until_zero(HOST, 1_500_000_000, MAX_WAIT_NS)
+    assert asked() - before <= 3, "one at the beginning and one at the end of the settle time"
+    before = asked()
+    watcher.expect()
+    sent_ns = time.monotonic_ns()
+    await cluster.start("f-1", DELAYS)
+    assert await watcher.start_of(HOST, "f-1", sent_ns) is not None
+    assert 3 <= asked() - before <= 25, "the pauses grow"
+    before = asked()
+    for _ in range(20):
+        assert (await watcher.look(HOST)).living == ("f-1",)
+        await asyncio.sleep(0.05)
+    assert asked() - before <= 1, "the start is known: one may have been under way"
+
+
+async def test_many_starts_in_a_minute_share_the_readings(
+    watched: tuple[Watcher, KubernetesSource], cluster: Cluster
+) -> None:
+    watcher, source = watched
+    now_ns = time.monotonic_ns()
+    source._readings.extend((now_ns, now_ns, 1) for _ in range(200))
+    before = len(cluster.api.requests)
+    watcher.expect()
+    await asyncio.sleep(1)
+    assert 1 <= len(cluster.api.requests) - before <= 6
+
+
 async def test_what_happened_in_a_gap_is_known_to_the_second(
     watched: tuple[Watcher, KubernetesSource], cluster: Cluster
 ) -> None:
     watcher, _ = watched
     api = cluster.api  # noqa: F811
     zero = await watcher.until_zero(HOST, SETTLE_NS, MAX_WAIT_NS)
+    watcher.expect()
     sent_ns = time.monotonic_ns()
     watchers, api._watchers = api._watchers, []  # changes from here on are not sent
     await asyncio.sleep(1.6)  # so that even a second tells before from after
@@ -191,6 +270,7 @@ async def test_out_of_order_and_repeated(
     watcher, _ = watched
     drawn = random.Random(seed)
     zero = await watcher.until_zero(HOST, SETTLE_NS, MAX_WAIT_NS)
+    watcher.expect()
     sent_ns = time.monotonic_ns()
     watchers, cluster.api._watchers = cluster.api._watchers, []
     await asyncio.sleep(0.1)
@@ -214,6 +294,7 @@ async def test_events_add_the_image_and_microseconds_where_they_may_be_read(
 ) -> None:
     watcher, source = watched
     zero = await watcher.until_zero(HOST, SETTLE_NS, MAX_WAIT_NS)
+    watcher.expect()
     sent_ns = time.monotonic_ns()
     await asyncio.sleep(0.1)
     cluster.event("f-1", "Pulling")  # says nothing of ours

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,68 @@ TOOLS = {
     "docker": "Docker version 29.4.0, build 9d7ad9f",
     "podman": "podman version 5.8.0",
 }
+EXAMPLES: Mapping[str, str] = {
+    # Excerpts of what the ConfigMaps of a release have in `_example`.
+    "config-autoscaler": """
+        # Stable window must be in whole seconds.
+        stable-window: "60s"
+        panic-threshold-percentage: "200.0"
+        target-burst-capacity: "211"
+        enable-scale-to-zero: "true"
+        scale-to-zero-grace-period: "30s"
+        initial-scale: "1"
+        allow-zero-initial-scale: "false"
+        max-scale: "0"
+    """,
+    "config-defaults": """
+        revision-timeout-seconds: "300"
+        max-revision-timeout-seconds: "600"
+        revision-cpu-request: "400m"
+        revision-memory-request: "100M"
+        revision-cpu-limit: "1000m"
+        container-name-template: "user-container"
+        container-concurrency: "0"
+        allow-container-concurrency-zero: "true"
+    """,
+    "config-features": """
+        multi-container: "enabled"
+        kubernetes.podspec-affinity: "disabled"
+        kubernetes.podspec-tolerations: "disabled"
+        kubernetes.podspec-volumes-emptydir: "enabled"
+        autodetect-http2: "disabled"
+        secure-pod-defaults: "disabled"
+    """,
+    "config-network": """
+        ingress-class: "istio.ingress.networking.knative.dev"
+        namespace-wildcard-cert-selector: ""
+        domain-template: "{{.Name}}.{{.Namespace}}.{{.Domain}}"
+        autocreate-cluster-domain-claims: "false"
+        http-protocol: "Enabled"
+        rollout-duration: "0"
+        cluster-local-domain-tls: "Disabled"
+        system-internal-tls: "Disabled"
+    """,
+    "config-observability": """
+        logging.enable-request-log: "false"
+        logging.enable-probe-request-log: "false"
+        metrics-protocol: prometheus
+        metrics-export-interval: 60s
+        request-metrics-protocol: prometheus
+    """,
+    "config-deployment": """
+        registries-skipping-tag-resolving: "kind.local,ko.local,dev.local"
+        digest-resolution-timeout: "10s"
+        progress-deadline: "600s"
+        queue-sidecar-cpu-request: "25m"
+        queue-sidecar-cpu-limit: "1000m"
+        queue-sidecar-memory-limit: "800Mi"
+        runtime-class-name:
+          gvisor:
+            selector: {my-label: gvisor}
+    """,
+}
 CONFIGS: Mapping[tuple[str, str], Mapping[str, str]] = {
-    ("knative-serving", "config-autoscaler"): {"stable-window": "60s", "_example": "enable-scale-to-zero: 'true'\n"},
+    ("knative-serving", "config-autoscaler"): {"stable-window": "60s"},
     ("knative-serving", "config-defaults"): {},
     ("knative-serving", "config-features"): {"secure-pod-defaults": "enabled"},
     ("knative-serving", "config-network"): {"ingress-class": "kourier.ingress.networking.knative.dev"},
@@ -112,7 +173,8 @@ def namespace(api: FakeApi, name: str, purpose: str = "", *, tolerations: list[O
 
 def config(api: FakeApi, where: str, name: str, data: Mapping[str, str], release: str = "1.22.1") -> None:
     labels = {"app.kubernetes.io/version": release}
-    api.put(kinds.CONFIG_MAPS, {"metadata": {"name": name, "namespace": where, "labels": labels}, "data": dict(data)})
+    full = {"_example": textwrap.dedent(EXAMPLES.get(name, "")), **data}
+    api.put(kinds.CONFIG_MAPS, {"metadata": {"name": name, "namespace": where, "labels": labels}, "data": full})
 
 
 def crd(api: FakeApi, name: str, version: str, release: str = "1.22.1", established: str = "True") -> None:

@@ -454,7 +454,7 @@ def test_deployments_and_our_objects(api: FakeApi, doctor: Doctor) -> None:
         "Deployment kourier-system/3scale-kourier-gateway is not available: no pod",
         "knative-serving has no Deployment activator",
         "Service functions/sleep-go-http-0 is not ready: Unable to fetch image",
-        "Broker eventing/default is not ready: its controller has set no condition yet",
+        "Broker eventing/default is not ready: it is not reconciled yet",
     ]
 
 
@@ -477,7 +477,7 @@ def test_a_broker_of_class_rabbitmq_needs_the_operators(api: FakeApi, doctor: Do
     deployment(api, "rabbitmq-system", "rabbitmq-cluster-operator")
     deployment(api, "rabbitmq-system", "messaging-topology-operator", {})
     assert doctor.of("RabbitMQ") == [
-        "the RabbitMQ topology operator is not available: its controller has set no condition yet",
+        "the RabbitMQ topology operator is not available: it is not reconciled yet",
         "Knative's RabbitMQ broker is not running: no Deployment knative-eventing/rabbitmq-broker-controller",
     ]
 

@@ -9,7 +9,7 @@ import pytest
 from tests.doctor.fit import CONFIGS, Doctor, config, namespace, service
 from tests.kube.fake_api import FakeApi
 from workload_generator.cluster.doctor.capacity import Compute, requests_of
-from workload_generator.cluster.doctor.knative_config import KEYS
+from workload_generator.cluster.doctor.knative_config import RULES
 from workload_generator.cluster.doctor.risky_settings import RISKS
 from workload_generator.kube import resources as kinds
 
@@ -108,6 +108,18 @@ def put(api: FakeApi, where: str, name: str, release: str = "1.22.1", **data: st
             "has no effect since 1.19",
         ),
         (SERVING, "config-observability", "metrics-protocol", "none", "warning", "metrics-protocol is none"),
+        (
+            SERVING,
+            "config-network",
+            "cluster-local-domain-tls",
+            "allowed",
+            "failed",
+            "expected one of enabled, disabled",
+        ),
+        (SERVING, "config-defaults", "allow-container-concurrency-zero", "2", "failed", "expected one of true, false"),
+        (SERVING, "config-autoscaler", "panic-threshold-percentage", "-1", "failed", "it must be at least 0"),
+        (SERVING, "config-deployment", "queue-sidecar-cpu-request", "30s", "failed", "is not valid"),
+        (SERVING, "config-deployment", "digest-resolution-timeout", "10", "failed", "is not valid"),
         (SERVING, "config-deployment", "progress-deadline", "ten minutes", "failed", "is not valid"),
         (SERVING, "config-deployment", "queueSidecarImage", "x", "failed", "is now called queue-sidecar-image"),
         (SERVING, "config-domain", "Example_Com", "", "failed", "Example_Com is not a valid domain"),
@@ -150,7 +162,7 @@ def test_every_risky_value_is_reported_and_the_better_one_is_not(
     if better != "leave it out":
         config(api, where, name, {**CONFIGS[where, name], key: better})
         assert not doctor.of("configuration")
-        KEYS.get(config_map, {}).get(key, lambda _text: None)(better)
+        RULES.get(config_map, {}).get(key, lambda _text: None)(better)
 
 
 BAD = {
@@ -187,8 +199,11 @@ def test_keys_of_the_example_are_known(api: FakeApi, doctor: Doctor) -> None:
     data = {"brand-new-key": "1"}
     config(api, SERVING, "config-autoscaler", data)
     assert "brand-new-key is not a known key" in doctor.of("configuration")[0]
-    config(api, SERVING, "config-autoscaler", {**data, "_example": "# of 1.24\nbrand-new-key: '0'\n"})
-    assert not doctor.of("configuration")
+    for example in ("# of 1.24\nbrand-new-key: '0'\n", ""):  # without an example any key may be right
+        config(api, SERVING, "config-autoscaler", {**data, "_example": example})
+        assert not doctor.of("configuration")
+    config(api, SERVING, "config-autoscaler", {"stable-window": "5", "_example": "a: b: c"})
+    assert "stable-window is not valid" in doctor.of("configuration", "failed")[0]
 
 
 def test_metrics_before_they_moved(api: FakeApi, doctor: Doctor) -> None:

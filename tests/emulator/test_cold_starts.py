@@ -150,7 +150,7 @@ async def test_dropped_events_do_not_look_like_zero(tmp_path: Path, monkeypatch:
 
         monkeypatch.setattr(source, "_ask", forgetful)
         await until(lambda: any(event.kind == "ready" for event in platform.events))
-        await source.refresh()
+        await source.open()
         (living,) = timeline.living(NAME)
         assert not timeline.zero(NAME, 0).reached
         timeline.mark(NAME, "whose-end-was-missed", "created", Moment(1))

@@ -16,7 +16,7 @@ from tests.top.clusters import node_usage, pod_usage
 from workload_generator.base.errors import BenchError, UsageError
 from workload_generator.base.usage_tables import TABLES, Gap, Row, stamp
 from workload_generator.cluster.top.storage import open_storage
-from workload_generator.cluster.top.usage import ClusterView, SampleHistory, read_node_metrics, read_pod_metrics
+from workload_generator.cluster.top.usage import ClusterView, SampleHistory, read_metrics
 from workload_generator.results.database import open_store
 from workload_generator.results.ingest.combine import combine
 
@@ -25,8 +25,8 @@ GAP = Gap("2026-11-25T10:00:00.000Z", "metrics", "pods", 2, 'refused, "for now",
 
 
 def samples(now: str, at: str = "2026-11-25T10:00:00Z") -> list[Row]:
-    nodes = read_node_metrics([node_usage("node-1", at)], VIEW, SampleHistory(), now).nodes
-    return [*nodes, *read_pod_metrics([pod_usage("f-1", at)], VIEW, SampleHistory(), now).pods]
+    nodes = read_metrics([node_usage("node-1", at)], VIEW, SampleHistory(), now).nodes
+    return [*nodes, *read_metrics([pod_usage("f-1", at)], VIEW, SampleHistory(), now).pods]
 
 
 def stored(kind: str, folder: Path) -> dict[str, list[tuple[Any, ...]]]:

@@ -11,13 +11,13 @@ from workload_generator.cluster.top.usage import (
     Allocatable,
     ClusterView,
     LastSample,
+    Measured,
     Reading,
     SampleHistory,
     SampleKey,
     Scope,
     read_allocatable,
-    read_node_metrics,
-    read_pod_metrics,
+    read_metrics,
     read_summary,
 )
 from workload_generator.kube.resources import Object
@@ -46,7 +46,7 @@ def test_read_allocatable() -> None:
 
 def test_a_node_in_the_originals_format_with_our_columns() -> None:
     seen = SampleHistory()
-    (row,) = read_node_metrics([node_usage("node-1", AT)], VIEW, seen, NOW).nodes
+    (row,) = read_metrics([node_usage("node-1", AT)], VIEW, seen, NOW).nodes
     assert row == (
         "node-1", "183632734n", "2663656Ki", 183.632734 / 4000, 2663656 / (16 * 2**20), NOW, 183.632734,
         2663656 * 1024, "2026-11-25T10:00:00.000Z", 15.2, "metrics",
@@ -54,7 +54,7 @@ def test_a_node_in_the_originals_format_with_our_columns() -> None:
 
 
 def test_a_row_for_each_container_with_its_node_and_namespace() -> None:
-    rows = read_pod_metrics([pod_usage("f-1", AT)], VIEW, SampleHistory(), NOW).pods
+    rows = read_metrics([pod_usage("f-1", AT)], VIEW, SampleHistory(), NOW).pods
     assert [row.container_name for row in rows] == ["user-container", "queue-proxy"]
     assert rows[0] == (
         "f-1", "node-1", "user-container", "1000000n", "20480Ki", 1 / 4000, 20480 / (16 * 2**20), NOW, "functions", 1.0,
@@ -66,49 +66,49 @@ def test_a_repeated_sample_gives_no_row() -> None:
     seen = SampleHistory()
     for at, new in ((AT, 1), (AT, 0), (AT, 0), (LATER, 1)):
         seen.begin()
-        assert len(read_node_metrics([node_usage("node-1", at)], VIEW, seen, NOW).nodes) == new
-        assert len(read_pod_metrics([pod_usage("f-1", at)], VIEW, seen, NOW).pods) == 2 * new
+        assert len(read_metrics([node_usage("node-1", at)], VIEW, seen, NOW).nodes) == new
+        assert len(read_metrics([pod_usage("f-1", at)], VIEW, seen, NOW).pods) == 2 * new
         assert len(seen.present()) == 3
 
 
 def test_a_sample_stored_by_an_earlier_top_gives_no_row() -> None:
     seen = SampleHistory(stored={("", "node-1", ""): "2026-11-25T10:00:00.000Z"})
-    assert not read_node_metrics([node_usage("node-1", AT)], VIEW, seen, NOW).nodes
-    assert read_node_metrics([node_usage("node-1", LATER)], VIEW, seen, NOW).nodes
+    assert not read_metrics([node_usage("node-1", AT)], VIEW, seen, NOW).nodes
+    assert read_metrics([node_usage("node-1", LATER)], VIEW, seen, NOW).nodes
 
 
 def test_samples_of_deleted_pods_are_dropped() -> None:
     seen = SampleHistory()
-    read_pod_metrics([pod_usage(f"f-{number}", AT) for number in range(10)], VIEW, seen, NOW)
+    read_metrics([pod_usage(f"f-{number}", AT) for number in range(10)], VIEW, seen, NOW)
     for _ in range(130):
         seen.begin()
-        read_pod_metrics([pod_usage("f-1", AT)], VIEW, seen, NOW)
+        read_metrics([pod_usage("f-1", AT)], VIEW, seen, NOW)
     assert {key[1] for key in seen.known} == {"f-1"} == {key[1] for key in seen.present()}
 
 
 def test_an_unknown_node_leaves_shares_null() -> None:
-    (row,) = read_node_metrics([node_usage("node-9", AT)], VIEW, SampleHistory(), NOW).nodes
+    (row,) = read_metrics([node_usage("node-9", AT)], VIEW, SampleHistory(), NOW).nodes
     assert (row.cpu_percentage, row.memory_percentage, row.cpu_millicores) == (None, None, 183.632734)
-    row = read_pod_metrics([pod_usage("f-9", AT)], VIEW, SampleHistory(), NOW).pods[0]
+    row = read_metrics([pod_usage("f-9", AT)], VIEW, SampleHistory(), NOW).pods[0]
     assert (row.node_name, row.cpu_percentage) == (None, None)
 
 
 def test_an_ignored_namespace_is_left_out() -> None:
-    assert not read_pod_metrics([pod_usage("dns", AT, "kube-system")], VIEW, SampleHistory(), NOW).pods
+    assert not read_metrics([pod_usage("dns", AT, "kube-system")], VIEW, SampleHistory(), NOW).pods
     view = ClusterView(scope=Scope(ignored=frozenset({"functions"})))
     assert not read(summary("node-1", AT), SampleHistory(), view).pods
 
 
 def test_unreadable_items_are_counted_and_the_others_are_kept() -> None:
     items = [node_usage("node-1", AT), node_usage("node-2", AT, cpu="fast"), {"metadata": {"name": "node-3"}}, "what"]
-    reading = read_node_metrics(items, VIEW, SampleHistory(), NOW)  # type: ignore[arg-type]
+    reading = read_metrics(items, VIEW, SampleHistory(), NOW)  # type: ignore[arg-type]
     assert [row.node_name for row in reading.nodes] == ["node-1"]
     assert reading.unreadable[0].startswith("node-2: 'fast' is not a quantity")
     assert reading.unreadable[1] == "node-3: 'usage' is missing"
     assert reading.unreadable[2].startswith("an item without a name")
     broken = pod_usage("f-1", AT)
     del broken["containers"][1]["usage"]["cpu"]
-    reading = read_pod_metrics([broken, pod_usage("f-2", AT)], VIEW, SampleHistory(), NOW)
+    reading = read_metrics([broken, pod_usage("f-2", AT)], VIEW, SampleHistory(), NOW)
     assert {row.pod_name for row in reading.pods} == {"f-2"} and len(reading.unreadable) == 1
 
 
@@ -180,7 +180,9 @@ def test_a_present_sample_is_never_new_again() -> None:
     seen, there, gone = SampleHistory(), ("", "node-1", ""), ("", "node-2", "")
 
     def is_new(key: SampleKey) -> bool:
-        return seen.is_new(key, LastSample("2026-11-25T10:00:00.000Z", seen.tick, key[1], 1.0, 1))
+        return seen.is_new(
+            key, LastSample(Measured("1m", "1", 1.0, 1, "2026-11-25T10:00:00.000Z", None), seen.tick, key[1])
+        )
 
     seen.begin()
     assert is_new(there) and is_new(gone)

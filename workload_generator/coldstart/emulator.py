@@ -39,11 +39,11 @@ class EmulatorSource:
         self._url = url.rstrip("/")
         self._timeline = timeline
         self._last = 0
-        self._session: aiohttp.ClientSession | None = None
         self.seen_since_ns = 0
 
     async def open(self) -> None:
-        """Read all events so far."""
+        """Connect, and read all events so far."""
+        self._session = aiohttp.ClientSession(timeout=_TIMEOUT)
         await self.refresh()
 
     async def refresh(self, host: str = "") -> None:
@@ -58,13 +58,18 @@ class EmulatorSource:
         for service, each in state["services"].items():
             self._timeline.set_living(service, [instance["name"] for instance in each["instances"]], now_ns)
 
+    def expect(self) -> None:
+        """Nothing: events have their exact times."""
+
+    def rest(self) -> None:
+        """Nothing."""
+
     def clock(self) -> None:
         """None: the platform uses the clock of this machine."""
 
     async def close(self) -> None:
         """Disconnect."""
-        if self._session is not None:
-            await self._session.close()
+        await self._session.close()
 
     def _take_all(self, events: list[dict[str, Any]]) -> None:
         for event in events:
@@ -81,8 +86,6 @@ class EmulatorSource:
                 self._timeline.mark(service, instance, point, Moment(at_ns, error_ns))
 
     async def _ask(self, path: str) -> Any:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=_TIMEOUT)
         try:
             async with self._session.get(self._url + path) as response:
                 if response.status != 200:

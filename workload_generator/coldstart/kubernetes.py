@@ -2,8 +2,9 @@
 
 Rules:
 - a point is the moment at which the API server stored it, between two readings of our clock
-- during a start the server is asked for its current version every 20 ms: a change of a later version came after that
-  request, another one before its response. Watches report the changes, and their latest time
+- from the send of a request until its start is known, the server is asked for its current version: a change of a later
+  version came after that request, another one before its response. Watches report the changes, and their latest time.
+  The first request goes out with the send; the pauses grow with the time since, so a start costs some dozen of them
 - a change that a gap in a watch hid (410, listed again) has the whole second that the object itself gives: a 1 s grid
 - zero comes from a list made for that question, since a silent watch may be a dead one
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 
@@ -31,12 +32,13 @@ from workload_generator.kube.names import SERVICE_LABEL
 from workload_generator.kube.reflector import ObjectChange, Reflector
 from workload_generator.kube.resources import EVENTS, POD_AUTOSCALERS, PODS, REVISIONS, Object, Resource
 
-_PULSE_S = 0.02
-_FAILED_PAUSE_S = 0.2
-_AWAKE_NS = 120 * NS_PER_S  # a start that takes longer has wider bounds
+_PAUSE_S = 0.02
+_GROWTH = 4  # a pause is this part of the time since the send: the bounds are about as wide
+_FREE_READINGS = 100  # in a minute; more starts than those of ten services get longer pauses
+_LONGEST_NS = 120 * NS_PER_S  # a start that takes longer has wider bounds
 _CLOCK_S = 2.2  # meets the edge of two seconds
 _CLOCK_GOOD_NS = 15 * NS_PER_MS
-_READINGS = 8192
+_READINGS = 256
 _SIGHTS = 512
 _NO_PODS = "metadata.name=no-such-pod"  # an empty list, for its version
 _EARLY_EVENTS = 1000
@@ -54,6 +56,23 @@ class _Sight:
     low_ns: int | None
     high_ns: int
     listed: bool
+
+    def comes_after(self, version: int | None) -> bool:
+        """Whether an object of this version shows the point's moment better."""
+        if version is None or self.version is None:
+            return False
+        return version < self.version or (version == self.version and self.listed)
+
+    def narrow(self, sent_ns: int, received_ns: int, current: int) -> bool:
+        """Use a reading of the server's version; returns whether the bounds are narrower now."""
+        bounds = self.low_ns, self.high_ns
+        if self.version is None or self.listed:
+            return False
+        if current >= self.version:
+            self.high_ns = min(self.high_ns, max(received_ns, self.low_ns or 0))
+        elif sent_ns <= self.high_ns:
+            self.low_ns = max(sent_ns, self.low_ns or 0)
+        return (self.low_ns, self.high_ns) != bounds
 
 
 class KubernetesSource:
@@ -75,8 +94,8 @@ class KubernetesSource:
         self._seen: dict[str, dict[str, _Sight]] = {}  # by pod, until it is gone
         self._early: dict[str, list[ObjectChange]] = {}  # events of pods that have not been seen yet
         self._fault: BenchError | None = None
-        self._pulse_until_ns = 0
-        self._pulsing = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._start = 0  # counts the starts that were expected, and their ends
         self._lists = 0
 
     async def open(self) -> None:
@@ -92,7 +111,6 @@ class KubernetesSource:
         except BaseException:
             await self.close()
             raise
-        self._run(self._pulse())
 
     async def refresh(self, host: str) -> None:
         """Bring the timeline up to date: a service with instances is watched; one without any is listed."""
@@ -111,8 +129,15 @@ class KubernetesSource:
         self._read(reading)
         for obj in reading.listing.items:
             self._take_pod(ObjectChange("ADDED", kubernetes_objects.pod(obj), None, reading.received_ns, listed=True))
-        self._pulse_until_ns = monotonic_ns() + _AWAKE_NS
-        self._pulsing.set()
+
+    def expect(self) -> None:
+        """Read the server's version from the next step of the loop on, which is when the request has been sent."""
+        self._start += 1
+        self._run(self._follow_start(self._start))
+
+    def rest(self) -> None:
+        """The start is known: read no more versions."""
+        self._start += 1
 
     def clock(self) -> tuple[float, float] | None:
         """See `watcher.Source`."""
@@ -125,6 +150,9 @@ class KubernetesSource:
 
     async def close(self) -> None:
         """End watches and connections."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._stack.aclose()
 
     # Watches
@@ -150,14 +178,10 @@ class KubernetesSource:
         except Exception as error:  # a fault of the generator makes cold starts unknown, as any other does
             self._fault = BenchError(f"watching the API: {type(error).__name__}: {error}")
 
-    def _run(self, work: Awaitable[None]) -> None:
-        task = asyncio.ensure_future(work)
-
-        async def end() -> None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-
-        self._stack.push_async_callback(end)
+    def _run(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     # Changes
 
@@ -170,8 +194,16 @@ class KubernetesSource:
             self._timeline.gone(service, name, change.mono_ns)
             self._seen.pop(name, None)
             return
+        sights, version = self._seen.setdefault(name, {}), version_of(obj)
         for point, second_ns in obj["points"].items():
-            self._see(self._sight(service, name, point, second_ns, change))
+            known = sights.get(point)
+            if known is not None and (change.listed or not known.comes_after(version)):
+                continue
+            sight = sights[point] = self._sight(service, name, point, second_ns, change)
+            if known is not None:
+                # Out of order, or after a list: this version has the point too, so it happened before both were seen.
+                sight.high_ns = min(sight.high_ns, known.high_ns)
+            self._show(sight, correct=known is not None)
         for early in self._early.pop(name, ()):
             self._take_event(early)
 
@@ -208,51 +240,33 @@ class KubernetesSource:
                 moment = Moment((low_ns + high_ns) // 2, (high_ns - low_ns + 1) // 2)
                 self._timeline.mark(service, obj["pod"], "scheduled", moment)
 
-    def _see(self, sight: _Sight) -> None:
-        """Take a point of a pod, which may come again and out of order."""
-        sights = self._seen.setdefault(sight.instance, {})
-        known = sights.get(sight.point)
-        if known is not None:
-            if sight.listed or known.listed or sight.version is None or known.version is None:
-                return
-            if sight.version >= known.version:
-                return
-            # Out of order: the earlier version has the point as well, so it happened before both were seen.
-            sight.high_ns = min(sight.high_ns, known.high_ns)
-        sights[sight.point] = sight
-        self._show(sight, correct=known is not None)
-
     # Bounds
 
     def _sight(self, service: str, name: str, point: str, second_ns: int | None, change: ObjectChange) -> _Sight:
-        version, high_ns, low_ns = version_of(change.object), change.mono_ns, None
-        if not change.listed:
-            written = self._clock.second_of(change.object["written"]) if change.object["written"] else None
-            if written is not None and written[0] <= high_ns:
-                low_ns = written[0]
-            for sent_ns, received_ns, current in reversed(self._readings):
-                if version is None:
-                    break
-                if current >= version:
-                    high_ns = min(high_ns, received_ns)
-                elif sent_ns <= high_ns:
-                    low_ns = max(sent_ns, low_ns or sent_ns)
-                    break
-        return _Sight(service, name, point, version, second_ns, low_ns, high_ns, change.listed)
+        obj, low_ns = change.object, None
+        written = self._clock.second_of(obj["written"]) if obj["written"] and not change.listed else None
+        if written is not None and written[0] <= change.mono_ns:
+            low_ns = written[0]
+        sight = _Sight(service, name, point, version_of(obj), second_ns, low_ns, change.mono_ns, change.listed)
+        for reading in self._readings:
+            sight.narrow(*reading)
+        return sight
 
     def _show(self, sight: _Sight, *, correct: bool = False) -> None:
         """Put a point on the timeline, and keep it for the readings that are on their way."""
-        moment = self._moment(sight)
-        if moment is None:
-            if sight.point == "created":  # at an unknown time
-                self._timeline.exists(sight.service, sight.instance)
-            return
-        if sight.point == "scale":
-            self._timeline.scale(sight.service, moment)
-        else:
-            self._timeline.mark(sight.service, sight.instance, sight.point, moment, correct=correct)
+        self._mark(sight, correct=correct)
         if not sight.listed:
             self._sights.append(sight)
+
+    def _mark(self, sight: _Sight, *, correct: bool = False) -> None:
+        moment = self._moment(sight)
+        if sight.point == "scale":
+            if moment is not None:
+                self._timeline.scale(sight.service, moment)
+        elif not self._timeline.is_gone(sight.service, sight.instance):
+            self._timeline.exists(sight.service, sight.instance)  # also at an unknown time
+            if moment is not None:
+                self._timeline.mark(sight.service, sight.instance, sight.point, moment, correct=correct)
 
     def _moment(self, sight: _Sight) -> Moment | None:
         """The narrower one of the bounds from watch and readings, and of the second that the object gives."""
@@ -273,37 +287,25 @@ class KubernetesSource:
         text = reading.listing.resource_version
         if not (text.isascii() and text.isdigit()):
             return
-        version = int(text)
-        self._readings.append((reading.sent_ns, reading.received_ns, version))
+        newest = reading.sent_ns, reading.received_ns, int(text)
+        self._readings.append(newest)
+        while self._sights and self._sights[0].high_ns < reading.sent_ns:
+            self._sights.popleft()  # no reading from now on says more about it
         for sight in self._sights:
-            if sight.version is None or sight.low_ns is None:
-                continue
-            if version >= sight.version and sight.low_ns <= reading.received_ns < sight.high_ns:
-                sight.high_ns = reading.received_ns
-            elif version < sight.version and sight.low_ns < reading.sent_ns <= sight.high_ns:
-                sight.low_ns = reading.sent_ns
-            else:
-                continue
-            moment = Moment(sight.high_ns, sight.high_ns - sight.low_ns)
-            if sight.point == "scale":
-                self._timeline.scale(sight.service, moment)
-            elif not self._timeline.is_gone(sight.service, sight.instance):
-                self._timeline.mark(sight.service, sight.instance, sight.point, moment)
+            if sight.narrow(*newest):
+                self._mark(sight)
 
-    async def _pulse(self) -> None:
-        """Read the server's version every 20 ms, while a start is expected."""
-        while True:
-            if monotonic_ns() > self._pulse_until_ns:
-                self._pulsing.clear()
-                await self._pulsing.wait()
-            began_ns = monotonic_ns()
+    async def _follow_start(self, start: int) -> None:
+        began_ns = monotonic_ns()
+        while self._start == start and (passed_ns := monotonic_ns() - began_ns) < _LONGEST_NS:
             try:
                 self._read(await self._ask_version())
-                pause_s = _PULSE_S
             except ApiError:
                 self.missed_readings += 1
-                pause_s = _FAILED_PAUSE_S
-            await asyncio.sleep(max(0.0, pause_s - (monotonic_ns() - began_ns) / NS_PER_S))
+            minute_ago_ns = monotonic_ns() - 60 * NS_PER_S
+            recent = sum(sent_ns > minute_ago_ns for sent_ns, _, _ in self._readings)
+            more = 1 + max(0, recent - _FREE_READINGS) / 30
+            await asyncio.sleep(max(_PAUSE_S, passed_ns / NS_PER_S / _GROWTH) * more)
 
     async def _ask_version(self) -> TimedListing:
         return await self._kube.timed_list(PODS, self._namespace, fields=_NO_PODS, limit=1)
@@ -317,4 +319,4 @@ class KubernetesSource:
             offset = self._clock.offset(reading.received_ns)
             if offset is None or offset[1] <= _CLOCK_GOOD_NS or monotonic_ns() > until_ns:
                 return
-            await asyncio.sleep(_PULSE_S)
+            await asyncio.sleep(_PAUSE_S)

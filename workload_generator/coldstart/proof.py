@@ -9,7 +9,6 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -45,8 +44,13 @@ class InstanceLife:
     """An instance as far as it was observed; `gone_ns` (monotonic) is None while it exists."""
 
     instance: str
-    points: Mapping[str, Moment]
+    points: dict[str, Moment]
     gone_ns: int | None = None
+
+    def existed_at(self, at_ns: int) -> bool:
+        """Whether it was created before; not if that may have been later."""
+        created = self.points.get("created")
+        return created is None or created.at_ns + created.error_ns < at_ns
 
 
 def is_proven(zero: Zero, start: InstanceLife | None, sent_ns: int) -> tuple[bool | None, str]:
@@ -62,9 +66,13 @@ def is_proven(zero: Zero, start: InstanceLife | None, sent_ns: int) -> tuple[boo
         return None, f"the creation of {start.instance} was not observed"
     if created.at_ns - created.error_ns > sent_ns:
         return True, ""
-    if created.at_ns + created.error_ns < sent_ns:
+    if start.existed_at(sent_ns):
         return False, f"{start.instance} was created before the request"
-    return None, f"{start.instance} was created within the clocks' error of the request"
+    early, late = (
+        (created.at_ns + error_ns - sent_ns) / NS_PER_MS for error_ns in (-created.error_ns, created.error_ns)
+    )
+    by = " by the API server's clock, in whole seconds" if created.grid else ""
+    return None, f"{start.instance} was created between {-early:.1f} ms before and {late:.1f} ms after the request{by}"
 
 
 def phases_json(start: InstanceLife | None, sent_ns: int, first_byte_ns: int | None) -> dict[str, Any]:

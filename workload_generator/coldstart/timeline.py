@@ -21,15 +21,10 @@ _SCALES = 64
 
 @dataclass(slots=True)
 class _Service:
-    living: dict[str, dict[str, Moment]] = field(default_factory=dict)
-    gone: dict[str, tuple[dict[str, Moment], int]] = field(default_factory=dict)  # in the order of their ends
+    living: dict[str, InstanceLife] = field(default_factory=dict)
+    gone: dict[str, InstanceLife] = field(default_factory=dict)  # in the order of their ends
     last_gone_ns: int = 0
     scales: deque[Moment] = field(default_factory=lambda: deque(maxlen=_SCALES))
-
-    def points(self, instance: str) -> dict[str, Moment] | None:
-        if instance in self.gone:
-            return self.gone[instance][0]
-        return self.living.get(instance)
 
 
 class InstanceTimeline:
@@ -49,10 +44,7 @@ class InstanceTimeline:
     def exists(self, service: str, instance: str) -> dict[str, Moment]:
         """Add an instance, if it is new; returns its points."""
         of = self._services[service]
-        points = of.points(instance)
-        if points is None:
-            points = of.living[instance] = {}
-        return points
+        return (of.gone.get(instance) or of.living.setdefault(instance, InstanceLife(instance, {}))).points
 
     def set_living(self, service: str, instances: Iterable[str], at_ns: int) -> None:
         """Add the instances that a service has at `at_ns`; all others are gone."""
@@ -67,7 +59,7 @@ class InstanceTimeline:
         of = self._services[service]
         if instance in of.gone:
             return
-        of.gone[instance] = (of.living.pop(instance, {}), at_ns)
+        of.gone[instance] = InstanceLife(instance, of.living.pop(instance, InstanceLife("", {})).points, at_ns)
         of.last_gone_ns = max(of.last_gone_ns, at_ns)
         while len(of.gone) > self._kept:
             del of.gone[next(iter(of.gone))]
@@ -93,22 +85,30 @@ class InstanceTimeline:
             return Zero(False, None, living)
         return Zero(True, max(seen_since_ns, self._services[service].last_gone_ns))
 
+    def zero_at(self, service: str, seen_since_ns: int, at_ns: int) -> Zero:
+        """The same at an earlier moment: an instance that may have been created after it is none."""
+        existing = [life.instance for life in self.lives(service, at_ns) if life.existed_at(at_ns)]
+        if existing:
+            return Zero(False, None, tuple(existing))
+        ends = [life.gone_ns for life in self._services[service].gone.values() if life.gone_ns is not None]
+        return Zero(True, max([seen_since_ns, *(end_ns for end_ns in ends if end_ns <= at_ns)]))
+
     def start(self, service: str, instance: str, sent_ns: int) -> InstanceLife | None:
         """The instance, with the decision behind its start: the first one after the request."""
         of = self._services[service]
-        points = of.points(instance)
-        if not points:
+        life = of.gone.get(instance) or of.living.get(instance)
+        if life is None or not life.points:
             return None
-        created = points.get("created")
+        created = life.points.get("created")
         scales = [each for each in of.scales if each.at_ns + each.error_ns >= sent_ns]
         scale = _before(min(scales), created) if scales and created is not None else None
-        return InstanceLife(instance, dict(points) if scale is None else {"scale": scale, **points})
+        return InstanceLife(instance, dict(life.points) if scale is None else {"scale": scale, **life.points})
 
     def lives(self, service: str, since_ns: int) -> list[InstanceLife]:
         """The instances that existed at `since_ns` or later, in no order."""
         of = self._services[service]
-        ended = [InstanceLife(name, dict(points), at) for name, (points, at) in of.gone.items() if at >= since_ns]
-        return [*(InstanceLife(name, dict(points)) for name, points in of.living.items()), *ended]
+        ended = (life for life in of.gone.values() if life.gone_ns is not None and life.gone_ns >= since_ns)
+        return [InstanceLife(life.instance, dict(life.points), life.gone_ns) for life in (*of.living.values(), *ended)]
 
 
 def _rank(moment: Moment) -> tuple[int, int, bool]:

@@ -16,7 +16,8 @@ from workload_generator.base.errors import BenchError
 from workload_generator.coldstart.proof import InstanceLife, Zero
 from workload_generator.coldstart.timeline import InstanceTimeline
 
-_LOOK_S = 0.05
+_LOOK_S = 0.1
+_FAILED_S = 0.5
 _SEEN_S = 2.0  # the delay of the API in showing an instance that has responded
 
 
@@ -32,6 +33,12 @@ class Source(Protocol):
     async def refresh(self, host: str) -> None:
         """Bring the timeline up to date for the service of `host`. Raises BenchError."""
 
+    def expect(self) -> None:
+        """A request is sent now: observe closely from then on, without a step before the send."""
+
+    def rest(self) -> None:
+        """Observe closely no more."""
+
     def clock(self) -> tuple[float, float] | None:
         """The source's clock − this machine's wall clock, and the error, in ms; None when it has no other clock."""
 
@@ -46,6 +53,7 @@ class Watcher:
         self.source = source.name
         self.fault: str | None = None
         self.clock = source.clock
+        self.expect = source.expect
         self.close = source.close
         self._source = source
         self._timeline = timeline
@@ -71,13 +79,18 @@ class Watcher:
             left_ns = deadline_ns - now_ns
             if since_ns is not None:
                 left_ns = min(left_ns, settle_ns - (now_ns - since_ns))
-            await asyncio.sleep(min(_LOOK_S, max(left_ns / NS_PER_S, 0.001)))
+            pause_s = {True: left_ns / NS_PER_S, False: _LOOK_S, None: _FAILED_S}[zero.reached]
+            await asyncio.sleep(min(pause_s, max(left_ns / NS_PER_S, 0.001)))
 
     async def look(self, host: str) -> Zero:
         """Whether the service has no instance now."""
         if not await self._try(self._source.refresh(host)):
             return Zero(None, why=self.fault or "")
         return self._timeline.zero(service_of(host), max(self._since_ns, self._source.seen_since_ns))
+
+    def zero_at(self, host: str, at_ns: int) -> Zero:
+        """Whether the service had no instance then, by what is known now."""
+        return self._timeline.zero_at(service_of(host), max(self._since_ns, self._source.seen_since_ns), at_ns)
 
     async def start_of(self, host: str, instance: str | None, sent_ns: int) -> InstanceLife | None:
         """The instance that responded to a request of `sent_ns`; None when it was not observed."""
@@ -89,6 +102,7 @@ class Watcher:
             start = self._timeline.start(service_of(host), instance, sent_ns)
             complete = start is not None and "created" in start.points and "ready" in start.points
             if complete or not seen or monotonic_ns() >= deadline_ns:
+                self._source.rest()
                 return start
             await asyncio.sleep(_LOOK_S)
 

@@ -14,7 +14,7 @@ from workload_generator.base.errors import BenchError, UsageError
 from workload_generator.base.exit_codes import ExitCode
 from workload_generator.cluster.kubectl import Kubectl
 from workload_generator.cluster.prometheus import tsdb
-from workload_generator.cluster.prometheus.snapshot import find_server, take_snapshot
+from workload_generator.cluster.prometheus.snapshot import PrometheusPod, find_server, take_snapshot
 from workload_generator.cluster.prometheus.streams import Streams
 from workload_generator.commands.flags import add_kubeconfig
 from workload_generator.emulator.ports import free_port
@@ -66,16 +66,16 @@ def _snapshot(options: argparse.Namespace) -> int:
     def say(text: str) -> None:
         console.print(text, soft_wrap=True, markup=False)
 
-    async def fetch() -> tuple[Path, tsdb.SnapshotContents]:
-        kubectl = Kubectl(options.kubeconfig, options.context)
-        kubectl.check()  # before anything is created
+    async def find() -> PrometheusPod:
         async with await Kube.connect(options.kubeconfig, options.context) as kube:
-            server = await find_server(kube, options.namespace, options.pod)
-        streams = Streams(kubectl, options.namespace)
-        return await take_snapshot(streams, server, options.output_dir, say, keep=options.keep)
+            return await find_server(kube, options.namespace, options.pod)
 
+    kubectl = Kubectl(options.kubeconfig, options.context)
+    kubectl.check()  # before anything is created
+    server = asyncio.run(find())
     try:
-        where, contents = asyncio.run(fetch())
+        streams = Streams(kubectl, options.namespace)
+        where, contents = take_snapshot(streams, server, options.output_dir, say, keep=options.keep)
     except OSError as error:
         raise BenchError(f"--output-dir {options.output_dir}: {error.strerror or error}") from error
     Console(highlight=False).print(f"{where}: {contents}", soft_wrap=True)

@@ -89,7 +89,7 @@ async def _record(options: argparse.Namespace, plan: RecordingPlan) -> int:
             top = Top(kube, plan, storage, report)
             async with _shown(top, options, console):
                 await top.run(stop)
-    counts = top.counts
+    counts = top.recorder.counts
     if options.progress != "none":
         samples = f"{counts.nodes:,} samples of nodes, {counts.pods:,} of pods"
         rest = f"{counts.changes:,} changes, {counts.gaps:,} gaps"
@@ -114,9 +114,9 @@ async def _shown(top: Top, options: argparse.Namespace, console: Console) -> Asy
                 await asyncio.sleep(_PLAIN_S if live is None else _LIVE_S)
                 view = await top.recorder.in_writer(lambda: screen.view_usage(top.histories, options.sort_by))
                 if live is None:
-                    console.print(screen.status(view, top.counts, top.pollers), soft_wrap=True)
+                    console.print(screen.status(view, top.recorder.counts, top.pollers), soft_wrap=True)
                 else:
-                    drawn = screen.draw(view, top.counts, top.pollers, top.view.nodes, console.height)
+                    drawn = screen.draw(view, top.recorder.counts, top.pollers, top.view.nodes, console.height)
                     live.update(drawn, refresh=True)
 
         task = asyncio.create_task(show())

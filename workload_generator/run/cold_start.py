@@ -1,7 +1,8 @@
 """Observed cold starts: waits for zero instances before a request, and logs proof and phases of each start.
 
 Rules:
-- one target at a time; the watcher is asked before the request and after the response, never in between
+- one target at a time; nothing is awaited between a deadline and its send: what is asked of the watcher then begins in
+  the loop's next step, after the send, and its answer is awaited after the response
 - a target that does not reach zero in time gets no request: its arrival is dropped, with the reason
 - what the watcher cannot observe is logged as unknown, and changes nothing about the requests
 """
@@ -55,6 +56,8 @@ class ColdStartLog:
             start, proven, reason = None, None, "there was no response"
         else:
             start = await self.watcher.start_of(self.hosts[arrival.target], instance, sent_ns)
+            if zero.reached is not None and (zero.since_ns or sent_ns + 1) > sent_ns:  # it is that of a later moment
+                zero = self.watcher.zero_at(self.hosts[arrival.target], sent_ns)
             proven, reason = is_proven(zero, start, sent_ns)
         phases = phases_json(start, sent_ns, first_ns)
         self._write(arrival, zero, waited_ns, sent_ns, {
@@ -116,10 +119,12 @@ class ObservedRounds(ColdStarts):
         self._lines = lines
 
     async def visit(self, arrival: Arrival) -> tuple[Exchange, Failure | None]:
-        """Look for instances, send the request, and log the start."""
-        zero = await self._lines.watcher.look(self._lines.hosts[arrival.target])
+        """Send the request, look for instances that existed then, and log the start."""
+        watcher = self._lines.watcher
+        watcher.expect()
+        looking = asyncio.ensure_future(watcher.look(self._lines.hosts[arrival.target]))
         exchange, failure = await super().visit(arrival)
-        await self._lines.sent(arrival, exchange, failure, zero, 0)
+        await self._lines.sent(arrival, exchange, failure, await looking, 0)
         return exchange, failure
 
 
@@ -151,6 +156,8 @@ class FromZero(OneByOne):
     async def _visit_from_zero(self, target: int) -> None:
         began_ns = self._now_ns()
         zero = await self._until_zero(target, self._settle_ns)
+        if zero.reached:
+            self._lines.watcher.expect()
         due_ns = self._now_ns()
         arrival, waited_ns = Arrival(self.planned, Phase.MEASURE, target, due_ns), due_ns - began_ns
         if not zero.reached:

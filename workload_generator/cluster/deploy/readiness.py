@@ -45,7 +45,8 @@ def message_of(found: Object) -> str:
     )
 
 
-def _condition(obj: Object, kind: str = "Ready") -> str:
+def why_not(obj: Object, kind: str = "Ready") -> str:
+    """Empty when the condition is true of the object's present generation; otherwise the reason why it is not."""
     if is_ready(obj, kind):
         return ""
     found = condition(obj, kind)
@@ -57,7 +58,7 @@ def _condition(obj: Object, kind: str = "Ready") -> str:
 
 
 def _service(obj: Object) -> str:
-    text = _condition(obj)
+    text = why_not(obj)
     status = obj.get("status", {})
     if text or status.get("latestReadyRevisionName") == status.get("latestCreatedRevisionName"):
         return text
@@ -84,15 +85,15 @@ def _deployment(obj: Object) -> str:
 
 
 def _rabbitmq(obj: Object) -> str:
-    return _condition(obj, "AllReplicasReady") or _condition(obj, "ClusterAvailable")
+    return why_not(obj, "AllReplicasReady") or why_not(obj, "ClusterAvailable")
 
 
 _READINESS: dict[str, tuple[str, Callable[[Object], str]]] = {
     "Service": ("serving.knative.dev", _service),
-    "Broker": ("eventing.knative.dev", _condition),
-    "Trigger": ("eventing.knative.dev", _condition),
-    "Sequence": ("flows.knative.dev", _condition),
-    "ContainerSource": ("sources.knative.dev", _condition),
+    "Broker": ("eventing.knative.dev", why_not),
+    "Trigger": ("eventing.knative.dev", why_not),
+    "Sequence": ("flows.knative.dev", why_not),
+    "ContainerSource": ("sources.knative.dev", why_not),
     "Deployment": ("apps", _deployment),
     "RabbitmqCluster": ("rabbitmq.com", _rabbitmq),
 }

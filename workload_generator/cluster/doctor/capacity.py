@@ -10,9 +10,8 @@ from workload_generator.base.quantities import parse_quantity
 from workload_generator.cluster.doctor.placement import DEDICATED, annotations_of, is_open, labels_of, selected
 from workload_generator.cluster.doctor.reporter import Cluster, Reporter
 from workload_generator.kube import resources as kinds
-from workload_generator.kube.errors import ApiAbsent
 from workload_generator.kube.names import FUNCTIONS, GENERATOR, MAX_SCALE, SERVICE_LABEL, SHARDS
-from workload_generator.kube.resources import Object, Resource, name_of, namespace_of
+from workload_generator.kube.resources import Object, name_of, namespace_of
 
 _NONE = Fraction(0)
 
@@ -119,17 +118,10 @@ async def check_capacity(cluster: Cluster, reporter: Reporter) -> None:
 async def _generator_requests(cluster: Cluster) -> Compute:
     """The requests of the generator as deployed, else by our manifests."""
     for resource in (kinds.CONTAINER_SOURCES, kinds.DEPLOYMENTS):
-        for each in await _installed(cluster, resource, GENERATOR):
+        for each in await cluster.installed(resource, GENERATOR):
             if name_of(each) == GENERATOR:
                 return requests_of(each["spec"]["template"]["spec"])
     return _GENERATOR
-
-
-async def _installed(cluster: Cluster, resource: Resource, namespace: str) -> list[Object]:
-    try:
-        return await cluster.all(resource, namespace)
-    except ApiAbsent:
-        return []
 
 
 async def _check_functions(cluster: Cluster, nodes: list[Object], pods: list[Object], reporter: Reporter) -> None:
@@ -137,7 +129,7 @@ async def _check_functions(cluster: Cluster, nodes: list[Object], pods: list[Obj
     own = [node for node in opened if DEDICATED not in labels_of(node)] or opened
     if not own:
         return  # reported by the check of nodes
-    services = await _installed(cluster, kinds.SERVICES, FUNCTIONS)
+    services = await cluster.installed(kinds.SERVICES, FUNCTIONS)
     requests = {name_of(each): requests_of(each["spec"]["template"]["spec"]) + _SIDECAR for each in services}
     name, largest = max(requests.items(), key=lambda item: (item[1].memory, item[1].cpu), default=_LARGEST)
     free = [_free_on(node, pods) for node in own]

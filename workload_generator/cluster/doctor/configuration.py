@@ -2,39 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-from workload_generator.cluster.doctor.knative_config import (
-    AUTOSCALER,
-    DEFAULTS,
-    DEPLOYMENT,
-    DOMAIN,
-    EVENTING_FEATURES,
-    EVENTING_OBSERVABILITY,
-    EXAMPLE,
-    HOST,
-    KEYS,
-    METRICS_MOVED,
-    NETWORK,
-    OBSERVABILITY,
-    OLD_METRICS,
-    RENAMED,
-    Config,
-    domain,
-    example_keys,
-    is_true,
-)
+from workload_generator.cluster.doctor import knative_config as known
+from workload_generator.cluster.doctor.knative_config import EXAMPLE, METRICS_MOVED, OLD_METRICS, Config, is_true
 from workload_generator.cluster.doctor.reporter import Cluster, Reporter
 from workload_generator.cluster.doctor.risky_settings import RISKS
 from workload_generator.cluster.doctor.versions import EVENTING, SERVING
 from workload_generator.experiment.yaml_lines import did_you_mean
-from workload_generator.kube.errors import ApiAbsent, ApiError
+from workload_generator.kube.errors import ApiError
 from workload_generator.kube.names import FUNCTIONS, KOURIER
 from workload_generator.kube.resources import NAMESPACES, SERVICES, name_of
 
 _IGNORED = "Knative ignores it and uses its default"
 _REFUSED = "Knative refuses it: it keeps the previous configuration, or does not start"
 _KOURIER_CLASS = "kourier.ingress.networking.knative.dev"
+_METRICS = (known.OBSERVABILITY, known.EVENTING_OBSERVABILITY)
 
 
 async def check_configuration(cluster: Cluster, reporter: Reporter) -> None:
@@ -46,7 +29,7 @@ async def check_configuration(cluster: Cluster, reporter: Reporter) -> None:
         except ApiError:
             releases[product.namespace] = None  # the loop below reports the ConfigMap itself as unknown
     namespaces = {name_of(each) for each in await cluster.all(NAMESPACES)}
-    for config in (*KEYS, DOMAIN, EVENTING_FEATURES):
+    for config in (*known.RULES, known.DOMAIN, known.EVENTING_FEATURES):
         namespace, name = config
         if namespace not in namespaces:
             continue  # not installed: reported by the check of APIs
@@ -56,20 +39,20 @@ async def check_configuration(cluster: Cluster, reporter: Reporter) -> None:
             reporter.unknown(str(error))
             continue
         if config_map is None:
-            if config != EVENTING_FEATURES:
+            if config != known.EVENTING_FEATURES:
                 text = f"there is no ConfigMap {name} in {namespace}"
                 reporter.failed(text, _REFUSED, "apply the manifests of the release again")
             continue
         before = len(reporter.results)
         data = config_map.get("data") or {}
         values = {key: str(value) for key, value in data.items() if key != EXAMPLE}
-        _ConfigMapCheck(config, values, example_keys(data.get(EXAMPLE, "")), releases[namespace], reporter).run()
-        if config == NETWORK:
+        _ConfigMapCheck(config, values, data.get(EXAMPLE, ""), releases[namespace], reporter).run()
+        if config == known.NETWORK:
             _check_ingress(values.get("ingress-class", ""), namespaces, reporter)
-        if config == DEPLOYMENT:
+        if config == known.DEPLOYMENT:
             await _check_registries(cluster, values.get("registries-skipping-tag-resolving"), reporter)
         if len(reporter.results) == before:
-            texts = [key if config == DOMAIN else f"{key}={value}" for key, value in sorted(values.items())]
+            texts = [key if config == known.DOMAIN else f"{key}={value}" for key, value in sorted(values.items())]
             reporter.ok(f"{namespace}/{name}: {', '.join(texts) or 'all defaults'}")
 
 
@@ -77,12 +60,12 @@ class _ConfigMapCheck:
     """What one ConfigMap shows by itself."""
 
     def __init__(
-        self, config: Config, values: Mapping[str, str], examples: set[str], release: int | None, reporter: Reporter
+        self, config: Config, values: Mapping[str, str], example: str, release: int | None, reporter: Reporter
     ) -> None:
         self._config = config
         self._values = values
-        self._known = KEYS.get(config, {})
-        self._examples = examples
+        self._parsers = dict.fromkeys(RISKS.get(config, {}), known.anything) | known.parsers(config, example)
+        self._has_example = bool(example)
         self._release = release
         self._reporter = reporter
         self._valid: dict[str, str] = {}
@@ -96,46 +79,45 @@ class _ConfigMapCheck:
             if text is not None and risk.applies(text):
                 fix = self._edit(f"{key}: {risk.better}")
                 self._reporter.add(risk.verdict, self._text(key, f"is {text}"), risk.why, fix)
-        if self._config == AUTOSCALER:
+        if self._config == known.AUTOSCALER:
             self._check_scales()
-        if self._config == DEFAULTS:
+        if self._config == known.DEFAULTS:
             self._check_timeouts()
-        if self._config in (OBSERVABILITY, EVENTING_OBSERVABILITY):
+        if self._config in _METRICS:
             self._check_metrics()
 
     def _check_key(self, key: str, value: str) -> None:
-        if self._config == DOMAIN:
-            if not HOST.fullmatch(key):
+        if self._config == known.DOMAIN:
+            if not known.HOST.fullmatch(key):
                 why = "routes get addresses that do not resolve"
                 self._reporter.failed(self._text(key, "is not a valid domain"), why, self._edit())
-            self._parsed(key, value, domain)
-        elif self._config == EVENTING_FEATURES:
+            self._parse(key, value, known.domain)
+        elif self._config == known.EVENTING_FEATURES:
             self._valid[key] = value
-        elif key in OLD_METRICS and self._config in (OBSERVABILITY, EVENTING_OBSERVABILITY):
+        elif key in OLD_METRICS and self._config in _METRICS:
             if self._has_moved_metrics():
                 why = "Knative exports no metrics by it: Prometheus has none of Knative"
                 fix = self._edit(OLD_METRICS[key] or "remove it")
                 self._reporter.warning(self._text(key, f"has no effect since 1.{METRICS_MOVED}"), why, fix)
-        elif key in self._known:
+        elif key in self._parsers:
             if self._release is not None and self._release < METRICS_MOVED and "metrics-" in key:
                 text = self._text(key, f"has no effect before 1.{METRICS_MOVED}")
                 self._reporter.warning(text, _IGNORED, self._edit("metrics.backend-destination: prometheus"))
-            if self._parsed(key, value, self._known[key]):
-                self._valid[key] = value
-        elif key in RENAMED:
-            text = self._text(key, f"is now called {RENAMED[key]}")
-            self._reporter.failed(text, _IGNORED, self._edit(f"{RENAMED[key]}: {value}"))
-        elif key not in self._examples:
-            text = self._text(key, f"is not a known key{did_you_mean(key, {*self._known, *self._examples})}")
+            self._parse(key, value, self._parsers[key])
+        elif (renamed := known.modern(key)) in self._parsers:
+            fix = self._edit(f"{renamed}: {value}")
+            self._reporter.failed(self._text(key, f"is now called {renamed}"), _IGNORED, fix)
+        elif self._has_example:
+            text = self._text(key, f"is not a known key{did_you_mean(key, self._parsers)}")
             self._reporter.warning(text, _IGNORED, self._edit())
 
-    def _parsed(self, key: str, value: str, parser: Callable[[str], None]) -> bool:
+    def _parse(self, key: str, value: str, parser: known.Parser) -> None:
         try:
             parser(value)
         except ValueError as error:
             self._refused(key, str(error))
-            return False
-        return True
+        else:
+            self._valid[key] = value
 
     def _has_moved_metrics(self) -> bool:
         return self._release is not None and self._release >= METRICS_MOVED
@@ -163,7 +145,7 @@ class _ConfigMapCheck:
                 self._refused(key, f"is {value}, above revision-timeout-seconds {own}")
 
     def _check_metrics(self) -> None:
-        for prefix in ("", "request-") if self._config == OBSERVABILITY else ("",):
+        for prefix in ("", "request-") if self._config == known.OBSERVABILITY else ("",):
             key = f"{prefix}metrics-protocol"
             protocol = self._valid.get(key, "none").casefold()
             endpoint = self._values.get(f"{prefix}metrics-endpoint", "")
@@ -190,8 +172,8 @@ def _edit(config: Config, change: str = "") -> str:
 
 
 def _check_ingress(ingress: str, namespaces: set[str], reporter: Reporter) -> None:
-    edit = _edit(NETWORK, f"ingress-class: {_KOURIER_CLASS}")
-    text = f"{'/'.join(NETWORK)}: ingress-class is"
+    edit = _edit(known.NETWORK, f"ingress-class: {_KOURIER_CLASS}")
+    text = f"{'/'.join(known.NETWORK)}: ingress-class is"
     why = "no ingress controller handles routes: services never become ready"
     if not ingress and KOURIER in namespaces:
         reporter.failed(f"{text} not set, which means Istio, but Kourier is installed", why, edit)
@@ -206,19 +188,15 @@ async def _check_registries(cluster: Cluster, skipped: str | None, reporter: Rep
     """Images of `dev.local` are on the nodes only: no registry has their digests."""
     if skipped is None or "dev.local" in (each.strip() for each in skipped.split(",")):
         return
-    try:
-        services = await cluster.all(SERVICES, FUNCTIONS)
-    except ApiAbsent:
-        return
     images = {
         container["image"]
-        for each in services
+        for each in await cluster.installed(SERVICES, FUNCTIONS)
         for container in each["spec"]["template"]["spec"]["containers"]
         if container["image"].startswith("dev.local/")
     }
     if images:
         reporter.failed(
-            f"{'/'.join(DEPLOYMENT)}: registries-skipping-tag-resolving is {skipped!r}, without dev.local",
+            f"{'/'.join(known.DEPLOYMENT)}: registries-skipping-tag-resolving is {skipped!r}, without dev.local",
             f"Knative asks a registry that does not exist for {', '.join(sorted(images))}: no revision becomes ready",
-            _edit(DEPLOYMENT, "add dev.local"),
+            _edit(known.DEPLOYMENT, "add dev.local"),
         )

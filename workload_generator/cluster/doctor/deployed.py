@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 
 from workload_generator.cluster.deploy.eventing import is_rabbitmq
+from workload_generator.cluster.deploy.readiness import message_of, why_not
 from workload_generator.cluster.doctor.reporter import Cluster, Reporter
 from workload_generator.kube import resources as kinds
-from workload_generator.kube.errors import ApiAbsent
 from workload_generator.kube.names import (
     EVENTING,
     FUNCTIONS,
@@ -17,7 +17,7 @@ from workload_generator.kube.names import (
     KNATIVE_SERVING,
     OURS,
 )
-from workload_generator.kube.resources import Object, Resource, condition, is_ready, name_of, namespace_of
+from workload_generator.kube.resources import Object, Resource, condition, is_ready, key_of, name_of, namespace_of
 
 _SERVING = ("activator", "autoscaler", "controller", "webhook")
 _SYSTEM = (*KNATIVE, "rabbitmq-system", "cert-manager")
@@ -40,8 +40,8 @@ async def check_conditions(cluster: Cluster, reporter: Reporter) -> None:
     """Deployments of Knative and its helpers, and our Services, Brokers, Triggers and Sequences."""
     deployments = [each for each in await cluster.all(kinds.DEPLOYMENTS) if namespace_of(each) in _SYSTEM]
     for each in deployments:
-        if each["spec"].get("replicas", 1) and not is_ready(each, "Available"):
-            text = f"Deployment {_key(each)} is not available: {_message(each, 'Available')}"
+        if each["spec"].get("replicas", 1) and (why := why_not(each, "Available")):
+            text = f"Deployment {'/'.join(key_of(each))} is not available: {why}"
             reporter.failed(text, "a part of Knative does not work", _describe("deployment", each))
     counts = Counter(namespace_of(each) for each in deployments if is_ready(each, "Available"))
     if counts:
@@ -52,44 +52,24 @@ async def check_conditions(cluster: Cluster, reporter: Reporter) -> None:
         text = f"{KNATIVE_SERVING} has no Deployment {', '.join(missing)}"
         reporter.failed(text, "there is nothing to measure", "install Knative Serving")
     for resource, namespace in _KINDS:
-        try:
-            objects = await cluster.all(resource, namespace)
-        except ApiAbsent:
-            continue
+        objects = await cluster.installed(resource, namespace)
         for each in objects:
-            if not is_ready(each):
-                text = f"{resource.kind} {_key(each)} is not ready: {_message(each, 'Ready')}"
+            if why := why_not(each):
+                text = f"{resource.kind} {'/'.join(key_of(each))} is not ready: {why}"
                 reporter.failed(text, "requests to it fail or wait", _describe(str(resource), each))
         ready = sum(map(is_ready, objects))
         if ready:
             reporter.ok(f"{ready} {resource.plural} in {namespace} are ready")
 
 
-def _key(obj: Object) -> str:
-    return f"{namespace_of(obj)}/{name_of(obj)}"
-
-
 def _describe(kind: str, obj: Object) -> str:
     return f"kubectl describe {kind} {name_of(obj)} -n {namespace_of(obj)}"
 
 
-def _message(obj: Object, kind: str) -> str:
-    """Why a condition is not true of the present generation."""
-    state = condition(obj, kind)
-    if state is None:
-        return "its controller has set no condition yet"
-    if state.get("status") == "True":
-        return "its controller has not processed the last change yet"
-    return str(state.get("message") or state.get("reason") or "no message")
-
-
 async def check_rabbitmq(cluster: Cluster, reporter: Reporter) -> None:
     """The operators of RabbitMQ, if a broker in `eventing` is of its class."""
-    try:
-        brokers = await cluster.all(kinds.BROKERS, EVENTING)
-    except ApiAbsent:
-        return
-    names = ", ".join(_key(each) for each in brokers if is_rabbitmq(each))
+    brokers = await cluster.installed(kinds.BROKERS, EVENTING)
+    names = ", ".join("/".join(key_of(each)) for each in brokers if is_rabbitmq(each))
     if not names:
         return
     why, fix = f"broker {names} never becomes ready", "cd infrastructure && just install-eventing"
@@ -100,8 +80,8 @@ async def check_rabbitmq(cluster: Cluster, reporter: Reporter) -> None:
             reporter.failed(f"{product} is not installed ({crd})", why, fix)
         elif name not in deployments:
             reporter.failed(f"{product} is not running: no Deployment {namespace}/{name}", why, fix)
-        elif not is_ready(deployments[name], "Available"):
-            text = f"{product} is not available: {_message(deployments[name], 'Available')}"
+        elif reason := why_not(deployments[name], "Available"):
+            text = f"{product} is not available: {reason}"
             reporter.failed(text, why, _describe("deployment", deployments[name]))
         else:
             reporter.ok(f"{product} is available")
@@ -116,11 +96,10 @@ async def check_pods(cluster: Cluster, reporter: Reporter) -> None:
 
 
 def _check_pod(pod: Object, reporter: Reporter) -> bool:
-    where, status, describe = f"pod {_key(pod)}", pod["status"], _describe("pod", pod)
+    where, status, describe = f"pod {'/'.join(key_of(pod))}", pod["status"], _describe("pod", pod)
     scheduled = condition(pod, "PodScheduled") or {}
     if status.get("phase") == "Pending" and scheduled.get("status") == "False":
-        text = scheduled.get("message") or scheduled.get("reason") or "no message"
-        reporter.failed(f"{where} has no node: {text}", "it never starts", describe)
+        reporter.failed(f"{where} has no node: {message_of(scheduled)}", "it never starts", describe)
         return False
     is_good = True
     for each in [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]:
@@ -149,22 +128,19 @@ async def check_generator(cluster: Cluster, reporter: Reporter) -> None:
         for each in await cluster.all(kinds.PODS, GENERATOR)
         if each["status"].get("phase") not in ("Succeeded", "Failed") and not each["metadata"].get("deletionTimestamp")
     ]
-    try:
-        is_source = any(name_of(each) == GENERATOR for each in await cluster.all(kinds.CONTAINER_SOURCES, GENERATOR))
-    except ApiAbsent:
-        is_source = False
+    sources = [name_of(each) for each in await cluster.installed(kinds.CONTAINER_SOURCES, GENERATOR)]
     if not pods:
         text, fix = f"no generator runs in {GENERATOR}", "kubectl apply -k k8s/overlays/…"
         reporter.warning(text, "scenarios need it", fix)
-    elif len(pods) > 1 and not is_source:  # a source's pods overlap in a rollout: the check of sources covers them
+    elif len(pods) > 1 and GENERATOR not in sources:  # its pods overlap in a rollout: the check of sources covers them
         reporter.failed(
             f"{len(pods)} pods in {GENERATOR}: {', '.join(map(name_of, pods))}",
             "runs start in the first one, and the others share its node",
             f"delete all pods in {GENERATOR} but one generator",
         )
     for pod in pods:
-        if is_ready(pod):
-            reporter.ok(f"generator {name_of(pod)} is ready")
-        else:
-            text = f"generator {name_of(pod)} is not ready: {_message(pod, 'Ready')}"
+        if why := why_not(pod):
+            text = f"generator {name_of(pod)} is not ready: {why}"
             reporter.failed(text, "no run can start", _describe("pod", pod))
+        else:
+            reporter.ok(f"generator {name_of(pod)} is ready")

@@ -1,9 +1,9 @@
-"""The keys of Knative's ConfigMaps, and the values that Knative accepts for them.
+"""The values that Knative accepts for the keys of its ConfigMaps.
 
 Knative ignores unknown keys, and replaces some values that it cannot parse by defaults: in a measurement neither shows
-except as a strange result. The names of a release's keys stand in the ConfigMap's own `_example` too, but not what
-each accepts. Source: config/core/configmaps of knative/serving (and its parsers) and of knative/eventing,
-config-network of knative/networking, observability of knative/pkg.
+except as a strange result. The keys of a release, and the kinds of their values, are in the ConfigMap's own `_example`;
+RULES has what an example does not show. Source: config/core/configmaps of knative/serving (and its parsers) and of
+knative/eventing, config-network of knative/networking, observability of knative/pkg.
 """
 
 from __future__ import annotations
@@ -117,8 +117,9 @@ EVENTING_FEATURES: Config = (KNATIVE_EVENTING, "config-features")
 """Any key is a feature to it."""
 
 boolean = one_of("true", "false", "t", "f", "1", "0")
-_seconds = _scale = number(0, _HIGHEST, whole=True)
+_whole = number(0, _HIGHEST, whole=True)
 _on_off = one_of("enabled", "disabled")
+_FEATURE = one_of("enabled", "disabled", "allowed")
 _METRICS = {
     **_each(anything, "metrics-endpoint tracing-endpoint"),
     "metrics-protocol": one_of("none", "prometheus", "http/protobuf", "grpc"),
@@ -128,97 +129,50 @@ _METRICS = {
     "tracing-sampling-rate": number(0, 1),
 }
 
-KEYS: Mapping[Config, Mapping[str, Parser]] = {
+RULES: Mapping[Config, Mapping[str, Parser]] = {
     AUTOSCALER: {
         **_each(boolean, "enable-scale-to-zero allow-zero-initial-scale"),
         **_each(duration(), "scale-to-zero-grace-period scale-to-zero-pod-retention-period"),
-        **_each(_scale, "initial-scale min-scale max-scale max-scale-limit"),
+        **_each(_whole, "initial-scale min-scale max-scale max-scale-limit"),
         **_each(number(0.01), "container-concurrency-target-default requests-per-second-target-default"),
         **_each(number(1.0000001), "max-scale-up-rate max-scale-down-rate"),
         "container-concurrency-target-percentage": number(0.01, 100),
         "target-burst-capacity": number(0, also=-1),
         "stable-window": duration(6, 3600, whole=True),
         "panic-window-percentage": number(1, 100),
-        "panic-threshold-percentage": number(0),
         "pod-autoscaler-class": anything,
         "activator-capacity": number(1),
         "scale-down-delay": duration(whole=True),
     },
     DEFAULTS: {
         **_each(
-            _seconds,
-            "revision-timeout-seconds max-revision-timeout-seconds revision-response-start-timeout-seconds "
-            "revision-idle-timeout-seconds",
+            _whole,
+            "container-concurrency revision-timeout-seconds max-revision-timeout-seconds "
+            "revision-response-start-timeout-seconds revision-idle-timeout-seconds",
         ),
-        **_each(
-            quantity,
-            "revision-cpu-request revision-memory-request revision-ephemeral-storage-request "
-            "revision-cpu-limit revision-memory-limit revision-ephemeral-storage-limit",
-        ),
-        **_each(anything, "container-name-template init-container-name-template"),
-        "container-concurrency": _scale,
         "container-concurrency-max-limit": number(1, _HIGHEST, whole=True),
-        "allow-container-concurrency-zero": boolean,
         "enable-service-links": one_of("true", "false", "default"),
     },
-    FEATURES: {
-        **_each(
-            one_of("enabled", "disabled", "allowed"),
-            "multi-container multi-container-probing tag-header-based-routing autodetect-http2 "
-            "domainmapping-direct-route-traffic kubernetes.containerspec-addcapabilities queueproxy.mount-podinfo "
-            "queueproxy.resource-defaults "
-            + " ".join(
-                f"kubernetes.podspec-{field}"
-                for field in (
-                    "affinity topologyspreadconstraints hostaliases nodeselector tolerations fieldref runtimeclassname "
-                    "dnspolicy dnsconfig securitycontext shareprocessnamespace hostipc hostpid hostnetwork "
-                    "priorityclassname schedulername init-containers persistent-volume-claim persistent-volume-write "
-                    "volumes-emptydir volumes-image volumes-hostpath volumes-ephemeral volumes-csi "
-                    "volumes-mount-propagation"
-                ).split()
-            ),
-        ),
-        "secure-pod-defaults": one_of("disabled", "allowrootbounded", "enabled"),
-    },
+    FEATURES: {"secure-pod-defaults": one_of("disabled", "allowrootbounded", "enabled")},
     NETWORK: {
-        **_each(anything, "ingress-class certificate-class namespace-wildcard-cert-selector"),
-        **_each(anything, "domain-template tag-template"),
-        **_each(_on_off, "auto-tls external-domain-tls cluster-local-domain-tls system-internal-tls"),
-        **_each(boolean, "autocreate-cluster-domain-claims enable-mesh-pod-addressability"),
+        "ingress-class": anything,
         "http-protocol": one_of("enabled", "redirected", "disabled"),
-        "rollout-duration": _seconds,
+        "rollout-duration": _whole,
         "mesh-compatibility-mode": one_of("auto", "enabled", "disabled"),
         "default-external-scheme": one_of("http", "https"),
     },
     OBSERVABILITY: {
         **_METRICS,
         **{f"request-{key}": parser for key, parser in _METRICS.items() if key.startswith("metrics-")},
-        **_each(anything, "logging.revision-url-template logging.request-log-template"),
-        **_each(boolean, "logging.enable-var-log-collection logging.enable-request-log"),
-        "logging.enable-probe-request-log": boolean,
     },
     DEPLOYMENT: {
-        **{
-            f"queue-sidecar-{kind}-{end}": quantity
-            for kind in ("cpu", "memory", "ephemeral-storage")
-            for end in ("request", "limit")
-        },
-        **_each(
-            anything,
-            "queue-sidecar-image queue-sidecar-token-audiences queue-sidecar-rootca queue-sidecar-tls-min-version "
-            "queue-sidecar-tls-max-version queue-sidecar-tls-cipher-suites queue-sidecar-tls-curve-preferences "
-            "registries-skipping-tag-resolving runtime-class-name",
-        ),
-        "digest-resolution-timeout": duration(),
+        **_each(anything, "queue-sidecar-image registries-skipping-tag-resolving"),
         "progress-deadline": duration(1),
         "default-affinity-type": one_of("none", "prefer-spread-revision-over-nodes"),
-        "pod-is-always-schedulable": boolean,
     },
-    EVENTING_OBSERVABILITY: {
-        **_METRICS,
-        **_each(boolean, "metrics.high-cardinality.disable sink-event-error-reporting.enable"),
-    },
+    EVENTING_OBSERVABILITY: _METRICS,
 }
+"""For keys of which an example shows too little, and for those that the checks calculate with."""
 HOST = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 
 METRICS_MOVED = 19
@@ -234,23 +188,32 @@ OLD_METRICS: Mapping[str, str] = {
     "metrics.allow-stackdriver-custom-metrics": "",
     "profiling.enable": "runtime-profiling",
 }
-RENAMED: Mapping[str, str] = {
-    # Old spellings that newer releases ignore.
-    "ingress.class": "ingress-class", "clusteringress.class": "ingress-class", "certificate.class": "certificate-class",
-    "domainTemplate": "domain-template", "tagTemplate": "tag-template", "autoTLS": "auto-tls",
-    "httpProtocol": "http-protocol", "rolloutDuration": "rollout-duration",
-    "defaultExternalScheme": "default-external-scheme",
-    "internal-encryption": "system-internal-tls",
-    "queueSidecarImage": "queue-sidecar-image", "progressDeadline": "progress-deadline",
-    "digestResolutionTimeout": "digest-resolution-timeout",
-    "registriesSkippingTagResolving": "registries-skipping-tag-resolving",
-}  # fmt: skip
+_RENAMED = {"clusteringress.class": "ingress-class", "internal-encryption": "system-internal-tls"}
 
 
-def example_keys(text: str) -> set[str]:
-    """The keys of an `_example`; none if it is not valid YAML."""
+def parsers(config: Config, example: str) -> dict[str, Parser]:
+    """The parser of each key, from RULES and the ConfigMap's `_example`; of RULES only if that is not valid YAML."""
     try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError:  # KEYS still has the known ones
-        return set()
-    return set(map(str, document)) if isinstance(document, dict) else set()
+        document = yaml.load(example, yaml.BaseLoader)  # all values as text
+    except yaml.YAMLError:
+        document = None
+    shown = document if isinstance(document, dict) else {}
+    return {**{key: _like(config, key, value) for key, value in shown.items()}, **RULES.get(config, {})}
+
+
+def _like(config: Config, key: str, example: object) -> Parser:
+    """The parser for values of the same kind as the example."""
+    if key.endswith(("-request", "-limit")):
+        return quantity
+    for parser in (_whole, number(0), boolean, _FEATURE if config == FEATURES else _on_off, duration()):
+        try:
+            parser(str(example))
+        except ValueError:
+            continue
+        return parser
+    return anything
+
+
+def modern(key: str) -> str:
+    """The present spelling of a key, of which newer releases ignore the old one: `domainTemplate`, `ingress.class`."""
+    return _RENAMED.get(key) or re.sub(r"\.|(?<=[a-z])(?=[A-Z])", "-", key).lower()

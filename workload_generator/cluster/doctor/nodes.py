@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
+from workload_generator.cluster.deploy.readiness import message_of, why_not
 from workload_generator.cluster.doctor.placement import DEDICATED, is_open, labels_of, selected, taints_of
 from workload_generator.cluster.doctor.reporter import Cluster, Reporter
 from workload_generator.kube.names import GENERATOR, METRICS
@@ -64,16 +65,13 @@ def _check_taint(node: Object, purpose: str, why: str, reporter: Reporter) -> No
 
 def _check_health(node: Object, reporter: Reporter) -> None:
     name, describe = name_of(node), f"kubectl describe node {name_of(node)}"
-    if not is_ready(node):
-        ready = condition(node, "Ready") or {}
-        text = ready.get("message") or ready.get("reason") or "its kubelet has not reported yet"
-        reporter.failed(f"{name} is not Ready: {text}", "it takes no pods", describe)
+    if why := why_not(node):
+        reporter.failed(f"{name} is not Ready: {why}", "it takes no pods", describe)
     elif node["spec"].get("unschedulable"):
         reporter.warning(f"{name} is cordoned", "it takes no new pods", f"kubectl uncordon {name}")
     for pressure in _PRESSURES:
-        state = condition(node, pressure) or {}
-        if state.get("status") == "True":
-            text = state.get("message") or state.get("reason") or "no message"
+        if is_ready(node, pressure):
+            text = message_of(condition(node, pressure) or {})
             reporter.failed(f"{name} has {pressure}: {text}", "pods are evicted from it", describe)
 
 

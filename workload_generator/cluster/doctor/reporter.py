@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from workload_generator.kube.client import Kube
+from workload_generator.kube.errors import ApiAbsent
 from workload_generator.kube.resources import CONFIG_MAPS, Object, Resource
 
 Verdict = Literal["ok", "warning", "failed", "unknown"]
@@ -70,6 +71,13 @@ class Cluster:
         if key not in self._lists:
             self._lists[key] = (await self.kube.list(resource, namespace)).items
         return self._lists[key]
+
+    async def installed(self, resource: Resource, namespace: str = "") -> list[Object]:
+        """As `all`; none of a kind that is not installed. Raises ApiError."""
+        try:
+            return await self.all(resource, namespace)
+        except ApiAbsent:
+            return []
 
     async def config(self, namespace: str, name: str) -> Object | None:
         """A ConfigMap, or None. Raises ApiError."""

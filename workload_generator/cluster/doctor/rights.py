@@ -40,27 +40,13 @@ class Right:
         """The question to the API server."""
         plural, _, subresource = self.resource.plural.partition("/")
         attributes = {"verb": self.verb, "group": self.resource.group, "resource": plural}
-        attributes |= {"namespace": self.namespace} if self.namespace else {}
-        attributes |= {"subresource": subresource} if subresource else {}
+        attributes |= {"namespace": self.namespace, "subresource": subresource}
         about = {"apiVersion": ACCESS_REVIEWS.api_version, "kind": ACCESS_REVIEWS.kind, "metadata": {}}
         return {**about, "spec": {"resourceAttributes": attributes}}
 
 
-@dataclass(frozen=True, slots=True)
-class CommandRights:
-    """The rights of one command, or of several that need the same, and the verdict when one is missing."""
-
-    name: str
-    verdict: Verdict
-    rights: tuple[Right, ...]
-
-
 def _rights(verbs: str, namespace: str, *resources: Resource) -> tuple[Right, ...]:
     return tuple(Right(verb, resource, namespace) for resource in resources for verb in verbs.split())
-
-
-def _command(name: str, verdict: Verdict, *rights: Right) -> CommandRights:
-    return CommandRights(name, verdict, rights)
 
 
 _SERVERS = (kinds.DEPLOYMENTS, kinds.VOLUME_CLAIMS)
@@ -69,82 +55,67 @@ _SCENARIO = (
     *_rights(f"{_READ} patch", FUNCTIONS, kinds.SERVICES),
 )
 _RUN = (*_rights(_READ, GENERATOR, kinds.PODS), *_rights("create", GENERATOR, _EXEC))
-COMMANDS = (
-    _command(
-        "deploy, delete",
-        "failed",
+COMMANDS: Mapping[str, tuple[Right, ...]] = {
+    "deploy, delete": (
         *_rights(f"{_READ} create patch", "", kinds.NAMESPACES),
         *_rights(_WRITE, FUNCTIONS, kinds.SERVICES),
         *_rights(_READ, FUNCTIONS, kinds.REVISIONS, kinds.PODS),
         *_rights(_WRITE, GENERATOR, *_SERVERS, kinds.SERVICE_ACCOUNTS, kinds.NETWORK_POLICIES),
         *_rights(_READ, GENERATOR, kinds.PODS),
     ),
-    _command("patch", "failed", *_SCENARIO),
-    _command("trigger, extract-logs", "failed", *_RUN),
-    _command(
-        "scenario --platform cluster",
-        "failed",
+    "patch": _SCENARIO,
+    "trigger, extract-logs": _RUN,
+    "scenario --platform cluster": (
         *_SCENARIO,
         *_rights(_READ, FUNCTIONS, kinds.PODS),
         *_rights(f"{_READ} patch", GENERATOR, kinds.DEPLOYMENTS),
         *_RUN,
     ),
-    _command(
-        "trigger and scenario with several pods",
-        "warning",
+    "trigger and scenario with several pods": (
         *_rights("get create patch", "", kinds.NAMESPACES),
         *_rights(_WRITE, SHARDS, kinds.JOBS),
         *_rights("get create patch", SHARDS, kinds.CONFIG_MAPS, kinds.NETWORK_POLICIES),
         *_rights(_READ, SHARDS, kinds.PODS),
         *_rights("create", SHARDS, _EXEC),
     ),
-    _command(
-        "deploy eventing",
-        "warning",
+    "deploy eventing": (
         *_rights(_WRITE, EVENTING, kinds.BROKERS, kinds.TRIGGERS, kinds.RABBITMQ_CLUSTERS, kinds.BROKER_CONFIGS),
         *_rights(_WRITE, EVENTING, *_SERVERS, kinds.CORE_SERVICES, kinds.CONFIG_MAPS),
         *_rights(_WRITE, GENERATOR, kinds.CONTAINER_SOURCES),
         *_rights("list", GENERATOR, kinds.REPLICA_SETS),
     ),
-    _command(
-        "scenario eventing-1|2|3 --platform cluster",
-        "warning",
+    "scenario eventing-1|2|3 --platform cluster": (
         *_rights(_WRITE, GENERATOR, kinds.CONTAINER_SOURCES),
         *_rights(f"{_READ} patch", GENERATOR, kinds.DEPLOYMENTS),
         *_rights(_WRITE, EVENTING, kinds.TRIGGERS),
         *_rights(_READ, EVENTING, kinds.BROKERS, kinds.DEPLOYMENTS, kinds.PODS),
         *_rights("create", EVENTING, _EXEC),
     ),
-    _command(
-        "prometheus snapshot",
-        "warning",
+    "prometheus snapshot": (
         *_rights("get list", METRICS, kinds.PODS),
         *_rights("create", METRICS, _PORT_FORWARD, _EXEC),
     ),
-    _command(
-        "top",
-        "warning",
+    "top": (
         *_rights("list", "", kinds.NODE_METRICS, kinds.POD_METRICS),
         *_rights("list watch", "", kinds.NODES, kinds.PODS, kinds.REVISIONS, kinds.POD_AUTOSCALERS),
     ),
-    _command("top --source kubelet", "warning", *_rights("get", "", _NODE_PROXY)),
-    _command(
-        "doctor",
-        "warning",
+    "top --source kubelet": _rights("get", "", _NODE_PROXY),
+    "doctor": (
         *_rights("list", "", kinds.NODES, kinds.NAMESPACES, kinds.PODS, kinds.CRDS, kinds.DEPLOYMENTS),
         *_rights("list", "", kinds.RESOURCE_QUOTAS, kinds.LIMIT_RANGES, kinds.VOLUME_CLAIMS, kinds.STORAGE_CLASSES),
         *_rights("get", KNATIVE_SERVING, kinds.CONFIG_MAPS),
         *_rights("get", KNATIVE_EVENTING, kinds.CONFIG_MAPS),
         *(Right("create", kinds.PODS, namespace) for namespace in (*KNATIVE, METRICS)),
     ),
-    _command(
-        "doctor --fix",
-        "warning",
+    "doctor --fix": (
         *_rights("get list patch", GENERATOR, kinds.CONTAINER_SOURCES),
         *_rights("list delete", GENERATOR, kinds.REPLICA_SETS),
         *_rights("list watch", GENERATOR, kinds.PODS),
     ),
-)
+}
+"""By the command, or several that need the same."""
+_ESSENTIAL = ("deploy, delete", "patch", "trigger, extract-logs", "scenario --platform cluster")
+"""Without them there is no benchmark: a right that is missing is `failed`; that of another command is a warning."""
 
 
 async def check_access(cluster: Cluster, reporter: Reporter) -> None:
@@ -157,31 +128,21 @@ async def check_access(cluster: Cluster, reporter: Reporter) -> None:
             answer = await cluster.kube.create(right.review())
             allowed[right] = bool(answer["status"].get("allowed"))
 
-    rights = {right for command in COMMANDS for right in command.rights}
+    rights = {right for rights in COMMANDS.values() for right in rights}
     await ask(rights.pop())  # alone: a refusal is one error, and the kind is looked up once
     for error in await asyncio.gather(*map(ask, rights), return_exceptions=True):
         if isinstance(error, BaseException):
             raise error
-    for command in COMMANDS:
-        denied = _denied(command, allowed)
+    for command, needed in COMMANDS.items():
+        denied: dict[str, list[str]] = {}
+        for right in needed:
+            if not allowed[right]:
+                where = f" in {right.namespace}" if right.namespace else ""
+                denied.setdefault(f"{right.resource}{where}", []).append(right.verb)
         if denied:
-            reporter.add(
-                command.verdict,
-                f"you may not {'; '.join(denied)}",
-                f"kn-bench {command.name} needs it",
-                "ask for a Role with these verbs, or use another --context",
-            )
+            texts = "; ".join(f"{', '.join(verbs)} {subject}" for subject, verbs in denied.items())
+            why, fix = f"kn-bench {command} needs it", "ask for a Role with these verbs, or use another --context"
+            verdict: Verdict = "failed" if command in _ESSENTIAL else "warning"
+            reporter.add(verdict, f"you may not {texts}", why, fix)
         else:
-            reporter.ok(f"kn-bench {command.name}: you have all rights that it needs")
-
-
-def _denied(command: CommandRights, allowed: Mapping[Right, bool]) -> list[str]:
-    """The rights that are missing: `list, watch pods in functions`, one text for each resource."""
-    verbs: dict[tuple[Resource, str], list[str]] = {}
-    for right in command.rights:
-        if not allowed[right]:
-            verbs.setdefault((right.resource, right.namespace), []).append(right.verb)
-    return [
-        f"{', '.join(names)} {resource}" + (f" in {namespace}" if namespace else "")
-        for (resource, namespace), names in verbs.items()
-    ]
+            reporter.ok(f"kn-bench {command}: you have all rights that it needs")

@@ -33,12 +33,8 @@ def _is(*words: str) -> Callable[[str], bool]:
     return lambda text: text.strip().casefold() in words
 
 
-def _not(test: Callable[[str], bool]) -> Callable[[str], bool]:
-    return lambda text: not test(text)
-
-
-def _set(text: str) -> bool:
-    return bool(text.strip())
+def _not(*words: str) -> Callable[[str], bool]:
+    return lambda text: text.strip().casefold() not in words
 
 
 def _limits_scale(text: str) -> bool:
@@ -52,21 +48,21 @@ _TRACES = "tracing takes time in each hop"
 
 RISKS: Mapping[Config, Mapping[str, Risk]] = {
     known.AUTOSCALER: {
-        "enable-scale-to-zero": Risk(_not(is_true), _COLD, '"true"', "failed"),
+        "enable-scale-to-zero": Risk(lambda text: not is_true(text), _COLD, '"true"', "failed"),
         "min-scale": Risk(_above(0), _COLD, '"0"', "failed"),
         "pod-autoscaler-class": Risk(lambda text: "kpa." not in text, _COLD, "kpa.autoscaling.knative.dev", "failed"),
         "scale-to-zero-pod-retention-period": Risk(_longer(0), "it delays scaling to zero before cold starts", "0s"),
         "scale-to-zero-grace-period": Risk(_longer(60), "it may delay scaling to zero before cold starts", "30s"),
         "stable-window": Risk(_longer(300), "it delays scaling to zero before cold starts", "60s"),
         "scale-down-delay": Risk(_longer(0), "instances of the previous run remain", "0s"),
-        "initial-scale": Risk(_not(_is("1")), "new revisions start with another number of instances", '"1"'),
+        "initial-scale": Risk(_not("1"), "new revisions start with another number of instances", '"1"'),
         "target-burst-capacity": Risk(_is("-1", "-1.0"), "the activator stays in the path of all requests", '"211"'),
         "max-scale": Risk(_limits_scale, "scenario 3 may need 400 instances", '"0"'),
         "max-scale-limit": Risk(_limits_scale, "Knative refuses services with max-scale 400 (scenario 3)", '"0"'),
     },
     known.DEFAULTS: {
         "container-concurrency": Risk(_above(0), "warm scenarios assume unlimited concurrency", '"0"'),
-        "revision-cpu-limit": Risk(_set, f"our functions set none and get this one: {_THROTTLED}", "leave it out"),
+        "revision-cpu-limit": Risk(_not(""), f"our functions set none and get this one: {_THROTTLED}", "leave it out"),
     },
     known.NETWORK: {
         "rollout-duration": Risk(_above(0), "the previous revision gets requests for that long", '"0"'),
@@ -85,14 +81,16 @@ RISKS: Mapping[Config, Mapping[str, Risk]] = {
         "autodetect-http2": Risk(_is("enabled"), "probing each instance for HTTP/2 delays cold starts", "disabled"),
     },
     known.DEPLOYMENT: {
-        "queue-sidecar-cpu-limit": Risk(_set, f"all requests pass through the sidecar: {_THROTTLED}", "leave it out"),
+        "queue-sidecar-cpu-limit": Risk(
+            _not(""), f"all requests pass through the sidecar: {_THROTTLED}", "leave it out"
+        ),
     },
     known.OBSERVABILITY: {
         "logging.enable-request-log": Risk(is_true, "the sidecar logs a line for each request", '"false"'),
         "logging.enable-probe-request-log": Risk(is_true, "the sidecar logs a line for each probe", '"false"'),
-        "tracing-protocol": Risk(_not(_is("none", "")), _TRACES, "none"),
+        "tracing-protocol": Risk(_not("none", ""), _TRACES, "none"),
     },
-    known.EVENTING_OBSERVABILITY: {"tracing-protocol": Risk(_not(_is("none", "")), _TRACES, "none")},
+    known.EVENTING_OBSERVABILITY: {"tracing-protocol": Risk(_not("none", ""), _TRACES, "none")},
     known.EVENTING_FEATURES: {
         "transport-encryption": Risk(_is("strict", "permissive"), _TLS, "disabled"),
         "authentication-oidc": Risk(_is("enabled"), "every event carries a token that is verified", "disabled"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from workload_generator.cluster.deploy.sources import examine, mend
 from workload_generator.cluster.doctor.reporter import Cluster, Reporter
-from workload_generator.kube.errors import ApiAbsent, ApiError, WaitTimeout
+from workload_generator.kube.errors import ApiError, WaitTimeout
 from workload_generator.kube.resources import CONTAINER_SOURCES, name_of, namespace_of
 
 _WHY = "the generator has no destination for its events"
@@ -12,11 +12,7 @@ _WHY = "the generator has no destination for its events"
 
 async def check_sources(cluster: Cluster, reporter: Reporter) -> None:
     """Whether each source has a ready pod with K_SINK. With `cluster.fix`, repair the source and wait for the pod."""
-    try:
-        sources = await cluster.all(CONTAINER_SOURCES)
-    except ApiAbsent:
-        return
-    for source in sources:
+    for source in await cluster.installed(CONTAINER_SOURCES):
         try:
             state = await examine(cluster.kube, source)
         except ApiError as error:

@@ -6,10 +6,10 @@ import asyncio
 import os
 import re
 import shutil
+import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from workload_generator.base.async_children import end_child
 from workload_generator.cluster.doctor.reporter import Cluster, Reporter, Verdict
 
 _TIMEOUT_S = 20.0
@@ -79,7 +79,7 @@ async def check_tools(cluster: Cluster, reporter: Reporter) -> None:
 async def check_installed(reporter: Reporter) -> Installed:
     """For each purpose, the tools that are installed, missing or too old."""
     names = [name for name in TOOLS if shutil.which(name)]
-    versions = await asyncio.gather(*(_version_of(TOOLS[name]) for name in names))
+    versions = await asyncio.gather(*(asyncio.to_thread(_version_of, TOOLS[name]) for name in names))
     installed = dict(zip(names, versions, strict=True))
     for verdict, tools, purpose in PURPOSES:
         why = f"needed for {purpose}"
@@ -111,21 +111,17 @@ def _text(name: str, version: Version | None) -> str:
     return f"{name} {'.'.join(map(str, version))}" if version else name
 
 
-async def _version_of(tool: Tool) -> Version | None:
-    process = None
+def _version_of(tool: Tool) -> Version | None:
     try:
-        process = await asyncio.create_subprocess_exec(
-            tool.name,
-            *tool.version_command.split(),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
+        output = subprocess.run(
+            [tool.name, *tool.version_command.split()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
             env={**os.environ, "CHECKPOINT_DISABLE": "1"},  # else terraform looks for a newer release in the network
-        )
-        output, _ = await asyncio.wait_for(process.communicate(), _TIMEOUT_S)
-    except (OSError, TimeoutError):
-        if process is not None:
-            await end_child(process)
+            timeout=_TIMEOUT_S,
+        ).stdout
+    except (OSError, subprocess.TimeoutExpired):
         return None
     match = _VERSION.search(output.decode(errors="replace"))
     return (int(match[1]), int(match[2]), int(match[3] or 0)) if match else None

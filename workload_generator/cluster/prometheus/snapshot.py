@@ -8,8 +8,9 @@ Rules:
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import http.client
+import json
 import re
 import shutil
 import tarfile
@@ -17,8 +18,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import aiohttp
 
 from workload_generator.base.errors import BenchError, UsageError
 from workload_generator.cluster.prometheus import tsdb
@@ -36,7 +35,6 @@ _NAME = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]+")
 _SUM = re.compile(r"([0-9a-f]{64}) [ *]\./(.+)")
 _TRIES = 3
 _SNAPSHOT_S = 600.0  # the server writes the newest hours of data first
-_CHUNK = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +88,7 @@ def server_of(pod: Object) -> PrometheusPod:
     )
 
 
-async def take_snapshot(
+def take_snapshot(
     streams: Streams, server: PrometheusPod, folder: Path, say: Callable[[str], None], *, keep: bool = False
 ) -> tuple[Path, SnapshotContents]:
     """Take a snapshot and copy it into `folder`; returns its path and contents. Raises BenchError.
@@ -99,18 +97,18 @@ async def take_snapshot(
     """
     if not server.has_admin_api:
         raise BenchError(f"the admin API of Prometheus in pod {server.pod} is off: {ADMIN_FIX}")
-    await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
-    async with streams.forwarded(server.pod, server.port) as port:
-        name = await _ask(f"http://127.0.0.1:{port}{server.prefix.rstrip('/')}/api/v1/admin/tsdb/snapshot")
+    folder.mkdir(parents=True, exist_ok=True)
+    with streams.forwarded(server.pod, server.port) as port:
+        name = _ask(port, f"{server.prefix.rstrip('/')}/api/v1/admin/tsdb/snapshot")
     source = f"{server.storage}/snapshots/{name}"
     say(f"snapshot {name} is in pod {server.pod}, {source}")
     target = folder / name
     if target.exists():
         raise BenchError(f"{target} exists already")
-    expected = await _checksums(streams, server, source)
+    expected = _checksums(streams, server, source)
     part = folder / f"{name}.part"
     for attempt in range(1, _TRIES + 1):
-        problem = await _copy(streams, server, source, part, expected)
+        problem = _copy(streams, server, source, part, expected)
         if problem is None:
             break
         if attempt == _TRIES:
@@ -121,22 +119,20 @@ async def take_snapshot(
     contents = tsdb.read_contents(part)
     part.rename(target)
     if not keep:
-        await streams.run(server.pod, server.container, "rm", "-rf", source)
+        streams.run(server.pod, server.container, "rm", "-rf", source)
     return target, contents
 
 
-async def _ask(url: str) -> str:
+def _ask(port: int, path: str) -> str:
     """Request a snapshot; returns its name."""
     try:
-        async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_SNAPSHOT_S)) as session,
-            session.post(url) as response,
-        ):
-            text = await response.text()
-            answer: Any = await response.json(content_type=None) if text.startswith("{") else {}
-            status = response.status
-    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-        raise BenchError(f"Prometheus does not answer at the forwarded port: {error or 'no answer in time'}") from None
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=_SNAPSHOT_S)) as connection:
+            connection.request("POST", path)
+            response = connection.getresponse()
+            status, text = response.status, response.read().decode(errors="replace")
+        answer: Any = json.loads(text) if text.startswith("{") else {}
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise BenchError(f"Prometheus does not answer at the forwarded port: {error or 'no answer'}") from None
     if answer.get("status") != "success":
         reason = answer.get("error") or text.strip()[:200] or "no reason"
         fix = f": {ADMIN_FIX}" if "admin" in reason.lower() else ""
@@ -147,9 +143,9 @@ async def _ask(url: str) -> str:
     return name
 
 
-async def _checksums(streams: Streams, server: PrometheusPod, source: str) -> dict[str, str]:
+def _checksums(streams: Streams, server: PrometheusPod, source: str) -> dict[str, str]:
     try:
-        output = await streams.run(
+        output = streams.run(
             server.pod, server.container, "sh", "-c", f"cd '{source}' && find . -type f -exec sha256sum {{}} +"
         )
     except BenchError as error:
@@ -167,35 +163,18 @@ async def _checksums(streams: Streams, server: PrometheusPod, source: str) -> di
     return sums
 
 
-async def _copy(
-    streams: Streams, server: PrometheusPod, source: str, part: Path, expected: dict[str, str]
-) -> str | None:
+def _copy(streams: Streams, server: PrometheusPod, source: str, part: Path, expected: dict[str, str]) -> str | None:
     """Copy and compare; returns the problem, if there is one."""
-    await asyncio.to_thread(_empty, part)
-    archive = part.with_suffix(".tar")
     try:
-        with archive.open("wb") as file:
-            async with streams.streamed(server.pod, server.container, "tar", "-cf", "-", "-C", source, ".") as stream:
-                while chunk := await stream.read(_CHUNK):
-                    file.write(chunk)
-        await asyncio.to_thread(_unpack, archive, part)
-        copied = await asyncio.to_thread(tsdb.checksums, part)
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir()
+        with streams.streamed(server.pod, server.container, "tar", "-cf", "-", "-C", source, ".") as stream:
+            with tarfile.open(fileobj=stream, mode="r|") as tar:
+                tar.extractall(part, filter="data")
+        copied = tsdb.checksums(part)
     except (tarfile.TarError, EOFError, BenchError) as error:
         return f"the stream broke: {error}"
     except OSError as error:
         raise BenchError(f"cannot write to {part}: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            archive.unlink()
     wrong = sorted(name for name in expected.keys() | copied.keys() if expected.get(name) != copied.get(name))
     return f"{len(wrong)} of {len(expected)} files differ from the pod's, the first: {wrong[0]}" if wrong else None
-
-
-def _empty(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-
-
-def _unpack(archive: Path, folder: Path) -> None:
-    with tarfile.open(archive) as tar:
-        tar.extractall(folder, filter="data")

@@ -8,15 +8,15 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
 from workload_generator.base.errors import BenchError
 from workload_generator.base.usage_tables import KUBELET, METRICS
 from workload_generator.cluster.top import usage
-from workload_generator.cluster.top.polling import NextPoll, SourcePoller, poll_unless_waiting
-from workload_generator.cluster.top.row_recorder import METRICS_FIX, Counts, RowRecorder, now
+from workload_generator.cluster.top.polling import PollGate, SourcePoller
+from workload_generator.cluster.top.row_recorder import METRICS_FIX, RowRecorder, now
 from workload_generator.cluster.top.states import NodeObserver, PodObserver, StatusObserver
 from workload_generator.cluster.top.storage import Storage
 from workload_generator.cluster.top.usage import ClusterView, SampleHistory, Scope
@@ -53,16 +53,11 @@ class Top:
     pollers: list[SourcePoller] = field(default_factory=list)
     recorder: RowRecorder = field(init=False)
     view: ClusterView = field(init=False)
-    _kubelets: dict[str, NextPoll] = field(default_factory=dict)
+    _kubelets: dict[str, PollGate] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.recorder = RowRecorder(self.storage, self.say)
         self.view = ClusterView(scope=self.plan.scope)
-
-    @property
-    def counts(self) -> Counts:
-        """What has been recorded so far."""
-        return self.recorder.counts
 
     async def run(self, stop: asyncio.Event) -> None:
         """Record until `stop` is set, and store everything. Raises BenchError when it cannot continue."""
@@ -102,21 +97,18 @@ class Top:
         needs_all_pods = scope.pods and METRICS in self.plan.sources
         yield Watch(self.kube, recorder, kinds.NODES, "", NodeObserver(self.view.nodes), scope)
         for namespace in scope.namespaces or ("",):
-            pods = PodObserver(self.view.pods, "" if needs_all_pods else REVISION_LABEL)
+            pods = PodObserver(self.view.pods, labels="" if needs_all_pods else REVISION_LABEL)
             yield Watch(self.kube, recorder, kinds.PODS, namespace, pods, scope)
             for resource in (kinds.REVISIONS, kinds.POD_AUTOSCALERS):
                 yield Watch(self.kube, recorder, resource, namespace, StatusObserver(resource.kind), scope)
 
     def _make_pollers(self) -> Iterable[SourcePoller]:
-        def make(source: str, subject: str, poll: Callable[[], Awaitable[None]]) -> SourcePoller:
-            return SourcePoller(source, subject, self.plan.period_s, poll, self.recorder)
-
-        if METRICS in self.plan.sources and self.plan.scope.nodes:
-            yield make(METRICS, "nodes", partial(self._poll_metrics, "nodes"))
-        if METRICS in self.plan.sources and self.plan.scope.pods:
-            yield make(METRICS, "pods", partial(self._poll_metrics, "pods"))
+        scope, period_s = self.plan.scope, self.plan.period_s
+        if METRICS in self.plan.sources:
+            for subject in ("nodes",) * scope.nodes + ("pods",) * scope.pods:
+                yield SourcePoller(METRICS, subject, period_s, partial(self._poll_metrics, subject), self.recorder)
         if KUBELET in self.plan.sources:
-            yield make(KUBELET, "kubelets", self._poll_kubelets)
+            yield SourcePoller(KUBELET, "kubelets", period_s, self._poll_kubelets, self.recorder)
 
     async def _check_cluster(self) -> None:
         """Fail at once if there is no cluster or no metrics API. Raises BenchError."""
@@ -135,14 +127,11 @@ class Top:
         history, scope = self.histories[METRICS], self.plan.scope
         if subject == "pods" or not scope.pods:
             history.begin()
+        resource = kinds.POD_METRICS if subject == "pods" else kinds.NODE_METRICS
         items: list[Object] = []
-        if subject == "pods":
-            resource, namespaces, read = kinds.POD_METRICS, scope.namespaces or ("",), usage.read_pod_metrics
-        else:
-            resource, namespaces, read = kinds.NODE_METRICS, ("",), usage.read_node_metrics
-        for namespace in namespaces:
+        for namespace in (scope.namespaces if resource.namespaced else ()) or ("",):
             items += (await self.kube.list(resource, namespace)).items
-        await self.recorder.store(lambda: read(items, self.view, history, now()), subject)
+        await self.recorder.store(lambda: usage.read_metrics(items, self.view, history, now()), subject)
 
     async def _poll_kubelets(self) -> None:
         self.histories[KUBELET].begin()
@@ -151,12 +140,12 @@ class Top:
             del self._kubelets[gone]
         if not self.view.nodes:
             raise Unreachable("no node is known, so no kubelet can be polled")
-        (poller,) = (each for each in self.pollers if each.source == KUBELET)
 
         async def poll(node: str) -> None:
             async with slots:
-                next_poll = self._kubelets.setdefault(node, NextPoll())
-                await poll_unless_waiting(poller, next_poll, f"node {node}", partial(self._poll_kubelet, node))
+                gate = self._kubelets.setdefault(node, PollGate(self.plan.period_s))
+                reason = await gate.ask(partial(self._poll_kubelet, node))
+                self.recorder.add_gap(KUBELET, f"node {node}", 1, reason)
 
         async with asyncio.TaskGroup() as group:
             for node in list(self.view.nodes):

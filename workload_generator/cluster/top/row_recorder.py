@@ -66,7 +66,9 @@ class RowRecorder:
         self._pending.append(Gap(now(), WATCH, "recording", 0, reason))
 
     def add_gap(self, source: str, subject: str, ticks: int, reason: str | BenchError) -> None:
-        """Missing samples or changes: the number of ticks, or 0 for a part of one."""
+        """Missing samples or changes: the number of ticks, or 0 for a part of one. Without a reason there is no gap."""
+        if not reason:
+            return
         text = " ".join(str(reason).split())[:_LONGEST_REASON]
         self.counts.gaps += 1
         self.counts.last_gap = f"{source} {subject}: {text}"

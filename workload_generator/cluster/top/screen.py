@@ -51,10 +51,10 @@ def view_usage(histories: dict[str, SampleHistory], by: str, most: int = _ROWS) 
     nodes: list[UsageLine] = []
     for (namespace, name, _), last in samples.items():
         if not namespace:
-            nodes.append(UsageLine(name, "", last.millicores, last.memory_bytes))
+            nodes.append(UsageLine(name, "", last.usage.millicores, last.usage.memory_bytes))
             continue
         old = pods.get((namespace, name), UsageLine("", "", 0.0, 0))
-        millicores, memory_bytes = old.millicores + last.millicores, old.memory_bytes + last.memory_bytes
+        millicores, memory_bytes = old.millicores + last.usage.millicores, old.memory_bytes + last.usage.memory_bytes
         pods[namespace, name] = UsageLine(f"{namespace}/{name}", last.node, millicores, memory_bytes)
 
     def weight(line: UsageLine) -> tuple[float, str]:
@@ -109,5 +109,5 @@ def _mib(line: UsageLine) -> str:
 
 
 def _age_s(latest: Iterable[LastSample]) -> float | None:
-    newest = max((each.sample for each in latest), default=None)
+    newest = max((each.usage.sample for each in latest), default=None)
     return None if newest is None else max(0.0, (time.time_ns() - parse_rfc3339(newest)) / NS_PER_S)

@@ -20,27 +20,21 @@ COUNTED = ("pending", "running", "ready", "terminating")
 _LONGEST_MESSAGE = 500
 
 
+@dataclass(kw_only=True)
 class Observer:
     """Turns objects of one kind into rows. `listed` is 1 for what may have happened before `now`, else 0."""
 
-    labels = ""
+    labels: str = ""
     """The selector of the objects."""
+    _known: dict[Key, Object] = field(default_factory=dict)
 
     @staticmethod
     def shrink(obj: Object) -> Object:
-        """The part of an object that `put` needs."""
+        """The part of an object that `rows` needs."""
         raise NotImplementedError
 
-    def keys(self) -> Iterable[Key]:
-        """The known objects."""
-        raise NotImplementedError
-
-    def put(self, obj: Object, now: str, listed: int) -> list[Row]:
-        """The object is new, or may have changed."""
-        raise NotImplementedError
-
-    def remove(self, key: Key, now: str, listed: int) -> list[Row]:
-        """The object is deleted."""
+    def rows(self, before: Object | None, obj: Object | None, now: str, listed: int) -> list[Row]:
+        """The object was `before` (None: it is new), and is `obj` (None: it is deleted)."""
         raise NotImplementedError
 
     def summary(self, now: str, listed: int) -> list[Row]:
@@ -49,28 +43,27 @@ class Observer:
 
     def replace(self, objects: Iterable[Object], now: str) -> list[Row]:
         """These are all objects."""
-        fresh = {key_of(obj): obj for obj in objects}
+        known, self._known = self._known, {key_of(obj): obj for obj in objects}
         rows: list[Row] = []
-        for key in self.keys() - fresh.keys():
-            rows += self.remove(key, now, 1)
-        for obj in fresh.values():
-            rows += self.put(obj, now, 1)
+        for key in [*(known.keys() - self._known.keys()), *self._known]:
+            rows += self.rows(known.get(key), self._known.get(key), now, 1)
         return [*rows, *self.summary(now, 1)]
 
     def change(self, obj: Object, *, is_deleted: bool, now: str, listed: bool) -> list[Row]:
         """One object is new, changed or deleted."""
-        if is_deleted:
-            rows = self.remove(key_of(obj), now, int(listed))
-        else:
-            rows = self.put(obj, now, int(listed))
+        before = self._known.pop(key_of(obj), None)
+        if not is_deleted:
+            self._known[key_of(obj)] = obj
+        rows = self.rows(before, None if is_deleted else obj, now, int(listed))
         return [*rows, *self.summary(now, int(listed))]
 
 
+@dataclass
 class NodeObserver(Observer):
     """What each node has for pods: nothing until it reports it. Gives no rows."""
 
-    def __init__(self, nodes: dict[str, Allocatable]) -> None:
-        self._nodes = nodes
+    nodes: dict[str, Allocatable] = field(default_factory=dict)
+    """By name; other observers may share it."""
 
     @staticmethod
     def shrink(obj: Object) -> Object:
@@ -81,30 +74,16 @@ class NodeObserver(Observer):
             "status": {"allocatable": (obj.get("status") or {}).get("allocatable") or {}},
         }
 
-    def keys(self) -> Iterable[Key]:
-        """The known nodes."""
-        return {("", name) for name in self._nodes}
-
-    def put(self, obj: Object, now: str, listed: int) -> list[Row]:
+    def rows(self, before: Object | None, obj: Object | None, now: str, listed: int) -> list[Row]:
         """No rows."""
-        try:
-            self._nodes[name_of(obj)] = read_allocatable(obj)
-        except (KeyError, ValueError):
-            self._nodes[name_of(obj)] = Allocatable(0.0, 0)
+        if obj is not None:
+            try:
+                self.nodes[name_of(obj)] = read_allocatable(obj)
+            except (KeyError, ValueError):
+                self.nodes[name_of(obj)] = Allocatable(0.0, 0)
+        elif before is not None:
+            self.nodes.pop(name_of(before), None)
         return []
-
-    def remove(self, key: Key, now: str, listed: int) -> list[Row]:
-        """No rows."""
-        self._nodes.pop(key[1], None)
-        return []
-
-
-@dataclass(frozen=True, slots=True)
-class _Pod:
-    revision: Key
-    service: str | None
-    node: str | None
-    state: str
 
 
 @dataclass
@@ -113,8 +92,6 @@ class PodObserver(Observer):
 
     nodes: dict[Key, str] = field(default_factory=dict)
     """The node of each pod; other observers may share it."""
-    labels: str = ""
-    _known: dict[Key, _Pod | None] = field(default_factory=dict)  # None: not a function's
     _counts: dict[Key, dict[str, int]] = field(default_factory=dict)
     _changed: dict[Key, str | None] = field(default_factory=dict)
 
@@ -132,55 +109,46 @@ class PodObserver(Observer):
             },
         }
 
-    def keys(self) -> Iterable[Key]:
-        """The known pods."""
-        return self._known.keys()
+    def rows(self, before: Object | None, obj: Object | None, now: str, listed: int) -> list[Row]:
+        """A row if a function's pod has another state or node, or is gone."""
+        if before is not None and obj is None:
+            self.nodes.pop(key_of(before), None)
+        elif obj is not None and obj["spec"]["nodeName"]:
+            self.nodes[key_of(obj)] = obj["spec"]["nodeName"]
+        states = [self._state(each) for each in (before, obj)]
+        pod = obj if states[1] else before
+        if pod is None or states == [None, None]:
+            return []
+        old, new = states[0], states[1] or "gone"
+        node = pod["spec"]["nodeName"]
+        if before is not None and (old, before["spec"]["nodeName"]) == (new, node):
+            return []
+        labels, key = pod["metadata"]["labels"], key_of(pod)
+        service, revision = labels.get(SERVICE_LABEL), labels[REVISION_LABEL]
+        if old != new:
+            self._changed[key[0], revision] = service
+            counts = self._counts.setdefault((key[0], revision), dict.fromkeys(COUNTED, 0))
+            for state, by in ((old, -1), (new, 1)):
+                if state in COUNTED:
+                    counts[state] += by
+        return [PodState(now, *key, node, service, revision, new, listed)]
 
-    def put(self, obj: Object, now: str, listed: int) -> list[Row]:
-        """A row if a function's pod has another state or node."""
-        key, node, labels = key_of(obj), obj["spec"]["nodeName"], obj["metadata"]["labels"]
-        if node:
-            self.nodes[key] = node
-        if REVISION_LABEL not in labels:
-            self._known[key] = None
-            return []
-        old = self._known.get(key)
-        new = _Pod((key[0], labels[REVISION_LABEL]), labels.get(SERVICE_LABEL), node, state_of(obj))
-        self._known[key] = new
-        if old is not None and (old.state, old.node) == (new.state, new.node):
-            return []
-        if old is None or old.state != new.state:
-            self._count(old, -1)
-            self._count(new, 1)
-        return [PodState(now, *key, node, new.service, new.revision[1], new.state, listed)]
-
-    def remove(self, key: Key, now: str, listed: int) -> list[Row]:
-        """A row if it was a function's pod."""
-        self.nodes.pop(key, None)
-        old = self._known.pop(key, None)
-        if old is None:
-            return []
-        self._count(old, -1)
-        return [PodState(now, *key, old.node, old.service, old.revision[1], "gone", listed)]
+    @staticmethod
+    def _state(pod: Object | None) -> str | None:
+        """None: there is no pod, or it is not a function's."""
+        return None if pod is None or REVISION_LABEL not in pod["metadata"]["labels"] else state_of(pod)
 
     def summary(self, now: str, listed: int) -> list[Row]:
         """A row for each revision whose numbers have changed."""
         rows: list[Row] = []
         for revision, service in self._changed.items():
-            counts = self._counts.get(revision) or dict.fromkeys(COUNTED, 0)
+            counts = self._counts[revision]
             pending, running, ready, terminating = (counts[state] for state in COUNTED)
             rows.append(Replicas(now, revision[0], service, revision[1], pending, running, ready, terminating, listed))
             if not any(counts.values()):
-                self._counts.pop(revision, None)
+                del self._counts[revision]
         self._changed.clear()
         return rows
-
-    def _count(self, pod: _Pod | None, by: int) -> None:
-        if pod is None:
-            return
-        self._changed[pod.revision] = pod.service
-        if pod.state in COUNTED:
-            self._counts.setdefault(pod.revision, dict.fromkeys(COUNTED, 0))[pod.state] += by
 
 
 @dataclass
@@ -188,8 +156,6 @@ class StatusObserver(Observer):
     """The conditions of Revisions or PodAutoscalers, and the scale of the latter."""
 
     kind: str
-    _known: dict[Key, dict[str, ConditionChange]] = field(default_factory=dict)
-    _scales: dict[Key, Scale] = field(default_factory=dict)
 
     @staticmethod
     def shrink(obj: Object) -> Object:
@@ -199,47 +165,40 @@ class StatusObserver(Observer):
         kept = {name: status[name] for name in names if name in status}
         return {"kind": obj.get("kind"), "metadata": _small_metadata(obj), "status": kept}
 
-    def keys(self) -> Iterable[Key]:
-        """The known objects."""
-        return self._known.keys()
+    def rows(self, before: Object | None, obj: Object | None, now: str, listed: int) -> list[Row]:
+        """A row for each condition that has changed, and for the scale if it has; once deleted it is zero."""
+        old, new = self._states(before, now, listed), self._states(obj, now, listed)
+        if obj is not None:
+            return [row for what, row in new.items() if what not in old or _news(row) != _news(old[what])]
+        gone = {"status": "Deleted", "reason": None, "message": None, "transition": None}
+        return [
+            row._replace(**gone) if isinstance(row, ConditionChange) else row._replace(desired=0, actual=0)  # type: ignore[arg-type]
+            for row in old.values()
+        ]
 
-    def put(self, obj: Object, now: str, listed: int) -> list[Row]:
-        """A row for each condition that has changed, and for the scale if it has."""
-        namespace, name = key = key_of(obj)
-        labels, status = obj["metadata"]["labels"], obj["status"]
+    def _states(self, obj: Object | None, now: str, listed: int) -> dict[str, ConditionChange | Scale]:
+        """The rows for all that the object shows: its conditions by type, and the scale."""
+        if obj is None:
+            return {}
+        (namespace, name), labels, status = key_of(obj), obj["metadata"]["labels"], obj["status"]
         service = labels.get(SERVICE_LABEL)
-        rows: list[Row] = []
-        known = self._known.setdefault(key, {})
+        rows: dict[str, ConditionChange | Scale] = {}
         for each in status.get("conditions") or ():
             row = ConditionChange(
                 now, namespace, self.kind, name, service, str(each.get("type")), str(each.get("status")),
                 each.get("reason"), (each.get("message") or "")[:_LONGEST_MESSAGE] or None,
                 each.get("lastTransitionTime"), listed,
             )  # fmt: skip
-            old = known.get(row.type)
-            known[row.type] = row
-            if old is None or (old.status, old.reason) != (row.status, row.reason):
-                rows.append(row)
+            rows[row.type] = row
         if self.kind == "PodAutoscaler" and not status.keys().isdisjoint(("desiredScale", "actualScale")):
             desired, actual = status.get("desiredScale"), status.get("actualScale")
-            scale = Scale(now, namespace, service, labels.get(REVISION_LABEL) or name, desired, actual, listed)
-            before = self._scales.get(key)
-            self._scales[key] = scale
-            if before is None or (before.desired, before.actual) != (desired, actual):
-                rows.append(scale)
+            rows["scale"] = Scale(now, namespace, service, labels.get(REVISION_LABEL) or name, desired, actual, listed)
         return rows
 
-    def remove(self, key: Key, now: str, listed: int) -> list[Row]:
-        """A row for each condition, with status Deleted, and one for the scale, which is zero."""
-        change = {"timestamp": now, "status": "Deleted", "reason": None, "message": None, "transition": None}
-        rows: list[Row] = [
-            row._replace(**change, listed=listed)  # type: ignore[arg-type]
-            for row in self._known.pop(key, {}).values()
-        ]
-        scale = self._scales.pop(key, None)
-        if scale is not None:
-            rows.append(scale._replace(timestamp=now, desired=0, actual=0, listed=listed))
-        return rows
+
+def _news(row: ConditionChange | Scale) -> ConditionChange | Scale:
+    """What of it counts as a change."""
+    return row._replace(message=None, transition=None) if isinstance(row, ConditionChange) else row
 
 
 def state_of(pod: Object) -> str:

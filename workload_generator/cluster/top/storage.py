@@ -11,13 +11,13 @@ from __future__ import annotations
 import csv
 import fcntl
 import io
+import mmap
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Protocol
 
 from workload_generator.base.errors import BenchError, UsageError
 from workload_generator.base.usage_tables import TABLES, NodeSample, PodSample, Row, columns_of, schema_of
@@ -34,22 +34,6 @@ UNION ALL
 SELECT namespace, pod_name, container_name, max(sample_timestamp) FROM pod_metrics
 WHERE timestamp > :since AND source = :source AND sample_timestamp IS NOT NULL GROUP BY 1, 2, 3
 """
-
-
-class Storage(Protocol):
-    """An open output. `write` may be called by any thread, one at a time."""
-
-    def write(self, rows: Iterable[Row]) -> None:
-        """Store all rows or none. Raises BenchError."""
-        ...
-
-    def last_samples(self, source: str) -> dict[SampleKey, str]:
-        """The times of the newest samples that are stored already, of the last minutes."""
-        ...
-
-    def close(self) -> None:
-        """Complete and close the files. Raises BenchError."""
-        ...
 
 
 @contextmanager
@@ -88,7 +72,7 @@ class Database:
             raise
 
     def write(self, rows: Iterable[Row]) -> None:
-        """One transaction."""
+        """Store all rows or none, in one transaction. Raises BenchError."""
         with _translated(self._path), self._connection:  # which commits, or rolls back
             self._connection.execute("BEGIN IMMEDIATE")
             for kind, group in _grouped(rows).items():
@@ -97,7 +81,7 @@ class Database:
                 self._connection.executemany(f"INSERT INTO {TABLES[kind]} ({names}) VALUES ({marks})", group)
 
     def last_samples(self, source: str) -> dict[SampleKey, str]:
-        """By the index over time, of the last minutes."""
+        """The times of the newest samples that are stored already, of the last minutes, by the index over time."""
         since = (datetime.now(UTC) - _RECENT).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         with _translated(self._path):
             rows = self._connection.execute(_LAST_SAMPLES, {"since": since, "source": source})
@@ -143,37 +127,40 @@ class CsvFiles:
     """A file with a header for each table; a tick is one write to each."""
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._files: dict[type[Row], int] = {}
-        self._paths = {kind: folder / f"{table}.csv" for kind, table in TABLES.items()}
         try:
-            for kind, path in self._paths.items():
-                _mend(path, kind._fields)
-                self._files[kind] = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-                if not os.fstat(self._files[kind]).st_size:
-                    _write_all(self._files[kind], _lines([kind._fields]))
-        except OSError as error:
-            self.close()
-            raise BenchError(f"cannot write to {folder}: {error.strerror}") from error
+            with _translated(folder):
+                for kind in TABLES:
+                    path = self._path(kind)
+                    _mend(path, kind._fields)
+                    self._files[kind] = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+                    if not path.stat().st_size:
+                        _write_all(self._files[kind], _lines([kind._fields]))
         except BaseException:
             self.close()
             raise
 
+    def _path(self, kind: type[Row]) -> Path:
+        return self._folder / f"{TABLES[kind]}.csv"
+
     def write(self, rows: Iterable[Row]) -> None:
-        """Append to each file in one write; if one fails, truncate all to their old sizes."""
-        before = {kind: os.fstat(file).st_size for kind, file in self._files.items()}
-        try:
-            for kind, group in _grouped(rows).items():
-                _write_all(self._files[kind], _lines(group))
-        except OSError as error:
-            for kind, size in before.items():
-                os.ftruncate(self._files[kind], size)
-            raise BenchError(f"cannot write to {self._paths[kind].parent}: {error.strerror}") from error
+        """Append to each file in one write; if one fails, truncate all to their old sizes. Raises BenchError."""
+        with _translated(self._folder):
+            before = {file: os.fstat(file).st_size for file in self._files.values()}
+            try:
+                for kind, group in _grouped(rows).items():
+                    _write_all(self._files[kind], _lines(group))
+            except OSError:
+                for file, size in before.items():
+                    os.ftruncate(file, size)
+                raise
 
     def last_samples(self, source: str) -> dict[SampleKey, str]:
-        """Read from the end of the files."""
+        """The times of the newest samples that are stored already, read from the end of the files."""
         samples: dict[SampleKey, str] = {}
         for kind in (NodeSample, PodSample):
-            with self._paths[kind].open("rb") as file:
+            with self._path(kind).open("rb") as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
                 if file.tell():
                     file.readline()  # a partial line
@@ -182,12 +169,8 @@ class CsvFiles:
                 if len(values) != len(kind._fields) or values[-1] != source:
                     continue
                 row = dict(zip(kind._fields, values, strict=True))
-                key = (
-                    ("", row["node_name"], "")
-                    if kind is NodeSample
-                    else (row["namespace"], row["pod_name"], row["container_name"])
-                )
-                samples[key] = row["sample_timestamp"]
+                pod = (row["namespace"], row["pod_name"], row["container_name"]) if kind is PodSample else None
+                samples[pod or ("", row["node_name"], "")] = row["sample_timestamp"]
         return samples
 
     def close(self) -> None:
@@ -195,6 +178,10 @@ class CsvFiles:
         for file in self._files.values():
             os.close(file)
         self._files.clear()
+
+
+Storage = Database | CsvFiles
+"""An open output. `write` may be called by any thread, one at a time."""
 
 
 def _grouped(rows: Iterable[Row]) -> Mapping[type[Row], list[Row]]:
@@ -226,15 +213,8 @@ def _mend(path: Path, columns: tuple[str, ...]) -> None:
                 file.truncate(0)
                 return
             raise UsageError(f"{path} has other columns than {','.join(columns)}: use another --output-dir")
-        end = file.seek(0, os.SEEK_END)
-        while end > len(header):
-            begin = max(len(header), end - 65536)
-            file.seek(begin)
-            newline = file.read(end - begin).rfind(b"\n")
-            if newline >= 0:
-                end = begin + newline + 1
-                break
-            end = begin
+        with mmap.mmap(file.fileno(), 0) as data:
+            end = data.rfind(b"\n") + 1
         file.truncate(end)
 
 
@@ -244,3 +224,5 @@ def _translated(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise BenchError(f"cannot use the database {path}: {error}") from error
+    except OSError as error:
+        raise BenchError(f"cannot write to {path}: {error.strerror}") from error

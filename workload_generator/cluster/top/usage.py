@@ -58,15 +58,24 @@ class ClusterView:
     scope: Scope = Scope()
 
 
+class Measured(NamedTuple):
+    """The usage in a sample, as text and as numbers; its time, and its window in seconds."""
+
+    cpu: str
+    memory: str
+    millicores: float
+    memory_bytes: int
+    sample: str
+    window_s: float | None
+
+
 @dataclass(slots=True)
 class LastSample:
     """The newest sample of a node or container."""
 
-    sample: str
+    usage: Measured
     tick: int
     node: str
-    millicores: float
-    memory_bytes: int
     counter_ns: int | None = None
     """The kubelet's counter of CPU time."""
 
@@ -92,22 +101,11 @@ class SampleHistory:
         """Add the sample; False if it was known already."""
         before = self.known.get(key)
         self.known[key] = last
-        return last.sample != (before.sample if before else self.stored.get(key))
+        return last.usage.sample != (before.usage.sample if before else self.stored.get(key))
 
     def present(self) -> dict[SampleKey, LastSample]:
         """The samples of this tick and the previous one."""
         return {key: last for key, last in self.known.items() if last.tick >= self.tick - 1}
-
-
-class _Usage(NamedTuple):
-    """The usage in a sample, as text and as numbers; its time, and its window in seconds."""
-
-    cpu: str
-    memory: str
-    millicores: float
-    memory_bytes: int
-    sample: str
-    window_s: float | None
 
 
 @dataclass(slots=True)
@@ -122,39 +120,22 @@ class Reading:
     pods: list[PodSample] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
 
-    def add(self, key: SampleKey, node: str | None, usage: _Usage, counter_ns: int | None = None) -> None:
+    def add(self, key: SampleKey, node: str | None, usage: Measured, counter_ns: int | None = None) -> None:
         """Note the sample, and make a row of it if it is new and complete."""
         cpu, memory, used, used_bytes, sample, window_s = usage
-        last = LastSample(sample, self.history.tick, node or "", used, used_bytes, counter_ns)
+        last = LastSample(usage, self.history.tick, node or "", counter_ns)
         if not self.history.is_new(key, last) or not cpu:
             return
         has = self.view.nodes.get(node) if node else None
         cpu_share = used / has.millicores if has and has.millicores else None
         memory_share = used_bytes / has.memory_bytes if has and has.memory_bytes else None
         namespace, name, container = key
+        shown = (cpu, memory, cpu_share, memory_share, self.now)
+        numbers = (used, used_bytes, sample, window_s, self.source)
         if namespace:
-            self.pods.append(
-                PodSample(
-                    name, node, container, cpu, memory, cpu_share, memory_share, self.now, namespace, used, used_bytes,
-                    sample, window_s, self.source,
-                )
-            )  # fmt: skip
+            self.pods.append(PodSample(name, node, container, *shown, namespace, *numbers))
         else:
-            self.nodes.append(
-                NodeSample(
-                    name,
-                    cpu,
-                    memory,
-                    cpu_share,
-                    memory_share,
-                    self.now,
-                    used,
-                    used_bytes,
-                    sample,
-                    window_s,
-                    self.source,
-                )
-            )
+            self.nodes.append(NodeSample(name, *shown, *numbers))
 
     def skip(self, name: str, error: Exception) -> None:
         """Note that `name` could not be parsed."""
@@ -168,32 +149,21 @@ def read_allocatable(node: Object) -> Allocatable:
     return Allocatable(millicores(str(allocatable["cpu"])), whole_bytes(str(allocatable["memory"])))
 
 
-def read_node_metrics(items: Iterable[Object], view: ClusterView, history: SampleHistory, now: str) -> Reading:
-    """Rows of the NodeMetrics of metrics.k8s.io, read at `now`."""
+def read_metrics(items: Iterable[Object], view: ClusterView, history: SampleHistory, now: str) -> Reading:
+    """Rows of NodeMetrics and PodMetrics of metrics.k8s.io, one for each node or container, read at `now`."""
     reading = Reading(view, history, now, METRICS)
     for item in items:
         try:
-            name = item["metadata"]["name"]
-            reading.add(("", name, ""), name, _usage(item["usage"], *_time(item)))
-        except _UNREADABLE as error:
-            reading.skip(_name(item), error)
-    return reading
-
-
-def read_pod_metrics(items: Iterable[Object], view: ClusterView, history: SampleHistory, now: str) -> Reading:
-    """Rows of the PodMetrics of metrics.k8s.io, one for each container, read at `now`."""
-    reading = Reading(view, history, now, METRICS)
-    for item in items:
-        try:
-            name, namespace = item["metadata"]["name"], item["metadata"]["namespace"]
-            if not view.scope.covers(namespace):
+            namespace, name = item["metadata"].get("namespace", ""), item["metadata"]["name"]
+            if namespace and not view.scope.covers(namespace):
                 continue
+            containers = item["containers"] if namespace else [{"name": "", "usage": item["usage"]}]
             time = _time(item)
-            usages = [(each["name"], _usage(each["usage"], *time)) for each in item["containers"]]
+            usages = [(each["name"], _usage(each["usage"], *time)) for each in containers]
         except _UNREADABLE as error:
             reading.skip(_name(item), error)
             continue
-        node = view.pods.get((namespace, name))
+        node = view.pods.get((namespace, name)) if namespace else name
         for container, usage in usages:
             reading.add((namespace, name, container), node, usage)
     return reading
@@ -235,32 +205,32 @@ def _read_stats(reading: Reading, key: SampleKey, node: str, stats: Object) -> N
         return
     if usage is None:
         return
-    if before is not None and before.sample == usage.sample:
+    if before is not None and before.usage.sample == usage.sample:
         before.tick = reading.history.tick
     else:
         reading.add(key, node, usage, counter)
 
 
-def _kubelet_usage(stats: Object, before: LastSample | None) -> tuple[_Usage | None, int | None]:
+def _kubelet_usage(stats: Object, before: LastSample | None) -> tuple[Measured | None, int | None]:
     """The usage and the counter of CPU time; no usage of a container that has just started."""
     cpu, memory = stats.get("cpu") or {}, stats.get("memory") or {}
     counter, nano = cpu.get("usageCoreNanoSeconds"), cpu.get("usageNanoCores")
     if "workingSetBytes" not in memory or (counter is None and nano is None):
         return None, counter
     sample_ns = parse_rfc3339(cpu["time"])
-    passed_s = (sample_ns - parse_rfc3339(before.sample)) / NS_PER_S if before else 0.0
+    passed_s = (sample_ns - parse_rfc3339(before.usage.sample)) / NS_PER_S if before else 0.0
     if nano is None and counter is not None and before and before.counter_ns is not None and passed_s > 0:
         used_ns = counter - before.counter_ns
         nano = round(used_ns / passed_s) if used_ns >= 0 else None  # below zero: the container was restarted
     used = int(memory["workingSetBytes"])
     text = "" if nano is None else f"{nano}n"  # the first value of a counter gives no usage
     window_s = passed_s if passed_s > 0 else None
-    return _Usage(text, _ki(used), (nano or 0) / 1_000_000, used, stamp(sample_ns), window_s), counter
+    return Measured(text, _ki(used), (nano or 0) / 1_000_000, used, stamp(sample_ns), window_s), counter
 
 
-def _usage(usage: Object, sample: str, window_s: float | None) -> _Usage:
+def _usage(usage: Object, sample: str, window_s: float | None) -> Measured:
     cpu, memory = usage["cpu"], usage["memory"]
-    return _Usage(cpu, memory, millicores(cpu), whole_bytes(memory), sample, window_s)
+    return Measured(cpu, memory, millicores(cpu), whole_bytes(memory), sample, window_s)
 
 
 def _time(item: Object) -> tuple[str, float | None]:

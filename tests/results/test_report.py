@@ -33,7 +33,7 @@ from workload_generator.results.report.nodes_and_pods import quantity, service_o
 from workload_generator.results.report.report import MOST_BYTES, write_report
 from workload_generator.results.report.request_rows import known, wall_us
 from workload_generator.results.report.sections import make_tables
-from workload_generator.results.report.table import MS, Table, TableColumn, merged, write_csv, written
+from workload_generator.results.report.table import MS, Table, merged, write_csv, written
 
 
 def run(*argv: str | Path) -> int:
@@ -335,9 +335,9 @@ def test_values_as_text() -> None:
 
 
 def test_an_interval_follows_its_figure(tmp_path: Path) -> None:
-    table = Table("t", "T", "", tuple(TableColumn(name, MS) for name in ("p50", "p50 low", "p50 high", "max")))
-    table.add(2.0, 1.0, float("inf"), 9.0, timeout="5s")
-    table.add(2.0, None, None, 9.0)
+    table = Table("t", "T", "", MS("p50", "p50 low", "p50 high", "max"))
+    table.add(2.0, 1.0, float("inf"), 9.0, beyond="> 5s")
+    table.add(2.0, None, None, 9.0, beyond="> 5s")
     columns, rows = merged(table)
     assert [column.name for column in columns] == ["p50", "max"]
     assert rows == [["2.000 [1.000, > 5s]", "9.000"], ["2.000", "9.000"]]

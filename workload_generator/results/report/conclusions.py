@@ -176,10 +176,9 @@ def _losses(answers: Answers) -> Iterable[Conclusion]:
         outcomes: Counter[str] = Counter()
         for data in answers.data:
             if data.run.condition == group.condition:
-                for outcome, number in data.outcomes.get(group.language, Counter()).items():
-                    if not str(outcome).startswith("2"):
-                        outcomes[str(outcome)] += number
-        how = ", ".join(f"{name} {number:,}" for name, number in outcomes.most_common(3))
+                outcomes.update(data.outcomes.get(group.language, {}))
+        failures = [each for each in outcomes.most_common() if not each[0].startswith("2")]
+        how = ", ".join(f"{name} {number:,}" for name, number in failures[:3])
         text = f"{group.where}, {group.language}: {share:.1%} of arrivals were lost ({how})."
         yield Conclusion(BAD if share > 0.05 else WARN, text, "failures")
     if len(lost) > _MOST:
@@ -217,9 +216,8 @@ def _starts(answers: Answers) -> Iterable[Conclusion]:
         who = f"{group.condition.label}, {group.language}"
         text = f"{who}: {counts['proven']} of {counts['requests']} cold starts are proven"
         text += f", {counts['refuted']} are refuted" if counts["refuted"] else ""
-        text += (
-            f", {counts['skipped']} were not sent, since the target did not scale to zero" if counts["skipped"] else ""
-        )
+        if counts["skipped"]:
+            text += f", {counts['skipped']} were not sent, since the target did not scale to zero"
         phases = phases_of(group.starts)
         mean = sum(phase.mean for phase in phases)
         if phases and mean:
@@ -305,10 +303,8 @@ def _without_seed(config: Mapping[str, Any]) -> str:
 
 def _ms(group: RunGroup, quantile: str) -> str:
     value = group.estimate(quantile).value
-    if value is None:
-        return "—"
     if math.isinf(value):
-        return f"> {group.timeout}"
+        return group.beyond
     return f"{value:,.0f} ms" if value >= 1000 else f"{value:.3g} ms"
 
 

@@ -39,6 +39,7 @@ _ACCOUNT = {
     "copies": ("expected", COUNT, False), "sent": ("sent", COUNT, False), "acknowledged": ("acknowledged", COUNT, True),
     "once": ("once", COUNT, False), "lost": ("lost", COUNT, True), "lost_deliveries": ("lost deliveries", COUNT, False),
     "duplicated": ("duplicated", COUNT, True), "extra_deliveries": ("extra deliveries", COUNT, False),
+    "delivered_unacknowledged": ("delivered unacknowledged", COUNT, True),
     "reordered": ("reordered", COUNT, True), "unaccounted": ("unaccounted", COUNT, True),
     "delay_p50": ("p50", MS, True), "delay_p90": ("p90", MS, False), "delay_p99": ("p99", MS, True),
     "delay_max": ("max", MS, True), "delay_error": ("±", MS, False), "drain": ("drain", MS, False),
@@ -134,10 +135,11 @@ def delivery_table(deliveries: Iterable[Delivery]) -> Table:
     table = Table(
         "delivery",
         "Event delivery",
-        "The account of each run by trigger, as in the view event_accounts. Lost events were acknowledged by the sink "
-        "and not delivered; up to the number unaccounted, the receivers may have lost them, not the broker. The delay "
-        "is from the start of the request to the first receipt, ± the uncertainty of the clocks (—: not measured); "
-        "lost events rank slower than any limit. Drain is from the last send to the last receipt.",
+        "The account of each run by trigger, as in the view event_accounts. Lost events were acknowledged by the "
+        "sink and not delivered; up to the number unaccounted, the receivers may have lost them, not the broker. "
+        "Delivered unacknowledged are events that the sink answered with an error, and delivered all the same. The "
+        "delay is from the start of the request to the first receipt, ± the uncertainty of the clocks (—: not "
+        "measured); lost events rank slower than any limit. Drain is from the last send to the last receipt.",
         (
             RUN_COLUMNS[0],
             *(column._replace(brief=False) for column in RUN_COLUMNS[1:-1]),

@@ -27,6 +27,7 @@ _RUN_COLUMNS = ("scenario", "rate", "language")
 _SHORT = {
     "temperature": "temp",
     "acknowledged": "acked", "duplicated": "dup.", "reordered": "reord.", "unaccounted": "unacc.",
+    "delivered unacknowledged": "unacked",
 }  # fmt: skip
 
 

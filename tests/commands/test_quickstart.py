@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import signal
 import socket
@@ -17,15 +16,17 @@ from typing import Any
 
 import pytest
 import yaml
-from rich.console import Console
 
 from tests.emulator.platforms import catalog_of
 from tests.support import catches
 from workload_generator.base.errors import UsageError
-from workload_generator.commands import kn_bench, quickstart
-from workload_generator.commands.quickstart import narrowed, plan
+from workload_generator.commands import kn_bench, quickstart, scenario
+from workload_generator.commands.quickstart import plan
+from workload_generator.emulator.settings import load_config
 from workload_generator.experiment.load import load_experiment
 from workload_generator.functions.catalog import find_catalog, load_catalog
+from workload_generator.scenarios.emulator import EmulatorPlatform
+from workload_generator.scenarios.runner import ScenarioPlan
 
 EXPERIMENTS = {
     "quickstart-warm.yaml": """
@@ -50,13 +51,19 @@ event: {type: t, data: '{"n": ${seq}}'}
 rate: {requestsPerSecond: 100, duration: 500ms, rampUp: 0s}
 limits: {lag: 1h}
 """,
-    "platforms/quickstart.yaml": """
-defaults: {stable-window: 1s, tick-interval: 50ms}
-services:
-  sleep-python-http-0: {containerConcurrency: 1, max-scale: 2, queue-limit: 5, env: {SLEEP_MS: "200"}}
-""",
 }
 """The quickstart's experiments, shorter: it takes what stands in $EXPERIMENTS_DIR first."""
+
+BUNDLED = Path(__file__).parents[2] / "experiments" / "scenarios"
+SCENARIOS: dict[str, dict[str, Any]] = {
+    "quickstart-warm": {},
+    "quickstart-cold": {"patch": {"autoscaler": {"stable-window": "1s", "tick-interval": "50ms"}}},
+    "quickstart-concurrency": {
+        "rates": [20], "patch": {"containerConcurrency": 1, "annotations": {"max-scale": "2", "queue-limit": "5"}},
+    },
+    "quickstart-events": {"rates": [100]},
+}  # fmt: skip
+"""What is other in its scenarios."""
 
 KN_BENCH = "import sys; from workload_generator.__main__ import kn_bench; sys.exit(kn_bench())"
 
@@ -69,8 +76,13 @@ def environment(data: Path, functions: Path | None = None) -> dict[str, str]:
         path = experiments / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
+    (experiments / "scenarios").mkdir(exist_ok=True)
+    for name, changes in SCENARIOS.items():
+        document = yaml.safe_load((BUNDLED / f"{name}.yaml").read_text())
+        (experiments / "scenarios" / f"{name}.yaml").write_text(yaml.safe_dump(document | changes))
     functions = functions or catalog_of(folder / "functions", "empty-python-http", "sleep-python-http")
-    return {"TMPDIR": str(folder), "EXPERIMENTS_DIR": str(experiments), "FUNCTIONS_DIR": str(functions)}
+    folders = {"TMPDIR": folder, "EXPERIMENTS_DIR": experiments, "FUNCTIONS_DIR": functions}
+    return {"SLEEP_MS": "200", **{name: str(path) for name, path in folders.items()}}
 
 
 def start(data: Path, *flags: str, functions: Path | None = None) -> subprocess.Popen[str]:
@@ -127,7 +139,7 @@ def gone(pids: set[int], within_s: float) -> bool:
     return True
 
 
-def test_a_quickstart_is_four_experiments_and_leaves_nothing_running(
+def test_a_quickstart_is_four_scenarios_and_leaves_nothing_running(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, functions = tmp_path / "data", python_functions(tmp_path / "python")
@@ -161,7 +173,7 @@ def test_a_quickstart_is_four_experiments_and_leaves_nothing_running(
 
     # Another one adds its runs: here only that of events.
     monkeypatch.setattr(quickstart, "plan", lambda *known: plan(*known)[3:])
-    monkeypatch.setattr(quickstart, "report_and_show", lambda *_, **__: None)
+    monkeypatch.setattr(scenario, "report_and_show", lambda *_, **__: None)
     assert run_here(monkeypatch, data, functions=functions) == 0
     assert runs(data) == [events] * 2 + [warm, starts, busy]
     assert accounts(data) == [("receiver-0", 50, 50, 0, 0), ("receiver-1", 50, 50, 0, 0)] * 2
@@ -286,24 +298,37 @@ def folder_of(tmp_path: Path, *names: str) -> Path:
 
 
 def test_it_runs_every_language_that_is_built(tmp_path: Path) -> None:
-    out = io.StringIO()
+    said: list[str] = []
     functions = load_catalog(folder_of(tmp_path, "empty-ts-http", "empty-python-http", "sleep-python-http"))
-    parts = plan(functions, Console(file=out, width=200))
-    assert [(part.prefix, part.services) for part in parts] == [
-        ("serving-scenario-1_200rps_python", ("empty-python-http-0",)),
-        ("serving-scenario-1_200rps_ts", ("empty-ts-http-0",)),
-        ("serving-scenario-2_all", ("empty-python-http-0", "empty-ts-http-0")),
-        ("serving-scenario-3_12rps_python", ("sleep-python-http-0",)),
-        ("eventing-scenario-1_2triggers_200rps", ()),
-    ]
-    assert "skipping languages whose functions are not built: go\n" in out.getvalue()
-    narrow = load_experiment(narrowed("quickstart-cold", parts[2].services, tmp_path))
+    parts = plan(functions, said.append)
+    plans = [ScenarioPlan(part, path, "local", 1).runs for path, part in parts]
+    assert sorted((run.prefix, run.setup.services) for runs in plans for run in runs) == sorted(
+        [
+            ("serving-scenario-1_200rps_python", ("empty-python-http-0",)),
+            ("serving-scenario-1_200rps_ts", ("empty-ts-http-0",)),
+            ("serving-scenario-2_all", ("empty-python-http-0", "empty-ts-http-0")),
+            ("serving-scenario-3_12rps_python", ("sleep-python-http-0",)),
+            ("eventing-scenario-1_2triggers_200rps", ()),
+        ]
+    )
+    assert said == ["skipping languages whose functions are not built: go"]
+    (cold,) = plans[1]
+    (tmp_path / f"{cold.name}.yaml").write_text(cold.text)
+    narrow = load_experiment(tmp_path / f"{cold.name}.yaml")
     assert narrow.name == "quickstart-cold"
     assert [target.url for target in narrow.targets] == [
         f"http://empty-{language}-http-0.functions.svc.cluster.local" for language in ("python", "ts")
     ]
 
 
+def test_the_embedded_platform_takes_the_bundled_settings(tmp_path: Path) -> None:
+    for path, part in plan(load_catalog(), print):
+        EmulatorPlatform(None, part, tmp_path, tmp_path / "said", tmp_path)
+        if path.stem == "quickstart-concurrency":
+            config = load_config(tmp_path / "patch", load_catalog(), {})
+            assert config.settings_of("sleep-python-http-0").container_concurrency == 1
+
+
 def test_nothing_built_is_said(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="functions build"):
-        plan(load_catalog(folder_of(tmp_path)), Console(file=io.StringIO()))
+        plan(load_catalog(folder_of(tmp_path)), print)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from workload_generator.base.clock import NS_PER_S
-from workload_generator.base.errors import ExperimentError, UsageError
+from workload_generator.base.errors import ExperimentError
 from workload_generator.emulator.settings import (
     Faults,
     PlatformConfig,
@@ -17,8 +17,6 @@ from workload_generator.emulator.settings import (
     load_config,
     read_fault_request,
 )
-from workload_generator.experiment.bundled import find_platform
-from workload_generator.functions.catalog import load_catalog
 
 FUNCTIONS = ("empty-go-http", "empty-python-http")
 PAGE = (Path(__file__).parents[2] / "docs" / "local.md").read_text()
@@ -131,8 +129,6 @@ def test_invalid_configurations(tmp_path: Path, text: str) -> None:
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ExperimentError, match="cannot be read"):
         load_config(tmp_path / "none.yaml", FUNCTIONS, {})
-    with pytest.raises(UsageError, match="no platform of that name"):
-        find_platform("none")
 
 
 @pytest.mark.parametrize("value", ["0.7", "70"])
@@ -172,11 +168,6 @@ def test_a_fault_request_is_json_or_yaml() -> None:
         request = read_fault_request(text)
         assert (request.service, request.kill) == ("a-0", 2)
         assert request.faults == Faults(latency_ns=5_000_000)
-
-
-def test_the_bundled_platform_loads() -> None:
-    config = load_config(find_platform("quickstart"), load_catalog(), {})
-    assert config.settings_of("sleep-python-http-0").container_concurrency == 1
 
 
 def test_the_page_has_every_key_and_default() -> None:

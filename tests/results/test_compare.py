@@ -10,6 +10,7 @@ import pytest
 
 from tests.results import logs
 from tests.results.logs import served
+from workload_generator.base.exit_codes import ExitCode
 from workload_generator.commands import kn_bench
 from workload_generator.log.records import ErrorKind
 from workload_generator.results.compare import Side, compare
@@ -69,10 +70,30 @@ def test_fail_on_worse(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert run("compare", slow, base, "--fail-on", "worse") == 0
 
 
-def test_too_few_runs_show_no_difference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("flags", [(), ("--fail-on", "worse")])
+def test_too_few_runs_are_undecidable(
+    flags: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     base, slow = runs(tmp_path / "base", [1.0]), runs(tmp_path / "slow", [9.0])
-    assert run("compare", base, slow, "--fail-on", "worse") == 0
+    assert run("compare", base, slow, *flags) == ExitCode.UNDECIDABLE
     assert "too few runs to show any difference" in capsys.readouterr().out
+
+
+def test_what_is_worse_is_worse_beside_what_is_undecidable(tmp_path: Path) -> None:
+    """Of two languages one has enough runs on both sides."""
+
+    def both(folder: Path, go: list[float], ts: list[float]) -> Path:
+        runs(folder, go)
+        runs(folder / "ts", ts, prefix="serving-scenario-1_2000rps_ts")
+        for log in (folder / "ts").glob("*.log"):
+            log.rename(folder / f"ts_{log.name}")
+        extract(folder, folder / "x.db")
+        return folder / "x.db"
+
+    base = both(tmp_path / "base", [1.0, 1.1, 1.05, 0.98, 1.02], [1.0])
+    slow = both(tmp_path / "slow", [2.0, 2.1, 2.05, 1.98, 2.02], [1.0])
+    assert run("compare", base, slow, "--fail-on", "worse") == ExitCode.INVALID
+    assert run("compare", slow, base, "--fail-on", "worse") == ExitCode.UNDECIDABLE
 
 
 def test_experiments_of_one_database(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,7 +20,7 @@ import pytest
 from tests import needs
 from tests.results.campaign import Reported
 from tests.results.logs import NAME, failed, header, line, request_lines, rows_of, served, trailer, whole_log
-from tests.results.test_answers import database
+from tests.results.test_answers import database, printed
 from tests.results.test_store import ORIGINAL, make
 from workload_generator.base.clock import NS_PER_S
 from workload_generator.commands import kn_bench
@@ -33,7 +33,7 @@ from workload_generator.results.report.nodes_and_pods import quantity, service_o
 from workload_generator.results.report.report import MOST_BYTES, write_report
 from workload_generator.results.report.request_rows import known, wall_us
 from workload_generator.results.report.sections import make_tables
-from workload_generator.results.report.table import MS, Table, TableColumn, merged, write_csv, written
+from workload_generator.results.report.table import MS, Table, merged, write_csv, written
 
 
 def run(*argv: str | Path) -> int:
@@ -151,6 +151,56 @@ def test_one_run_is_not_ranked(tmp_path: Path) -> None:
 def test_events_without_a_receipt_are_reported(tmp_path: Path) -> None:
     words = report_of(tmp_path, [served(n, event_id=f"event-{n}") for n in range(5)])
     assert any("sent 5 events, but the database has no receipt of them" in text for text in words)
+
+
+def events_with_receipts(folder: Path, statuses: Sequence[int], delivered: Sequence[int], triggers: int = 2) -> Path:
+    """A database of one run with an event for each status; each trigger delivered the events `delivered`."""
+    stamps = [f"event-{n},2025-02-10T10:11:13Z,trigger-{t},i-0,1,{n}\n" for n in delivered for t in range(triggers)]
+    (folder / "events.csv").write_text("event_id,timestamp,trigger,instance,attempt,sequence\n" + "".join(stamps))
+    return database(folder, [served(n, status=code, event_id=f"event-{n}") for n, code in enumerate(statuses)])
+
+
+@pytest.mark.parametrize(
+    ("statuses", "delivered", "kind", "account", "failures"),
+    [
+        ([202] * 8, range(8), "good", "of 8 acknowledged events every one was delivered exactly once", None),
+        (
+            [500] * 8, range(8), "warn", "none of 8 events was acknowledged; 8 were delivered unacknowledged.",
+            "100.0% of arrivals failed (status 500: 8).",
+        ),
+        ([500] * 8, range(5), "warn", "none of 8 events was acknowledged; 5 were delivered unacknowledged.", None),
+        (
+            [202] * 6 + [500, 503], range(7), "warn",
+            "of 6 acknowledged events every one was delivered exactly once through each of 2 triggers; "
+            "1 was delivered unacknowledged.",
+            "28.6% of arrivals failed (status 500: 1, status 503: 1).",  # of 7 warm ones
+        ),
+        (
+            [202] * 6 + [500, 500], [0, 1, 2, 3, 6], "warn",
+            "of 6 acknowledged events, expected once through each of 2 triggers, 4 (33.33%) were lost; "
+            "1 was delivered unacknowledged.",
+            None,
+        ),
+    ],
+)  # fmt: skip
+def test_an_event_is_lost_only_if_it_was_acknowledged(
+    statuses: list[int], delivered: Sequence[int], kind: str, account: str, failures: str | None, tmp_path: Path
+) -> None:
+    conclusions = summarise(ask(events_with_receipts(tmp_path, statuses, delivered))).conclusions
+    (found,) = [each for each in conclusions if each.section == "eventing"]
+    assert account in found.text and found.kind == kind, found
+    texts = [each.text for each in conclusions if each.section == "failures"]
+    assert not any("lost" in text for text in texts)
+    assert failures is None or failures in "".join(texts), texts
+
+
+def test_events_that_were_delivered_unacknowledged_have_a_column(tmp_path: Path) -> None:
+    db = events_with_receipts(tmp_path, [500] * 8, range(5))
+    report = write_report(db, tmp_path / "r.html")
+    (table,) = [table for table in report.tables if table.key == "delivery"]
+    at = [column.name for column in table.columns].index("delivered unacknowledged")
+    assert [row[at] for row in table.rows] == [5, 5]
+    assert re.search(r" unacked\b", printed(db))
 
 
 def test_python_and_ts_without_a_difference(answers: Answers) -> None:
@@ -335,9 +385,9 @@ def test_values_as_text() -> None:
 
 
 def test_an_interval_follows_its_figure(tmp_path: Path) -> None:
-    table = Table("t", "T", "", tuple(TableColumn(name, MS) for name in ("p50", "p50 low", "p50 high", "max")))
-    table.add(2.0, 1.0, float("inf"), 9.0, timeout="5s")
-    table.add(2.0, None, None, 9.0)
+    table = Table("t", "T", "", MS("p50", "p50 low", "p50 high", "max"))
+    table.add(2.0, 1.0, float("inf"), 9.0, beyond="> 5s")
+    table.add(2.0, None, None, 9.0, beyond="> 5s")
     columns, rows = merged(table)
     assert [column.name for column in columns] == ["p50", "max"]
     assert rows == [["2.000 [1.000, > 5s]", "9.000"], ["2.000", "9.000"]]

@@ -17,7 +17,7 @@ class ExitCode(IntEnum):
     INVALID = 3
     """A run ended, but its verdict is invalid, a threshold failed or no request was answered; `compare`: worse."""
     UNDECIDABLE = 4
-    """Reserved for `compare`: the runs are too few to decide."""
+    """`compare`: some groups have too few runs to show any difference, and nothing is worse."""
 
 
 COMPLETE_RUN = frozenset({ExitCode.OK, ExitCode.INVALID})

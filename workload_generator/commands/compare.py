@@ -56,7 +56,9 @@ def run(options: argparse.Namespace) -> int:
     console.print(f"\n{worse} worse, {better} better, {rest} without a difference shown")
     if comparison.too_few:
         console.print("[yellow]some groups have too few runs to show any difference: each side needs at least four[/]")
-    return ExitCode.INVALID if options.fail_on and comparison.worse else ExitCode.OK
+    if options.fail_on and comparison.worse:
+        return ExitCode.INVALID
+    return ExitCode.UNDECIDABLE if comparison.too_few else ExitCode.OK
 
 
 def _ids(text: str) -> tuple[int, ...]:

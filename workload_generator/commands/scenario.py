@@ -8,7 +8,6 @@ import secrets
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -35,8 +34,8 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("scenario", metavar="NAME|FILE", help="a bundled scenario, or a scenario file (docs/scenarios.md)")
     add("--platform", choices=(_LOCAL, _CLUSTER), default=_LOCAL, help="this machine (default), or a cluster")
-    add("--languages", metavar="L,…", help="replaces the file's languages")
-    add("--rates", metavar="R,…", help="replaces the file's rates, in requests a second")
+    add("--languages", type=_several, metavar="L,…", help="replaces the file's languages")
+    add("--rates", type=_several, metavar="R,…", help="replaces the file's rates, in requests a second")
     add("--repeats", metavar="N", help="replaces the file's repeats: runs of each cell")
     add("--duration", metavar="D", help="replaces the file's duration of a run, without its ramp")
     add_seed(command, "seed of the order; default: random, kept in the folder")
@@ -59,7 +58,8 @@ def run(options: argparse.Namespace) -> int:
         console.print(line, soft_wrap=True)
 
     path = find_scenario(options.scenario)
-    scenario = load_scenario(path, _flags(options))
+    flags = {key: getattr(options, key) for key in ("languages", "rates", "repeats", "duration")}
+    scenario = load_scenario(path, {key: value for key, value in flags.items() if value is not None})
     out = options.out or Path("data") / scenario.scenario
     if options.platform == _LOCAL:
         scenario = with_built_languages(scenario, say)
@@ -83,16 +83,21 @@ def run(options: argparse.Namespace) -> int:
             campaign = ScenarioPlan(scenario, path, options.platform, seed)
             runs = Runner(campaign, platform, file, say).execute()
     say("")
-    extract_and_show(logs, db)
-    try:
-        report_and_show(db, out / "report.html", tables=False)
-    except MissingExtra as error:
-        say(f"[yellow]no report:[/] {error}")
+    extract_and_report(logs, db, out / "report.html", say)
     invalid = [each for each in runs if each.code == ExitCode.INVALID]
     for each in invalid:
         say(f"[yellow]invalid[/] run {each.number}, {each.prefix} ({each.run_id}): its log and the report say why")
     say(f"{len(runs)} runs in {out}, {len(invalid)} of them invalid")
     return ExitCode.INVALID if invalid else ExitCode.OK
+
+
+def extract_and_report(logs: Path, db: Path, page: Path, say: Callable[[str], None]) -> None:
+    """Extract the logs and, where the libraries for it are installed, write the report. Raises BenchError."""
+    extract_and_show(logs, db)
+    try:
+        report_and_show(db, page, tables=False)
+    except MissingExtra as error:
+        say(f"[yellow]no report:[/] {error}")
 
 
 def _refuse_unused(options: argparse.Namespace) -> None:
@@ -105,27 +110,17 @@ def _refuse_unused(options: argparse.Namespace) -> None:
 
 def _restore(file: StateFile, platform: ScenarioPlatform, say: Callable[[str], None]) -> None:
     """Restore the values in the folder's state or, without them, those that the platform has recorded."""
-    if restore_changes(file, platform, say):
-        say("restored")
-        return
-    left = platform.left_behind()
-    if left:
+    if not restore_changes(file, platform, say):
+        left = platform.left_behind()
+        if not left:
+            say(f"{file.path}: there is nothing to restore")
+            return
         platform.restore(left)
-        say("restored")
-    else:
-        say(f"{file.path}: there is nothing to restore")
+    say("restored")
 
 
-def _flags(options: argparse.Namespace) -> dict[str, Any]:
-    flags: dict[str, Any] = {}
-    for key in ("languages", "rates"):
-        text = getattr(options, key)
-        if text is not None:
-            flags[key] = text.split(",")
-    for key in ("repeats", "duration"):
-        if getattr(options, key) is not None:
-            flags[key] = getattr(options, key)
-    return flags
+def _several(text: str) -> list[str]:
+    return text.split(",")
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Files that are found by name: experiments, scenarios, settings of platforms, and the manifests.
+"""Files that are found by name: experiments, scenarios, and the manifests.
 
 `$EXPERIMENTS_DIR` is searched first, then the folder that ships with the package.
 """
@@ -31,11 +31,6 @@ def find_scenario(name: str) -> Path:
     Raises UsageError, which lists the bundled scenarios.
     """
     return _find(name, "scenario", _yaml_files("scenarios"))
-
-
-def find_platform(name: str) -> Path:
-    """The embedded platform's settings `platforms/<name>.yaml`. Raises UsageError."""
-    return _find(name, "platform", _yaml_files("platforms"))
 
 
 def find_manifests() -> Path:

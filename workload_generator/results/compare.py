@@ -20,12 +20,13 @@ from rich.table import Table
 from workload_generator.base.errors import BenchError, UsageError
 from workload_generator.base.terminal import terminal_table
 from workload_generator.results.report.answers import read_data
-from workload_generator.results.report.comparison import WORSE, RunGroup, make_groups, verdict
-from workload_generator.results.report.intervals import CONFIDENCE, Difference, difference, false_discovery, median
+from workload_generator.results.report.comparison import WORSE, Pair, RunGroup, make_groups
+from workload_generator.results.report.intervals import CONFIDENCE, difference, false_discovery, median
 from workload_generator.results.report.runs import RecordedRun
 from workload_generator.results.report.table import MS, NOTHING, SHARE, written
 
 _LEVEL = round(1 - CONFIDENCE, 9)
+_TIMES, _LOST = ("p50", "p99"), "lost"
 _HEADER = ("figure", "A", "B", "change", "confidence", "effect", "verdict")
 
 Matching = Callable[[RunGroup], tuple[object, ...]]
@@ -42,27 +43,10 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True)
-class FigureChange:
-    """One figure of two groups: a time when `relative`, else a share. `p` is adjusted for all compared figures."""
-
-    groups: GroupPair
-    figure: str
-    relative: bool
-    values: tuple[float, float]
-    difference: Difference
-    p: float
-
-    @property
-    def verdict(self) -> str:
-        """Of B; less is better in every figure."""
-        return verdict(self.p <= _LEVEL, self.difference)
-
-
-@dataclass(frozen=True, slots=True)
 class Comparison:
     """The changes, the groups and runs without a counterpart, and, when forced, the reasons `against` comparing."""
 
-    changes: list[FigureChange]
+    changes: list[Pair]
     only_a: list[str]
     only_b: list[str]
     left_out: list[str]
@@ -104,7 +88,7 @@ def compare(a: Side, b: Side, *, force: bool = False, include_invalid: bool = Fa
 
 def comparison_tables(comparison: Comparison) -> Iterable[Table]:
     """For a terminal, one for each pair of groups."""
-    for (a, b), changes in itertools.groupby(comparison.changes, key=lambda change: change.groups):
+    for (a, b), changes in itertools.groupby(comparison.changes, key=lambda change: (change.a, change.b)):
         label = a.label if a.label == b.label else f"{a.label}, against {b.label}"
         title = f"{label} ({len(a.samples)} and {len(b.samples)} runs)"
         yield terminal_table(_HEADER, map(_texts, changes), title=title, texts=range(len(_HEADER)))
@@ -166,29 +150,30 @@ _ATTRIBUTES: dict[str, Callable[[RecordedRun], str]] = {
 }
 
 
-def _changes(pairs: Sequence[GroupPair]) -> list[FigureChange]:
-    rows: list[tuple[GroupPair, str, bool, tuple[float, float], Difference]] = []
-    for pair in pairs:
-        for figure in ("p50", "p99"):
-            x, y = (group.values(figure) for group in pair)
-            if x and y:
-                rows.append((pair, figure, True, (median(x), median(y)), difference(x, y)))
-        x, y = (sorted(group.error_shares()) for group in pair)
-        middles = (x[len(x) // 2], y[len(y) // 2])
-        rows.append((pair, "lost", False, middles, difference(x, y, relative=False)))
+def _changes(pairs: Sequence[GroupPair]) -> list[Pair]:
+    rows = []
+    for a, b in pairs:
+        for figure in (*_TIMES, _LOST):
+            change = difference(_values(a, figure), _values(b, figure), relative=figure != _LOST)
+            rows.append((a, b, figure, change))
     adjusted = false_discovery([row[-1].p for row in rows])
-    return [FigureChange(*row, p) for row, p in zip(rows, adjusted, strict=True)]
+    return [Pair(*row, p <= _LEVEL) for row, p in zip(rows, adjusted, strict=True)]
 
 
-def _texts(change: FigureChange) -> tuple[str, ...]:
-    test = change.difference
-    kind, figure = (MS, f"{change.figure} (ms)") if change.relative else (SHARE, change.figure)
-    values = [written(value, kind, f"> {change.groups[0].timeout}") for value in change.values]
+def _values(group: RunGroup, figure: str) -> list[float]:
+    return sorted(group.error_shares()) if figure == _LOST else group.values(figure)
+
+
+def _texts(change: Pair) -> tuple[str, ...]:
+    test, figure = change.difference, change.figure
+    readings = [_values(group, figure) for group in (change.a, change.b)]
     ends = (test.estimate, test.interval.low, test.interval.high)
-    if change.relative:
-        middle, low, high = ("+∞" if value == math.inf else f"{value - 1:+.1%}" for value in ends)
-    else:
+    if figure == _LOST:
+        values = [written(each[len(each) // 2], SHARE) for each in readings]
         middle, low, high = (f"{100 * value:+.2f} pp" for value in ends)
+    else:
+        figure, values = f"{figure} (ms)", [written(median(each), MS, change.a.beyond) for each in readings]
+        middle, low, high = ("+∞" if value == math.inf else f"{value - 1:+.1%}" for value in ends)
     several = min(test.runs) > 1
     interval, confidence = (f" [{low}, {high}]", f"{test.interval.confidence:.1%}") if several else ("", NOTHING)
     return figure, *values, middle + interval, confidence, f"{test.superiority:.2f}", change.verdict

@@ -27,7 +27,7 @@ from workload_generator.results.report.table import NOTHING
 _COUNTS = ("planned", "sent", "ok", "failed", "dropped", "missing")
 _FATES = {
     "sent": "sent", "acknowledged": "acked", "once": "once", "lost": "lost", "duplicated": "dup.",
-    "reordered": "reord.", "unaccounted": "unacc.",
+    "delivered_unacknowledged": "unacked", "reordered": "reord.", "unaccounted": "unacc.",
 }  # fmt: skip
 _DELAYS = {
     "delay_min": "min", "delay_p50": "p50", "delay_p90": "p90", "delay_p99": "p99", "delay_max": "max",

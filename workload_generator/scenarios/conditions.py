@@ -33,26 +33,20 @@ async def until_zero(kube: Kube, services: Sequence[str], within_s: float) -> No
 
 async def until_drained(kube: Kube, services: Sequence[str], within_s: float) -> None:
     """Wait until the services have nothing of an earlier load. Raises WaitTimeout, ApiError."""
-    why = ""
+    scalers, pods = (Reflector(kube, kind, FUNCTIONS, labels=SERVICE_LABEL) for kind in (POD_AUTOSCALERS, PODS))
+
+    def why_not() -> str:
+        return _why_not_drained(pods.objects, scalers.objects, services)
+
     try:
-        async with (
-            asyncio.timeout(within_s),
-            Reflector(kube, POD_AUTOSCALERS, FUNCTIONS, labels=SERVICE_LABEL) as scalers,
-            Reflector(kube, PODS, FUNCTIONS, labels=SERVICE_LABEL) as pods,
-        ):
-
-            def is_drained(_objects: Objects) -> bool:
-                nonlocal why
-                why = _why_not_drained(pods.objects, scalers.objects, services)
-                return not why
-
-            while not is_drained({}):
+        async with asyncio.timeout(within_s), scalers, pods:
+            while why_not():
                 if _wanting(scalers.objects, services):
                     await scalers.until(lambda now: not _wanting(now, services))
                 else:
-                    await pods.until(is_drained)
+                    await pods.until(lambda _: not why_not())
     except TimeoutError:
-        raise WaitTimeout(f"the previous load is not drained after {within_s:g} s: {why}") from None
+        raise WaitTimeout(f"the previous load is not drained after {within_s:g} s: {why_not()}") from None
 
 
 def _why_not_drained(pods: Objects, scalers: Objects, services: Sequence[str]) -> str:

@@ -185,24 +185,15 @@ class GridCell:
     parallelism: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class ScenarioStep:
-    """One run of a cell; `number` counts from 1 over the whole scenario, `repeat` from 1."""
-
-    number: int
-    repeat: int
-    cell: GridCell
-
-
-def order(scenario: Scenario, seed: int) -> list[ScenarioStep]:
-    """The runs: in each repeat every cell once, in an order drawn from the seed."""
+def order(scenario: Scenario, seed: int) -> list[GridCell]:
+    """The cells of the runs: in each repeat every cell once, in an order drawn from the seed."""
     draw = random.Random(seed)
-    steps: list[ScenarioStep] = []
-    for repeat in range(1, scenario.repeats + 1):
+    runs: list[GridCell] = []
+    for _ in range(scenario.repeats):
         cells = scenario.cells()
         draw.shuffle(cells)
-        steps += [ScenarioStep(len(steps) + index, repeat, cell) for index, cell in enumerate(cells, 1)]
-    return steps
+        runs += cells
+    return runs
 
 
 def fingerprint(scenario: Scenario, platform: str, experiments: Mapping[str, bytes]) -> str:

@@ -101,8 +101,8 @@ class ScenarioPlan:
         self.platform = platform
         cells = {cell: self._plan(cell, path.parent) for cell in scenario.cells()}
         self.runs = [
-            dataclasses.replace(cells[step.cell], number=step.number, repeat=step.repeat)
-            for step in order(scenario, seed)
+            dataclasses.replace(cells[cell], number=index + 1, repeat=index // len(cells) + 1)
+            for index, cell in enumerate(order(scenario, seed))
         ]
         self.fingerprint = fingerprint(scenario, platform, {run.prefix: run.text.encode() for run in cells.values()})
 

@@ -19,18 +19,13 @@ from workload_generator.results.report.nodes_and_pods import POINTS, TimeSeries,
 from workload_generator.results.report.request_rows import batches, known, wall_us
 from workload_generator.results.report.runs import RUN_COLUMNS
 from workload_generator.results.report.samples import RunData
-from workload_generator.results.report.table import NUMBER, TEXT, Table, columns
+from workload_generator.results.report.table import NUMBER, TEXT, Table
 
 NAMES = ("desired", "actual", "pending", "running", "ready", "terminating")
 """The desired scale, the scale that the autoscaler counts, and the pods by state (`running`: not ready yet)."""
 
-REPLICAS_SQL = (
-    "SELECT timestamp, namespace, coalesce(service, revision) AS service, revision, pending, running, ready, "
-    "terminating FROM replicas ORDER BY timestamp, id"
-)
-SCALES_SQL = (
-    "SELECT timestamp, namespace, coalesce(service, revision) AS service, revision, desired, actual "
-    "FROM scales ORDER BY timestamp, id"
+STEPS_SQL = (
+    "SELECT timestamp, namespace, coalesce(service, revision) AS service, revision, {} FROM {} ORDER BY timestamp, id"
 )
 CONDITIONS_SQL = (
     "SELECT timestamp, kind, namespace || '/' || name AS name, type, status, coalesce(reason, '') AS reason "
@@ -64,9 +59,9 @@ def read_scaling(store: Store) -> Scaling | None:
     """All rows of the three tables; None when there are none."""
     ends = np.array([at for (at,) in _rows(store, "metric_gaps", _ENDS_SQL)], dtype=np.float64)
     steps: dict[tuple[str, str], dict[str, list[StepSeries]]] = {}
-    for table, sql, names in (("scales", SCALES_SQL, NAMES[:2]), ("replicas", REPLICAS_SQL, NAMES[2:])):
+    for table, names in (("scales", NAMES[:2]), ("replicas", NAMES[2:])):
         revisions: dict[tuple[str, str, str], list[tuple[float, ...]]] = {}
-        for at, namespace, service, revision, *values in _rows(store, table, sql):
+        for at, namespace, service, revision, *values in _rows(store, table, STEPS_SQL.format(", ".join(names), table)):
             row = (at, *(max(0.0, float(value or 0)) for value in values))
             revisions.setdefault((namespace, service, revision), []).append(row)
         for (namespace, service, _), rows in revisions.items():
@@ -155,33 +150,35 @@ def _rows(store: Store, table: str, sql: str) -> Iterator[tuple[Any, ...]]:
 
 def scaling_table(data: Iterable[RunData], scaling: Mapping[int, Sequence[TimeSeries]]) -> Table:
     """Desired and actual scale and pods by state, of each service during each run."""
-    table = Table(
-        "scaling",
-        "Autoscaling during the runs",
-        "From half a minute before a run to half a minute after it; means over time. Desired and actual are Knative's, "
-        "the others are numbers of pods; running pods are not ready yet.",
-        (*RUN_COLUMNS, *columns(TEXT, "of", "what"), *columns(NUMBER, "min", "mean", "max", "at first")),
-        on_terminal=False,
-    )
+    rows = []
     for each in data:
         for series in scaling.get(each.run.id, ()):
             held = np.diff(series.at_s)
             mean = float((series.value[:-1] * held).sum() / held.sum()) if held.sum() else float(series.value[0])
             values = (float(series.value.min()), mean, float(series.value.max()), float(series.value[0]))
-            table.add(*each.run.cells(), series.metric.removeprefix("replicas of "), series.name, *values)
-    return table
+            rows.append((*each.run.cells(), series.metric.removeprefix("replicas of "), series.name, *values))
+    return Table(
+        "scaling",
+        "Autoscaling during the runs",
+        "From half a minute before a run to half a minute after it; means over time. Desired and actual are Knative's, "
+        "the others are numbers of pods; running pods are not ready yet.",
+        RUN_COLUMNS + TEXT("of", "what") + NUMBER("min", "mean", "max", "at first"),
+        rows,
+        on_terminal=False,
+    )
 
 
 def conditions_table(data: Iterable[RunData], changes: Mapping[int, Sequence[tuple[float, ConditionChange]]]) -> Table:
     """The conditions of Revisions and PodAutoscalers that changed during each run."""
-    table = Table(
+    return Table(
         "conditions",
         "Conditions that changed during the runs",
         "Of Revisions and PodAutoscalers, by seconds since the start of the measure phase.",
-        (*RUN_COLUMNS, *columns(NUMBER, "s"), *columns(TEXT, "kind", "name", "condition", "status", "reason")),
+        RUN_COLUMNS + NUMBER("s") + TEXT("kind", "name", "condition", "status", "reason"),
+        [
+            (*each.run.cells(), at_s, *(word or None for word in change))
+            for each in data
+            for at_s, change in changes.get(each.run.id, ())
+        ],
         on_terminal=False,
     )
-    for each in data:
-        for at_s, change in changes.get(each.run.id, ()):
-            table.add(*each.run.cells(), at_s, *(word or None for word in change))
-    return table

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +36,8 @@ _LEAST_MS = 1e-3  # a log scale has no zero
 _DELIVERY_SHARES = tuple(n / 50 for n in range(51)) + (0.99, 0.999)
 
 Keys = tuple[str, ...]
+Rows = Iterator[tuple[Keys, Sequence[float | None]]]
+"""Rows of a dataset: keys, the values of `FILTERS` first, and numbers."""
 
 
 @dataclass(slots=True)
@@ -48,18 +50,13 @@ class Dataset:
     group: list[int] = field(default_factory=list)
     columns: list[list[float | None]] = field(default_factory=list)
 
-    def add(self, keys: tuple[str, ...], *values: float | None) -> None:
+    def add(self, keys: tuple[str, ...], values: Sequence[float | None]) -> None:
         """Append a row."""
         if not self.columns:
             self.columns = [[] for _ in self.fields]
         self.group.append(self.groups.setdefault(keys, len(self.groups)))
         for column, value in zip(self.columns, values, strict=True):
             column.append(_short(value))
-
-    def add_all(self, keys: Keys, *columns: Values) -> None:
-        """Append rows with the same keys."""
-        for row in zip(*(column.tolist() for column in columns), strict=True):
-            self.add(keys, *row)
 
     def to_json(self) -> dict[str, Any]:
         """As the page's script reads it."""
@@ -83,59 +80,31 @@ class Detail:
     dots: int = _DOTS
 
 
-def make_datasets(answers: Answers, detail: Detail) -> dict[str, Dataset]:
-    """The datasets by name; a chart without rows is left out of the page."""
-    return {
-        "groups": _groups(answers),
-        "curves": _curves(answers),
-        "timeline": _timeline(answers, detail),
-        "cold_marks": _cold_marks(answers),
-        "ramps": _ramps(answers),
-        "heat": _heat(answers, detail),
-        "cold": _cold(answers, detail),
-        "phases": _phases(answers),
-        "waterfall": _waterfall(answers),
-        "outcomes": _outcomes(answers),
-        "load": _load(answers),
-        "delivery": _delivery(answers),
-        "delivery_rates": _delivery_rates(answers),
-        "machines": _series(answers, answers.usage),
-        "scaling": _series(answers, answers.scaling),
-    }
-
-
 def _key(condition: RunCondition, language: str) -> Keys:
     """The values of `FILTERS`."""
     return condition.scenario, language, condition.rate_label
 
 
-def _capped(value: float | None, limit: float) -> float | None:
-    return None if value is None else min(value, limit)
-
-
-def _groups(answers: Answers) -> Dataset:
+def _groups(answers: Answers, _: Detail) -> Rows:
     """Intervals of groups and points of their runs: p50 and p99. A time beyond the timeout stands at the timeout."""
-    data = Dataset((*FILTERS, "panel", "quantile", "what", "run"), ("ms", "low", "high", "confidence", "beyond"))
     for group in (group for group in answers.groups if group.home):
         limit = group.samples[0].run.timeout_ms
         for quantile in ("p50", "p99"):
             keys = (*_key(group.condition, group.language), f"{group.where}, {quantile}", quantile)
             value, low, high, confidence, of = group.estimate(quantile)
-            if value is not None:
-                what = f"interval over {len(group.samples)} runs" if of == "runs" else "interval of one run"
-                row = (min(value, limit), _capped(low, limit), _capped(high, limit), confidence)
-                data.add((*keys, what, ""), *row, float(math.isinf(value)))
+            what = f"interval over {len(group.samples)} runs" if of == "runs" else "interval of one run"
+            row = (min(value, limit), min(low, limit), min(high, limit), confidence)
+            yield (*keys, what, ""), (*row, float(math.isinf(value)))
             for sample in group.samples:
                 ms = sample.ttfb.all[quantile]
-                if not math.isnan(ms):
-                    one = (*keys, "one run", sample.run.label)
-                    data.add(one, min(ms, limit), None, None, None, float(math.isinf(ms)))
-    return data
+                yield (
+                    (*keys, "one run", sample.run.label),
+                    (min(ms, limit), None, None, None, float(math.isinf(ms))),
+                )
 
 
-def _curves(answers: Answers) -> Dataset:
+def _curves(answers: Answers, _: Detail) -> Rows:
     """Quantiles of groups from 0 to p99.99, each with its interval; none beyond the timeout."""
-    data = Dataset((*FILTERS, "panel", "band"), ("share", "nines", "ms", "low", "high"))
     for group in (group for group in answers.groups if group.home):
         runs, first = len(group.samples), group.samples[0]
         sure = over_runs([0.0] * runs)
@@ -149,17 +118,15 @@ def _curves(answers: Answers) -> Dataset:
             middle, interval = median(values), over_runs(values)
             if not math.isfinite(middle):
                 break
-            bounds = (interval.low, interval.high) if interval else (float(first.low[index]), float(first.high[index]))
-            ends: list[float | None] = [min(max(end, _LEAST_MS), first.run.timeout_ms) for end in bounds]
-            if not interval and (not bounds[0] or math.isinf(bounds[1])):
+            low, high = (interval or first.around[index])[:2]
+            ends: list[float | None] = [min(max(end, _LEAST_MS), first.run.timeout_ms) for end in (low, high)]
+            if not interval and (not low or math.isinf(high)):
                 ends = [None, None]  # too few arrivals for an interval
-            data.add(keys, share, 1 / (1 - share), max(middle, _LEAST_MS), *ends)
-    return data
+            yield keys, (share, 1 / (1 - share), max(middle, _LEAST_MS), *ends)
 
 
-def _timeline(answers: Answers, detail: Detail) -> Dataset:
+def _timeline(answers: Answers, detail: Detail) -> Rows:
     """Rates (per second) and latency of each run over time; `t` is the middle of a bin of `width` seconds."""
-    data = Dataset((*FILTERS, "panel", "run", "state"), ("t", "width", "ok", "lost", "planned", "p50", "p99"))
     for line in _timelines(answers):
         run = line.run
         step = max(1, math.ceil(len(line.start_s) / detail.bins))
@@ -171,21 +138,17 @@ def _timeline(answers: Answers, detail: Detail) -> Dataset:
             ok, lost = int(line.ok[part].sum()), int((line.failed[part] + line.dropped[part]).sum())
             if not ok + lost and run.mode == COLD_START:
                 continue
-            p50, p99 = (_slowest(values[part], line.ok[part] > 0) for values in (line.p50, line.p99))
+            served = line.ok[part] > 0
+            # the greatest of the bins put together, so that no stall is hidden
+            p50, p99 = (float(ms[part][served].max()) if served.any() else None for ms in (line.p50, line.p99))
             t = float(line.start_s[first]) + width / 2
-            data.add(_run_keys(line), t, width, ok / width, lost / width, planned, p50, p99)
-    return data
+            yield _run_keys(line), (t, width, ok / width, lost / width, planned, p50, p99)
 
 
 def _timelines(answers: Answers) -> list[RunTimeline]:
     """The timelines of all runs in the order of their conditions and languages."""
-    lines = [line for each in answers.data for line in each.timelines if len(line.start_s)]
+    lines = [line for each in answers.data for line in each.timelines]
     return sorted(lines, key=lambda line: (line.run.condition.order, language_order(line.language), line.run.id))
-
-
-def _slowest(values: Values, answered: np.ndarray) -> float | None:
-    """The greatest of the bins put together, so that no stall is hidden."""
-    return float(values[answered].max()) if answered.any() else None
 
 
 def _panel_keys(line: RunTimeline) -> Keys:
@@ -197,31 +160,26 @@ def _run_keys(line: RunTimeline) -> Keys:
     return *_panel_keys(line), line.run.label, "" if line.run.counts_in else line.run.state
 
 
-def _cold_marks(answers: Answers) -> Dataset:
+def _cold_marks(answers: Answers, _: Detail) -> Rows:
     """Some of the cold requests of each run, evenly over its time."""
-    data = Dataset((*FILTERS, "panel", "run", "state"), ("t", "ms"))
     for line in _timelines(answers):
         picked = np.unique(np.linspace(0, max(0, len(line.cold_ms) - 1), _COLD_MARKS).astype(int))[: len(line.cold_ms)]
-        data.add_all(_run_keys(line), line.cold_at_s[picked], np.maximum(line.cold_ms[picked], _LEAST_MS))
-    return data
+        yield from _rows(_run_keys(line), line.cold_at_s[picked], np.maximum(line.cold_ms[picked], _LEAST_MS))
 
 
-def _ramps(answers: Answers) -> Dataset:
+def _ramps(answers: Answers, _: Detail) -> Rows:
     """The ramp of each panel over time: the longest of its runs."""
-    data = Dataset((*FILTERS, "panel"), ("begin", "end"))
     begins: dict[Keys, float] = {}
     for line in _timelines(answers):
         keys = _panel_keys(line)
         begins[keys] = min(begins.get(keys, 0.0), float(line.start_s[0]))
     for keys, begin in begins.items():
         if begin < 0:
-            data.add(keys, begin, 0.0)
-    return data
+            yield keys, (begin, 0.0)
 
 
-def _heat(answers: Answers, detail: Detail) -> Dataset:
+def _heat(answers: Answers, detail: Detail) -> Rows:
     """Answers per second by time and latency, all runs of a condition and language together."""
-    data = Dataset((*FILTERS, "panel"), ("t", "end", "low", "high", "per_s"))
     panels: dict[Keys, list[RunTimeline]] = {}
     for line in _timelines(answers):
         if answers.compares(line.run) and not line.run.condition.variant.endswith("cold starts"):
@@ -238,41 +196,35 @@ def _heat(answers: Answers, detail: Detail) -> Dataset:
         for at, level in zip(*(axis.tolist() for axis in np.nonzero(total)), strict=True):
             start = first + at * width
             rate = float(total[at, level]) / width / len(lines)
-            data.add(keys, start, start + width, float(HEAT_EDGES_MS[level]), float(HEAT_EDGES_MS[level + 1]), rate)
-    return data
+            yield keys, (start, start + width, float(HEAT_EDGES_MS[level]), float(HEAT_EDGES_MS[level + 1]), rate)
 
 
-def _cold(answers: Answers, detail: Detail) -> Dataset:
+def _cold(answers: Answers, detail: Detail) -> Rows:
     """Cold starts: dots, spread by rank, and the quartiles of each group."""
-    data = Dataset((*FILTERS, "panel", "what"), ("ms", "low", "high", "offset", "count"))
     for group in sorted(answers.groups, key=lambda group: not group.home):
         if group.temperature != COLD_WORD or not group.served:
             continue
         values = np.sort(np.concatenate([sample.picked for sample in group.samples]))
         keys = (*_key(group.condition, group.language), group.condition.label)
         q1, middle, q3 = quantiles(values, 0, (0.25, 0.5, 0.75)).tolist()
-        data.add((*keys, "quartiles"), middle, q1, q3, 0.0, float(group.served))
+        yield (*keys, "quartiles"), (middle, q1, q3, 0.0, float(group.served))
         picked = np.unique(np.linspace(0, len(values) - 1, detail.dots).astype(int))
         for index in picked.tolist():
             offset = (index * 0.618034) % 1 - 0.5  # the golden ratio spreads neighbours evenly and reproducibly
-            data.add((*keys, "cold start"), float(values[index]), None, None, offset, None)
-    return data
+            yield (*keys, "cold start"), (float(values[index]), None, None, offset, None)
 
 
-def _phases(answers: Answers) -> Dataset:
+def _phases(answers: Answers, _: Detail) -> Rows:
     """The mean of each phase over proven cold starts, which add up; its quantiles are for the tooltip."""
-    data = Dataset((*FILTERS, "panel", "phase"), ("number", "ms", "p50", "p90", "starts", "error"))
     for group in answers.group_starts():
         for phase in phases_of(group.starts):
             keys = (*_key(group.condition, group.language), group.condition.label, PHASE_NAMES[phase.name])
             p50, p90 = quantiles(phase.ms, 0, (0.5, 0.9)).tolist()
-            data.add(keys, POINTS.index(phase.name), phase.mean, p50, p90, len(phase.ms), phase.error_ms)
-    return data
+            yield keys, (POINTS.index(phase.name), phase.mean, p50, p90, len(phase.ms), phase.error_ms)
 
 
-def _waterfall(answers: Answers) -> Dataset:
+def _waterfall(answers: Answers, _: Detail) -> Rows:
     """The median proven cold start of each language, phase by phase."""
-    data = Dataset((*FILTERS, "panel", "phase", "start"), ("number", "begin", "end", "ms", "error"))
     for group in answers.group_starts():
         start = typical(group.starts)
         if start is None:
@@ -281,27 +233,21 @@ def _waterfall(answers: Answers) -> Dataset:
             which = f"run {start.run.id}, arrival {start.seq}" + (", 1 s grid" if name in start.grid else "")
             panel = f"{group.condition.label}, {group.language}"
             keys = (*_key(group.condition, group.language), panel, PHASE_NAMES[name], which)
-            data.add(keys, POINTS.index(name), begin, end, end - begin, start.error_ms)
-    return data
+            yield keys, (POINTS.index(name), begin, end, end - begin, start.error_ms)
 
 
-def _outcomes(answers: Answers) -> Dataset:
+def _outcomes(answers: Answers, _: Detail) -> Rows:
     """How the arrivals of compared runs ended, all runs of a condition and language together."""
-    data = Dataset((*FILTERS, "panel", "outcome", "ended"), ("arrivals", "share"))
     totals: dict[tuple[RunCondition, str], Counter[str]] = {}
     for each in answers.data:
         for language, counter in each.outcomes.items() if answers.compares(each.run) else ():
-            total = totals.setdefault((each.run.condition, language), Counter())
-            total.update(
-                {"unknown" if outcome is None else str(outcome): number for outcome, number in counter.items()}
-            )
+            totals.setdefault((each.run.condition, language), Counter()).update(counter)
     for (condition, language), total in sorted(
         totals.items(), key=lambda each: (each[0][0].order, language_order(each[0][1]))
     ):
         for name, number in sorted(total.items()):
             keys = (*_key(condition, language), condition.label, name, outcome_class(name))
-            data.add(keys, float(number), number / total.total())
-    return data
+            yield keys, (float(number), number / total.total())
 
 
 def outcome_class(outcome: str) -> str:
@@ -311,10 +257,8 @@ def outcome_class(outcome: str) -> str:
     return outcome if outcome in ("timeout", "dropped") else "other error"
 
 
-def _load(answers: Answers) -> Dataset:
+def _load(answers: Answers, _: Detail) -> Rows:
     """The load curve by rate: p50, p99, the share of lost arrivals and the achieved share of the plan."""
-    fields = ("rps", "p50", "p50_low", "p50_high", "p99", "p99_low", "p99_high", "beyond", "lost", "achieved", "runs")
-    data = Dataset((*FILTERS, "panel", "what"), fields)
     groups = [
         group
         for group in answers.groups
@@ -329,13 +273,12 @@ def _load(answers: Answers) -> Dataset:
             continue  # one rate is not a curve
         limit = group.samples[0].run.timeout_ms
         p50, p99 = (group.estimate(quantile) for quantile in ("p50", "p99"))
-        times = [_capped(value, limit) for estimate in (p50, p99) for value in estimate[:3]]
-        beyond = float(p99.value is not None and math.isinf(p99.value))
+        times = [min(value, limit) for estimate in (p50, p99) for value in estimate[:3]]
+        beyond = float(math.isinf(p99.value))
         lost, achieved = sorted(group.error_shares()), sorted(_achieved(sample.run) for sample in group.samples)
         shares = (lost[len(lost) // 2], achieved[len(achieved) // 2])
         keys = (*_key(group.condition, group.language), panel, "p99 beyond the timeout" if beyond else "answered")
-        data.add(keys, group.condition.rate, *times, beyond, *shares, float(len(group.samples)))
-    return data
+        yield keys, (group.condition.rate, *times, beyond, *shares, float(len(group.samples)))
 
 
 def _achieved(run: RecordedRun) -> float:
@@ -343,46 +286,75 @@ def _achieved(run: RecordedRun) -> float:
     return sent / planned if planned and sent is not None else math.nan
 
 
-def _delivery(answers: Answers) -> Dataset:
+def _delivery(answers: Answers, _: Detail) -> Rows:
     """The delay from request to first receipt, by shares of all events: lost events leave the curve below 100 %."""
-    data = Dataset((*FILTERS, "panel", "run", "trigger"), ("share", "ms"))
     for each in answers.deliveries:
         if len(each.delay_ms):
             shares = np.array(_DELIVERY_SHARES) * (len(each.delay_ms) / each.ranked)
             delays = np.maximum(quantiles(each.delay_ms, 0, _DELIVERY_SHARES), _LEAST_MS)
-            data.add_all((*_event_keys(each.run), each.trigger or NO_TRIGGER), shares, delays)
-    return data
+            yield from _rows((*_event_keys(each.run), each.trigger or NO_TRIGGER), shares, delays)
 
 
-def _delivery_rates(answers: Answers) -> Dataset:
+def _delivery_rates(answers: Answers, _: Detail) -> Rows:
     """Events sent, and receipts by trigger, per second, over time."""
-    data = Dataset((*FILTERS, "panel", "run", "trigger", "what"), ("t", "per_s"))
     seen = set()
     for each in answers.deliveries:
-        lines = [(each.trigger or NO_TRIGGER, RECEIVED, each.received_per_s)]
+        keys = _event_keys(each.run)
         if each.run.id not in seen:
-            lines.insert(0, (NO_TRIGGER, SENT, each.sent_per_s))
+            yield from _rows((*keys, NO_TRIGGER, SENT), each.at_s, each.sent_per_s)
         seen.add(each.run.id)
-        for trigger, what, rates in lines:
-            data.add_all((*_event_keys(each.run), trigger, what), each.at_s, rates)
-    return data
+        yield from _rows((*keys, each.trigger or NO_TRIGGER, RECEIVED), each.at_s, each.received_per_s)
 
 
 def _event_keys(run: RecordedRun) -> Keys:
     return *_key(run.condition, run.language or languages.ALL), run.condition.label, run.label
 
 
-def _series(answers: Answers, by_run: Mapping[int, Sequence[TimeSeries]]) -> Dataset:
+def _series(answers: Answers, by_run: Mapping[int, Sequence[TimeSeries]]) -> Rows:
     """The latency of a run and series of the cluster on the same time axis, a row for each metric."""
-    data = Dataset((*FILTERS, "panel", "run", "metric", "name"), ("t", "value"))
     for each in answers.data:
         run, series = each.run, by_run.get(each.run.id, ())
         keys = (*_key(run.condition, run.language or languages.ALL), f"{run.label}: {run.condition.label}", run.label)
         for line in each.timelines if series else ():
-            data.add_all((*keys, "TTFB p99 (ms)", line.language), line.start_s + line.width_s / 2, line.p99)
+            yield from _rows((*keys, "TTFB p99 (ms)", line.language), line.start_s + line.width_s / 2, line.p99)
         for own in sorted(series, key=lambda own: (own.metric != "replicas", own.metric)):
-            data.add_all((*keys, own.metric, own.name), own.at_s, own.value)
-    return data
+            yield from _rows((*keys, own.metric, own.name), own.at_s, own.value)
+
+
+def _rows(keys: Keys, *columns: Values) -> Rows:
+    """Rows with the same keys."""
+    return ((keys, row) for row in zip(*(column.tolist() for column in columns), strict=True))
+
+
+_LOAD = "rps p50 p50_low p50_high p99 p99_low p99_high beyond lost achieved runs"
+_DATASETS: Mapping[str, tuple[Callable[[Answers, Detail], Rows], str, str]] = {
+    "groups": (_groups, "panel quantile what run", "ms low high confidence beyond"),
+    "curves": (_curves, "panel band", "share nines ms low high"),
+    "timeline": (_timeline, "panel run state", "t width ok lost planned p50 p99"),
+    "cold_marks": (_cold_marks, "panel run state", "t ms"),
+    "ramps": (_ramps, "panel", "begin end"),
+    "heat": (_heat, "panel", "t end low high per_s"),
+    "cold": (_cold, "panel what", "ms low high offset count"),
+    "phases": (_phases, "panel phase", "number ms p50 p90 starts error"),
+    "waterfall": (_waterfall, "panel phase start", "number begin end ms error"),
+    "outcomes": (_outcomes, "panel outcome ended", "arrivals share"),
+    "load": (_load, "panel what", _LOAD),
+    "delivery": (_delivery, "panel run trigger", "share ms"),
+    "delivery_rates": (_delivery_rates, "panel run trigger what", "t per_s"),
+    "machines": (lambda answers, _: _series(answers, answers.usage), "panel run metric name", "t value"),
+    "scaling": (lambda answers, _: _series(answers, answers.scaling), "panel run metric name", "t value"),
+}
+"""The rows of each dataset, its keys behind `FILTERS`, and its fields."""
+
+
+def make_datasets(answers: Answers, detail: Detail) -> dict[str, Dataset]:
+    """The datasets by name; a chart without rows is left out of the page."""
+    datasets = {}
+    for name, (rows, keys, fields) in _DATASETS.items():
+        data = datasets[name] = Dataset((*FILTERS, *keys.split()), tuple(fields.split()))
+        for own, values in rows(answers, detail):
+            data.add(own, values)
+    return datasets
 
 
 def languages_of(answers: Answers) -> list[str]:

@@ -19,7 +19,7 @@ from workload_generator.results.report.comparison import RunGroup
 from workload_generator.results.report.intervals import Values, quantiles
 from workload_generator.results.report.runs import GROUP_COLUMNS, RUN_COLUMNS, RecordedRun, RunCondition, language_order
 from workload_generator.results.report.samples import COLD_WORD, UNKNOWN_WORD
-from workload_generator.results.report.table import COUNT, MS, NUMBER, SHARE, TEXT, Table, columns
+from workload_generator.results.report.table import COUNT, MS, NUMBER, SHARE, TEXT, Table, Value
 
 PHASES_SQL = """SELECT experiment_id AS run, target, shard, seq, phase, number, begin, "end", ms, error, grid
 FROM cold_start_phases WHERE experiment_id = :id AND cold_proven = 1 ORDER BY shard, seq, number"""
@@ -183,10 +183,8 @@ def starts_table(groups: Sequence[RunGroup]) -> Table:
         "Answers whose function reported the first request of its instance. Quantiles are medians over runs. Told is "
         "the share of answers that report whether they were cold; the others are unknown, and never count as warm.",
         (
-            *GROUP_COLUMNS,
-            *columns(COUNT, "runs", "cold", "lost"),
-            *columns(MS, *names, "p50 low", "p50 high"),
-            *columns(SHARE, "confidence", "told", brief=False),
+            *(GROUP_COLUMNS + COUNT("runs", "cold", "lost") + MS(*names, "p50 low", "p50 high")),
+            *SHARE("confidence", "told", brief=False),
         ),
     )
     for group in groups:
@@ -204,44 +202,30 @@ def starts_table(groups: Sequence[RunGroup]) -> Table:
             max(group.values("max"), default=None),
             *(median.low, median.high, median.confidence),
             (served - unknown) / served if served else None,
-            timeout=group.timeout,
+            beyond=group.beyond,
         )
     return table
 
 
 def proofs_table(groups: Iterable[LanguageStarts]) -> Table:
     """How many cold starts are proven."""
-    table = Table(
+    rows: list[tuple[Value, ...]] = []
+    for group in groups:
+        share = group.proofs["proven"] / group.proofs["requests"] if group.proofs["requests"] else 0.0
+        rows.append((*group.condition.cells, group.language, *(group.proofs[name] for name in _PROOFS), share))
+    return Table(
         "cold_proofs",
         "How many cold starts are proven",
         "Proven: no instance existed just before the send, and the one that answered was created after it. Refuted: "
         "one of the two is known to be false. Skipped: the target never scaled to zero, and nothing was sent.",
-        (*GROUP_COLUMNS, *columns(COUNT, *_PROOFS), *columns(SHARE, "share")),
+        GROUP_COLUMNS + COUNT(*_PROOFS) + SHARE("share"),
+        rows,
     )
-    for group in groups:
-        share = group.proofs["proven"] / group.proofs["requests"] if group.proofs["requests"] else 0.0
-        table.add(*group.condition.cells, group.language, *(group.proofs[name] for name in _PROOFS), share)
-    return table
 
 
 def phases_table(groups: Iterable[LanguageStarts]) -> Table:
     """The phases of proven cold starts."""
-    table = Table(
-        "cold_phases",
-        "The phases of proven cold starts",
-        "A phase is named by the point at which it ends. Quantiles are over all proven starts of a language; share is "
-        "the phase's part of the mean time to the first byte, error the uncertainty of its ends, 1 s grid the number "
-        "of starts in which its end is known to whole seconds only.",
-        (
-            *GROUP_COLUMNS,
-            *columns(TEXT, "phase"),
-            *columns(COUNT, "starts"),
-            *columns(MS, "mean", "p25", "p50", "p75", "p90", "max"),
-            *columns(SHARE, "share"),
-            *columns(MS, "error"),
-            *columns(COUNT, "1 s grid", brief=False),
-        ),
-    )
+    rows = []
     for group in groups:
         phases = phases_of(group.starts)
         whole = sum(phase.mean for phase in phases)
@@ -249,28 +233,38 @@ def phases_table(groups: Iterable[LanguageStarts]) -> Table:
             times = quantiles(phase.ms, 0, (0.25, 0.5, 0.75, 0.9, 1.0)).tolist()
             share = phase.mean / whole if whole else None
             head = (*group.condition.cells, group.language, PHASE_NAMES[phase.name], len(phase.ms))
-            table.add(*head, phase.mean, *times, share, phase.error_ms, phase.on_grid)
-    return table
+            rows.append((*head, phase.mean, *times, share, phase.error_ms, phase.on_grid))
+    return Table(
+        "cold_phases",
+        "The phases of proven cold starts",
+        "A phase is named by the point at which it ends. Quantiles are over all proven starts of a language; share is "
+        "the phase's part of the mean time to the first byte, error the uncertainty of its ends, 1 s grid the number "
+        "of starts in which its end is known to whole seconds only.",
+        (
+            *(GROUP_COLUMNS + TEXT("phase") + COUNT("starts") + MS("mean", "p25", "p50", "p75", "p90", "max")),
+            *(SHARE("share") + MS("error") + COUNT("1 s grid", brief=False)),
+        ),
+        rows,
+    )
 
 
 def bursts_table(bursts: Iterable[RunBursts]) -> Table:
     """The waits and costs of bursts at zero."""
     sums, means = ("requests", "ok", "waiting"), ("started", "needed", "overshoot", "instance_s", "wasted_s")
-    table = Table(
+    rows = []
+    for each in bursts:
+        waits = quantiles(each.waits, 0, (0.5, 0.9, 1.0)).tolist()
+        counts = (len(each.costs), *map(each.total, sums))
+        rows.append((*each.run.cells(each.language), *counts, *waits, *map(each.mean, means)))
+    return Table(
         "cold_bursts",
         "Bursts at zero",
         "Waiting are the requests whose instance became ready only after the send, wait is for how long. Started, "
         "needed (answered at least one request), overshoot (answered none), their seconds and those of the overshoot "
         "are means per burst.",
         (
-            *RUN_COLUMNS,
-            *columns(COUNT, "bursts", *sums),
-            *columns(MS, "wait p50", "wait p90", "wait max"),
-            *columns(NUMBER, *(name.replace("_", " ") for name in means)),
+            *(RUN_COLUMNS + COUNT("bursts", *sums) + MS("wait p50", "wait p90", "wait max")),
+            *NUMBER(*(name.replace("_", " ") for name in means)),
         ),
+        rows,
     )
-    for each in bursts:
-        waits = quantiles(each.waits, 0, (0.5, 0.9, 1.0)).tolist()
-        counts = (len(each.costs), *map(each.total, sums))
-        table.add(*each.run.cells(each.language), *counts, *waits, *map(each.mean, means))
-    return table

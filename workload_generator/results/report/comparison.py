@@ -26,7 +26,7 @@ from workload_generator.results.report import intervals
 from workload_generator.results.report.intervals import Difference
 from workload_generator.results.report.runs import CONDITION_COLUMNS, GROUP_COLUMNS, RunCondition, language_order
 from workload_generator.results.report.samples import WHOLE, Sample
-from workload_generator.results.report.table import COUNT, MS, NUMBER, SHARE, TEXT, Table, TableColumn, Value, columns
+from workload_generator.results.report.table import COUNT, MS, NUMBER, SHARE, TEXT, Table, TableColumn, Value
 
 BETTER, WORSE, NONE_SHOWN = "better", "worse", "no difference shown"
 
@@ -37,12 +37,12 @@ _KNEE_LEAST_RATES = 3
 
 
 class Estimate(NamedTuple):
-    """A figure of a group with its interval. `of` is the interval's basis: `runs` or `one run`. None is unknown."""
+    """A figure of a group with its interval. `of` is the interval's basis: `runs` or `one run`. NaN is unknown."""
 
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
-    confidence: float | None = None
+    value: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    confidence: float = math.nan
     of: str = ""
 
 
@@ -87,9 +87,9 @@ class RunGroup:
         return *self.condition.cells, self.language, self.temperature
 
     @property
-    def timeout(self) -> str:
-        """The timeout of its requests, a Go duration."""
-        return self.samples[0].run.timeout
+    def beyond(self) -> str:
+        """The text of a time beyond the timeout of its requests."""
+        return f"> {self.samples[0].run.timeout}"
 
     def values(self, quantile: str, answered: bool = False) -> list[float]:
         """The quantile of each run that has one, in ms."""
@@ -97,17 +97,16 @@ class RunGroup:
         return [value for reading in readings if not math.isnan(value := reading[quantile])]
 
     def estimate(self, quantile: str, answered: bool = False) -> Estimate:
-        """The figure of the group in ms; empty when no run has one."""
+        """The figure of the group in ms; empty when `answered` and no run has one."""
         values = self.values(quantile, answered)
         if not values:
             return Estimate()
         interval = intervals.over_runs(values)
         if interval is not None:
-            return Estimate(intervals.median(values), interval.low, interval.high, interval.confidence, "runs")
+            return Estimate(intervals.median(values), *interval, of="runs")
         if answered:
             return Estimate(values[0], of="one run")
-        within = self.samples[0].within[quantile]
-        return Estimate(values[0], within.low, within.high, within.confidence, "one run")
+        return Estimate(values[0], *self.samples[0].within[quantile], of="one run")
 
     def error_shares(self) -> list[float]:
         """The share of failed and dropped arrivals of each run."""
@@ -124,26 +123,22 @@ def make_groups(samples: Iterable[Sample]) -> list[RunGroup]:
     return sorted(made, key=lambda group: (group.condition.order, group.temperature, language_order(group.language)))
 
 
-def verdict(shown: bool, change: Difference) -> str:
-    """The verdict on B in a figure of which less is better; `shown` is whether the test shows a difference."""
-    if not shown:
-        return NONE_SHOWN
-    return WORSE if change.superiority > 0.5 else BETTER
-
-
 @dataclass(frozen=True, slots=True)
 class Pair:
     """B against A in one figure, of which less is better; `shown` is whether the test shows a difference."""
 
     a: RunGroup
     b: RunGroup
+    figure: str
     difference: Difference
     shown: bool
 
     @property
     def verdict(self) -> str:
         """Of B."""
-        return verdict(self.shown, self.difference)
+        if not self.shown:
+            return NONE_SHOWN
+        return WORSE if self.difference.superiority > 0.5 else BETTER
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,18 +163,15 @@ def rank(groups: Sequence[RunGroup], quantile: str) -> list[Ranking]:
     rankings = []
     homes = [group for group in groups if group.home]
     for _, peers in itertools.groupby(homes, key=lambda group: (group.condition, group.temperature)):
-        known = [(value, group) for group in peers if (value := group.estimate(quantile).value) is not None]
-        ordered = [group for _, group in sorted(known, key=lambda each: (each[0], each[1].language))]
+        ordered = sorted(peers, key=lambda group: (group.estimate(quantile).value, group.language))
         if len(ordered) > 1:
             values = [group.values(quantile) for group in ordered]
             different = intervals.pairs_that_differ(values)
             confidence = 1 - intervals.pair_level(len(ordered))
-            pairs = [
-                Pair(
-                    ordered[i], ordered[j], intervals.difference(values[i], values[j], confidence), (i, j) in different
-                )
-                for i, j in itertools.combinations(range(len(ordered)), 2)
-            ]
+            pairs = []
+            for i, j in itertools.combinations(range(len(ordered)), 2):
+                difference = intervals.difference(values[i], values[j], confidence)
+                pairs.append(Pair(ordered[i], ordered[j], quantile, difference, (i, j) in different))
             rankings.append(Ranking(quantile, tuple(ordered), tuple(pairs)))
     return rankings
 
@@ -228,12 +220,13 @@ def find_knees(groups: Sequence[RunGroup]) -> list[Knee]:
 
 
 def _knee(curve: Sequence[RunGroup]) -> Knee | None:
-    p99 = [_or_infinite(group.estimate("p99")) for group in curve]
+    p99 = [group.estimate("p99").value for group in curve]
     errors = [middle(group.error_shares()) for group in curve]
     plateau = min(p99)
     if math.isinf(plateau):
-        plateau = min(_or_infinite(group.estimate("p99", answered=True)) for group in curve)
-    if math.isinf(plateau):
+        answered = [group.estimate("p99", answered=True).value for group in curve]
+        plateau = min(answered, key=lambda ms: (math.isnan(ms), ms))
+    if math.isnan(plateau):
         return None
     floor = min(errors)
     off = [time > _KNEE_FACTOR * plateau or share > floor + _KNEE_LOSS for time, share in zip(p99, errors, strict=True)]
@@ -246,30 +239,21 @@ def _knee(curve: Sequence[RunGroup]) -> Knee | None:
     return Knee(*head, on, None) if first == len(rates) else Knee(*head, on, rates[first], p99[first], errors[first])
 
 
-def _or_infinite(estimate: Estimate) -> float:
-    return math.inf if estimate.value is None else estimate.value
-
-
 def ttfb_table(groups: Iterable[RunGroup]) -> Table:
     """The figures that are compared, with their intervals."""
     figures: list[TableColumn] = []
     for name in _ESTIMATED:
-        figures += columns(MS, name, brief=name != "p99.9") + columns(MS, f"{name} low", f"{name} high")
-        figures += columns(MS, f"{name} answered", brief=False)
+        figures += MS(name, brief=name != "p99.9") + MS(f"{name} low", f"{name} high")
+        figures += MS(f"{name} answered", brief=False)
     table = Table(
         "ttfb",
         "TTFB by language, rate and scenario",
         "The median over runs; failed and dropped arrivals rank slower than any limit. The interval is over runs, with "
         "its confidence; the interval of one run alone is not evidence about another run.",
         (
-            *GROUP_COLUMNS,
-            *columns(TEXT, "temperature"),
-            *columns(COUNT, "runs"),
-            *columns(COUNT, "arrivals", brief=False),
-            *columns(SHARE, "lost"),
+            *(GROUP_COLUMNS + TEXT("temperature") + COUNT("runs") + COUNT("arrivals", brief=False) + SHARE("lost")),
             *figures,
-            *columns(SHARE, "confidence", brief=False),
-            *columns(TEXT, "interval of", brief=False),
+            *(SHARE("confidence", brief=False) + TEXT("interval of", brief=False)),
         ),
     )
     for group in groups:
@@ -279,13 +263,19 @@ def ttfb_table(groups: Iterable[RunGroup]) -> Table:
             values += [*estimate[:3], group.estimate(name, answered=True).value]
         lost = 1 - group.served / group.arrivals
         counts = (len(group.samples), group.arrivals, lost)
-        table.add(*group.cells, *counts, *values, estimate.confidence, estimate.of, timeout=group.timeout)
+        table.add(*group.cells, *counts, *values, estimate.confidence, estimate.of, beyond=group.beyond)
     return table
 
 
 def pairs_table(rankings: Iterable[Ranking]) -> Table:
     """Each pair of languages under the same condition."""
-    table = Table(
+    rows: list[tuple[Value, ...]] = []
+    for pair in (pair for ranking in rankings for pair in ranking.pairs):
+        test = pair.difference
+        words = (pair.a.temperature, pair.figure, pair.a.language, pair.b.language, pair.verdict)
+        interval = (test.estimate, *test.interval)
+        rows.append((*pair.a.condition.cells, *words, *interval, test.superiority, test.p, *test.runs))
+    return Table(
         "pairs",
         "Languages against each other",
         "Ratio is B / A over all pairs of runs (Hodges–Lehmann) with its interval; effect is the share of pairs of "
@@ -293,42 +283,31 @@ def pairs_table(rankings: Iterable[Ranking]) -> Table:
         "is shown where a stepwise test allows it (Campbell and Skillings): the chance of any wrong difference within "
         "a condition is 5 %.",
         (
-            *CONDITION_COLUMNS,
-            *columns(TEXT, "temperature", "figure", "A", "B", "B is"),
-            *columns(NUMBER, "ratio", "ratio low", "ratio high"),
-            *columns(SHARE, "confidence", brief=False),
-            *columns(NUMBER, "effect", "p", brief=False),
-            *columns(COUNT, "runs of A", "runs of B", brief=False),
+            *(CONDITION_COLUMNS + TEXT("temperature", "figure", "A", "B", "B is")),
+            *(NUMBER("ratio", "ratio low", "ratio high") + SHARE("confidence", brief=False)),
+            *(NUMBER("effect", "p", brief=False) + COUNT("runs of A", "runs of B", brief=False)),
         ),
+        rows,
+        ["> any"] * len(rows),
         on_terminal=False,
     )
-    for ranking in rankings:
-        for pair in ranking.pairs:
-            test = pair.difference
-            words = (pair.a.temperature, ranking.quantile, pair.a.language, pair.b.language, pair.verdict)
-            interval = (test.estimate, test.interval.low, test.interval.high, test.interval.confidence)
-            table.add(*pair.a.condition.cells, *words, *interval, test.superiority, test.p, *test.runs, timeout="any")
-    return table
 
 
 def knees_table(knees: Iterable[Knee]) -> Table:
     """Where load curves leave their plateau."""
-    table = Table(
+    rows: list[tuple[Value, ...]] = []
+    for knee in knees:
+        scenario, _, variant = knee.condition.cells
+        rates = (knee.plateau_ms, knee.on, knee.off)
+        rows.append((scenario, variant, knee.language, knee.temperature, *rates, knee.reason))
+    return Table(
         "knees",
         "Knee of the load curve",
         "The rate from which on p99 is above twice its lowest value, or more than 1 % is lost. The knee lies between "
         "the two rates.",
         (
-            *columns(TEXT, "scenario"),
-            *columns(TEXT, "variant", brief=False),
-            *columns(TEXT, "language"),
-            *columns(TEXT, "temperature", brief=False),
-            *columns(MS, "plateau p99"),
-            *columns(NUMBER, "on it up to (rps)", "off it from (rps)"),
-            *columns(TEXT, "what left"),
+            *(TEXT("scenario") + TEXT("variant", brief=False) + TEXT("language") + TEXT("temperature", brief=False)),
+            *(MS("plateau p99") + NUMBER("on it up to (rps)", "off it from (rps)") + TEXT("what left")),
         ),
+        rows,
     )
-    for knee in knees:
-        scenario, _, variant = knee.condition.cells
-        table.add(scenario, variant, knee.language, knee.temperature, knee.plateau_ms, knee.on, knee.off, knee.reason)
-    return table

@@ -176,15 +176,18 @@ def _losses(answers: Answers) -> Iterable[Conclusion]:
         outcomes: Counter[str] = Counter()
         for data in answers.data:
             if data.run.condition == group.condition:
-                for outcome, number in data.outcomes.get(group.language, Counter()).items():
-                    if not str(outcome).startswith("2"):
-                        outcomes[str(outcome)] += number
-        how = ", ".join(f"{name} {number:,}" for name, number in outcomes.most_common(3))
-        text = f"{group.where}, {group.language}: {share:.1%} of arrivals were lost ({how})."
+                outcomes.update(data.outcomes.get(group.language, {}))
+        failures = [each for each in outcomes.most_common() if not each[0].startswith("2")]
+        how = ", ".join(f"{_outcome(name)}: {number:,}" for name, number in failures[:3])
+        text = f"{group.where}, {group.language}: {share:.1%} of arrivals failed ({how})."
         yield Conclusion(BAD if share > 0.05 else WARN, text, "failures")
     if len(lost) > _MOST:
         more = _n(len(lost) - _MOST, "1 more group", "{n} more groups")
-        yield Conclusion(WARN, f"{more} lost over 1 %: see the table of outcomes.", "failures")
+        yield Conclusion(WARN, f"In {more} over 1 % failed: see the table of outcomes.", "failures")
+
+
+def _outcome(name: str) -> str:
+    return f"status {name}" if name.isdigit() else name
 
 
 def _knees(answers: Answers) -> Iterable[Conclusion]:
@@ -217,9 +220,8 @@ def _starts(answers: Answers) -> Iterable[Conclusion]:
         who = f"{group.condition.label}, {group.language}"
         text = f"{who}: {counts['proven']} of {counts['requests']} cold starts are proven"
         text += f", {counts['refuted']} are refuted" if counts["refuted"] else ""
-        text += (
-            f", {counts['skipped']} were not sent, since the target did not scale to zero" if counts["skipped"] else ""
-        )
+        if counts["skipped"]:
+            text += f", {counts['skipped']} were not sent, since the target did not scale to zero"
         phases = phases_of(group.starts)
         mean = sum(phase.mean for phase in phases)
         if phases and mean:
@@ -271,20 +273,27 @@ def _deliveries(answers: Answers) -> Iterable[Conclusion]:
 def _account(run: RecordedRun, accounts: Sequence[Mapping[str, Any]]) -> Conclusion:
     """The account of one run over its triggers; each trigger is judged separately."""
     triggers = sum(account["copies"] for account in accounts)
-    acknowledged = accounts[0]["acknowledged"]
-    who = f"Run {run.id} ({run.condition.label}): of {acknowledged:,} acknowledged events"
+    sent, acknowledged = (accounts[0][key] for key in ("sent", "acknowledged"))
+    unacknowledged = max(account["delivered_unacknowledged"] for account in accounts)
     through = _n(triggers, "its trigger", "each of {n} triggers")
     expected = acknowledged * triggers
     wrong = []
     for key, word in (("lost_deliveries", "lost"), ("extra_deliveries", "duplicated")):
         if number := sum(account[key] for account in accounts):
             wrong.append(f"{number:,} ({number / expected:.2%}) were {word}" if expected else f"{number:,} were {word}")
-    if not wrong:
-        return Conclusion(GOOD, f"{who} every one was delivered exactly once through {through}.", "eventing")
-    text = f"{who}, expected once through {through}, {' and '.join(wrong)}"
+    text = f"Run {run.id} ({run.condition.label}): of {acknowledged:,} acknowledged events"
+    if not acknowledged:
+        text = "; ".join([f"Run {run.id} ({run.condition.label}): none of {sent:,} events was acknowledged", *wrong])
+    elif wrong:
+        text += f", expected once through {through}, {' and '.join(wrong)}"
+    else:
+        text += f" every one was delivered exactly once through {through}"
     if (unaccounted := accounts[0]["unaccounted"]) and any(account["lost"] for account in accounts):
         text += f"; up to {unaccounted:,} of the lost ones may be the receivers' losses, not the broker's"
-    return Conclusion(WARN, f"{text}.", "eventing")
+    if unacknowledged:
+        text += f"; {_n(unacknowledged, '1 was', f'{unacknowledged:,} were')} delivered unacknowledged"
+    is_clean = acknowledged and not wrong and not unacknowledged
+    return Conclusion(GOOD if is_clean else WARN, f"{text}.", "eventing")
 
 
 def _different_repeats(answers: Answers) -> Iterable[Conclusion]:
@@ -305,10 +314,8 @@ def _without_seed(config: Mapping[str, Any]) -> str:
 
 def _ms(group: RunGroup, quantile: str) -> str:
     value = group.estimate(quantile).value
-    if value is None:
-        return "—"
     if math.isinf(value):
-        return f"> {group.timeout}"
+        return group.beyond
     return f"{value:,.0f} ms" if value >= 1000 else f"{value:.3g} ms"
 
 

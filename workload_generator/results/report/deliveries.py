@@ -5,6 +5,7 @@ The account itself is the view `event_accounts`, the same for the terminal, the 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from workload_generator.results.report.intervals import Values
 from workload_generator.results.report.request_rows import batches, known, wall_us
 from workload_generator.results.report.runs import RUN_COLUMNS, RecordedRun
 from workload_generator.results.report.samples import bin_width_s
-from workload_generator.results.report.table import COUNT, MS, TEXT, Table, TableColumn, columns
+from workload_generator.results.report.table import COUNT, MS, TEXT, Table, TableColumn
 
 ACCOUNT_SQL = "SELECT * FROM event_accounts WHERE experiment_id = :id ORDER BY trigger"
 
@@ -38,6 +39,7 @@ _ACCOUNT = {
     "copies": ("expected", COUNT, False), "sent": ("sent", COUNT, False), "acknowledged": ("acknowledged", COUNT, True),
     "once": ("once", COUNT, False), "lost": ("lost", COUNT, True), "lost_deliveries": ("lost deliveries", COUNT, False),
     "duplicated": ("duplicated", COUNT, True), "extra_deliveries": ("extra deliveries", COUNT, False),
+    "delivered_unacknowledged": ("delivered unacknowledged", COUNT, True),
     "reordered": ("reordered", COUNT, True), "unaccounted": ("unaccounted", COUNT, True),
     "delay_p50": ("p50", MS, True), "delay_p90": ("p90", MS, False), "delay_p99": ("p99", MS, True),
     "delay_max": ("max", MS, True), "delay_error": ("±", MS, False), "drain": ("drain", MS, False),
@@ -74,36 +76,31 @@ def read_deliveries(store: Store, run: RecordedRun) -> list[Delivery]:
     accounts = store.execute(ACCOUNT_SQL, {"id": run.id})
     if not accounts:
         return []
-    delays, ranked = _delays(store, run)
+    delays, lost = _delays(store, run)
     times = _times(store, run)
     sent = times.pop(None)
     nothing = np.zeros(0, dtype=np.int64)
     at_s, sent_rate, rates = _rates(sent, [times.get(account["trigger"], nothing) for account in accounts])
-    return [
-        Delivery(
-            run=run,
-            trigger=(trigger := account["trigger"]),
-            account=dict(account),
-            ranked=ranked.get(trigger, 0),
-            delay_ms=np.sort(np.array(delays.get(trigger, []), dtype=np.float64)),
-            at_s=at_s,
-            sent_per_s=sent_rate,
-            received_per_s=rate,
-        )
-        for account, rate in zip(accounts, rates, strict=True)
-    ]
+    found = []
+    for account, rate in zip(accounts, rates, strict=True):
+        trigger = account["trigger"]
+        delay_ms = np.sort(np.array(delays.get(trigger, []), dtype=np.float64))
+        ranked = len(delay_ms) + lost[trigger]
+        found.append(Delivery(run, trigger, dict(account), ranked, delay_ms, at_s, sent_rate, rate))
+    return found
 
 
-def _delays(store: Store, run: RecordedRun) -> tuple[dict[str, list[float]], dict[str, int]]:
+def _delays(store: Store, run: RecordedRun) -> tuple[dict[str, list[float]], Counter[str]]:
+    """The delays in ms, and the number of lost events, by trigger."""
     delays: dict[str, list[float]] = {}
-    ranked: dict[str, int] = {}
+    lost: Counter[str] = Counter()
     for rows in batches(store, DELAYS_SQL, {"id": run.id}):
         for _, trigger, _, _, _, deliveries, delay in rows:
             if delay is not None:
                 delays.setdefault(trigger, []).append(delay)
-            if delay is not None or not deliveries:
-                ranked[trigger] = ranked.get(trigger, 0) + 1
-    return delays, ranked
+            elif not deliveries:
+                lost[trigger] += 1
+    return delays, lost
 
 
 def _times(store: Store, run: RecordedRun) -> dict[str | None, Times]:
@@ -138,14 +135,15 @@ def delivery_table(deliveries: Iterable[Delivery]) -> Table:
     table = Table(
         "delivery",
         "Event delivery",
-        "The account of each run by trigger, as in the view event_accounts. Lost events were acknowledged by the sink "
-        "and not delivered; up to the number unaccounted, the receivers may have lost them, not the broker. The delay "
-        "is from the start of the request to the first receipt, ± the uncertainty of the clocks (—: not measured); "
-        "lost events rank slower than any limit. Drain is from the last send to the last receipt.",
+        "The account of each run by trigger, as in the view event_accounts. Lost events were acknowledged by the "
+        "sink and not delivered; up to the number unaccounted, the receivers may have lost them, not the broker. "
+        "Delivered unacknowledged are events that the sink answered with an error, and delivered all the same. The "
+        "delay is from the start of the request to the first receipt, ± the uncertainty of the clocks (—: not "
+        "measured); lost events rank slower than any limit. Drain is from the last send to the last receipt.",
         (
             RUN_COLUMNS[0],
             *(column._replace(brief=False) for column in RUN_COLUMNS[1:-1]),
-            *columns(TEXT, "trigger"),
+            *TEXT("trigger"),
             *(TableColumn(*column) for column in _ACCOUNT.values()),
         ),
     )

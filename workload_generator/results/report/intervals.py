@@ -21,6 +21,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +31,7 @@ CONFIDENCE = 0.95
 Values = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
+class Interval(NamedTuple):
     """From `low` to `high`; each may be infinite. `confidence` is the reached one."""
 
     low: float
@@ -58,24 +58,25 @@ def ranks_around(n: int, q: float, confidence: float = CONFIDENCE) -> tuple[int,
     first, cdf = _binomial(n, q)
     tail = (1 - confidence) / 2
     # P(X <= j - 1) <= tail: j is the last such; P(X <= k - 1) >= 1 - tail: k is the first such.
-    j = first + int(np.searchsorted(cdf, tail, side="right"))
-    k = first + int(np.searchsorted(cdf, 1 - tail, side="left")) + 1
-    below, above = _at(first, cdf, j - 1), _at(first, cdf, k - 1)
-    return j, min(k, n + 1), above - below
+    j = int(np.searchsorted(cdf, tail, side="right")) - 1
+    k = int(np.searchsorted(cdf, 1 - tail, side="left"))
+    return first + j, min(first + k, n + 1), float(cdf[k] - cdf[j])
 
 
-def quantile_intervals(served: NDArray[np.generic], beyond: int, shares: Sequence[float]) -> list[Interval]:
-    """The interval of each quantile by one run alone, as if its arrivals were independent: too narrow beyond it."""
+def quantile_intervals(
+    served: NDArray[np.generic], beyond: int, shares: Sequence[float], unit: float = 1.0
+) -> list[Interval]:
+    """The interval of each quantile by one run alone, as if its arrivals were independent: too narrow beyond it.
+
+    There is at least one arrival. The bounds are divided by `unit`.
+    """
     n = len(served) + beyond
     out = []
     for q in shares:
-        if not n:
-            out.append(Interval(math.nan, math.nan, 0.0))
-            continue
         j, k, reached = ranks_around(n, q)
         low = 0.0 if j < 1 else float(served[j - 1]) if j <= len(served) else math.inf
         high = float(served[k - 1]) if k <= len(served) else math.inf
-        out.append(Interval(low, high, reached))
+        out.append(Interval(low / unit, high / unit, reached))
     return out
 
 
@@ -125,11 +126,9 @@ def difference(
     """B against A. Values are at least 0; two infinite ones are equal.
 
     `relative` gives the ratio B / A, for times, else the shift B − A, for shares. The interval has at least the given
-    confidence when there are enough runs, else the greatest possible one. Raises ValueError without runs.
+    confidence when there are enough runs, else the greatest possible one.
     """
     m, n = len(a), len(b)
-    if not m or not n:
-        raise ValueError("both sides need at least one run")
     steps = sorted(_log_ratio(x, y) if relative else y - x for x in a for y in b)
     wins = sum(step > 0 for step in steps)
     ties = sum(step == 0 for step in steps)
@@ -141,7 +140,7 @@ def difference(
     first, second = steps[(m * n - 1) // 2], steps[m * n // 2]
     middle = first if first == second else (first + second) / 2
     if relative:
-        low, high, middle = _exp(low), _exp(high), _exp(middle)
+        low, high, middle = (math.inf if value > 700 else math.exp(value) for value in (low, high, middle))
     return Difference((m, n), middle, Interval(low, high, 1 - 2 * cdf[depth - 1]), (wins + ties / 2) / (m * n), p)
 
 
@@ -150,13 +149,11 @@ def false_discovery(ps: Sequence[float]) -> list[float]:
 
     At most 5 % of the differences at 5 % are expected to be wrong; when nothing differs, the chance of any is 5 %.
     """
-    order = sorted(range(len(ps)), key=ps.__getitem__, reverse=True)
-    adjusted = [1.0] * len(ps)
-    lowest = 1.0
-    for position, index in enumerate(order):
-        lowest = min(lowest, ps[index] * len(ps) / (len(ps) - position))
-        adjusted[index] = lowest
-    return adjusted
+    order = np.argsort(ps)[::-1]
+    ranks = np.arange(len(ps), 0, -1)
+    adjusted = np.empty(len(ps))
+    adjusted[order] = np.minimum.accumulate(np.minimum(1.0, np.array(ps)[order] * len(ps) / ranks))
+    return [float(p) for p in adjusted]
 
 
 def pair_level(groups: int) -> float:
@@ -195,18 +192,13 @@ def _subset_level(size: int, groups: int) -> float:
 
 def kruskal_wallis(groups: Sequence[Sequence[float]]) -> float:
     """The p of equal groups, by the χ² approximation; ties have their mean rank."""
-    values = sorted(value for group in groups for value in group)
-    n = len(values)
-    places: dict[float, float] = {}
-    ties = 0
-    for value, same in itertools.groupby(values):
-        count = len(list(same))
-        first = len([None for other in values if other < value])
-        places[value] = first + (count + 1) / 2
-        ties += count**3 - count
+    _, places, counts = np.unique(np.concatenate(groups), return_inverse=True, return_counts=True)
+    n, ties = len(places), int((counts**3 - counts).sum())
     if n < 2 or ties == n**3 - n:
         return 1.0
-    between = sum(sum(places[value] for value in group) ** 2 / len(group) for group in groups)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[places]
+    ends = np.cumsum([len(group) for group in groups])
+    between = sum(float(part.sum()) ** 2 / len(part) for part in np.split(ranks, ends[:-1]))
     statistic = (12 / (n * (n + 1)) * between - 3 * (n + 1)) / (1 - ties / (n**3 - n))
     return _chi2_above(statistic, len(groups) - 1)
 
@@ -233,12 +225,6 @@ def _log_ratio(x: float, y: float) -> float:
     return math.log(y / x)
 
 
-def _exp(value: float) -> float:
-    if math.isnan(value):
-        return math.nan
-    return math.inf if value > 700 else math.exp(value)
-
-
 @functools.lru_cache(maxsize=256)
 def _mann_whitney(m: int, n: int) -> list[float]:
     """P(U <= u) without ties, for u = 0 … m·n: the recurrence as a product of polynomials, exact up to rounding."""
@@ -255,20 +241,14 @@ def _mann_whitney(m: int, n: int) -> list[float]:
 
 
 def _binomial(n: int, q: float) -> tuple[int, Values]:
-    """The distribution function of Binomial(n, q), from the first value with a weight on, and that value."""
+    """The first value of Binomial(n, q) with a weight, and P(X < value) from that value on."""
     q = min(max(q, 0.0), 1.0)
     if q in (0.0, 1.0):
-        return (0 if q == 0 else n), np.array([1.0])
+        return (0 if q == 0 else n), np.array([0.0, 1.0])
     spread = 40 + 12 * math.sqrt(n * q * (1 - q))
     low, high = max(0, math.floor(n * q - spread)), min(n, math.ceil(n * q + spread))
     k = np.arange(low, high, dtype=np.float64)
     steps = np.log(n - k) - np.log(k + 1) + math.log(q / (1 - q))
     logs = np.concatenate(([0.0], np.cumsum(steps)))
     weights = np.exp(logs - logs.max())
-    return low, np.cumsum(weights / weights.sum())
-
-
-def _at(first: int, cdf: Values, k: int) -> float:
-    if k < first:
-        return 0.0
-    return float(cdf[min(k - first, len(cdf) - 1)])
+    return low, np.concatenate(([0.0], np.cumsum(weights / weights.sum())))

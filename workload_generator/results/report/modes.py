@@ -19,7 +19,7 @@ from workload_generator.results.report.comparison import RunGroup
 from workload_generator.results.report.intervals import Values
 from workload_generator.results.report.runs import GROUP_COLUMNS
 from workload_generator.results.report.samples import COLD_WORD
-from workload_generator.results.report.table import COUNT, TEXT, Table, columns
+from workload_generator.results.report.table import COUNT, TEXT, Table
 
 LEAST = 20
 """The least number of values that is tested."""
@@ -102,20 +102,13 @@ def find_shapes(groups: Iterable[RunGroup]) -> list[GroupShape]:
 
 def shapes_table(shapes: Iterable[GroupShape]) -> Table:
     """Modes and steps of each group."""
-    table = Table(
+    return Table(
         "shapes",
         "Modes and steps",
         "Silverman's test of a single mode, and a test of steps of a fixed length; of the answered requests.",
-        (
-            *GROUP_COLUMNS,
-            *columns(TEXT, "temperature"),
-            *columns(COUNT, "values", brief=False),
-            *columns(TEXT, "found"),
-        ),
+        GROUP_COLUMNS + TEXT("temperature") + COUNT("values", brief=False) + TEXT("found"),
+        [(*group.cells, shape.values, shape.sentence()) for group, shape in shapes],
     )
-    for group, shape in shapes:
-        table.add(*group.cells, shape.values, shape.sentence())
-    return table
 
 
 def shape_of(values_ms: Values, seed: int = 1) -> DistributionShape | None:

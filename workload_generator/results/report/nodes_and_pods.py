@@ -27,7 +27,7 @@ from workload_generator.results.report.intervals import Values
 from workload_generator.results.report.request_rows import batches, known, wall_us
 from workload_generator.results.report.runs import RUN_COLUMNS
 from workload_generator.results.report.samples import RunData
-from workload_generator.results.report.table import NUMBER, TEXT, Table, columns
+from workload_generator.results.report.table import NUMBER, TEXT, Table
 
 _REVISION = re.compile(r"(.+)-[0-9]{5}-deployment-[0-9a-z]+-[0-9a-z]+")
 _REPLICA = re.compile(r"(.+?)(?:-[0-9a-f]{6,10})?-[0-9a-z]{5}")
@@ -146,7 +146,7 @@ def service_of(pod: str) -> str:
 
 def window_of(data: RunData) -> tuple[float, float]:
     """The time shown of a run, in seconds since the start of its measure phase: with `MARGIN_S` before and after."""
-    first = min([0.0, *(float(each.start_s.min()) for each in data.timelines if len(each.start_s))])
+    first = min([0.0, *(float(each.start_s.min()) for each in data.timelines)])
     return first - MARGIN_S, data.length_s + MARGIN_S
 
 
@@ -252,15 +252,15 @@ def short_names(owners: Iterable[tuple[str | None, str]]) -> list[str]:
 
 def usage_table(data: Iterable[RunData], usage: Mapping[int, Sequence[TimeSeries]]) -> Table:
     """CPU, memory and replicas during each run."""
-    table = Table(
+    return Table(
         "machines",
         "Nodes and pods during the runs",
         "From half a minute before a run to half a minute after it.",
-        (*RUN_COLUMNS, *columns(TEXT, "measured", "of"), *columns(NUMBER, "mean", "max")),
+        RUN_COLUMNS + TEXT("measured", "of") + NUMBER("mean", "max"),
+        [
+            (*each.run.cells(), series.metric, series.name, float(series.value.mean()), float(series.value.max()))
+            for each in data
+            for series in usage.get(each.run.id, ())
+        ],
         on_terminal=False,
     )
-    for each in data:
-        for series in usage.get(each.run.id, ()):
-            mean, most = float(series.value.mean()), float(series.value.max())
-            table.add(*each.run.cells(), series.metric, series.name, mean, most)
-    return table

@@ -96,7 +96,7 @@ def render(
     shown = []
     for section in SECTIONS:
         shown_tables = [_table(table, section.open) for table in tables[section.key] if table.on_page]
-        if by_section[section.key] or shown_tables or section.always:
+        if by_section[section.key] or shown_tables:
             shown.append({"section": section, "charts": by_section[section.key], "tables": shown_tables})
     charts = [chart for own in by_section.values() for chart in own]
     used = {name for chart in charts for name in (chart.dataset, *chart.also)}

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workload_generator.results.database import Store
-from workload_generator.results.report.runs import RecordedRun
+from workload_generator.results.report.runs import UNKNOWN, RecordedRun
 
 RAMP, OK, DROPPED, COLD, WARM = 1, 2, 4, 8, 16
 """Bits of `RequestColumns.flags`."""
@@ -44,9 +44,6 @@ _NEVER = int(np.iinfo(np.int64).min)  # also numpy's NaT
 _US_PER_MS = 1000
 _FARTHEST_MS = 2**30 - 1  # twelve days
 
-Outcome = int | str | None
-"""How an arrival ended: a status, or a kind of error."""
-
 
 @dataclass(slots=True)
 class RequestColumns:
@@ -54,7 +51,7 @@ class RequestColumns:
 
     `ttfb_us` is −1 without a successful answer, `lag_us` is `UNKNOWN_LAG` when unknown. `at_ms` is the start of the
     request in ms since `start_ms`, the first start of the measure phase in ms since 1970. `outcomes` counts the
-    measured arrivals by language and outcome.
+    measured arrivals by language and outcome: a status, a kind of error, or `UNKNOWN`.
     """
 
     start_ms: int | None
@@ -64,15 +61,15 @@ class RequestColumns:
     flags: NDArray[np.uint8]
     language: NDArray[np.uint8]
     languages: list[str]
-    outcomes: dict[str, Counter[Outcome]] = field(default_factory=dict)
+    outcomes: dict[str, Counter[str]] = field(default_factory=dict)
 
 
 def read_columns(store: Store, run: RecordedRun) -> RequestColumns:
     """The columns of a run, by one query."""
     languages: dict[str, int] = {}
     by_target: dict[str | None, int] = {}
-    outcomes: Counter[tuple[str | None, int, Outcome]] = Counter()
-    parts: tuple[list[NDArray[Any]], ...] = ([], [], [], [], [])
+    outcomes: Counter[tuple[str | None, int, int | str | None]] = Counter()
+    parts = [[np.zeros(0, dtype=kind)] for kind in (np.int32, np.int32, np.int32, np.uint8, np.uint8)]
     base: int | None = None
     for rows in batches(store, ROWS_SQL, {"id": run.id}):
         at, target, ttfb, lag, outcome, bits = zip(*rows, strict=True)
@@ -95,10 +92,10 @@ def read_columns(store: Store, run: RecordedRun) -> RequestColumns:
             column.append(part)
         outcomes.update(zip(target, bits, outcome, strict=True))
     names = list(languages)
-    by_language: dict[str, Counter[Outcome]] = {name: Counter() for name in names}
+    by_language: dict[str, Counter[str]] = {name: Counter() for name in names}
     for (name, bit, ending), number in outcomes.items():
         if not bit & RAMP:
-            by_language[names[by_target[name]]][ending] += number
+            by_language[names[by_target[name]]][UNKNOWN if ending is None else str(ending)] += number
     return _joined(parts, base or 0, names, by_language)
 
 
@@ -139,11 +136,8 @@ def known(times_us: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 
 def _joined(
-    parts: tuple[list[NDArray[Any]], ...], base: int, languages: list[str], outcomes: dict[str, Counter[Outcome]]
+    parts: list[list[NDArray[Any]]], base: int, languages: list[str], outcomes: dict[str, Counter[str]]
 ) -> RequestColumns:
-    if not parts[0]:
-        nothing, none = np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.uint8)
-        return RequestColumns(None, nothing, nothing, nothing, none, none, [])
     columns = []
     for column in parts:  # one by one: memory never holds both forms of all columns
         columns.append(np.concatenate(column))

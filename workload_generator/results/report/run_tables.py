@@ -10,9 +10,9 @@ import numpy as np
 from workload_generator.results.database import Store
 from workload_generator.results.report.intervals import Values, quantiles
 from workload_generator.results.report.request_rows import CONNECTIONS_SQL, batches
-from workload_generator.results.report.runs import RUN_COLUMNS, UNKNOWN, RecordedRun, RunThresholds
+from workload_generator.results.report.runs import RUN_COLUMNS, RecordedRun, RunThresholds
 from workload_generator.results.report.samples import TABLE_SHARES, RunData
-from workload_generator.results.report.table import COUNT, MS, NUMBER, SHARE, TEXT, Table, TableColumn, columns
+from workload_generator.results.report.table import COUNT, MS, NUMBER, SHARE, TEXT, Table, Value
 
 _STEPS = ("DNS", "connect", "TLS")
 
@@ -43,76 +43,63 @@ def read_connections(store: Store, run: RecordedRun) -> list[Connections]:
 
 def runs_table(data: Iterable[RunData]) -> Table:
     """State, counts and rates of each run."""
-    table = Table(
-        "runs",
-        "Runs",
-        "Achieved is the sent share of the plan. Rates are per second of the planned duration, or until the last start "
-        "when that was later.",
-        (
-            *RUN_COLUMNS,
-            *columns(TEXT, "state"),
-            *columns(COUNT, "planned"),
-            *columns(COUNT, "sent", brief=False),
-            *columns(COUNT, "ok", "failed", "dropped"),
-            *columns(COUNT, "missing", brief=False),
-            *columns(NUMBER, "planned rps", "achieved rps", brief=False),
-            *columns(SHARE, "achieved"),
-            *columns(TEXT, "started", "platform", "version", "reasons", brief=False),
-        ),
-    )
+    rows = []
     for each in data:
         run = each.run
         planned, achieved = each.rates()
         counts = [run.row[name] for name in ("planned", "sent", "ok", "failed", "dropped", "missing")]
         share = achieved / planned if planned and achieved is not None else None
         words = (run.started, run.row["platform"], run.row["version"], "; ".join(run.reasons))
-        table.add(*run.cells(), run.state, *counts, planned, achieved, share, *words)
-    return table
+        rows.append((*run.cells(), run.state, *counts, planned, achieved, share, *words))
+    return Table(
+        "runs",
+        "Runs",
+        "Achieved is the sent share of the plan. Rates are per second of the planned duration, or until the last start "
+        "when that was later.",
+        (
+            *(RUN_COLUMNS + TEXT("state") + COUNT("planned") + COUNT("sent", brief=False)),
+            *(COUNT("ok", "failed", "dropped") + COUNT("missing", brief=False)),
+            *(NUMBER("planned rps", "achieved rps", brief=False) + SHARE("achieved")),
+            *TEXT("started", "platform", "version", "reasons", brief=False),
+        ),
+        rows,
+    )
 
 
 def thresholds_table(thresholds: Iterable[RunThresholds]) -> Table:
     """The thresholds of each run's experiment."""
-    table = Table(
+    rows: list[tuple[Value, ...]] = []
+    for each in thresholds:
+        if each.judged is None:
+            rows += [(*each.run.cells(), text, "unknown", "the run is not complete") for text in each.texts]
+        for one in each.judged or ():
+            rows.append((*each.run.cells(), one.threshold.text, "passed" if one.passed else "failed", one.value_text))
+    return Table(
         "thresholds",
         "Thresholds",
         "The thresholds of each run's experiment, judged by the counts and histograms of its log.",
-        (*RUN_COLUMNS, *columns(TEXT, "threshold", "passed", "measured")),
+        RUN_COLUMNS + TEXT("threshold", "passed", "measured"),
+        rows,
         on_page=False,
     )
-    for each in thresholds:
-        if each.judged is None:
-            for text in each.texts:
-                table.add(*each.run.cells(), text, "unknown", "the run is not complete")
-        for judged in each.judged or ():
-            passed = "passed" if judged.passed else "failed"
-            table.add(*each.run.cells(), judged.threshold.text, passed, judged.value_text)
-    return table
 
 
 def outcomes_table(data: Iterable[RunData]) -> Table:
     """How the arrivals of each run ended."""
     rows = [
-        (each.run, language, UNKNOWN if outcome is None else str(outcome), number, number / counter.total())
+        (*each.run.cells(language), each.run.state, outcome, number, number / counter.total())
         for each in data
         for language, counter in each.outcomes.items()
         for outcome, number in counter.most_common()
     ]
-    table = Table(
+    return Table(
         "outcomes",
         "How the measured arrivals ended",
         "The status, or the kind of error when the response is incomplete.",
-        (
-            *RUN_COLUMNS,
-            TableColumn("state", brief=False),
-            *columns(TEXT, "ended as"),
-            *columns(COUNT, "arrivals"),
-            *columns(SHARE, "share"),
-        ),
-        on_terminal=any(not outcome.startswith("2") for _, _, outcome, _, _ in rows),
+        RUN_COLUMNS + TEXT("state", brief=False) + TEXT("ended as") + COUNT("arrivals") + SHARE("share"),
+        rows,
+        on_terminal=any(not str(row[-3]).startswith("2") for row in rows),
     )
-    for run, language, outcome, number, share in rows:
-        table.add(*run.cells(language), run.state, outcome, number, share)
-    return table
 
 
 def readings_table(data: Iterable[RunData], which: str, title: str) -> Table:
@@ -123,12 +110,7 @@ def readings_table(data: Iterable[RunData], which: str, title: str) -> Table:
         "Of all arrivals (failed and dropped ones rank slower than any limit), and of the answered ones alone. Mean "
         "and "
         "standard deviation are of the answered ones." + (" TTFB + lag." if which == "corrected" else ""),
-        (
-            *RUN_COLUMNS,
-            *columns(TEXT, "temperature", "state", "reading"),
-            *columns(COUNT, "arrivals"),
-            *columns(MS, *TABLE_SHARES, "mean", "std"),
-        ),
+        (*RUN_COLUMNS, *TEXT("temperature", "state", "reading"), *COUNT("arrivals"), *MS(*TABLE_SHARES, "mean", "std")),
         on_terminal=False,
     )
     for each in data:
@@ -142,44 +124,40 @@ def readings_table(data: Iterable[RunData], which: str, title: str) -> Table:
                 ("all", sample.arrivals, readings.all),
                 ("answered", sample.served, readings.answered),
             ):
-                table.add(*head, word, count, *quantiles_ms.values(), *moments, timeout=each.run.timeout)
+                table.add(*head, word, count, *quantiles_ms.values(), *moments, beyond=f"> {each.run.timeout}")
     return table
 
 
 def connections_table(connections: Iterable[Connections]) -> Table:
     """The times of new connections."""
-    table = Table(
+    return Table(
         "connections",
         "New connections: DNS, connect, TLS",
         "Only requests on a new connection: on a reused one all three are 0.",
-        (
-            *RUN_COLUMNS,
-            *columns(TEXT, "step"),
-            *columns(COUNT, "connections"),
-            *columns(MS, "p50", "p90", "p99", "max"),
-        ),
+        RUN_COLUMNS + TEXT("step") + COUNT("connections") + MS("p50", "p90", "p99", "max"),
+        [
+            (*each.run.cells(each.language), step, len(ms), *quantiles(ms, 0, (0.5, 0.9, 0.99, 1.0)).tolist())
+            for each in connections
+            for step, ms in each.steps.items()
+            if len(ms)
+        ],
         on_terminal=False,
     )
-    for each in connections:
-        for step, ms in each.steps.items():
-            if len(ms):
-                shares = quantiles(ms, 0, (0.5, 0.9, 0.99, 1.0)).tolist()
-                table.add(*each.run.cells(each.language), step, len(ms), *shares)
-    return table
 
 
 def seconds_table(data: Iterable[RunData]) -> Table:
     """Throughput by second."""
-    table = Table(
+    return Table(
         "throughput_by_second",
         "Throughput by second",
         "The measured arrivals by the second of their start, from the start of the measure phase.",
-        (*RUN_COLUMNS, *columns(COUNT, "second", "ok", "failed", "dropped", "cold")),
+        RUN_COLUMNS + COUNT("second", "ok", "failed", "dropped", "cold"),
+        [
+            (*each.run.cells(language), second, *counts[second].tolist())
+            for each in data
+            for language, counts in each.seconds.items()
+            for second in np.flatnonzero(counts.sum(axis=1)).tolist()
+        ],
         on_terminal=False,
         on_page=False,
     )
-    for each in data:
-        for language, counts in each.seconds.items():
-            for second in np.flatnonzero(counts.sum(axis=1)).tolist():
-                table.add(*each.run.cells(language), second, *counts[second].tolist())
-    return table

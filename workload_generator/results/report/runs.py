@@ -23,15 +23,15 @@ from workload_generator.experiment.yaml_lines import Scalar
 from workload_generator.functions import languages
 from workload_generator.results.database import Store
 from workload_generator.results.ingest import naming
-from workload_generator.results.report.table import COUNT, TEXT, TableColumn, Value, columns
+from workload_generator.results.report.table import COUNT, TEXT, Value
 
 VALID, INVALID, INCOMPLETE, UNJUDGED = "valid", "invalid", "incomplete", "unjudged"
 UNKNOWN = "unknown"
 COLD_START = "cold-start"
 
-CONDITION_COLUMNS = (*columns(TEXT, "scenario", "rate"), TableColumn("variant", brief=False))
-GROUP_COLUMNS = (*CONDITION_COLUMNS, TableColumn("language"))
-RUN_COLUMNS = (TableColumn("run", COUNT), *GROUP_COLUMNS)
+CONDITION_COLUMNS = TEXT("scenario", "rate") + TEXT("variant", brief=False)
+GROUP_COLUMNS = CONDITION_COLUMNS + TEXT("language")
+RUN_COLUMNS = COUNT("run") + GROUP_COLUMNS
 """What the rows of several tables begin with: `RunCondition.cells`, or `RecordedRun.cells`."""
 
 _DEFAULT_TIMEOUT_MS = 30_000.0

@@ -53,7 +53,7 @@ class Readings:
 class Sample:
     """One run's measured arrivals of one language and one temperature (or `all`). Times in ms.
 
-    `curve` is of all arrivals at `CURVE_SHARES`, `low` and `high` its interval by this run alone, `within` that at
+    `curve` is of all arrivals at `CURVE_SHARES`, `around` its intervals by this run alone, `within` those at
     `TABLE_SHARES`; `picked` are at most some thousand answered times, evenly by rank. `home` is whether the run
     measures this temperature on purpose.
     """
@@ -68,8 +68,7 @@ class Sample:
     corrected: Readings | None
     within: dict[str, Interval]
     curve: Values
-    low: Values
-    high: Values
+    around: list[Interval]
     picked: Values
 
 
@@ -109,7 +108,7 @@ class RunData:
     length_s: float
     samples: list[Sample]
     timelines: list[RunTimeline]
-    outcomes: dict[str, Counter[rows.Outcome]]
+    outcomes: dict[str, Counter[str]]
     seconds: dict[str, NDArray[np.int64]]
     whole_ms: bool
 
@@ -174,8 +173,8 @@ def _sample(
         lag += columns.ttfb_us[ok]
         lag.sort()
         corrected = _readings(lag, beyond)
-    within = quantile_intervals(ttfb, beyond, tuple(TABLE_SHARES.values()))
-    around = quantile_intervals(ttfb, beyond, CURVE_SHARES)
+    within = quantile_intervals(ttfb, beyond, tuple(TABLE_SHARES.values()), _US_PER_MS)
+    around = quantile_intervals(ttfb, beyond, CURVE_SHARES, _US_PER_MS)
     ranks = np.unique(np.linspace(0, max(0, len(ttfb) - 1), _PICKED).astype(np.int64))
     return Sample(
         *head,
@@ -183,13 +182,9 @@ def _sample(
         served=len(ttfb),
         ttfb=_readings(ttfb, beyond),
         corrected=corrected,
-        within={
-            name: Interval(each.low / _US_PER_MS, each.high / _US_PER_MS, each.confidence)
-            for name, each in zip(TABLE_SHARES, within, strict=True)
-        },
+        within=dict(zip(TABLE_SHARES, within, strict=True)),
         curve=quantiles(ttfb, beyond, CURVE_SHARES) / _US_PER_MS,
-        low=np.array([each.low for each in around]) / _US_PER_MS,
-        high=np.array([each.high for each in around]) / _US_PER_MS,
+        around=around,
         picked=ttfb[ranks] / _US_PER_MS if len(ttfb) else np.zeros(0),
     )
 

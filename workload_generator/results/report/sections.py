@@ -27,7 +27,7 @@ from workload_generator.results.report.table import Table
 
 @dataclass(frozen=True, slots=True)
 class PageSection:
-    """One part of the page, left out when it has neither charts nor tables, unless `always`.
+    """One part of the page, left out when it has neither charts nor tables.
 
     `open` is whether its tables are unfolded, `conclusions` the title above its conclusions in the summary.
     """
@@ -39,12 +39,10 @@ class PageSection:
     charts: Callable[[Answers], Iterable[Chart]] = lambda _: ()
     tables: Callable[[Answers], Iterable[Table]] = lambda _: ()
     open: bool = False
-    always: bool = False
     conclusions: str = ""
 
 
 SECTIONS = (
-    PageSection("findings", "Summary", "Summary of the runs", always=True),  # made by `conclusions`
     PageSection(
         "compare",
         "Comparison",
@@ -141,33 +139,6 @@ SECTIONS = (
             run_tables.seconds_table(answers.data),
         ),
         conclusions="Figures",
-    ),
-    PageSection(
-        "method",
-        "Method",
-        "How the figures are made",
-        (
-            "Only the measure phase enters figures; the ramp is drawn, shaded. TTFB is from the start of a request to "
-            "the first byte of the status line, DNS, connect and TLS included. Quantiles are nearest ranks of all "
-            "arrivals; failed and dropped ones rank above all others. An arrival without an answer has no "
-            "temperature: it counts as cold in a cold-start run, else as most answers of its language.",
-            "The figure of several runs is their median. Its interval is that of order statistics (Le Boudec, "
-            "Performance Evaluation of Computer and Communication Systems, 2010, theorem 2.1): it assumes no "
-            "distribution, and reaches 95 % from six runs on. The interval of fewer runs is their range, with a "
-            "confidence of 50 % (2 runs), 75 % (3), 87.5 % (4) or 93.75 % (5). The interval of one run alone treats "
-            "its requests as independent, which is too narrow, and nothing is ranked by it.",
-            "Two languages differ when a stepwise test shows it (Campbell and Skillings, 1985: Mann–Whitney for "
-            "pairs, Kruskal–Wallis for larger sets): the chance of any wrong difference within a condition is 5 %. "
-            "The ratio and its interval are Hodges and Lehmann's (1963).",
-            "A cold start is proven when no instance that still existed was there just before the send, and the one "
-            "that answered was created after it, by more than the uncertainty of the clocks. Its phases lie between "
-            "the platform's own points, on the generator's clock; means of phases add up to the mean of starts, "
-            "quantiles do not.",
-            "Modes are tested by Silverman's bootstrap (1981) on the logarithm, steps by the preferred phase against "
-            "resamples of the smoothed data, both at 1 %. The knee is where p99 stays above twice its lowest value, or "
-            "over 1 % more than at the best rate is lost.",
-        ),
-        always=True,
     ),
 )
 CONCLUSIONS_ORDER = ("runs", "compare", "failures", "load", "cold", "distribution", "eventing", "tables")

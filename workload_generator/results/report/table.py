@@ -9,6 +9,7 @@ import csv
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum, auto
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,21 +20,39 @@ from workload_generator.base.terminal import terminal_table
 
 Value = str | int | float | None
 
-TEXT, COUNT, MS, SHARE, NUMBER = "text", "count", "ms", "share", "number"
 NOTHING = "—"
+_BEYOND = "> 30s"
 
 _RUN_COLUMNS = ("scenario", "rate", "language")
 _SHORT = {
     "temperature": "temp",
     "acknowledged": "acked", "duplicated": "dup.", "reordered": "reord.", "unaccounted": "unacc.",
+    "delivered unacknowledged": "unacked",
 }  # fmt: skip
 
 
+class ColumnKind(StrEnum):
+    """The format of a column's values; called with names, it makes columns."""
+
+    TEXT = auto()
+    COUNT = auto()
+    MS = auto()
+    SHARE = auto()
+    NUMBER = auto()
+
+    def __call__(self, *names: str, brief: bool = True) -> tuple[TableColumn, ...]:
+        """Columns of this kind."""
+        return tuple(TableColumn(name, self, brief) for name in names)
+
+
+TEXT, COUNT, MS, SHARE, NUMBER = ColumnKind
+
+
 class TableColumn(NamedTuple):
-    """One column: `kind` is the format of its values. Only `brief` columns are shown on a terminal."""
+    """One column. Only `brief` columns are shown on a terminal."""
 
     name: str
-    kind: str = TEXT
+    kind: ColumnKind
     brief: bool = True
 
     @property
@@ -42,14 +61,9 @@ class TableColumn(NamedTuple):
         return f"{self.name} (ms)" if self.kind == MS else self.name
 
 
-def columns(kind: str, *names: str, brief: bool = True) -> tuple[TableColumn, ...]:
-    """Several columns of one kind."""
-    return tuple(TableColumn(name, kind, brief) for name in names)
-
-
 @dataclass(frozen=True, slots=True)
 class Table:
-    """`rows` have a value for each column; `beyond` is the text of an infinite time in each row.
+    """`rows` have a value for each column; `beyond` is the text of an infinite time in each row, where there is one.
 
     `on_terminal` and `on_page` are whether the table is shown there; the CSV files have all tables.
     """
@@ -63,19 +77,18 @@ class Table:
     on_terminal: bool = True
     on_page: bool = True
 
-    def add(self, *values: Value, timeout: str = "30s", beyond: str = "") -> None:
+    def add(self, *values: Value, beyond: str) -> None:
         """Append a row."""
-        assert len(values) == len(self.columns), (self.key, len(values), len(self.columns))
         self.rows.append(values)
-        self.beyond.append(beyond or f"> {timeout}")
+        self.beyond.append(beyond)
 
     def texts(self, row: int) -> list[str]:
         """A row as formatted text."""
-        pairs = zip(self.columns, self.rows[row], strict=True)
-        return [written(value, column.kind, self.beyond[row]) for column, value in pairs]
+        beyond = self.beyond[row] if self.beyond else _BEYOND
+        return [written(value, column.kind, beyond) for column, value in zip(self.columns, self.rows[row], strict=True)]
 
 
-def written(value: Value, kind: str, beyond: str = "> 30s") -> str:
+def written(value: Value, kind: ColumnKind, beyond: str = _BEYOND) -> str:
     """A value as formatted text."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return NOTHING

@@ -25,6 +25,7 @@ BATCH_TYPE = "application/cloudevents-batch+json"
 
 _REQUIRED = ("specversion", "id", "source", "type")
 _NAME = re.compile(r"[a-z0-9]+")
+_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})")
 
@@ -107,11 +108,14 @@ def _structured(document: Any) -> Incoming:
 
 
 def _decoded(name: str, value: str) -> str:
-    """A header's value: percent-encoded UTF-8 (HTTP binding, section 3.1.3.2)."""
-    raw = value.strip().encode("utf-8", "surrogateescape")
+    """A header's value: percent-encoded UTF-8, perhaps as a quoted string (HTTP binding, section 3.1.3.2)."""
+    text = value.strip(" \t")
+    quoted = _QUOTED.fullmatch(text)
+    if quoted is not None:
+        text = re.sub(r"\\(.)", r"\1", quoted[1])
+    raw = text.encode("utf-8", "surrogateescape")
     if raw.isascii() and b"%" not in raw:
-        text = value.strip()
-        return text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text
+        return text
     try:
         return unquote_to_bytes(raw).decode()
     except UnicodeDecodeError:

@@ -2,7 +2,8 @@
 
 Rules:
 - the time of arrival is read when the last piece of a request's head has arrived, before anything is parsed
-- a body that is too large, too slow or cut off is refused, and takes no more memory than the limit
+- a head or a body that is too large, too slow or cut off is refused, and takes no more memory than the limit
+- at the limit of connections, a new one replaces the one that has waited longest for a request
 - after SIGTERM, requests in flight are answered and no connections are accepted; then the worker ends
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import secrets
 import signal
 import socket
@@ -22,6 +24,7 @@ from typing import Any, Protocol, cast
 
 import uvloop
 from aiohttp import web
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler
 
 from workload_generator.base.errors import BenchError, RequestRefused
@@ -30,6 +33,10 @@ from workload_generator.base.subprocesses import die_with_parent, signals_held
 from workload_generator.eventing.counters import Counters, prometheus
 
 _MOST_READING_BYTES = 256 * 1024 * 1024  # of all bodies that are being read
+_MOST_HEAD_BYTES = 32 * 1024
+_HEAD_S = 10.0
+_MOST_CONNECTIONS = 8192  # of a worker
+_OTHER_FILES = 64  # descriptors that are not connections
 _GRACE_S = 10.0
 _KEEPALIVE_S = 75.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -42,7 +49,7 @@ class WorkerService(Protocol):
     """The service of one worker, made before the workers are forked."""
 
     counters: Counters
-    """Among them `rejected`: the requests that were answered with 4xx, and not because of too many of them."""
+    """Among them `rejected`, requests answered with 4xx but not 429, and `dropped_connections`, closed by a limit."""
     most_body_bytes: int
 
     async def start(self) -> None:
@@ -95,22 +102,88 @@ def _text(status: int, reason: str, headers: dict[str, str] | None = None) -> we
     return web.Response(status=status, text=f"{reason}\n", headers=headers)
 
 
-class _StampingHandler(RequestHandler):
-    """Notes the time of its last read, before the bytes are parsed."""
+class _Connection(RequestHandler):
+    """A connection. It notes the time of its last read before the bytes are parsed, and limits heads."""
 
     arrived_ns = 0
+    _payload: StreamReader = EMPTY_PAYLOAD
+    _head_bytes = 0
+    _late: asyncio.TimerHandle | None = None
+
+    def __init__(self, server: _Server, **options: Any) -> None:
+        super().__init__(server, loop=asyncio.get_running_loop(), **options)
+        self._server = server
 
     def data_received(self, data: bytes) -> None:
+        """Take bytes: requests, or parts of them."""
         self.arrived_ns = time.time_ns()
         super().data_received(data)
+        if not self._messages and self._payload.is_eof():
+            self._head_bytes += len(data)
+            self._watch_head()
+            if self._head_bytes > _MOST_HEAD_BYTES:
+                self.refuse("431 Request Header Fields Too Large")
+
+    def begin(self, payload: StreamReader) -> None:
+        """A head has arrived; `payload` is the body of its request."""
+        self._server.waiting.pop(self, None)
+        self._payload, self._head_bytes = payload, 0
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def end(self) -> None:
+        """The response to its request is known."""
+        self._server.waiting[self] = None
+        self._watch_head()
+
+    def refuse(self, status: str) -> None:
+        """Close the connection, after a response to the part of a head that has arrived."""
+        if self._head_bytes and self.transport is not None:
+            self.transport.write(f"HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n".encode())
+        self._server.drop(self)
+
+    def _watch_head(self) -> None:
+        """Limit the time of a head, from its first bytes on, but not while another request is in progress."""
+        if self._head_bytes and self._late is None and self in self._server.waiting:
+            self._late = self._loop.call_later(_HEAD_S, self.refuse, "408 Request Timeout")
 
 
 class _Server(web.Server):
-    """aiohttp's server, with `_StampingHandler` as its connections."""
+    """The connections to one worker. `waiting` are those without a request, the one that waits longest first."""
+
+    def __init__(self, handler: _Handler) -> None:
+        super().__init__(handler, request_factory=self._begin)
+        self.waiting: dict[_Connection, None] = {}
+        self._handler = handler
+        self._most = min(_MOST_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _OTHER_FILES)
 
     def __call__(self) -> RequestHandler:
-        options: dict[str, Any] = {"keepalive_timeout": _KEEPALIVE_S, "access_log": None}
-        return _StampingHandler(self, loop=asyncio.get_running_loop(), **options)
+        return _Connection(self, keepalive_timeout=_KEEPALIVE_S, access_log=None)
+
+    def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
+        """Count a connection. If there are too many, the one that has waited longest for a request is closed."""
+        super().connection_made(handler, transport)
+        self.waiting[cast(_Connection, handler)] = None
+        if len(self._connections) > self._most:
+            next(iter(self.waiting)).refuse("503 Service Unavailable")
+
+    def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
+        """Forget a connection."""
+        super().connection_lost(handler, exc)
+        self.waiting.pop(cast(_Connection, handler), None)
+
+    def drop(self, connection: _Connection) -> None:
+        """Close a connection because of a limit."""
+        self.waiting.pop(connection, None)
+        self._handler.service.counters.add("dropped_connections")
+        connection.force_close()
+
+    def _begin(
+        self, message: Any, payload: StreamReader, protocol: RequestHandler, writer: Any, task: Any
+    ) -> web.BaseRequest:
+        cast(_Connection, protocol).begin(payload)
+        return web.BaseRequest(message, payload, protocol, writer, task, asyncio.get_running_loop())
 
 
 class _Handler:
@@ -124,27 +197,29 @@ class _Handler:
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """The response to a request."""
-        arrived_ns = cast(_StampingHandler, request.protocol).arrived_ns
-        path = request.rel_url.raw_path
-        if request.method in ("GET", "HEAD"):
-            match path:
-                case "/metrics":
-                    return web.Response(text=self._metrics())
-                case "/clock":
-                    return web.json_response({"received_ns": arrived_ns, "sent_ns": time.time_ns()})
-                case "/healthz":
-                    return _text(200, "ok")
-                case "/readyz":
-                    return _text(200, "ok") if self.service.is_ready() else _text(503, "not ready")
+        connection, path = cast(_Connection, request.protocol), request.rel_url.raw_path
+        arrived_ns = connection.arrived_ns
         try:
-            if request.method != "POST":
-                raise RequestRefused(405, f"{path} does not support {request.method}: use POST")
-            return await self.service.answer(path, request.headers.items(), await self._body(request), arrived_ns)
+            match request.method, path:
+                case "POST", _:
+                    body = await self._body(request)
+                    return await self.service.answer(path, request.headers.items(), body, arrived_ns)
+                case "GET" | "HEAD", "/metrics":
+                    return web.Response(text=self._metrics())
+                case "GET" | "HEAD", "/clock":
+                    return web.json_response({"received_ns": arrived_ns, "sent_ns": time.time_ns()})
+                case "GET" | "HEAD", "/healthz":
+                    return _text(200, "ok")
+                case "GET" | "HEAD", "/readyz":
+                    return _text(200, "ok") if self.service.is_ready() else _text(503, "not ready")
+            raise RequestRefused(405, f"{path} does not support {request.method}: use POST")
         except RequestRefused as refused:
             too_many = refused.status in (429, 503)
             if refused.status < 500 and not too_many:
                 self.service.counters.add("rejected")
             return _text(refused.status, str(refused), {"Retry-After": "1"} if too_many else None)
+        finally:
+            connection.end()
 
     async def _body(self, request: web.BaseRequest) -> bytes:
         """The whole body. Raises RequestRefused."""
@@ -152,6 +227,8 @@ class _Handler:
         too_large = (request.content_length or 0) > most_bytes
         if content.is_eof() and not too_large:  # most bodies arrive with their heads
             return content.read_nowait(-1)
+        if not too_large and request.headers.get("Expect", "").lower() == "100-continue":
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         try:
             async with asyncio.timeout(self._body_timeout_s):
                 while not too_large and (piece := await content.readany()):

@@ -24,7 +24,7 @@ from workload_generator.eventing.counters import Counters
 from workload_generator.eventing.http_workers import Headers
 
 EVENTS, INSTANCES = "events.csv", "instances.csv"
-COUNTED = ("receipts", "batches", "rejected", "failed", "written_bytes")
+COUNTED = ("receipts", "batches", "rejected", "failed", "written_bytes", "dropped_connections")
 
 
 class AppendFile:

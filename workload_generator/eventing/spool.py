@@ -18,7 +18,9 @@ from pathlib import Path
 from workload_generator.base.errors import UsageError
 from workload_generator.eventing.counters import SLOT_BYTES, Counters
 
-COUNTED = ("received", "acknowledged", "refused", "rejected", "spooled", "batches", "failed_batches")
+COUNTED = (
+    "received", "acknowledged", "refused", "rejected", "spooled", "batches", "failed_batches", "dropped_connections",
+)  # fmt: skip
 """Of events: accepted, answered with 2xx, answered with 429 or 503. Of requests: without a valid event. Of receipts."""
 
 _HEAD_BYTES = SLOT_BYTES * len(COUNTED)

@@ -46,7 +46,9 @@ def overrides(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
         document = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise UsageError(f"--event: K_CE_OVERRIDES is not JSON: {error}") from None
-    extensions = document.get("extensions", {}) if isinstance(document, dict) else None
+    extensions = document.get("extensions") if isinstance(document, dict) else document
+    if extensions is None:  # as Knative itself reads it
+        return {}
     if not isinstance(extensions, dict) or not all(isinstance(value, str) for value in extensions.values()):
         raise UsageError('--event: K_CE_OVERRIDES: must be {"extensions": {name: text}}')
     for name in extensions:

@@ -39,8 +39,9 @@ def services(api: FakeApi) -> list[str]:
 
 
 def writes(api: FakeApi) -> list[str]:
-    """Names of what was written, in order."""
-    lines = [each.partition("?")[0].split() for each in api.requests if each.split()[0] in ("PATCH", "POST", "DELETE")]
+    """Names of what was written, in order; without what the server only checked."""
+    wrote = [each for each in api.requests if each.split()[0] in ("PATCH", "POST", "DELETE")]
+    lines = [each.partition("?")[0].split() for each in wrote if "dryRun=All" not in each]
     return [f"{method} {path.rpartition('/')[2]}" for method, path in lines]
 
 
@@ -124,6 +125,7 @@ def test_the_sink_is_ready_before_its_source_is_made(
     assert controller.api.objects(kinds.CONTAINER_SOURCES) == []
     told = capsys.readouterr().err
     assert "brokers.eventing.knative.dev eventing/default: RevisionFailed: no exchange" in told
+    assert "\ndone: created Namespace eventing\n" in told and "\ndone: created Broker eventing/default\n" in told
     assert "not done: ContainerSource workload-generator/workload-generator" in told
     assert "the same kn-bench deploy resumes from here" in told
     controller.stuck.clear()
@@ -163,6 +165,78 @@ def test_the_pods_reason_is_told_where_the_object_has_none(
         assert kn_bench("deploy", "generator", "--timeout=60s") == 1
     told = capsys.readouterr().err
     assert "0 of 1 pods are available; pod workload-generator-1: ErrImageNeverPull: it is not on the node" in told
+
+
+def test_an_existing_claim_stays_as_it_is(
+    controller: Controller, kn_bench: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api = controller.api
+    api.put(kinds.NAMESPACES, {"metadata": {"name": "workload-generator"}})
+    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "5Gi"}}, "volumeName": "pv-1"}
+    api.put(kinds.VOLUME_CLAIMS, {"metadata": {"name": "logs", "namespace": "workload-generator"}, "spec": spec})
+
+    def admit(obj: dict[str, Any]) -> None:
+        if obj["kind"] == "PersistentVolumeClaim" and obj["spec"] != spec:
+            raise ValueError("only dynamically provisioned pvc can be resized")
+
+    api.admit = admit
+    for flags in (("--dry-run",), ()):
+        assert kn_bench("deploy", "generator", *flags) == 0
+        kept = "PersistentVolumeClaim workload-generator/logs: its storage stays 5Gi, and the manifests ask for 20Gi"
+        out = capsys.readouterr().out
+        assert f"kept       {kept}\n" in out
+    assert "0 of them" not in out and "; 1 kept what they had\n" in out
+    claim = api.find(kinds.VOLUME_CLAIMS, "logs", "workload-generator")
+    assert claim is not None and claim["spec"] == spec
+    assert claim["metadata"]["labels"]["knative-bench/part"] == "generator", "delete finds it"
+    spec["resources"] = {"requests": {"storage": "20480Mi"}}
+    api.put(kinds.VOLUME_CLAIMS, {**claim, "spec": spec})
+    assert kn_bench("deploy", "generator") == 0
+    assert "unchanged  PersistentVolumeClaim workload-generator/logs\n" in capsys.readouterr().out
+
+
+def test_what_the_server_refuses_is_refused_before_anything_changes(
+    controller: Controller, kn_bench: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api = controller.api
+    assert kn_bench("deploy", "empty-go-http", "--count=2") == 0
+    before = writes(api)
+
+    def admit(obj: dict[str, Any]) -> None:
+        if obj["kind"] == "Service" and obj["metadata"]["name"] == "echo-go-http-0":
+            raise ValueError("the quota is used up")
+
+    api.admit = admit
+    assert kn_bench("deploy", "empty-go-http", "echo-go-http") == 1
+    told = capsys.readouterr().err
+    assert "the quota is used up" in told and "done" not in told
+    assert writes(api) == before
+    api.admit = lambda obj: admit({**obj, "metadata": {"name": "echo-go-http-0"}}) if "max" in str(obj) else None
+    assert kn_bench("patch", "--max-scale=7") == 1
+    assert "the quota is used up" in capsys.readouterr().err and writes(api) == before
+
+
+def test_what_fails_half_way_says_what_was_done(
+    controller: Controller, kn_bench: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api = controller.api
+    assert kn_bench("deploy", "empty-go-http", "echo-go-http") == 0
+    seen: list[str] = []
+
+    def admit(obj: dict[str, Any]) -> None:
+        seen.append(obj["metadata"]["name"])
+        if seen.count("empty-go-http-0") > 1:  # the first time it is only checked
+            raise ValueError("the quota is used up")
+
+    api.admit = admit
+    assert kn_bench("patch", "--max-scale=7") == 1
+    told = capsys.readouterr().err
+    assert "\ndone: changed Service functions/echo-go-http-0: max-scale none → 7\n" in told
+    assert "\nnot done: Service functions/empty-go-http-0: max-scale none → 7\n" in told
+    api.fail(r"DELETE .*/services/empty-go-http-0", status=500, times=99)
+    assert kn_bench("delete", "functions") == 1
+    told = capsys.readouterr().err
+    assert "not done: Service functions/empty-go-http-0\n" in told
 
 
 def test_two_generators_are_refused(controller: Controller, kn_bench: Run, capsys: pytest.CaptureFixture[str]) -> None:

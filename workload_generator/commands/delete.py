@@ -8,7 +8,8 @@ from workload_generator.base.clock import NS_PER_S
 from workload_generator.base.errors import UsageError
 from workload_generator.cluster.deploy.deployment import DeployPart
 from workload_generator.cluster.deploy.kustomize import render
-from workload_generator.cluster.deploy.rollout import RolloutProgress, find_deployed, remove, title
+from workload_generator.cluster.deploy.objects import title
+from workload_generator.cluster.deploy.rollout import RolloutProgress, find_deployed, remove
 from workload_generator.cluster.deploy.services import chosen, functions_of
 from workload_generator.commands.deploy_flags import (
     WHAT,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 
 import yaml
 
@@ -68,8 +69,10 @@ def run(options: argparse.Namespace) -> int:
         if options.dry_run:
             progress.say("nothing was changed")
             return
-        changed = sum(each.outcome != "unchanged" for each in done)
-        progress.say(f"{len(done)} objects are as asked for, {changed} of them were created or changed")
+        of = Counter(each.outcome for each in done)
+        kept = f"; {of['kept']} kept what they had" if of["kept"] else ""
+        changed = f"{of['created'] + of['changed']} of them were created or changed"
+        progress.say(f"{len(done) - of['kept']} objects are as asked for, {changed}{kept}")
 
     return change_cluster(
         options, change, "the same kn-bench deploy resumes from here; kn-bench delete removes what was deployed"

@@ -15,7 +15,7 @@ from workload_generator.base.errors import BenchError, UsageError
 from workload_generator.base.exit_codes import ExitCode
 from workload_generator.cluster.deploy.deployment import DeployPart
 from workload_generator.cluster.deploy.eventing import MOST_PARALLELISM
-from workload_generator.cluster.deploy.rollout import RolloutProgress, title
+from workload_generator.cluster.deploy.rollout import RolloutProgress
 from workload_generator.cluster.interrupts import run_to_end
 from workload_generator.commands.flags import add_kubeconfig, add_manifests, add_timeout, pair, value, whole_number
 from workload_generator.experiment.bundled import find_manifests
@@ -123,7 +123,7 @@ def annotations_of(options: argparse.Namespace) -> dict[str, str]:
 def change_cluster(
     options: argparse.Namespace, change: Callable[[Kube, RolloutProgress], Awaitable[None]], advice: str
 ) -> int:
-    """Run the change; returns the exit code. When it fails or is interrupted, what was not done is printed."""
+    """Run the change; returns the exit code. When it does not end, what was done and what was not is printed."""
     progress = RolloutProgress(Console(highlight=False, markup=False, soft_wrap=True).print)
 
     async def run() -> None:
@@ -133,16 +133,21 @@ def change_cluster(
     try:
         run_to_end(run())
     except BenchError as error:
-        if progress.applied or progress.left:
-            error.args = ("\n".join([str(error), *_not_done(progress), advice]),)
+        if progress.done or progress.left:
+            error.args = ("\n".join([str(error), *_account(progress), advice]),)
         raise
     except (KeyboardInterrupt, SystemExit):
         waiting = [f"waiting for {name}: {why}" for name, why in progress.waiting.items()]
-        sys.stderr.write("\n".join(["kn-bench: interrupted", *waiting, *_not_done(progress), advice, ""]))
+        sys.stderr.write("\n".join(["kn-bench: interrupted", *waiting, *_account(progress), advice, ""]))
         raise
     return ExitCode.OK
 
 
-def _not_done(progress: RolloutProgress) -> list[str]:
-    lines = [f"not done: {title(obj)}" for obj in progress.left]
-    return [*lines[:_MOST_LINES], f"and {len(lines) - _MOST_LINES} more"] if len(lines) > _MOST_LINES + 1 else lines
+def _account(progress: RolloutProgress) -> list[str]:
+    """What was done and what was not."""
+    account = []
+    for word, each in (("done", progress.done), ("not done", progress.left)):
+        account += [f"{word}: {text}" for text in each[:_MOST_LINES]]
+        if len(each) > _MOST_LINES:
+            account.append(f"{word}: {len(each) - _MOST_LINES} more")
+    return account

@@ -11,8 +11,8 @@ from workload_generator.base.errors import UsageError
 from workload_generator.cluster.deploy import tuning
 from workload_generator.cluster.deploy.deployment import namespace_of_functions, namespaces
 from workload_generator.cluster.deploy.eventing import is_rabbitmq
-from workload_generator.cluster.deploy.objects import find_ours, wait_ready
-from workload_generator.cluster.deploy.rollout import RolloutProgress, title
+from workload_generator.cluster.deploy.objects import find_ours, title, wait_ready
+from workload_generator.cluster.deploy.rollout import RolloutProgress
 from workload_generator.commands import deploy_flags
 from workload_generator.commands.flags import add_dry_run, pair
 from workload_generator.experiment.yaml_lines import did_you_mean
@@ -55,10 +55,16 @@ def run(options: argparse.Namespace) -> int:
             changes += await tuning.plan_autoscaler(kube, keys)
         for each in changes:
             progress.say(str(each))
-        made = await tuning.make(kube, changes, dry_run=options.dry_run)
-        if options.dry_run or not made:
+        await tuning.make(kube, changes, dry_run=True)  # the server refuses before anything is changed
+        if options.dry_run or not changes:
             progress.say("nothing was changed" if options.dry_run else "nothing to change: all values are set already")
             return
+        progress.left = [str(each) for each in changes]
+        made: list[Object] = []
+        for own in tuning.by_object(changes).values():
+            made += await tuning.make(kube, own)
+            for each in own:
+                progress.did(f"changed {each}", str(each))
         await wait_ready(kube, made, options.timeout / NS_PER_S, progress.tell)
 
     return deploy_flags.change_cluster(options, change, "changes stay: kn-bench patch with the old values undoes them")

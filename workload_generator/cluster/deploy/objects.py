@@ -2,6 +2,7 @@
 
 Rules:
 - server-side apply of whole manifests: a field that we set before and no longer have is removed, others' fields stay
+- an existing volume claim stays as it is: its size cannot be changed, or only with some storage classes
 - there are no fixed pauses: an object is ready when its status is, at its present generation
 - a timeout names every object that is not ready, with the reason in its status
 """
@@ -15,6 +16,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from workload_generator.base.quantities import parse_quantity
 from workload_generator.cluster.deploy.eventing import is_rabbitmq, why_no_dispatcher
 from workload_generator.cluster.deploy.readiness import explain, is_waited_for, why_not_ready
 from workload_generator.cluster.deploy.sources import wait_bound
@@ -35,7 +37,7 @@ _STAGES: tuple[tuple[str, ...], ...] = (
     ("sources.knative.dev/ContainerSource",),  # after its sink: knative/eventing#9189
 )
 _TRIES = 10
-Outcome = Literal["created", "changed", "unchanged"]
+Outcome = Literal["created", "changed", "unchanged", "kept"]
 Tell = Callable[[Object, str], None]
 """Called with an object and what it waits for: empty when it is ready (or deleted)."""
 Why = Callable[[str, dict[Key, Object]], str]
@@ -49,10 +51,20 @@ def _ignore(_obj: Object, _why: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """The server's object after an apply."""
+    """The server's object after an apply. The note says what was kept, and what the manifest asks for."""
 
     object: Object
     outcome: Outcome
+    note: str = ""
+
+    def __str__(self) -> str:
+        """`created    Service functions/empty-go-http-0`"""
+        return f"{self.outcome:<10} {title(self.object)}{self.note and f': {self.note}'}"
+
+
+def title(obj: Object) -> str:
+    """`Service functions/empty-go-http-0`"""
+    return f"{obj['kind']} {'/'.join(filter(None, (namespace_of(obj), name_of(obj))))}"
 
 
 def stages(objects: Iterable[Object]) -> list[list[Object]]:
@@ -66,15 +78,33 @@ def stages(objects: Iterable[Object]) -> list[list[Object]]:
 
 
 async def apply(kube: Kube, obj: Object, *, dry_run: bool = False) -> Applied:
-    """Server-side apply that forces conflicts. With `dry_run` nothing is stored. Raises ApiError."""
+    """Server-side apply that forces conflicts; of a volume claim that exists, only the metadata.
+
+    With `dry_run` nothing is stored. Raises ApiError.
+    """
     resource = await kube.resource_of(obj)
     before = await kube.find(resource, name_of(obj), namespace_of(obj))
     if before is not None and not dry_run:
         before = await _adopted(kube, resource, before)
-    after = await kube.apply(obj, dry_run=dry_run)
+    if before is not None and resource == kinds.VOLUME_CLAIMS:
+        about = {key: obj["metadata"][key] for key in ("labels", "annotations") if key in obj["metadata"]}
+        after = await kube.patch(resource, name_of(obj), {"metadata": about}, namespace_of(obj), dry_run=dry_run)
+        if note := _differing_claim(before, obj):
+            return Applied(after, "kept", note)
+    else:
+        after = await kube.apply(obj, dry_run=dry_run)
     if before is None:
         return Applied(after, "created")
     return Applied(after, "unchanged" if _specified(before) == _specified(after) else "changed")
+
+
+def _differing_claim(claim: Object, wanted: Object) -> str:
+    """What an existing claim has instead of what the manifest asks for; empty if it has all of that."""
+    has, asked = claim["spec"], wanted["spec"]
+    sizes = [str(spec["resources"]["requests"]["storage"]) for spec in (has, asked)]
+    differing = [("storage", *sizes)] if len(set(map(parse_quantity, sizes))) > 1 else []
+    differing += [(key, has.get(key), asked[key]) for key in asked if key != "resources" and has.get(key) != asked[key]]
+    return "; ".join(f"its {key} stays {here}, and the manifests ask for {there}" for key, here, there in differing)
 
 
 class _Wait:

@@ -3,7 +3,7 @@
 Rules:
 - a request that cannot be right is refused before anything is applied
 - the next stage begins when the objects of the stage before are Ready
-- when it is interrupted, every applied object is complete, and the same command resumes
+- when it is interrupted or fails, every applied object is complete, and the same command resumes
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from workload_generator.base.errors import UsageError
 from workload_generator.cluster.deploy.deployment import DeployPart, DeployRequest, identity, manifests, namespaces
-from workload_generator.cluster.deploy.objects import Applied, apply, delete, find_ours, stages, wait_ready
+from workload_generator.cluster.deploy.objects import Applied, apply, delete, find_ours, stages, title, wait_ready
 from workload_generator.cluster.deploy.readiness import is_waited_for
 from workload_generator.cluster.deploy.services import is_function
 from workload_generator.kube import resources as kinds
@@ -49,27 +49,30 @@ _ADVICE = "two generators would measure each other; use `kn-bench deploy eventin
 
 @dataclass(slots=True)
 class RolloutProgress:
-    """What was applied, what is left, and what objects wait for. `say` is called with a line for each event."""
+    """What was done, what is left, and what objects wait for. `say` is called with a line for each event."""
 
     say: Callable[[str], None]
-    applied: list[Applied] = field(default_factory=list)
-    left: list[Object] = field(default_factory=list)
+    done: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
     waiting: dict[str, str] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
 
-    def tell(self, obj: Object, why: str, done: str = "ready") -> None:
+    def did(self, what: str, name: str) -> None:
+        """Something was done; it may be `name` of what was left."""
+        self.done.append(what)
+        if name in self.left:
+            self.left.remove(name)
+
+    def tell(self, obj: Object, why: str, outcome: str = "ready") -> None:
         """An object is ready (or `gone`), or waits for something (`objects.Tell`)."""
         name = title(obj)
         if why:
             self.waiting[name] = why
-        else:
-            self.waiting.pop(name, None)
-            self.say(f"{done:<10} {name} ({time.monotonic() - self.began:.1f} s)")
-
-
-def title(obj: Object) -> str:
-    """`Service functions/empty-go-http-0`"""
-    return f"{obj['kind']} {'/'.join(filter(None, (namespace_of(obj), name_of(obj))))}"
+            return
+        self.waiting.pop(name, None)
+        self.say(f"{outcome:<10} {name} ({time.monotonic() - self.began:.1f} s)")
+        if outcome == "gone":
+            self.did(f"deleted {name}", name)
 
 
 async def deploy(
@@ -77,37 +80,44 @@ async def deploy(
 ) -> list[Applied]:
     """Apply the objects of a request, wait until they are ready, and delete surplus copies. Returns what was applied.
 
-    A `dry_run` only has the server check everything, and tells what would be created, changed and deleted.
-    Raises UsageError before anything is changed, WaitTimeout with the reasons, ApiError.
+    The server checks everything first; a `dry_run` tells what would be created, changed and deleted, and ends there.
+    Raises UsageError and ApiError before anything is changed, WaitTimeout with the reasons, ApiError.
     """
     made = manifests(request, root)
     await _refuse_source(kube, request.parts, made, _ADVICE)
     deadline = time.monotonic() + timeout_s
+    order = stages(made)
     too_many = await _surplus(kube, request, made)
     if dry_run:
         for obj in too_many:
             progress.say(f"deleted    {title(obj)}")
-    else:
-        await delete(kube, too_many, timeout_s, partial(progress.tell, done="gone"))
-    order = stages(made)
-    progress.left = [] if dry_run else [obj for stage in order for obj in stage]
-    missing: set[str] = set()
+    await _check(kube, order, progress.say if dry_run else lambda _line: None)
+    if dry_run:
+        return []
+    progress.left = [title(obj) for stage in order for obj in stage]
+    await delete(kube, too_many, timeout_s, partial(progress.tell, outcome="gone"))
+    applied = []
     for stage in order:
         for obj in stage:
-            if namespace_of(obj) in missing:
-                progress.say(f"unchecked  {title(obj)}: its namespace does not exist yet")
-                continue
-            done = await apply(kube, obj, dry_run=dry_run)
-            progress.say(f"{done.outcome:<10} {title(done.object)}")
-            if not dry_run:
-                progress.applied.append(done)
-                progress.left.remove(obj)
-            elif obj["kind"] == "Namespace" and done.outcome == "created":
-                missing.add(name_of(obj))
-        if not dry_run:
-            progress.waiting = {title(obj): "applied" for obj in stage if is_waited_for(obj)}
-            await wait_ready(kube, stage, max(deadline - time.monotonic(), 0.0), progress.tell)
-    return progress.applied
+            applied.append(await apply(kube, obj))
+            progress.say(str(applied[-1]))
+            progress.did(" ".join(str(applied[-1]).split()), title(obj))
+        progress.waiting = {title(obj): "applied" for obj in stage if is_waited_for(obj)}
+        await wait_ready(kube, stage, max(deadline - time.monotonic(), 0.0), progress.tell)
+    return applied
+
+
+async def _check(kube: Kube, order: Iterable[Sequence[Object]], say: Callable[[str], None]) -> None:
+    """Have the server check all objects. Raises ApiError."""
+    missing: set[str] = set()
+    for obj in (each for stage in order for each in stage):
+        if namespace_of(obj) in missing:
+            say(f"unchecked  {title(obj)}: its namespace does not exist yet")
+            continue
+        checked = await apply(kube, obj, dry_run=True)
+        if obj["kind"] == "Namespace" and checked.outcome == "created":
+            missing.add(name_of(obj))
+        say(str(checked))
 
 
 async def find_deployed(
@@ -135,10 +145,9 @@ async def remove(kube: Kube, objects: Sequence[Object], timeout_s: float, progre
 
     Without the event source, the generator's Deployment gets its pod back.
     """
-    progress.left = list(objects)
+    progress.left = [title(obj) for obj in objects]
     deadline = time.monotonic() + timeout_s
-    await delete(kube, objects, timeout_s, partial(progress.tell, done="gone"))
-    progress.left = []
+    await delete(kube, objects, timeout_s, partial(progress.tell, outcome="gone"))
     for source in objects:
         if source["kind"] == kinds.CONTAINER_SOURCES.kind:
             await _wake(kube, source, max(deadline - time.monotonic(), 0.0), progress)

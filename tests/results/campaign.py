@@ -226,9 +226,12 @@ def _write_receipts(folder: Path, draw: random.Random, run: Made) -> None:
                 at = rfc3339(run.start.wall_ns + result.start_ns + delay_ns)
                 lines.append(f"{result.event_id},{at},{trigger},receiver-0,1,{result.seq:012}\n")
     (folder / "events.csv").write_text("event_id,timestamp,trigger,instance,attempt,sequence\n" + "".join(lines))
-    report = f"receiver-0,{rfc3339(run.start.wall_ns)},{len(lines) + 1},0,{len(lines)},0,400000\n"
+    reports = (
+        f"receiver-0,{rfc3339(run.start.wall_ns + seconds * NS_PER_S)},{len(lines) + 1},0,{len(lines)},0,400000\n"
+        for seconds in (0, 300)
+    )
     (folder / "instances.csv").write_text(
-        "instance,timestamp,received,refused,acknowledged,offset_ns,half_rtt_ns\n" + report
+        "instance,timestamp,received,refused,acknowledged,offset_ns,half_rtt_ns\n" + "".join(reports)
     )
 
 

@@ -206,7 +206,7 @@ def test_a_killed_run_knows_what_is_missing(folder: Folder) -> None:
     assert run["verdict"] is None
     assert json.loads(run["reasons"]) == ["the log has no trailer: the run was killed or is still running"]
     assert report.warnings == (
-        f"{NAME}: no trailer: the run was killed or is still running; 6 requests started without a result",
+        f"{NAME}: the log has no trailer: the run was killed or is still running; 6 requests started without a result",
     )
 
 
@@ -519,11 +519,11 @@ def test_a_file_that_cannot_be_read_is_named_and_not_half_stored(
 
 
 class _Broken:
-    """A file on a disk that fails after the first block."""
+    """A file on a disk that fails after the first lines."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
-        self._blocks = 0
+        self._lines = 0
 
     def __enter__(self) -> _Broken:
         return self
@@ -534,12 +534,12 @@ class _Broken:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)
 
-    def readlines(self, hint: int) -> list[bytes]:
-        self._blocks += 1
-        if self._blocks > 1:
+    def readline(self, size: int) -> bytes:
+        self._lines += 1
+        if self._lines > 5:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        lines: list[bytes] = self._file.readlines(hint)
-        return lines
+        line: bytes = self._file.readline(size)
+        return line
 
 
 def test_an_interrupted_extraction_stores_nothing_of_the_file(folder: Folder) -> None:

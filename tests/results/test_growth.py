@@ -107,7 +107,7 @@ def test_garbage_between_lines_costs_only_itself(garbage: list[bytes], data: st.
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.lists(results, max_size=6), st.text(st.characters(), max_size=40))
+@given(st.lists(results, max_size=6, unique_by=lambda result: result.seq), st.text(st.characters(), max_size=40))
 def test_every_result_is_stored_as_it_was(rows: list[Any], target: str) -> None:
     encoder = log_format.ResultEncoder([target], START)
     lines = [encode(encoder, row, is_ok(row)) for row in rows]

@@ -7,6 +7,7 @@ is `BEYOND`, and is printed as `> 30 s` (the timeout).
 from __future__ import annotations
 
 import math
+import zlib
 from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -114,10 +115,23 @@ class Histogram:
 
     @classmethod
     def from_json(cls, doc: dict[str, Any]) -> Histogram:
-        """The histogram of a `to_json`."""
+        """The histogram of a `to_json`. Raises ValueError for anything else."""
+        from hdrh import codec
+
         histogram = cls()
-        histogram._hdr = histogram._hdr.decode(doc["hdr"])
-        histogram.beyond, histogram.min_us, histogram.max_us = doc["beyond"], doc["min"], doc["max"]
+        try:
+            decoded = histogram._hdr.decode(doc["hdr"])
+            histogram._hdr.add(decoded)
+            histogram.beyond, histogram.min_us, histogram.max_us = doc["beyond"], doc["min"], doc["max"]
+            limits = histogram.min_us, histogram.max_us
+            is_whole = type(histogram.beyond) is int and all(type(limit) is int for limit in limits if histogram.served)
+        except (
+            LookupError, TypeError, AttributeError, zlib.error,
+            codec.HdrCookieException, codec.HdrLengthException, codec.HdrHistogramSettingsException,
+        ) as error:  # fmt: skip
+            raise ValueError(f"not a histogram: {error}") from None
+        if not is_whole:
+            raise ValueError("not a histogram: expected whole numbers as limits")
         return histogram
 
 

@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Sequence
 
 from rich.console import Console, JustifyMethod
+from rich.markup import escape as escape_markup
 from rich.table import Table
 from rich.text import Text
+
+from workload_generator.base.standard_streams import printable
 
 
 class Terminal(Console):
@@ -18,6 +21,11 @@ class Terminal(Console):
     def on_broken_pipe(self) -> None:
         """Called by rich while it handles the BrokenPipeError."""
         raise BrokenPipeError
+
+
+def escape(text: str) -> str:
+    """`text` for a console that reads markup, which shows it as it is, with control characters as escapes."""
+    return escape_markup(printable(text))
 
 
 def terminal_table(
@@ -30,8 +38,8 @@ def terminal_table(
 ) -> Table:
     """A table without borders; the columns at the indexes `texts` are left-justified, the others right-justified.
 
-    Strings are shown as they are, without rich's markup. A text that is too wide continues on the next line, or,
-    without `wrap`, ends in an ellipsis.
+    Strings are shown as they are, without rich's markup, and with control characters as escapes. A text that is too
+    wide continues on the next line, or, without `wrap`, ends in an ellipsis.
     """
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="dim")
     table.show_header = any(header)
@@ -39,5 +47,5 @@ def terminal_table(
         justify: JustifyMethod = "left" if index in texts else "right"
         table.add_column(Text(label), justify=justify, overflow="fold" if wrap else "ellipsis", no_wrap=not wrap)
     for row in rows:
-        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+        table.add_row(*(Text(printable(cell)) if isinstance(cell, str) else cell for cell in row))
     return table

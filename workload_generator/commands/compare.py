@@ -6,10 +6,10 @@ import argparse
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 
 from workload_generator.base.errors import UsageError
 from workload_generator.base.exit_codes import ExitCode
+from workload_generator.base.terminal import escape
 from workload_generator.commands.results_extra import results_extra
 
 _MOST_LABELS = 5

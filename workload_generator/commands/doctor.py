@@ -10,10 +10,10 @@ from collections import Counter
 
 import orjson
 from rich.console import Console
-from rich.markup import escape
 
 from workload_generator.base.clock import NS_PER_S
 from workload_generator.base.exit_codes import ExitCode
+from workload_generator.base.terminal import escape
 from workload_generator.cluster.doctor.checks import check_all, check_machine
 from workload_generator.cluster.doctor.reporter import CheckResult, Verdict
 from workload_generator.commands.flags import add_kubeconfig, add_output, add_timeout

@@ -12,7 +12,7 @@ import functools
 from pathlib import Path
 
 from workload_generator.base.exit_codes import ExitCode
-from workload_generator.base.standard_streams import print_lines
+from workload_generator.base.standard_streams import complain, print_lines
 from workload_generator.base.subprocesses import signals_held
 from workload_generator.commands.flags import add_db
 from workload_generator.results.ingest.extract import ExtractionReport, OnProgress, extract
@@ -25,38 +25,40 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--hours", type=float, metavar="N", help="skip files that are older, by their names; default: none"
     )
+    command.add_argument("--strict", action="store_true", help="exit code 1 if a file or a line could not be read")
 
 
 def run(options: argparse.Namespace) -> int:
     """Extract; returns the exit code. Raises BenchError."""
     report = extract_and_show(options.logs, options.db, options.hours)
-    return ExitCode.OK if report.logs or report.receipts else ExitCode.FAILURE
+    is_strict_failure = options.strict and not all(skip.wanted for skip in report.skipped)
+    return ExitCode.FAILURE if is_strict_failure or not report.files else ExitCode.OK
 
 
 def extract_and_show(logs: Path, db: Path, hours: float | None = None) -> ExtractionReport:
     """Extract, and print what was read, what was skipped and why, and tables of the runs. Raises BenchError."""
     with contextlib.ExitStack() as stack:
-        report = extract(logs, db, hours, _progress_bar(stack))
+        report = extract(logs, db, hours, _progress_bar(stack), functools.partial(complain, "kn-bench"))
     counts = f"{report.read:,} of {report.logs:,} logs had new lines: {report.rows:,} new results in {db}"
-    if not (report.logs or report.receipts or report.skipped or report.warnings):
+    if not report.files:
         print_lines([f"no logs and no events.csv in {logs}: nothing to extract"])
         return report
     with signals_held():
         import hdrh.histogram  # noqa: F401 - else the tables load it, when signals no longer wait
         from rich.console import Console
-        from rich.markup import escape
 
+        from workload_generator.base.terminal import escape
         from workload_generator.results.extract_summary import print_tables
     console = Console(highlight=False, soft_wrap=True)
-    for skip in report.skipped:
-        console.print(f"[yellow]skipped[/] {escape(str(skip))}")
-    for warning in report.warnings:
-        console.print(f"[yellow]warning[/] {escape(warning)}")
     console.print(escape(counts))
     if report.receipts:
         console.print(f"{report.receipts:,} receipts of events")
     if report.experiments:
         print_tables(db, Console(highlight=False), report.experiments)
+    for skip in report.skipped:
+        console.print(f"[yellow]skipped[/] {escape(str(skip))}")
+    for warning in report.warnings:
+        console.print(f"[yellow]warning[/] {escape(warning)}")
     return report
 
 
@@ -69,8 +71,9 @@ def _progress_bar(stack: contextlib.ExitStack) -> OnProgress:
 def _drawn(stack: contextlib.ExitStack) -> OnProgress:
     with signals_held():
         from rich.console import Console
-        from rich.markup import escape
         from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+        from workload_generator.base.terminal import escape
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     progress = stack.enter_context(Progress(*columns, console=Console(stderr=True), transient=True))
     task = progress.add_task("extracting")

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import DownloadColumn, Progress, SpinnerColumn, TextColumn, TransferSpeedColumn
 
 from workload_generator.base.errors import BenchError, UsageError
 from workload_generator.base.exit_codes import ExitCode
+from workload_generator.base.terminal import escape
 from workload_generator.cluster.kubectl import Kubectl
 from workload_generator.cluster.pods import locations
 from workload_generator.cluster.pods.logs import LOG_FILES, RECEIPT_FILES, RECEIPTS, Copy, delete, fetch

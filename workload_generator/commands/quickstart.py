@@ -19,6 +19,7 @@ from rich.console import Console
 
 from workload_generator.base.errors import UsageError
 from workload_generator.base.exit_codes import ExitCode
+from workload_generator.base.terminal import escape
 from workload_generator.commands.scenario import extract_and_report
 from workload_generator.experiment.bundled import find_scenario
 from workload_generator.functions.catalog import Function, load_catalog
@@ -64,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
     extract_and_report(logs, db, data / "report.html", console.print)
     with open_store(db) as store:
         for line in proof_lines(store):
-            console.print(line)
+            console.print(escape(line))
     for prefix in invalid:
         console.print(f"[yellow]invalid[/] {prefix}: this machine was too busy to measure; run it again")
     console.print(f"done in {time.monotonic() - start:.0f} s; for queries of {db} see docs/database.md")

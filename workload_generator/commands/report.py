@@ -6,10 +6,10 @@ import argparse
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from workload_generator.base.exit_codes import ExitCode
+from workload_generator.base.terminal import escape
 from workload_generator.commands.flags import add_db
 from workload_generator.commands.results_extra import results_extra
 from workload_generator.results.report.table import rich_table

@@ -22,14 +22,13 @@ from typing import Any
 import orjson
 from rich.console import Group
 from rich.live import Live
-from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from workload_generator.base.clock import NS_PER_MS, NS_PER_S
 from workload_generator.base.histogram import Histogram, format_us
-from workload_generator.base.terminal import Terminal
+from workload_generator.base.terminal import Terminal, escape
 from workload_generator.log.records import Block, ErrorKind, Phase, Result
 
 _WINDOW_NS = 5 * NS_PER_S

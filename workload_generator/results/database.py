@@ -8,9 +8,11 @@ Rules:
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
@@ -26,6 +28,7 @@ VERSION = 6
 
 _SCRIPTS = ("schema.sql", "events.sql", "cold_starts.sql", "bursts.sql")
 _BUSY_S = 30.0
+_TOLD_AFTER_S = 1.0
 _CACHE_KIB = 64 * 1024
 
 _ORIGINAL = {
@@ -39,12 +42,20 @@ _MOVED = {"requests": "results", "receivers": "receiver_reports"}
 """Tables of earlier versions that are views now, and where their rows are."""
 
 
+Tell = Callable[[str], object]
+
+
+class RowError(BenchError):
+    """A row that the database refuses."""
+
+
 class Store:
     """An open database, and a context that closes it. Closing rolls an unfinished transaction back."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+    def __init__(self, path: Path, connection: sqlite3.Connection, tell: Tell) -> None:
         self.path = path
         self._connection = connection
+        self._tell = tell
 
     def __enter__(self) -> Store:
         """The store."""
@@ -62,14 +73,46 @@ class Store:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """A transaction that excludes other writers, rolled back on any exception."""
-        self.execute("BEGIN IMMEDIATE")
+        self.execute_or_wait("BEGIN IMMEDIATE")
         try:
             yield
-            self.execute("COMMIT")
+            self.execute_or_wait("COMMIT")
         except BaseException:
             if self._connection.in_transaction:  # SQLite rolls back by itself when, for example, the disk is full
                 self._connection.execute("ROLLBACK")
             raise
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Several transactions that exclude no readers; at the end the file alone is the database."""
+        with self.transaction():  # whether it can be written at all
+            pass
+        self.execute("PRAGMA busy_timeout = 1000")
+        try:
+            ((mode,),) = self.execute("PRAGMA journal_mode = WAL")
+            why = f"its journal is {mode}"
+        except BenchError as error:
+            mode, why = "", str(error)
+        if mode != "wal":
+            self._tell(f"{self.path} cannot be read while it is written: no write-ahead log ({why})")
+        self.execute(f"PRAGMA busy_timeout = {_BUSY_S * 1000:.0f}")
+        yield
+        self.execute("PRAGMA busy_timeout = 1000")
+        ((busy, *_),) = self.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        if busy:
+            self._tell(
+                f"another program reads {self.path}: until it ends, {self.path.name}-wal is a part of the database"
+            )
+
+    def execute_or_wait(self, sql: str) -> list[Any]:
+        """Run a statement that may have to wait for another program, and report that it waits."""
+        text = f"waiting for another program, which has locked {self.path}"
+        timer = threading.Timer(_TOLD_AFTER_S, self._tell, (text,))
+        timer.start()
+        try:
+            return self.execute(sql)
+        finally:
+            timer.cancel()
 
     def execute(self, sql: str, values: Sequence[object] | Mapping[str, object] = ()) -> list[Any]:
         """Run a statement; returns all its rows, with columns by name or index."""
@@ -85,14 +128,23 @@ class Store:
             while rows := cursor.fetchmany(batch):
                 yield rows
 
+    @property
+    def changes(self) -> int:
+        """How many rows were inserted, updated or deleted since it was opened."""
+        return self._connection.total_changes
+
     def insert_many(
         self, table: str, columns: Iterable[str], rows: Iterable[Sequence[object]], verb: str = "INSERT"
-    ) -> int:
-        """Insert rows with these columns; returns how many there are now that were not there before."""
+    ) -> None:
+        """Insert rows with these columns, one after the other. Raises RowError for the first that is refused."""
         names = [quoted(name) for name in columns]
+        sql = f"{verb} INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
         with _translated(self.path):
-            sql = f"{verb} INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
-            return self._connection.executemany(sql, rows).rowcount
+            try:
+                self._connection.executemany(sql, rows)
+            except (sqlite3.IntegrityError, sqlite3.DataError, OverflowError, UnicodeError) as error:
+                twice = "UNIQUE" in str(error)
+                raise RowError(f"it is in the database already ({error})" if twice else str(error)) from None
 
     def insert(self, table: str, fields: Mapping[str, object]) -> int:
         """Insert one row; returns its id."""
@@ -105,11 +157,14 @@ class Store:
         self.execute(f"UPDATE {table} SET {names} WHERE id = ?", (*fields.values(), row_id))
 
 
-def open_store(path: Path) -> Store:
-    """Open the database at `path`: created if absent, migrated if it is the original's. Raises BenchError."""
+def open_store(path: Path, tell: Tell = lambda _: None) -> Store:
+    """Open the database at `path`: created if absent, migrated if it is the original's. Raises BenchError.
+
+    What a user who waits should know is given to `tell`.
+    """
     if not path.parent.is_dir():
         raise BenchError(f"cannot open {path}: the folder {path.parent} does not exist")
-    store = _connected(path, str(path))
+    store = _connected(path, "", tell)
     try:
         store.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         if _version(store) != VERSION:
@@ -123,7 +178,7 @@ def open_store(path: Path) -> Store:
 
 def open_readonly(path: Path) -> Store:
     """Open any database at its present state, which later writes of other programs do not change. Raises BenchError."""
-    store = _connected(path, f"{path.resolve().as_uri()}?mode=ro")
+    store = _connected(path, "mode=ro", lambda _: None)
     try:
         store.execute("BEGIN")
         tables_of(store)  # this read fixes the state
@@ -133,16 +188,21 @@ def open_readonly(path: Path) -> Store:
     return store
 
 
-def _connected(path: Path, database: str) -> Store:
+def _connected(path: Path, mode: str, tell: Tell) -> Store:
+    # In a folder that cannot be written, SQLite cannot open a database that once had a write-ahead log.
+    if not os.access(path.parent, os.W_OK) and not path.with_name(f"{path.name}-wal").exists():
+        mode = "immutable=1"
     with _translated(path):
-        connection = sqlite3.connect(database, timeout=_BUSY_S, isolation_level=None, uri=database != str(path))
+        connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?{mode}", timeout=_BUSY_S, isolation_level=None, uri=True
+        )
     connection.row_factory = sqlite3.Row
     connection.create_function("nanoseconds", 1, _nanoseconds, deterministic=True)
-    return Store(path, connection)
+    return Store(path, connection, tell)
 
 
 def _version(store: Store) -> int:
-    return int(store.execute("PRAGMA user_version")[0][0])
+    return int(store.execute_or_wait("PRAGMA user_version")[0][0])
 
 
 def _upgrade(store: Store) -> None:
@@ -169,7 +229,7 @@ def _upgrade(store: Store) -> None:
             store.execute(f"DROP VIEW IF EXISTS {view}")
         store.execute(statement)
     for table in former:
-        _bring_back(store, table)
+        _bring_back(store, table, once=version > 0)
     store.execute(f"PRAGMA user_version = {VERSION}")
 
 
@@ -185,7 +245,8 @@ def _set_aside(store: Store, table: str) -> None:
             store.execute(f"DROP INDEX {quoted(row['name'])}")
 
 
-def _bring_back(store: Store, table: str) -> None:
+def _bring_back(store: Store, table: str, once: bool) -> None:
+    """Copy the rows that were set aside; `once`, if earlier versions may have stored some twice."""
     target = _MOVED.get(table, table)
     known, theirs = columns_of(store, target), columns_of(store, _aside(table))
     for name, kind in theirs.items():
@@ -195,16 +256,18 @@ def _bring_back(store: Store, table: str) -> None:
     if table == "requests" and "status" in theirs and "ok" not in theirs:
         text = "coalesce(error_message, '')" if "error_message" in theirs else "''"
         names, values = f"{names}, ok", f"{values}, coalesce(status BETWEEN 200 AND 299 AND {text} = '', 0)"
-    store.execute(f"INSERT INTO {target} ({names}) SELECT {values} FROM {_aside(table)} ORDER BY rowid")
-    if table == "events":
-        store.execute("UPDATE events SET received_ns = nanoseconds(timestamp) WHERE received_ns IS NULL")
+    verb = "INSERT OR IGNORE" if once else "INSERT"
+    store.execute(f"{verb} INTO {target} ({names}) SELECT {values} FROM {_aside(table)} ORDER BY rowid")
+    for numbered, column in (("events", "received_ns"), ("receiver_reports", "at_ns")):
+        if target == numbered:
+            store.execute(f"UPDATE {target} SET {column} = nanoseconds(timestamp) WHERE {column} IS NULL")
     store.execute(f"DROP TABLE {_aside(table)}")
 
 
 def _nanoseconds(text: object) -> int | None:
     try:
         return parse_rfc3339(str(text))
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 
@@ -242,6 +305,8 @@ def _translated(path: Path) -> Iterator[None]:
         text = str(error)
         if "unable to open" in text and path.is_dir():
             text = "it is a folder"
+        elif "readonly" in text:
+            text = f"it, or its folder, is read-only ({text})"
         elif "locked" in text:
             text = f"another program has kept it locked for {_BUSY_S:.0f} s ({text})"
         raise BenchError(f"cannot use the database {path}: {text}") from error

@@ -34,32 +34,55 @@ CREATE TABLE receiver_reports (
     refused      INTEGER,
     acknowledged INTEGER,
     offset_ns    INTEGER,
-    half_rtt_ns  INTEGER
+    half_rtt_ns  INTEGER,
+    at_ns        INTEGER -- the timestamp as a number
 );
 CREATE UNIQUE INDEX receiver_reports_once ON receiver_reports (instance, timestamp);
+CREATE INDEX receiver_clocks ON receiver_reports (instance, at_ns) WHERE offset_ns IS NOT NULL;
 
 -- The last report of each receiver instance.
 CREATE VIEW receivers AS
-SELECT instance, timestamp, max(received) AS received, refused, acknowledged, offset_ns, half_rtt_ns
-FROM (SELECT instance, timestamp, received, refused, acknowledged,
-             coalesce(offset_ns, lag(offset_ns) OVER earlier) AS offset_ns,
-             coalesce(half_rtt_ns, lag(half_rtt_ns) OVER earlier) AS half_rtt_ns
-      FROM receiver_reports WINDOW earlier AS (PARTITION BY instance ORDER BY received, timestamp))
-GROUP BY instance;
+SELECT instance, timestamp, received, refused, acknowledged, offset_ns, half_rtt_ns
+FROM (SELECT *, row_number() OVER (PARTITION BY instance ORDER BY received DESC, at_ns DESC) AS place
+      FROM receiver_reports)
+WHERE place = 1;
+
+-- Every receipt with the lead of its receiver's clock at that time, and its error: between two reports interpolated, plus
+-- or minus what the clock drifted from the one to the other; else that of the only report within an hour, plus or minus
+-- 15 µs for each second in between (the frequency tolerance of RFC 5905). The lead is NULL further away, and 0 with an
+-- unknown error for instances that never measured it.
+CREATE VIEW clocked_events AS
+SELECT e.*,
+       CASE WHEN b.at_ns < a.at_ns
+            THEN b.offset_ns + (a.offset_ns - b.offset_ns) * (1.0 * (e.received_ns - b.at_ns) / (a.at_ns - b.at_ns))
+            ELSE coalesce(b.offset_ns, a.offset_ns, iif(e.is_measured, NULL, 0)) END AS lead_ns,
+       iif(b.at_ns < a.at_ns, max(a.half_rtt_ns, b.half_rtt_ns) + abs(a.offset_ns - b.offset_ns),
+           coalesce(b.half_rtt_ns, a.half_rtt_ns) + 15e-6 * abs(e.received_ns - coalesce(b.at_ns, a.at_ns))) AS lead_error_ns
+FROM (
+    SELECT *, EXISTS (SELECT 1 FROM receiver_reports c WHERE c.instance = events.instance AND offset_ns IS NOT NULL) AS is_measured,
+           (SELECT rowid FROM receiver_reports c
+            WHERE c.instance = events.instance AND offset_ns IS NOT NULL
+              AND at_ns BETWEEN received_ns - 3600000000000 AND received_ns ORDER BY at_ns DESC LIMIT 1) AS earlier,
+           (SELECT rowid FROM receiver_reports c
+            WHERE c.instance = events.instance AND offset_ns IS NOT NULL
+              AND at_ns BETWEEN received_ns + 1 AND received_ns + 3600000000000 ORDER BY at_ns LIMIT 1) AS later
+    FROM events
+) e
+LEFT JOIN receiver_reports b ON b.rowid = e.earlier
+LEFT JOIN receiver_reports a ON a.rowid = e.later;
 
 -- Every receipt of a measured event, with its end-to-end delay in ms and the clocks' error (NULL: unknown).
 CREATE VIEW deliveries AS
 SELECT r.experiment_id, r.event_id, r.seq, r.ok AS acknowledged, coalesce(e.trigger, '') AS trigger, e.instance,
        r.timestamp AS sent, e.timestamp AS received, e.received_ns,
-       (e.received_ns - coalesce(c.offset_ns, 0) - r.sent_us * 1000 + coalesce(s.clock_offset_ns, 0)) / 1e6 AS delay,
-       (c.half_rtt_ns + s.clock_half_rtt_ns) / 1e6 AS delay_error
-FROM events e
+       (e.received_ns - r.sent_us * 1000 + coalesce(s.clock_offset_ns, 0) - e.lead_ns) / 1e6 AS delay,
+       (e.lead_error_ns + s.clock_half_rtt_ns) / 1e6 AS delay_error
+FROM clocked_events e
 JOIN (
     SELECT *, CAST(strftime('%s', substr(timestamp, 1, 19)) AS INTEGER) * 1000000
               + CAST(substr(timestamp, 21, 6) AS INTEGER) AS sent_us
     FROM results WHERE phase = 'measure' AND event_id IS NOT NULL
 ) r ON r.event_id = e.event_id
-LEFT JOIN receivers c ON c.instance = e.instance
 LEFT JOIN shards s ON s.experiment_id = r.experiment_id AND s.shard = r.shard;
 
 -- The triggers that delivered a run's events, and the deliveries of each event that are expected there: one. Receipts

@@ -15,11 +15,11 @@ from urllib.parse import urlsplit
 
 import orjson
 from rich.console import Console
-from rich.markup import escape
 from rich.text import Text
 
 from workload_generator.base.histogram import BEYOND, QUANTILES
-from workload_generator.base.terminal import terminal_table
+from workload_generator.base.standard_streams import printable
+from workload_generator.base.terminal import escape, terminal_table
 from workload_generator.results.database import Store, open_store
 from workload_generator.results.report.runs import merged_histograms
 from workload_generator.results.report.table import NOTHING
@@ -115,7 +115,7 @@ def _run(row: Mapping[str, Any]) -> list[str | Text]:
     verdict = row["verdict"] or ("incomplete" if row["complete"] == 0 else None)
     rps = NOTHING if row["rps"] is None else str(row["rps"])
     words = [row["scenario"] or row["prefix"] or NOTHING, row["language"] or NOTHING, rps, row["platform"] or NOTHING]
-    return [str(row["id"]), *words, Text(verdict, _STYLES.get(verdict, "red")) if verdict else NOTHING]
+    return [str(row["id"]), *words, Text(printable(verdict), _STYLES.get(verdict, "red")) if verdict else NOTHING]
 
 
 def _delay(ms: float | None) -> str:

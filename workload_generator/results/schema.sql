@@ -70,7 +70,7 @@ CREATE TABLE results (
     ok            INTEGER,          -- 1 for a complete response with an expected status
     segments      INTEGER           -- of the response; with more than one, a kernel stamp may be that of a later segment
 );
-CREATE INDEX results_by_experiment ON results (experiment_id, phase);
+CREATE UNIQUE INDEX results_once ON results (experiment_id, shard, seq); -- the original's have no seq
 
 -- A log file, which is a shard of a run: how much of it was read, its origin, and its share of the counts.
 CREATE TABLE shards (

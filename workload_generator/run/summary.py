@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 
 from workload_generator.base.clock import NS_PER_S
 from workload_generator.base.histogram import BEYOND, QUANTILES, Histogram
-from workload_generator.base.terminal import terminal_table
+from workload_generator.base.terminal import escape, terminal_table
 from workload_generator.base.verdict import Verdict
 from workload_generator.experiment.thresholds import ThresholdResult, judge_thresholds
 from workload_generator.log.format import clean

@@ -63,7 +63,7 @@ def combine(db: Path, metrics: Path) -> list[Merged]:
         raise BenchError(f"{db} cannot be merged into itself: --db and --metrics are the same file")
     with open_readonly(metrics) as source:
         tables = _tables(source)
-        with open_store(db) as store, store.transaction():
+        with open_store(db) as store, store.writing(), store.transaction():
             return [_merge(store, source, table, columns) for table, columns in tables.items()]
 
 
@@ -121,7 +121,8 @@ def _add(store: Store, table: str, columns: dict[str, str], source: Store, sourc
     for rows in source.stream(f"SELECT rowid, {_listed(kinds)} FROM {source_table} ORDER BY rowid", (), _BATCH):
         places = (f"{source.path}: {table} row {row[0]}" for row in rows)
         values = (dict(zip(kinds, row[1:], strict=True)) for row in rows)
-        count += store.insert_many(f"temp.{_NEW}", names, map(_whole, values, repeat(derived), places))
+        store.insert_many(f"temp.{_NEW}", names, map(_whole, values, repeat(derived), places))
+        count += len(rows)
     # Only the columns that the rows have are compared.
     same = " AND ".join(f"old.{quoted(name)} IS new.{quoted(name)}" for name in names)
     store.execute(

@@ -8,18 +8,21 @@ Rules:
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
+from codecs import BOM_UTF8
 from pathlib import Path
 from typing import BinaryIO, ClassVar
 
 from workload_generator.base.clock import parse_rfc3339
 from workload_generator.log.format import text_of
 from workload_generator.results.database import Store
-from workload_generator.results.ingest.files import UNREADABLE, InputFile, SkippedFile
+from workload_generator.results.ingest.files import LONGEST_LINE, UNREADABLE, InputFile, Row, SkippedFile
 
-_LONGEST_LINE = 1 << 20
 _LIMIT = 2**63
+_LEAST = (0, 0, 0, -_LIMIT, 0)
+"""The least value of each figure of a report."""
 
 
 class CsvFile(InputFile):
@@ -30,24 +33,16 @@ class CsvFile(InputFile):
     header: ClassVar[bytes]
 
     def __init__(self, file: BinaryIO) -> None:
-        first, begin = file.readline(_LONGEST_LINE), 0
-        if first.lower().startswith(self.header):
-            first, begin = file.readline(_LONGEST_LINE), len(first)
+        first, begin = file.readline(LONGEST_LINE), 0
+        if first.removeprefix(BOM_UTF8).lower().startswith(self.header):
+            first, begin = file.readline(LONGEST_LINE), len(first)
         if not first.endswith(b"\n"):
             raise SkippedFile("no complete line yet")
         super().__init__(hashlib.sha256(first).hexdigest(), begin)
-        try:
-            self.first = self.row_of(first)
-        except UNREADABLE as problem:
-            raise SkippedFile(f"its first line is {self.unreadable}: {problem}") from None
+        self.first = first
 
-    def take(self, line: bytes) -> None:
-        """Take a line."""
-        self.rows.append(self.row_of(line))
-
-    @staticmethod
-    def row_of(line: bytes) -> tuple[object, ...]:
-        """The row of one line. Raises one of `UNREADABLE`."""
+    def take(self, line: bytes) -> Row:
+        """The row of a line."""
         raise NotImplementedError
 
 
@@ -62,34 +57,38 @@ class Receipts(CsvFile):
     def join(self, store: Store) -> dict[str, object]:
         """Refuse receipts of the original that are stored: without an instance, they look like second deliveries."""
         sql = "SELECT 1 FROM events WHERE event_id = ? AND timestamp = ? AND instance IS NULL AND trigger IS NULL"
-        if self.first[3] is None and store.execute(sql, self.first[:2]):
-            raise SkippedFile("its receipts are already in the database, from the original's own")
+        with contextlib.suppress(*UNREADABLE):
+            row = self.take(self.first)
+            if row[3] is None and store.execute(sql, row[:2]):
+                raise SkippedFile("its receipts are already in the database, from the original's own")
         return {}
 
-    @staticmethod
-    def row_of(line: bytes) -> tuple[object, ...]:
+    def take(self, line: bytes) -> Row:
         """The row of one receipt."""
         event_id, timestamp, *more = _fields(line, 2, 6)
         if not event_id:
             raise ValueError("no event_id")
         trigger, instance, attempt, sequence = more or (None, None, None, None)
-        tries = None if attempt is None else _whole(attempt, least=0)
-        return event_id, timestamp, trigger or None, instance or None, tries, sequence or None, parse_rfc3339(timestamp)
+        tries = None if attempt is None else _in_range(int(attempt), least=0)
+        received_ns = _in_range(parse_rfc3339(timestamp))
+        return event_id, timestamp, trigger or None, instance or None, tries, sequence or None, received_ns
 
 
 class Reports(CsvFile):
     """Reports of receivers."""
 
     into = "receiver_reports"
-    columns = ("instance", "timestamp", "received", "refused", "acknowledged", "offset_ns", "half_rtt_ns")
+    columns = ("instance", "timestamp", "received", "refused", "acknowledged", "offset_ns", "half_rtt_ns", "at_ns")
     unreadable = "not a receiver's report"
     header = b"instance,timestamp"
 
-    @staticmethod
-    def row_of(line: bytes) -> tuple[object, ...]:
+    def take(self, line: bytes) -> Row:
         """The row of one report."""
         instance, timestamp, *figures = _fields(line, 7)
-        return instance, timestamp, *(_whole(figure) if figure else None for figure in figures)
+        numbers = [
+            _in_range(int(figure), least) if figure else None for figure, least in zip(figures, _LEAST, strict=True)
+        ]
+        return instance, timestamp, *numbers, _in_range(parse_rfc3339(timestamp))
 
 
 def open_csv(path: Path, file: BinaryIO) -> CsvFile:
@@ -103,14 +102,13 @@ def is_csv(path: Path) -> bool:
 
 
 def _fields(line: bytes, *forms: int) -> list[str]:
-    fields = next(csv.reader([text_of(line.rstrip(b"\r\n"))], strict=True), [])
+    fields = next(csv.reader([text_of(line.removeprefix(BOM_UTF8).rstrip(b"\r\n"))], strict=True), [])
     if len(fields) not in forms:
         raise ValueError(f"{len(fields)} columns, not {' or '.join(map(str, forms))}")
     return fields
 
 
-def _whole(text: str, least: int = -_LIMIT) -> int:
-    number = int(text)
+def _in_range(number: int, least: int = -_LIMIT) -> int:
     if not least <= number < _LIMIT:
-        raise ValueError(f"{text} is out of range")
+        raise ValueError(f"{number} is out of range")
     return number

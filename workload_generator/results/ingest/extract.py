@@ -8,8 +8,10 @@ Rules:
 
 from __future__ import annotations
 
+import re
+from codecs import BOM_UTF8
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -18,14 +20,15 @@ import msgspec
 
 from workload_generator.base.errors import BenchError
 from workload_generator.log import format as log_format
-from workload_generator.results.database import Store, open_store
+from workload_generator.results.database import Store, Tell, open_store
 from workload_generator.results.ingest import naming, reconcile
 from workload_generator.results.ingest.events import Receipts, is_csv, open_csv
-from workload_generator.results.ingest.files import Skip, SkippedFile
+from workload_generator.results.ingest.files import LONGEST_LINE, Skip, SkippedFile
 from workload_generator.results.ingest.original import NOT_A_LOG, OriginalLog
 from workload_generator.results.ingest.our_log import OurLog
 
-_LONGEST_FIRST_LINE = 1 << 24
+_INPUT = re.compile(r"(.*\.log|(events|instances).*\.csv)([.-][0-9]+)*(\.(gz|bz2|xz|zst))?", re.DOTALL)
+"""Names of logs and receipts, also rotated or compressed."""
 
 OnProgress = Callable[[int, int, str], None]
 """Called with the bytes read, the bytes of all files, and the file's name."""
@@ -35,9 +38,10 @@ OnProgress = Callable[[int, int, str], None]
 class ExtractionReport:
     """What an extraction did.
 
-    `logs` is the number of logs of ours or the original's, `read` how many of them had new lines, `rows` the number of
-    new results, `receipts` that of new receipts of events. `experiments` are the ids of the runs of these logs and
-    receipts. `warnings` are about runs that are in the database but incomplete.
+    `files` is the number of files that are logs or receipts by their names, `logs` that of logs of ours or the
+    original's, `read` how many of them had new lines, `rows` the number of new results, `receipts` that of new receipts
+    of events. `experiments` are the ids of the runs of these logs and receipts. `warnings` are about runs that are in
+    the database but incomplete.
     """
 
     logs: int = 0
@@ -47,21 +51,27 @@ class ExtractionReport:
     skipped: tuple[Skip, ...] = ()
     warnings: tuple[str, ...] = ()
     receipts: int = 0
+    files: int = field(default=0, compare=False)
 
 
 def extract(
-    logs: Path, db: Path, hours: float | None = None, on_progress: OnProgress | None = None
+    logs: Path,
+    db: Path,
+    hours: float | None = None,
+    on_progress: OnProgress | None = None,
+    tell: Tell = lambda _: None,
 ) -> ExtractionReport:
     """Read new lines of the logs and receipts in `logs`, a folder or a file, into the database `db`.
 
-    With `hours`, files are skipped that are older by the time in their names. Raises BenchError when the folder cannot
+    With `hours`, files are skipped that are older by the time in their names. `tell` gets what a user who waits should
+    know. Raises BenchError when the folder cannot
     be listed or the database cannot be used; the files before that are stored.
     """
-    report = ExtractionReport()
     sizes = {path: _size(path) for path in _list(logs)}
+    report = ExtractionReport(files=len(sizes))
     total, done = sum(sizes.values()), 0
     now = datetime.now(UTC)
-    with open_store(db) as store:
+    with open_store(db, tell) as store, store.writing():
         for path, size in sizes.items():
             name = log_format.clean(path.name)
 
@@ -73,11 +83,11 @@ def extract(
             try:
                 _, written = naming.read_file_name(path.name)
                 if hours is not None and written is not None and (now - written).total_seconds() > hours * 3600:
-                    raise SkippedFile(f"older than {hours:g} h, by the time in its name")
+                    raise SkippedFile(f"older than {hours:g} h, by the time in its name", wanted=True)
                 _take(store, path, name, progress, report)
             except SkippedFile as reason:
                 report.logs += reason.is_known and not is_csv(path)
-                report.skipped += (Skip(name, 0, str(reason)),)
+                report.skipped += (Skip(name, 0, str(reason), wanted=reason.wanted),)
             except OSError as error:
                 report.skipped += (Skip(name, 0, f"cannot be read: {error.strerror or error}"),)
             done += size
@@ -92,6 +102,8 @@ def _take(store: Store, path: Path, name: str, on_progress: Callable[[int], None
     """Read one file. Raises SkippedFile and OSError."""
     if not path.is_file():
         raise SkippedFile("not a file")
+    if path.suffix not in (".log", ".csv"):
+        raise SkippedFile("a rotated or compressed file: unpack it, and name it as it was, to have it read")
     with path.open("rb") as file, store.transaction():
         source = open_csv(path, file) if is_csv(path) else _open_log(name, file)
         source.read(store, file, name, on_progress)
@@ -118,7 +130,7 @@ def _list(logs: Path) -> list[Path]:
     if logs.is_file():
         return [logs]
     try:
-        return sorted(path for path in logs.iterdir() if path.suffix == ".log" or is_csv(path))
+        return sorted(path for path in logs.iterdir() if _INPUT.fullmatch(path.name))
     except OSError as error:
         raise BenchError(f"cannot read the logs in {logs}: {error.strerror}") from None
 
@@ -132,13 +144,13 @@ class _Opening(msgspec.Struct):
 
 def _open_log(name: str, file: BinaryIO) -> reconcile.RunLog:
     """Tell a log by its first line. Raises SkippedFile."""
-    first = file.readline(_LONGEST_FIRST_LINE)
+    first = file.readline(LONGEST_LINE)
     if not first:
         raise SkippedFile("empty")
     if not first.endswith(b"\n"):
-        raise SkippedFile(NOT_A_LOG if len(first) == _LONGEST_FIRST_LINE else "its first line is incomplete")
+        raise SkippedFile(NOT_A_LOG if len(first) == LONGEST_LINE else "its first line is incomplete")
     try:
-        opening = msgspec.json.decode(first, type=_Opening)
+        opening = msgspec.json.decode(first.removeprefix(BOM_UTF8), type=_Opening)
     except (msgspec.DecodeError, RecursionError):
         return OriginalLog(name, first)
     if opening.event not in log_format.EVENTS:

@@ -5,42 +5,49 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, ClassVar
 
 from msgspec import DecodeError
 
-from workload_generator.results.database import Store
+from workload_generator.results.database import RowError, Store
 
+LONGEST_LINE = 1 << 24
 _BLOCK_BYTES = 1 << 20
 _TAIL_BYTES = 4096
 _MOST_NAMED_LINES = 5
 _PROGRESS = ("file", "offset", "lines", "tail_sha256", "rows", "skipped_lines")
 
-UNREADABLE = (ValueError, RecursionError, DecodeError, csv.Error)
-"""What a line that cannot be read raises."""
+Row = tuple[object, ...]
+OtherRow = tuple[str, dict[str, object]]
+"""A table, and columns of it."""
+
+UNREADABLE = (ValueError, ArithmeticError, RecursionError, DecodeError, csv.Error, RowError)
+"""What a line that cannot be read or stored raises."""
 
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """A file that was skipped (line 0), or `count` lines of it, from `line` on."""
+    """A file that was skipped (line 0), or `count` lines of it, from `line` on; `wanted` if the user asked for it."""
 
     file: str
     line: int
     reason: str
     count: int = 1
+    wanted: bool = False
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}: {self.reason}" if self.line else f"{self.file}: {self.reason}"
 
 
-class SkippedFile(ValueError):
+class SkippedFile(Exception):
     """A file that is skipped; `str()` is the reason. `is_known` when an earlier extraction read it."""
 
-    def __init__(self, reason: str, is_known: bool = False) -> None:
+    def __init__(self, reason: str, is_known: bool = False, wanted: bool = False) -> None:
         super().__init__(reason)
         self.is_known = is_known
+        self.wanted = wanted
 
 
 class EndOfRun(Exception):
@@ -74,7 +81,7 @@ class InputFile:
     """A file whose lines become rows of the table `into`. Its own row in `table` says how much of it was read.
 
     The file is found again by its `identity`; its first `begin` bytes are a header line, or there is none. `found` are
-    further columns of its row, `others` are rows of other tables.
+    further columns of its row.
 
     It keeps no state that a later extraction would miss: reading a file in pieces gives the same rows as reading it at
     once.
@@ -89,11 +96,12 @@ class InputFile:
     def __init__(self, identity: str, begin: int = 0) -> None:
         self.identity = identity
         self.begin = begin
-        self.rows: list[tuple[object, ...]] = []
-        self.others: list[tuple[str, dict[str, object]]] = []
         self.found: dict[str, object] = {}
         self.new_lines = self.new_rows = 0
         self.skips: list[Skip] = []
+        self._offset = self._lines = 0
+        self._skipped = SkippedLines()
+        self._end: str | None = None
 
     def join(self, store: Store) -> dict[str, object]:
         """The columns of the new row of a file that was not read before. Raises SkippedFile."""
@@ -102,8 +110,8 @@ class InputFile:
     def resume(self, row: Mapping[str, Any]) -> None:
         """Called with the file's row before any line is taken."""
 
-    def take(self, line: bytes) -> None:
-        """Add a line to `rows`, `others` or `found`. Raises EndOfRun, or one of `UNREADABLE`."""
+    def take(self, line: bytes) -> Row | Iterable[OtherRow]:
+        """The row of a line, or rows of other tables. Raises EndOfRun, or one of `UNREADABLE`."""
         raise NotImplementedError
 
     def finish(self, store: Store, row: Mapping[str, Any]) -> None:
@@ -112,7 +120,7 @@ class InputFile:
     def read(self, store: Store, file: BinaryIO, name: str, on_progress: Callable[[int], None]) -> None:
         """Store the new lines, in a transaction of the caller. Raises SkippedFile."""
         row = self._row(store)
-        before = 0
+        before = 0 if row is None else row["lines"]
         if row is None:
             start = dict.fromkeys(_PROGRESS, 0) | {"file": name, "tail_sha256": "", "identity": self.identity}
             start |= {"offset": self.begin, "lines": int(self.begin > 0)}
@@ -121,37 +129,69 @@ class InputFile:
             assert row is not None
         else:
             _check_continues(file, name, row)
-            before = row["lines"]
         self.resume(row)
-        offset, lines = row["offset"], row["lines"]
-        skipped, end = SkippedLines(), None
-        file.seek(offset)
-        while end is None and (block := file.readlines(_BLOCK_BYTES)):
-            if not block[-1].endswith(b"\n"):
-                end = "incomplete line: the next extraction reads it"
-                del block[-1]
-            for line in block:
-                try:
-                    self.take(line)
-                except EndOfRun as reason:
-                    end = str(reason)
-                    break
-                except UNREADABLE as problem:
-                    skipped.add(lines + 1, f"{self.unreadable}: {problem}")
-                lines += 1
-                offset += len(line)
-            self.new_rows += store.insert_many(self.into, self.columns, self.rows, self.verb)
-            for table, fields in self.others:
-                store.insert(table, fields)
-            self.rows, self.others = [], []
-            on_progress(offset)
-        self.new_lines = lines - before
-        self.skips = skipped.skips(name) + ([] if end is None else [Skip(name, lines + 1, end)])
+        self._offset, self._lines = row["offset"], row["lines"]
+        file.seek(self._offset)
+        while self._read_block(store, file):
+            on_progress(self._offset)
+        self.new_lines = self._lines - before
+        self.skips = self._skipped.skips(name)
+        if self._end is not None:
+            self.skips.append(Skip(name, self._lines + 1, self._end))
         if self.new_lines:
-            values = (name, offset, lines, _tail_sha256(file, offset))
-            counts = (row["rows"] + self.new_rows, row["skipped_lines"] + skipped.count)
+            values = (name, self._offset, self._lines, _tail_sha256(file, self._offset))
+            counts = (row["rows"] + self.new_rows, row["skipped_lines"] + self._skipped.count)
             store.update(self.table, row["id"], dict(zip(_PROGRESS, values + counts, strict=True)) | self.found)
             self.finish(store, {**row, "rows": counts[0]})
+
+    def _read_block(self, store: Store, file: BinaryIO) -> bool:
+        """Store a block of lines; whether there was any."""
+        rows: list[tuple[int, Row]] = []
+        begin = self._offset
+        while self._end is None and self._offset - begin < _BLOCK_BYTES and (line := file.readline(LONGEST_LINE)):
+            size = len(line)
+            while not line.endswith(b"\n") and (more := file.readline(LONGEST_LINE)):
+                line, size = more, size + len(more)
+            if not line.endswith(b"\n"):
+                self._end = "incomplete line: the next extraction reads it"
+                break
+            number = self._lines + 1
+            try:
+                if size > LONGEST_LINE:
+                    raise ValueError(f"it has {size:,} bytes")
+                taken = self.take(line)
+                if isinstance(taken, tuple):
+                    rows.append((number, taken))
+                else:
+                    for table, fields in taken:
+                        store.insert(table, fields)
+            except EndOfRun as reason:
+                self._end = str(reason)
+                break
+            except UNREADABLE as problem:
+                self._skipped.add(number, f"{self.unreadable}: {problem}")
+            self._lines = number
+            self._offset += size
+        self._insert(store, iter(rows))
+        return self._offset > begin
+
+    def _insert(self, store: Store, rows: Iterator[tuple[int, Row]]) -> None:
+        """Insert rows, with the numbers of their lines."""
+        number = 0
+
+        def pending() -> Iterator[Row]:
+            nonlocal number
+            for number, row in rows:  # noqa: B007 - the last one is the row that is refused
+                yield row
+
+        before = store.changes
+        while True:
+            try:
+                store.insert_many(self.into, self.columns, pending(), self.verb)
+                break
+            except RowError as problem:
+                self._skipped.add(number, f"{self.unreadable}: {problem}")
+        self.new_rows += store.changes - before
 
     def _row(self, store: Store) -> Mapping[str, Any] | None:
         rows = store.execute(f"SELECT * FROM {self.table} WHERE identity = ?", (self.identity,))

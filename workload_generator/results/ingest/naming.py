@@ -18,7 +18,7 @@ _INGRESS = "broker-ingress"
 
 _FILE = re.compile(r"(.*)_([0-9]{4}-[0-9]{2}-[0-9]{2})_([0-9]{2}-[0-9]{2}-[0-9]{2})(?:_s[0-9]+)?\.log", re.DOTALL)
 _SCENARIO = re.compile(r"(?:serving|eventing)-scenario-[0-9]+(?![0-9])")
-_FIGURE = re.compile(r"([0-9]+(?:\.[0-9]+)?)(rps|triggers?|workers?|concurrency)")
+_FIGURE = re.compile(r"([0-9]{1,15}(?:\.[0-9]+)?)(rps|triggers?|workers?|concurrency)")
 _FIGURES = {"rp": "rps", "trigger": "triggers", "worker": "workers", "concurrency": "concurrency"}
 _ONE_AT_A_TIME = "serving-scenario-3"  # the scenario is containerConcurrency 1
 

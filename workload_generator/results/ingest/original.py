@@ -12,7 +12,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from codecs import BOM_UTF8
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,7 +22,7 @@ from workload_generator.log.format import text_of
 from workload_generator.log.records import ErrorKind
 from workload_generator.results.database import Store
 from workload_generator.results.ingest import naming
-from workload_generator.results.ingest.files import SkippedFile
+from workload_generator.results.ingest.files import UNREADABLE, OtherRow, Row, SkippedFile
 from workload_generator.results.ingest.our_log import RateColumns
 from workload_generator.results.ingest.reconcile import RunLog
 
@@ -35,6 +36,7 @@ SUCCESS = "Success"
 FAILURE = "Request error"
 LOADED = "Loaded configuration"
 
+_LONGEST_NUMBER = 19  # SQLite's integers hold all shorter ones
 _NUMBERS = {"requests_per_second": float, "max_idle_conns": int, "max_idle_conns_per_host": int}
 """The columns of a configuration other than durations."""
 
@@ -79,7 +81,7 @@ class OriginalLog(RunLog):
             raise SkippedFile(NOT_A_LOG) from None
         try:
             started = timestamp(fields["time"])
-        except ValueError as error:
+        except UNREADABLE as error:
             raise SkippedFile(f"its first line: {error}") from None
         prefix, begun = naming.read_file_name(name)
         self.moments = (started[:19],) if begun is None else (started[:19], f"{begun:%Y-%m-%dT%H:%M:%S}")
@@ -87,15 +89,16 @@ class OriginalLog(RunLog):
         self.origin = {"started": started}
         self._settings: dict[str, Any] = {}
 
-    def take(self, line: bytes) -> None:
-        """Take a line."""
+    def take(self, line: bytes) -> Row | Iterable[OtherRow]:
+        """The row of a result."""
         fields = parse(line)
         row = row_of(fields)
         if row is not None:
-            self.rows.append(row + self.mine)
-        elif fields["msg"] == LOADED and "config" in fields:
+            return row + self.mine
+        if fields["msg"] == LOADED and "config" in fields:
             config = fields["config"]
             self._settings = {**settings(config), "config": json.dumps(config, ensure_ascii=False)}
+        return []
 
     def finish(self, store: Store, row: Mapping[str, Any]) -> None:
         """Other programs log in this form, too. Raises SkippedFile."""
@@ -108,7 +111,7 @@ class OriginalLog(RunLog):
 
 def parse(line: bytes) -> dict[str, str]:
     """Keys and values of a slog line. Raises ValueError for any other line."""
-    text = text_of(line.rstrip(b"\r\n"))
+    text = text_of(line.removeprefix(BOM_UTF8).rstrip(b"\r\n"))
     fields: dict[str, str] = {}
     position, end = 0, len(text)
     while position < end and (match := _PAIR.match(text, position)):
@@ -133,6 +136,8 @@ def row_of(fields: Mapping[str, str]) -> tuple[object, ...] | None:
         raise ValueError(f"no {' and no '.join(absent)}")
     error = fields["error"] if message == FAILURE else None
     status = int(fields["status"]) if error is None else 0
+    if not 0 <= status <= 999:
+        raise ValueError(f"status {status}")
     ttfb, total, dns, connect, tls = (_ms(fields.get(key)) for key in ("TTFB", "Total", "DNS", "Connect", "TLS"))
     return (
         timestamp(fields["time"]), status, ttfb, total, _COLD.get(fields.get("isCold", "")) if error is None else None,
@@ -152,8 +157,7 @@ def timestamp(text: str) -> str:
     if match is None:
         raise ValueError(f"{text!r} is not a time")
     seconds, fraction, zone = match.groups()
-    if zone != "Z":
-        seconds = datetime.fromisoformat(seconds + zone).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    seconds = datetime.fromisoformat(seconds + zone).astimezone(UTC).isoformat()[:19]
     return f"{seconds}.{(fraction or '')[:6]:0<6}Z"
 
 
@@ -163,7 +167,7 @@ def settings(config: str) -> dict[str, Any]:
     for column, key in zip(RateColumns.__struct_fields__, RateColumns.__struct_encode_fields__, strict=True):
         match = re.search(rf"\b{key}\b[\"']?\s*[:=]\s*[\"']?([0-9][0-9a-zµ.]*)", config, re.IGNORECASE)
         try:
-            if match is not None:
+            if match is not None and len(match[1]) < _LONGEST_NUMBER:
                 values[column] = _NUMBERS.get(column, _duration)(match[1])
         except ValueError:
             continue
@@ -178,13 +182,14 @@ def _ms(duration: str | None) -> float | None:
     """A Go duration in milliseconds with three decimals, as everywhere in the database."""
     if duration is None:
         return None
-    if duration == "0s":
-        return 0.0
     for unit, ms in _UNITS_MS:
         number = duration.removesuffix(unit)
-        if number != duration and number.replace(".", "", 1).isdecimal():
+        if number != duration and len(number) < _LONGEST_NUMBER and number.replace(".", "", 1).isdecimal():
             return round(float(number) * ms, 3)
-    return round(parse_duration(duration) / NS_PER_MS, 3)
+    ns = parse_duration(duration)
+    if ns < 0:
+        raise ValueError(f"{duration} is negative")
+    return round(ns / NS_PER_MS, 3)
 
 
 def _unquoted(text: str) -> str:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+from codecs import BOM_UTF8
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Raw, Struct, field
 from msgspec.structs import asdict, astuple
 
+from workload_generator.base.clock import parse_rfc3339
 from workload_generator.coldstart.proof import POINTS
 from workload_generator.log import format as log_format
 from workload_generator.results.ingest import naming
-from workload_generator.results.ingest.files import EndOfRun, SkippedFile
+from workload_generator.results.ingest.files import UNREADABLE, EndOfRun, OtherRow, Row, SkippedFile
 from workload_generator.results.ingest.reconcile import RunLog
 
 _MOST_SHARDS = 100_000
@@ -21,26 +25,43 @@ Count = Annotated[int, Meta(ge=0, le=2**45)]
 """Of arrivals: SQLite's integers hold the sum over all shards."""
 Number = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Ms = float | None
+Duration = Annotated[float, Meta(ge=0)] | None
 Text = str | None
-Row = tuple[str, dict[str, object]]
-"""A table, and columns of it."""
+Flat = dict[str, Number | float | str | None]
+
+
+@functools.lru_cache(10_000)
+def _check_second(text: str) -> None:
+    parse_rfc3339(f"{text}Z")
+
+
+def check_time(text: str) -> None:
+    """Raise ValueError unless it is a time as our logs have it, `2025-02-09T10:11:12.123456Z`."""
+    if len(text) != 27 or text[10:26:9] != "T." or text[26] != "Z" or not (text.isascii() and text[20:26].isdecimal()):
+        raise ValueError(f"{text!r} is not a time")
+    _check_second(text[:19])
 
 
 class _Line(Struct, tag_field="event"):
-    """A line; its fields are columns."""
+    """A line with a time; its fields are columns."""
+
+    timestamp: str = field(name="time")
+
+    def __post_init__(self) -> None:
+        """Check the time."""
+        check_time(self.timestamp)
 
 
 class _Request(_Line, tag=log_format.REQUEST):
     """A result."""
 
-    timestamp: str = field(name="time")
-    status: Count
-    ttfb: Ms
-    total_time: Ms = field(name="total")
+    status: Annotated[int, Meta(ge=0, le=999)]
+    ttfb: Duration
+    total_time: Duration = field(name="total")
     is_cold: bool | None = field(name="cold")
-    dns_time: Ms = field(name="dns")
-    connect_time: Ms = field(name="connect")
-    tls_time: Ms = field(name="tls")
+    dns_time: Duration = field(name="dns")
+    connect_time: Duration = field(name="connect")
+    tls_time: Duration = field(name="tls")
     target: str
     seq: Number
     phase: Literal["ping", "ramp", "measure"]
@@ -58,6 +79,7 @@ class _Request(_Line, tag=log_format.REQUEST):
 
     def __post_init__(self) -> None:
         """A response in one segment is logged without their number."""
+        check_time(self.timestamp)
         if self.error_kind is not None:
             self.ok = False
         if self.segments is None and self.stamp == "kernel":
@@ -68,19 +90,18 @@ class _FromZero(_Line):
     """What lines of cold starts share."""
 
     seq: Number
-    timestamp: Text = field(name="time")
     target: Text
     source: Text
     zero: bool | None
-    zero_for: Ms
-    waited: Ms
+    zero_for: Duration
+    waited: Duration
 
 
 class _ApiClock(Struct):
     """The API server's clock against the generator's."""
 
     offset: Ms = None
-    error: Ms = None
+    error: Duration = None
 
 
 class _ColdStart(_FromZero, tag=log_format.COLD_START):
@@ -90,12 +111,12 @@ class _ColdStart(_FromZero, tag=log_format.COLD_START):
     is_cold: bool | None = field(name="cold")
     cold_proven: bool | None = field(name="proven")
     reason: Text
-    error: Ms
+    error: Duration
     points: dict[str, Ms]
     grid: list[str]
     clock: _ApiClock | None = None
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[OtherRow]:
         """Its row."""
         row = asdict(self)
         clock = row.pop("clock") or _ApiClock()
@@ -111,7 +132,7 @@ class _BurstInstance(Struct):
     created: Ms
     ready: Ms
     gone: Ms
-    error: Ms
+    error: Duration
 
 
 class _ColdBurst(_FromZero, tag=log_format.COLD_BURST):
@@ -120,7 +141,13 @@ class _ColdBurst(_FromZero, tag=log_format.COLD_BURST):
     requests: Count
     instances: list[_BurstInstance]
 
-    def rows(self) -> list[Row]:
+    def __post_init__(self) -> None:
+        """An instance is listed once."""
+        super().__post_init__()
+        if len({each.instance for each in self.instances}) < len(self.instances):
+            raise ValueError("an instance is listed twice")
+
+    def rows(self) -> list[OtherRow]:
         """Its row, and one for each instance."""
         row = asdict(self)
         instances = row.pop("instances")
@@ -140,12 +167,11 @@ class _Started(Struct):
 class _Progress(_Line, tag=log_format.PROGRESS):
     """A heartbeat."""
 
-    time: str
     measure: _Started
 
     def columns(self) -> dict[str, object]:
         """Columns of the shard."""
-        return {"heartbeat": _json({"time": self.time, **asdict(self.measure)})}
+        return {"heartbeat": _json({"time": self.timestamp, **asdict(self.measure)})}
 
 
 class _PhaseCounts(Struct):
@@ -158,15 +184,20 @@ class _PhaseCounts(Struct):
     dropped: Count
     cold: dict[str, Count] = {}
 
+    def __post_init__(self) -> None:
+        """Check the sum."""
+        if self.ok + self.failed != self.sent:
+            raise ValueError(f"{self.ok} ok and {self.failed} failed are not the {self.sent} sent")
 
-class _RunFinished(_Line, tag=log_format.RUN_FINISHED):
+
+class _RunFinished(Struct, tag_field="event", tag=log_format.RUN_FINISHED):
     """The trailer."""
 
     counts: Raw
     verdict: str
     reasons: list[str]
-    histograms: dict[str, dict[str, Number | float | str | None]] | None = None
-    resources: Raw = Raw(b"null")
+    histograms: dict[str, Flat] | None = None
+    resources: Flat | None = None
 
     def __post_init__(self) -> None:
         """Check the counts."""
@@ -185,9 +216,11 @@ class _RunFinished(_Line, tag=log_format.RUN_FINISHED):
         counts = asdict(self.measured)
         cold = counts.pop("cold")
         is_known = cold.get("true") or cold.get("false")
-        words = {"verdict": self.verdict, "reasons": _json(self.reasons), "histograms": _json(self.histograms)}
-        raw = {"counts": _text(self.counts), "resources": _text(self.resources)}
-        return counts | words | raw | {"missing": 0, "cold": cold.get("true", 0) if is_known else None, "complete": 1}
+        others: dict[str, object] = {
+            name: _json(getattr(self, name)) for name in ("reasons", "histograms", "resources")
+        }
+        others |= {"verdict": self.verdict, "counts": _text(self.counts), "complete": 1, "missing": 0}
+        return counts | others | {"cold": cold.get("true", 0) if is_known else None}
 
 
 class _Shard(Struct):
@@ -254,7 +287,7 @@ class _Events(Struct):
     clock: _LoggerClock | None = None
 
 
-class _RunStarted(_Line, tag=log_format.RUN_STARTED):
+class _RunStarted(Struct, tag_field="event", tag=log_format.RUN_STARTED):
     """The header."""
 
     run_id: str
@@ -283,10 +316,11 @@ class OurLog(RunLog):
 
     def __init__(self, first: bytes) -> None:
         try:
-            header = _decode(first)
+            header = _decode(first.removeprefix(BOM_UTF8))
             assert isinstance(header, _RunStarted)
             config = msgspec.json.decode(header.experiment.config, type=_Config)
-        except (msgspec.DecodeError, RecursionError) as error:
+            check_time(header.start.wall)
+        except UNREADABLE as error:
             raise SkippedFile(f"its {log_format.RUN_STARTED} is incomplete: {error}") from None
         super().__init__(f"{header.run_id}/{header.shard.index}", len(first))
         self.run_id, self.shard, self.shards = header.run_id, header.shard.index, header.shard.count
@@ -309,18 +343,18 @@ class OurLog(RunLog):
         self.origin = {each: getattr(header, each) for each in ("host", "python", "cpu_limit")} | asdict(clock)
         self.origin["started"] = header.start.wall
 
-    def take(self, line: bytes) -> None:
-        """Take a line."""
+    def take(self, line: bytes) -> Row | Iterable[OtherRow]:
+        """The row of a result, or those of a cold start."""
         doc = _decode(line)
         if isinstance(doc, _Request):
-            self.rows.append(astuple(doc) + self.mine)
-        elif isinstance(doc, _ColdStart | _ColdBurst):
+            return astuple(doc) + self.mine
+        if isinstance(doc, _ColdStart | _ColdBurst):
             own = {"experiment_id": self.experiment_id, "shard": self.shard}
-            self.others += [(table, row | own) for table, row in doc.rows()]
-        elif isinstance(doc, _RunStarted):
+            return [(table, row | own) for table, row in doc.rows()]
+        if isinstance(doc, _RunStarted):
             raise EndOfRun("another run begins here: the rest of the file is skipped")
-        else:
-            self.found |= doc.columns()
+        self.found |= doc.columns()
+        return []
 
 
 def _json(value: Any) -> str:

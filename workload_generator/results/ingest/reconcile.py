@@ -1,7 +1,8 @@
 """Runs and their shards: which log belongs to which run, their counts, and a run's verdict.
 
-Counts are of the measure phase. They come from the shard's trailer. Without one they are counted from the rows, and
-requests that the last heartbeat counts as started, but that have no row, are missing. `sent` is ok + failed + missing.
+Counts are of the measure phase. They come from the shard's trailer. Without one, or with one that counts fewer results
+than there are rows, they are counted from the rows, and requests that the last heartbeat counts as started, but that
+have no row, are missing. `sent` is ok + failed + missing.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ _SUMS = ", ".join(
     f"iif(count({name}) = count(*), sum({name}), NULL) AS {name}"
     for name in ("planned", "sent", "ok", "failed", "dropped", "missing")
 )
+_RESULTS = ("ok", "failed", "dropped")
+_NO_TRAILER = "the log has no trailer: the run was killed or is still running"
 _COUNTED = """
     SELECT coalesce(sum(ok), 0) AS ok,
            coalesce(sum(NOT ok AND error_kind IS NOT 'dropped'), 0) AS failed,
@@ -80,7 +83,7 @@ def warnings_of(store: Store, experiment_id: int) -> list[str]:
     for shard in shards:
         if not shard["complete"]:
             lost = f"{shard['missing'] or 0:,} requests started without a result"
-            warnings.append(f"{shard['file']}: no trailer: the run was killed or is still running; {lost}")
+            warnings.append(f"{shard['file']}: {_why_incomplete(shard)}; {lost}")
         elif (counted := _results_counted(shard)) != shard["rows"]:
             text = f"its trailer counts {counted:,} results, but only {shard['rows']:,} could be read"
             warnings.append(f"{shard['file']}: {text}")
@@ -129,11 +132,15 @@ def _refuse_migrated(store: Store, log: RunLog) -> None:
 def _refresh_shard(store: Store, shard_id: int, is_original: bool) -> None:
     """Update the shard's counts, unless they are its trailer's."""
     (shard,) = store.execute("SELECT * FROM shards WHERE id = ?", (shard_id,))
-    if shard["complete"]:
-        return
     heartbeat = {"time": "", "planned": 0, "started": 0} | orjson.loads(shard["heartbeat"] or "{}")
     (row,) = store.execute(_COUNTED, (heartbeat["time"], shard["experiment_id"], shard["shard"]))
     counts = dict(row)
+    if shard["complete"]:
+        more = [f"{counts[each]:,} {each}, not {shard[each]:,}" for each in _RESULTS if counts[each] > shard[each]]
+        if not more:
+            return
+        reason = f"its trailer contradicts its results: {' and '.join(more)}"
+        counts |= {"verdict": None, "reasons": orjson.dumps([reason]).decode()}
     missing = max(0, heartbeat["started"] - counts.pop("started_by_then"))
     sent = counts["ok"] + counts["failed"] + missing
     planned = max(heartbeat["planned"], sent + counts["dropped"])
@@ -141,6 +148,10 @@ def _refresh_shard(store: Store, shard_id: int, is_original: bool) -> None:
     if is_original:  # it logs neither its plan nor what it dropped
         counts |= dict.fromkeys(("planned", "dropped", "missing", "complete"))
     store.update("shards", shard_id, counts)
+
+
+def _why_incomplete(shard: Mapping[str, Any]) -> str:
+    return "; ".join(orjson.loads(shard["reasons"] or "[]")) or _NO_TRAILER
 
 
 def _refresh_experiment(store: Store, experiment_id: int) -> None:
@@ -164,9 +175,7 @@ def _verdict(shards: Iterable[Mapping[str, Any]], count: int) -> dict[str, objec
     """Invalid when a shard is; valid when all shards are there and valid; otherwise unknown, with reasons."""
     reasons: list[str] = []
     for shard in shards:
-        own = orjson.loads(shard["reasons"]) if shard["reasons"] else []
-        if not shard["complete"]:
-            own = ["the log has no trailer: the run was killed or is still running"]
+        own = orjson.loads(shard["reasons"] or "[]") if shard["complete"] else [_why_incomplete(shard)]
         reasons += [f"shard {shard['shard']}: {reason}" if count > 1 else reason for reason in own]
     absent = _absent({shard["shard"] for shard in shards}, count)
     if absent:

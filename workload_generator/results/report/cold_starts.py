@@ -44,7 +44,7 @@ class ProvenStart:
     """One proven cold start: its phases in order as (begin, end) in ms since the send, and the error of each end.
 
     `grid` are the phases whose end is known to whole seconds only. `ready_ms` is when Kubernetes knew that the pod was
-    ready, where that is no phase.
+    ready, where that does not end a phase.
     """
 
     run: RecordedRun

@@ -1,12 +1,13 @@
 """The verdict, reason by reason."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from workload_generator.base.histogram import Histogram
-from workload_generator.base.verdict import Evidence, Strain, judge, stopped_early
+from workload_generator.base.verdict import LIMITS, Evidence, Strain, judge, stopped_early
 
 
 def histogram(*values: int) -> Histogram:
@@ -86,6 +87,36 @@ def test_the_lag_limit_follows_a_slow_target() -> None:
     slow = dataclasses.replace(GOOD, ttfb=histogram(*[100_000] * 100), lag=histogram(*[4_900] * 100))
     assert judge(slow).valid
     assert not judge(dataclasses.replace(slow, lag=histogram(*[5_200] * 100))).valid
+
+
+BEYOND = {
+    "whole": {"late_ns": 3_200_000_000},
+    "room": {"exhausted": 3},
+    "rate": {"counts": {"planned": 1000, "sent": 900, "dropped": 100}},
+    "lag": {"lag": histogram(*[9_000] * 100)},
+    "stalls": strained(stalls=1, longest_stall_ns=48_000_000),
+    "CPU": strained(cpu_ns=9_900_000_000, waited_ns=5_000_000_000),
+    "machine": strained(throttled_ns=1, steal_share=0.1, clock_steps=1),
+}
+
+
+@pytest.mark.parametrize("mode", ["open", "closed", "cold-start"])
+@pytest.mark.parametrize("limit", LIMITS)
+def test_a_limit_binds_the_modes_of_the_table(limit: str, mode: str) -> None:
+    verdict = judge(dataclasses.replace(GOOD, mode=mode, **BEYOND[limit]))
+    assert verdict.valid is (mode not in LIMITS[limit].modes), verdict.reasons
+
+
+def test_a_cold_start_run_is_valid_though_the_event_loop_stalled() -> None:
+    stalled = strained(stalls=1, longest_stall_ns=48_000_000)
+    assert judge(dataclasses.replace(GOOD, mode="cold-start", lag=histogram(*[30] * 9), **stalled)).valid
+
+
+def test_the_readme_has_the_table_of_limits() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    for limit in LIMITS.values():
+        modes = "all" if len(limit.modes) == 3 else ", ".join(limit.modes)
+        assert f"| {limit.text} | {modes} | {limit.why} |\n" in readme
 
 
 @pytest.mark.parametrize("mode", ["closed", "cold-start"])

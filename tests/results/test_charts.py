@@ -162,6 +162,9 @@ def test_phases_are_the_made_up_ones_and_add_up(answers: Answers, datasets: dict
         mean = {phase.name: phase.mean for phase in phases_of(starts)}
         whole, before = sum(mean.values()), 0.0
         for name, share in PHASE_SHARES.items():
+            if name in ("queue_ready", "ready"):
+                assert name not in mean, "what Kubernetes knew, beside the last phase"
+                continue
             assert mean[name] / whole == pytest.approx(share - before, abs=1e-3), name
             before = share
         middle = typical(starts)

@@ -1,14 +1,13 @@
 """The verdict: whether a run measured the system or the generator.
 
-A run is `valid` unless there is a reason against it; each reason has its figure. The closed loop has no schedule and
-uses all CPU time, so neither counts against it; cold-start rounds have no lag limit.
+A run is `valid` unless it is beyond one of the `LIMITS` that bind its mode; each reason has its figure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from workload_generator.base.clock import NS_PER_MS, NS_PER_US, format_duration
 from workload_generator.base.histogram import BEYOND, Histogram
@@ -23,6 +22,57 @@ _WAITED_SHARE = 0.05
 _STEAL_SHARE = 0.05
 _LEAST_LAG_LIMIT_US = 1000.0
 _LAG_SHARE_OF_TTFB = 0.05
+
+
+class Limit(NamedTuple):
+    """What must hold, the modes of runs for which it must, and why not for the others, or why for all."""
+
+    text: str
+    modes: tuple[str, ...]
+    why: str
+
+
+_OPEN, _CLOSED, _COLD = "open", "closed", "cold-start"
+LIMITS = {
+    "whole": Limit(
+        "the run was not stopped, sent something, and did not miss the common start of its shards",
+        (_OPEN, _CLOSED, _COLD),
+        "its figures would be those of another run than the planned one",
+    ),
+    "room": Limit(
+        "there were file descriptors and ports for all connections",
+        (_OPEN, _CLOSED, _COLD),
+        "a connection that this machine refuses says nothing about the target",
+    ),
+    "rate": Limit(
+        "at least 99 % of the planned rate was achieved, and no arrival was dropped",
+        (_OPEN,),
+        "the closed loop has no plan; a cold-start round waits for zero instances as long as that takes, and drops "
+        "a target that does not reach it",
+    ),
+    "lag": Limit(
+        "the p99 of the lag was at most `limits.lag` (default: 1 ms or 5 % of the median TTFB, whichever is larger)",
+        (_OPEN,),
+        "without a schedule nothing is late: the TTFB of a cold start counts from its send",
+    ),
+    "stalls": Limit(
+        "the event loop did not stall for more than 20 ms",
+        (_OPEN, _CLOSED),
+        "in a cold-start round one request at a time is due: a stall moves its send, from which TTFB counts, or the "
+        "reading of its first byte, which the kernel has stamped",
+    ),
+    "CPU": Limit(
+        "the event loop used at most 90 % of a core, spinning excluded, and waited for a CPU at most 5 % of the time",
+        (_OPEN, _COLD),
+        "the closed loop uses all the CPU time that it can get",
+    ),
+    "machine": Limit(
+        "the cgroup throttled no CPU time, the hypervisor took at most 5 % of it, and the wall clock was not set",
+        (_OPEN, _CLOSED, _COLD),
+        "functions on the same machine slow down too, and the kernel's stamps are of the wall clock",
+    ),
+}
+"""README.md has this table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,55 +151,54 @@ class Evidence:
 
 def judge(evidence: Evidence) -> Verdict:
     """The verdict on one run, with all reasons."""
-    reasons: list[str] = []
-    if evidence.stopped is not None:
-        reasons.append(evidence.stopped)
+    return Verdict(tuple(reason for limit, reason in _found(evidence) if evidence.mode in LIMITS[limit].modes))
+
+
+def _found(evidence: Evidence) -> Iterator[tuple[str, str]]:
+    """Each limit that the run is beyond, and the reason with its figure."""
     sent, dropped, planned = (evidence.counts[word] for word in ("sent", "dropped", "planned"))
-    if not sent and not evidence.stopped:
-        reasons.append("nothing was sent in the measure phase")
+    if evidence.stopped is not None:
+        yield "whole", evidence.stopped
+    elif not sent:
+        yield "whole", "nothing was sent in the measure phase"
     if evidence.late_ns:
-        reasons.append(f"started {_rounded(evidence.late_ns)} after the start that all shards share")
+        yield "whole", f"started {_rounded(evidence.late_ns)} after the start that all shards share"
     if evidence.exhausted:
-        reasons.append(f"this machine had no descriptor, port or memory for {evidence.exhausted:,} connections")
-    if evidence.mode == "open":
-        lag_limit_us = _lag_limit_us(evidence)
-        late_ns = evidence.overrun_ns if evidence.overrun_ns > max(_SHORT_OVERRUN_NS, lag_limit_us * NS_PER_US) else 0
-        share = sent / planned * evidence.length_ns / (evidence.length_ns + late_ns) if planned else 1.0
-        if share < _ACHIEVED_SHARE:
-            after = f", the last {_rounded(late_ns)} after the planned end" if late_ns else ""
-            reasons.append(f"achieved {share:.2%} of the planned rate (sent {sent:,} of {planned:,}{after})")
-        if dropped:
-            who, whose = ("target", "the experiment's") if evidence.user_set_max_in_flight else ("generator", "its own")
-            cap = evidence.max_in_flight
-            reasons.append(f"{who}: {dropped:,} arrivals were dropped at {whose} limit of {cap:,} requests in flight")
-        lag_p99 = evidence.lag.quantile_us(0.99)
-        if lag_p99 is not None and lag_p99 > lag_limit_us:
-            reasons.append(f"lag p99 {lag_p99 / 1000:.3f} ms is above the limit of {lag_limit_us / 1000:.3f} ms")
-    return Verdict((*reasons, *_strains(evidence.strain, closed=evidence.mode == "closed")))
+        yield "room", f"this machine had no descriptor, port or memory for {evidence.exhausted:,} connections"
+    lag_limit_us = _lag_limit_us(evidence)
+    late_ns = evidence.overrun_ns if evidence.overrun_ns > max(_SHORT_OVERRUN_NS, lag_limit_us * NS_PER_US) else 0
+    share = sent / planned * evidence.length_ns / (evidence.length_ns + late_ns) if planned else 1.0
+    if share < _ACHIEVED_SHARE:
+        after = f", the last {_rounded(late_ns)} after the planned end" if late_ns else ""
+        yield "rate", f"achieved {share:.2%} of the planned rate (sent {sent:,} of {planned:,}{after})"
+    if dropped:
+        who, whose = ("target", "the experiment's") if evidence.user_set_max_in_flight else ("generator", "its own")
+        cap = evidence.max_in_flight
+        yield "rate", f"{who}: {dropped:,} arrivals were dropped at {whose} limit of {cap:,} requests in flight"
+    lag_p99 = evidence.lag.quantile_us(0.99)
+    if lag_p99 is not None and lag_p99 > lag_limit_us:
+        yield "lag", f"lag p99 {lag_p99 / 1000:.3f} ms is above the limit of {lag_limit_us / 1000:.3f} ms"
+    yield from _strains(evidence.strain)
 
 
-def _strains(strain: Strain, closed: bool) -> list[str]:
-    reasons: list[str] = []
-    if strain.cpu_share > _CPU_SHARE and not closed:
-        reasons.append(f"the event loop used {strain.cpu_share:.1%} of a core, more than {_CPU_SHARE:.0%}")
+def _strains(strain: Strain) -> Iterator[tuple[str, str]]:
+    if strain.cpu_share > _CPU_SHARE:
+        yield "CPU", f"the event loop used {strain.cpu_share:.1%} of a core, more than {_CPU_SHARE:.0%}"
     if strain.throttled_ns:
         periods = f" in {strain.throttled_periods:,} periods" if strain.throttled_periods else ""
-        reasons.append(f"throttled by its cgroup's CPU limit for {_rounded(strain.throttled_ns)}{periods}")
+        yield "machine", f"throttled by its cgroup's CPU limit for {_rounded(strain.throttled_ns)}{periods}"
     if strain.stalls:
-        reasons.append(
-            f"the event loop stalled {strain.stalls:,} times for more than {_rounded(STALL_NS)}, "
-            f"at most {_rounded(strain.longest_stall_ns)}"
-        )
-    if strain.waited_share > _WAITED_SHARE and not closed:
-        reasons.append(
-            f"the event loop waited for a CPU {strain.waited_share:.1%} of the time, more than {_WAITED_SHARE:.0%}"
-        )
+        most = f"more than {_rounded(STALL_NS)}, at most {_rounded(strain.longest_stall_ns)}"
+        yield "stalls", f"the event loop stalled {strain.stalls:,} times for {most}"
+    if strain.waited_share > _WAITED_SHARE:
+        share = f"{strain.waited_share:.1%} of the time, more than {_WAITED_SHARE:.0%}"
+        yield "CPU", f"the event loop waited for a CPU {share}"
     if strain.steal_share is not None and strain.steal_share > _STEAL_SHARE:
-        reasons.append(f"the hypervisor took {strain.steal_share:.1%} of the CPU time, more than {_STEAL_SHARE:.0%}")
+        share = f"{strain.steal_share:.1%} of the CPU time, more than {_STEAL_SHARE:.0%}"
+        yield "machine", f"the hypervisor took {share}"
     if strain.clock_steps:
         by = format_duration(round(strain.clock_stepped_ns / NS_PER_US) * NS_PER_US)
-        reasons.append(f"the wall clock was set {strain.clock_steps:,} times, by {by} in all")
-    return reasons
+        yield "machine", f"the wall clock was set {strain.clock_steps:,} times, by {by} in all"
 
 
 def _lag_limit_us(evidence: Evidence) -> float:

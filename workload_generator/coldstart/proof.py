@@ -76,13 +76,14 @@ def is_proven(zero: Zero, start: InstanceLife | None, sent_ns: int) -> tuple[boo
 
 
 def phases_json(start: InstanceLife | None, sent_ns: int, first_byte_ns: int | None) -> dict[str, Any]:
-    """The points in ms since the request, the largest error among them, and the points with whole seconds only."""
+    """The points in ms since the request, each with its error, the largest error, and the points with whole seconds."""
     points = {} if start is None else dict(start.points)
     if first_byte_ns is not None:
         points["first_byte"] = Moment(first_byte_ns)
     known = {name: points[name] for name in POINTS if name in points}
     return {
         "points": {name: round((moment.at_ns - sent_ns) / NS_PER_MS, 3) for name, moment in known.items()},
+        "errors": {name: round(moment.error_ns / NS_PER_MS, 3) for name, moment in known.items()},
         "error": round(max((moment.error_ns for moment in known.values()), default=0) / NS_PER_MS, 3),
         "grid": [name for name, moment in known.items() if moment.grid],
     }

@@ -25,6 +25,7 @@ CREATE TABLE cold_starts (
     ready         REAL,
     first_byte    REAL,
     error         REAL,    -- largest error of a point, ms
+    errors        TEXT,    -- JSON object: the error of each point, ms
     grid          TEXT,    -- JSON array: points that are known to whole seconds only (1 s grid)
     clock_offset  REAL,    -- lead of the API server's clock over the generator's, ms; NULL: there is no other clock
     clock_error   REAL     -- its largest error, ms
@@ -32,25 +33,30 @@ CREATE TABLE cold_starts (
 CREATE UNIQUE INDEX cold_starts_once ON cold_starts (experiment_id, shard, seq);
 
 -- The phases of each cold start in ms: they add up to the time to the first byte. A phase ends at the point of its name;
--- one that ends before another one began, within the clocks' error, counts as 0.
+-- one that ends before another one began, within the clocks' error, counts as 0. A point that was not seen, or only after
+-- the first byte, makes no phase: its time is part of the next one. In a cluster the activator probes the pod itself, and
+-- does not wait until Kubernetes knows that the pod is ready: from `started` to the first byte is the phase
+-- `application_start_and_probe`, with `ready` (ms since the send) beside it. `error` is that of the point.
 CREATE VIEW cold_start_phases AS
 WITH points AS (
-    SELECT experiment_id, shard, seq, target, cold_proven, error, grid, n.key AS number, n.value AS phase,
+    SELECT experiment_id, shard, seq, target, cold_proven, grid, n.key AS number, first_byte,
+           iif(source = 'kubernetes' AND n.value = 'first_byte', 'application_start_and_probe', n.value) AS phase,
+           iif(source = 'kubernetes' AND n.value = 'first_byte', ready, NULL) AS ready,
+           coalesce(json_extract(errors, '$.' || n.value), error) AS error,
            CASE n.value WHEN 'scale' THEN scale WHEN 'created' THEN created WHEN 'scheduled' THEN scheduled
                         WHEN 'pulled' THEN pulled WHEN 'started' THEN started WHEN 'listening' THEN listening
                         WHEN 'queue_ready' THEN queue_ready WHEN 'ready' THEN ready ELSE first_byte END AS at
     FROM cold_starts, json_each('["scale","created","scheduled","pulled","started","listening","queue_ready","ready","first_byte"]') AS n
+    WHERE source IS NOT 'kubernetes' OR n.value NOT IN ('queue_ready', 'ready')
 ),
 reached AS (
-    SELECT *, min(max(at, coalesce(max(at) OVER earlier, 0), 0),
-                  coalesce(max(iif(phase = 'first_byte', at, NULL)) OVER whole, 9e999)) AS until
-    FROM points WHERE at IS NOT NULL
-    WINDOW earlier AS (PARTITION BY experiment_id, shard, seq ORDER BY number ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING),
-           whole AS (PARTITION BY experiment_id, shard, seq)
+    SELECT *, min(max(at, coalesce(max(at) OVER earlier, 0), 0), coalesce(first_byte, 9e999)) AS until
+    FROM points WHERE at IS NOT NULL AND (first_byte IS NULL OR at - coalesce(error, 0) <= first_byte)
+    WINDOW earlier AS (PARTITION BY experiment_id, shard, seq ORDER BY number ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
 )
 SELECT experiment_id, shard, seq, target, cold_proven, phase, number,
        coalesce(lag(until) OVER steps, 0) AS begin, until AS end, until - coalesce(lag(until) OVER steps, 0) AS ms,
-       error, EXISTS (SELECT 1 FROM json_each(reached.grid) WHERE value = phase) AS grid
+       error, ready, EXISTS (SELECT 1 FROM json_each(reached.grid) WHERE value = phase) AS grid
 FROM reached
 WINDOW steps AS (PARTITION BY experiment_id, shard, seq ORDER BY number);
 

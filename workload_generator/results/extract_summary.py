@@ -40,7 +40,7 @@ _MEANS = f"""WITH totals AS (
   SELECT target, count(DISTINCT seq) AS starts, sum(ms) / count(DISTINCT seq) AS whole
   FROM cold_start_phases WHERE cold_proven = 1 AND {_LATEST} GROUP BY target
 )
-SELECT p.target, t.starts, t.whole, p.phase, sum(p.ms) / t.starts AS mean
+SELECT p.target, t.starts, t.whole, p.phase, sum(p.ms) / t.starts AS mean, avg(p.ready) AS ready
 FROM cold_start_phases AS p JOIN totals AS t USING (target)
 WHERE p.cold_proven = 1 AND p.{_LATEST} GROUP BY p.target, p.number ORDER BY p.target, p.number"""
 _DEFAULT_TIMEOUT = "30s"
@@ -97,8 +97,9 @@ def proof_lines(store: Store) -> list[str]:
     phases: dict[str, list[str]] = {}
     for row in store.execute(_MEANS):
         service = (urlsplit(row["target"]).hostname or "").partition(".")[0]
-        start = f"  {service} ({row['starts']}): {row['whole']:,.0f} ="
-        phases.setdefault(start, []).append(f"{row['phase'].replace('_', ' ')} {row['mean']:,.1f}")
+        start = f"  {service} ({row['starts']}): {row['whole']:,.1f} ="
+        ready = "" if row["ready"] is None else f" (ready at {row['ready']:,.1f})"
+        phases.setdefault(start, []).append(f"{row['phase'].replace('_', ' ')} {row['mean']:,.1f}{ready}")
     return lines + [f"{start} {' + '.join(parts)}" for start, parts in phases.items()]
 
 

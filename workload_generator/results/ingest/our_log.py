@@ -114,6 +114,7 @@ class _ColdStart(_FromZero, tag=log_format.COLD_START):
     error: Duration
     points: dict[str, Ms]
     grid: list[str]
+    errors: dict[str, Ms] = {}
     clock: _ApiClock | None = None
 
     def rows(self) -> list[OtherRow]:
@@ -122,7 +123,7 @@ class _ColdStart(_FromZero, tag=log_format.COLD_START):
         clock = row.pop("clock") or _ApiClock()
         row |= {f"clock_{name}": value for name, value in asdict(clock).items()}
         row |= dict.fromkeys(POINTS) | {name: at for name, at in row.pop("points").items() if name in POINTS}
-        return [("cold_starts", row | {"grid": _json(self.grid)})]
+        return [("cold_starts", row | {"errors": _json(self.errors), "grid": _json(self.grid)})]
 
 
 class _BurstInstance(Struct):

@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from workload_generator.coldstart.proof import POINTS
 from workload_generator.functions import languages
 from workload_generator.results.report.answers import Answers
-from workload_generator.results.report.cold_starts import PHASE_NAMES, phases_of, typical
+from workload_generator.results.report.cold_starts import LAST_IN_CLUSTER, PHASE_NAMES, phases_of, typical
 from workload_generator.results.report.intervals import Values, median, over_runs, quantiles
 from workload_generator.results.report.nodes_and_pods import TimeSeries
 from workload_generator.results.report.runs import COLD_START, RecordedRun, RunCondition, language_order
@@ -32,6 +31,7 @@ FILTERS = ("scenario", "language", "rate")
 _DIGITS = 4
 _DOTS = 150
 _COLD_MARKS = 40
+_NUMBERS = {name: number for number, name in enumerate(PHASE_NAMES)}
 _LEAST_MS = 1e-3  # a log scale has no zero
 _DELIVERY_SHARES = tuple(n / 50 for n in range(51)) + (0.99, 0.999)
 
@@ -220,7 +220,8 @@ def _phases(answers: Answers, _: Detail) -> Rows:
         for phase in phases_of(group.starts):
             keys = (*_key(group.condition, group.language), group.condition.label, PHASE_NAMES[phase.name])
             p50, p90 = quantiles(phase.ms, 0, (0.5, 0.9)).tolist()
-            yield keys, (POINTS.index(phase.name), phase.mean, p50, p90, len(phase.ms), phase.error_ms)
+            times = (_tenth(ms) for ms in (phase.mean, p50, p90, phase.error_ms, phase.ready_ms))
+            yield keys, (_NUMBERS[phase.name], len(phase.ms), *times)
 
 
 def _waterfall(answers: Answers, _: Detail) -> Rows:
@@ -233,7 +234,13 @@ def _waterfall(answers: Answers, _: Detail) -> Rows:
             which = f"run {start.run.id}, arrival {start.seq}" + (", 1 s grid" if name in start.grid else "")
             panel = f"{group.condition.label}, {group.language}"
             keys = (*_key(group.condition, group.language), panel, PHASE_NAMES[name], which)
-            yield keys, (POINTS.index(name), begin, end, end - begin, start.error_ms)
+            ready = start.ready_ms if name == LAST_IN_CLUSTER else None
+            times = (_tenth(ms) for ms in (begin, end, end - begin, start.errors_ms[name], ready))
+            yield keys, (_NUMBERS[name], *times)
+
+
+def _tenth(ms: float | None) -> float | None:
+    return None if ms is None else round(ms, 1)
 
 
 def _outcomes(answers: Answers, _: Detail) -> Rows:
@@ -335,8 +342,8 @@ _DATASETS: Mapping[str, tuple[Callable[[Answers, Detail], Rows], str, str]] = {
     "ramps": (_ramps, "panel", "begin end"),
     "heat": (_heat, "panel", "t end low high per_s"),
     "cold": (_cold, "panel what", "ms low high offset count"),
-    "phases": (_phases, "panel phase", "number ms p50 p90 starts error"),
-    "waterfall": (_waterfall, "panel phase start", "number begin end ms error"),
+    "phases": (_phases, "panel phase", "number starts ms p50 p90 error ready"),
+    "waterfall": (_waterfall, "panel phase start", "number begin end ms error ready"),
     "outcomes": (_outcomes, "panel outcome ended", "arrivals share"),
     "load": (_load, "panel what", _LOAD),
     "delivery": (_delivery, "panel run trigger", "share ms"),

@@ -29,9 +29,10 @@ OUTCOMES = ("2xx", "3xx", "4xx", "5xx", "timeout", "dropped", "other error")
 # A process starts to listen where the containers of a pod start: these two share a colour.
 _PHASES = {
     "scale": 1, "created": 2, "scheduled": 3, "pulled": 4, "started": 5, "listening": 5, "queue_ready": 6, "ready": 7,
-    "first_byte": 8,
+    "first_byte": 8, "application_start_and_probe": 8,
 }  # fmt: skip
 
+_KNOWN = {"error": "± (ms):,.1f", "ready": "ready, as Kubernetes knew (ms):,.1f"}
 _MS = "TTFB (ms, log scale)"
 _LOG = {"type": "log", "nice": False}
 _PERCENT = {"format": "%"}
@@ -178,7 +179,7 @@ class ChartSpecs:
 
     def phases(self, present: Sequence[str]) -> Spec:
         """The phases of a cold start stacked, a bar for each language."""
-        tips = {"ms": "mean (ms)", "p50": "p50", "p90": "p90", "starts": "cold starts", "error": "± (ms)"}
+        tips = {"ms": "mean (ms):,.1f", "p50": "p50:,.1f", "p90": "p90:,.1f", "starts": "cold starts"} | _KNOWN
         return _layer(
             {"type": "bar", "height": 22, "stroke": css_name("card"), "strokeWidth": 0.5},
             x=_number("ms", "mean time since the send (ms)", stack="zero"), y=_nominal("language", title=None),
@@ -188,7 +189,8 @@ class ChartSpecs:
     def waterfall(self, present: Sequence[str]) -> Spec:
         """One cold start, a line for each phase."""
         begin, end = (_number(name, "time since the send (ms)") for name in ("begin", "end"))
-        tips = _tips("start", "phase", begin="from (ms)", end="to (ms)", ms="duration (ms)", error="± (ms)")
+        times = {"begin": "from (ms):,.1f", "end": "to (ms):,.1f", "ms": "duration (ms):,.1f"}
+        tips = _tips("start", "phase", **times, **_KNOWN)
         bar, tick = {"type": "bar", "height": 14, "minBandSize": 1}, {"type": "tick", "thickness": 2, "size": 14}
         colour = {**_phase_colour(present), "legend": None}
         return {

@@ -126,7 +126,7 @@ WHERE r.ok AND r.is_cold = 1 AND e.id IN ({listed(runs)}) ORDER BY run, language
 def phases(runs: Iterable[int]) -> str:
     """Every phase of every proven cold start."""
     return f"""SELECT r.experiment_id AS run, {language_sql()} AS language, r.seq, r.phase, r.begin, r."end", r.ms,
-       r.error, r.grid
+       r.error, r.grid, r.ready
 FROM cold_start_phases AS r JOIN experiments AS e ON e.id = r.experiment_id
 WHERE r.cold_proven = 1 AND e.id IN ({listed(runs)}) ORDER BY run, language, r.seq, r.number;"""
 

@@ -13,15 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from workload_generator.coldstart.proof import POINTS
 from workload_generator.results.database import Store
 from workload_generator.results.report.comparison import RunGroup
 from workload_generator.results.report.intervals import Values, quantiles
 from workload_generator.results.report.runs import GROUP_COLUMNS, RUN_COLUMNS, RecordedRun, RunCondition, language_order
 from workload_generator.results.report.samples import COLD_WORD, UNKNOWN_WORD
-from workload_generator.results.report.table import COUNT, MS, NUMBER, SHARE, TEXT, Table, Value
+from workload_generator.results.report.table import COUNT, MS, NUMBER, SHARE, TENTHS, TEXT, Table, Value
 
-PHASES_SQL = """SELECT experiment_id AS run, target, shard, seq, phase, number, begin, "end", ms, error, grid
+PHASES_SQL = """SELECT experiment_id AS run, target, shard, seq, phase, number, begin, "end", ms, error, grid, ready
 FROM cold_start_phases WHERE experiment_id = :id AND cold_proven = 1 ORDER BY shard, seq, number"""
 
 PROOFS_SQL = "SELECT * FROM cold_start_proofs WHERE experiment_id = :id ORDER BY target"
@@ -31,25 +30,29 @@ WAITS_SQL = "SELECT target, wait FROM cold_burst_requests WHERE experiment_id = 
 PHASE_NAMES = {
     "scale": "scale decision", "created": "instance created", "scheduled": "scheduled", "pulled": "image pulled",
     "started": "containers started", "listening": "listens", "queue_ready": "queue-proxy ready", "ready": "ready",
-    "first_byte": "first byte",
+    "first_byte": "first byte", "application_start_and_probe": "application start and probe",
 }  # fmt: skip
-"""A phase is named by the point at which it ends."""
+"""A phase is named by the point at which it ends, but for the last one in a cluster."""
+
+LAST_IN_CLUSTER = "application_start_and_probe"
 
 _PROOFS = ("requests", "proven", "refuted", "unknown", "skipped")
 
 
 @dataclass(frozen=True, slots=True)
 class ProvenStart:
-    """One proven cold start: its phases in order as (begin, end) in ms since the send.
+    """One proven cold start: its phases in order as (begin, end) in ms since the send, and the error of each end.
 
-    `grid` are the phases whose end is known to whole seconds only.
+    `grid` are the phases whose end is known to whole seconds only. `ready_ms` is when Kubernetes knew that the pod was
+    ready, where that does not end a phase.
     """
 
     run: RecordedRun
     seq: int
     phases: Mapping[str, tuple[float, float]]
-    error_ms: float
+    errors_ms: Mapping[str, float]
     grid: frozenset[str]
+    ready_ms: float | None
 
     @property
     def ms(self) -> float:
@@ -77,13 +80,17 @@ class LanguageStarts:
 
 @dataclass(frozen=True, slots=True)
 class PhaseTimes:
-    """One phase of several starts: `ms` are its lengths, ranked; `mean` counts starts without the phase as 0."""
+    """One phase of several starts: `ms` are its lengths, ranked; `mean` counts starts without the phase as 0.
+
+    `error_ms` is the largest; `ready_ms` is the mean beside the last phase in a cluster, None elsewhere.
+    """
 
     name: str
     ms: Values
     mean: float
     error_ms: float
     on_grid: int
+    ready_ms: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,12 +160,14 @@ def group_starts(runs: Iterable[LanguageStarts]) -> list[LanguageStarts]:
 def phases_of(starts: Sequence[ProvenStart]) -> list[PhaseTimes]:
     """The phases that any of the starts has, in order. Their means add up to the mean time to the first byte."""
     phases = []
-    for name in POINTS:
+    for name in PHASE_NAMES:
         own = [start for start in starts if name in start.phases]
         if own:
             ms = np.sort(np.array([start.phases[name][1] - start.phases[name][0] for start in own]))
-            mean, error_ms = float(ms.sum()) / len(starts), max(start.error_ms for start in own)
-            phases.append(PhaseTimes(name, ms, mean, error_ms, sum(name in start.grid for start in own)))
+            mean, error_ms = float(ms.sum()) / len(starts), max(start.errors_ms[name] for start in own)
+            ready = [start.ready_ms for start in own if start.ready_ms is not None] if name == LAST_IN_CLUSTER else []
+            on_grid = sum(name in start.grid for start in own)
+            phases.append(PhaseTimes(name, ms, mean, error_ms, on_grid, sum(ready) / len(ready) if ready else None))
     return phases
 
 
@@ -170,8 +179,9 @@ def typical(starts: Sequence[ProvenStart]) -> ProvenStart | None:
 
 def _start(run: RecordedRun, rows: list[Mapping[str, Any]]) -> ProvenStart:
     phases = {row["phase"]: (float(row["begin"]), float(row["end"])) for row in rows}
+    errors = {row["phase"]: float(row["error"] or 0) for row in rows}
     grid = frozenset(row["phase"] for row in rows if row["grid"])
-    return ProvenStart(run, rows[0]["seq"], phases, float(rows[0]["error"]), grid)
+    return ProvenStart(run, rows[0]["seq"], phases, errors, grid, rows[-1]["ready"])
 
 
 def starts_table(groups: Sequence[RunGroup]) -> Table:
@@ -233,16 +243,17 @@ def phases_table(groups: Iterable[LanguageStarts]) -> Table:
             times = quantiles(phase.ms, 0, (0.25, 0.5, 0.75, 0.9, 1.0)).tolist()
             share = phase.mean / whole if whole else None
             head = (*group.condition.cells, group.language, PHASE_NAMES[phase.name], len(phase.ms))
-            rows.append((*head, phase.mean, *times, share, phase.error_ms, phase.on_grid))
+            rows.append((*head, phase.mean, *times, share, phase.error_ms, phase.ready_ms, phase.on_grid))
     return Table(
         "cold_phases",
         "The phases of proven cold starts",
-        "A phase is named by the point at which it ends. Quantiles are over all proven starts of a language; share is "
-        "the phase's part of the mean time to the first byte, error the uncertainty of its ends, 1 s grid the number "
-        "of starts in which its end is known to whole seconds only.",
+        "A phase is named by the point at which it ends; in a cluster the last one is application start and probe, and "
+        "ready is when Kubernetes knew that the pod was ready (the mean). Quantiles are over all proven starts of a "
+        "language; share is the phase's part of the mean time to the first byte, error the uncertainty of its end, "
+        "1 s grid the number of starts in which its end is known to whole seconds only.",
         (
-            *(GROUP_COLUMNS + TEXT("phase") + COUNT("starts") + MS("mean", "p25", "p50", "p75", "p90", "max")),
-            *(SHARE("share") + MS("error") + COUNT("1 s grid", brief=False)),
+            *(GROUP_COLUMNS + TEXT("phase") + COUNT("starts") + TENTHS("mean", "p25", "p50", "p75", "p90", "max")),
+            *(SHARE("share") + TENTHS("error", "ready") + COUNT("1 s grid", brief=False)),
         ),
         rows,
     )

@@ -11,7 +11,7 @@ from itertools import groupby
 from typing import Any
 
 from workload_generator.results.report.answers import Answers
-from workload_generator.results.report.cold_starts import PHASE_NAMES, phases_of
+from workload_generator.results.report.cold_starts import LAST_IN_CLUSTER, PHASE_NAMES, phases_of
 from workload_generator.results.report.comparison import Ranking, RunGroup
 from workload_generator.results.report.runs import INCOMPLETE, INVALID, UNJUDGED, UNKNOWN, VALID, RecordedRun
 
@@ -227,7 +227,8 @@ def _starts(answers: Answers) -> Iterable[Conclusion]:
         if phases and mean:
             longest = max(phases, key=lambda phase: phase.mean)
             text += f"; the mean of the proven ones is {mean:,.0f} ms, and their longest phase"
-            text += f" ({longest.mean / mean:.0%}) ends with: {PHASE_NAMES[longest.name]}"
+            verb = "is" if longest.name == LAST_IN_CLUSTER else "ends with"
+            text += f" ({longest.mean / mean:.0%}) {verb}: {PHASE_NAMES[longest.name]}"
         yield Conclusion(GOOD if counts["proven"] == counts["requests"] else WARN, f"{text}.", "cold")
 
 

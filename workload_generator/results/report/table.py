@@ -32,11 +32,12 @@ _SHORT = {
 
 
 class ColumnKind(StrEnum):
-    """The format of a column's values; called with names, it makes columns."""
+    """The format of a column's values; called with names, it makes columns. `TENTHS` are of ms."""
 
     TEXT = auto()
     COUNT = auto()
     MS = auto()
+    TENTHS = auto()
     SHARE = auto()
     NUMBER = auto()
 
@@ -45,7 +46,7 @@ class ColumnKind(StrEnum):
         return tuple(TableColumn(name, self, brief) for name in names)
 
 
-TEXT, COUNT, MS, SHARE, NUMBER = ColumnKind
+TEXT, COUNT, MS, TENTHS, SHARE, NUMBER = ColumnKind
 
 
 class TableColumn(NamedTuple):
@@ -58,7 +59,7 @@ class TableColumn(NamedTuple):
     @property
     def label(self) -> str:
         """The name with its unit."""
-        return f"{self.name} (ms)" if self.kind == MS else self.name
+        return f"{self.name} (ms)" if self.kind in (MS, TENTHS) else self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,7 @@ def written(value: Value, kind: ColumnKind, beyond: str = _BEYOND) -> str:
         return beyond if value > 0 else f"−{beyond}"
     if kind == MS:
         return f"{value:.3f}" if abs(value) < 100 else f"{value:.1f}" if abs(value) < 1000 else f"{value:,.0f}"
-    return format(value, {SHARE: ".2%", COUNT: ",.0f"}.get(kind, ",.4g"))
+    return format(value, {SHARE: ".2%", COUNT: ",.0f", TENTHS: ",.1f"}.get(kind, ",.4g"))
 
 
 def merged(table: Table) -> tuple[list[TableColumn], list[list[str]]]:
@@ -159,7 +160,7 @@ def write_csv(tables: Sequence[Table], folder: Path) -> list[Path]:
 
 def _csv_name(column: TableColumn) -> str:
     name = column.name.replace("%", "percent").replace(" ", "_").replace(".", "_").lower()
-    return f"{name}_ms" if column.kind == MS else name
+    return f"{name}_ms" if column.kind in (MS, TENTHS) else name
 
 
 def _csv_value(value: Value) -> str | int | float:

@@ -101,7 +101,7 @@ async def check_capacity(cluster: Cluster, reporter: Reporter) -> None:
     nodes, pods = await cluster.all(kinds.NODES), await cluster.all(kinds.PODS)
     requests = await _generator_requests(cluster)
     others = [pod for pod in pods if namespace_of(pod) not in (GENERATOR, SHARDS)]
-    sources = await _installed(cluster, kinds.CONTAINER_SOURCES, GENERATOR)
+    sources = await cluster.installed(kinds.CONTAINER_SOURCES, GENERATOR)
     has_to_roll = any([(await examine(cluster.kube, source)).fault for source in sources])
     for node in selected(nodes, {DEDICATED: GENERATOR}):
         free = _free_on(node, others)

@@ -199,6 +199,23 @@ def pod(api: FakeApi, where: str, name: str, status: Object | None = None, **spe
     return api.put(kinds.PODS, {"metadata": {"name": name, "namespace": where}, "spec": full, "status": told})
 
 
+def source(api: FakeApi, *, bound: bool, where: str = "ours") -> None:
+    """A ContainerSource whose pod runs, with K_SINK or without."""
+    env = [{"name": "K_SINK", "value": "http://sink"}] if bound else []
+    template = {"spec": {"containers": [{"name": "g", "env": env}]}}
+    made: dict[str, Any] = {}
+    for kind, name, spec in (
+        (kinds.CONTAINER_SOURCES, "g", {}),
+        (kinds.DEPLOYMENTS, "g", {"template": template}),
+        (kinds.REPLICA_SETS, "g-1", {"replicas": 1, "template": template}),
+        (kinds.PODS, "g-1-1", template["spec"]),
+    ):
+        owners = [{"uid": made["metadata"]["uid"]}] if made else []
+        about = {"name": name, "namespace": where, "ownerReferences": owners}
+        ready = {"conditions": [{"type": "Ready", "status": "True"}]}
+        made = api.put(kind, {"metadata": about, "spec": spec, "status": ready})
+
+
 def generator(api: FakeApi, cpu: str = "1", memory: str = "2Gi") -> None:
     requests = {"resources": {"requests": {"cpu": cpu, "memory": memory}}}
     spec = {

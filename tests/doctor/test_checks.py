@@ -21,6 +21,7 @@ from tests.doctor.fit import (
     node,
     pod,
     service,
+    source,
     toleration,
 )
 from tests.kube.fake_api import FakeApi
@@ -315,28 +316,31 @@ def test_nodes_for_functions(api: FakeApi, doctor: Doctor) -> None:
 
 
 @pytest.mark.parametrize(
-    ("taken", "text"),
+    ("taken", "bound", "verdict", "text"),
     [
-        ({"cpu": "600m"}, "only one fits"),
-        ({"cpu": "1600m"}, "it does not fit"),
-        ({"memory": "10Gi"}, "only one fits"),
-        ({"cpu": "500m", "memory": "9Gi"}, None),
+        ({"cpu": "600m"}, False, "failed", "only one fits"),
+        ({"cpu": "600m"}, True, "warning", "only one fits"),
+        ({"cpu": "600m"}, None, "ok", "which requests 1 CPUs and 2 GiB"),
+        ({"cpu": "1600m"}, True, "failed", "it does not fit"),
+        ({"cpu": "1600m"}, None, "failed", "it does not fit"),
+        ({"memory": "10Gi"}, False, "failed", "only one fits"),
+        ({"cpu": "500m", "memory": "9Gi"}, False, "ok", "which requests 1 CPUs and 2 GiB"),
     ],
 )
-def test_the_generators_node_needs_room_for_two(
-    api: FakeApi, doctor: Doctor, taken: dict[str, str], text: str | None
+def test_the_generators_node_needs_room_for_two_where_a_source_has_to_roll(
+    api: FakeApi, doctor: Doctor, taken: dict[str, str], bound: bool | None, verdict: str, text: str
 ) -> None:
+    if bound is not None:
+        source(api, bound=bound, where="workload-generator")
     others = {"nodeName": "workload-generator-0", "containers": [{"name": "x", "resources": {"requests": taken}}]}
     pod(api, "other", "runs", **others)
     pod(api, "other", "ended", {"phase": "Failed"}, **others)
-    failed = doctor.of("capacity", "failed")
-    assert [each.endswith(text or "?") for each in failed] == ([True] if text else [])
+    assert [each.endswith(text) for each in doctor.of("capacity", verdict) if "for the generator" in each] == [True]
 
 
 def test_the_generators_requests_are_those_of_its_deployment(api: FakeApi, doctor: Doctor) -> None:
     generator(api, cpu="2")
-    (text,) = doctor.of("capacity", "failed")
-    assert "which requests 2 CPUs and 2 GiB: only one fits" in text
+    assert "for the generator, which requests 2 CPUs and 2 GiB" in doctor.of("capacity", "ok")[0]
 
 
 def test_capacity_for_functions_by_cpu_memory_and_pods(api: FakeApi, doctor: Doctor) -> None:

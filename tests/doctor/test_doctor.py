@@ -8,29 +8,12 @@ from typing import Any
 
 import pytest
 
-from tests.doctor.fit import Doctor, config, make_fit
+from tests.doctor.fit import Doctor, config, make_fit, source
 from tests.kube.fake_api import ALL, FakeApi, in_thread
 from workload_generator.cluster.doctor.checks import CHECKS
 from workload_generator.cluster.doctor.reporter import Cluster, Reporter
 from workload_generator.commands import kn_bench
 from workload_generator.kube import resources as kinds
-
-
-def source(api: FakeApi, *, bound: bool) -> None:
-    """A ContainerSource whose pod runs, with K_SINK or without."""
-    env = [{"name": "K_SINK", "value": "http://sink"}] if bound else []
-    template = {"spec": {"containers": [{"name": "g", "env": env}]}}
-    made: dict[str, Any] = {}
-    for kind, name, spec in (
-        (kinds.CONTAINER_SOURCES, "g", {}),
-        (kinds.DEPLOYMENTS, "g", {"template": template}),
-        (kinds.REPLICA_SETS, "g-1", {"replicas": 1, "template": template}),
-        (kinds.PODS, "g-1-1", template["spec"]),
-    ):
-        owners = [{"uid": made["metadata"]["uid"]}] if made else []
-        about = {"name": name, "namespace": "ours", "ownerReferences": owners}
-        ready = {"conditions": [{"type": "Ready", "status": "True"}]}
-        made = api.put(kind, {"metadata": about, "spec": spec, "status": ready})
 
 
 @pytest.mark.usefixtures("all_rights", "tools")

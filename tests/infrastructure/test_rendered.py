@@ -129,7 +129,7 @@ def test_a_missing_file_is_reported(tmp_path: Path) -> None:
 )
 def test_knative_needs_a_minimum_kubernetes(knative: str, kubernetes: str, fits: bool, file: Path) -> None:
     text = file.read_text().replace("KUBERNETES_VERSION=1.36.3", f"KUBERNETES_VERSION={kubernetes}")
-    file.write_text(text.replace("_VERSION=1.23.0", f"_VERSION={knative}"))
+    file.write_text(re.sub("(KNATIVE_SERVING|KNATIVE_EVENTING|KOURIER)_VERSION=.*", rf"\1_VERSION={knative}", text))
     if fits:
         settings.load(file, ["install"])
     else:
@@ -330,6 +330,15 @@ def test_versions_match_those_of_the_tests_and_of_the_doctor(values: dict[str, s
     assert values["KIND_NODE_IMAGE"].partition(":v")[2].rpartition(".")[0] == minor == test_manifests.KUBERNETES
     least = {(1, knative): (1, kubernetes) for knative, kubernetes in doctor.MINIMUM}
     assert least == settings.MINIMUM_KUBERNETES
+
+
+def test_the_default_versions_were_run_together(values: dict[str, str]) -> None:
+    page = (ROOT / "docs/verified.md").read_text()
+    header, row = (re.findall(rf"^\| ({word}.*) \|$", page, re.MULTILINE)[0].split(" | ") for word in ("Kube", r"\d"))
+    run = dict(zip(header, row, strict=True))
+    keys = ("KUBERNETES", "KNATIVE_SERVING", "KOURIER", "KNATIVE_EVENTING", "METRICS_SERVER")
+    names = ("Kubernetes", "Serving", "Kourier", "Eventing", "metrics-server")
+    assert {name: values[f"{key}_VERSION"] for name, key in zip(names, keys, strict=True)}.items() <= run.items()
 
 
 def test_versions_are_in_the_settings_only(values: dict[str, str]) -> None:

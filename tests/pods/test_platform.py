@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.kube.fake_api import FakeApi, in_thread
+from tests.kube.fake_api import ALL, FakeApi, in_thread
 from tests.kube.hasty import hasty
 from tests.pods.standin import Standin
 from workload_generator.base.errors import BenchError, UsageError
@@ -26,7 +26,7 @@ from workload_generator.cluster.kubectl import Kubectl
 from workload_generator.experiment.bundled import find_manifests
 from workload_generator.kube.errors import WaitTimeout
 from workload_generator.kube.names import CHANGED_ANNOTATION
-from workload_generator.kube.resources import CONFIG_MAPS, DEPLOYMENTS, POD_AUTOSCALERS, PODS, SERVICES, Object
+from workload_generator.kube.resources import BROKERS, CONFIG_MAPS, DEPLOYMENTS, POD_AUTOSCALERS, PODS, SERVICES, Object
 from workload_generator.scenarios import changes as settings_changes
 from workload_generator.scenarios.cluster import ClusterPlatform
 from workload_generator.scenarios.model import WaitCondition, load_scenario
@@ -370,6 +370,23 @@ def test_the_work_returns_its_result_and_raises_its_errors() -> None:
     with pytest.raises(BenchError, match="x"):
         run_to_end(work(BenchError("x")))
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("broker", [True, False])
+def test_parallelism_without_rabbitmq_is_refused_before_any_change(
+    standin: Standin, tmp_path: Path, broker: bool
+) -> None:
+    text = yaml.safe_dump({"scenario": "e", "experiment": "cloudevent-250", "mode": "event", "parallelism": [5]})
+    served = [kind for kind in ALL if kind.group != "rabbitmq.com"]
+    with in_thread(FakeApi(served)) as api:
+        about = {"name": "workload-generator", "namespace": "workload-generator"}
+        api.put(DEPLOYMENTS, {"metadata": about, "spec": {"replicas": 1}})
+        if broker:
+            api.put(BROKERS, {"metadata": {"name": "default", "namespace": "eventing"}, "spec": {}})
+        cluster = Cluster(api, tmp_path, text)
+        with pytest.raises(UsageError, match="is not one" if broker else "its operators are not installed"):
+            cluster.platform.read(cluster.scenario)
+        assert {each.split()[0] for each in api.requests} == {"GET"}
 
 
 def test_several_pods_of_a_source_are_refused_before_any_request(

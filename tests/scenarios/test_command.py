@@ -230,6 +230,12 @@ def test_dry_run_prints_the_order_and_changes_nothing(tmp_path: Path, run: Run) 
     assert run("serving-1", "--languages=python", "--rates=5,7", "--repeats=2", "--dry-run", "--seed=4")[1] == out
 
 
+@pytest.mark.parametrize(("platform", "said"), [("cluster", True), ("local", False)])
+def test_a_dry_run_says_which_broker_has_a_parallelism(run: Run, platform: str, said: bool) -> None:
+    code, out = run("eventing-3", f"--platform={platform}", "--dry-run")
+    assert code == 0 and ("the triggers of an in-memory broker have none" in out) is said
+
+
 def test_a_flag_of_the_other_platform_is_refused(tmp_path: Path, run: Run) -> None:
     code, out = run("serving-1", "--languages=python", "--context=x")
     assert code == 2 and "--context cannot be used with --platform local" in out

@@ -86,6 +86,8 @@ class ClusterPlatform:
                 found[CHANGES_KEY] = [change.to_json() for change in planned]
             if scenario.mode is RunMode.EVENT:
                 found[EVENTING_KEY] = await eventing_setup.read(kube)
+                if scenario.parallelism:
+                    await eventing_setup.refuse_parallelism(kube)
             else:
                 await eventing_setup.refuse_source(kube)
             return found

@@ -53,6 +53,24 @@ async def _deployment(kube: Kube) -> Object:
     return deployment
 
 
+async def refuse_parallelism(kube: Kube) -> None:
+    """Raises UsageError when the triggers of the broker, or of the one that would be created, have none; ApiError."""
+    broker = await kube.find(kinds.BROKERS, BROKER, EVENTING)
+    if not (is_rabbitmq(broker) if broker else await _has_rabbitmq(kube)):
+        there = f"Broker {EVENTING}/{BROKER} is not one" if broker else "its operators are not installed"
+        raise UsageError(f"parallelism: only the triggers of a RabbitMQ broker have one, and {there}")
+
+
+async def _has_rabbitmq(kube: Kube) -> bool:
+    for resource in (kinds.RABBITMQ_CLUSTERS, kinds.BROKER_CONFIGS):
+        try:
+            async for _ in kube.pages(resource, page=1):
+                break
+        except ApiAbsent:
+            return False
+    return True
+
+
 async def read(kube: Kube) -> dict[str, Any]:
     """The present state, for `restore`: the generator's replicas, whether it is a source, the triggers.
 
@@ -119,7 +137,7 @@ class EventingSetup:
 
     async def _make_broker(self, deployment: Object) -> Object:
         """The broker, receiver and event logger of the manifests; RabbitMQ's where its operators are installed."""
-        kind = BrokerKind.RABBITMQ if await self._has_rabbitmq() else BrokerKind.IN_MEMORY
+        kind = BrokerKind.RABBITMQ if await _has_rabbitmq(self._kube) else BrokerKind.IN_MEMORY
         objects = [obj for obj in render(self._manifests / "eventing" / kind) if obj["kind"] != kinds.TRIGGERS.kind]
         image = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
         registry, _, rest = image.partition("@")[0].rpartition("/")
@@ -129,21 +147,8 @@ class EventingSetup:
             await wait_ready(self._kube, [(await apply(self._kube, obj)).object for obj in stage], self._within_s)
         return await self._kube.get(kinds.BROKERS, BROKER, EVENTING)
 
-    async def _has_rabbitmq(self) -> bool:
-        for resource in (kinds.RABBITMQ_CLUSTERS, kinds.BROKER_CONFIGS):
-            try:
-                async for _ in self._kube.pages(resource, page=1):
-                    break
-            except ApiAbsent:
-                return False
-        return True
-
     async def _set_triggers(self, broker: Object, count: int | None, parallelism: int | None) -> None:
         rabbitmq = is_rabbitmq(broker)
-        if parallelism is not None and not rabbitmq:
-            raise UsageError(
-                f"parallelism: Broker {EVENTING}/{BROKER} is not a RabbitMQ broker, whose triggers have one"
-            )
         there = await _triggers(self._kube)
         folder = self._manifests / "eventing" / (BrokerKind.RABBITMQ if rabbitmq else BrokerKind.IN_MEMORY)
         (template,) = [obj for obj in render(folder) if obj["kind"] == kinds.TRIGGERS.kind]

@@ -32,6 +32,7 @@ from workload_generator.scenarios.model import GridCell, RunMode, Scenario, Wait
 from workload_generator.scenarios.state import FinishedRun, RunInProgress, ScenarioState, StateFile
 
 Say = Callable[[str], None]
+_PARALLELISM = "parallelism: needs a RabbitMQ broker; the triggers of an in-memory broker have none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +160,7 @@ class ScenarioPlan:
         """The lines of `--dry-run`."""
         scenario = self.scenario
         return [
+            *([_PARALLELISM] if scenario.parallelism and self.platform == "cluster" else []),
             f"{scenario.scenario} on the platform {self.platform}, seed {self.seed}: "
             f"{len(scenario.cells())} cells, {scenario.repeats} repeats",
             *(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from workload_generator.base.quantities import parse_quantity
+from workload_generator.cluster.deploy.sources import SINK_VARIABLE, examine
 from workload_generator.cluster.doctor.placement import DEDICATED, annotations_of, is_open, labels_of, selected
 from workload_generator.cluster.doctor.reporter import Cluster, Reporter
 from workload_generator.kube import resources as kinds
@@ -96,22 +97,27 @@ def _on_node(node: Object, pods: Iterable[Object]) -> list[Object]:
 
 
 async def check_capacity(cluster: Cluster, reporter: Reporter) -> None:
-    """The generator's node, which has to have room for two of it, and the functions' nodes."""
+    """The generator's node, which needs room for two of it where a ContainerSource rolls; and the functions' nodes."""
     nodes, pods = await cluster.all(kinds.NODES), await cluster.all(kinds.PODS)
     requests = await _generator_requests(cluster)
     others = [pod for pod in pods if namespace_of(pod) not in (GENERATOR, SHARDS)]
+    sources = await cluster.installed(kinds.CONTAINER_SOURCES, GENERATOR)
+    has_to_roll = any([(await examine(cluster.kube, source)).fault for source in sources])
     for node in selected(nodes, {DEDICATED: GENERATOR}):
         free = _free_on(node, others)
         text = f"{name_of(node)}: {free} are free for the generator, which requests {requests}"
         count = free.times(requests)
-        if count is not None and count < 2:
-            reporter.failed(
-                f"{text}: {'only one fits' if count else 'it does not fit'}",
-                "a rollout, such as that for a sink, starts the new pod before the old one ends: it would wait forever",
-                "use a larger node, or a smaller request",
-            )
-        else:
+        one = f"{text}: only one fits"
+        why = "starts the new pod before the old one ends: it would wait forever"
+        fix = "use a larger node, or a smaller request"
+        if count is None or count > 1 or (count == 1 and not sources):
             reporter.ok(text)
+        elif not count:
+            reporter.failed(f"{text}: it does not fit", "its pod cannot start", fix)
+        elif has_to_roll:
+            reporter.failed(one, f"the ContainerSource has no {SINK_VARIABLE} yet, and its rollout {why}", fix)
+        else:
+            reporter.warning(one, f"a change of the ContainerSource, such as another image, {why}", fix)
     await _check_functions(cluster, nodes, pods, reporter)
 
 

@@ -17,7 +17,7 @@ from workload_generator.kube import resources as kinds
 
 
 def source(api: FakeApi, *, bound: bool) -> None:
-    """A ContainerSource whose pod runs, with K_SINK or without."""
+    """A ContainerSource whose pod runs, with K_SINK or without, and its SinkBinding."""
     env = [{"name": "K_SINK", "value": "http://sink"}] if bound else []
     template = {"spec": {"containers": [{"name": "g", "env": env}]}}
     made: dict[str, Any] = {}
@@ -30,7 +30,11 @@ def source(api: FakeApi, *, bound: bool) -> None:
         owners = [{"uid": made["metadata"]["uid"]}] if made else []
         about = {"name": name, "namespace": "ours", "ownerReferences": owners}
         ready = {"conditions": [{"type": "Ready", "status": "True"}]}
-        made = api.put(kind, {"metadata": about, "spec": spec, "status": ready})
+        told = {"type": "SinkBindingReady", "status": str(bound), "reason": "NotFound", "message": "no sink"}
+        source_status = {"conditions": [*ready["conditions"], told]}
+        status = source_status if kind == kinds.CONTAINER_SOURCES else ready
+        made = api.put(kind, {"metadata": about, "spec": spec, "status": status})
+    api.put(kinds.SINK_BINDINGS, {"metadata": {"name": "g-sinkbinding", "namespace": "ours"}, "spec": {}})
 
 
 @pytest.mark.usefixtures("all_rights", "tools")
@@ -137,13 +141,15 @@ def test_a_source_that_cannot_be_examined_is_unknown(api: FakeApi, doctor: Docto
 
 def test_fix_repairs_a_source_without_its_sink_and_waits_for_the_pod(api: FakeApi, doctor: Doctor) -> None:
     source(api, bound=False)
-    assert "its pods get no K_SINK" in doctor()[-1]["text"] and doctor.code == 1
+    found = doctor()[-1]["text"]
+    assert "its pods get no K_SINK: SinkBindingReady is False: NotFound: no sink" in found and doctor.code == 1
     text = doctor("--fix", "--timeout=500ms")[-1]["text"]
-    assert "the source touched, but ContainerSource ours/g has no ready pod with K_SINK after 0.5 s" in text
+    assert "SinkBinding g-sinkbinding touched, but ContainerSource ours/g has no ready pod with K_SINK" in text
     assert doctor.code == 1
 
     def controller(kind: str, obj: dict[str, Any]) -> None:
-        if kind == "MODIFIED" and obj["kind"] == "ContainerSource":
+        """The real ones (Eventing 1.22.2): the source's compares specs only, the binding's reconciles at any change."""
+        if kind == "MODIFIED" and obj["kind"] == "SinkBinding":
             source(api, bound=True)
 
     api.on_change = controller

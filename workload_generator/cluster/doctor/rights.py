@@ -108,7 +108,8 @@ COMMANDS: Mapping[str, tuple[Right, ...]] = {
         *(Right("create", kinds.PODS, namespace) for namespace in (*KNATIVE, METRICS)),
     ),
     "doctor --fix": (
-        *_rights("get list patch", GENERATOR, kinds.CONTAINER_SOURCES),
+        *_rights("get list", GENERATOR, kinds.CONTAINER_SOURCES),
+        *_rights("patch", GENERATOR, kinds.SINK_BINDINGS),
         *_rights("list delete", GENERATOR, kinds.REPLICA_SETS),
         *_rights("list watch", GENERATOR, kinds.PODS),
     ),

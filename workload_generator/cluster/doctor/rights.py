@@ -81,6 +81,7 @@ COMMANDS: Mapping[str, tuple[Right, ...]] = {
     "deploy eventing": (
         *_rights(_WRITE, EVENTING, kinds.BROKERS, kinds.TRIGGERS, kinds.RABBITMQ_CLUSTERS, kinds.BROKER_CONFIGS),
         *_rights(_WRITE, EVENTING, *_SERVERS, kinds.CORE_SERVICES, kinds.CONFIG_MAPS),
+        *_rights(_READ, EVENTING, kinds.SUBSCRIPTIONS),
         *_rights(_WRITE, GENERATOR, kinds.CONTAINER_SOURCES),
         *_rights("list", GENERATOR, kinds.REPLICA_SETS),
     ),
@@ -88,7 +89,8 @@ COMMANDS: Mapping[str, tuple[Right, ...]] = {
         *_rights(_WRITE, GENERATOR, kinds.CONTAINER_SOURCES),
         *_rights(f"{_READ} patch", GENERATOR, kinds.DEPLOYMENTS),
         *_rights(_WRITE, EVENTING, kinds.TRIGGERS),
-        *_rights(_READ, EVENTING, kinds.BROKERS, kinds.DEPLOYMENTS, kinds.PODS),
+        *_rights(_READ, EVENTING, kinds.BROKERS, kinds.SUBSCRIPTIONS, kinds.DEPLOYMENTS, kinds.PODS),
+        *_rights("get", EVENTING, kinds.CHANNELS),
         *_rights("create", EVENTING, _EXEC),
     ),
     "prometheus snapshot": (
@@ -105,11 +107,15 @@ COMMANDS: Mapping[str, tuple[Right, ...]] = {
         *_rights("list", "", kinds.RESOURCE_QUOTAS, kinds.LIMIT_RANGES, kinds.VOLUME_CLAIMS, kinds.STORAGE_CLASSES),
         *_rights("get", KNATIVE_SERVING, kinds.CONFIG_MAPS),
         *_rights("get", KNATIVE_EVENTING, kinds.CONFIG_MAPS),
+        *_rights("list", "", kinds.BROKERS, kinds.SUBSCRIPTIONS),
+        *_rights("get", "", kinds.CHANNELS),
         *(Right("create", kinds.PODS, namespace) for namespace in (*KNATIVE, METRICS)),
     ),
     "doctor --fix": (
         *_rights("get list", GENERATOR, kinds.CONTAINER_SOURCES),
         *_rights("patch", GENERATOR, kinds.SINK_BINDINGS),
+        *_rights(_WRITE, EVENTING, kinds.BROKERS),
+        *_rights(_READ, EVENTING, kinds.TRIGGERS),
         *_rights("list delete", GENERATOR, kinds.REPLICA_SETS),
         *_rights("list watch", GENERATOR, kinds.PODS),
     ),

@@ -45,12 +45,16 @@ class Knative:
     """The controllers of some namespaces, in a thread until the end of the context."""
 
     def __init__(self, api: Api, namespaces: Iterable[str], late_sinks: bool = True) -> None:
-        """Without `late_sinks`, a source that is older than its sink never gets K_SINK (knative/eventing#9189)."""
+        """Without `late_sinks`, a source that is older than its sink gets K_SINK only when its SinkBinding is touched.
+
+        So it was seen on Eventing 1.22.2: a touch of the source itself reconciles nothing (knative/eventing#9189).
+        """
         self._api = Api(api.kubeconfig)
         self._namespaces = list(namespaces)
         self._late_sinks = late_sinks
         self._scales: dict[tuple[str, str], int] = {}
-        self._too_early: set[str] = set()
+        self._too_early: dict[str, Doc] = {}  # the annotations of the SinkBinding that found no sink
+        self.rounds = 0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="knative", daemon=True)
         self._failure: str | None = None
@@ -78,6 +82,7 @@ class Knative:
             (f"{SOURCES}/v1", "ContainerSource", self._source),
         ]
         while not self._ended.wait(PERIOD_S):
+            self.rounds += 1
             for namespace in self._namespaces:
                 for version, kind, step in steps:
                     try:
@@ -269,9 +274,12 @@ class Knative:
         subject = {"apiVersion": "apps/v1", "kind": "Deployment", "namespace": meta["namespace"], "name": name}
         binding = self._api.apply(binding | {"spec": {"sink": sink, "subject": subject}}, "knative")
         url = self._address(sink, meta["namespace"])
+        touches = binding["metadata"].get("annotations", {})
         if url is None:
-            self._too_early.add(meta["uid"])
-        bound = url is not None and (self._late_sinks or meta["uid"] not in self._too_early)
+            self._too_early[meta["uid"]] = touches
+        elif not self._late_sinks and self._too_early.get(meta["uid"]) == touches:
+            url = None  # the binding is not reconciled again
+        bound = url is not None
         if bound:
             self._bind(deployment, url)
         provided = {"type": "SinkProvided", "status": "True"} if url else {

@@ -14,6 +14,7 @@ import pytest
 from tests.cluster.api import Api, Doc, wait_for
 from tests.cluster.conditions import conditions, is_true
 from tests.cluster.knative import Knative
+from tests.cluster.namespaces import Namespaces
 from tests.cluster.plane import Plane
 from tests.cluster.test_knative import has_sink, sink, source
 
@@ -68,6 +69,23 @@ def test_a_pod_stuck_behind_the_old_one_is_reported_and_repaired(
     _code, findings = doctor(kubeconfig)
     (found,) = [each for each in findings if each["check"] == "container sources" and namespace in each["text"]]
     assert found["verdict"] == "ok" and "repaired" not in found["text"]
+
+
+def test_a_source_older_than_its_sink_is_reported_with_its_cause_and_repaired(
+    plane: Plane, kubeconfig: Path, kube: Api, namespaces: Namespaces
+) -> None:
+    namespace = namespaces.make("late")
+    with Knative(kube, [namespace], late_sinks=False):
+        kube.apply(source(namespace, "100m"))
+        wait_for("the pod", lambda: [is_true(each, "Ready") for each in kube.list("v1", "Pod", namespace)] == [True])
+        kube.apply(sink(namespace))
+        for flags, verdict in (((), "failed"), (("--fix", "--timeout=60s"), "ok")):
+            found = [each for each in doctor(kubeconfig, *flags)[1] if f"{namespace}/g: " in each["text"]]
+            assert [each["verdict"] for each in found] == [verdict], found
+            assert "SinkBindingReady is False: NotFound: the sink cannot be resolved" in found[0]["text"]
+        assert "SinkBinding g-sinkbinding touched" in found[0]["text"]
+        assert [has_sink(each) for each in kube.list("v1", "Pod", namespace)] == [True]
+    namespaces.delete(namespace)
 
 
 def test_the_planes_nodes_pass_the_checks(plane: Plane, kubeconfig: Path) -> None:

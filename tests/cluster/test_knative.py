@@ -130,19 +130,30 @@ def test_a_late_sink_leaves_the_new_pod_pending_behind_the_old_one(kube: Api, kn
     assert is_true(old, "Ready")
 
 
-def test_a_source_older_than_its_sink_gets_no_sink(plane: Plane, kube: Api, namespaces: Namespaces) -> None:
+def test_a_source_older_than_its_sink_gets_it_when_its_binding_is_touched(
+    plane: Plane, kube: Api, namespaces: Namespaces
+) -> None:
     namespace = namespaces.make("late")
-    with Knative(kube, [namespace], late_sinks=False):
+    with Knative(kube, [namespace], late_sinks=False) as knative:
         kube.apply(source(namespace, "100m"))
         wait_for(
             "the old pod", lambda: [is_true(each, "Ready") for each in kube.list("v1", "Pod", namespace)] == [True]
         )
         kube.apply(sink(namespace))
 
-        def provided() -> bool:
-            return is_true(
-                kube.get("sources.knative.dev/v1", "SinkBinding", namespace, "g-sinkbinding"), "SinkProvided"
-            )
+        def touch(kind: str, name: str) -> None:
+            doc = kube.get("sources.knative.dev/v1", kind, namespace, name)
+            kube.patch(doc, {"metadata": {"annotations": {"touched": "now"}}})
 
-        wait_for("the source to get its sink", provided)
+        def rounds(count: int) -> None:
+            least = knative.rounds + count
+            wait_for("the controllers", lambda: knative.rounds >= least)
+
+        touch("ContainerSource", "g")
+        rounds(3)
         assert [has_sink(each) for each in kube.list("v1", "Pod", namespace)] == [False]
+        (cause,) = conditions(kube.get("sources.knative.dev/v1", "ContainerSource", namespace, "g"), "SinkBindingReady")
+        assert (cause["status"], cause["reason"]) == ("False", "NotFound")
+        touch("SinkBinding", "g-sinkbinding")
+        wait_for("a pod with K_SINK", lambda: [has_sink(each) for each in kube.list("v1", "Pod", namespace)] == [True])
+    namespaces.delete(namespace)

@@ -200,7 +200,7 @@ def pod(api: FakeApi, where: str, name: str, status: Object | None = None, **spe
 
 
 def source(api: FakeApi, *, bound: bool, where: str = "ours") -> None:
-    """A ContainerSource whose pod runs, with K_SINK or without."""
+    """A ContainerSource whose pod runs, with K_SINK or without, and its SinkBinding."""
     env = [{"name": "K_SINK", "value": "http://sink"}] if bound else []
     template = {"spec": {"containers": [{"name": "g", "env": env}]}}
     made: dict[str, Any] = {}
@@ -213,7 +213,10 @@ def source(api: FakeApi, *, bound: bool, where: str = "ours") -> None:
         owners = [{"uid": made["metadata"]["uid"]}] if made else []
         about = {"name": name, "namespace": where, "ownerReferences": owners}
         ready = {"conditions": [{"type": "Ready", "status": "True"}]}
-        made = api.put(kind, {"metadata": about, "spec": spec, "status": ready})
+        cause = {"type": "SinkBindingReady", "status": str(bound), "reason": "NotFound", "message": "no sink"}
+        status = {"conditions": [*ready["conditions"], cause]} if kind == kinds.CONTAINER_SOURCES else ready
+        made = api.put(kind, {"metadata": about, "spec": spec, "status": status})
+    api.put(kinds.SINK_BINDINGS, {"metadata": {"name": "g-sinkbinding", "namespace": where}, "spec": {}})
 
 
 def generator(api: FakeApi, cpu: str = "1", memory: str = "2Gi") -> None:

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from tests.deploy.subscriptions import NAMESPACE, Subscriptions, broker, trigger
 from tests.doctor.fit import Doctor, config, make_fit, source
 from tests.kube.fake_api import ALL, FakeApi, in_thread
+from tests.top.process import wait_for
 from workload_generator.cluster.doctor.checks import CHECKS
 from workload_generator.cluster.doctor.reporter import Cluster, Reporter
 from workload_generator.commands import kn_bench
@@ -22,7 +24,7 @@ def test_a_cluster_that_is_fit(api: FakeApi, doctor: Doctor) -> None:
     findings = doctor()
     assert not [each for each in findings if each["verdict"] != "ok"]
     assert doctor.code == 0
-    silent = {"RabbitMQ"}  # no broker is of its class
+    silent = {"RabbitMQ", "subscribers"}  # there is no broker
     assert {each["check"] for each in findings} == {*CHECKS} - silent
 
 
@@ -120,18 +122,43 @@ def test_a_source_that_cannot_be_examined_is_unknown(api: FakeApi, doctor: Docto
 
 def test_fix_repairs_a_source_without_its_sink_and_waits_for_the_pod(api: FakeApi, doctor: Doctor) -> None:
     source(api, bound=False)
-    assert "its pods get no K_SINK" in doctor()[-1]["text"] and doctor.code == 1
+    found = doctor()[-1]["text"]
+    assert "its pods get no K_SINK: SinkBindingReady is False: NotFound: no sink" in found and doctor.code == 1
     text = doctor("--fix", "--timeout=500ms")[-1]["text"]
-    assert "the source touched, but ContainerSource ours/g has no ready pod with K_SINK after 0.5 s" in text
+    assert "SinkBinding g-sinkbinding touched, but ContainerSource ours/g has no ready pod with K_SINK" in text
     assert doctor.code == 1
 
     def controller(kind: str, obj: dict[str, Any]) -> None:
-        if kind == "MODIFIED" and obj["kind"] == "ContainerSource":
+        """The real ones (Eventing 1.22.2): the source's compares specs only, the binding's reconciles at any change."""
+        if kind == "MODIFIED" and obj["kind"] == "SinkBinding":
             source(api, bound=True)
 
     api.on_change = controller
     found = doctor("--fix")[-1]["text"]
     assert doctor.code == 0 and found.startswith("repaired: ours/g: its pods get no K_SINK"), found
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_dead_subscribers_are_named_and_only_a_broker_of_ours_is_replaced(
+    api: FakeApi, doctor: Doctor, ours: bool
+) -> None:
+    played = Subscriptions(api)
+    for number in range(4):
+        trigger(api, number)
+    uid = broker(api, ours=ours)["metadata"]["uid"]
+    wait_for("four subscribers", lambda: len(played.subscribers()) == 4)
+    assert "Broker eventing/default has no dead subscribers" in doctor.of("subscribers", "ok")
+    api.run(lambda: [api.remove(kinds.TRIGGERS, f"receiver-{number}", NAMESPACE) for number in range(3)])
+    wait_for("the end of the Subscriptions", lambda: len(api.objects(kinds.SUBSCRIPTIONS)) == 1)
+    (found,) = [each for each in doctor() if each["check"] == "subscribers"]
+    dead = [name for name in played.subscribers() if name != "receiver-3"]
+    assert found["verdict"] == "failed" and found["text"].endswith(f"in its channel: {', '.join(dead)}") and dead
+    assert "answered with 500" in found["why"]
+    assert ("kn-bench doctor --fix" == found["fix"]) is ours and ("kubectl replace --force" in found["fix"]) is not ours
+    (after,) = [each for each in doctor("--fix", "--timeout=20s") if each["check"] == "subscribers"]
+    (now,) = api.objects(kinds.BROKERS)
+    assert (after["verdict"] == "ok", now["metadata"]["uid"] != uid) == (ours, ours), after
+    assert (doctor.code == 0) is ours
 
 
 def test_a_missing_kubeconfig_exits_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -118,7 +118,7 @@ class FakeApi:
 
     @in_its_loop
     def remove(self, resource: Resource, name: str, namespace: str = "") -> None:
-        """Remove an object and its dependents at once."""
+        """Remove an object and its dependents at once; dependents with finalizers begin to end."""
         gone = self._of(resource).pop((namespace, name))
         self._changed("DELETED", resource, gone)
         for other in list(self.served.values()):
@@ -126,7 +126,10 @@ class FakeApi:
                 owners = dependent["metadata"].get("ownerReferences", ())
                 if any(owner["uid"] == gone["metadata"]["uid"] for owner in owners):
                     about = dependent["metadata"]
-                    self.remove(other, about["name"], about.get("namespace", ""))
+                    if about.get("finalizers"):
+                        self._store(other, {**dependent, "metadata": {**about, "deletionTimestamp": self.now()}})
+                    else:
+                        self.remove(other, about["name"], about.get("namespace", ""))
 
     def fail(self, match: str, **how: Any) -> None:
         """Inject a fault: see Fault."""

@@ -26,8 +26,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
     add_kubeconfig(parser)
     parser.add_argument("--tools", action="store_true", help="check only the tools of this machine, without a cluster")
-    parser.add_argument("--fix", action="store_true", help="restart ContainerSources whose pod has no K_SINK")
-    add_timeout(parser, "2m", "the pod after --fix")
+    parser.add_argument(
+        "--fix",
+        action="store_true",
+        help="repair ContainerSources without K_SINK, and our brokers with dead subscribers",
+    )
+    add_timeout(parser, "2m", "the effect of --fix")
     add_output(parser, "the findings")
 
 

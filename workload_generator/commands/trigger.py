@@ -12,6 +12,7 @@ from rich.console import Console
 
 from workload_generator.base.clock import NS_PER_S
 from workload_generator.base.errors import UsageError
+from workload_generator.cluster.deploy.subscribers import refuse_dead_subscribers
 from workload_generator.cluster.interrupts import run_to_end
 from workload_generator.cluster.kubectl import Kubectl
 from workload_generator.cluster.pods import locations, logs
@@ -98,6 +99,8 @@ async def _run(options: argparse.Namespace, work: RunSpec, kubectl: Kubectl, say
             say(f"the logs are in {options.out}")
             return code
 
+        if options.event:
+            await refuse_dead_subscribers(kube)
         agent = PodAgent(kubectl, lambda: locations.generator(kube, event=options.event, within_s=within_s))
         say(f"{work.prefix} ({work.run_id}) in {await agent.find()}")
         end = await begin(agent, work, say)

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from workload_generator.base.errors import UsageError
 from workload_generator.base.exit_codes import COMPLETE_RUN
 from workload_generator.cluster.deploy.objects import wait_ready
+from workload_generator.cluster.deploy.subscribers import refuse_dead_subscribers
 from workload_generator.cluster.interrupts import run_to_end
 from workload_generator.cluster.kubectl import Kubectl
 from workload_generator.cluster.pods import locations, logs
@@ -199,6 +200,8 @@ class ClusterPlatform:
 
     async def _run_in_pod(self, kube: Kube, run: RunSpec, again: bool) -> int:
         event = self._scenario.mode is RunMode.EVENT
+        if event and not again:
+            await refuse_dead_subscribers(kube)
         agent = PodAgent(self._kubectl, lambda: locations.generator(kube, event=event, within_s=self._within_s))
         end = await (self._resume(agent, run) if again else begin(agent, run, self._say))
         if end is None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from workload_generator.base.errors import BenchError, UsageError
 from workload_generator.cluster.deploy.deployment import BrokerKind
 from workload_generator.cluster.deploy.eventing import is_rabbitmq
 from workload_generator.cluster.deploy.kustomize import render
-from workload_generator.cluster.deploy.objects import apply, delete, stages, wait_ready
+from workload_generator.cluster.deploy.objects import apply, delete, manifest_of, stages, wait_ready
 from workload_generator.cluster.deploy.services import Images, copies
 from workload_generator.cluster.deploy.sources import SourceState, mend, wait_bound
 from workload_generator.cluster.deploy.tuning import of_trigger
@@ -32,7 +32,6 @@ from workload_generator.scenarios.changes import EVENTING_KEY, ChangeOwner, anno
 BROKER = "default"
 
 _OURS = re.compile(rf"{RECEIVER}-\d+")
-_ANNOTATIONS_OF_OTHERS = ("kubectl.kubernetes.io/", "eventing.knative.dev/creator", "eventing.knative.dev/lastModifier")
 
 Say = Callable[[str], None]
 
@@ -85,14 +84,14 @@ async def read(kube: Kube) -> dict[str, Any]:
     return {
         "replicas": deployment["spec"].get("replicas", 1),
         "source": source is not None,
-        "triggers": [_manifest_of(trigger) for trigger in triggers_now],
+        "triggers": [manifest_of(trigger) for trigger in triggers_now],
     }
 
 
 async def restore(kube: Kube, found: Mapping[str, Any], within_s: float, say: Say) -> None:
     """Restore what `read` returned. Raises ApiError, WaitTimeout."""
     known = {name_of(manifest): manifest for manifest in found["triggers"]}
-    await delete(kube, [trigger for trigger in await _triggers(kube) if name_of(trigger) not in known], within_s)
+    await _delete_triggers(kube, known, within_s, say)
     for manifest in known.values():
         await apply(kube, manifest)
     if not found["source"]:
@@ -154,7 +153,7 @@ class EventingSetup:
         (template,) = [obj for obj in render(folder) if obj["kind"] == kinds.TRIGGERS.kind]
         wanted = copies(template, max(1, len(there)) if count is None else count, of_trigger(parallelism))
         names = {name_of(obj) for obj in wanted}
-        await delete(self._kube, [trigger for trigger in there if name_of(trigger) not in names], self._within_s)
+        await _delete_triggers(self._kube, names, self._within_s, self._say)
         made = [(await apply(self._kube, obj)).object for obj in wanted]
         await wait_ready(self._kube, made, self._within_s)
 
@@ -189,6 +188,21 @@ def source_of(manifests: Path, deployment: Object) -> Object:
     return source
 
 
+async def _delete_triggers(kube: Kube, keep: Collection[str], within_s: float, say: Say) -> None:
+    """Delete the scenario's other triggers, which takes about a second for each, and end interrupted deletions."""
+    found = await _triggers(kube)
+    left = [each for each in found if name_of(each) not in keep or "deletionTimestamp" in each["metadata"]]
+    count = len(left)
+
+    def tell(trigger: Object, why: str) -> None:
+        nonlocal count
+        if not why:
+            count -= 1
+            say(f"Trigger {EVENTING}/{name_of(trigger)} is deleted; {count} left")
+
+    await delete(kube, left, within_s, tell)
+
+
 async def _triggers(kube: Kube) -> list[Object]:
     """The scenario's triggers, by number."""
     found = [
@@ -197,20 +211,3 @@ async def _triggers(kube: Kube) -> list[Object]:
         if obj["spec"].get("broker") == BROKER and _OURS.fullmatch(name_of(obj))
     ]
     return sorted(found, key=lambda obj: int(name_of(obj).rpartition("-")[2]))
-
-
-def _manifest_of(trigger: Object) -> Object:
-    """A manifest that creates the same trigger."""
-    about = trigger["metadata"]
-    annotations = {
-        key: value
-        for key, value in (about.get("annotations") or {}).items()
-        if not key.startswith(_ANNOTATIONS_OF_OTHERS)
-    }
-    kept = {"name": about["name"], "namespace": about["namespace"], "labels": about.get("labels") or {}}
-    return {
-        "apiVersion": kinds.TRIGGERS.api_version,
-        "kind": kinds.TRIGGERS.kind,
-        "metadata": {**kept, "annotations": annotations},
-        "spec": trigger["spec"],
-    }

@@ -5,6 +5,7 @@ Rules:
 - an existing volume claim stays as it is: its size cannot be changed, or only with some storage classes
 - there are no fixed pauses: an object is ready when its status is, at its present generation
 - a timeout names every object that is not ready, with the reason in its status
+- triggers are deleted one after the other, each until its Subscription is gone (see `subscribers`)
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ _STAGES: tuple[tuple[str, ...], ...] = (
     ("eventing.knative.dev/Trigger",),
     ("sources.knative.dev/ContainerSource",),  # after its sink: knative/eventing#9189
 )
+_ANNOTATIONS_OF_OTHERS = ("kubectl.kubernetes.io/", "eventing.knative.dev/creator", "eventing.knative.dev/lastModifier")
 _TRIES = 10
 Outcome = Literal["created", "changed", "unchanged", "kept"]
 Tell = Callable[[Object, str], None]
@@ -232,17 +234,38 @@ async def delete(kube: Kube, objects: Iterable[Object], timeout_s: float, tell: 
             services = [(pod["metadata"].get("labels") or {}).get(SERVICE_LABEL) for pod in pods.values()]
             return "its pods are terminating" if name in services else ""
 
+        def why_ending(_name: str, subscriptions: dict[Key, Object]) -> str:
+            ending = any("deletionTimestamp" in obj["metadata"] for obj in subscriptions.values())
+            return "a Subscription is being deleted" if ending else ""
+
+        def why_subscription(name: str, subscriptions: dict[Key, Object]) -> str:
+            own = any(owned_by(obj, uids[name]) for obj in subscriptions.values())
+            return "its Subscription still exists" if own else why_ending(name, subscriptions)
+
+        async def until(why: Why) -> None:
+            if resource == kinds.TRIGGERS:
+                with contextlib.suppress(ApiAbsent):  # brokers without channels
+                    await wait.until(resource, namespace, uids, why, kinds.SUBSCRIPTIONS)
+
+        await until(why_ending)
+        for name, uid in uids.items():
+            await kube.delete(resource, name, namespace, uid=uid)
+        await until(why_subscription)
         await wait.until(resource, namespace, uids, why)
         if resource == kinds.SERVICES:
             await wait.until(resource, namespace, uids, why_pods, kinds.PODS)
 
-    for stage in reversed(stages(objects)):
-        groups = await _grouped(kube, stage)
-        for (resource, namespace), uids in groups.items():
-            for name, uid in uids.items():
-                await kube.delete(resource, name, namespace, uid=uid)
+    for turn in (turn for stage in reversed(stages(objects)) for turn in _turns(stage)):
+        groups = await _grouped(kube, turn)
         left_s = max(deadline - time.monotonic(), 0.0)
         await _follow_all(kube, groups, follow, left_s, "not deleted in time:", tell)
+
+
+def _turns(stage: list[Object]) -> list[list[Object]]:
+    """What of a stage is deleted at the same time: one trigger, beginning with those that are being deleted already."""
+    if stage[0]["kind"] != kinds.TRIGGERS.kind:
+        return [stage]
+    return [[each] for each in sorted(stage, key=lambda obj: "deletionTimestamp" not in obj["metadata"])]
 
 
 async def _grouped(kube: Kube, objects: Iterable[Object]) -> Groups:
@@ -298,6 +321,19 @@ def _specified(obj: Object) -> Object:
     about = obj["metadata"]
     kept = {key: about.get(key) for key in ("labels", "annotations", "generation")}
     return {**{key: value for key, value in obj.items() if key not in ("status", "metadata")}, "metadata": kept}
+
+
+def manifest_of(obj: Object) -> Object:
+    """A manifest that creates the same object."""
+    about = obj["metadata"]
+    annotations = {
+        key: value
+        for key, value in (about.get("annotations") or {}).items()
+        if not key.startswith(_ANNOTATIONS_OF_OTHERS)
+    }
+    kept = {"name": about["name"], "namespace": about["namespace"], "labels": about.get("labels") or {}}
+    parts = {"apiVersion": obj["apiVersion"], "kind": obj["kind"], "spec": obj["spec"]}
+    return {**parts, "metadata": {**kept, "annotations": annotations}}
 
 
 def _placeholder(resource: Resource, namespace: str, name: str) -> Object:

@@ -3,7 +3,8 @@
 A pod has no `K_SINK` in two cases:
 - the binding of the sink changed the Deployment, and the pod of the new ReplicaSet is Pending because there is no room
   beside the old pod, which has no `K_SINK`: the old ReplicaSet has to be deleted
-- the source was created before its sink and is not reconciled again (knative/eventing#9189): it has to be changed
+- the source was created before its sink, and its SinkBinding is not reconciled again (knative/eventing#9189): the
+  SinkBinding has to be touched. A touch of the source reconciles nothing, since its controller compares specs
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from workload_generator.cluster.deploy.readiness import message_of
 from workload_generator.kube import resources as kinds
 from workload_generator.kube.client import Kube
 from workload_generator.kube.errors import WaitTimeout
@@ -86,8 +88,9 @@ async def mend(kube: Kube, state: SourceState, timeout_s: float) -> str:
         done = f"ReplicaSet {', '.join(state.old)} deleted"
     else:
         touch = {"metadata": {"annotations": {_TOUCHED: str(time.time_ns())}}}
-        await kube.patch(kinds.CONTAINER_SOURCES, state.name, touch, state.namespace)
-        done = "the source touched"
+        binding = f"{state.name}-sinkbinding"
+        await kube.patch(kinds.SINK_BINDINGS, binding, touch, state.namespace)
+        done = f"SinkBinding {binding} touched"
     began = time.monotonic()
     try:
         last = await wait_bound(kube, state.namespace, state.name, timeout_s)
@@ -137,9 +140,8 @@ def has_sink(pod: Object) -> bool:
 
 
 def _ready_text(source: Object) -> str:
-    found = condition(source, "Ready")
-    if found is None:
-        return "the source is not reconciled yet"
-    if found["status"] == "True":
-        return "the source is Ready"
-    return f"the source is not Ready: {found.get('message') or found.get('reason') or 'no message'}"
+    for kind in ("SinkBindingReady", "Ready"):  # the cause, and what follows from it
+        found = condition(source, kind)
+        if found is not None and found["status"] != "True":
+            return f"{kind} is {found['status']}: {message_of(found)}"
+    return "the source is not reconciled yet" if found is None else "the source is Ready"

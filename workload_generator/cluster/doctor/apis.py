@@ -15,6 +15,7 @@ CUSTOM_RESOURCES: dict[Product, tuple[Resource, ...]] = {
     SERVING: (kinds.SERVICES, kinds.CONFIGURATIONS, kinds.REVISIONS, kinds.ROUTES, kinds.POD_AUTOSCALERS),
     EVENTING: (
         kinds.BROKERS, kinds.TRIGGERS, kinds.CONTAINER_SOURCES, kinds.SINK_BINDINGS, kinds.SEQUENCES, kinds.CHANNELS,
+        kinds.SUBSCRIPTIONS,
     ),
 }  # fmt: skip
 _MISSING: dict[str, tuple[Verdict, str]] = {

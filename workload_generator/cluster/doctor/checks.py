@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from workload_generator.cluster.doctor.admission import check_admission
 from workload_generator.cluster.doctor.apis import check_apis
+from workload_generator.cluster.doctor.broker_check import check_subscribers
 from workload_generator.cluster.doctor.capacity import check_capacity
 from workload_generator.cluster.doctor.configuration import check_configuration
 from workload_generator.cluster.doctor.deployed import check_conditions, check_generator, check_pods, check_rabbitmq
@@ -39,6 +40,7 @@ CHECKS: Mapping[str, Check] = {
     "RabbitMQ": check_rabbitmq,
     "pods": check_pods,
     "generator": check_generator,
+    "subscribers": check_subscribers,
     "container sources": check_sources,
 }
 """In the order in which they run and are printed."""
@@ -52,7 +54,7 @@ async def check_machine() -> list[CheckResult]:
 
 
 async def check_all(kube: Kube, *, fix: bool, timeout_s: float) -> list[CheckResult]:
-    """The results of all checks; see `check_sources` for `fix`. Raises ApiError if the cluster does not answer."""
+    """The results of all checks; `fix` is for those that can repair. Raises ApiError if the cluster does not answer."""
     version = await kube.version()
     minor = int(re.sub(r"\D.*", "", str(version["minor"])) or 0)
     cluster = Cluster(kube, minor, fix=fix, fix_timeout_s=timeout_s)

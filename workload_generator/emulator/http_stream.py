@@ -22,6 +22,7 @@ Header = tuple[bytes, bytes]
 
 _MOST_BUFFERED = 65536
 _MOST_HEAD = 65536
+_HEAD_S = 10  # for a whole head
 _CLOSED_BY_PEER = (7, 8)  # TCP_CLOSE, TCP_CLOSE_WAIT (include/net/tcp_states.h)
 _HOP_BY_HOP = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding", b"upgrade", b"trailer"}
@@ -72,7 +73,7 @@ class HttpStream(asyncio.Protocol):
     def expect_message(self) -> None:
         """Read a new message, also where the body of the last one is missing, as after HEAD."""
         self._parser: Any = (httptools.HttpRequestParser if self._requests else httptools.HttpResponseParser)(self)
-        self._in_head = False
+        self._in_head, self._head_s = False, 0
 
     @property
     def _open(self) -> bool:
@@ -118,8 +119,14 @@ class HttpStream(asyncio.Protocol):
             self._transport.abort()
 
     def check(self) -> None:
-        """Detect that the peer is gone: while nothing is read, only the kernel knows."""
-        if self._open and not self._transport.is_reading():
+        """Detect a peer that is gone or does not end a head. To be called every second."""
+        if not self._open:
+            return
+        if self._transport.is_reading():
+            self._head_s += self._in_head
+            if self._head_s > _HEAD_S:
+                self._end(f"no complete head within {_HEAD_S} s", 408)
+        else:  # only the kernel knows
             sock = self._transport.get_extra_info("socket")
             if sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] in _CLOSED_BY_PEER:
                 self._transport.abort()
@@ -172,7 +179,7 @@ class HttpStream(asyncio.Protocol):
             self._events.append(event)
 
     def on_message_begin(self) -> None:
-        self._in_head, self._text, self._headers = True, b"", list[Header]()
+        self._in_head, self._head_s, self._text, self._headers = True, 0, b"", list[Header]()
 
     def on_url(self, text: bytes) -> None:
         self._text += text

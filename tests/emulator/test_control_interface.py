@@ -13,7 +13,6 @@ import pytest
 from tests.emulator.platforms import DOMAIN, FUNCTION, Local, local
 from workload_generator.base.control_token import control_headers, token_file, token_path
 from workload_generator.base.errors import UsageError
-from workload_generator.base.private_folder import private_folder
 from workload_generator.emulator import http_stream, platform, proxied_request
 
 NAME = f"{FUNCTION}-0"
@@ -87,27 +86,16 @@ def test_the_token_is_in_a_file_of_its_user_alone(tmp_path: Path, monkeypatch: p
     assert not path.exists() and control_headers("http://localhost:7/") == {}
 
 
-@pytest.mark.parametrize("base", ["TMPDIR", "XDG_RUNTIME_DIR"])
-def test_a_folder_of_others_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base: str) -> None:
-    monkeypatch.delenv("TMPDIR", raising=False)
-    monkeypatch.setenv(base, str(tmp_path))
-    folder = private_folder()
-    assert folder.parent == tmp_path
-    folder.chmod(0o770)
-    with pytest.raises(UsageError, match="not a folder that is only yours"):
-        private_folder()
-    folder.rmdir()
+def test_a_token_in_a_folder_of_others_is_neither_written_nor_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     (tmp_path / "elsewhere").mkdir(0o700)
-    folder.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(UsageError, match="not a folder that is only yours"):
-        private_folder()
-    folder.unlink()
-    folder.write_text("")
-    with pytest.raises(UsageError):
-        private_folder()
-    monkeypatch.setenv(base, str(tmp_path / "missing"))
-    with pytest.raises(UsageError, match="cannot make"):
-        private_folder()
+    (tmp_path / "elsewhere" / "local-7.token").write_text("planted")
+    (tmp_path / f"workload-generator-{os.getuid()}").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UsageError, match="is not a folder of this user"), token_file(7):
+        pass
+    assert control_headers("http://localhost:7/") == {}
 
 
 async def test_a_request_in_absolute_form_goes_to_the_host_of_its_url(started: Local) -> None:
@@ -180,7 +168,3 @@ async def test_names_are_as_long_as_in_kubernetes(started: Local, digits: int, e
     assert answer.status == expected
     if expected == 200:
         assert len(answer.headers["x-instance"]) <= 63
-
-
-def test_the_user_of_the_machine_is_in_the_name_of_the_folder() -> None:
-    assert private_folder().name == f"workload-generator-{os.getuid()}"

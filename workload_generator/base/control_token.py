@@ -10,12 +10,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from workload_generator.base.errors import BenchError
-from workload_generator.base.private_folder import private_folder
+from workload_generator.base.private_folder import make_private_folder
 
 
 def token_path(port: int) -> Path:
     """The file with the token of the platform on this port. Raises UsageError."""
-    return private_folder() / f"local-{port}.token"
+    return make_private_folder() / f"local-{port}.token"
 
 
 @contextlib.contextmanager

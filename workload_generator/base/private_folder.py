@@ -1,4 +1,8 @@
-"""A folder for files that no other user of this machine may read or replace."""
+"""The private folder of this user, for locks and the status of runs.
+
+It is below `$TMPDIR`, else `$XDG_RUNTIME_DIR`, else `/tmp`, so that the users of a machine neither exclude each other
+nor write through links. In our image `$RUN_FOLDER` is the folder itself: a pod has one user.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +14,37 @@ from workload_generator.base.errors import UsageError
 
 
 def private_folder() -> Path:
-    """Below $TMPDIR if it is set, else $XDG_RUNTIME_DIR, else /tmp; made if need be. Raises UsageError.
+    """Its path; the folder need not exist."""
+    if folder := os.environ.get("RUN_FOLDER"):
+        return Path(folder)
+    parent = os.environ.get("TMPDIR") or os.environ.get("XDG_RUNTIME_DIR") or "/tmp"
+    return Path(parent) / f"workload-generator-{os.getuid()}"
 
-    A folder that another user could have made or can write to is refused, and a link is not followed.
-    """
-    around = os.environ.get("TMPDIR") or os.environ.get("XDG_RUNTIME_DIR") or "/tmp"
-    folder = Path(around) / f"workload-generator-{os.getuid()}"
+
+def make_private_folder() -> Path:
+    """Create it if needed, for this user alone. Raises UsageError when it is a link or belongs to somebody else."""
+    folder = private_folder()
+    if "RUN_FOLDER" in os.environ:
+        return folder
     try:
-        folder.mkdir(0o700, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.lstat()
+        if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode):
+            raise UsageError(f"{folder} is not a folder of this user; remove it, or set TMPDIR to another place")
+        folder.chmod(0o700)
     except OSError as error:
-        raise UsageError(f"cannot make {folder}: {error.strerror or error}") from None
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise UsageError(f"{folder} is not a folder that is only yours (mode 0700): remove it")
+        raise UsageError(f"cannot create the folder {folder}: {error.strerror}; set TMPDIR to another place") from None
     return folder
+
+
+def open_private_file(name: str) -> int:
+    """A descriptor of a file in it, created if needed, to read and write. Raises UsageError."""
+    path = make_private_folder() / name
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+    except OSError as error:
+        raise UsageError(f"cannot open {path}: {error.strerror}; remove it, or set TMPDIR to another place") from None
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise UsageError(f"{path} is not a file; remove it, or set TMPDIR to another place")
+    return fd

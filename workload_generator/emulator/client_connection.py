@@ -63,7 +63,7 @@ class ClientConnection(HttpStream):
     async def _serve(self) -> None:
         try:
             while not self._closing:
-                request = ProxiedRequest(self, _NO_HEAD)
+                request: ProxiedRequest | None = None
                 head = await self.next()
                 assert isinstance(head, Head)
                 request, self._busy = ProxiedRequest(self, head), True
@@ -75,6 +75,7 @@ class ClientConnection(HttpStream):
                 await self.drain()
         except StreamEnded as ended:
             if ended.status:
+                request = request or ProxiedRequest(self, _NO_HEAD)
                 request.refuse(ended.status, f"the request cannot be read: {ended}")
         finally:
             self.close()

@@ -11,8 +11,7 @@ import asyncio
 import socket
 import struct
 from collections import deque
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import httptools
 
@@ -37,8 +36,7 @@ class StreamEnded(Exception):
         self.status = status
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """The head of a request, or that of a response, whose `text` is the reason instead of the target."""
 
     arrived_ns: int

@@ -20,6 +20,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from workload_generator.base.control_token import control_headers
 from workload_generator.base.no_proxy import open_directly
 
 SERVICE = "empty-python-http-0"
@@ -87,7 +88,8 @@ def held_ms(url: str) -> float:
 
 
 def asking(url: str) -> urllib.request.Request:
-    return urllib.request.Request(url, headers={"Host": f"{SERVICE}.functions.svc.cluster.local"})
+    host = {"Host": f"{SERVICE}.functions.svc.cluster.local"}
+    return urllib.request.Request(url, headers=control_headers(url) if "/_platform" in url else host)
 
 
 def measure(base: str, rps: int, seconds: int, folder: Path) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
@@ -15,6 +16,8 @@ import orjson
 import yaml
 
 from workload_generator.base.clock import NS_PER_S
+from workload_generator.base.control_token import token_file
+from workload_generator.base.listening import BACKLOG, listen
 from workload_generator.emulator import autoscaler, service
 from workload_generator.emulator.platform import EmbeddedPlatform
 from workload_generator.emulator.platform_events import PlatformEvent
@@ -52,9 +55,10 @@ def catalog_of(folder: Path, *names: str) -> Path:
 class Local:
     """A running platform, and requests to it."""
 
-    def __init__(self, platform: EmbeddedPlatform, port: int, events: list[PlatformEvent]) -> None:
+    def __init__(self, platform: EmbeddedPlatform, port: int, token: str, events: list[PlatformEvent]) -> None:
         self.platform = platform
         self.port = port
+        self.token = token
         self.url = f"http://127.0.0.1:{port}"
         self.events = events
 
@@ -77,14 +81,16 @@ class Local:
         self, path: str = "/", service: str = f"{FUNCTION}-0", method: str = "GET", body: bytes = b"", extra: str = ""
     ) -> Answer:
         """One request on a connection of its own."""
-        head = f"{method} {path} HTTP/1.1\r\nHost: {service}.{DOMAIN}\r\nConnection: close\r\n{extra}"
+        host = service if service == "localhost" else f"{service}.{DOMAIN}"
+        head = f"{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{extra}"
         head += f"Content-Length: {len(body)}\r\n\r\n" if body else "\r\n"
         return Answer(await self.all(head.encode() + body))
 
     async def own(self, path: str = "", method: str = "GET", body: Any = None) -> Answer:
-        """A request for one of the platform's own pages."""
+        """A request to the control interface."""
         data = b"" if body is None else body.encode() if isinstance(body, str) else orjson.dumps(body)
-        return await self.ask(f"/_platform{path}", "localhost", method, data)
+        extra = f"Authorization: Bearer {self.token}\r\n"
+        return await self.ask(f"/_platform{path}", "localhost", method, data, extra)
 
     async def state(self, service: str = f"{FUNCTION}-0") -> dict[str, Any]:
         """The service as `/_platform` shows it."""
@@ -132,26 +138,30 @@ async def local(
 
     With `window_s`, the autoscaler's sample and stable window are both that many seconds.
     """
-    config = folder / "platform.yaml"
+    path = folder / "platform.yaml"
     settings = {
         name.replace("_", "-") if name[0].islower() and "_" in name else name: v for name, v in defaults.items()
     }
-    config.write_text(yaml.safe_dump({"defaults": settings, "services": services or {}, "brokers": brokers or {}}))
+    path.write_text(yaml.safe_dump({"defaults": settings, "services": services or {}, "brokers": brokers or {}}))
     events: list[PlatformEvent] = []
     known = functions()
     sample_ns = autoscaler.SAMPLE_NS if window_s is None else round(window_s * NS_PER_S)
     flags = {} if window_s is None else {"stable_window_ns": sample_ns}
     with patch.object(autoscaler, "SAMPLE_NS", sample_ns), patch.object(service, "SAMPLE_NS", sample_ns):
-        platform = EmbeddedPlatform(load_config(config, known, flags), known, 1, max_instances, events.append)
-        loop = asyncio.get_running_loop()
-        server = await loop.create_server(platform.connection, "127.0.0.1", 0, backlog=4096)
-        try:
-            yield Local(platform, server.sockets[0].getsockname()[1], events)
-        finally:
-            server.close()
-            hurry = asyncio.Event()
-            hurry.set()
-            await platform.stop(0, hurry)
+        listener = listen("127.0.0.1", 0)
+        port = listener.getsockname()[1]
+        with patch.dict(os.environ, {"TMPDIR": str(folder)}), token_file(port) as token:
+            config = load_config(path, known, flags)
+            platform = EmbeddedPlatform(config, known, 1, max_instances, events.append, token)
+            loop = asyncio.get_running_loop()
+            server = await loop.create_server(platform.connection, sock=listener, backlog=BACKLOG)
+            try:
+                yield Local(platform, port, token, events)
+            finally:
+                server.close()
+                hurry = asyncio.Event()
+                hurry.set()
+                await platform.stop(0, hurry)
 
 
 async def until(condition: Callable[[], bool], within_s: float = 20) -> None:

@@ -16,9 +16,11 @@ from typing import Any
 
 import orjson
 import pytest
+import yaml
 
 from tests.commands.test_quickstart import KN_BENCH, descendants, gone
 from tests.emulator.platforms import catalog_of
+from workload_generator.base.control_token import control_headers
 from workload_generator.base.no_proxy import open_directly
 from workload_generator.commands.kn_bench import main
 
@@ -39,7 +41,8 @@ def command(*flags: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 
 def get(url: str, host: str = "empty-python-http-0.functions.svc.cluster.local") -> bytes:
-    request = urllib.request.Request(url, headers={"Host": host})
+    headers = control_headers(url) if "/_platform" in url else {"Host": host}
+    request = urllib.request.Request(url, headers=headers)
     with open_directly(request, 30) as response:
         body: bytes = response.read()
     return body
@@ -139,3 +142,30 @@ def test_a_missing_catalog_is_reported(
     monkeypatch.setenv("FUNCTIONS_DIR", str(tmp_path))
     assert main(["local"]) == 2
     assert "FUNCTIONS_DIR" in capsys.readouterr().err
+
+
+def test_a_service_with_min_scale_whose_function_is_not_built_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    functions = catalog_of(tmp_path / "functions", "empty-python-http")
+    document = yaml.safe_load((functions / "catalog.yaml").read_text())
+    document["functions"][0]["produces"] = ["program"]
+    (functions / "catalog.yaml").write_text(yaml.safe_dump(document))
+    monkeypatch.setenv("FUNCTIONS_DIR", str(functions))
+    (tmp_path / "p.yaml").write_text("services: {empty-python-http-0: {min-scale: 1}}\nbrokers: {a/b: {}}\n")
+    assert main(["local", "--port=0", f"--config={tmp_path}/p.yaml"]) == 2
+    shown = capsys.readouterr()
+    assert "services.empty-python-http-0.min-scale: the function empty-python-http is not built" in shown.err
+    assert "Traceback" not in shown.err and "http://" not in shown.out
+
+
+def test_the_token_is_named_at_the_start_and_gone_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with command() as (process, url):
+        assert process.stdout is not None
+        path = next(found[1] for line in process.stdout if (found := re.search(r"token in (\S+)", line)))
+        assert Path(path).is_relative_to(tmp_path) and Path(path).stat().st_mode & 0o777 == 0o600
+        assert state(url)["pid"] == process.pid
+        process.terminate()
+        process.wait(30)
+        assert not Path(path).exists()

@@ -88,7 +88,7 @@ class Router:
 
 async def connected(router: Router) -> tuple[Any, Transport]:
     """A client's connection."""
-    client: Any = ClientConnection(router.route, set())
+    client: Any = ClientConnection(router.route, {}, most=10)
     transport = Transport()
     client.connection_made(transport)
     await settle()
@@ -187,7 +187,7 @@ async def test_a_body_that_is_not_forwarded_is_not_read() -> None:
         await go.wait()
         request.refuse(503, "full")
 
-    client: Any = ClientConnection(refuse, set())
+    client: Any = ClientConnection(refuse, {}, most=10)
     transport = Transport()
     client.connection_made(transport)
     await settle()

@@ -17,6 +17,7 @@ from workload_generator.base.backoff import Backoff
 from workload_generator.emulator import service
 
 NAME = f"{FUNCTION}-0"
+MERGES = "m0: &m0 {x: 1}\n" + "".join(f"m{at}: &m{at}\n" + f"  <<: *m{at - 1}\n" * 2 for at in range(1, 40))
 
 
 def alive(pid: int) -> bool:
@@ -314,7 +315,10 @@ async def test_a_slow_start_is_a_longer_cold_start(tmp_path: Path) -> None:
         ("service: x-0\nlatency: soon\nerror-rate: 2\n", 400, "request:3: error-rate: 2 is not a share"),
         ('{"latency": "1s"}', 400, "service: is missing"),
         ('{"service": "unknown"}', 404, "no function for the service unknown"),
-        ("x" * 4_200_000, 413, "more than 4,194,304 bytes"),
+        pytest.param("x" * 9000, 413, "more than 8,192 bytes", id="long"),
+        pytest.param("[" * 8000, 400, "nested too deeply", id="deep"),
+        pytest.param("- " * 4000, 400, "nested too deeply", id="deep by indentation"),
+        pytest.param(MERGES, 400, "too large", id="exponential merges"),
     ],
 )
 async def test_invalid_fault_requests(tmp_path: Path, body: str, status: int, reason: str) -> None:
@@ -337,6 +341,7 @@ async def test_pages_of_the_platform(tmp_path: Path) -> None:
             ("", "POST", 405),
             ("/events", "POST", 405),
             ("/events?after=x", "GET", 400),
+            (f"/events?after={'9' * 5000}", "GET", 400),
             ("/faults", "PUT", 405),
             ("/faults?service=x", "DELETE", 404),
             ("/services/x", "GET", 405),
@@ -346,7 +351,8 @@ async def test_pages_of_the_platform(tmp_path: Path) -> None:
             assert (await platform.own(path, method)).status == status, (path, method)
         assert (await platform.ask("/_platformer", service="unknown")).status == 404
         chunked = (
-            b"POST /_platform/faults HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"POST /_platform/faults HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\nConnection: close\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n" % platform.token.encode()
         )
         body = b'{"service": "' + NAME.encode() + b'"}'
         raw = await platform.all(chunked, b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body))

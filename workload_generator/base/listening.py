@@ -7,7 +7,8 @@ import socket
 
 from workload_generator.base.errors import UsageError
 
-_BACKLOG = 4096
+BACKLOG = 4096
+"""How many connections may wait to be accepted. To be given to asyncio, too, which sets it again."""
 
 
 def listen(bind: str, port: int, *, reuse_port: bool = False) -> socket.socket:
@@ -16,7 +17,7 @@ def listen(bind: str, port: int, *, reuse_port: bool = False) -> socket.socket:
     both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
     try:
         listener = socket.create_server(
-            (bind, port), family=family, backlog=_BACKLOG, reuse_port=reuse_port, dualstack_ipv6=both
+            (bind, port), family=family, backlog=BACKLOG, reuse_port=reuse_port, dualstack_ipv6=both
         )
     except OSError as error:
         if error.errno == errno.EADDRINUSE:

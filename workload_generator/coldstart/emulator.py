@@ -15,6 +15,7 @@ from typing import Any
 import aiohttp
 
 from workload_generator.base.clock import NS_PER_MS, monotonic_ns
+from workload_generator.base.control_token import control_headers
 from workload_generator.base.errors import BenchError
 from workload_generator.coldstart.proof import Moment
 from workload_generator.coldstart.timeline import InstanceTimeline
@@ -43,7 +44,7 @@ class EmulatorSource:
 
     async def open(self) -> None:
         """Connect, and read all events so far."""
-        self._session = aiohttp.ClientSession(timeout=_TIMEOUT)
+        self._session = aiohttp.ClientSession(timeout=_TIMEOUT, headers=control_headers(self._url))
         await self.refresh()
 
     async def refresh(self, host: str = "") -> None:

@@ -33,6 +33,7 @@ MOST_IDS = 100_000
 """How many ids of each kind are listed; further ones are only counted."""
 
 _RETRIED = frozenset({404, 408, 409, 429})  # and 5xx
+_MOST_EVENT = 4 * 1024 * 1024
 _FORWARDED = re.compile("ce-|(content-type|traceparent|tracestate)$")
 _TIMEOUT = aiohttp.ClientTimeout(total=30.0)
 
@@ -173,7 +174,7 @@ class EmulatedBroker:
                 (name.decode("latin-1").lower(), value.decode("utf-8", "surrogateescape"))
                 for name, value in request.headers
             ]
-            body = await request.body()
+            body = await request.body(_MOST_EVENT)
             events = read_events(headers, body)
             if len(events) != 1:
                 raise RequestRefused(400, "a broker takes single events, not batches")

@@ -23,11 +23,20 @@ class ClientConnection(HttpStream):
 
     _requests = True
 
-    def __init__(self, route: Callable[[ProxiedRequest], Awaitable[None]], connections: set[ClientConnection]) -> None:
-        """`route` responds to a request; `connections` has this one while it is open."""
+    def __init__(
+        self,
+        route: Callable[[ProxiedRequest], Awaitable[None]],
+        connections: dict[ClientConnection, None],
+        most: int,
+    ) -> None:
+        """`route` responds to a request; `connections` has this one while it is open.
+
+        Of more than `most` connections the oldest without a request is closed, which may be this one.
+        """
         super().__init__()
         self._route = route
         self._connections = connections
+        self._most = most
         self._busy = False  # a request has no complete response yet
         self._closing = False
 
@@ -39,18 +48,22 @@ class ClientConnection(HttpStream):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._connections.add(self)
+        self._connections[self] = None
+        if len(self._connections) > self._most:
+            idle = next(each for each in self._connections if not each._busy)
+            del self._connections[idle]
+            idle.abort()
         self._serving = asyncio.get_running_loop().create_task(self._serve())
 
     def connection_lost(self, error: Exception | None) -> None:
         super().connection_lost(error)
-        self._connections.discard(self)
+        self._connections.pop(self, None)
         self._serving.cancel()
 
     async def _serve(self) -> None:
         try:
             while not self._closing:
-                request = ProxiedRequest(self, _NO_HEAD)
+                request: ProxiedRequest | None = None
                 head = await self.next()
                 assert isinstance(head, Head)
                 request, self._busy = ProxiedRequest(self, head), True
@@ -58,11 +71,11 @@ class ClientConnection(HttpStream):
                 self._busy = False
                 if not request.keeps_alive:
                     break
-                while await request.piece():
-                    pass  # the rest of the body is dropped, but the next request stands behind it
+                await request.drop_body()  # the next request stands behind it
                 await self.drain()
         except StreamEnded as ended:
             if ended.status:
+                request = request or ProxiedRequest(self, _NO_HEAD)
                 request.refuse(ended.status, f"the request cannot be read: {ended}")
         finally:
             self.close()

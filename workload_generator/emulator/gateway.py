@@ -14,8 +14,9 @@ from pathlib import Path
 
 import uvloop
 
+from workload_generator.base.control_token import token_file, token_path
 from workload_generator.base.exit_codes import of_signal
-from workload_generator.base.listening import listen
+from workload_generator.base.listening import BACKLOG, listen
 from workload_generator.base.standard_streams import print_lines
 from workload_generator.emulator.platform import STATE_PATH, EmbeddedPlatform
 from workload_generator.emulator.platform_events import PlatformEvent
@@ -49,6 +50,7 @@ def run_platform(options: PlatformOptions) -> int:
     if options.triggers:
         config = with_triggers(config, options.triggers)
     listener = listen(options.bind, options.port)
+    host, port = listener.getsockname()[:2]
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # two connections for each client
     seed = options.seed if options.seed is not None else config.seed
@@ -58,24 +60,24 @@ def run_platform(options: PlatformOptions) -> int:
         message = f": {event.message}" if event.message else ""
         print_lines([f"{event.time[11:23]} {event.kind:<10} {event.instance or event.service}{message}"])
 
-    async def run() -> int:
-        platform = EmbeddedPlatform(config, functions, seed, options.max_instances, show)
-        host, port = listener.getsockname()[:2]
+    async def run(token: str) -> int:
+        platform = EmbeddedPlatform(config, functions, seed, options.max_instances, show, token)
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        print_lines([f"embedded platform (an emulator): {url} (seed {seed})", *_known(config, functions)])
+        print_lines([f"embedded platform (an emulator): {url} (seed {seed})", *_known(config, functions, port)])
         return await _serve(platform, listener)
 
-    with listener, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(run())
+    with listener, token_file(port) as token, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(run(token))
 
 
-def _known(config: PlatformConfig, functions: Mapping[str, Function]) -> Iterator[str]:
+def _known(config: PlatformConfig, functions: Mapping[str, Function], port: int) -> Iterator[str]:
     built = [name for name, function in functions.items() if function.built]
     missing = [name for name in functions if name not in built]
     yield f"functions: {', '.join(built)}{'; not built: ' + ', '.join(missing) if missing else ''}"
     for name, broker in config.brokers.items():
         yield f"broker {name}: /broker/{name}, triggers {', '.join(broker.triggers) or 'none'}"
-    yield f"state: {STATE_PATH}; Ctrl-C stops the platform and its functions"
+    yield f"state and faults: {STATE_PATH}, with the token in {token_path(port)} (docs/local.md)"
+    yield "Ctrl-C stops the platform and its functions"
 
 
 async def _serve(platform: EmbeddedPlatform, listener: socket.socket) -> int:
@@ -91,7 +93,7 @@ async def _serve(platform: EmbeddedPlatform, listener: socket.socket) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal, number)
-    server = await loop.create_server(platform.connection, sock=listener)
+    server = await loop.create_server(platform.connection, sock=listener, backlog=BACKLOG)
     gc.collect()
     gc.freeze()  # loaded code is never garbage: leave it out of all further collections
     try:

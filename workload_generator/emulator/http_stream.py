@@ -11,8 +11,7 @@ import asyncio
 import socket
 import struct
 from collections import deque
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import httptools
 
@@ -22,6 +21,7 @@ Header = tuple[bytes, bytes]
 
 _MOST_BUFFERED = 65536
 _MOST_HEAD = 65536
+_HEAD_S = 10  # for a whole head
 _CLOSED_BY_PEER = (7, 8)  # TCP_CLOSE, TCP_CLOSE_WAIT (include/net/tcp_states.h)
 _HOP_BY_HOP = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding", b"upgrade", b"trailer"}
@@ -36,8 +36,7 @@ class StreamEnded(Exception):
         self.status = status
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """The head of a request, or that of a response, whose `text` is the reason instead of the target."""
 
     arrived_ns: int
@@ -72,7 +71,7 @@ class HttpStream(asyncio.Protocol):
     def expect_message(self) -> None:
         """Read a new message, also where the body of the last one is missing, as after HEAD."""
         self._parser: Any = (httptools.HttpRequestParser if self._requests else httptools.HttpResponseParser)(self)
-        self._in_head = False
+        self._in_head, self._head_s = False, 0
 
     @property
     def _open(self) -> bool:
@@ -118,8 +117,14 @@ class HttpStream(asyncio.Protocol):
             self._transport.abort()
 
     def check(self) -> None:
-        """Detect that the peer is gone: while nothing is read, only the kernel knows."""
-        if self._open and not self._transport.is_reading():
+        """Detect a peer that is gone or does not end a head. To be called every second."""
+        if not self._open:
+            return
+        if self._transport.is_reading():
+            self._head_s += self._in_head
+            if self._head_s > _HEAD_S:
+                self._end(f"no complete head within {_HEAD_S} s", 408)
+        else:  # only the kernel knows
             sock = self._transport.get_extra_info("socket")
             if sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] in _CLOSED_BY_PEER:
                 self._transport.abort()
@@ -172,7 +177,7 @@ class HttpStream(asyncio.Protocol):
             self._events.append(event)
 
     def on_message_begin(self) -> None:
-        self._in_head, self._text, self._headers = True, b"", list[Header]()
+        self._in_head, self._head_s, self._text, self._headers = True, 0, b"", list[Header]()
 
     def on_url(self, text: bytes) -> None:
         self._text += text

@@ -40,6 +40,7 @@ from workload_generator.log.format import text_of
 READY_PATH = "/health/readiness"
 
 _PHASES = ("spawn", "listening", "ready", "first_byte")  # `spawn` is just before the fork
+_MOST_NAME = 63  # of a host, as in Kubernetes
 _PROBE_INTERVAL_S = 0.005
 _PROBE_TIMEOUT_S = 1.0
 _PROBE = f"GET {READY_PATH} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
@@ -99,7 +100,8 @@ class Instance:
     """State of one instance. Its service keeps `in_flight` and `queue`."""
 
     def __init__(self, number: int, owner: InstanceOwner) -> None:
-        self.name = f"{owner.name}-00001-deployment-{owner.resources.draw.getrandbits(40):010x}-{number}"
+        suffix = f"-00001-deployment-{owner.resources.draw.getrandbits(40):010x}-{number}"
+        self.name = owner.name[: _MOST_NAME - len(suffix)] + suffix
         self.number = number
         self.state = InstanceState.STARTING
         self.failure: str | None = None

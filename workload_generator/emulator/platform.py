@@ -8,9 +8,11 @@ It is an emulator in one process. A request's `Host` names the service
 from __future__ import annotations
 
 import asyncio
+import hmac
 import os
 import random
 import re
+import resource
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -20,7 +22,7 @@ import orjson
 
 from workload_generator import __version__
 from workload_generator.base.clock import NS_PER_S, monotonic_ns
-from workload_generator.base.errors import ExperimentError, RequestRefused
+from workload_generator.base.errors import ExperimentError, RequestRefused, UsageError
 from workload_generator.emulator.broker import EmulatedBroker
 from workload_generator.emulator.client_connection import ClientConnection
 from workload_generator.emulator.instance import SharedResources
@@ -37,6 +39,11 @@ BROKER_PATH = "/broker/"
 _MOST_SERVICES = 1000
 _CHECK_S = 0.01
 _HOST = re.compile(r"([a-z0-9](?:[a-z0-9-]*[a-z0-9])?)(\.[a-z0-9.-]*)?")
+_MOST_NAME = 63  # of a DNS label, as in Kubernetes
+_MOST_FAULTS_BYTES, _MOST_FAULTS_DEPTH = 8192, 50
+_OTHER_DESCRIPTORS = 256
+_LOOPBACK = re.compile(rb"(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]+)?", re.IGNORECASE)
+_EVENT_ID = re.compile(r"[0-9]{1,18}")
 _DOMAINS = ("", ".functions", ".functions.svc", ".functions.svc.cluster.local")
 _STATE_TARGET = re.compile(rb"/_platform(?:[/?].*)?", re.DOTALL)
 
@@ -51,29 +58,38 @@ class EmbeddedPlatform:
         seed: int,
         max_instances: int,
         listener: Callable[[PlatformEvent], None],
+        token: str,
     ) -> None:
+        """`token` is that of the control interface. Raises UsageError when a service with `min-scale` cannot start."""
         self._events = PlatformEvents(listener)
         self._config = config
         self._functions = functions
+        first = [name for name, settings in config.services.items() if settings.min_scale]
+        try:
+            for name in first:
+                self._function(name)
+        except RequestRefused as refused:
+            raise UsageError(f"services.{name}.min-scale: {refused}") from None
         self._seed = seed
         self._max_instances = max_instances
         spawner, draw = ThreadPoolExecutor(1, "spawner"), random.Random(seed)
         self._resources = SharedResources(self._events, spawner, draw, lambda: max_instances - self._instances)
         self._services: dict[str, EmulatedService] = {}
         self._deleted: list[EmulatedService] = []
-        self._clients: set[ClientConnection] = set()
+        self._clients: dict[ClientConnection, None] = {}
+        self._most_clients = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2 - _OTHER_DESCRIPTORS
+        self._authorization = f"Bearer {token}".encode()
         self._started_ns = monotonic_ns()
         self._brokers = {name: EmulatedBroker(name, each, seed, self._events) for name, each in config.brokers.items()}
         self._checking = call_every(NS_PER_S, self._check_clients)
-        for name, settings in config.services.items():
-            if settings.min_scale:
-                self._find(name)
+        for name in first:
+            self._find(name)
 
     # Requests
 
     def connection(self) -> ClientConnection:
         """The server's side of a new connection."""
-        return ClientConnection(self._route, self._clients)
+        return ClientConnection(self._route, self._clients, self._most_clients)
 
     def _check_clients(self) -> None:
         for client in list(self._clients):
@@ -110,26 +126,41 @@ class EmbeddedPlatform:
 
     def _find(self, name: str) -> EmulatedService:
         """The service, made if it does not exist. Raises RequestRefused."""
-        service = self._services.get(name)
-        if service is not None:
-            return service
-        settings = self._config.settings_of(name)
-        function_name = settings.function or function_of(name, self._functions)
-        if function_name is None:
-            known = ", ".join(self._functions)
-            raise RequestRefused(404, f"no function for the service {name}; a service is <function>-<number>, and the "
-                                  f"functions are {known}")  # fmt: skip
-        function = self._functions[function_name]
-        if not function.built:
-            raise RequestRefused(404, f"the function {function_name} is not built: run `kn-bench functions build`")
-        if len(self._services) >= _MOST_SERVICES:
-            raise RequestRefused(404, f"the platform has {_MOST_SERVICES:,} services already, which is its limit")
-        service = self._services[name] = EmulatedService(name, function, settings, self._resources)
-        return service
+        if name not in self._services:
+            function, settings = self._function(name), self._config.settings_of(name)
+            if len(self._services) >= _MOST_SERVICES:
+                raise RequestRefused(404, f"the platform has {_MOST_SERVICES:,} services already, which is its limit")
+            self._services[name] = EmulatedService(name, function, settings, self._resources)
+        return self._services[name]
 
-    # Its own pages
+    def _function(self, service: str) -> Function:
+        """The function of a service. Raises RequestRefused."""
+        name = self._config.settings_of(service).function or function_of(service, self._functions)
+        if name is None:
+            known = ", ".join(self._functions)
+            raise RequestRefused(404, f"no function for the service {service[:200]}; a service is "
+                                  f"<function>-<number>, and the functions are {known}")  # fmt: skip
+        if len(service) > _MOST_NAME:
+            raise RequestRefused(404, f"{service[:200]} has more than {_MOST_NAME} characters, the limit of a name")
+        function = self._functions[name]
+        if not function.built:
+            raise RequestRefused(404, f"the function {name} is not built: run `kn-bench functions build`")
+        return function
+
+    # The control interface
+
+    def _check_access(self, request: ProxiedRequest) -> None:
+        """Refuse what a web page could send: it has no token, and its host may be any name of this machine's."""
+        if request.method == b"HEAD" and request.target == STATE_PATH.encode():
+            return  # asked by every run, to know what it measures
+        if _LOOPBACK.fullmatch(request.host) is None:
+            raise RequestRefused(403, f"{STATE_PATH} needs a loopback host, such as localhost")
+        if not hmac.compare_digest(request.authorization, self._authorization):
+            raise RequestRefused(401, f"{STATE_PATH} needs the token in the file that the platform named at its start "
+                                      "(docs/local.md)")  # fmt: skip
 
     async def _respond(self, request: ProxiedRequest) -> None:
+        self._check_access(request)
         path, _, query = request.target.decode("latin-1").partition("?")
         path = path.removeprefix(STATE_PATH).rstrip("/")
         method = request.method.decode()
@@ -144,12 +175,12 @@ class EmbeddedPlatform:
             case ["", "faults"], "GET" | "HEAD":
                 page = self._faults()
             case ["", "faults"], "POST":
-                page = self._set_faults(await request.body())
+                page = await self._set_faults(await request.body(_MOST_FAULTS_BYTES))
             case ["", "faults"], "DELETE":
                 page = self._clear_faults(parameters.get("service"))
             case ["", "events"], "GET" | "HEAD":
                 after = parameters.get("after", "0")
-                if not after.isdecimal():
+                if _EVENT_ID.fullmatch(after) is None:
                     raise RequestRefused(400, f"after={after}: expected the id of an event")
                 page = self._events.to_json(int(after))
             case ["", "services", name], "DELETE":
@@ -170,9 +201,11 @@ class EmbeddedPlatform:
     def _faults(self) -> dict[str, Any]:
         return {name: service.faults.to_json() for name, service in self._services.items()}
 
-    def _set_faults(self, body: bytes) -> dict[str, Any]:
+    async def _set_faults(self, body: bytes) -> dict[str, Any]:
+        if body.count(b"[") + body.count(b"{") > _MOST_FAULTS_DEPTH:  # the parser's time grows with its square
+            raise RequestRefused(400, "the request is nested too deeply")
         try:
-            request = read_fault_request(body.decode("utf-8", "replace"))
+            request = await asyncio.to_thread(read_fault_request, body.decode("utf-8", "replace"))
         except ExperimentError as error:
             raise RequestRefused(400, str(error)) from None
         service = self._find(request.service)

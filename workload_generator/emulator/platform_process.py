@@ -10,12 +10,14 @@ import os
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from workload_generator.base.control_token import control_headers
 from workload_generator.base.errors import BenchError
 from workload_generator.base.no_proxy import open_directly
 from workload_generator.base.subprocesses import start_child
@@ -104,7 +106,8 @@ class PlatformProcess:
 
     def _get(self, path: str) -> Any:
         try:
-            with open_directly(f"{self.url}{path}", ANSWER_S) as response:
+            request = urllib.request.Request(f"{self.url}{path}", headers=control_headers(self.url))
+            with open_directly(request, ANSWER_S) as response:
                 return json.load(response)
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise BenchError(f"the embedded platform at {self.url} does not respond: {error}") from None

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
+import re
 
 from workload_generator.base.clock import NS_PER_MS
 from workload_generator.base.errors import RequestRefused
-from workload_generator.emulator.http_stream import Head, HttpStream, encode_headers, end_to_end
+from workload_generator.emulator.http_stream import Head, HttpStream, StreamEnded, encode_headers, end_to_end
 
 PLATFORM_HEADER = b"x-platform: local\r\n"
 """In every response of the platform, so that nothing mistakes it for a cluster."""
 
-_MOST_COLLECTED = 4 * 1024 * 1024  # of a body that the platform itself reads
+_BODY_S = 30.0  # for a body that the platform itself reads, or drops
+_ABSOLUTE = re.compile(rb"(?i:http)://([^/?#]*)(.*)", re.DOTALL)
 
 
 class ProxiedRequest:
@@ -23,7 +26,11 @@ class ProxiedRequest:
         self.method = head.method
         self.target = head.text
         self.host = values.get(b"host", b"")
+        if absolute := _ABSOLUTE.fullmatch(head.text):  # its host counts, not the header's (RFC 9112, section 3.2.2)
+            self.host, self.target = absolute[1], absolute[2] if absolute[2][:1] == b"/" else b"/" + absolute[2]
+            headers = [(b"Host", self.host), *(each for each in headers if each[0].lower() != b"host")]
         self.headers = headers  # those that are forwarded
+        self.authorization = values.get(b"authorization", b"")
         self.http_1_1 = head.http_1_1
         self.keeps_alive = head.keeps_alive  # whether the client's connection stays open after the response
         self.chunked = b"transfer-encoding" in values
@@ -35,6 +42,7 @@ class ProxiedRequest:
         self.retries = 0
         self.framing = b""
         """How the client learns the end of the response: `length`, `chunks` or `close`; empty before its head."""
+        self._expects_continue = values.get(b"expect", b"").lower() == b"100-continue" and self.http_1_1
         self._complete = False  # the whole body was read
 
     @property
@@ -52,14 +60,33 @@ class ProxiedRequest:
             self._complete = True
         return b""
 
-    async def body(self) -> bytes:
-        """The whole body. Raises RequestRefused, StreamEnded."""
+    async def body(self, most: int) -> bytes:
+        """The whole body, of at most that many bytes. Raises RequestRefused, StreamEnded."""
+        if self._expects_continue:
+            self.client.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         body = bytearray()
-        while piece := await self.piece():
-            body += piece
-            if len(body) > _MOST_COLLECTED:
-                raise RequestRefused(413, f"the body has more than {_MOST_COLLECTED:,} bytes")
+        try:
+            async with asyncio.timeout(_BODY_S):
+                while piece := await self.piece():
+                    body += piece
+                    if len(body) > most:
+                        raise RequestRefused(413, f"the body has more than {most:,} bytes")
+        except TimeoutError:
+            self.keeps_alive = False
+            raise RequestRefused(408, f"no complete body within {_BODY_S:g} s") from None
         return bytes(body)
+
+    async def drop_body(self) -> None:
+        """Read the rest of the body. Raises StreamEnded, also after some time."""
+        if self.bodyless:
+            await self.piece()  # its end has come with the head
+            return
+        try:
+            async with asyncio.timeout(_BODY_S):
+                while await self.piece():
+                    pass
+        except TimeoutError:
+            raise StreamEnded("no complete body") from None
 
     def respond(self, status: int, body: bytes, content_type: bytes) -> None:
         """Send a response of the platform's own."""

@@ -45,6 +45,9 @@ class Transport:
 
     abort = close
 
+    def write_eof(self) -> None:
+        pass
+
     def is_closing(self) -> bool:
         return self.closed
 

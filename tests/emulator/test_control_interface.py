@@ -121,9 +121,14 @@ async def test_half_heads_do_not_starve_the_others(started: Local, monkeypatch: 
 
 
 async def test_a_head_without_end_is_refused_before_it_is_complete(started: Local) -> None:
-    reader, writer = await started.raw(b"GET / HTTP/1.1\r\nX: ", b"x" * 66_000)
-    assert (await asyncio.wait_for(reader.read(), 20)).startswith(b"HTTP/1.1 431 ")
+    reader, writer = await started.raw(b"GET / HTTP/1.1\r\nX: ", b"x" * (4 << 20))
+    assert (await asyncio.wait_for(reader.read(), 20)).startswith(b"HTTP/1.1 431 "), "not reset by what was not read"
     writer.close()
+
+
+async def test_a_refused_request_is_read_to_its_end(started: Local) -> None:
+    head = b"POST / HTTP/1.1\r\nHost: unknown\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % (4 << 20)
+    assert (await started.all(head, bytes(4 << 20))).startswith(b"HTTP/1.1 404 ")
 
 
 async def test_the_oldest_idle_connections_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from workload_generator.emulator.http_stream import Head, HttpStream, StreamEnded
 from workload_generator.emulator.proxied_request import ProxiedRequest
 
+_LINGER_S = 2.0
 _NO_HEAD = Head(0, b"", b"", 0, [], http_1_1=True, keeps_alive=False)  # of a request that cannot be read
 
 
@@ -70,12 +71,16 @@ class ClientConnection(HttpStream):
                 await self._route(request)
                 self._busy = False
                 if not request.keeps_alive:
-                    break
+                    self.write_eof()
                 await request.drop_body()  # the next request stands behind it
+                if not request.keeps_alive:
+                    break
                 await self.drain()
         except StreamEnded as ended:
             if ended.status:
                 request = request or ProxiedRequest(self, _NO_HEAD)
                 request.refuse(ended.status, f"the request cannot be read: {ended}")
+                self.write_eof()
+                await asyncio.sleep(_LINGER_S)  # bytes that are not read would reset the connection, and the response
         finally:
             self.close()

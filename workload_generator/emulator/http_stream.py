@@ -2,7 +2,8 @@
 
 Rules:
 - at most `_MOST_BUFFERED` bytes and one read are buffered; then nothing is read until they are taken
-- what arrived before the end of the connection, or before bytes that are not HTTP, is still given
+- what arrived before the end of the connection, or before bytes that are not HTTP, is still given; bytes after that are
+  dropped
 """
 
 from __future__ import annotations
@@ -103,6 +104,11 @@ class HttpStream(asyncio.Protocol):
         """Wait until the peer has read enough of what was written."""
         await self._writable.wait()
 
+    def write_eof(self) -> None:
+        """Write no more; reading continues."""
+        if self._open:
+            self._transport.write_eof()
+
     def close(self) -> None:
         """End the connection after the bytes that were written."""
         if self._transport is not None:
@@ -145,8 +151,8 @@ class HttpStream(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.received = True
-        self._buffered += len(data)
         if self._ended is None:
+            self._buffered += len(data)
             try:
                 self._parser.feed_data(data)
             except httptools.HttpParserUpgrade:
@@ -155,7 +161,7 @@ class HttpStream(asyncio.Protocol):
                 self._end(str(error), 400)
             self._unfinished = self._unfinished + len(data) if self._in_head else 0
             self._check_head(self._unfinished)
-        if self._open and (self._buffered >= _MOST_BUFFERED or self._ended is not None):
+        if self._open and self._ended is None and self._buffered >= _MOST_BUFFERED:
             self._transport.pause_reading()
         self._arrived.set()
 

@@ -139,8 +139,10 @@ async def test_refused_and_unknown(clients: Make) -> None:
     async with servers.refusing() as server:
         refused = await client.ask(server.url)
     assert (refused.error, refused.dns_ns, refused.connect_ns) == (ErrorKind.CONNECT_REFUSED, 0, None)
-    unknown = await client.ask("http://no-such-host.invalid/")
-    assert (unknown.error, unknown.dns_ns) == (ErrorKind.DNS, None)
+    tls = servers.Certificates().client()
+    for url in ("http://no-such-host.invalid/", f"http://{'a' * 64}.test/", f"https://{'a' * 64}.test/"):
+        unknown = await client.ask(url, tls=tls if url.startswith("https") else None)
+        assert (unknown.error, unknown.dns_ns) == (ErrorKind.DNS, None)
 
 
 async def test_a_name_is_looked_up_once_for_many_at_once_and_every_address_is_tried(clients: Make) -> None:

@@ -139,8 +139,10 @@ async def test_refused_and_unknown(clients: Make) -> None:
     async with servers.refusing() as server:
         refused = await client.ask(server.url)
     assert (refused.error, refused.dns_ns, refused.connect_ns) == (ErrorKind.CONNECT_REFUSED, 0, None)
-    unknown = await client.ask("http://no-such-host.invalid/")
-    assert (unknown.error, unknown.dns_ns) == (ErrorKind.DNS, None)
+    tls = servers.Certificates().client()
+    for url in ("http://no-such-host.invalid/", f"http://{'a' * 64}.test/", f"https://{'a' * 64}.test/"):
+        unknown = await client.ask(url, tls=tls if url.startswith("https") else None)
+        assert (unknown.error, unknown.dns_ns) == (ErrorKind.DNS, None)
 
 
 async def test_a_name_is_looked_up_once_for_many_at_once_and_every_address_is_tried(clients: Make) -> None:
@@ -445,16 +447,22 @@ async def test_cancelling_ends_everything_at_once(clients: Make) -> None:
     assert {(r.error, r.message) for r in client.results} == {(ErrorKind.CANCELLED, "the run was stopped")}
 
 
-async def test_cancelling_ends_connections_that_open_before_the_run(clients: Make) -> None:
+@pytest.mark.parametrize("how", ["cancel_all", "cancel"])
+async def test_cancelling_ends_connections_that_open_before_the_run(clients: Make, how: str) -> None:
     client = clients(timeout_s=60)
     async with servers.serve(servers.silent()) as server:
         client.add_endpoint(server.other_url, tls=servers.Certificates().client())
         opening = asyncio.create_task(client.engine.preconnect(40))
         while server.connections < 16:
             await asyncio.sleep(0.01)
+        if how == "cancel":
+            opening.cancel()
         client.engine.cancel_all("the run was stopped")
         async with asyncio.timeout(10):
-            assert await opening == "the run was stopped"
+            (outcome,) = await asyncio.gather(opening, return_exceptions=True)
+            while server.open_now:
+                await asyncio.sleep(0.01)
+    assert isinstance(outcome, asyncio.CancelledError) if how == "cancel" else outcome == "the run was stopped"
     assert client.idle == 0 and not client.results
 
 

@@ -64,3 +64,22 @@ async def test_arbitrary_answers(seed: int) -> None:
     for engine in engines:
         engine.close()
     assert patient.idle == impatient.idle == 0 and open_sockets() <= before
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_arbitrary_data_behind_good_answers(seed: int) -> None:
+    """Each arrival has one result, nothing that cannot be repeated is sent twice, and no connection is left behind."""
+    draw = random.Random(seed)
+    before = open_sockets()
+    client, asked = Client(timeout_s=0.3), 0
+    for _ in range(12):
+        behaviour = servers.sends_more(bytes_of(draw), draw.choice((0.0, 0.0002, 0.002)), draw.randrange(1, 3))
+        async with servers.serve(behaviour) as server:
+            for _ in range(4):
+                await client.ask(server.url, method="POST", body=b"x")
+            asked += len(server.requests)
+    assert client.engine.in_flight == 0 and client.engine.unasked > 0
+    assert len(client.results) == client.engine.finished == 48 and asked <= 48
+    assert {result.retries for result in client.results} == {0}
+    client.engine.close()
+    assert client.idle == 0 and open_sockets() <= before

@@ -214,6 +214,23 @@ def test_surplus_ends_the_connection_and_leaves_the_response(answer: Answer, sur
         assert read(ResponseReader(), pieces, answer.method) == alone._replace(keep_alive=False)
 
 
+@pytest.mark.parametrize(
+    ("raw", "surplus"),
+    [
+        (OK, True),
+        (b"HTTP/1.1 204 No\r\n\r\n", True),
+        (OK.replace(b"1.1", b"1.0"), False),
+        (OK.replace(b"\r\n", b"\r\nConnection: close\r\n", 1), False),
+    ],
+)
+def test_surplus_counts_on_a_connection_that_would_have_stayed(raw: bytes, surplus: bool) -> None:
+    """Behind the last response of a connection it cannot become an answer, and is not always read. Found by `fuzz`."""
+    for more in (b"x", OK, b"\r\n"):
+        for pieces in ([raw + more], bytewise(raw + more), [raw, more], [raw + more, more]):
+            reader = ResponseReader()
+            assert not read(reader, pieces).keep_alive and reader.surplus == surplus
+
+
 @given(answers(), st.integers(0, 10**6), cuts)
 def test_a_response_that_was_cut_is_never_complete(answer: Answer, end: int, at: list[int]) -> None:
     raw = answer.raw[: end % len(answer.raw)]

@@ -99,7 +99,8 @@ async def test_a_lost_idle_connection_is_not_taken(client: Client) -> None:
             lost.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             lost.close()
             other.setblocking(False)
-            peer, _ = await loop.sock_accept(other)
+            async with asyncio.timeout(10):
+                peer, _ = await loop.sock_accept(other)
             with peer:
                 assert (await loop.sock_recv(peer, 4096)).startswith(b"POST / ")
                 peer.sendall(ANSWER)

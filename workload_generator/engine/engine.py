@@ -151,10 +151,11 @@ class Engine(ConnectionOwner):
                 await asyncio.gather(*(open_in_turn() for _ in range(_MOST_OPENING)))
         except TimeoutError:
             fault = f"{len(self._opening)} connections were not open within {self._timeout_ns / NS_PER_S:g} s"
-        for connection in connections:
-            if connection.state is not _IDLE:
-                connection.close()
-        self._opening.clear()
+        finally:
+            for connection in connections:
+                if connection.state is not _IDLE:
+                    connection.close()
+            self._opening.clear()
         return fault
 
     async def drain(self) -> None:

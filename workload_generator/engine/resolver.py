@@ -72,7 +72,7 @@ class Resolver:
         if not isinstance(answer, OSError):
             self._known[host, port] = (monotonic_ns() + CACHE_NS, answer)
         for callback in self._waiting.pop((host, port)):
-            callback(answer)
+            self._loop.call_soon(callback, answer)  # each for itself: a fault in one is not the others'
 
 
 def _look_up(host: str, port: int, flags: int = 0) -> Answer:

@@ -15,14 +15,11 @@ from workload_generator.log.records import ErrorKind
 class TlsConnection(Connection):
     """A connection to an origin with TLS. The session works on buffers in memory: `_incoming` and `_outgoing`."""
 
-    def __init__(self, owner: ConnectionOwner, origin: Origin) -> None:
-        super().__init__(owner, origin)
-        assert origin.tls is not None
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        name = origin.host.partition("%")[0].rstrip(".")  # as in the certificate: without zone and root
-        self._session = origin.tls.wrap_bio(self._incoming, self._outgoing, server_hostname=name)
-
     def _on_watched(self) -> None:
+        assert self.origin.tls is not None
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        name = self.origin.host.partition("%")[0].rstrip(".")  # as in the certificate: without zone and root
+        self._session = self.origin.tls.wrap_bio(self._incoming, self._outgoing, server_hostname=name)
         self.state = ConnectionState.HANDSHAKE
         self._shake_hands(b"")
 

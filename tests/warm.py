@@ -170,6 +170,7 @@ def _keep(request: bytes, descriptors: list[int]) -> Callable[[], int]:
         stdout, stderr = streams or (1, 1)  # the server's own standard output is /dev/null
         os.dup2(stdout, 1)
         os.dup2(stderr, 2)
+        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", buffering=1, closefd=False)
         for each in descriptors:
             os.close(each)
         return _command(orjson.loads(request))

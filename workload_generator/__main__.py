@@ -18,12 +18,13 @@ from collections.abc import Callable
 from types import FrameType
 
 from workload_generator.base.exit_codes import of_signal
+from workload_generator.base.standard_streams import use_utf8
 
 
 def workload_generator() -> int:
     """`workload-generator`, and `python -m workload_generator`. A lost terminal never ends a run."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    _on_signals(_end)
+    _begin()
     from workload_generator.commands.workload_generator import prepare
 
     command = prepare()
@@ -33,7 +34,7 @@ def workload_generator() -> int:
 
 def kn_bench() -> int:
     """`kn-bench`."""
-    _on_signals(_end)
+    _begin()
     from workload_generator.commands.kn_bench import prepare
 
     command = prepare()
@@ -43,7 +44,7 @@ def kn_bench() -> int:
 
 def receiver() -> int:
     """`receiver`."""
-    _on_signals(_end)
+    _begin()
     from workload_generator.commands.program import main
 
     return main("receiver")
@@ -51,10 +52,15 @@ def receiver() -> int:
 
 def event_logger() -> int:
     """`event-logger`."""
-    _on_signals(_end)
+    _begin()
     from workload_generator.commands.program import main
 
     return main("event-logger")
+
+
+def _begin() -> None:
+    use_utf8()
+    _on_signals(_end)
 
 
 def _on_signals(handler: Callable[[int, FrameType | None], None]) -> None:

@@ -349,6 +349,11 @@ def test_minutes_have_exactly_their_counts(make: Make, minute: str, row: str, sc
             "name,1,2\na,x,3\nb,1\nc,1.5,-1\n",
             ["2: minute 1: 'x'", "3: has 2 cells", "4: minute 1: '1.5'", "4: minute 2"],
         ),
+        (
+            "name,1,2\na,0.5,-1.0\nb,1e3,nan\n",
+            ["2: minute 1: '0.5'", "2: minute 2", "3: minute 1: '1e3'", "3: minute 2"],
+        ),
+        (",name,1,2\n0,a,0.5,1\n", ["2: minute 1: '0.5'"]),
         ("name,1,3\na,1,1\n", ["1: the first line"]),
         ("name,count\na,1\n", ["1: the first line"]),
         ("name,1,2\na,0,0\n", ["has no arrivals"]),
@@ -366,6 +371,31 @@ def test_every_bad_cell_of_a_trace_is_reported(tmp_path: Path, text: str, proble
     assert len(lines) == len(problems)
     for line_text, problem in zip(lines, problems, strict=True):
         assert problem in line_text.removeprefix(str(path))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "HashOwner,Trigger,1,2,3\no,http,40,0,12\n",
+        "HashOwner,Trigger,1,2,3\r\no,http,40,0,12",
+        '"HashOwner","Trigger","1","2","3"\n"o","http","40","0","12"\n',
+        "HashOwner,Trigger,1,2,3\no,http,40.0,0.0,12.\n",
+        "HashOwner,Trigger,1,2,3\no,http,40.0,,12.0\n",
+        ",HashOwner,Trigger,1,2,3\n0,o,http,30,,\n1,p,http,10.0,,12\n",
+        "HashOwner,Trigger,1,2,3\n,,,,\no,,40,0,12\n,,,,\n",
+    ],
+)
+def test_minute_counts_may_come_from_pandas_or_a_spreadsheet(tmp_path: Path, text: str) -> None:
+    (tmp_path / "counts.csv").write_bytes(text.encode())
+    assert read_trace(tmp_path / "counts.csv", None).minute_counts == (40, 0, 12)
+
+
+@pytest.mark.parametrize(
+    "text", ["0.00001\n2.0\n", "offset\n1e-05\n2.0\n", ",0\r\n0,1E-05\r\n1,2.0\r\n", ',"offset"\n"a",2\n"b",1e-5\n']
+)
+def test_offsets_may_come_from_pandas(tmp_path: Path, text: str) -> None:
+    (tmp_path / "offsets.csv").write_bytes(text.encode())
+    assert read_trace(tmp_path / "offsets.csv", None).offsets_ns == (10_000, 2_000_000_000)
 
 
 def test_a_trace_may_have_blank_lines_quotes_and_any_order(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from workload_generator import __version__
 from workload_generator.base.errors import BenchError
 from workload_generator.base.exit_codes import ExitCode
-from workload_generator.base.standard_streams import complain, forget_stdout
+from workload_generator.base.standard_streams import complain, forget_stdout, open_standard_streams, printable
 
 
 class Parser(argparse.ArgumentParser):
@@ -22,8 +22,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Report it, and end the program."""
-        reason = "".join(sign if sign.isprintable() else "?" for sign in message)
-        self.exit(ExitCode.USAGE, f"{self.prog}: {reason}\nSee {self.prog} --help.\n")
+        self.exit(ExitCode.USAGE, f"{self.prog}: {printable(message)}\nSee {self.prog} --help.\n")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Flags of this parser. A command reports a flag that it does not know itself, with its own name."""
@@ -49,6 +48,7 @@ def make_parser(program: str, *details: object) -> argparse.ArgumentParser:
 
 def main(program: str, words: Sequence[str] | None = None) -> int:
     """Run a program; returns its exit code."""
+    open_standard_streams()
     options = make_parser(program).parse_args(words)
     return guarded(program, lambda: module_of(program).run(options))()
 

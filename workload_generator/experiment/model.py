@@ -282,7 +282,7 @@ class Experiment(YamlSection):
     @classmethod
     def complete(cls, partial: PartialSection) -> None:
         """The weights fit into one block of arrivals."""
-        partial.values["name"] = partial.cursor.file.stem
+        partial.values["name"] = partial.cursor.file.stem.encode(errors="backslashreplace").decode()
         total = sum(target.weight for target in partial.get("targets") or ())
         if total > _MOST_WEIGHT:
             message = f"the sum of the weights is {total:,}, more than {_MOST_WEIGHT:,}: use smaller weights"

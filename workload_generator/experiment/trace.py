@@ -6,6 +6,9 @@ The number of columns of the first line tells the two forms apart:
 - several columns: the number of arrivals in each minute, as in the Azure Functions traces of 2019. The first line has
   names, then the minutes 1, 2, 3, … Each further line is one function. Source:
   https://github.com/Azure/AzurePublicDataset/blob/master/AzureFunctionsDataset2019.md
+
+pandas writes counts as `40.0` and none as an empty cell, small offsets as `1e-05`, and an index as a first column
+without a name, which is skipped.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import csv
 import hashlib
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import chain
@@ -23,8 +26,8 @@ from pathlib import Path
 from workload_generator.base.errors import ExperimentError, Problem
 from workload_generator.experiment.yaml_lines import decode_text, read_bytes
 
-_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{0,18})?|\.[0-9]{1,18}")
-_COUNT = re.compile(r"[0-9]{1,12}")
+_SECONDS = re.compile(r"([0-9]{1,9}(\.[0-9]{0,18})?|\.[0-9]{1,18})([eE]-[0-9]{1,2})?")
+_COUNT = re.compile(r"([0-9]{1,12})(\.0*)?|")
 
 _Line = tuple[int, list[str]]
 
@@ -51,12 +54,16 @@ def read_trace(path: Path, row: str | None) -> Trace:
     first = next(lines, None)
     if first is None:
         raise ExperimentError([Problem(str(path), 0, "", "is empty: a trace needs at least one arrival")])
+    indexed = len(first[1]) > 1 and not first[1][0]
+    if indexed:
+        first, lines = (first[0], first[1][1:]), ((number, cells[1:]) for number, cells in lines)
     if len(first[1]) > 1:
         return Trace(sha256, None, _minute_counts(str(path), first, lines, row))
     if row is not None:
         message = "a trace of offsets has no rows to select: remove `row`"
         raise ExperimentError([Problem(str(path), 0, "", message)])
-    return Trace(sha256, _offsets_ns(str(path), first, lines), None)
+    heading = indexed or (not _SECONDS.fullmatch(first[1][0]) and first[1][0][:1].isalpha())
+    return Trace(sha256, _offsets_ns(str(path), lines if heading else chain([first], lines)), None)
 
 
 def _lines(file: str, text: str) -> Iterator[_Line]:
@@ -70,11 +77,10 @@ def _lines(file: str, text: str) -> Iterator[_Line]:
         raise ExperimentError([Problem(file, reader.line_num, "", f"not CSV: {error}")]) from None
 
 
-def _offsets_ns(file: str, first: _Line, others: Iterator[_Line]) -> tuple[int, ...]:
+def _offsets_ns(file: str, lines: Iterable[_Line]) -> tuple[int, ...]:
     problems: list[Problem] = []
     offsets: list[int] = []
-    heading = not _SECONDS.fullmatch(first[1][0]) and first[1][0][:1].isalpha()
-    for number, cells in others if heading else chain([first], others):
+    for number, cells in lines:
         if len(cells) == 1 and _SECONDS.fullmatch(cells[0]):
             offsets.append(int(Decimal(cells[0]).scaleb(9)))
         else:
@@ -101,11 +107,12 @@ def _minute_counts(file: str, first: _Line, others: Iterator[_Line], row: str | 
         if len(cells) != len(heading):
             problems.append(Problem(file, number, "", f"has {len(cells)} cells; the first line has {len(heading)}"))
             continue
-        bad = [index for index in range(names, len(cells)) if not _COUNT.fullmatch(cells[index])]
+        counts = [_COUNT.fullmatch(cell) for cell in cells[names:]]
+        bad = [index for index, count in enumerate(counts, names) if count is None]
         problems += [Problem(file, number, f"minute {heading[i]}", f"{cells[i]!r} is not a count") for i in bad]
         if not bad and (row is None or row in cells[:names]):
             found = True
-            sums = [total + int(cell) for total, cell in zip(sums, cells[names:], strict=True)]
+            sums = [total + int(count[1] or 0) for total, count in zip(sums, counts, strict=True) if count]
     if not problems and not found:
         message = "has no rows" if row is None else f"no row has {row!r} among its names"
         problems.append(Problem(file, 0, "", message))

@@ -240,7 +240,7 @@ class _PlainView:
         )
 
     def print(self, line: str) -> None:
-        os.write(sys.stderr.fileno(), (line + "\n").encode("utf-8", "backslashreplace"))
+        os.write(sys.stderr.fileno(), (line + "\n").encode(sys.stderr.encoding, sys.stderr.errors or "replace"))
 
     def close(self) -> None:
         return

@@ -25,7 +25,7 @@ import orjson
 
 from workload_generator.base.clock import Anchor
 from workload_generator.base.exit_codes import ExitCode
-from workload_generator.base.standard_streams import complain
+from workload_generator.base.standard_streams import complain, open_standard_streams
 from workload_generator.log import format as log_format
 from workload_generator.log import wire
 from workload_generator.log.progress import RunProgress, open_progress
@@ -177,6 +177,7 @@ def main(argv: list[str]) -> NoReturn:
     """Record one run: `recorder LOG_FD SOCKET_FD`."""
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(name, signal.SIG_IGN)
+    open_standard_streams()
     try:
         log_fd, socket_fd = map(int, argv)
     except ValueError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import re
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -351,12 +352,32 @@ async def test_a_service_that_cannot_be_observed_is_unknown(
     other = await watcher.look("f.elsewhere.svc.cluster.local")
     assert other.reached is None and "namespace functions" in other.why
     unknown = await watcher.look(f"g.{NAMESPACE}.svc.cluster.local")
-    assert unknown.reached is None and "no revision of g" in unknown.why
+    assert unknown.reached is None and unknown.missing and "no revision of g" in unknown.why
     assert "no revision of g" in is_proven(unknown, None, 0)[1]
     assert (await watcher.look(HOST)).reached is True
     cluster.api.fail("GET .*pods", status=403, reason="Forbidden", times=100)
     lost = await watcher.look(HOST)
     assert lost.reached is None and "fault of 403" in lost.why
+
+
+async def test_a_service_that_is_missing_is_not_waited_for(
+    watched: tuple[Watcher, KubernetesSource], cluster: Cluster
+) -> None:
+    watcher, _ = watched
+    missing = f"g.{NAMESPACE}.svc.cluster.local"
+    waiting = asyncio.create_task(watcher.until_zero(HOST, 3_600_000_000_000, 7_200_000_000_000))
+    while not watcher.waiting():
+        await asyncio.sleep(0)
+    service = HOST.partition(".")[0]
+    assert re.fullmatch(rf"waiting \d+ s of at most 7200 s until {service} has no instance", watcher.waiting())
+    waiting.cancel()
+    assert isinstance((await asyncio.gather(waiting, return_exceptions=True))[0], asyncio.CancelledError)
+    assert watcher.waiting() == ""
+    assert await watcher.missing([HOST, missing]) == ["there is no revision of g in the namespace functions"]
+    before = await watcher.look(HOST)
+    zero = await watcher.until_zero(missing, SETTLE_NS, 3_600_000_000_000)
+    assert zero.missing and zero.reached is None
+    assert (await watcher.look(HOST)).since_ns == before.since_ns, "what is known of other services stays known"
 
 
 async def test_a_right_that_is_taken_away_makes_the_rest_unknown(

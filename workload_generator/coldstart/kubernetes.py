@@ -26,6 +26,7 @@ from workload_generator.coldstart.api_clock import ServerClock
 from workload_generator.coldstart.kubernetes_objects import version_of
 from workload_generator.coldstart.proof import Moment
 from workload_generator.coldstart.timeline import InstanceTimeline
+from workload_generator.coldstart.watcher import ServiceMissing
 from workload_generator.kube.client import Kube, TimedListing
 from workload_generator.kube.errors import ApiError, Forbidden
 from workload_generator.kube.names import SERVICE_LABEL
@@ -124,7 +125,7 @@ class KubernetesSource:
         if self._timeline.living(service):
             return
         if not any(each["service"] == service for each in self._revisions.objects.values()):
-            raise BenchError(f"there is no revision of {service} in the namespace {self._namespace}")
+            raise ServiceMissing(f"there is no revision of {service} in the namespace {self._namespace}")
         reading = await self._kube.timed_list(PODS, self._namespace, labels=f"{SERVICE_LABEL}={service}")
         self._read(reading)
         for obj in reading.listing.items:

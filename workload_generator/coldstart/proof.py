@@ -30,13 +30,15 @@ class Moment(NamedTuple):
 class Zero:
     """Whether a service had no instances at some moment; `reached` is None when that could not be observed: `why`.
 
-    `since_ns` is when the last instance ended, as far as observed; `living` are the instances that exist.
+    `since_ns` is when the last instance ended, as far as observed; `living` are the instances that exist. A `missing`
+    service is not deployed: waiting does not help.
     """
 
     reached: bool | None
     since_ns: int | None = None
     living: tuple[str, ...] = ()
     why: str = ""
+    missing: bool = False
 
 
 @dataclass(frozen=True, slots=True)

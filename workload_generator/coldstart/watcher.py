@@ -8,7 +8,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
 from workload_generator.base.clock import NS_PER_S, monotonic_ns
@@ -21,6 +21,10 @@ _FAILED_S = 0.5
 _SEEN_S = 2.0  # the delay of the API in showing an instance that has responded
 
 
+class ServiceMissing(BenchError):
+    """The platform has no such service."""
+
+
 class Source(Protocol):
     """Fills a timeline. Nothing was missed since `seen_since_ns` (monotonic)."""
 
@@ -31,7 +35,7 @@ class Source(Protocol):
         """Connect. Raises BenchError."""
 
     async def refresh(self, host: str) -> None:
-        """Bring the timeline up to date for the service of `host`. Raises BenchError."""
+        """Bring the timeline up to date for the service of `host`. Raises ServiceMissing, BenchError."""
 
     def expect(self) -> None:
         """A request is sent now: observe closely from then on, without a step before the send."""
@@ -58,6 +62,8 @@ class Watcher:
         self._source = source
         self._timeline = timeline
         self._since_ns = 0
+        self._is_missing = False
+        self._wait: tuple[str, int, int] | None = None
 
     async def open(self) -> str | None:
         """Connect; returns why nothing can be observed, or None."""
@@ -66,10 +72,35 @@ class Watcher:
         return self.fault
 
     async def until_zero(self, host: str, settle_ns: int, max_wait_ns: int) -> Zero:
-        """Wait until the service has had no instance for `settle_ns`, at most for `max_wait_ns`."""
-        deadline_ns = monotonic_ns() + max_wait_ns
+        """Wait until the service has had no instance for `settle_ns`, at most for `max_wait_ns`.
+
+        A service that is missing is not waited for.
+        """
+        began_ns = monotonic_ns()
+        deadline_ns = began_ns + max_wait_ns
+        try:
+            self._wait = service_of(host), began_ns, max_wait_ns
+            return await self._until_zero(host, settle_ns, deadline_ns)
+        finally:
+            self._wait = None
+
+    def waiting(self) -> str:
+        """What is waited for now and how long, for people; empty when nothing is."""
+        if self._wait is None:
+            return ""
+        service, began_ns, max_wait_ns = self._wait
+        waited_s, most_s = (monotonic_ns() - began_ns) / NS_PER_S, max_wait_ns / NS_PER_S
+        return f"waiting {waited_s:.0f} s of at most {most_s:.0f} s until {service} has no instance"
+
+    async def missing(self, hosts: Sequence[str]) -> list[str]:
+        """Why services of these targets cannot be reached: they are not deployed."""
+        return [zero.why for zero in [await self.look(host) for host in hosts] if zero.missing]
+
+    async def _until_zero(self, host: str, settle_ns: int, deadline_ns: int) -> Zero:
         while True:
             zero = await self.look(host)
+            if zero.missing:
+                return zero
             now_ns = monotonic_ns()
             since_ns = zero.since_ns
             if zero.reached and since_ns is not None and now_ns - since_ns >= settle_ns:
@@ -85,7 +116,7 @@ class Watcher:
     async def look(self, host: str) -> Zero:
         """Whether the service has no instance now."""
         if not await self._try(self._source.refresh(host)):
-            return Zero(None, why=self.fault or "")
+            return Zero(None, why=self.fault or "", missing=self._is_missing)
         return self._timeline.zero(service_of(host), max(self._since_ns, self._source.seen_since_ns))
 
     def zero_at(self, host: str, at_ns: int) -> Zero:
@@ -115,7 +146,9 @@ class Watcher:
             await looking
         except BenchError as error:
             self.fault = str(error)
-            self._since_ns = monotonic_ns()  # earlier changes may have been missed
+            self._is_missing = isinstance(error, ServiceMissing)
+            if not self._is_missing:
+                self._since_ns = monotonic_ns()  # earlier changes may have been missed
             return False
         self.fault = None
         return True

@@ -50,6 +50,12 @@ class ProgressSnapshot:
     p99: str
     failed: int
     dropped: int
+    waiting: str
+
+    @property
+    def left(self) -> str:
+        """How long the run lasts, and what is waited for before the next request, if anything is."""
+        return f"{self.left_s:.0f} s left{self.waiting and f'; {self.waiting}'}"
 
 
 class RunProgress:
@@ -152,6 +158,7 @@ class LiveProgress(_Counting):
             p99=format_us(histogram.quantile_us(0.99), self._timeout),
             failed=self._all_failed,
             dropped=beat["line"]["dropped"],
+            waiting=beat.get("waiting", ""),
         )
 
 
@@ -236,7 +243,7 @@ class _PlainView:
         self._next_s = s.elapsed_s + _PLAIN_EVERY_S - 0.5
         self.print(
             f"{s.elapsed_s:6.0f} s  {s.phase:<7}  {s.rate:9.1f}/s  in flight {s.in_flight:<6} p50 {s.p50}  "
-            f"p99 {s.p99}  failed {s.failed}  dropped {s.dropped}  {s.left_s:.0f} s left"
+            f"p99 {s.p99}  failed {s.failed}  dropped {s.dropped}  {s.left}"
         )
 
     def print(self, line: str) -> None:
@@ -263,7 +270,7 @@ class _RichView:
             f"dropped [{'red' if s.dropped else 'green'}]{s.dropped:,}[/]",
         )
         total_s = s.elapsed_s + s.left_s
-        clock = f"  {s.phase}  {s.elapsed_s:.0f} of {total_s:.0f} s, {s.left_s:.0f} s left"
+        clock = f"  {s.phase}  {s.elapsed_s:.0f} of {total_s:.0f} s, {s.left}"
         bar = Table.grid()
         bar.add_row(ProgressBar(total=max(total_s, 0.001), completed=s.elapsed_s, width=40), Text(clock))
         self._live.update(Group(Text(self._title, style="bold"), figures, bar), refresh=True)

@@ -3,7 +3,7 @@
 Rules:
 - one target at a time; nothing is awaited between a deadline and its send: what is asked of the watcher then begins in
   the loop's next step, after the send, and its answer is awaited after the response
-- a target that does not reach zero in time gets no request: its arrival is dropped, with the reason
+- a target that is not deployed or does not reach zero in time gets no request: its arrival is dropped, with the reason
 - what the watcher cannot observe is logged as unknown, and changes nothing about the requests
 """
 
@@ -164,9 +164,9 @@ class FromZero(OneByOne):
             self._plan(arrival)
             self.dropped += 1
             self.dropped_measured += 1
-            within = format_duration(self._max_wait_ns)
             why = f"instances: {', '.join(zero.living)}" if zero.living else f"cannot observe instances: {zero.why}"
-            reason = f"not sent: not at zero within {within} (coldStart.maxWait); {why}"
+            within = f"not at zero within {format_duration(self._max_wait_ns)} (coldStart.maxWait); {why}"
+            reason = f"not sent: {zero.why if zero.missing else within}"
             self._record.add(unanswered(arrival, due_ns, ErrorKind.DROPPED, reason))
             self._lines.skipped(arrival, zero, waited_ns, reason)
         elif self._burst > 1:

@@ -18,10 +18,12 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from workload_generator.base.clock import NS_PER_MS, NS_PER_S, Anchor, format_duration, monotonic_ns, rfc3339
 from workload_generator.base.errors import BenchError, GeneratorFault, LogError
 from workload_generator.base.histogram import Histogram
+from workload_generator.base.standard_streams import complain
 from workload_generator.base.verdict import Evidence, Strain, Verdict, judge, stopped_early
 from workload_generator.coldstart.watcher import Watcher
 from workload_generator.engine.endpoint import Endpoint
@@ -138,6 +140,10 @@ class LoadRun:
                 await self._watcher.close()
                 self._watcher = None
         wait = INTERVAL if self._watcher is None else self._experiment.cold_start.wait or ZERO
+        if self._watcher is not None and wait == ZERO:
+            hosts = [urlsplit(target.url).hostname or "" for target in self._experiment.targets]
+            for why in await self._watcher.missing(hosts):
+                complain("workload-generator", f"{why}: its requests are dropped while that is so")
         self.unknown = fault
         return {"source": source, "wait": wait, "unknown": fault}
 
@@ -248,7 +254,9 @@ class LoadRun:
                 "dropped": counts.dropped_measured,
             },
         }
-        self._log.heartbeat({"line": line, "elapsed_ns": since_ns, "in_flight": engine.in_flight, "phase": phase.label})
+        waiting = "" if self._watcher is None else self._watcher.waiting()
+        beat = {"line": line, "elapsed_ns": since_ns, "in_flight": engine.in_flight, "phase": phase.label}
+        self._log.heartbeat({**beat, "waiting": waiting})
 
     def _on_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """End the run at a fault in one of our callbacks, since some coroutine may wait for its effect forever."""

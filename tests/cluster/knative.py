@@ -3,7 +3,7 @@
 It creates the Configuration, Revision, PodAutoscaler, Route and Deployment of a Service, with the labels and owners of
 the real ones; the Deployment and SinkBinding of a ContainerSource, with K_SINK as soon as the sink has an address; the
 channel of a broker and the Subscription of a trigger, or the dispatcher of a RabbitMQ trigger. It sets Brokers,
-Triggers, Sequences and RabbitMQ clusters to ready. The real control plane handles Deployments, pods, owners and garbage.
+Triggers, Sequences and RabbitMQ clusters to ready. The real control plane handles Deployments, pods and garbage.
 There are no webhooks (no defaults, no validation beyond the CRDs), no autoscaling (tests call `scale`) and no traffic.
 Where the real ones were seen to misbehave, it does so too, and says where that was seen.
 

@@ -14,6 +14,7 @@ Rules:
 
 from __future__ import annotations
 
+import copy
 import threading
 import traceback
 from collections.abc import Callable, Iterable
@@ -309,15 +310,7 @@ class Knative:
     def _source(self, source: Doc) -> None:
         meta = source["metadata"]
         labels = {f"{SOURCES}/containerSource": meta["name"], f"{SOURCES}/source": "container-source-controller"}
-        template = source["spec"]["template"]
-        inner = template.get("metadata", {})
-        name = f"{meta['name']}-deployment"
-        spec = {
-            "selector": {"matchLabels": labels},
-            "template": {**template, "metadata": {**inner, "labels": {**inner.get("labels", {}), **labels}}},
-        }
-        deployment = self._api.apply(_owned(source, "apps/v1", "Deployment", name, labels) | {"spec": spec}, "knative")
-        sink = source["spec"]["sink"]
+        name, sink = f"{meta['name']}-deployment", source["spec"]["sink"]
         binding = _owned(source, f"{SOURCES}/v1", "SinkBinding", f"{meta['name']}-sinkbinding", labels)
         subject = {"apiVersion": "apps/v1", "kind": "Deployment", "namespace": meta["namespace"], "name": name}
         binding = self._api.apply(binding | {"spec": {"sink": sink, "subject": subject}}, "knative")
@@ -328,8 +321,14 @@ class Knative:
         elif not self._late_sinks and self._too_early.get(meta["uid"]) == touches:
             url = None  # the binding is not reconciled again
         bound = url is not None
-        if bound:
-            self._bind(deployment, url)
+        # As the SinkBinding's webhook adds them, with the Deployment's creation if the sink has an address by then.
+        more = [{"name": "K_SINK", "value": url}, {"name": "K_CE_OVERRIDES", "value": ""}] if bound else []
+        template = copy.deepcopy(source["spec"]["template"])
+        template.setdefault("metadata", {}).setdefault("labels", {}).update(labels)
+        for each in template["spec"]["containers"]:
+            each["env"] = [*each.get("env", []), *more]
+        spec = {"selector": {"matchLabels": labels}, "template": template}
+        deployment = self._api.apply(_owned(source, "apps/v1", "Deployment", name, labels) | {"spec": spec}, "knative")
         provided = {"type": "SinkProvided", "status": "True"} if url else {
             "type": "SinkProvided", "status": "False", "reason": "NotFound", "message": "the sink cannot be resolved",
         }  # fmt: skip
@@ -350,28 +349,6 @@ class Knative:
         if (ref["apiVersion"], ref["kind"]) == ("v1", "Service"):
             return f"http://{ref['name']}.{where}.svc.cluster.local{sink.get('uri', '')}"
         return found.get("status", {}).get("address", {}).get("url")
-
-    def _bind(self, deployment: Doc, url: str | None) -> None:
-        """K_SINK and K_CE_OVERRIDES for every container, as the SinkBinding's webhook and controller add them."""
-        env = [{"name": "K_SINK", "value": url}, {"name": "K_CE_OVERRIDES", "value": ""}]
-        containers = deployment["spec"]["template"]["spec"]["containers"]
-        if all(
-            any(old.get("value") == url for old in each.get("env", []) if old["name"] == "K_SINK")
-            for each in containers
-        ):
-            return
-        meta = deployment["metadata"]
-        self._api.apply(
-            {
-                "apiVersion": "apps/v1",
-                "kind": "Deployment",
-                "metadata": {"name": meta["name"], "namespace": meta["namespace"]},
-                "spec": {
-                    "template": {"spec": {"containers": [{"name": each["name"], "env": env} for each in containers]}}
-                },
-            },
-            "sinkbinding",
-        )
 
     def _status(self, doc: Doc, outcome: list[Doc], **fields: object) -> Doc:
         """The object with this status, which is written only if it differs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -17,6 +18,9 @@ from tests.cluster.knative import Knative
 from tests.cluster.namespaces import Namespaces
 from tests.cluster.plane import Plane
 from tests.cluster.test_knative import has_sink, sink, source
+from workload_generator.cluster.deploy.objects import delete
+from workload_generator.kube.client import Kube
+from workload_generator.kube.resources import TRIGGERS
 
 
 @pytest.fixture
@@ -86,6 +90,51 @@ def test_a_source_older_than_its_sink_is_reported_with_its_cause_and_repaired(
         assert "SinkBinding g-sinkbinding touched" in found[0]["text"]
         assert [has_sink(each) for each in kube.list("v1", "Pod", namespace)] == [True]
     namespaces.delete(namespace)
+
+
+def test_dead_subscribers_of_a_broker_of_ours_are_reported_and_ended(
+    kubeconfig: Path, kube: Api, knative: Knative, namespace: str
+) -> None:
+    eventing = "eventing.knative.dev/v1"
+    labels = {"app.kubernetes.io/part-of": "knative-bench"}
+    about = {"name": "default", "namespace": namespace, "labels": labels}
+    kube.apply({"apiVersion": eventing, "kind": "Broker", "metadata": about, "spec": {}})
+
+    def make_triggers() -> None:
+        for number in range(5):
+            meta = {"name": f"t-{number}", "namespace": namespace}
+            spec = {"broker": "default", "subscriber": {"uri": "http://receiver"}}
+            kube.apply({"apiVersion": eventing, "kind": "Trigger", "metadata": meta, "spec": spec})
+        wait_for("five subscribers", lambda: len(subscribers()) == 5)
+
+    def subscribers() -> list[Doc]:
+        channel = kube.find("messaging.knative.dev/v1", "InMemoryChannel", namespace, "default-kne-trigger")
+        found: list[Doc] = channel.get("spec", {}).get("subscribers", []) if channel else []
+        return found
+
+    def finding(*flags: str) -> dict[str, Any]:
+        (found,) = [each for each in doctor(kubeconfig, *flags)[1] if f"Broker {namespace}/default" in each["text"]]
+        return found
+
+    async def delete_ours() -> None:
+        async with await Kube.connect(kubeconfig) as client:
+            await delete(client, (await client.list(TRIGGERS, namespace)).items[:4], 60)
+
+    make_triggers()
+    asyncio.run(delete_ours())
+    assert len(subscribers()) == 1, "one after the other leaves none behind"
+    assert finding()["verdict"] == "ok"
+    make_triggers()
+    for number in range(4):
+        kube.delete(eventing, "Trigger", namespace, f"t-{number}")
+    left = "messaging.knative.dev/v1", "Subscription", namespace
+    wait_for("the end of four Subscriptions", lambda: len(kube.list(*left)) == 1)
+    found = finding()
+    assert (found["verdict"], found["fix"]) == ("failed", "kn-bench doctor --fix")
+    assert len(subscribers()) > 1 and "has dead subscribers in its channel: t-" in found["text"]
+    assert finding("--fix", "--timeout=60s")["text"].startswith("repaired: ")
+    wait_for("one subscriber", lambda: ["/t-4/" in each["subscriberUri"] for each in subscribers()] == [True])
+    assert finding()["verdict"] == "ok"
 
 
 def test_the_planes_nodes_pass_the_checks(plane: Plane, kubeconfig: Path) -> None:

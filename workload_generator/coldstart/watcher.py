@@ -126,6 +126,7 @@ class Watcher:
     async def start_of(self, host: str, instance: str | None, sent_ns: int) -> InstanceLife | None:
         """The instance that responded to a request of `sent_ns`; None when it was not observed."""
         if instance is None:
+            self._source.rest()
             return None
         deadline_ns = monotonic_ns() + int(_SEEN_S * NS_PER_S)
         while True:

@@ -85,6 +85,16 @@ def test_a_start_in_progress_does_not_outlive_the_platform(tmp_path: Path, monke
             assert sock.recv(100).startswith(b"HTTP/1.1 503"), "a waiting request gets an error"
 
 
+def test_a_burst_of_connections_waits_for_a_platform_that_is_busy() -> None:
+    number = min(300, int(Path("/proc/sys/net/core/somaxconn").read_text()) - 1)
+    with command() as (process, url), contextlib.ExitStack() as connections:
+        get(f"{url}/_platform")
+        process.send_signal(signal.SIGSTOP)
+        for _ in range(number):
+            connections.enter_context(socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), 10))
+        process.send_signal(signal.SIGCONT)
+
+
 def test_flags_override_the_file(tmp_path: Path) -> None:
     config = tmp_path / "p.yaml"
     config.write_text("services: {empty-python-http-0: {stable-window: 5s, env: {A: b}}}")

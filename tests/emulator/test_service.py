@@ -95,6 +95,21 @@ async def test_with_spare_capacity_requests_queue_at_an_instance(tmp_path: Path)
         await abandon(asked)
 
 
+async def test_a_slot_that_comes_too_late_is_given_back(tmp_path: Path) -> None:
+    async with local(tmp_path, containerConcurrency=1, max_scale=1) as platform:
+        await platform.ask()
+        service = platform.platform._services[NAME]
+        instance = await service._slot()
+        waiting = asyncio.create_task(service._slot())
+        await asyncio.sleep(0)
+        instance.in_flight -= 1
+        service._offer(instance)  # its turn comes in the moment in which its client goes
+        assert instance.in_flight == 1 and waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert instance.in_flight == 0 and (await platform.ask()).status == 200
+
+
 async def test_it_scales_up_under_load_and_to_zero_without(tmp_path: Path) -> None:
     limits = {"containerConcurrency": 1, "max-scale": 3, "env": {"DELAY_MS": "50"}}
     async with local(tmp_path, {NAME: limits}, **CALMLY) as platform:

@@ -30,7 +30,7 @@ def database(
     """One proven cold start with these points."""
     result = served(0, points["first_byte"], cold=True)
     fields: dict[str, Any] = {
-        "seq": 0, "time": "2025-02-10T10:11:12Z", "target": header()["experiment"]["config"]["targets"][0]["url"],
+        "seq": 0, "time": "2025-02-10T10:11:12.000020Z", "target": header()["experiment"]["config"]["targets"][0]["url"],
         "source": source, "zero": True, "zero_for": 500.0, "waited": 0.0, "instance": "pod-1", "cold": True,
         "proven": True, "reason": "", "points": points, "error": 21.5, "grid": [], "clock": None,
     }  # fmt: skip

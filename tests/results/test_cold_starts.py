@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.results.logs import NAME, header, line, request_lines, rows_of, served, trailer
+from tests.results.logs import GO, NAME, header, line, request_lines, rows_of, served, trailer
 from workload_generator.log import format as log_format
 from workload_generator.results.database import open_store
 from workload_generator.results.extract_summary import proof_lines
@@ -30,7 +30,7 @@ def database(
     """One proven cold start with these points."""
     result = served(0, points["first_byte"], cold=True)
     fields: dict[str, Any] = {
-        "seq": 0, "time": "2025-02-10T10:11:12Z", "target": header()["experiment"]["config"]["targets"][0]["url"],
+        "seq": 0, "time": "2025-02-10T10:11:12.000020Z", "target": GO,
         "source": source, "zero": True, "zero_for": 500.0, "waited": 0.0, "instance": "pod-1", "cold": True,
         "proven": True, "reason": "", "points": points, "error": 21.5, "grid": [], "clock": None,
     }  # fmt: skip

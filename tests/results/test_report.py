@@ -262,6 +262,47 @@ def test_markup_in_names_is_escaped(tmp_path: Path) -> None:
     assert not reader.open
 
 
+EVIL = "[red]a[/] \x1b]0;title\x07\x1b[2J :bomb: \u202eb"
+SHOWN = "[red]a[/] \\x1b]0;title\\x07\\x1b[2J :bomb: \\u202eb"
+
+
+@pytest.mark.parametrize("command", ["report", "compare", "compare --force", "extract"])
+def test_nothing_of_a_file_steers_the_terminal(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "500")
+    sides = []
+    for name, platform in (("a", "host"), ("b", EVIL)):
+        (tmp_path / name).mkdir()
+        sides.append(database(tmp_path / name, [served(n, status=503 if n % 2 else 200) for n in range(9)]))
+        with sqlite3.connect(sides[-1]) as connection:
+            columns = ("scenario", "language", "version", "timeout")
+            marks = ", ".join(f"{column} = ?" for column in (*columns, "platform", "reasons", "verdict"))
+            values = (*([EVIL] * len(columns)), platform, json.dumps([EVIL]), "invalid")
+            connection.execute(f"UPDATE experiments SET {marks}", values)
+        connection.close()
+    if command == "report":
+        assert run("report", "--db", sides[1], "--out", tmp_path / "r.html") == 0
+    elif command == "extract":
+        sys.stdout.write(printed(sides[1]))
+    else:
+        words = [*command.split(), *sides, "--include-invalid"]
+        assert run(*words) == (4 if "--force" in words else 2)
+    shown = "".join(capsys.readouterr())
+    assert SHOWN in shown
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f\u202e]", shown) and "💣" not in shown
+
+
+def test_a_name_cannot_leave_its_place_in_the_pages_style(tmp_path: Path) -> None:
+    db = database(tmp_path, [served(n) for n in range(5)])
+    with sqlite3.connect(db) as connection:
+        connection.execute("UPDATE experiments SET language = 'x, red); position: fixed; inset: 0; --y: (z'")
+    connection.close()
+    write_report(db, tmp_path / "r.html")
+    styles = re.findall(r'style="(--swatch[^"]*)"', (tmp_path / "r.html").read_text())
+    assert styles == ["--swatch: var(--lang-x--red---position--fixed--inset--0----y---z, var(--lang-unknown))"]
+
+
 def test_a_large_report_gets_coarser_charts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     results = [served(n, ms=1 + n % 7, due_ns=n * NS_PER_S, start_ns=n * NS_PER_S) for n in range(120)]
     db = database(tmp_path, results)

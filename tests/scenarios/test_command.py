@@ -236,6 +236,18 @@ def test_a_dry_run_says_which_broker_has_a_parallelism(run: Run, platform: str, 
     assert code == 0 and ("the triggers of an in-memory broker have none" in out) is said
 
 
+def test_names_are_shown_as_they_are(tmp_path: Path, run: Run) -> None:
+    """Of an experiment that does not exist, on stderr, and of one that does, on stdout."""
+    name = "[red]a[b] :bomb: \x1b[2J"
+    text = f"scenario: a\nexperiment: {json.dumps(name)}\nservices: empty-python-http-0\nrepeats: 1\n"
+    path = tmp_path / "s.yaml"
+    path.write_text(text)
+    for expected in (2, 0):
+        code, out = run(str(path), "--dry-run")
+        assert code == expected and "[red]a[b] :bomb: \\x1b[2J" in out and "\x1b" not in out
+        (tmp_path / name).write_text(EXPERIMENTS["serving-scenario-1-go.yaml"])
+
+
 def test_a_flag_of_the_other_platform_is_refused(tmp_path: Path, run: Run) -> None:
     code, out = run("serving-1", "--languages=python", "--context=x")
     assert code == 2 and "--context cannot be used with --platform local" in out

@@ -74,8 +74,8 @@ def forget_stdout() -> None:
 
 
 def complain(command: str, message: str) -> None:
-    """Write a line to standard error, if it is open."""
+    """Write lines to standard error, if it is open, with control characters as escapes."""
     try:
-        sys.stderr.write(f"{command}: {message}\n")
+        sys.stderr.write("".join(f"{printable(line)}\n" for line in f"{command}: {message}".split("\n")))
     except OSError:
         pass

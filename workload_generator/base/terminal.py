@@ -5,7 +5,7 @@ It loads rich, so that light commands import it only where they print.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 
 from rich.console import Console, JustifyMethod
 from rich.markup import escape as escape_markup
@@ -28,6 +28,12 @@ def escape(text: str) -> str:
     return escape_markup(printable(text))
 
 
+def plain_printer() -> Callable[[str], None]:
+    """A function that prints text as it is, without markup, and with control characters as escapes."""
+    console = Console(highlight=False, soft_wrap=True)
+    return lambda text: console.print(Text("\n".join(map(printable, text.split("\n")))))
+
+
 def terminal_table(
     header: Sequence[str],
     rows: Iterable[Sequence[str | Text]],
@@ -41,7 +47,8 @@ def terminal_table(
     Strings are shown as they are, without rich's markup, and with control characters as escapes. A text that is too
     wide continues on the next line, or, without `wrap`, ends in an ellipsis.
     """
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="dim")
+    table = Table(title_justify="left", box=None, pad_edge=False, header_style="dim")
+    table.title = None if title is None else Text(printable(title), style="table.title")
     table.show_header = any(header)
     for index, label in enumerate(header):
         justify: JustifyMethod = "left" if index in texts else "right"

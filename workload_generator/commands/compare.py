@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
         sides = [Side(str(db), db) for db in options.databases]
     comparison = compare(*sides, force=options.force, include_invalid=options.include_invalid)
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, emoji=False)
     console.print(f"A: {escape(sides[0].name)}\nB: {escape(sides[1].name)}")
     for reason in comparison.against:
         console.print(f"[red]not comparable, forced[/] {escape(reason)}")

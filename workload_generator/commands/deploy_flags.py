@@ -8,11 +8,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
-from rich.console import Console
-
 from workload_generator.base.clock import NS_PER_S
 from workload_generator.base.errors import BenchError, UsageError
 from workload_generator.base.exit_codes import ExitCode
+from workload_generator.base.terminal import plain_printer
 from workload_generator.cluster.deploy.deployment import DeployPart
 from workload_generator.cluster.deploy.eventing import MOST_PARALLELISM
 from workload_generator.cluster.deploy.rollout import RolloutProgress
@@ -124,7 +123,7 @@ def change_cluster(
     options: argparse.Namespace, change: Callable[[Kube, RolloutProgress], Awaitable[None]], advice: str
 ) -> int:
     """Run the change; returns the exit code. When it does not end, what was done and what was not is printed."""
-    progress = RolloutProgress(Console(highlight=False, markup=False, soft_wrap=True).print)
+    progress = RolloutProgress(plain_printer())
 
     async def run() -> None:
         async with await Kube.connect(options.kubeconfig, options.context) as kube:

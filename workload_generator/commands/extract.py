@@ -49,7 +49,7 @@ def extract_and_show(logs: Path, db: Path, hours: float | None = None) -> Extrac
 
         from workload_generator.base.terminal import escape
         from workload_generator.results.extract_summary import print_tables
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, emoji=False)
     console.print(escape(counts))
     if report.receipts:
         console.print(f"{report.receipts:,} receipts of events")

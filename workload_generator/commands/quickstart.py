@@ -15,11 +15,9 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from rich.console import Console
-
 from workload_generator.base.errors import UsageError
 from workload_generator.base.exit_codes import ExitCode
-from workload_generator.base.terminal import escape
+from workload_generator.base.terminal import plain_printer
 from workload_generator.commands.scenario import extract_and_report
 from workload_generator.experiment.bundled import find_scenario
 from workload_generator.functions.catalog import Function, load_catalog
@@ -45,12 +43,12 @@ def run(options: argparse.Namespace) -> int:
 
     Raises BenchError; no process is left running.
     """
-    start, data, console = time.monotonic(), options.data, Console(highlight=False, soft_wrap=True)
+    start, data, say = time.monotonic(), options.data, plain_printer()
     logs, db, output = data / "logs", data / "benchmark.db", data / "platform.txt"
     _prepare(logs, output)
     open_store(db).close()  # a database that cannot be used is reported before the runs
-    scenarios = plan(load_catalog(), console.print)
-    console.print(f"the events of the embedded platform are in {output}")
+    scenarios = plan(load_catalog(), say)
+    say(f"the events of the embedded platform are in {output}")
     invalid = []
     with tempfile.TemporaryDirectory(prefix="kn-bench-") as name:
         for path, scenario in scenarios:
@@ -59,16 +57,16 @@ def run(options: argparse.Namespace) -> int:
                 platform = EmulatorPlatform(options.port, scenario, logs, output, folder)
                 with contextlib.closing(platform):
                     campaign = ScenarioPlan(scenario, path, platform.name, secrets.randbits(63))
-                    runs = Runner(campaign, platform, file, console.print).execute()
+                    runs = Runner(campaign, platform, file, say).execute()
             invalid += [each.prefix for each in runs if each.code == ExitCode.INVALID]
-    console.print()
-    extract_and_report(logs, db, data / "report.html", console.print)
+    say("")
+    extract_and_report(logs, db, data / "report.html", say)
     with open_store(db) as store:
         for line in proof_lines(store):
-            console.print(escape(line))
+            say(line)
     for prefix in invalid:
-        console.print(f"[yellow]invalid[/] {prefix}: this machine was too busy to measure; run it again")
-    console.print(f"done in {time.monotonic() - start:.0f} s; for queries of {db} see docs/database.md")
+        say(f"{prefix} is invalid: this machine was too busy to measure; run it again")
+    say(f"done in {time.monotonic() - start:.0f} s; for queries of {db} see docs/database.md")
     return ExitCode.OK
 
 

@@ -38,7 +38,7 @@ def report_and_show(
     """Write the report of all runs to `out`, print its tables if asked for, and its findings. Raises BenchError."""
     with results_extra():
         from workload_generator.results.report.report import write_report
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     columns = (TextColumn("reading runs"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("")

@@ -9,10 +9,9 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from rich.console import Console
-
 from workload_generator.base.errors import UsageError
 from workload_generator.base.exit_codes import ExitCode
+from workload_generator.base.terminal import plain_printer
 from workload_generator.cluster.kubectl import Kubectl
 from workload_generator.commands.extract import extract_and_show
 from workload_generator.commands.flags import add_db, add_dry_run, add_kubeconfig, add_manifests, add_seed
@@ -52,11 +51,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the scenario; returns the exit code: `INVALID` when a run's verdict is invalid. Raises BenchError."""
     _refuse_unused(options)
-    console = Console(highlight=False)
-
-    def say(line: str) -> None:
-        console.print(line, soft_wrap=True)
-
+    say = plain_printer()
     path = find_scenario(options.scenario)
     flags = {key: getattr(options, key) for key in ("languages", "rates", "repeats", "duration")}
     scenario = load_scenario(path, {key: value for key, value in flags.items() if value is not None})
@@ -86,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
     extract_and_report(logs, db, out / "report.html", say)
     invalid = [each for each in runs if each.code == ExitCode.INVALID]
     for each in invalid:
-        say(f"[yellow]invalid[/] run {each.number}, {each.prefix} ({each.run_id}): its log and the report say why")
+        say(f"run {each.number}, {each.prefix} ({each.run_id}) is invalid: its log and the report say why")
     say(f"{len(runs)} runs in {out}, {len(invalid)} of them invalid")
     return ExitCode.INVALID if invalid else ExitCode.OK
 
@@ -97,7 +92,7 @@ def extract_and_report(logs: Path, db: Path, page: Path, say: Callable[[str], No
     try:
         report_and_show(db, page, tables=False)
     except MissingExtra as error:
-        say(f"[yellow]no report:[/] {error}")
+        say(f"no report: {error}")
 
 
 def _refuse_unused(options: argparse.Namespace) -> None:

@@ -8,10 +8,9 @@ import secrets
 from collections.abc import Callable
 from pathlib import Path
 
-from rich.console import Console
-
 from workload_generator.base.clock import NS_PER_S
 from workload_generator.base.errors import UsageError
+from workload_generator.base.terminal import plain_printer
 from workload_generator.cluster.deploy.subscribers import refuse_dead_subscribers
 from workload_generator.cluster.interrupts import run_to_end
 from workload_generator.cluster.kubectl import Kubectl
@@ -86,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
     )
     kubectl = Kubectl(options.kubeconfig, options.context)
     kubectl.check()
-    return run_to_end(_run(options, work, kubectl, Console(highlight=False, markup=False, soft_wrap=True).print))
+    return run_to_end(_run(options, work, kubectl, plain_printer()))
 
 
 async def _run(options: argparse.Namespace, work: RunSpec, kubectl: Kubectl, say: Callable[[str], None]) -> int:

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from workload_generator.base.histogram import BEYOND, QUANTILES
 from workload_generator.base.standard_streams import printable
-from workload_generator.base.terminal import escape, terminal_table
+from workload_generator.base.terminal import terminal_table
 from workload_generator.results.database import Store, open_store
 from workload_generator.results.report.runs import merged_histograms
 from workload_generator.results.report.table import NOTHING
@@ -74,7 +74,7 @@ def print_tables(db: Path, console: Console, experiments: Collection[int] | None
         _print_events(accounts, console)
     for row in rows:
         for reason in orjson.loads(row["reasons"] or "[]"):
-            console.print(f"  {row['id']}: {escape(str(reason))}", soft_wrap=True)
+            console.print(Text(f"  {row['id']}: {printable(str(reason))}"), soft_wrap=True)
 
 
 def ttfb_us(store: Store, experiment: int) -> dict[str, float | None]:

@@ -179,7 +179,7 @@ class ClusterPlatform:
             raise WaitTimeout(f"events are still being delivered after {self._within_s:g} s") from None
         if answer["receipts"] < expected:
             self._say(
-                f"[yellow]{answer['receipts']} of {expected} deliveries arrived, and none for {_QUIET_S:g} s[/]: "
+                f"{answer['receipts']} of {expected} deliveries arrived, and none for {_QUIET_S:g} s: "
                 "the report lists the missing ones"
             )
         await logs.fetch(agent, logs.RECEIPTS, logs.RECEIPT_FILES, self._logs)
@@ -209,7 +209,7 @@ class ClusterPlatform:
         copies = await logs.fetch(agent, LOGS, [glob.escape(name) for name in end.logs], self._logs)
         if self._delete:
             for name, why in (await logs.delete(agent, LOGS, self._logs, copies)).items():
-                self._say(f"[yellow]kept[/] {name} in the pod: {why}")
+                self._say(f"kept {name} in the pod: {why}")
         if event:
             phases = [phase for each in end.trailers for phase in (each["counts"] or {}).values()]
             ok = sum(phase["ok"] for phase in phases if isinstance(phase, dict))

@@ -202,7 +202,7 @@ class Runner:
 
     def _run(self, state: ScenarioState, planned: PlannedRun, left: list[PlannedRun]) -> None:
         self._say(
-            f"\n[bold]{planned.number} of {len(self._plan.runs)}: {planned.prefix}[/], "
+            f"\n{planned.number} of {len(self._plan.runs)}: {planned.prefix}, "
             f"repeat {planned.repeat}; {_span(self._seconds_left(left))} left"
         )
         began = time.monotonic()
@@ -230,7 +230,7 @@ class Runner:
         state.begun = None
         self._file.write()
         if code == ExitCode.INVALID:
-            self._say("[yellow]the run is invalid for the reasons above; the scenario continues[/]")
+            self._say("the run is invalid for the reasons above; the scenario continues")
 
     def _wait(self, condition: WaitCondition, planned: PlannedRun) -> None:
         self._say(f"waiting until {_WAITING[condition]}")

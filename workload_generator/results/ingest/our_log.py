@@ -114,7 +114,7 @@ class _ColdStart(_FromZero, tag=log_format.COLD_START):
     error: Duration
     points: dict[str, Ms]
     grid: list[str]
-    errors: dict[str, Ms] = {}
+    errors: dict[str, Duration] = {}
     clock: _ApiClock | None = None
 
     def rows(self) -> list[OtherRow]:

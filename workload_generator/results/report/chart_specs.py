@@ -11,6 +11,7 @@ Colours of languages: M. Okabe, K. Ito, Color Universal Design (2008), distinct 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,9 +40,14 @@ _PERCENT = {"format": "%"}
 _DOT = {"type": "point", "filled": True, "size": 60}
 
 
+def css_word(word: str) -> str:
+    """A part of the name of a CSS variable, as the page's script makes it too."""
+    return re.sub(r"[^A-Za-z0-9_-]", "-", word)
+
+
 def css_name(word: str) -> str:
     """The CSS variable of a language or an outcome."""
-    return f"var(--{word.replace(' ', '-')})"
+    return f"var(--{css_word(word)})"
 
 
 def new_languages() -> list[str]:

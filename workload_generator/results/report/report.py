@@ -28,7 +28,7 @@ from workload_generator import __version__
 from workload_generator.base.errors import BenchError
 from workload_generator.results.report.answers import Answers, Progress, ask
 from workload_generator.results.report.chart_data import Dataset, Detail, languages_of, make_datasets
-from workload_generator.results.report.chart_specs import language_dashes, new_languages
+from workload_generator.results.report.chart_specs import css_word, language_dashes, new_languages
 from workload_generator.results.report.conclusions import BAD, GOOD, PLAIN, WARN, Conclusion, ReportSummary, summarise
 from workload_generator.results.report.sections import CONCLUSIONS_ORDER, SECTIONS, make_charts, make_tables
 from workload_generator.results.report.table import Table, merged, write_csv
@@ -105,8 +105,9 @@ def render(
         "datasets": {name: datasets[name].to_json() for name in sorted(used)},
         "dashes": language_dashes(languages_of(answers)),
     }
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(_asset("page.html"))
-    html = template.render(
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    environment.filters["css_word"] = css_word
+    html = environment.from_string(_asset("page.html")).render(
         title=title,
         style=Markup(_asset("page.css")),
         new_languages=new_languages(),

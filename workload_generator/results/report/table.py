@@ -166,6 +166,6 @@ def _csv_name(column: TableColumn) -> str:
 def _csv_value(value: Value) -> str | int | float:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    if isinstance(value, str) and value[:1] in ("=", "+", "@", "\t", "\r"):
+    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r", "\n"):
         return f"'{value}"  # a spreadsheet would run it as a formula; names of targets and messages are not ours
     return value

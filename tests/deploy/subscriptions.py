@@ -30,6 +30,17 @@ def trigger(api: FakeApi, number: int) -> Object:
     return api.put(kinds.TRIGGERS, {"metadata": about, "spec": {"broker": "default"}, "status": READY})
 
 
+def dead_subscriber(api: FakeApi) -> None:
+    """The generator sends to our broker, whose channel has a subscriber without a Subscription."""
+    broker(api)
+    about = {"name": "workload-generator", "namespace": "workload-generator"}
+    sink = {"ref": {"kind": "Broker", "name": "default", "namespace": NAMESPACE}}
+    api.put(kinds.CONTAINER_SOURCES, {"metadata": about, "spec": {"sink": sink}})
+    dead = {"uid": "u", "subscriberUri": f"http://broker-filter/triggers/{NAMESPACE}/receiver-7/v"}
+    about = {"name": "default-kne-trigger", "namespace": NAMESPACE}
+    api.put(kinds.CHANNELS, {"metadata": about, "spec": {"subscribers": [dead]}})
+
+
 class Subscriptions:
     """The controllers; `subscribers` are the channel's, by their triggers' names."""
 

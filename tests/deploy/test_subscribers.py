@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.deploy.subscriptions import NAMESPACE, Subscriptions, broker, trigger
+from tests.deploy.subscriptions import NAMESPACE, Subscriptions, broker, dead_subscriber, trigger
 from tests.kube.fake_api import FakeApi, running
 from workload_generator.base.errors import BenchError
 from workload_generator.cluster.deploy.objects import delete
@@ -88,9 +88,9 @@ async def test_an_interrupted_deletion_is_resumed(api: FakeApi, kube: Kube, play
 
 async def test_a_run_into_dead_subscribers_is_refused(api: FakeApi, kube: Kube, played: Subscriptions) -> None:
     await refuse_dead_subscribers(kube)  # there is no source
-    sink = {"ref": {"kind": "Broker", "name": "default", "namespace": NAMESPACE}}
-    about = {"name": "workload-generator", "namespace": "workload-generator"}
-    api.put(kinds.CONTAINER_SOURCES, {"metadata": about, "spec": {"sink": sink}})
+    channel = api.objects(kinds.CHANNELS)[0]
+    dead_subscriber(api)
+    api.put(kinds.CHANNELS, channel)
     await refuse_dead_subscribers(kube)
     await dead_after_deletion_at_once(api, played)
     with pytest.raises(BenchError, match="has dead subscribers in its channel: receiver-.*run kn-bench doctor --fix"):

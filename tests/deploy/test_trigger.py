@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.deploy.subscriptions import dead_subscriber
 from tests.kube.fake_api import FakeApi, in_thread
 from tests.pods.standin import Standin, served
 from tests.support import at_once, target
@@ -175,3 +176,11 @@ async def test_ctrl_c_ends_the_run_too(api: FakeApi, standin: Standin, tmp_path:
     (log,) = logs.glob("*.log")
     last = json.loads(log.read_text().splitlines()[-1])
     assert last["event"] == "run_finished" and "SIG" in str(last["reasons"])
+
+
+def test_events_to_a_broker_with_dead_subscribers_are_refused(api: FakeApi, standin: Standin, trigger: Trigger) -> None:
+    generator(api, event=True)
+    dead_subscriber(api)
+    code, out = trigger("--config=cloudevent-250", "--event")
+    assert code == 1 and "has dead subscribers in its channel: receiver-7" in out and "doctor --fix" in out
+    assert not standin.calls

@@ -17,12 +17,14 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.deploy.subscriptions import dead_subscriber
 from tests.kube.fake_api import ALL, FakeApi, in_thread
 from tests.kube.hasty import hasty
 from tests.pods.standin import Standin
 from workload_generator.base.errors import BenchError, UsageError
 from workload_generator.cluster.interrupts import run_to_end
 from workload_generator.cluster.kubectl import Kubectl
+from workload_generator.cluster.pods.pod_run import RunSpec
 from workload_generator.experiment.bundled import find_manifests
 from workload_generator.kube.errors import WaitTimeout
 from workload_generator.kube.names import CHANGED_ANNOTATION
@@ -387,6 +389,14 @@ def test_parallelism_without_rabbitmq_is_refused_before_any_change(
         with pytest.raises(UsageError, match="is not one" if broker else "its operators are not installed"):
             cluster.platform.read(cluster.scenario)
         assert {each.split()[0] for each in api.requests} == {"GET"}
+
+
+def test_an_event_run_into_dead_subscribers_is_refused(api: FakeApi, standin: Standin, tmp_path: Path) -> None:
+    text = yaml.safe_dump({"scenario": "e", "experiment": "eventing-scenario-1-100rps", "mode": "event"})
+    dead_subscriber(api)
+    with pytest.raises(BenchError, match="has dead subscribers in its channel: receiver-7"):
+        Cluster(api, tmp_path, text).platform.run(RunSpec("id", "e", "p", "", ("--event",)), False)
+    assert not standin.calls
 
 
 def test_several_pods_of_a_source_are_refused_before_any_request(

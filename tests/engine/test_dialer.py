@@ -161,6 +161,14 @@ async def test_addresses_that_failed_are_last_for_30_seconds(monkeypatch: pytest
     assert made.in_turn([two]) == [two]
 
 
+async def test_an_address_that_wins_is_not_last_any_more() -> None:
+    made, found = Dialer(asyncio.get_running_loop()), addresses("1.1.1.1", "2.2.2.2")
+    made.failed(found[1])
+    assert [made.in_turn(found)[0] for _ in range(2)] == [found[0]] * 2
+    made.works(found[1])
+    assert {made.in_turn(found)[0] for _ in range(2)} == {*found}
+
+
 async def test_families_alternate() -> None:
     made = Dialer(asyncio.get_running_loop())
     found = addresses("::1", "::2", "::3", "1.1.1.1")

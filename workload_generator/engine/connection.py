@@ -30,7 +30,7 @@ from workload_generator.engine.response_cache import ResponseCache, response_of
 from workload_generator.engine.timestamps import ANCILLARY_BYTES, Ancillary, ReceiveClock, segments_received
 from workload_generator.log.records import Arrival, ErrorKind, Opening, Response
 
-_READ_BYTES = 16 * 1024  # which take a millisecond in the worst case: in chunks of one byte
+_READ_BYTES = 16 * 1024  # which take 0.2 ms in the worst case, in chunks of one byte
 _TURN_NS = NS_PER_MS // 2
 _MOST_READERS = 1024  # readers to keep for the next response
 _SEGMENTS_PROBE = 32

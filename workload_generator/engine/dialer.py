@@ -4,7 +4,7 @@ Rules (RFC 8305, Happy Eyeballs, with turns for load that should reach every add
 - each dial of a name begins at the next of its addresses; both families take part, alternately
 - an attempt that fails, or has no answer after 250 ms, is followed by one to the next address; the first that connects
   wins, and the others are closed
-- an address that failed, or lost after 250 ms without an answer, is tried last for 30 s
+- an address that failed, or had no answer after 250 ms, is tried last for 30 s, unless it wins after all
 """
 
 from __future__ import annotations
@@ -44,6 +44,10 @@ class Dialer:
     def failed(self, address: Address) -> None:
         """Try `address` last for a while."""
         self._failed_ns[address] = monotonic_ns()
+
+    def works(self, address: Address) -> None:
+        """Do not try `address` last any more."""
+        self._failed_ns.pop(address, None)
 
     def in_turn(self, addresses: list[Address]) -> list[Address]:
         """The addresses of a name in the order in which the next dial tries them."""
@@ -89,15 +93,12 @@ class Dial:
             return
         self._loop.add_writer(sock.fileno(), self._on_ready, sock)
         if self._left:
-            self._timer = self._loop.call_later(_PATIENCE_S, self.attempt)
+            self._timer = self._loop.call_later(_PATIENCE_S, self._on_silence, address)
 
     def close(self) -> None:
         """End all attempts."""
         self._stop_waiting()
-        late_ns = monotonic_ns() - int(_PATIENCE_S * NS_PER_S)
-        for sock, (address, start_ns) in self._attempts.items():
-            if start_ns <= late_ns:
-                self._dialer.failed(address)
+        for sock in self._attempts:
             self._loop.remove_writer(sock.fileno())
             sock.close()
         self._attempts.clear()
@@ -106,6 +107,10 @@ class Dial:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _on_silence(self, address: Address) -> None:
+        self._dialer.failed(address)
+        self.attempt()
 
     def _on_ready(self, sock: socket.socket) -> None:
         self._loop.remove_writer(sock.fileno())
@@ -118,6 +123,7 @@ class Dial:
             self._on_error(address, code)
             return
         connect_ns = monotonic_ns() - start_ns
+        self._dialer.works(address)
         self.close()
         self._caller.on_connected(sock, address, connect_ns)
 

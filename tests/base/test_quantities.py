@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workload_generator.base.quantities import millicores, parse_quantity, whole_bytes
+from workload_generator.base.quantities import format_bytes, millicores, parse_quantity, whole_bytes
 
 
 @pytest.mark.parametrize(
@@ -56,3 +56,14 @@ def test_the_short_way_takes_nothing_else(text: str) -> None:
     for number in (millicores, whole_bytes):
         with pytest.raises(ValueError):
             number(text)
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 bytes"), (1023, "1023 bytes"), (1024, "1.0 KiB"), (34_000, "33 KiB"), (2**20, "1.0 MiB"),
+        (5 * 2**30, "5.0 GiB"), (2**70, "1024 EiB"),
+    ],
+)  # fmt: skip
+def test_sizes_for_people(size: int, text: str) -> None:
+    assert format_bytes(size) == text

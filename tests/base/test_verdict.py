@@ -137,3 +137,16 @@ def test_spinning_does_not_count_as_cpu_use_and_the_closed_loop_may_use_its_core
 def test_unknown_figures_of_the_kernel_do_not_count_against_a_run() -> None:
     unknown = strained(waited_ns=None, steal_share=None, throttled_ns=None, throttled_periods=None)
     assert judge(dataclasses.replace(GOOD, **unknown)).valid
+
+
+def test_a_run_that_was_stopped_before_its_first_arrival_does_not_blame_itself() -> None:
+    strain = Strain(elapsed_ns=600_000, cpu_ns=620_000, waited_ns=500_000, stalls=1, longest_stall_ns=30_000_000)
+    stopped = dataclasses.replace(
+        GOOD, counts={"planned": 0, "sent": 0, "dropped": 0}, lag=Histogram(), ttfb=Histogram(), strain=strain,
+        stopped=stopped_early("SIGINT", 400_000, 60_000_000_000),
+    )  # fmt: skip
+    assert judge(stopped).reasons == ("stopped by SIGINT after 400µs of 1m",)
+
+
+def test_a_share_of_a_short_time_is_chance() -> None:
+    assert judge(dataclasses.replace(GOOD, strain=Strain(elapsed_ns=50_000_000, cpu_ns=51_000_000))).valid

@@ -11,8 +11,8 @@ import pytest
 from workload_generator.coldstart.proof import InstanceLife, Moment, Zero, is_proven
 from workload_generator.coldstart.timeline import InstanceTimeline
 from workload_generator.log.records import Arrival, Phase
-from workload_generator.run.cold_start import ObservedRounds
-from workload_generator.run.dispatcher import ColdStarts
+from workload_generator.run.cold_start import ColdStarts
+from workload_generator.run.dispatcher import OneByOne
 
 MS = 1_000_000
 SENT_NS = 100 * MS
@@ -73,9 +73,9 @@ async def test_nothing_is_awaited_between_a_deadline_and_its_send(monkeypatch: p
     async def logged(*_: object) -> None:
         order.append("logged")
 
-    monkeypatch.setattr(ColdStarts, "visit", visit)
+    monkeypatch.setattr(OneByOne, "visit", visit)
     watcher = SimpleNamespace(expect=lambda: None, look=look)
-    rounds = ObservedRounds.__new__(ObservedRounds)
+    rounds = ColdStarts.__new__(ColdStarts)
     rounds._lines = SimpleNamespace(watcher=watcher, hosts=["f.functions"], sent=logged)  # type: ignore[assignment]
     await rounds.visit(Arrival(0, Phase.MEASURE, 0, 0))
     assert order == ["sent", "asked", "response", "answered", "logged"]

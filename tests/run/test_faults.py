@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import datetime
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -38,11 +39,12 @@ from workload_generator.engine.timestamps import ReceiveClock
 from workload_generator.engine.tls import TlsConnection
 from workload_generator.experiment.load import load_experiment
 from workload_generator.log import format as log_format
-from workload_generator.log import recorder, writer
+from workload_generator.log import recorder, wire, writer
 from workload_generator.log.wire import BlockWriter
 from workload_generator.log.writer import Log
 from workload_generator.run import runner, signals
-from workload_generator.run.dispatcher import ClosedLoop, ColdStarts, OneByOne, OpenLoop, Pings
+from workload_generator.run.cold_start import ColdStarts
+from workload_generator.run.dispatcher import ClosedLoop, OneByOne, OpenLoop, Pings
 from workload_generator.run.machine import Monitor
 from workload_generator.run.plan import RunPlan
 from workload_generator.run.runner import LoadRun
@@ -59,19 +61,24 @@ class InThread:
     """The recorder as `writer.Log` starts it, in a thread of this process."""
 
     def __init__(self, command: list[str], **_options: Any) -> None:
-        log_fd, socket_fd = (os.dup(int(word)) for word in command[-2:])
+        log_fd, counts_fd, socket_fd = (os.dup(int(word)) for word in command[-3:])
         self.returncode: int | None = None
+        self._counts = wire.shared_counts(counts_fd)
         self._thread = threading.Thread(target=self._record, args=(log_fd, socket.socket(fileno=socket_fd)))
         self._thread.start()
 
-    def wait(self, timeout: float) -> None:
+    def wait(self, timeout: float) -> int | None:
         self._thread.join(timeout)
         if self._thread.is_alive():
             raise subprocess.TimeoutExpired("recorder", timeout)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        assert number == signal.SIGCONT, "a thread cannot be stopped"
 
     def _record(self, log_fd: int, generator: socket.socket) -> None:
         with generator:
-            recorder.record(log_fd, generator)
+            recorder.record(log_fd, self._counts, generator)
         os.close(log_fd)
         self.returncode = 0
 
@@ -88,7 +95,7 @@ class InProcess:
         path = self._generator.experiment(urls, rate=closed | rate, **keys)
         return RunPlan(
             load_experiment(path), seed=1, cold_start=mode == "cold-start", ping=mode == "ping", prefix="p",
-            log_dir=self._generator.logs, progress="none", run_id="r", stamp="2026-01-01_00-00-00",
+            log_dir=self._generator.logs, progress="none", run_id="r", started=datetime(2026, 1, 1),
         )  # fmt: skip
 
     async def run(self, plan: RunPlan, tls: Any = None) -> None:
@@ -178,7 +185,7 @@ CASES = [
     Case(BlockWriter, "add", "open", after=3, behaviour=servers.silent, keys=rate(maxInFlight=5)),
     Case(BlockWriter, "take"),
     Case(Log, "_on_timer", after=3),
-    Case(Log, "_on_writable", after=5),
+    Case(Log, "flush", after=5),
     Case(Log, "_on_reply", trailer=False),  # the recorder's first answer: nothing has been sent
     Case(Log, "_on_reply", after=1, keys=SHORT),
     # The dispatchers
@@ -289,7 +296,7 @@ async def test_a_fault_ends_the_run(
 
 @pytest.mark.parametrize(
     ("where", "name"),
-    [(BlockWriter, "add"), (Connection, "abort"), (Log, "_on_writable")],
+    [(BlockWriter, "add"), (Connection, "abort"), (Log, "flush")],
     ids=str,
 )
 async def test_a_fault_that_comes_again_ends_the_run_too(

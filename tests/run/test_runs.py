@@ -136,6 +136,21 @@ async def test_a_refusing_target_and_an_unknown_name(generator: Generator, monke
     assert kinds == {urls[0]: "connect_refused", urls[1]: "dns"}
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+async def test_a_run_that_nobody_answered_is_valid_but_no_success(generator: Generator, processes: int) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        path = generator.experiment(f"http://127.0.0.1:{taken.getsockname()[1]}/", rate=BRIEF)
+        process = await generator.start(f"--config={path}", "--progress=none", f"--processes={processes}")
+        stdout, stderr = await process.communicate()
+    line = b"workload-generator: nothing was answered (connect_refused 100 of 100): is the platform up?\n"
+    assert process.returncode == 3 and stderr == line
+    if processes == 1:
+        trailer = generator.read_log()[-1]
+        assert trailer["answered"] == 0
+        assert trailer["verdict"] == "valid" or b"  - " in stdout, "the generator did its part"
+
+
 async def test_unexpected_statuses_are_failures_with_their_status(generator: Generator) -> None:
     async def unavailable(writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
@@ -143,6 +158,8 @@ async def test_unexpected_statuses_are_failures_with_their_status(generator: Gen
     async with target(unavailable) as url:
         ran = await generator.run(f"--config={generator.experiment(url, rate=BRIEF)}")
     assert ran.summary["statuses"] == {"503": 100} and ran.summary["failed"] == 100
+    valid_but_for_the_machine(ran)
+    assert ran.trailer["answered"] == ran.summary["answered"] == 100
     assert all("error" not in doc and doc["ttfb"] is not None and doc["cold"] is None for doc in ran.requests())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 
 import orjson
@@ -32,7 +33,7 @@ async def test_the_self_test_prints_its_report(tmp_path: Path) -> None:
 async def test_it_is_refused_beside_a_run(tmp_path: Path) -> None:
     generator = Generator(tmp_path)
     first = await generator.start_cold("--self-test")
-    while not (tmp_path / "workload-generator.lock").exists():
+    while not (tmp_path / f"workload-generator-{os.getuid()}/workload-generator.lock").exists():
         await asyncio.sleep(0.01)
     second = await generator.start("--self-test")
     _, stderr = await second.communicate()

@@ -21,6 +21,7 @@ from prometheus_client.registry import Collector
 
 from tests import warm
 from tests.support import BRIEF, OK, Generator, after, at_once, target
+from workload_generator.base.private_folder import make_private_folder
 from workload_generator.log.status_file import StatusFile, read_statuses
 from workload_generator.log.totals import Totals
 from workload_generator.run import metrics, serve
@@ -174,11 +175,11 @@ async def test_a_port_in_use_is_reported(tmp_path: Path) -> None:
 async def test_without_serve_a_run_shows_nothing(tmp_path: Path, generator: Generator) -> None:
     async with target(at_once) as url:
         await generator.run(f"--config={generator.experiment(url, rate=BRIEF)}")
-    assert not (tmp_path / "workload-generator.boards").exists()
+    assert not (tmp_path / f"workload-generator-{os.getuid()}/workload-generator.boards").exists()
 
 
 def test_the_holder_of_the_lock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     assert lock_holder() is None, "no file"
     with run_lock("one"):
         assert lock_holder() == os.getpid()
@@ -189,9 +190,10 @@ def test_the_holder_of_the_lock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 def test_an_invisible_run_does_not_hold_up_the_pod_for_ever(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(serve, "_UNSEEN_S", 0.1)
     monkeypatch.setattr(serve, "_reap", lambda: False)  # the children of the tests are not its own
+    make_private_folder()
     with lock_path().open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.write("another container's, process 999999999, since then\n")

@@ -64,9 +64,7 @@ class Histogram:
         """The buckets with all values."""
         counts = self._waiting
         if counts:
-            low, high = min(counts), max(counts)
-            self.min_us = low if self.min_us is None else min(low, self.min_us)
-            self.max_us = high if self.max_us is None else max(high, self.max_us)
+            self._widen(min(counts), max(counts))
             for value, count in counts.items():
                 self._hdr.record_value(min(value, _HIGHEST_US), count)
             self._waiting = Counter()
@@ -95,8 +93,11 @@ class Histogram:
         self._settled().add(other._settled())
         self.beyond += other.beyond
         if other.min_us is not None and other.max_us is not None:
-            self.min_us = other.min_us if self.min_us is None else min(self.min_us, other.min_us)
-            self.max_us = other.max_us if self.max_us is None else max(self.max_us, other.max_us)
+            self._widen(other.min_us, other.max_us)
+
+    def _widen(self, low_us: int, high_us: int) -> None:
+        self.min_us = low_us if self.min_us is None else min(low_us, self.min_us)
+        self.max_us = high_us if self.max_us is None else max(high_us, self.max_us)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled as JSON, since the buckets are arrays of ctypes."""

@@ -42,3 +42,12 @@ def whole_bytes(text: str) -> int:
         return int(text[:-2]) * 1024
     value = parse_quantity(text)
     return -(-value.numerator // value.denominator)
+
+
+def format_bytes(size: int) -> str:
+    """A size for people, in the unit in which it has one to four digits: `340 bytes`, `33 KiB`, `4.7 GiB`."""
+    if size < 1024:
+        return f"{size} bytes"
+    power = min(len(_BINARY), (size.bit_length() - 1) // 10)
+    value = size / 1024**power
+    return f"{value:.0f} {_BINARY[power - 1]}B" if value >= 10 else f"{value:.1f} {_BINARY[power - 1]}B"

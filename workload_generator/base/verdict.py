@@ -1,6 +1,7 @@
 """The verdict: whether a run measured the system or the generator.
 
-A run is `valid` unless it is beyond one of the `LIMITS` that bind its mode; each reason has its figure.
+A run is `valid` unless it is beyond one of the `LIMITS` that bind its mode; each reason has its figure. A run that sent
+nothing strained nothing.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ _SHORT_OVERRUN_NS = 100 * NS_PER_MS  # a shorter one is a stall at the end, whic
 _CPU_SHARE = 0.9
 _WAITED_SHARE = 0.05
 _STEAL_SHARE = 0.05
+_SHORTEST_NS = 100 * NS_PER_MS  # a share of a shorter time is chance
 _LEAST_LAG_LIMIT_US = 1000.0
 _LAG_SHARE_OF_TTFB = 0.05
 
@@ -116,12 +118,15 @@ class Strain:
     @property
     def cpu_share(self) -> float:
         """The share of one core that the loop used, without spinning."""
-        return (self.cpu_ns - self.spun_ns) / self.elapsed_ns if self.elapsed_ns else 0.0
+        return self._share(self.cpu_ns - self.spun_ns)
 
     @property
     def waited_share(self) -> float:
         """The share of the time for which the loop waited for a CPU."""
-        return (self.waited_ns or 0) / self.elapsed_ns if self.elapsed_ns else 0.0
+        return self._share(self.waited_ns or 0)
+
+    def _share(self, part_ns: int) -> float:
+        return part_ns / self.elapsed_ns if self.elapsed_ns >= _SHORTEST_NS else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +183,8 @@ def _found(evidence: Evidence) -> Iterator[tuple[str, str]]:
     lag_p99 = evidence.lag.quantile_us(0.99)
     if lag_p99 is not None and lag_p99 > lag_limit_us:
         yield "lag", f"lag p99 {lag_p99 / 1000:.3f} ms is above the limit of {lag_limit_us / 1000:.3f} ms"
-    yield from _strains(evidence.strain)
+    if sent:
+        yield from _strains(evidence.strain)
 
 
 def _strains(strain: Strain) -> Iterator[tuple[str, str]]:
@@ -216,4 +222,5 @@ def stopped_early(signal_name: str, elapsed_ns: int, planned_ns: int) -> str:
 
 
 def _rounded(ns: int) -> str:
-    return format_duration(round(ns / NS_PER_MS) * NS_PER_MS)
+    unit = NS_PER_MS if ns >= NS_PER_MS else NS_PER_US
+    return format_duration(round(ns / unit) * unit)

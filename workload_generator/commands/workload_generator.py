@@ -10,11 +10,9 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
 from fractions import Fraction
-from pathlib import Path
 
-from workload_generator.base.clock import NS_PER_S, NS_PER_US
+from workload_generator.base.clock import NS_PER_S, parse_rfc3339
 from workload_generator.base.standard_streams import open_standard_streams
 from workload_generator.commands import program
 from workload_generator.commands.flags import (
@@ -28,7 +26,6 @@ from workload_generator.commands.flags import (
 )
 
 DEV_URL = "http://localhost:8080"
-LOG_DIR = "/logs"
 DESCRIPTION = "Sends an experiment's requests on schedule and logs their results."
 
 _AUTO = "auto"
@@ -57,26 +54,20 @@ def run(options: argparse.Namespace) -> int:
 
 def load(options: argparse.Namespace) -> Callable[[], int]:
     """What the flags ask for, with every module loaded that it needs."""
-    if options.serve:
-        from workload_generator.run.serve import serve
-
-        return lambda: serve(Path(options.log_dir or LOG_DIR), options.event)
-    if options.self_test:
-        from workload_generator.run.execute import show_self_test
-
-        return lambda: show_self_test(options.output)
-    dev_url = options.dev_url or (DEV_URL if options.dev else None)
-    if options.event:  # else the run loads it, when a signal can be lost
+    options.dev_url = options.dev_url or (DEV_URL if options.dev else None)
+    if options.event and not options.serve:  # else the run loads it, when a signal can be lost
         import cloudevents.core.bindings.http  # noqa: F401
-    if options.check:
-        from workload_generator.run.setup import check
-
-        return lambda: check(options, dev_url)
-    if options.cold_start:
-        import workload_generator.coldstart.connect  # noqa: F401
-    from workload_generator.run import execute
-
-    return lambda: execute.run(options, dev_url)
+    if options.serve:
+        from workload_generator.run.serve import serve as command
+    elif options.self_test:
+        from workload_generator.run.execute import show_self_test as command
+    elif options.check:
+        from workload_generator.run.setup import check as command
+    else:
+        if options.cold_start:
+            import workload_generator.coldstart.connect  # noqa: F401
+        from workload_generator.run.execute import run as command
+    return lambda: command(options)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -141,14 +132,11 @@ def _moment(text: str) -> int:
     except (ValueError, ZeroDivisionError):
         pass
     try:
-        moment = datetime.fromisoformat(text)
+        return parse_rfc3339(text)
     except ValueError:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not a valid time: write 2026-11-25T08:00:00Z, or seconds since the epoch"
+            f"{text!r} is not a valid time or has no time zone: write 2026-11-25T08:00:00Z, or seconds since the epoch"
         ) from None
-    if moment.tzinfo is None:
-        raise argparse.ArgumentTypeError(f"{text!r} has no time zone: append Z for UTC")
-    return int((moment - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(microseconds=1)) * NS_PER_US
 
 
 def _run_id(text: str) -> str:

@@ -15,11 +15,10 @@ import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import compress
 from typing import Any
 
-import orjson
 from rich.console import Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -30,6 +29,7 @@ from workload_generator.base.clock import NS_PER_MS, NS_PER_S
 from workload_generator.base.histogram import Histogram, format_us
 from workload_generator.base.terminal import Terminal, escape
 from workload_generator.log.records import Block, ErrorKind, Phase, Result
+from workload_generator.log.wire import RELAY
 
 _WINDOW_NS = 5 * NS_PER_S
 _PLAIN_EVERY_S = 10
@@ -41,9 +41,9 @@ _CLOSE_S = 1.0
 class ProgressSnapshot:
     """The state of a run. `rate`, `p50` and `p99` cover the last five seconds, the counts the whole run."""
 
-    phase: str
     elapsed_s: float
     left_s: float
+    phase: str
     rate: float
     in_flight: int
     p50: str
@@ -58,40 +58,21 @@ class ProgressSnapshot:
         return f"{self.left_s:.0f} s left{self.waiting and f'; {self.waiting}'}"
 
 
-class RunProgress:
-    """Receives results and heartbeats. This class shows nothing; subclasses do."""
+@dataclass(slots=True)
+class Recent:
+    """What came since the last heartbeat: TTFBs, arrivals without one, those of them that failed, and pings as text."""
 
-    def add(self, block: Block, ok: Sequence[bool]) -> None:
+    ttfb_us: list[int] = field(default_factory=list)
+    beyond: int = 0
+    failed: int = 0
+    pings: list[str] = field(default_factory=list)
+
+    def add(self, block: Block, ok: Sequence[bool], targets: Sequence[str]) -> None:
         """Add a block of results. `ok` is by shape."""
-
-    def merge(self, ttfb_us: list[int], beyond: int, failed: int, pings: list[str]) -> None:
-        """Add the counts of a worker's `Relay`."""
-
-    def beat(self, beat: dict[str, Any]) -> None:
-        """Called every second. `beat` has `line` (the heartbeat of the log), `elapsed_ns`, `in_flight` and `phase`."""
-
-    def close(self) -> None:
-        """End the view."""
-
-
-class _Counting(RunProgress):
-    """Counts since the last heartbeat: TTFBs, arrivals without one, and those of them that failed."""
-
-    def __init__(self, targets: Sequence[str]) -> None:
-        self._targets = targets
-        self._clear()
-
-    def _clear(self) -> None:
-        self.ttfb_us: list[int] = []
-        self.beyond = 0
-        self.failed = 0
-        self.pings: list[str] = []
-
-    def add(self, block: Block, ok: Sequence[bool]) -> None:
         pings = [shape.phase is Phase.PING for shape in block.shapes]
         if any(pings):
             results = [result for result in block.results() if result.phase is Phase.PING]
-            self.pings += [f"ping {self._targets[result.target]}: {_ping_text(result)}" for result in results]
+            self.pings += [f"ping {targets[result.target]}: {_ping_text(result)}" for result in results]
         served = [fine and not ping for fine, ping in zip(ok, pings, strict=True)]
         for index, count in Counter(block.shape).items():
             if not served[index] and not pings[index]:
@@ -100,126 +81,43 @@ class _Counting(RunProgress):
         rows = [served[index] for index in block.shape]
         self.ttfb_us += [ns // 1000 for ns in compress(block.ttfb_ns, rows)]
 
-    def merge(self, ttfb_us: list[int], beyond: int, failed: int, pings: list[str]) -> None:
-        self.ttfb_us += ttfb_us
-        self.beyond += beyond
-        self.failed += failed
-        self.pings += pings
+    def merge(self, other: Recent) -> None:
+        """Add what came to another shard."""
+        self.ttfb_us += other.ttfb_us
+        self.beyond += other.beyond
+        self.failed += other.failed
+        self.pings += other.pings
 
 
-class LiveProgress(_Counting):
-    """Draws the last five seconds."""
+class LiveProgress:
+    """Draws the last five seconds, in a daemon thread. `view` has `title`, `total_ns` and `timeout`."""
 
-    def __init__(self, view: _PlainView | _RichView, total_ns: int, timeout: str, targets: Sequence[str]) -> None:
-        super().__init__(targets)
-        self._total_ns = total_ns
-        self._timeout = timeout
-        self._all_failed = 0
-        self._beats: deque[tuple[int, int, list[int], int]] = deque()  # elapsed, started, TTFBs and failures since
-        self._drawer = _Drawer(view)
-
-    def add(self, block: Block, ok: Sequence[bool]) -> None:
-        super().add(block, ok)
-        self._show_pings()
-
-    def merge(self, ttfb_us: list[int], beyond: int, failed: int, pings: list[str]) -> None:
-        super().merge(ttfb_us, beyond, failed, pings)
-        self._show_pings()
-
-    def beat(self, beat: dict[str, Any]) -> None:
-        self._drawer.put(self._snapshot(beat))
-
-    def close(self) -> None:
-        self._drawer.close()
-
-    def _show_pings(self) -> None:
-        for line in self.pings:
-            self._drawer.put(line)
-        self.pings = []
-
-    def _snapshot(self, beat: dict[str, Any]) -> ProgressSnapshot:
-        elapsed_ns, started = beat["elapsed_ns"], beat["line"]["started"]
-        self._beats.append((elapsed_ns, started, self.ttfb_us, self.beyond))
-        self._all_failed += self.failed
-        self._clear()
-        while len(self._beats) > 2 and self._beats[1][0] <= elapsed_ns - _WINDOW_NS:
-            self._beats.popleft()
-        first_ns, first_started = self._beats[0][:2] if len(self._beats) > 1 else (0, 0)
-        histogram = Histogram()
-        for _, _, values, beyond in list(self._beats)[1 if len(self._beats) > 1 else 0 :]:
-            histogram.record_all(values, beyond)
-        return ProgressSnapshot(
-            phase=beat["phase"],
-            elapsed_s=elapsed_ns / NS_PER_S,
-            left_s=max(0.0, (self._total_ns - elapsed_ns) / NS_PER_S),
-            rate=(started - first_started) * NS_PER_S / (elapsed_ns - first_ns) if elapsed_ns > first_ns else 0.0,
-            in_flight=beat["in_flight"],
-            p50=format_us(histogram.quantile_us(0.5), self._timeout),
-            p99=format_us(histogram.quantile_us(0.99), self._timeout),
-            failed=self._all_failed,
-            dropped=beat["line"]["dropped"],
-            waiting=beat.get("waiting", ""),
-        )
-
-
-class Relay(_Counting):
-    """Sends the counts since the last heartbeat, a JSON object a line, to the process that shows all shards."""
-
-    def __init__(self, fd: int, targets: Sequence[str]) -> None:
-        super().__init__(targets)
-        self._file = os.fdopen(fd, "wb")
-
-    def beat(self, beat: dict[str, Any]) -> None:
-        line = {"beat": beat, "counts": [self.ttfb_us, self.beyond, self.failed, self.pings]}
-        self._clear()
-        with contextlib.suppress(OSError):  # the parent process has ended
-            self._file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
-            self._file.flush()
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._file.close()
-
-
-RELAY = "relay:"
-"""Prefix of the mode that sends the progress to a file descriptor, whose number follows."""
-
-
-def relay_of(mode: str) -> tuple[int, ...]:
-    """The file descriptor of `mode`, if it is a relay."""
-    return (int(mode.removeprefix(RELAY)),) if mode.startswith(RELAY) else ()
-
-
-def open_progress(mode: str, view: dict[str, Any], targets: Sequence[str]) -> RunProgress:
-    """`mode` is `auto`, `rich`, `plain`, `none` or a relay; `view` has `title`, `total_ns` and `timeout`."""
-    for fd in relay_of(mode):
-        return Relay(fd, targets)
-    if mode == "none" or sys.stderr is None:
-        return RunProgress()
-    rich = mode == "rich" or (mode == "auto" and sys.stderr.isatty())
-    chosen = _RichView(view["title"]) if rich else _PlainView()
-    return LiveProgress(chosen, view["total_ns"], view["timeout"], targets)
-
-
-class _Drawer:
-    """Draws in a daemon thread, which cannot keep the process alive."""
-
-    def __init__(self, view: _PlainView | _RichView) -> None:
-        self._view = view
+    def __init__(self, rich: bool, view: dict[str, Any]) -> None:
+        self._total_ns = view["total_ns"]
+        self._timeout = view["timeout"]
+        self._failed = 0
+        self._beats: deque[tuple[int, int, Recent]] = deque()  # elapsed, started, and what came before
+        self._view = _RichView(view["title"]) if rich else _PlainView()
         self._waiting: queue.Queue[ProgressSnapshot | str | None] = queue.Queue(_MOST_WAITING)
         self._thread = threading.Thread(target=self._draw, name="progress", daemon=True)
         self._thread.start()
 
-    def put(self, item: ProgressSnapshot | str) -> None:
-        """Show `item`, or skip it when the queue is full."""
-        if not self._waiting.full():
-            self._waiting.put_nowait(item)
+    def beat(self, beat: dict[str, Any], recent: Recent) -> None:
+        """Called every second. `beat` has `line` (the heartbeat of the log), `elapsed_ns`, `in_flight` and `phase`."""
+        self._put(*recent.pings, self._snapshot(beat, recent))
 
-    def close(self) -> None:
-        """End within a second."""
-        if not self._waiting.full():
-            self._waiting.put_nowait(None)
+    def close(self, recent: Recent) -> None:
+        """End the view with the pings after the last heartbeat."""
+        if self._put(*recent.pings, None):
             self._thread.join(_CLOSE_S)
+
+    def _put(self, *items: ProgressSnapshot | str | None) -> bool:
+        """Show `items`, or skip them when the queue is full; returns whether the last one will be shown."""
+        with contextlib.suppress(queue.Full):
+            for item in items:
+                self._waiting.put_nowait(item)
+            return True
+        return False
 
     def _draw(self) -> None:
         try:
@@ -231,6 +129,36 @@ class _Drawer:
             self._view.close()
         except OSError:
             return  # the terminal was closed
+
+    def _snapshot(self, beat: dict[str, Any], recent: Recent) -> ProgressSnapshot:
+        elapsed_ns, started = beat["elapsed_ns"], beat["line"]["started"]
+        self._beats.append((elapsed_ns, started, recent))
+        self._failed += recent.failed
+        while len(self._beats) > 2 and self._beats[1][0] <= elapsed_ns - _WINDOW_NS:
+            self._beats.popleft()
+        first_ns, first_started = self._beats[0][:2] if len(self._beats) > 1 else (0, 0)
+        histogram = Histogram()
+        for _, _, each in list(self._beats)[1 if len(self._beats) > 1 else 0 :]:
+            histogram.record_all(each.ttfb_us, each.beyond)
+        return ProgressSnapshot(
+            phase=beat["phase"],
+            elapsed_s=elapsed_ns / NS_PER_S,
+            left_s=max(0.0, (self._total_ns - elapsed_ns) / NS_PER_S),
+            rate=(started - first_started) * NS_PER_S / (elapsed_ns - first_ns) if elapsed_ns > first_ns else 0.0,
+            in_flight=beat["in_flight"],
+            p50=format_us(histogram.quantile_us(0.5), self._timeout),
+            p99=format_us(histogram.quantile_us(0.99), self._timeout),
+            failed=self._failed,
+            dropped=beat["line"]["dropped"],
+            waiting=beat.get("waiting", ""),
+        )
+
+
+def open_progress(mode: str, view: dict[str, Any]) -> LiveProgress | None:
+    """`mode` is `auto`, `rich`, `plain`, `none` or `wire.RELAY`."""
+    if mode in ("none", RELAY) or sys.stderr is None:
+        return None
+    return LiveProgress(mode == "rich" or (mode == "auto" and sys.stderr.isatty()), view)
 
 
 class _PlainView:

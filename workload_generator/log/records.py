@@ -26,10 +26,7 @@ class Phase(IntEnum):
     @property
     def label(self) -> str:
         """The name in logs and in the database."""
-        return _PHASE_LABELS[self]
-
-
-_PHASE_LABELS = ("ping", "ramp", "measure")
+        return self.name.lower()
 
 
 class ErrorKind(StrEnum):

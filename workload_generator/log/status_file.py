@@ -11,27 +11,21 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from workload_generator.base.histogram import BEYOND
+from workload_generator.base.private_folder import private_folder
 from workload_generator.log.totals import Totals
 
-QUANTILES = (0.5, 0.9, 0.99, 0.999)
-AMONG_FAILED = -1
-"""Instead of a quantile that falls among arrivals without a time: JSON has no infinity."""
-
-_HISTOGRAMS = ("ttfb", "lag")
 _COUNTS = ("planned", "started", "finished", "dropped")
 
 
 def status_folder() -> Path:
-    """The folder of this machine's status files, beside the lock of its runs."""
-    return Path(tempfile.gettempdir()) / "workload-generator.boards"
+    """The folder of the status files, beside the lock of the runs."""
+    return private_folder() / "workload-generator.boards"
 
 
 class StatusFile:
@@ -68,17 +62,7 @@ class StatusFile:
         self._write(totals, verdict)
 
     def _write(self, totals: Totals, verdict: str | None) -> None:
-        quantiles = {name: [totals.histograms[name].quantile_us(q) for q in QUANTILES] for name in _HISTOGRAMS}
-        status = self._status | {
-            "verdict": verdict,
-            "written_ns": time.time_ns(),
-            "counts": {phase.label: counts.to_json() for phase, counts in totals.phases.items()},
-            "quantiles_us": {
-                name: [AMONG_FAILED if value == BEYOND else value for value in values]
-                for name, values in quantiles.items()
-            },
-            "counted": {name: totals.histograms[name].count for name in _HISTOGRAMS},
-        }
+        status = self._status | {"verdict": verdict, "written_ns": time.time_ns(), **totals.to_json()}
         with contextlib.suppress(OSError):
             self._part.write_bytes(orjson.dumps(status))
             os.replace(self._part, self._path)

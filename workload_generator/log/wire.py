@@ -7,6 +7,8 @@ lasts.
 
 from __future__ import annotations
 
+import mmap
+import os
 import struct
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -23,8 +25,14 @@ DRAIN = ord("D")  # empty: a request for the totals
 LINE = ord("L")  # JSON: `event` and `fields` of a line
 FINISH = ord("F")  # JSON: the fields of the trailer, after which the recorder ends
 TOTALS = ord("T")  # reply, JSON: counts and histograms
+BEAT = ord("B")  # reply to a heartbeat, JSON: `beat` and the `recent` results, for a view that is elsewhere
 DONE = ord("E")  # reply, JSON: the log is complete
-FAILED = ord("X")  # reply, JSON: the log cannot be written any more
+STUCK = ord("W")  # JSON, the reason: the log cannot be written now; it is tried again
+SPOILT = ord("M")  # JSON, the reason: somebody moved or cut the log
+FAILED = ord("X")  # JSON, the reason: the log cannot be written any more
+
+RELAY = "relay"
+"""The mode of the progress of a shard: it is in the replies to heartbeats, and another process shows it."""
 
 _HEAD = struct.Struct("<BI")
 _ROW = struct.Struct("<qqqqqH")  # seq, due, start, ttfb, total, shape
@@ -34,6 +42,12 @@ _LONGEST_TEXT = 4096
 
 _pack_row = _ROW.pack_into
 _ROW_BYTES = _ROW.size
+
+
+def shared_counts(fd: int) -> memoryview:
+    """Two numbers in memory that generator and recorder share: results that are in the log, and frames handled."""
+    os.ftruncate(fd, 16)
+    return memoryview(mmap.mmap(fd, 16)).cast("Q")
 
 
 def frame(kind: int, payload: bytes = b"") -> bytes:

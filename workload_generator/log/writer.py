@@ -3,8 +3,9 @@
 Rules:
 - blocks are sent every few milliseconds, so that the recorder works in short pieces; it may share a CPU core with the
   event loop
-- unsent blocks wait in memory up to a limit; beyond it the run stops, since it may neither lose results nor grow
-  without bound
+- while the recorder or its disk stands still, blocks wait in memory, and messages say it; when it continues, nothing
+  is lost. The run stops when the memory for them is used up, or when it only waits for its log for a minute
+- a log that fails says how many results are not in it
 """
 
 from __future__ import annotations
@@ -16,70 +17,92 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from workload_generator.base.errors import LogError, UsageError
+from workload_generator.base.standard_streams import complain
 from workload_generator.base.subprocesses import signals_held
 from workload_generator.log import wire
+from workload_generator.log.channel import Channel
 
 _FLUSH_S = 0.005
 _MOST_WAITING_BYTES = 128 * 1024 * 1024
-_END_TIMEOUT_S = 60.0
+_LOOK_S = 1.0
+_SAY_FIRST, _SAY_EVERY, _PATIENCE = 5, 15, 65  # looks at a recorder that stands still
+_END_S = 2.0
+_KILLED_S = 0.3
 
 
 class Log:
     """The log of one run. `on_failure` is called once, when the log fails; `failure` is then the reason.
 
-    `inherit` are further file descriptors for the recorder.
+    `on_beat` takes what the recorder replies to heartbeats, when that is to be shown elsewhere.
     """
 
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        path: Path,
-        fd: int,
-        on_failure: Callable[[], None],
-        inherit: tuple[int, ...] = (),
-    ) -> None:
-        self.path = path
+    def __init__(self, on_failure: Callable[[], None], on_beat: Callable[[bytes], None] = lambda _: None) -> None:
+        self.path = Path()
         self.failure: str | None = None
-        self._loop = loop
         self._on_failure = on_failure
+        self._on_beat = on_beat
         self._block = wire.BlockWriter(self.flush)
         self.add = self._block.add  # the hot path calls the block directly
         self.served = self._block.served
-        self._waiting = bytearray()
-        self._writing = False
         self._replies: dict[int, asyncio.Future[Any]] = {}
-        self._reader = wire.FrameReader()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._is_done = False
+        self._spoilt: str | None = None
+        self._channel = Channel(self._on_reply, self._on_end)
+        self._results = 0  # that were sent
+        self._frames = 0
+        self._handled = 0  # frames, at the last look
+        self._still = 0  # looks since then
+        self._reason = "the recorder or its disk does not respond"
+
+    @contextlib.asynccontextmanager
+    async def opened(self, paths: Iterable[Path]) -> AsyncIterator[None]:
+        """Create the first of `paths` that does not exist yet, and start the recorder, which ends with the context.
+
+        Raises UsageError.
+        """
+        self._loop = asyncio.get_running_loop()
+        self.path, fd = _create(paths)
+        await self._channel.connect(self._start_recorder(fd))
+        self._timer = self._loop.call_later(_FLUSH_S, self._on_timer)
+        self._looks = self._loop.call_later(_LOOK_S, self._look)
+        try:
+            yield
+        finally:
+            await self._close()
+
+    def _start_recorder(self, fd: int) -> socket.socket:
         ours, theirs = socket.socketpair()
-        with theirs, signals_held() as let_go:
-
-            def prepare() -> None:
-                _ignore_signals()
-                let_go()
-
+        counts = os.memfd_create("counts")
+        self._counts = wire.shared_counts(counts)
+        fds = (fd, counts, theirs.fileno())
+        with theirs, signals_held():  # and blocked in the recorder: a Ctrl-C reaches the whole process group
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "workload_generator.log.recorder", str(fd), str(theirs.fileno())],
-                pass_fds=(fd, theirs.fileno(), *inherit),
+                [sys.executable, "-m", "workload_generator.log.recorder", *map(str, fds)],
+                pass_fds=fds,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                preexec_fn=prepare,
             )
         os.close(fd)
-        ours.setblocking(False)
+        os.close(counts)
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * 1024 * 1024)
-        self._sock = ours
-        self._fd = ours.fileno()
-        loop.add_reader(self._fd, self._on_reply)
-        self._timer = loop.call_later(_FLUSH_S, self._on_timer)
+        return ours
+
+    @property
+    def unwritten(self) -> int:
+        """The number of results that are not in the log."""
+        return self._results + self._block.count - int(self._counts[0])
 
     def begin(self, fields: dict[str, Any]) -> None:
-        """Start the log. `fields` are the settings of the recorder, with the log's header."""
+        """Begin the log. `fields` are the settings of the recorder, with the log's header."""
         self._send(wire.json_frame(wire.START, fields))
 
     def heartbeat(self, beat: dict[str, Any]) -> None:
@@ -94,144 +117,145 @@ class Log:
 
     def flush(self) -> None:
         """Send the results so far to the recorder."""
-        if self._block.count:
+        if count := self._block.count:
+            self._results += count
             self._send(wire.frame(wire.RESULTS, self._block.take()))
 
     async def totals(self) -> dict[str, Any]:
-        """The totals so far. Raises LogError when the recorder has ended."""
+        """The totals so far. Raises LogError when the log has failed."""
         self.flush()
         totals: dict[str, Any] = await self._ask(wire.TOTALS, wire.frame(wire.DRAIN))
         return totals
 
     async def finish(self, trailer: dict[str, Any]) -> None:
-        """Write the trailer and wait until the log is on the disk. Raises LogError."""
+        """Write the trailer and wait until the log is on the disk. Raises LogError, also for a log that was moved."""
         await self._ask(wire.DONE, wire.json_frame(wire.FINISH, trailer))
+        if self._spoilt is not None:
+            raise LogError(f"{self.path}: {self._spoilt} during the run")
 
-    def close(self) -> None:
-        """End the recorder and wait for it."""
+    def wake(self) -> None:
+        """Continue the recorder if a signal has stopped it: the run has to end."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+
+    def give_up(self, reason: str) -> None:
+        """Kill the recorder: the log fails, unless it is complete."""
+        if not self._is_done and self._process is not None:
+            self._end_recorder(0)
+            self._channel.abort()
+            self._fail(reason)
+
+    async def _close(self) -> None:
+        """End the recorder and wait for it. Only a run that failed has results left to write."""
+        if not self._is_done and self.failure is None:
+            with contextlib.suppress(Exception):  # the first fault of the run counts
+                await self.totals()
+        self._is_done = True
         self._timer.cancel()
-        if self._fd >= 0:
-            self._loop.remove_reader(self._fd)
-            if self._writing:
-                self._loop.remove_writer(self._fd)
-            self._send_waiting()
-            self._fd = -1
-            self._sock.close()
+        self._looks.cancel()
+        self._channel.abort()
+        await self._channel.ended
+        self._end_recorder(_END_S)
+
+    def _end_recorder(self, patience_s: float) -> int | None:
+        """Wait for its end, then kill it; returns its exit code, or None while it waits for its disk."""
+        assert self._process is not None
         try:
-            self._process.wait(_END_TIMEOUT_S)
+            return self._process.wait(patience_s)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._process.wait(_KILLED_S)
+        return None
 
     async def _ask(self, reply: int, message: bytes) -> Any:
-        if self.failure is not None and (reply == wire.DONE or self._fd < 0):
-            raise LogError(self.failure)
+        if self.failure is not None:
+            raise self._error()
         future = self._replies[reply] = self._loop.create_future()
         self._send(message)
-        try:
-            async with asyncio.timeout(_END_TIMEOUT_S):
-                return await future
-        except TimeoutError:
-            raise LogError(f"{self.path}: the recorder did not answer within {_END_TIMEOUT_S:g} s") from None
+        return await future
 
     def _on_timer(self) -> None:
         self.flush()
         self._timer = self._loop.call_later(_FLUSH_S, self._on_timer)
 
-    def _send(self, data: bytes) -> None:
-        if self._fd < 0:
+    def _look(self) -> None:
+        """Look every second whether the recorder stands still. Counting looks leaves out a halt of this process."""
+        if self.failure is not None:
             return
-        self._waiting += data
-        if not self._writing:
-            self._on_writable()
-        if len(self._waiting) > _MOST_WAITING_BYTES and self.failure is None:
-            self._fail(f"{self.path}: the disk is too slow for the log")
-
-    def _on_writable(self) -> None:
-        try:
-            sent = self._sock.send(self._waiting)
-        except BlockingIOError:
-            sent = 0
-        except OSError as error:
-            self._fail_recorder(error)
+        self._looks = self._loop.call_later(_LOOK_S, self._look)
+        handled = int(self._counts[1])
+        if self._frames != handled == self._handled:
+            self._still += 1
+            if self._still % _SAY_EVERY == _SAY_FIRST and (handled or self._still > _SAY_FIRST):  # it may start slowly
+                self._say(f"not written for {self._still} s: {self._reason}; {self.unwritten:,} results wait in memory")
+            if self._still >= _PATIENCE and self._replies:
+                self.give_up(f"not written for {self._still} s: {self._reason}")
             return
-        del self._waiting[:sent]
-        if bool(self._waiting) != self._writing:
-            self._writing = bool(self._waiting)
-            if self._writing:
-                self._loop.add_writer(self._fd, self._on_writable)
-            else:
-                self._loop.remove_writer(self._fd)
+        if self._still >= _SAY_FIRST and self._handled:
+            self._say(f"written again after {self._still} s; nothing was lost")
+        self._handled, self._still = handled, 0
 
-    def _send_waiting(self) -> None:
-        """Only a failed run has blocks left."""
-        self._sock.settimeout(_END_TIMEOUT_S)
-        with contextlib.suppress(OSError):  # the recorder has ended or hangs: the log cannot be saved
-            self._sock.sendall(self._waiting)
+    def _say(self, text: str) -> None:
+        """Tell the user. In a thread, since a terminal may take nothing."""
+        message = f"{self.path}: {text}"
+        threading.Thread(target=complain, args=("workload-generator", message), daemon=True).start()
 
-    def _on_reply(self) -> None:
-        try:
-            data = self._sock.recv(1 << 20)
-        except BlockingIOError:
+    def _send(self, frame: bytes) -> None:
+        self._frames += 1
+        self._channel.send(frame)
+        if self._channel.waiting_bytes > _MOST_WAITING_BYTES and self.failure is None:
+            self.give_up(f"{self._reason}; the memory for waiting results is used up")
+
+    def _on_reply(self, kind: int, payload: bytes) -> None:
+        if kind == wire.BEAT:
+            self._on_beat(payload)
             return
-        except OSError as error:
-            self._fail_recorder(error)
-            return
-        if not data:
-            self._fail_recorder(None)
-            return
-        for kind, payload in self._reader.feed(data):
-            doc = orjson.loads(payload)
-            if kind == wire.FAILED:
-                self._fail(
-                    f"{self.path}: {doc['message']}; the log is complete up to then: "
-                    f"{doc['lines']:,} lines, {doc['bytes']:,} bytes"
-                )
-            else:
-                future = self._replies.pop(kind, None)
-                if future is not None and not future.done():
-                    future.set_result(doc)
+        doc = orjson.loads(payload)
+        if kind == wire.FAILED:
+            self._fail(doc)
+        elif kind == wire.STUCK:
+            self._reason = doc
+            self._say(f"{doc}; results wait in memory until there is space")
+        elif kind == wire.SPOILT:
+            self._spoilt = doc
+            self._say(doc)
+        else:
+            self._is_done |= kind == wire.DONE
+            future = self._replies.pop(kind, None)
+            if future is not None and not future.done():
+                future.set_result(doc)
 
-    def _fail_recorder(self, error: OSError | None) -> None:
-        self._loop.remove_reader(self._fd)
-        if self._writing:
-            self._loop.remove_writer(self._fd)
-            self._writing = False
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(0.2)
-        ended = f" (exit code {self._process.returncode})" if self._process.returncode is not None else ""
-        self._waiting.clear()
-        self._fd = -1
-        self._sock.close()
-        self._fail(f"{self.path}: the recorder process ended{ended}{f': {error}' if error else ''}")
+    def _on_end(self) -> None:
+        if not self._is_done and self.failure is None:
+            code = self._end_recorder(_KILLED_S)
+            self._fail(f"the recorder process ended{f' (exit code {code})' if code is not None else ''}")
 
-    def _fail(self, message: str) -> None:
-        first = self.failure is None
-        if first:
-            self.failure = message
-        done = self._replies.pop(wire.DONE, None)
-        pending = [done] if done else []
-        if self._fd < 0:
-            pending.extend(self._replies.values())
-            self._replies.clear()
-        for future in pending:
+    def _fail(self, reason: str) -> None:
+        if self.failure is not None:
+            return
+        self.failure = reason
+        if not self._replies:  # else the run ends with it at once
+            self._say(reason)
+        for future in self._replies.values():
             if not future.done():
-                future.set_exception(LogError(self.failure or message))
-        if first:
-            self._on_failure()
+                future.set_exception(self._error())
+        self._replies.clear()
+        self._on_failure()
+
+    def _error(self) -> LogError:
+        return LogError(f"{self.path}: {self.failure}; {self.unwritten:,} results were not written")
 
 
-def _ignore_signals() -> None:
-    """Runs in the recorder before its program starts: a Ctrl-C reaches the whole process group."""
-    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(name, signal.SIG_IGN)
-
-
-def open_log_file(directory: Path, prefix: str, stamp: str, shard: str) -> tuple[Path, int]:
-    """Create `<prefix>_<stamp><shard>.log`; its path and an open file descriptor. Raises UsageError."""
-    path = directory / f"{prefix}_{stamp}{shard}.log"
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        return path, os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise UsageError(f"cannot create the log {path}: {error.strerror}; choose a folder with --log-dir") from None
+def _create(paths: Iterable[Path]) -> tuple[Path, int]:
+    """A new file, to append to."""
+    for path in paths:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return path, os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        except FileExistsError as error:
+            reason = error.strerror
+        except OSError as error:
+            reason = error.strerror
+            break
+    raise UsageError(f"cannot create the log {path}: {reason}; choose a folder with --log-dir")

@@ -17,7 +17,7 @@ from workload_generator.base.clock import NS_PER_MS, Anchor, format_duration, mo
 from workload_generator.coldstart.proof import Zero, is_proven, phases_json
 from workload_generator.coldstart.watcher import Watcher
 from workload_generator.engine.connection import Exchange, Failure
-from workload_generator.engine.engine import Engine, Record
+from workload_generator.engine.engine import Engine
 from workload_generator.experiment.model import Experiment
 from workload_generator.experiment.schedule import (
     ColdStartRounds,
@@ -26,9 +26,9 @@ from workload_generator.experiment.schedule import (
     cold_start_waits,
 )
 from workload_generator.log import format as log_format
-from workload_generator.log.records import Arrival, ErrorKind, Phase, unanswered
+from workload_generator.log.records import Arrival, Phase
 from workload_generator.log.writer import Log
-from workload_generator.run.dispatcher import ColdStarts, OneByOne
+from workload_generator.run.dispatcher import OneByOne
 
 
 class ColdStartLog:
@@ -46,12 +46,10 @@ class ColdStartLog:
     ) -> None:
         """Log a request that has its result."""
         sent_ns = exchange.start_ns
-        if failure is None:
-            first_ns: int | None = exchange.first_ns
-            instance, cold = exchange.response.instance, exchange.response.cold
-        else:
-            first_ns, cold = failure.first_ns, None
-            instance = failure.response.instance if failure.response is not None else None
+        ended = exchange if failure is None else failure
+        first_ns, response = ended.first_ns, ended.response
+        instance = response.instance if response is not None else None
+        cold = exchange.response.cold if failure is None else None
         if first_ns is None:
             start, proven, reason = None, None, "there was no response"
         else:
@@ -59,11 +57,8 @@ class ColdStartLog:
             if zero.reached is not None and (zero.since_ns or sent_ns + 1) > sent_ns:  # it is that of a later moment
                 zero = self.watcher.zero_at(self.hosts[arrival.target], sent_ns)
             proven, reason = is_proven(zero, start, sent_ns)
-        phases = phases_json(start, sent_ns, first_ns)
-        self._write(arrival, zero, waited_ns, sent_ns, {
-            "instance": instance and log_format.clean(instance), "cold": cold, "proven": proven, "reason": reason,
-            **phases,
-        })  # fmt: skip
+        known = {"instance": instance and log_format.clean(instance), "cold": cold, "proven": proven, "reason": reason}
+        self._write(arrival, zero, waited_ns, sent_ns, {**known, **phases_json(start, sent_ns, first_ns)})
 
     def burst(self, first: Arrival, requests: int, zero: Zero, waited_ns: int, sent_ns: int) -> None:
         """Log a burst once all its requests have results, with the instances since the send; times are in ms."""
@@ -83,9 +78,8 @@ class ColdStartLog:
     def skipped(self, arrival: Arrival, zero: Zero, waited_ns: int, reason: str) -> None:
         """Log a request that was not sent."""
         at_ns = self._anchor.mono_ns + arrival.due_ns
-        self._write(arrival, zero, waited_ns, at_ns, {
-            "instance": None, "cold": None, "proven": None, "reason": reason, **phases_json(None, at_ns, None),
-        })  # fmt: skip
+        unknown = dict.fromkeys(("instance", "cold", "proven"))
+        self._write(arrival, zero, waited_ns, at_ns, {**unknown, "reason": reason, **phases_json(None, at_ns, None)})
 
     def _write(self, arrival: Arrival, zero: Zero, waited_ns: int, at_ns: int, fields: dict[str, Any]) -> None:
         clock = self.watcher.clock()
@@ -109,17 +103,38 @@ def _ms(ns: int) -> float:
     return round(ns / NS_PER_MS, 3)
 
 
-class ObservedRounds(ColdStarts):
-    """Cold-start rounds at fixed intervals, with the proof of each request in the log."""
+class ColdStarts(OneByOne):
+    """Visits the targets in rounds, the first at `first_ns`, with `gap_ns` from a response to the next request.
+
+    With `lines` it logs the proof of each start.
+    """
 
     def __init__(
-        self, rounds: ColdStartRounds, engine: Engine, first_ns: int, gap_ns: int, lines: ColdStartLog
+        self, engine: Engine, log: Log, rounds: ColdStartRounds, first_ns: int, gap_ns: int, lines: ColdStartLog | None
     ) -> None:
-        super().__init__(rounds, engine, first_ns, gap_ns)
+        super().__init__(engine, log)
+        self._rounds = rounds
+        self._first_ns = first_ns
+        self._gap_ns = gap_ns
         self._lines = lines
+
+    async def _run(self) -> None:
+        start_ns: int | None = 0
+        while start_ns is not None:
+            due_ns = self._first_ns + start_ns
+            for position, target in enumerate(self._rounds.targets):
+                if position:
+                    due_ns = self._now_ns() + self._gap_ns
+                await self._sleep_until(due_ns)
+                await self.visit(Arrival(self.planned, Phase.MEASURE, target, due_ns))
+            end_ns = self._now_ns() - self._first_ns
+            start_ns, missed = self._rounds.next_start(start_ns, end_ns, self._gap_ns)
+            self.missed_rounds += missed
 
     async def visit(self, arrival: Arrival) -> tuple[Exchange, Failure | None]:
         """Send the request, look for instances that existed then, and log the start."""
+        if self._lines is None:
+            return await super().visit(arrival)
         watcher = self._lines.watcher
         watcher.expect()
         looking = asyncio.ensure_future(watcher.look(self._lines.hosts[arrival.target]))
@@ -132,14 +147,13 @@ class FromZero(OneByOne):
     """Visits the targets in rounds, each as soon as it has been at zero for `coldStart.settle`."""
 
     def __init__(
-        self, experiment: Experiment, engine: Engine, first_ns: int, lines: ColdStartLog, record: Record, seed: int
+        self, engine: Engine, log: Log, experiment: Experiment, first_ns: int, lines: ColdStartLog, seed: int
     ) -> None:
-        super().__init__(engine)
+        super().__init__(engine, log)
         self._rounds = rounds = cold_start_rounds(experiment)
         self._end_ns = first_ns + rounds.duration_ns
         self._first_ns = first_ns
         self._lines = lines
-        self._record = record
         self._orders = cold_start_orders(experiment, rounds, seed)
         self._settle_ns, self._max_wait_ns = cold_start_waits(experiment)
         self._burst = experiment.cold_start.burst or 1
@@ -162,12 +176,10 @@ class FromZero(OneByOne):
         arrival, waited_ns = Arrival(self.planned, Phase.MEASURE, target, due_ns), due_ns - began_ns
         if not zero.reached:
             self._plan(arrival)
-            self.dropped += 1
-            self.dropped_measured += 1
             why = f"instances: {', '.join(zero.living)}" if zero.living else f"cannot observe instances: {zero.why}"
             within = f"not at zero within {format_duration(self._max_wait_ns)} (coldStart.maxWait); {why}"
             reason = f"not sent: {zero.why if zero.missing else within}"
-            self._record.add(unanswered(arrival, due_ns, ErrorKind.DROPPED, reason))
+            self._drop(arrival, reason)
             self._lines.skipped(arrival, zero, waited_ns, reason)
         elif self._burst > 1:
             await self._visit_at_once(arrival, zero, waited_ns)

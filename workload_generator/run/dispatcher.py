@@ -1,4 +1,4 @@
-"""Starts arrivals when they are due: the open loop, the closed loop, cold-start rounds, and pings.
+"""Starts arrivals when they are due: the open loop, the closed loop, and pings; cold starts are in `cold_start`.
 
 Rules of the open loop:
 - deadlines are absolute; due arrivals are started together, never early, and never wait for responses
@@ -10,13 +10,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Iterator
 from itertools import count
-from typing import NamedTuple
 
 from workload_generator.base.clock import monotonic_ns
 from workload_generator.engine.connection import Exchange, Failure
 from workload_generator.engine.engine import Engine, Record
 from workload_generator.engine.timer import DeadlineTimer, Spinner
-from workload_generator.experiment.schedule import WHOLE, ColdStartRounds, Shard
+from workload_generator.experiment.schedule import Shard
 from workload_generator.log.records import Arrival, ErrorKind, Phase, make_arrival, unanswered
 
 _BURST = 512  # arrivals to start before the loop reads responses again, when the generator is behind its schedule
@@ -24,46 +23,33 @@ _MEASURE = Phase.MEASURE
 _FAILED_PAUSE_S = 0.001  # keeps a closed loop against a dead target from a storm of refused connections
 
 
-class DispatchCounts(NamedTuple):
+class DispatchCounts:
     """Arrivals of a dispatcher so far; the measured ones are of the phase `measure`."""
 
-    planned: int = 0
-    planned_measured: int = 0
-    dropped: int = 0
-    dropped_measured: int = 0
-    missed_rounds: int = 0
+    planned = 0
+    planned_measured = 0
+    dropped = 0
+    dropped_measured = 0
+    missed_rounds = 0
 
 
-class Dispatcher:
+class Dispatcher(DispatchCounts):
     """Starts arrivals until the end of its schedule, and counts them.
 
     `finished` is set when it will start nothing more.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        self.planned = 0
-        self.planned_measured = 0
-        self.dropped = 0
-        self.dropped_measured = 0
-        self.missed_rounds = 0
+    def __init__(self, engine: Engine, record: Record) -> None:
         self.finished = asyncio.Event()
         self._engine = engine
+        self._record = record
         self._origin_ns = engine.origin_ns
-
-    @property
-    def counts(self) -> DispatchCounts:
-        """The counts at this moment."""
-        return DispatchCounts(
-            self.planned, self.planned_measured, self.dropped, self.dropped_measured, self.missed_rounds
-        )
 
     def start(self) -> None:
         """Begin the schedule."""
-        raise NotImplementedError
 
     def stop(self) -> None:
         """Start nothing more; arrivals that are not due yet do not count as planned."""
-        raise NotImplementedError
 
     def _now_ns(self) -> int:
         return monotonic_ns() - self._origin_ns
@@ -72,23 +58,27 @@ class Dispatcher:
         self.planned += 1
         self.planned_measured += arrival.phase is Phase.MEASURE
 
+    def _drop(self, arrival: Arrival, reason: str) -> None:
+        self.dropped += 1
+        self.dropped_measured += arrival.phase is Phase.MEASURE
+        self._record.add(unanswered(arrival, self._now_ns(), ErrorKind.DROPPED, reason))
+
 
 class OpenLoop(Dispatcher):
     """Follows a schedule; its due times count from the engine's `origin_ns`."""
 
     def __init__(
         self,
-        arrivals: Iterator[Arrival],
         engine: Engine,
         record: Record,
+        arrivals: Iterator[Arrival],
         max_in_flight: int,
         spinner: Spinner | None = None,
         *,
         precise: bool = False,
     ) -> None:
-        super().__init__(engine)
+        super().__init__(engine, record)
         self._arrivals = arrivals
-        self._record = record
         self._max_in_flight = max_in_flight
         self._next: Arrival | None = None
         self._timer = DeadlineTimer(engine.loop, self._start_due, spinner, precise=precise)
@@ -122,17 +112,11 @@ class OpenLoop(Dispatcher):
                 break
             self._plan(arrival)
             if self._engine.in_flight >= self._max_in_flight:
-                self._drop(arrival)
+                self._drop(arrival, f"{self._max_in_flight} requests were in flight")
             else:
                 self._engine.start(arrival)
             self._advance()
         self._arm()
-
-    def _drop(self, arrival: Arrival) -> None:
-        self.dropped += 1
-        self.dropped_measured += arrival.phase is Phase.MEASURE
-        message = f"{self._max_in_flight} requests were in flight"
-        self._record.add(unanswered(arrival, self._now_ns(), ErrorKind.DROPPED, message))
 
 
 class ClosedLoop(Dispatcher):
@@ -140,14 +124,15 @@ class ClosedLoop(Dispatcher):
 
     def __init__(
         self,
-        targets: Iterator[int],
         engine: Engine,
+        record: Record,
+        targets: Iterator[int],
         first_ns: int,
         end_ns: int,
         connections: int,
-        shard: Shard = WHOLE,
+        shard: Shard,
     ) -> None:
-        super().__init__(engine)
+        super().__init__(engine, record)
         self._seqs = count(*shard)  # of this shard alone
         self._targets = targets
         self._first_ns = first_ns
@@ -243,34 +228,11 @@ class OneByOne(Dispatcher):
 class Pings(OneByOne):
     """One request to each target, in the phase `ping`, with negative sequence numbers."""
 
-    def __init__(self, targets: int, engine: Engine, shard: int = 0) -> None:
-        super().__init__(engine)
+    def __init__(self, engine: Engine, record: Record, targets: int, shard: int) -> None:
+        super().__init__(engine, record)
         self._targets = targets
         self._first_seq = -targets * (shard + 1)  # numbers of this shard alone
 
     async def _run(self) -> None:
         for target in range(self._targets):
             await self.visit(Arrival(self._first_seq + target, Phase.PING, target, self._now_ns()))
-
-
-class ColdStarts(OneByOne):
-    """Visits the targets in rounds, the first at `first_ns`, with `gap_ns` from a response to the next request."""
-
-    def __init__(self, rounds: ColdStartRounds, engine: Engine, first_ns: int, gap_ns: int) -> None:
-        super().__init__(engine)
-        self._rounds = rounds
-        self._first_ns = first_ns
-        self._gap_ns = gap_ns
-
-    async def _run(self) -> None:
-        start_ns: int | None = 0
-        while start_ns is not None:
-            due_ns = self._first_ns + start_ns
-            for position, target in enumerate(self._rounds.targets):
-                if position:
-                    due_ns = self._now_ns() + self._gap_ns
-                await self._sleep_until(due_ns)
-                await self.visit(Arrival(self.planned, Phase.MEASURE, target, due_ns))
-            end_ns = self._now_ns() - self._first_ns
-            start_ns, missed = self._rounds.next_start(start_ns, end_ns, self._gap_ns)
-            self.missed_rounds += missed

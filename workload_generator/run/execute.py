@@ -20,6 +20,7 @@ from workload_generator.base.standard_streams import complain, forget_stdout, pr
 from workload_generator.base.terminal import Terminal
 from workload_generator.coldstart.watcher import Watcher
 from workload_generator.emulator.detect import platform_of
+from workload_generator.engine.endpoint import Endpoint
 from workload_generator.log.format import LOCAL
 from workload_generator.run import resources
 from workload_generator.run.lock import run_lock
@@ -27,52 +28,50 @@ from workload_generator.run.logger_clock import measured_clock
 from workload_generator.run.plan import RunPlan
 from workload_generator.run.runner import LoadRun
 from workload_generator.run.self_test import self_test
-from workload_generator.run.setup import RunSetup, make_setup
+from workload_generator.run.setup import make_plan
 from workload_generator.run.shards import ShardedRun
 from workload_generator.run.summary import RunSummary
 
 _PIPE_COLUMNS = 160  # of a file or a pipe, which do not wrap lines
 
 
-def run(options: argparse.Namespace, elsewhere: str | None) -> int:
+def run(options: argparse.Namespace) -> int:
     """Run what the flags ask for; returns the exit code. Raises BenchError."""
-    summary = _execute(make_setup(options, elsewhere))
+    summary = _execute(*make_plan(options))
     _print_summary(summary, options.output)
+    if summary.silence is not None:
+        complain("workload-generator", summary.silence)
     if summary.stopped_by is not None:
         return of_signal(summary.stopped_by)
     return ExitCode.OK if summary.passed else ExitCode.INVALID
 
 
-def show_self_test(output: str) -> int:
+def show_self_test(options: argparse.Namespace) -> int:
     """Run the self-test and print its report; returns the exit code. Raises BenchError."""
     with run_lock("self-test"):
         report = self_test()
-    print_lines([_json(asdict(report))] if output == "json" else report.lines())
+    print_lines([_json(asdict(report))] if options.output == "json" else report.lines())
     return 0
 
 
-def _execute(setup: RunSetup) -> RunSummary:
-    plan, experiment = setup.plan, setup.plan.experiment
-    resources.check_disk(plan.log_dir, setup.expected)
-    url = setup.elsewhere or (experiment.targets[0].url if plan.event else experiment.base_url) or None
+def _execute(plan: RunPlan, endpoints: list[Endpoint]) -> RunSummary:
+    experiment = plan.experiment
+    resources.check_disk(plan.log_dir, plan.expected_requests())
+    url = plan.elsewhere or (experiment.targets[0].url if plan.event else experiment.base_url) or None
     plan = replace(plan, platform=platform_of(url), clock=measured_clock() if plan.event else None)
     with run_lock(experiment.name):
-        if setup.processes > 1:
-            return ShardedRun(plan, setup.endpoints, setup.processes).execute()
-        run = LoadRun(plan, setup.endpoints, watcher=_watcher(plan, setup.elsewhere))
-        summary = uvloop.run(run.execute())
-        if run.unknown is not None:
-            complain("workload-generator", f"cold starts cannot be observed: {run.unknown}")
-        return summary
+        if plan.processes > 1:
+            return ShardedRun(plan, endpoints).execute()
+        return uvloop.run(LoadRun(plan, endpoints, watcher=_watcher(plan)).execute())
 
 
-def _watcher(plan: RunPlan, elsewhere: str | None) -> Watcher | None:
+def _watcher(plan: RunPlan) -> Watcher | None:
     """The watcher for the platform of a cold-start run."""
     if plan.mode != "cold-start":
         return None
     from workload_generator.coldstart.connect import watcher_of_cluster, watcher_of_local  # loaded with the flags
 
-    url = elsewhere or plan.experiment.base_url
+    url = plan.elsewhere or plan.experiment.base_url
     if plan.platform == LOCAL:
         return watcher_of_local(url) if url else None
     return watcher_of_cluster([urlsplit(target.url).hostname or "" for target in plan.experiment.targets])

@@ -6,17 +6,20 @@ import contextlib
 import fcntl
 import os
 import re
-import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from stat import S_ISREG
 
 from workload_generator.base.errors import UsageError
+from workload_generator.base.private_folder import open_private_file, private_folder
+
+_NAME = "workload-generator.lock"
 
 
 def lock_path() -> Path:
-    """The path of the lock, the same for all runs on this machine or in this pod."""
-    return Path(tempfile.gettempdir()) / "workload-generator.lock"
+    """The path of the lock, the same for all runs of this user, or in this pod."""
+    return private_folder() / _NAME
 
 
 def lock_holder() -> int | None:
@@ -27,8 +30,9 @@ def lock_holder() -> int | None:
     """
     path = lock_path()
     try:
-        match = re.search(r"process ([0-9]+), since", path.read_text("utf-8", "replace"))
-        held = path.stat()
+        held = path.lstat()
+        text = path.read_text("utf-8", "replace") if S_ISREG(held.st_mode) else ""
+        match = re.search(r"process ([0-9]+), since", text)
         if match is None:
             return None
         for each in Path(f"/proc/{match[1]}/fd").iterdir():
@@ -55,11 +59,7 @@ def take_lock(run: str) -> int:
 
     Raises UsageError with the run that holds it already.
     """
-    path = lock_path()
-    try:
-        fd = _open(path)
-    except OSError as error:
-        raise UsageError(f"cannot open the lock {path}: {error.strerror}") from None
+    fd = open_private_file(_NAME)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -70,12 +70,3 @@ def take_lock(run: str) -> int:
     line = f"{run}, process {os.getpid()}, since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n"
     os.pwrite(fd, line.encode("utf-8", "backslashreplace"), 0)
     return fd
-
-
-def _open(path: Path) -> int:
-    try:
-        return os.open(path, os.O_RDWR | os.O_CLOEXEC)  # O_CREAT fails in /tmp for another user's file
-    except FileNotFoundError:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        os.fchmod(fd, 0o666)  # for the runs of other users, despite the umask
-        return fd

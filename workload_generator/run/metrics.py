@@ -13,10 +13,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from workload_generator import __version__
 from workload_generator.base.clock import NS_PER_S
-from workload_generator.log.status_file import AMONG_FAILED, QUANTILES
+from workload_generator.base.histogram import Histogram
 
 _P = "workload_generator"
 _US_PER_S = 1_000_000
+_QUANTILES = (0.5, 0.9, 0.99, 0.999)
 
 
 def families(statuses: Sequence[dict[str, Any]], in_progress: bool) -> Iterator[Metric]:
@@ -30,30 +31,24 @@ def families(statuses: Sequence[dict[str, Any]], in_progress: bool) -> Iterator[
     for status in statuses:
         info.add_metric([str(status[name] or "") if name != "shard" else str(status[name]) for name in names], 1)
     yield info
-    yield _gauge(statuses, "run_elapsed_seconds", "Time since the start of the schedule.", "elapsed_ns", NS_PER_S)
-    yield _gauge(statuses, "run_planned_seconds", "Length of the schedule.", "total_ns", NS_PER_S)
-    yield _gauge(statuses, "run_updated_timestamp_seconds", "Time of the last update.", "written_ns", NS_PER_S)
-    yield _gauge(statuses, "requests_in_flight", "Requests without a result.", "in_flight")
-    for key, text in (
-        ("planned", "Arrivals that were due, dropped ones included."),
-        ("started", "Requests that were sent."),
-        ("finished", "Requests with a result."),
-        ("dropped", "Arrivals dropped at the limit of requests in flight."),
+    gauge, counter = GaugeMetricFamily, CounterMetricFamily
+    for family, metric, text, key, unit in (
+        (gauge, "run_elapsed_seconds", "Time since the start of the schedule.", "elapsed_ns", NS_PER_S),
+        (gauge, "run_planned_seconds", "Length of the schedule.", "total_ns", NS_PER_S),
+        (gauge, "run_updated_timestamp_seconds", "Time of the last update.", "written_ns", NS_PER_S),
+        (gauge, "requests_in_flight", "Requests without a result.", "in_flight", 1),
+        (counter, "arrivals_planned", "Arrivals that were due, dropped ones included.", "planned", 1),
+        (counter, "arrivals_started", "Requests that were sent.", "started", 1),
+        (counter, "arrivals_finished", "Requests with a result.", "finished", 1),
+        (counter, "arrivals_dropped", "Arrivals dropped at the limit of requests in flight.", "dropped", 1),
     ):
-        counter = CounterMetricFamily(f"{_P}_arrivals_{key}", text, labels=["shard"])
+        by_shard = family(f"{_P}_{metric}", text, labels=["shard"])
         for status in statuses:
-            counter.add_metric([str(status["shard"])], status[key])
-        yield counter
+            by_shard.add_metric([str(status["shard"])], status[key] / unit)
+        yield by_shard
     yield from _outcomes(statuses)
     for name, text in (("ttfb", "Time to first byte of the measure phase."), ("lag", "Lag of the measure phase.")):
         yield _summary(statuses, name, text)
-
-
-def _gauge(statuses: Sequence[dict[str, Any]], name: str, text: str, key: str, unit: int = 1) -> Metric:
-    gauge = GaugeMetricFamily(f"{_P}_{name}", text, labels=["shard"])
-    for status in statuses:
-        gauge.add_metric([str(status["shard"])], status[key] / unit)
-    return gauge
 
 
 def _outcomes(statuses: Sequence[dict[str, Any]]) -> Iterator[Metric]:
@@ -77,9 +72,11 @@ def _summary(statuses: Sequence[dict[str, Any]], name: str, text: str) -> Metric
     summary = Metric(f"{_P}_{name}_seconds", f"{text} +Inf: among the failed.", "summary")
     for status in statuses:
         shard = str(status["shard"])
-        for quantile, value_us in zip(QUANTILES, status["quantiles_us"][name], strict=True):
-            seconds = math.nan if value_us is None else math.inf if value_us == AMONG_FAILED else value_us / _US_PER_S
+        histogram = Histogram.from_json(status["histograms"][name])
+        for quantile in _QUANTILES:
+            value_us = histogram.quantile_us(quantile)
             labels = {"shard": shard, "quantile": str(quantile)}
+            seconds = math.nan if value_us is None else value_us / _US_PER_S
             summary.add_sample(f"{_P}_{name}_seconds", labels, seconds)
-        summary.add_sample(f"{_P}_{name}_seconds_count", {"shard": shard}, status["counted"][name])
+        summary.add_sample(f"{_P}_{name}_seconds_count", {"shard": shard}, histogram.count)
     return summary

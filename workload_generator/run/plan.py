@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from workload_generator import __version__
-from workload_generator.base.clock import Anchor, format_duration, rfc3339
+from workload_generator.base.clock import NS_PER_S, Anchor, format_duration, rfc3339
 from workload_generator.experiment.model import Experiment
 from workload_generator.experiment.schedule import (
     WHOLE,
@@ -22,15 +23,19 @@ from workload_generator.experiment.schedule import (
 )
 from workload_generator.log import format as log_format
 from workload_generator.log.format import HOST
+from workload_generator.log.wire import RELAY
 from workload_generator.run import resources
+
+_MOST_NAMES = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
     """The plan of one run. Limits of connections and of requests in flight are divided by the number of shards.
 
-    `start_wall_ns` is the due time of the first arrival of all shards (None: as soon as this one is ready); `stamp` is
-    the time in the log's name. In `event` mode `clock` is this clock against the event logger's: see `logger_clock`.
+    `start_wall_ns` is the due time of the first arrival of all shards (None: as soon as this one is ready); `started`
+    is the time in the log's name. `processes` share this shard; `elsewhere` is the URL that replaces the targets' hosts
+    (`--dev`, `--dev-url`). In `event` mode `clock` is this clock against the event logger's: see `logger_clock`.
     """
 
     experiment: Experiment
@@ -41,13 +46,15 @@ class RunPlan:
     log_dir: Path
     progress: str
     run_id: str
-    stamp: str
+    started: datetime
     shard: Shard = WHOLE
     start_wall_ns: int | None = None
     precise: bool = False
     platform: str = HOST
     event: bool = False
     clock: Mapping[str, object] | None = None
+    processes: int = 1
+    elsewhere: str | None = None
 
     @property
     def event_prefix(self) -> str | None:
@@ -67,23 +74,43 @@ class RunPlan:
         return make_schedule(self.experiment, self.seed, self.shard) if self.mode == "open" else None
 
     @property
-    def expected_requests(self) -> int:
-        """The number of results that the log has to hold; 0 in the closed loop, where it is not known."""
-        if self.mode == "cold-start":
-            rounds = cold_start_rounds(self.experiment, self.shard)
-            return rounds.count * len(rounds.targets) * (self.experiment.cold_start.burst or 1)
+    def planned_rps(self) -> float | None:
+        """The mean rate of the measured phase of the open loop."""
         schedule = self.schedule
-        return schedule.planned if schedule is not None else 0
+        if schedule is None:
+            return None
+        return schedule.planned_measured * NS_PER_S / (schedule.end_ns - schedule.measure_start_ns)
 
-    @property
-    def connections(self) -> int:
-        """The connections of this shard of the closed loop. Raises UsageError when there is none."""
-        return closed_loop_connections(self.experiment, self.shard)
+    def expected_requests(self) -> int:
+        """The number of results that the logs of all processes will hold; 0 in the closed loop, where it is unknown.
 
-    @property
-    def file_suffix(self) -> str:
-        """The end of a shard's log name, behind the time."""
-        return f"_s{self.shard[0]}" if self.shard[1] > 1 else ""
+        Raises UsageError when the processes cannot share the run.
+        """
+        last = self.shard_of(self.processes - 1)
+        if last.mode == "cold-start":
+            rounds = cold_start_rounds(last.experiment, last.shard)
+            return rounds.count * len(rounds.targets) * (last.experiment.cold_start.burst or 1)
+        schedule = last.schedule
+        if schedule is not None:
+            return schedule.planned * self.processes
+        closed_loop_connections(last.experiment, last.shard)
+        return 0
+
+    def log_paths(self) -> Iterator[Path]:
+        """The log's path, with the number of a shard, and the same a second later each, if that exists already.
+
+        Runs with one log folder and a lock each, as in several pods, may start in the same second.
+        """
+        suffix = f"_s{self.shard[0]}" if self.shard[1] > 1 else ""
+        for second in range(_MOST_NAMES):
+            stamp = self.started + timedelta(seconds=second)
+            yield self.log_dir / f"{self.prefix}_{stamp:%Y-%m-%d_%H-%M-%S}{suffix}.log"
+
+    def shard_of(self, number: int) -> RunPlan:
+        """The plan of a process of this run. The first one sends the pings."""
+        (index, shards), processes = self.shard, self.processes
+        shard = (index + shards * number, shards * processes)
+        return replace(self, shard=shard, processes=1, ping=self.ping and not number, progress=RELAY)
 
     def share(self, limit: int) -> int:
         """This shard's share of a limit of the whole run, at least 1; 0, no limit, stays 0."""

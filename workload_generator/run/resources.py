@@ -9,6 +9,7 @@ from pathlib import Path
 
 from workload_generator.base.clock import NS_PER_MS, NS_PER_S
 from workload_generator.base.errors import UsageError
+from workload_generator.base.quantities import format_bytes
 from workload_generator.experiment.model import Experiment
 
 LINE_BYTES = 340
@@ -57,10 +58,10 @@ def check_disk(directory: Path, requests: int) -> None:
     except OSError as error:
         raise UsageError(f"log folder {directory}: {error.strerror}; choose another one with --log-dir") from None
     free, needed = stat.f_bavail * stat.f_frsize, requests * LINE_BYTES
-    if needed > free:
+    if stat.f_blocks and needed > free:  # others are file systems without a size, such as /proc
         raise UsageError(
-            f"{directory} has {free / 2**20:,.0f} MiB free, but the log of {requests:,} requests needs about "
-            f"{needed / 2**20:,.0f} MiB; choose another folder with --log-dir or a shorter run"
+            f"{directory} has {format_bytes(free)} free, but the log of {requests:,} requests needs about "
+            f"{format_bytes(needed)}; choose another folder with --log-dir or a shorter run"
         )
 
 

@@ -13,15 +13,15 @@ import asyncio
 import gc
 import resource
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from workload_generator.base.clock import NS_PER_MS, NS_PER_S, Anchor, format_duration, monotonic_ns, rfc3339
-from workload_generator.base.errors import BenchError, GeneratorFault, LogError
+from workload_generator.base.clock import NS_PER_MS, NS_PER_S, Anchor, monotonic_ns, rfc3339
+from workload_generator.base.errors import BenchError, GeneratorFault
 from workload_generator.base.histogram import Histogram
 from workload_generator.base.standard_streams import complain
 from workload_generator.base.verdict import Evidence, Strain, Verdict, judge, stopped_early
@@ -31,23 +31,24 @@ from workload_generator.engine.engine import Engine
 from workload_generator.engine.pool import Pool
 from workload_generator.engine.timestamps import ReceiveClock
 from workload_generator.experiment.model import INTERVAL, ZERO
-from workload_generator.experiment.schedule import TargetPicker, cold_start_rounds
+from workload_generator.experiment.schedule import TargetPicker, closed_loop_connections, cold_start_rounds
 from workload_generator.experiment.thresholds import judge_thresholds
-from workload_generator.log.progress import relay_of
 from workload_generator.log.records import Phase
-from workload_generator.log.writer import Log, open_log_file
+from workload_generator.log.writer import Log
 from workload_generator.run import resources, signals
-from workload_generator.run.cold_start import ColdStartLog, FromZero, ObservedRounds
-from workload_generator.run.dispatcher import ClosedLoop, ColdStarts, DispatchCounts, Dispatcher, OpenLoop, Pings
+from workload_generator.run.cold_start import ColdStartLog, ColdStarts, FromZero
+from workload_generator.run.dispatcher import ClosedLoop, DispatchCounts, Dispatcher, OpenLoop, Pings
 from workload_generator.run.machine import Monitor, ask_for_short_slices
 from workload_generator.run.plan import RunPlan
 from workload_generator.run.signals import RunSignals
 from workload_generator.run.summary import RunSummary
 
+T = TypeVar("T")
+
 _HEARTBEAT_S = 1.0
 _LEAD_NS = 50 * NS_PER_MS  # between the last preparation and the first deadline
 
-Gate = Callable[[], Awaitable[int | None]]
+Gate = Callable[[], Coroutine[Any, Any, int | None]]
 """Waits until all shards are ready; returns the monotonic time of the first arrival of all of them."""
 
 
@@ -59,14 +60,19 @@ class LoadRun:
     """
 
     def __init__(
-        self, plan: RunPlan, endpoints: list[Endpoint], gate: Gate | None = None, watcher: Watcher | None = None
+        self,
+        plan: RunPlan,
+        endpoints: list[Endpoint],
+        gate: Gate | None = None,
+        watcher: Watcher | None = None,
+        on_beat: Callable[[bytes], None] = lambda _: None,
     ) -> None:
-        self.unknown: str | None = None  # why the cold starts of a cold-start run cannot be observed
         self._watcher = watcher if plan.mode == "cold-start" else None
         self._plan = plan
         self._experiment = plan.experiment
         self._endpoints = endpoints
         self._gate = gate
+        self._log = Log(self._on_log_failure, on_beat)
         self._schedule = plan.schedule
         self._measure_start_ns = self._schedule.measure_start_ns if self._schedule else 0
         self._end_ns = plan.end_ns
@@ -74,12 +80,12 @@ class LoadRun:
         self._max_in_flight = resources.max_in_flight(plan.experiment, descriptors, plan.shard[1])
         self._first_ns = 0
         self._late_ns = 0
-        self._pings: Dispatcher | None = None
-        self._dispatcher: Dispatcher | None = None
+        self._pings = self._dispatched = DispatchCounts()
         self._dispatching: Dispatcher | None = None
         self._engine: Engine | None = None
         self._stopped_ns: int | None = None  # when the schedule was cut short
         self._task: asyncio.Task[Any] | None = None  # the run, while a fault may cancel it
+        self._waiting: asyncio.Task[Any] | None = None  # what the run waits for before its schedule
         self._fault: BaseException | None = None
         self._used: dict[str, Any] = {}
         self._strain = Strain(elapsed_ns=0, cpu_ns=0)
@@ -92,28 +98,26 @@ class LoadRun:
         """
         loop = self._loop = asyncio.get_running_loop()
         plan = self._plan
-        self._signals = RunSignals(loop, self._stop_dispatching, self._cancel_all)
+        self._signals = RunSignals(loop, self._on_stop, self._cancel_all, self._abandon_log)
         with self._signals.handled():
             on_handlers()
-            path, fd = open_log_file(plan.log_dir, plan.prefix, plan.stamp, plan.file_suffix)
-            log = self._log = Log(loop, path, fd, self._on_log_failure, relay_of(plan.progress))
-            try:
-                loop.set_exception_handler(self._on_exception)
-                self._task = asyncio.current_task()
-                return await self._run()
-            except (Exception, asyncio.CancelledError) as error:
-                if self._fault is None:
-                    if isinstance(error, (BenchError, asyncio.CancelledError)):
-                        raise
-                    loop.default_exception_handler({"message": "the run failed", "exception": error})
-                    self._fault = error
-                raise await self._end_at_fault() from self._fault
-            finally:
-                self._task = self._signals.give_up = None
-                loop.set_exception_handler(None)
-                log.close()
-                if self._watcher is not None:
-                    await self._watcher.close()
+            async with self._log.opened(plan.log_paths()):
+                try:
+                    loop.set_exception_handler(self._on_exception)
+                    self._task = asyncio.current_task()
+                    return await self._run()
+                except (Exception, asyncio.CancelledError) as error:
+                    if self._fault is None:
+                        if isinstance(error, (BenchError, asyncio.CancelledError)):
+                            raise
+                        loop.default_exception_handler({"message": "the run failed", "exception": error})
+                        self._fault = error
+                    raise await self._end_at_fault() from self._fault
+                finally:
+                    self._task = self._signals.give_up = None
+                    loop.set_exception_handler(None)
+                    if self._watcher is not None:
+                        await self._watcher.close()
 
     async def _run(self) -> RunSummary:
         plan, log = self._plan, self._log
@@ -135,16 +139,17 @@ class LoadRun:
         source = None
         if self._watcher is not None:
             source = self._watcher.source
-            fault = await self._watcher.open()
+            fault = await self._unless_stopped(self._watcher.open())
             if fault is not None:
                 await self._watcher.close()
                 self._watcher = None
         wait = INTERVAL if self._watcher is None else self._experiment.cold_start.wait or ZERO
         if self._watcher is not None and wait == ZERO:
             hosts = [urlsplit(target.url).hostname or "" for target in self._experiment.targets]
-            for why in await self._watcher.missing(hosts):
+            for why in await self._unless_stopped(self._watcher.missing(hosts)) or ():
                 complain("workload-generator", f"{why}: its requests are dropped while that is so")
-        self.unknown = fault
+        if fault is not None:
+            complain("workload-generator", f"cold starts cannot be observed: {fault}")
         return {"source": source, "wait": wait, "unknown": fault}
 
     async def _send(self) -> None:
@@ -164,25 +169,26 @@ class LoadRun:
         before, before_ns = resource.getrusage(resource.RUSAGE_SELF), monotonic_ns()
         try:
             if plan.ping:
-                self._pings = Pings(len(self._endpoints), engine, plan.shard[0])
-                await self._dispatch(self._pings)
+                self._pings = pings = Pings(engine, self._log, len(self._endpoints), plan.shard[0])
+                await self._dispatch(pings)
             if rate.preconnect:
-                await engine.preconnect(plan.share(rate.preconnect))
+                fault = await self._unless_stopped(engine.preconnect(plan.share(rate.preconnect)))
+                if fault:
+                    complain("workload-generator", f"rate.preconnect: {fault}; the run connects as it needs to")
             self._first_ns = await self._find_start()
-            self._dispatcher = self._make_dispatcher(engine)
+            self._dispatched = dispatcher = self._make_dispatcher(engine)
             self._monitor.start()
-            await self._dispatch(self._dispatcher)
+            await self._dispatch(dispatcher)
             await engine.drain()
         finally:
             self._beats.cancel()
-            self._signals.end_grace()
             self._strain = self._monitor.stop()
             engine.close()
             self._used = _resources(before, resource.getrusage(resource.RUSAGE_SELF), monotonic_ns() - before_ns)
 
     async def _find_start(self) -> int:
         """The start of the schedule: as soon as possible, or the common start of all shards."""
-        agreed_ns = await self._gate() if self._gate is not None else None
+        agreed_ns = await self._unless_stopped(self._gate()) if self._gate is not None else None
         soon_ns = self._now_ns() + _LEAD_NS
         if agreed_ns is not None:
             first_ns = agreed_ns - self._anchor.mono_ns
@@ -193,8 +199,26 @@ class LoadRun:
         self._late_ns = max(0, self._now_ns() - first_ns)
         return soon_ns if self._late_ns else first_ns
 
+    @property
+    def _is_stopped(self) -> bool:
+        return self._signals.received is not None or self._log.failure is not None
+
+    async def _unless_stopped(self, wait: Coroutine[Any, Any, T]) -> T | None:
+        """The result of `wait`; None when the run is stopped first."""
+        self._waiting = task = self._loop.create_task(wait)
+        if self._is_stopped:
+            task.cancel()
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if not self._is_stopped or self._fault is not None:
+                raise
+            return None
+        finally:
+            self._waiting = None
+
     async def _dispatch(self, dispatcher: Dispatcher) -> None:
-        if self._signals.received is not None or self._log.failure is not None:
+        if self._is_stopped:
             dispatcher.stop()
             return
         self._dispatching = dispatcher
@@ -203,47 +227,38 @@ class LoadRun:
         self._dispatching = None
 
     def _make_dispatcher(self, engine: Engine) -> Dispatcher:
-        experiment, plan, first_ns = self._experiment, self._plan, self._first_ns
+        experiment, plan, log, first_ns = self._experiment, self._plan, self._log, self._first_ns
         if self._schedule is not None:
             arrivals = self._schedule.arrivals(later_ns=first_ns)
-            return OpenLoop(arrivals, engine, self._log, self._max_in_flight, self._monitor, precise=plan.precise)
+            return OpenLoop(engine, log, arrivals, self._max_in_flight, self._monitor, precise=plan.precise)
         if plan.mode == "closed":
             targets = TargetPicker(experiment, plan.seed).indexes()
-            return ClosedLoop(targets, engine, first_ns, first_ns + self._end_ns, plan.connections, plan.shard)
+            connections = closed_loop_connections(experiment, plan.shard)
+            return ClosedLoop(engine, log, targets, first_ns, first_ns + self._end_ns, connections, plan.shard)
         rounds, gap_ns = cold_start_rounds(experiment, plan.shard), experiment.cold_start.gap_ns
-        if self._watcher is None:
-            return ColdStarts(rounds, engine, first_ns, gap_ns)
-        lines = ColdStartLog(self._log, self._watcher, experiment, self._anchor)
-        if experiment.cold_start.wait == INTERVAL:
-            return ObservedRounds(rounds, engine, first_ns, gap_ns, lines)
-        return FromZero(experiment, engine, first_ns, lines, self._log, plan.seed)
+        lines = None if self._watcher is None else ColdStartLog(log, self._watcher, experiment, self._anchor)
+        if lines is None or experiment.cold_start.wait == INTERVAL:
+            return ColdStarts(engine, log, rounds, first_ns, gap_ns, lines)
+        return FromZero(engine, log, experiment, first_ns, lines, plan.seed)
 
     # During the run
 
     def _now_ns(self) -> int:
         return monotonic_ns() - self._anchor.mono_ns
 
-    @property
-    def _counts(self) -> DispatchCounts:
-        return DispatchCounts() if self._dispatcher is None else self._dispatcher.counts
-
-    @property
-    def _pings_planned(self) -> int:
-        return 0 if self._pings is None else self._pings.planned
-
     def _beat(self) -> None:
         self._beats = self._loop.call_later(_HEARTBEAT_S, self._beat)
-        counts, engine = self._counts, self._engine
+        counts, engine = self._dispatched, self._engine
         assert engine is not None
         engine.clock.check()
         now_ns = self._now_ns()
         since_ns, phase = 0, Phase.PING
-        if self._dispatcher is not None:
+        if self._first_ns:
             since_ns = max(0, now_ns - self._first_ns)
             phase = Phase.RAMP if since_ns < self._measure_start_ns else Phase.MEASURE
         line = {
             "time": rfc3339(self._anchor.wall_ns + now_ns),
-            "planned": self._pings_planned + counts.planned,
+            "planned": self._pings.planned + counts.planned,
             "started": engine.started,
             "finished": engine.finished,
             "dropped": counts.dropped,
@@ -276,11 +291,20 @@ class LoadRun:
         if self._engine is not None:
             self._engine.cancel_all(reason)
 
+    def _on_stop(self) -> None:
+        self._log.wake()
+        self._stop_dispatching()
+
+    def _abandon_log(self, reason: str) -> None:
+        self._log.give_up(f"{reason}, and the recorder or its disk does not respond")
+
     def _stop_dispatching(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
         if self._dispatching is not None:
             self._dispatching.stop()
-        if self._dispatching is not None or self._dispatcher is None:
-            self._stopped_ns = max(0, self._now_ns() - self._first_ns) if self._dispatcher is not None else 0
+        if self._dispatching is not None or not self._first_ns:
+            self._stopped_ns = max(0, self._now_ns() - self._first_ns) if self._first_ns else 0
 
     # The end
 
@@ -313,14 +337,12 @@ class LoadRun:
 
     async def _conclude(self, fault: str | None = None) -> RunSummary:
         """Judge the run and write the trailer. Raises LogError."""
-        plan, experiment, log, dispatched = self._plan, self._experiment, self._log, self._counts
+        plan, experiment, log, dispatched = self._plan, self._experiment, self._log, self._dispatched
         assert self._engine is not None
         stopped_by = self._signals.received
         totals = await log.totals()
-        if log.failure is not None:
-            raise LogError(log.failure)
         counts = totals["counts"]
-        counts["ping"]["planned"] = self._pings_planned
+        counts["ping"]["planned"] = self._pings.planned
         counts["ramp"]["planned"] = dispatched.planned - dispatched.planned_measured
         counts["measure"]["planned"] = dispatched.planned_measured
         histograms = {name: Histogram.from_json(doc) for name, doc in totals["histograms"].items()}
@@ -333,6 +355,7 @@ class LoadRun:
             {
                 "time": rfc3339(self._anchor.wall_ns + self._now_ns()),
                 "counts": {**counts, "missed_rounds": dispatched.missed_rounds, "unasked": self._engine.unasked},
+                "answered": sum(counts["measure"]["statuses"].values()),
                 "histograms": totals["histograms"],
                 "resources": self._used,
                 "machine": {**asdict(self._strain), "late_ns": self._late_ns},
@@ -342,20 +365,12 @@ class LoadRun:
             }
         )
         end_ns = self._end_ns if self._stopped_ns is None else min(self._stopped_ns, self._end_ns)
-        planned_rps = None
-        if self._schedule is not None:
-            planned_rps = self._schedule.planned_measured * NS_PER_S / (self._end_ns - self._measure_start_ns)
         return RunSummary(
-            experiment=experiment.name,
-            run_id=plan.run_id,
-            seed=plan.seed,
+            plan,
             logs=(log.path,),
-            mode=plan.mode,
             counts=counts["measure"],
             missed_rounds=dispatched.missed_rounds,
             measured_ns=max(0, end_ns + self._overrun_ns() - self._measure_start_ns),
-            planned_rps=planned_rps,
-            timeout=format_duration(experiment.rate.timeout_ns),
             histograms=histograms,
             verdict=verdict,
             thresholds=thresholds,

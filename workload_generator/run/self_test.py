@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,7 @@ def _run(
         log_dir=folder,
         progress="none",
         run_id=name,
-        stamp="self-test",
+        started=datetime.now(UTC),
     )
     summary = uvloop.run(LoadRun(plan, make_endpoints(experiment, None)).execute())
     if summary.stopped_by is not None:

@@ -13,6 +13,7 @@ Rules:
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import os
@@ -22,25 +23,26 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from workload_generator.base.errors import UsageError
+from workload_generator.base.private_folder import make_private_folder
 from workload_generator.base.standard_streams import complain
 from workload_generator.log.status_file import read_statuses, status_folder
 from workload_generator.run import metrics
 from workload_generator.run.lock import lock_holder, take_lock
 
 PORT = 8080
+LOG_DIR = "/logs"
 _COMMAND = "workload-generator"
 _POLL_S = 0.05
 _UNSEEN_S = 10.0  # longer than the workers of a killed run need to end
 _ORPHANS_S = 5.0  # for the recorder of a killed run to write its results
 
 
-def serve(log_dir: Path, event: bool) -> int:
+def serve(options: argparse.Namespace) -> int:
     """Serve on `$BIND` (default: all interfaces) and `$PORT` (8080) until SIGTERM or SIGINT; returns the exit code.
 
     Raises UsageError.
@@ -48,6 +50,7 @@ def serve(log_dir: Path, event: bool) -> int:
     text = os.environ.get("PORT") or str(PORT)
     if not text.isascii() or not text.isdigit() or int(text) > 65535:
         raise UsageError(f"PORT: {text!r} is not a port from 0 to 65535")
+    make_private_folder()
     folder = status_folder()
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -55,7 +58,7 @@ def serve(log_dir: Path, event: bool) -> int:
             path.unlink()
     except OSError as error:
         raise UsageError(f"cannot create the folder {folder}: {error.strerror}") from None
-    server = RunServer(log_dir, event, folder)
+    server = RunServer(Path(options.log_dir or LOG_DIR), options.event, folder)
     asyncio.run(server.run(os.environ.get("BIND") or None, int(text)))  # uvloop handles SIGCHLD itself
     return 0
 
@@ -66,8 +69,7 @@ class RunServer:
     def __init__(self, log_dir: Path, event: bool, statuses: Path) -> None:
         self._log_dir = log_dir
         self._event = event
-        self._registry = CollectorRegistry()
-        self._registry.register(_StatusCollector(statuses))
+        self._statuses = _StatusCollector(statuses)
         self._stopping = asyncio.Event()
         self._signalled: set[int] = set()
 
@@ -105,7 +107,7 @@ class RunServer:
         return web.Response(text="".join(f"{each}\n" for each in why) or "ready\n", status=503 if why else 200)
 
     async def _metrics(self, _request: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return web.Response(body=generate_latest(self._statuses), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     def _obstacles(self) -> Iterator[str]:
         """The reasons why no run can start here."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import secrets
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
@@ -28,22 +27,8 @@ from workload_generator.run.targets import make_endpoints, make_event_endpoint
 Random("")  # from Python 3.13 on, the first seed that is a text loads a module
 
 
-@dataclass(frozen=True, slots=True)
-class RunSetup:
-    """A plan, its endpoints, the number of processes, and the number of results that the log has to hold.
-
-    `elsewhere` is the URL that replaces the targets' hosts (`--dev`, `--dev-url`), or None.
-    """
-
-    plan: RunPlan
-    endpoints: list[Endpoint]
-    processes: int
-    expected: int
-    elsewhere: str | None
-
-
-def make_setup(options: argparse.Namespace, elsewhere: str | None) -> RunSetup:
-    """The run that the flags ask for. Raises BenchError."""
+def make_plan(options: argparse.Namespace) -> tuple[RunPlan, list[Endpoint]]:
+    """The run that the flags ask for, and its endpoints. Raises BenchError."""
     experiment = load_experiment(
         find_experiment(options.config),
         event=options.event,
@@ -53,7 +38,6 @@ def make_setup(options: argparse.Namespace, elsewhere: str | None) -> RunSetup:
     )
     if options.event:
         experiment = for_events(experiment, sink_url())
-    processes = resources.auto_processes() if options.processes is None else options.processes
     shard: Shard = options.shard or WHOLE
     if shard[1] > 1 and options.run_id is None:
         raise UsageError("--shard: all shards of a run need the same --run-id")
@@ -67,26 +51,25 @@ def make_setup(options: argparse.Namespace, elsewhere: str | None) -> RunSetup:
         log_dir=Path(options.log_dir or experiment.store.log_dir_path),
         progress=options.progress,
         run_id=run_id,
-        stamp=f"{datetime.now(UTC):%Y-%m-%d_%H-%M-%S}",
+        started=datetime.now(UTC),
         shard=shard,
         start_wall_ns=options.start_at,
         precise=options.precise,
         event=options.event,
+        processes=resources.auto_processes() if options.processes is None else options.processes,
+        elsewhere=options.dev_url,
     )
     if options.event:
-        endpoints = [make_event_endpoint(experiment, run_id, elsewhere)]
+        endpoints = [make_event_endpoint(experiment, run_id, options.dev_url)]
     else:
-        endpoints = make_endpoints(experiment, elsewhere)
-    last = replace(plan, shard=(shard[0] + shard[1] * (processes - 1), shard[1] * processes))
-    expected = last.expected_requests * processes  # raises when the schedule cannot be shared
-    if plan.mode == "closed":
-        last.connections  # noqa: B018 - raises as well
-    return RunSetup(plan, endpoints, processes, expected, elsewhere)
+        endpoints = make_endpoints(experiment, options.dev_url)
+    plan.expected_requests()  # raises when the schedule cannot be shared
+    return plan, endpoints
 
 
-def check(options: argparse.Namespace, elsewhere: str | None) -> int:
+def check(options: argparse.Namespace) -> int:
     """Print the run that the flags ask for, and send nothing; returns the exit code. Raises BenchError."""
-    plan = make_setup(options, elsewhere).plan
+    plan, _ = make_plan(options)
     experiment = plan.experiment
     lines = [f"{experiment.name} ({plan.mode}), sha256 {experiment.sha256}, seed {plan.seed}"]
     lines += [

@@ -5,25 +5,21 @@ Rules:
 - they start together: when all are ready, each gets the same deadline on the monotonic clock, which they share
 - signals come to this process alone, which passes them on; a worker whose parent is killed ends as on SIGTERM
 - a worker that dies fails the run; the others finish, and their logs are complete
-
-A worker sends its view, then its summary or its error, as pickles in lines of base64. It receives the deadline.
+- a worker that does not respond is reported, and killed after a minute, or when a signal has given it its time to end
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import os
 import pickle
-import selectors
 import signal
 import socket
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from types import FrameType
+from functools import partial
 from typing import Any
 
 import orjson
@@ -31,185 +27,189 @@ import uvloop
 
 from workload_generator.base.clock import NS_PER_MS, monotonic_ns
 from workload_generator.base.errors import BenchError, LogError
+from workload_generator.base.standard_streams import complain
 from workload_generator.base.subprocesses import die_with_parent, exit_text, signals_held
 from workload_generator.engine.endpoint import Endpoint
-from workload_generator.log.progress import RELAY, RunProgress, open_progress
+from workload_generator.log import wire
+from workload_generator.log.channel import Channel
+from workload_generator.log.progress import Recent, open_progress
+from workload_generator.run import signals
 from workload_generator.run.plan import RunPlan
 from workload_generator.run.runner import LoadRun
-from workload_generator.run.signals import STOPPING
 from workload_generator.run.summary import RunSummary
 
 _LEAD_NS = 100 * NS_PER_MS
+_ALIVE_S = 1.0
+_SAY_FIRST, _PATIENCE = 10, 65  # looks at a worker that does not respond, one each `_ALIVE_S`
+_REAP_S = 0.01
+_KILL_S = 0.6  # after the time that a worker has for its log
+
+_READY = ord("R")  # from a worker, empty
+_START = ord("S")  # to a worker, JSON: the deadline; None: another shard has ended
+_BEAT = ord("B")  # from a worker, JSON: see `wire.BEAT`
+_ALIVE = ord("A")  # from a worker, every second, empty
+_END = ord("E")  # from a worker, a pickle: its summary or its error
 
 
-@dataclass(slots=True)
 class _Worker:
     """One worker process, as its parent sees it. `death` says how it ended without a summary or an error."""
 
-    index: int
-    pid: int
-    control: socket.socket
-    relayed: socket.socket
-    ready: bool = False
-    summary: RunSummary | None = None
-    error: BenchError | None = None
-    death: str | None = None
-    beat: dict[str, Any] | None = None
-    buffers: dict[str, bytes] = field(default_factory=dict)
-
-    @property
-    def is_running(self) -> bool:
-        return self.summary is None and self.error is None and self.death is None
+    def __init__(self, run: ShardedRun, index: int, pid: int, control: socket.socket) -> None:
+        self.index = index
+        self.pid = pid
+        self.control = control
+        self.channel = Channel(partial(run.on_frame, self), partial(run.on_end, self))
+        self.is_ready = False
+        self.summary: RunSummary | None = None
+        self.death: str | None = None
+        self.is_running = True
+        self.silent = 0
+        self.reaped = asyncio.Event()
+        self.beat: dict[str, Any] | None = None
 
 
 class ShardedRun:
     """The workers of one run; `execute` may be called once."""
 
-    def __init__(self, plan: RunPlan, endpoints: list[Endpoint], processes: int) -> None:
+    def __init__(self, plan: RunPlan, endpoints: list[Endpoint]) -> None:
         self._plan = plan
         self._endpoints = endpoints
-        self._processes = processes
         self._workers: list[_Worker] = []
         self._signal: signal.Signals | None = None
         self._started = False
-        self._view: RunProgress | None = None
+        self._recent = Recent()
+        self._error: BenchError | None = None
 
     def execute(self) -> RunSummary:
-        """Run to the end. Raises the error of a worker, or LogError when one died."""
-        index, shards = self._plan.shard
-        handlers = {name: signal.signal(name, self._on_signal) for name in STOPPING}
-        try:
-            for number in range(self._processes):
-                shard = (index + shards * number, shards * self._processes)
-                self._fork(replace(self._plan, shard=shard, ping=self._plan.ping and not number))
-            self._attend()
-        finally:
-            for name, handler in handlers.items():
-                signal.signal(name, handler)
+        """Run to the end. Raises the first error of a worker, or LogError when one died."""
+        with signals_held() as release:
+            for number in range(self._plan.processes):
+                self._fork(self._plan.shard_of(number), release)
+            uvloop.run(self._attend(release))
         deaths = [f"shard {each.index}: its process {each.death}" for each in self._workers if each.death is not None]
         if deaths:
             raise LogError(f"{'; '.join(deaths)}; the logs of the other shards are complete")
-        for worker in self._workers:
-            if worker.error is not None:
-                raise worker.error
+        if self._error is not None:
+            raise self._error
         parts = {worker.index: worker.summary for worker in self._workers if worker.summary is not None}
-        return replace(RunSummary.merge(parts), stopped_by=self._signal)
+        return RunSummary.merge(self._plan, parts, self._signal)
 
-    def _fork(self, plan: RunPlan) -> None:
-        """Start a worker. Signals wait until the parent knows it, and in the worker until its run handles them."""
+    def _fork(self, plan: RunPlan, release: Callable[[], None]) -> None:
+        """Start a worker. Signals wait until the parent attends to all, and in the worker until its run handles them.
+
+        A Ctrl-C goes to the command alone, which passes it on.
+        """
         control, theirs = socket.socketpair()
-        relayed, relay = socket.socketpair()
         sys.stdout.flush()
         sys.stderr.flush()
         arrange = die_with_parent()
-        with signals_held() as release:
-            pid = os.fork()
-            if pid:
-                theirs.close()
-                relay.close()
-                control.setblocking(False)
-                relayed.setblocking(False)
-                self._workers.append(_Worker(plan.shard[0], pid, control, relayed))
-                return
-            code = 1
-            try:
-                os.setpgid(0, 0)  # a Ctrl-C goes to the command, which passes it on
-                arrange()
-                for sock in (control, relayed, *(each.control for each in self._workers)):
-                    sock.close()
-                for worker in self._workers:
-                    worker.relayed.close()
-                code = _work(replace(plan, progress=f"{RELAY}{relay.fileno()}"), self._endpoints, theirs, release)
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                os._exit(code)
-
-    # During the run
-
-    def _attend(self) -> None:
-        """Serve the workers until all have ended."""
-        selector = selectors.DefaultSelector()
-        handlers = {"control": self._on_message, "relayed": self._on_beat}
-        for worker in self._workers:
-            for name in handlers:
-                selector.register(getattr(worker, name), selectors.EVENT_READ, (worker, name))
-        while selector.get_map():
-            for key, _ in selector.select():
-                worker, name = key.data
-                sock: socket.socket = getattr(worker, name)
-                if not self._read(worker, name, sock, handlers[name]):
-                    selector.unregister(sock)
-                    sock.close()
-                    if name == "control":
-                        self._on_end(worker)
-        if self._view is not None:
-            self._view.close()
-
-    def _read(self, worker: _Worker, name: str, sock: socket.socket, handle: Callable[[_Worker, bytes], None]) -> bool:
-        """Handle the complete lines of a read. Returns whether more can come."""
+        pid = os.fork()
+        if pid:
+            theirs.close()
+            self._workers.append(_Worker(self, plan.shard[0], pid, control))
+            return
+        code = 1
         try:
-            data = sock.recv(1 << 20)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        *lines, worker.buffers[name] = (worker.buffers.get(name, b"") + data).split(b"\n")
-        for line in lines:
-            handle(worker, line)
-        return bool(data)
+            for name in signals.STOPPING:  # after its run a worker only sends its summary
+                signal.signal(name, lambda *_: None)
+            os.setpgid(0, 0)
+            arrange()
+            for sock in (control, *(each.control for each in self._workers)):
+                sock.close()
+            code = uvloop.run(_Shard(plan).run(self._endpoints, theirs, release))
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
 
-    def _on_message(self, worker: _Worker, line: bytes) -> None:
-        match pickle.loads(base64.b64decode(line)):
-            case RunSummary() as summary:
-                worker.summary = summary
-            case BenchError() as error:
-                worker.error = error
-            case view:
-                worker.ready = True
-                if self._view is None:
-                    self._view = open_progress(self._plan.progress, view, [])
-                self._start_when_ready()
+    async def _attend(self, release: Callable[[], None]) -> None:
+        """Serve the workers until all have ended."""
+        self._loop = loop = asyncio.get_running_loop()
+        for name in signals.STOPPING:
+            loop.add_signal_handler(name, self._on_signal, name)
+        self._view = open_progress(self._plan.progress, self._plan.view)
+        for worker in self._workers:
+            await worker.channel.connect(worker.control)
+        release()
+        loop.call_later(_ALIVE_S, self._look)
+        await asyncio.gather(*(worker.reaped.wait() for worker in self._workers))
+        if self._view is not None:
+            self._view.close(Recent())
 
-    def _on_end(self, worker: _Worker) -> None:
-        _, status = os.waitpid(worker.pid, 0)
+    def on_frame(self, worker: _Worker, kind: int, payload: bytes) -> None:
+        """Handle a message of a worker."""
+        worker.silent = 0
+        if kind == _READY:
+            worker.is_ready = True
+            if all(each.is_ready for each in self._workers):
+                self._start(monotonic_ns() + _LEAD_NS)
+        elif kind == _BEAT:
+            self._on_beat(worker, orjson.loads(payload))
+        elif kind == _END:
+            worker.is_running = False
+            end = pickle.loads(payload)
+            if isinstance(end, RunSummary):
+                worker.summary = end
+                if end.stopped_by is not None and not self._started:  # the others must not wait for it
+                    self._on_signal(end.stopped_by)
+            else:
+                self._error = self._error or end
+
+    def on_end(self, worker: _Worker) -> None:
+        """Handle the end of a worker's process, as soon as it has ended."""
+        pid, status = os.waitpid(worker.pid, os.WNOHANG)
+        if not pid:
+            self._loop.call_later(_REAP_S, self.on_end, worker)
+            return
+        worker.reaped.set()
         code = os.waitstatus_to_exitcode(status)
         if worker.is_running:
+            worker.is_running = False
             worker.death = f"was ended by {exit_text(code)}" if code < 0 else f"ended with {exit_text(code)}"
-        if worker.summary is None and not self._started:
-            for other in self._workers:
-                with contextlib.suppress(OSError):
-                    other.control.shutdown(socket.SHUT_WR)  # ends the others, which wait for the deadline
+        self._start(None)
 
-    def _start_when_ready(self) -> None:
-        if self._started or not all(worker.ready for worker in self._workers):
-            return
-        self._started = True
-        line = b"%d\n" % (monotonic_ns() + _LEAD_NS)
-        for worker in self._workers:
-            with contextlib.suppress(OSError):  # it has just died: `_on_end` follows
-                worker.control.send(line)
+    def _start(self, deadline_ns: int | None) -> None:
+        """Tell all workers when to start, or with None that another one has ended. Only the first call counts."""
+        if not self._started:
+            self._started = True
+            for worker in self._workers:
+                worker.channel.send(wire.json_frame(_START, deadline_ns))
 
-    def _on_beat(self, worker: _Worker, line: bytes) -> None:
-        view = self._view
-        if view is None:
+    def _on_beat(self, worker: _Worker, relayed: dict[str, Any]) -> None:
+        if self._view is None:
             return
-        relayed = orjson.loads(line)
-        view.merge(*relayed["counts"])
+        self._recent.merge(Recent(**relayed["recent"]))
         worker.beat = relayed["beat"]
-        running = [each for each in self._workers if each.summary is None and each.death is None]
+        running = [each for each in self._workers if each.is_running]
         beats = [each.beat for each in running if each.beat is not None]
-        if beats and len(beats) == len(running):
-            view.beat(_merged(beats))
+        if len(beats) == len(running):
+            self._view.beat(_merged(beats), self._recent)
+            self._recent = Recent()
             for each in running:
                 each.beat = None
 
-    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        self._signal = self._signal or signal.Signals(number)
+    def _look(self) -> None:
+        self._loop.call_later(_ALIVE_S, self._look)
+        for worker in self._workers:
+            worker.silent += not worker.reaped.is_set()
+            if worker.silent == _SAY_FIRST:
+                text = f"shard {worker.index} (process {worker.pid}) does not respond; it will be ended in a minute"
+                complain("workload-generator", text)
+            elif worker.silent >= _PATIENCE:
+                self._kill(worker, signal.SIGKILL)
+
+    def _on_signal(self, name: signal.Signals) -> None:
+        grace_s = 0.0 if self._signal else signals.GRACE_S
+        self._signal = self._signal or name
         for worker in self._workers:
             if worker.is_running:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(worker.pid, number)
+                self._kill(worker, name)
+            self._kill(worker, signal.SIGCONT)
+            self._loop.call_later(grace_s + signals.LAST_S + _KILL_S, self._kill, worker, signal.SIGKILL)
+
+    def _kill(self, worker: _Worker, number: signal.Signals) -> None:
+        if not worker.reaped.is_set():
+            os.kill(worker.pid, number)
 
 
 def _merged(beats: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -223,30 +223,55 @@ def _merged(beats: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-# In the worker
+class _Shard:
+    """One worker, from the inside."""
 
+    def __init__(self, plan: RunPlan) -> None:
+        self._plan = plan
+        self._channel = Channel(self._on_start, self._on_end)
 
-def _work(plan: RunPlan, endpoints: list[Endpoint], control: socket.socket, release: Callable[[], None]) -> int:
-    """Run one shard and send its summary or error over `control`; returns the exit code."""
+    async def run(self, endpoints: list[Endpoint], control: socket.socket, release: Callable[[], None]) -> int:
+        """Run the shard, and send its summary or error over `control`; returns the exit code."""
+        self._loop = asyncio.get_running_loop()
+        self._deadline: asyncio.Future[int | None] = self._loop.create_future()
+        await self._channel.connect(control)
+        self._say_alive()
+        code = 0
+        end: RunSummary | BenchError
+        try:
+            end = await LoadRun(self._plan, endpoints, self._gate, on_beat=self._on_beat).execute(release)
+        except BenchError as error:
+            end, code = error, error.exit_code
+        self._channel.send(wire.frame(_END, pickle.dumps(end)))
+        self._channel.finish()
+        with contextlib.suppress(TimeoutError):  # the command stands still; it reads the rest when it continues
+            async with asyncio.timeout(_PATIENCE):
+                await self._channel.ended
+        return code
 
-    def send(message: object) -> None:
-        control.setblocking(True)
-        with contextlib.suppress(OSError):  # the parent has ended; the log has everything
-            control.sendall(base64.b64encode(pickle.dumps(message)) + b"\n")
+    async def _gate(self) -> int | None:
+        self._channel.send(wire.frame(_READY))
+        deadline_ns = await self._deadline
+        if deadline_ns is None:
+            raise LogError("another shard of the run has ended before the start")
+        return None if self._plan.start_wall_ns is not None else deadline_ns
 
-    async def gate() -> int | None:
-        send(plan.view)
-        control.setblocking(False)
-        line = await asyncio.get_running_loop().sock_recv(control, 4096)
-        if not line:
-            raise LogError("the leading process of the run has ended")
-        return None if plan.start_wall_ns is not None else int(line)
+    def _say_alive(self) -> None:
+        self._loop.call_later(_ALIVE_S, self._say_alive)
+        self._send_beat(_ALIVE, b"")
 
-    try:
-        run = LoadRun(plan, endpoints, gate)
-        summary = uvloop.run(run.execute(release))
-    except BenchError as error:
-        send(error)
-        return error.exit_code
-    send(summary)
-    return 0
+    def _on_start(self, _kind: int, payload: bytes) -> None:
+        if not self._deadline.done():  # a signal may have ended the wait
+            self._deadline.set_result(orjson.loads(payload))
+
+    def _on_beat(self, payload: bytes) -> None:
+        self._send_beat(_BEAT, payload)
+
+    def _send_beat(self, kind: int, payload: bytes) -> None:
+        if self._channel.is_open and not self._channel.waiting_bytes:  # else the command stands still
+            self._channel.send(wire.frame(kind, payload))
+
+    def _on_end(self) -> None:
+        """The command has been killed."""
+        if not self._deadline.done():
+            self._deadline.set_result(None)

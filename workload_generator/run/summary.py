@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from workload_generator.base.clock import NS_PER_S
+from workload_generator.base.clock import NS_PER_S, format_duration
 from workload_generator.base.histogram import BEYOND, QUANTILES, Histogram
 from workload_generator.base.terminal import escape, terminal_table
 from workload_generator.base.verdict import Verdict
 from workload_generator.experiment.thresholds import ThresholdResult, judge_thresholds
 from workload_generator.log.format import clean
+from workload_generator.run.plan import RunPlan
 
 _TIMES = {"ttfb": "TTFB", "corrected_ttfb": "corrected TTFB", "lag": "lag"}
 
@@ -24,21 +25,16 @@ _TIMES = {"ttfb": "TTFB", "corrected_ttfb": "corrected TTFB", "lag": "lag"}
 class RunSummary:
     """The measured part of one run.
 
-    `counts` is that phase of the trailer; `histograms` has at least `ttfb`, `corrected_ttfb` and `lag`; `timeout` is a
-    Go duration. `measured_ns` ends at the planned end, or at the last start when that came later. `stopped_by` is the
-    signal that stopped the run, or None.
+    `counts` is that phase of the trailer; `histograms` has at least `ttfb`, `corrected_ttfb` and `lag`. `measured_ns`
+    ends at the planned end, or at the last start when that came later. `stopped_by` is the signal that stopped the run,
+    or None.
     """
 
-    experiment: str
-    run_id: str
-    seed: int
+    plan: RunPlan
     logs: tuple[Path, ...]
-    mode: str
     counts: dict[str, Any]
     missed_rounds: int
     measured_ns: int
-    planned_rps: float | None
-    timeout: str
     histograms: Mapping[str, Histogram]
     verdict: Verdict
     thresholds: tuple[ThresholdResult, ...] = ()
@@ -46,8 +42,22 @@ class RunSummary:
 
     @property
     def passed(self) -> bool:
-        """Whether the verdict is valid and every threshold was met."""
-        return self.verdict.valid and all(each.passed for each in self.thresholds)
+        """Whether the verdict is valid, every threshold was met, and something was answered."""
+        return self.verdict.valid and self.silence is None and all(each.passed for each in self.thresholds)
+
+    @property
+    def answered(self) -> int:
+        """Requests with a response, whatever its status."""
+        return sum(self.counts["statuses"].values())
+
+    @property
+    def silence(self) -> str | None:
+        """What happened if nothing was answered, in a line."""
+        sent = self.counts["sent"]
+        if self.answered or not sent:
+            return None
+        errors = ", ".join(f"{kind} {count:,} of {sent:,}" for kind, count in self.counts["errors"].items())
+        return f"nothing was answered ({errors}): is the platform up?"
 
     @property
     def achieved_rps(self) -> float:
@@ -55,7 +65,7 @@ class RunSummary:
         return self.counts["sent"] * NS_PER_S / self.measured_ns if self.measured_ns else 0.0
 
     @classmethod
-    def merge(cls, parts: Mapping[int, RunSummary]) -> RunSummary:
+    def merge(cls, plan: RunPlan, parts: Mapping[int, RunSummary], stopped_by: signal.Signals | None) -> RunSummary:
         """The shards of one run, by index, as one: counts and histograms are added, reasons name their shard."""
         first = next(iter(parts.values()))
         merged = {name: Histogram() for name in first.histograms}
@@ -63,44 +73,45 @@ class RunSummary:
             for part in parts.values():
                 histogram.merge(part.histograms[name])
         counts = _added([part.counts for part in parts.values()])
-        planned = [part.planned_rps for part in parts.values() if part.planned_rps is not None]
         reasons = [f"shard {index}: {why}" for index, part in parts.items() for why in part.verdict.reasons]
-        return replace(
-            first,
-            histograms=merged,
+        return cls(
+            plan,
             logs=tuple(log for part in parts.values() for log in part.logs),
             counts=counts,
+            missed_rounds=first.missed_rounds,
             measured_ns=max(part.measured_ns for part in parts.values()),
-            planned_rps=sum(planned) if planned else None,
+            histograms=merged,
             verdict=Verdict(tuple(reasons)),
-            thresholds=judge_thresholds([each.threshold for each in first.thresholds], counts, merged),
+            thresholds=judge_thresholds(plan.experiment.thresholds or (), counts, merged),
+            stopped_by=stopped_by,
         )
 
     def to_json(self) -> dict[str, Any]:
         """As `--output=json` prints it: times in ms; a quantile among failed or dropped arrivals is `> timeout`."""
         logs = [clean(str(log)) for log in self.logs]
         return {
-            "experiment": self.experiment,
-            "run_id": self.run_id,
-            "seed": self.seed,
+            "experiment": self.plan.experiment.name,
+            "run_id": self.plan.run_id,
+            "seed": self.plan.seed,
             "log": logs[0],
             **({"logs": logs} if len(logs) > 1 else {}),
-            "mode": self.mode,
+            "mode": self.plan.mode,
             "verdict": self.verdict.word,
             "reasons": list(self.verdict.reasons),
             "thresholds": [each.to_json() for each in self.thresholds],
+            "answered": self.answered,
             **self.counts,
             "missed_rounds": self.missed_rounds,
-            "planned_rps": self.planned_rps,
+            "planned_rps": self.plan.planned_rps,
             "achieved_rps": round(self.achieved_rps, 3),
             **{f"{name}_ms": {label: self._ms(name, q) for label, q in QUANTILES.items()} for name in _TIMES},
         }
 
     def print(self, console: Console) -> None:
         """Print it as text."""
-        counts = self.counts
-        console.print(f"\n[bold]{escape(self.experiment)}[/]  run {self.run_id}  seed {self.seed}  ({self.mode})")
-        planned_rate = "" if self.planned_rps is None else f" of {self.planned_rps:,.3f} planned"
+        counts, plan = self.counts, self.plan
+        console.print(f"\n[bold]{escape(plan.experiment.name)}[/]  run {plan.run_id}  seed {plan.seed}  ({plan.mode})")
+        planned_rate = "" if plan.planned_rps is None else f" of {plan.planned_rps:,.3f} planned"
         rows = [
             ("planned / sent", f"{counts['planned']:,} / {counts['sent']:,}"),
             ("ok / failed / dropped", f"{counts['ok']:,} / {counts['failed']:,} / {counts['dropped']:,}"),
@@ -127,7 +138,7 @@ class RunSummary:
         value = self.histograms[name].quantile_us(q)
         if value is None:
             return None
-        return f"> {self.timeout}" if value == BEYOND else value / 1000
+        return f"> {format_duration(self.plan.experiment.rate.timeout_ns)}" if value == BEYOND else value / 1000
 
 
 def _cell(ms: float | str | None) -> str:

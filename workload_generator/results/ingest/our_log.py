@@ -15,7 +15,7 @@ from workload_generator.base.clock import parse_rfc3339
 from workload_generator.coldstart.proof import POINTS
 from workload_generator.log import format as log_format
 from workload_generator.results.ingest import naming
-from workload_generator.results.ingest.files import UNREADABLE, EndOfRun, OtherRow, Row, SkippedFile
+from workload_generator.results.ingest.files import EndOfRun, OtherRow, Row
 from workload_generator.results.ingest.reconcile import RunLog
 
 _MOST_SHARDS = 100_000
@@ -309,20 +309,17 @@ _decode = msgspec.json.Decoder(_RunStarted | _Request | _Progress | _ColdStart |
 
 
 class OurLog(RunLog):
-    """A log of this generator."""
+    """A log of this generator, by its first line, which is a `run_started`. Raises one of `UNREADABLE`."""
 
     format = "workload-generator"
     columns = (*_Request.__struct_fields__, "experiment_id", "shard")
     unreadable = "not a line of a workload-generator log"
 
     def __init__(self, first: bytes) -> None:
-        try:
-            header = _decode(first.removeprefix(BOM_UTF8))
-            assert isinstance(header, _RunStarted)
-            config = msgspec.json.decode(header.experiment.config, type=_Config)
-            check_time(header.start.wall)
-        except UNREADABLE as error:
-            raise SkippedFile(f"its {log_format.RUN_STARTED} is incomplete: {error}") from None
+        header = _decode(first.removeprefix(BOM_UTF8))
+        assert isinstance(header, _RunStarted)
+        config = msgspec.json.decode(header.experiment.config, type=_Config)
+        check_time(header.start.wall)
         super().__init__(f"{header.run_id}/{header.shard.index}", len(first))
         self.run_id, self.shard, self.shards = header.run_id, header.shard.index, header.shard.count
         name, targets = header.experiment.name, [target.url for target in config.targets]

@@ -193,6 +193,55 @@ def test_a_receivers_death_is_told_from_a_brokers_loss(tmp_path: Path) -> None:
     assert (delays["i-1"][0], delays["i-1"][1] - 0.3) == (pytest.approx(6), drift)
 
 
+def report_line(at_s: float, offset_ms: float | str, half_rtt_ms: float = 0.1, instance: str = "i-0") -> str:
+    """A report of a receiver, so many seconds after the first event arrived."""
+    offset = f"{offset_ms * 1e6:.0f}" if isinstance(offset_ms, float) else ""
+    half_rtt = f"{half_rtt_ms * 1e6:.0f}" if offset else ""
+    return f"{instance},{stamp(START.wall_ns + 5_020_000 + int(at_s * 1e9))},9,0,9,{offset},{half_rtt}\n"
+
+
+@pytest.mark.parametrize(
+    ("reports", "delay", "error"),
+    [
+        ([], 5, None),
+        ([(-30, "")], 5, None),
+        ([(0, 2.0)], 3, 0.1),
+        ([(-10, 2.0), (30, 6.0)], 2, 4.1),
+        ([(-10, 2.0), (-5, 2.5), (30, 6.0), (40, 7.0)], 2, 3.6),
+        ([(-10, 2.0), (-1, ""), (10, 2.0)], 3, 0.1),
+        ([(-600, 2.0)], 3, 0.1 + 9),
+        ([(600, 2.0)], 3, 0.1 + 9),
+        ([(-3599, 2.0), (3601, 99.0)], 3, 0.1 + 53.985),
+        ([(-3601, 2.0)], None, None),
+        ([(3601, 2.0)], None, None),
+        ([(-3601, 1.0), (3601, 2.0)], None, None),
+    ],
+)
+def test_a_delay_goes_by_the_receivers_clock_around_it(
+    tmp_path: Path, reports: list[tuple[float, float | str]], delay: float | None, error: float | None
+) -> None:
+    head = "instance,timestamp,received,refused,acknowledged,offset_ns,half_rtt_ns\n"
+    (tmp_path / "instances.csv").write_text(head + "".join(report_line(*each) for each in reports))
+    clock = {"offset_ns": 0, "half_rtt_ns": 0}
+    _, by = account(tmp_path, OURS + receipt(0), events=1, clock=clock, triggers=1)
+    (delivery,) = ask(tmp_path / "b.db", "SELECT delay, delay_error FROM deliveries")
+    assert (delivery["delay"], delivery["delay_error"]) == (
+        delay if delay is None else pytest.approx(delay, abs=1e-4),
+        error if error is None else pytest.approx(error, abs=1e-3),
+    )
+    assert (by["a"]["sent"], by["a"]["once"], by["a"]["delay_p50"]) == (1, 1, delivery["delay"])
+
+
+def test_a_later_run_does_not_change_the_delays_of_an_earlier_one(tmp_path: Path) -> None:
+    (tmp_path / "instances.csv").write_text(report_line(1, 2.0))
+    account(tmp_path, OURS + receipt(0), events=1, triggers=1)
+    before = ask(tmp_path / "b.db", "SELECT * FROM deliveries")
+    (tmp_path / "instances.csv").write_text(report_line(1, 2.0) + report_line(7200, 500.0))
+    assert extract(tmp_path, tmp_path / "b.db").skipped == ()
+    assert ask(tmp_path / "b.db", "SELECT * FROM deliveries") == before
+    assert ask(tmp_path / "b.db", "SELECT offset_ns FROM receivers") == [{"offset_ns": 500_000_000}]
+
+
 def test_deliveries_by_second(tmp_path: Path) -> None:
     account(tmp_path, OURS + "".join(receipt(seq, ms=1000 * (seq % 2)) for seq in range(10)))
     rows = ask(tmp_path / "b.db", "SELECT second, deliveries FROM deliveries_by_second ORDER BY second")

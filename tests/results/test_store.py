@@ -8,14 +8,16 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from importlib import resources
 from pathlib import Path
+from queue import Queue
 
 import pytest
 
 from tests.results.logs import rows_of
 from workload_generator.base.errors import BenchError
-from workload_generator.results.database import VERSION, open_store
+from workload_generator.results.database import VERSION, open_readonly, open_store
 
 EXPERIMENT_COLUMNS = [
     "id", "timestamp", "language", "scenario", "concurrency", "rps", "requests_per_second", "duration",
@@ -180,18 +182,11 @@ def public_folder() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def test_a_database_that_may_not_be_written(public_folder: Path) -> None:
+def test_a_database_that_may_not_be_written(public_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     db = make(public_folder / "benchmark.db", ORIGINAL)
     db.chmod(0o444)
-    root = os.geteuid() == 0
-    if root:
-        os.seteuid(65534)  # permissions do not hold for root
-    try:
-        with pytest.raises(BenchError, match="readonly"):
-            open_store(db)
-    finally:
-        if root:
-            os.seteuid(0)
+    with as_nobody(monkeypatch), pytest.raises(BenchError, match="it, or its folder, is read-only"):
+        open_store(db)
 
 
 def test_a_transaction_is_all_or_nothing(tmp_path: Path) -> None:
@@ -210,6 +205,109 @@ def test_a_database_in_use_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with open_store(db) as first, first.transaction(), open_store(db) as second:
         with pytest.raises(BenchError, match="another program"), second.transaction():
             pass
+
+
+def test_waiting_is_reported_once_and_ends_with_the_other_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workload_generator.results.database._TOLD_AFTER_S", 0.01)
+    db, said = tmp_path / "benchmark.db", Queue[str]()
+    with open_store(db) as store, closing(sqlite3.connect(db, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+
+        def let_go(text: str) -> None:
+            said.put(text)
+            other.execute("ROLLBACK")
+
+        with open_store(db, let_go) as second, second.transaction():
+            second.insert("experiments", {"language": "go"})
+        assert said.get_nowait() == f"waiting for another program, which has locked {db}" and said.empty()
+        assert [row["language"] for row in store.execute("SELECT language FROM experiments")] == ["go"]
+
+
+def test_a_reader_does_not_block_a_writer_and_the_file_alone_is_the_database(tmp_path: Path) -> None:
+    db, said = tmp_path / "benchmark.db", list[str]()
+    with open_store(db, said.append) as store, store.writing(), store.transaction():
+        store.insert("experiments", {"language": "go"})
+    assert [path.name for path in tmp_path.iterdir()] == ["benchmark.db"]
+    with closing(sqlite3.connect(db, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        assert reader.execute("SELECT count(*) FROM experiments").fetchone() == (1,)
+        with open_store(db, said.append) as store, store.writing(), store.transaction():
+            store.insert("experiments", {"language": "ts"})
+        assert reader.execute("SELECT count(*) FROM experiments").fetchone() == (1,)
+        assert said == [f"another program reads {db}: until it ends, benchmark.db-wal is a part of the database"]
+    copy = shutil.copy(db, tmp_path / "copy.db")
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["benchmark.db", "copy.db"]
+    assert [row["language"] for row in rows_of(copy, "SELECT language FROM experiments")] == ["go", "ts"]
+
+
+def test_a_file_system_without_a_write_ahead_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite's `unix-dotfile` has no shared memory, as network file systems."""
+    connect, said = sqlite3.connect, list[str]()
+    monkeypatch.setattr(sqlite3, "connect", lambda name, **options: connect(f"{name}&vfs=unix-dotfile", **options))
+    db = tmp_path / "benchmark.db"
+    with open_store(db, said.append) as store, store.writing():
+        for language in ("go", "ts"):
+            with store.transaction():
+                store.insert("experiments", {"language": language})
+    assert said == [f"{db} cannot be read while it is written: no write-ahead log (its journal is delete)"]
+    monkeypatch.undo()
+    assert rows_of(db, "SELECT count(*) AS n FROM experiments") == [{"n": 2}]
+
+
+@contextmanager
+def as_nobody(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As a user without rights: permissions do not hold for root."""
+    access, is_root = os.access, os.geteuid() == 0
+    monkeypatch.setattr(os, "access", lambda path, mode: access(path, mode, effective_ids=is_root))
+    if is_root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if is_root:
+            os.seteuid(0)
+
+
+def test_a_database_in_a_folder_that_may_not_be_written_is_read(
+    public_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db = public_folder / "benchmark.db"
+    with open_store(db) as store, store.writing(), store.transaction():
+        store.insert("experiments", {"language": "go"})
+    db.chmod(0o444)
+    public_folder.chmod(0o555)
+    said: list[str] = []
+    with as_nobody(monkeypatch):
+        with open_store(db) as store:
+            assert [row["language"] for row in store.execute("SELECT language FROM experiments")] == ["go"]
+        with open_readonly(db) as store:
+            assert len(store.execute("SELECT * FROM experiments")) == 1
+        with open_store(db, said.append) as store:
+            with pytest.raises(BenchError, match="it, or its folder, is read-only"), store.writing():
+                pass
+    assert not said and [path.name for path in public_folder.iterdir()] == ["benchmark.db"]
+
+
+def test_results_that_an_earlier_version_stored_twice_are_stored_once(tmp_path: Path) -> None:
+    db = tmp_path / "benchmark.db"
+    with open_store(db) as store, store.transaction():
+        store.execute("DROP INDEX results_once")
+        store.insert("experiments", {"id": 1})
+        for seq in (4, 5, 5):
+            store.insert("results", {"experiment_id": 1, "shard": 0, "seq": seq})
+        store.execute("DROP VIEW receivers")
+        store.execute("CREATE TABLE receivers AS SELECT * FROM receiver_reports")
+        store.execute("ALTER TABLE receivers DROP COLUMN at_ns")
+        store.execute("INSERT INTO receivers VALUES ('i-0', '2025-02-10T10:11:12Z', 5, 0, 5, 7, 9)")
+        store.execute("DROP TABLE receiver_reports")
+        store.execute("PRAGMA user_version = 5")
+    assert [row["seq"] for row in rows_of(db, "SELECT seq FROM results ORDER BY id")] == [4, 5]
+    assert rows_of(db, "SELECT instance, offset_ns, at_ns FROM receiver_reports") == [
+        {"instance": "i-0", "offset_ns": 7, "at_ns": 1_739_182_272 * 10**9}
+    ]
+    assert rows_of(db, "SELECT instance, received FROM receivers") == [{"instance": "i-0", "received": 5}]
 
 
 @pytest.mark.parametrize("version", [1, 2, 3, 4])

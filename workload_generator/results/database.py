@@ -56,6 +56,7 @@ class Store:
         self.path = path
         self._connection = connection
         self._tell = tell
+        self._has_waited = False
 
     def __enter__(self) -> Store:
         """The store."""
@@ -85,8 +86,8 @@ class Store:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Several transactions that exclude no readers; at the end the file alone is the database."""
-        with self.transaction():  # whether it can be written at all
-            pass
+        with self.transaction():  # it fails if the database cannot be written
+            self.execute(f"PRAGMA user_version = {VERSION}")
         self.execute("PRAGMA busy_timeout = 1000")
         try:
             ((mode,),) = self.execute("PRAGMA journal_mode = WAL")
@@ -105,14 +106,18 @@ class Store:
             )
 
     def execute_or_wait(self, sql: str) -> list[Any]:
-        """Run a statement that may have to wait for another program, and report that it waits."""
-        text = f"waiting for another program, which has locked {self.path}"
-        timer = threading.Timer(_TOLD_AFTER_S, self._tell, (text,))
+        """Run a statement that may have to wait for another program; the first wait is reported."""
+        timer = threading.Timer(_TOLD_AFTER_S, self._report_wait)
         timer.start()
         try:
             return self.execute(sql)
         finally:
             timer.cancel()
+
+    def _report_wait(self) -> None:
+        if not self._has_waited:
+            self._has_waited = True
+            self._tell(f"waiting for another program, which has locked {self.path}")
 
     def execute(self, sql: str, values: Sequence[object] | Mapping[str, object] = ()) -> list[Any]:
         """Run a statement; returns all its rows, with columns by name or index."""
@@ -166,8 +171,9 @@ def open_store(path: Path, tell: Tell = lambda _: None) -> Store:
         raise BenchError(f"cannot open {path}: the folder {path.parent} does not exist")
     store = _connected(path, "", tell)
     try:
+        version = _version(store)  # the first to wait for other programs
         store.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-        if _version(store) != VERSION:
+        if version != VERSION:
             with store.transaction():
                 _upgrade(store)
     except BaseException:

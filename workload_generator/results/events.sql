@@ -135,9 +135,9 @@ SELECT f.experiment_id, f.trigger, f.copies, count(*) AS sent, sum(f.acknowledge
            SELECT e.instance FROM events e JOIN results r ON r.event_id = e.event_id
            WHERE r.experiment_id = f.experiment_id)) AS unaccounted,
        min(f.delay) AS delay_min,
-       max(iif(f.rank <= (f.known * 50 + 99) / 100, f.ranked, 0)) AS delay_p50,
-       max(iif(f.rank <= (f.known * 90 + 99) / 100, f.ranked, 0)) AS delay_p90,
-       max(iif(f.rank <= (f.known * 99 + 99) / 100, f.ranked, 0)) AS delay_p99,
+       max(iif(f.rank <= (f.known * 50 + 99) / 100, f.ranked, iif(f.known, 0, NULL))) AS delay_p50,
+       max(iif(f.rank <= (f.known * 90 + 99) / 100, f.ranked, iif(f.known, 0, NULL))) AS delay_p90,
+       max(iif(f.rank <= (f.known * 99 + 99) / 100, f.ranked, iif(f.known, 0, NULL))) AS delay_p99,
        max(f.delay) AS delay_max,
        max(f.delay_error) AS delay_error,
        (max(f.received_ns) - CAST(strftime('%s', substr(max(f.sent), 1, 19)) AS INTEGER) * 1000000000

@@ -23,7 +23,7 @@ from workload_generator.log import format as log_format
 from workload_generator.results.database import Store, Tell, open_store
 from workload_generator.results.ingest import naming, reconcile
 from workload_generator.results.ingest.events import Receipts, is_csv, open_csv
-from workload_generator.results.ingest.files import LONGEST_LINE, Skip, SkippedFile
+from workload_generator.results.ingest.files import LONGEST_LINE, UNREADABLE, Skip, SkippedFile
 from workload_generator.results.ingest.original import NOT_A_LOG, OriginalLog
 from workload_generator.results.ingest.our_log import OurLog
 
@@ -151,7 +151,7 @@ def _open_log(name: str, file: BinaryIO) -> reconcile.RunLog:
         raise SkippedFile(NOT_A_LOG if len(first) == LONGEST_LINE else "its first line is incomplete")
     try:
         opening = msgspec.json.decode(first.removeprefix(BOM_UTF8), type=_Opening)
-    except (msgspec.DecodeError, RecursionError):
+    except UNREADABLE:
         return OriginalLog(name, first)
     if opening.event not in log_format.EVENTS:
         raise SkippedFile(NOT_A_LOG)
@@ -159,7 +159,10 @@ def _open_log(name: str, file: BinaryIO) -> reconcile.RunLog:
         raise SkippedFile(f"its first line is {opening.event}, not {log_format.RUN_STARTED}: the header is missing")
     if opening.schema > log_format.SCHEMA:
         raise SkippedFile(f"its schema {opening.schema} is newer than {log_format.SCHEMA}: update this program")
-    return OurLog(first)
+    try:
+        return OurLog(first)
+    except UNREADABLE as error:
+        raise SkippedFile(f"its {log_format.RUN_STARTED} is incomplete: {error}") from None
 
 
 def _size(path: Path) -> int:

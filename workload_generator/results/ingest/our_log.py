@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from codecs import BOM_UTF8
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
@@ -15,7 +16,7 @@ from workload_generator.base.clock import parse_rfc3339
 from workload_generator.coldstart.proof import POINTS
 from workload_generator.log import format as log_format
 from workload_generator.results.ingest import naming
-from workload_generator.results.ingest.files import UNREADABLE, EndOfRun, OtherRow, Row, SkippedFile
+from workload_generator.results.ingest.files import EndOfRun, OtherRow, Row
 from workload_generator.results.ingest.reconcile import RunLog
 
 _MOST_SHARDS = 100_000
@@ -30,16 +31,20 @@ Text = str | None
 Flat = dict[str, Number | float | str | None]
 
 
+_TIME = re.compile(r"([0-9-]{10}T[0-9:]{8})(?:\.[0-9]{6,9})?Z")  # as queries read it
+
+
 @functools.lru_cache(10_000)
 def _check_second(text: str) -> None:
     parse_rfc3339(f"{text}Z")
 
 
 def check_time(text: str) -> None:
-    """Raise ValueError unless it is a time as our logs have it, `2025-02-09T10:11:12.123456Z`."""
-    if len(text) != 27 or text[10:26:9] != "T." or text[26] != "Z" or not (text.isascii() and text[20:26].isdecimal()):
+    """Raise ValueError unless it is a time as logs have it, `2025-02-09T10:11:12.123456Z`, or one in whole seconds."""
+    match = _TIME.fullmatch(text)
+    if match is None:
         raise ValueError(f"{text!r} is not a time")
-    _check_second(text[:19])
+    _check_second(match[1])
 
 
 class _Line(Struct, tag_field="event"):
@@ -309,20 +314,17 @@ _decode = msgspec.json.Decoder(_RunStarted | _Request | _Progress | _ColdStart |
 
 
 class OurLog(RunLog):
-    """A log of this generator."""
+    """A log of this generator, by its first line, which is a `run_started`. Raises one of `UNREADABLE`."""
 
     format = "workload-generator"
     columns = (*_Request.__struct_fields__, "experiment_id", "shard")
     unreadable = "not a line of a workload-generator log"
 
     def __init__(self, first: bytes) -> None:
-        try:
-            header = _decode(first.removeprefix(BOM_UTF8))
-            assert isinstance(header, _RunStarted)
-            config = msgspec.json.decode(header.experiment.config, type=_Config)
-            check_time(header.start.wall)
-        except UNREADABLE as error:
-            raise SkippedFile(f"its {log_format.RUN_STARTED} is incomplete: {error}") from None
+        header = _decode(first.removeprefix(BOM_UTF8))
+        assert isinstance(header, _RunStarted)
+        config = msgspec.json.decode(header.experiment.config, type=_Config)
+        check_time(header.start.wall)
         super().__init__(f"{header.run_id}/{header.shard.index}", len(first))
         self.run_id, self.shard, self.shards = header.run_id, header.shard.index, header.shard.count
         name, targets = header.experiment.name, [target.url for target in config.targets]

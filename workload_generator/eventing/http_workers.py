@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import resource
 import secrets
@@ -24,11 +25,13 @@ from typing import Any, Protocol, cast
 
 import uvloop
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler
 
 from workload_generator.base.errors import BenchError, RequestRefused
 from workload_generator.base.listening import listen
+from workload_generator.base.standard_streams import printable
 from workload_generator.base.subprocesses import die_with_parent, signals_held
 from workload_generator.eventing.counters import Counters, prometheus
 
@@ -40,6 +43,9 @@ _OTHER_FILES = 64  # descriptors that are not connections
 _GRACE_S = 10.0
 _KEEPALIVE_S = 75.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+_log = logging.getLogger(__name__)
+_log.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], web.RequestPayloadError)))
 
 
 Headers = Iterable[tuple[str, str]]
@@ -99,7 +105,7 @@ def _listen(bind: str, port: int, workers: int) -> list[socket.socket]:
 
 def _text(status: int, reason: str, headers: dict[str, str] | None = None) -> web.Response:
     """A response of one line of text."""
-    return web.Response(status=status, text=f"{reason}\n", headers=headers)
+    return web.Response(status=status, text=f"{printable(reason)}\n", headers=headers)
 
 
 class _Connection(RequestHandler):
@@ -143,6 +149,17 @@ class _Connection(RequestHandler):
             self.transport.write(f"HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n".encode())
         self._server.drop(self)
 
+    def handle_error(
+        self, request: Any, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        """The response to a head that is not HTTP, and to a fault of ours, which is logged."""
+        if not isinstance(exc, HttpProcessingError):
+            return super().handle_error(request, status, exc, message)
+        self._server.count("rejected")
+        response = _text(status, (message or "not HTTP").partition("\n")[0])
+        response.force_close()
+        return response
+
     def _watch_head(self) -> None:
         """Limit the time of a head, from its first bytes on, but not while another request is in progress."""
         if self._head_bytes and self._late is None and self in self._server.waiting:
@@ -159,7 +176,7 @@ class _Server(web.Server):
         self._most = min(_MOST_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _OTHER_FILES)
 
     def __call__(self) -> RequestHandler:
-        return _Connection(self, keepalive_timeout=_KEEPALIVE_S, access_log=None)
+        return _Connection(self, keepalive_timeout=_KEEPALIVE_S, access_log=None, logger=_log)
 
     def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
         """Count a connection. If there are too many, the one that has waited longest for a request is closed."""
@@ -173,10 +190,14 @@ class _Server(web.Server):
         super().connection_lost(handler, exc)
         self.waiting.pop(cast(_Connection, handler), None)
 
+    def count(self, name: str) -> None:
+        """Add one to a counter."""
+        self._handler.service.counters.add(name)
+
     def drop(self, connection: _Connection) -> None:
         """Close a connection because of a limit."""
         self.waiting.pop(connection, None)
-        self._handler.service.counters.add("dropped_connections")
+        self.count("dropped_connections")
         connection.force_close()
 
     def _begin(
@@ -225,11 +246,11 @@ class _Handler:
         """The whole body. Raises RequestRefused."""
         content, body, most_bytes = request.content, bytearray(), self.service.most_body_bytes
         too_large = (request.content_length or 0) > most_bytes
-        if content.is_eof() and not too_large:  # most bodies arrive with their heads
-            return content.read_nowait(-1)
-        if not too_large and request.headers.get("Expect", "").lower() == "100-continue":
-            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         try:
+            if content.is_eof() and not too_large:  # most bodies arrive with their heads
+                return content.read_nowait(-1)
+            if not too_large and request.headers.get("Expect", "").lower() == "100-continue":
+                await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             async with asyncio.timeout(self._body_timeout_s):
                 while not too_large and (piece := await content.readany()):
                     body += piece
@@ -239,7 +260,7 @@ class _Handler:
                         raise RequestRefused(503, "the bodies of other requests take all the memory there is for them")
         except TimeoutError:
             raise RequestRefused(408, f"the body did not arrive within {self._body_timeout_s:g} s") from None
-        except web.RequestPayloadError as error:
+        except (web.RequestPayloadError, ConnectionError) as error:
             raise RequestRefused(400, f"the body cannot be read: {error}") from None
         finally:
             self._reading -= len(body)

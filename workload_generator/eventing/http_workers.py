@@ -30,7 +30,7 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler
 
 from workload_generator.base.errors import BenchError, RequestRefused
-from workload_generator.base.listening import listen
+from workload_generator.base.listening import BACKLOG, listen
 from workload_generator.base.standard_streams import printable
 from workload_generator.base.subprocesses import die_with_parent, signals_held
 from workload_generator.eventing.counters import Counters, prometheus
@@ -278,7 +278,7 @@ async def _work(handler: _Handler, listener: socket.socket, release_signals: Cal
     release_signals()
     await handler.service.start()
     server = _Server(handler)
-    accepting = await loop.create_server(server, sock=listener)
+    accepting = await loop.create_server(server, sock=listener, backlog=BACKLOG)
     await ended.wait()
     accepting.close()
     server.pre_shutdown()

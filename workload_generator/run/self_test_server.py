@@ -14,6 +14,7 @@ from typing import cast
 import uvloop
 
 from workload_generator.base.clock import monotonic_ns
+from workload_generator.base.listening import BACKLOG
 
 _PLAIN = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nfalse"
 _STAMPED = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-Instance: %d\r\n\r\nfalse"
@@ -41,7 +42,7 @@ class _Answers(asyncio.Protocol):
 
 
 async def _serve(listening: socket.socket) -> None:
-    server = await asyncio.get_running_loop().create_server(_Answers, sock=listening)
+    server = await asyncio.get_running_loop().create_server(_Answers, sock=listening, backlog=BACKLOG)
     await server.serve_forever()
 
 

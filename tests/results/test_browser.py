@@ -19,7 +19,7 @@ from tests.results.campaign import Reported
 pytestmark = needs.mark(needs.BROWSER)
 
 CHARTS = {
-    "forest", "ecdf", "tail", "load_p50", "load_p99", "load_lost", "load_achieved", "latency", "throughput", "heat",
+    "forest", "ecdf", "tail", "load_p50", "load_p99", "load_failed", "load_achieved", "latency", "throughput", "heat",
     "cold", "phases", "waterfall", "outcomes", "delays", "delivery_rates", "scaling", "machines",
 }  # fmt: skip
 PIXELS = {"forest", "ecdf", "heat", "cold", "phases", "outcomes"}  # one of each kind: a screenshot takes its time

@@ -85,7 +85,7 @@ def test_sql_of_the_figures(query: Callable[[str], list[Any]], answers: Answers)
             row = rows[sample.run.id, sample.language, sample.temperature]
             assert (row["p50"], row["p99"]) == (sample.ttfb.all["p50"], sample.ttfb.all["p99"])
             assert row["arrivals"] == sample.arrivals
-            assert row["lost"] == pytest.approx(1 - sample.served / sample.arrivals)
+            assert row["failed"] == pytest.approx(1 - sample.served / sample.arrivals)
 
 
 def test_sql_over_time(query: Callable[[str], list[Any]], answers: Answers) -> None:
@@ -98,7 +98,7 @@ def test_sql_over_time(query: Callable[[str], list[Any]], answers: Answers) -> N
                     assert not line.ok[index] + line.failed[index] + line.dropped[index]
                     continue
                 assert row["ok"] * line.width_s == pytest.approx(line.ok[index])
-                assert row["lost"] * line.width_s == pytest.approx(line.failed[index] + line.dropped[index])
+                assert row["failed"] * line.width_s == pytest.approx(line.failed[index] + line.dropped[index])
                 assert row["cold"] == line.cold[index]
                 if line.ok[index]:
                     assert (row["p50"], row["p99"]) == (line.p50[index], line.p99[index])
@@ -280,7 +280,7 @@ def test_failed_cold_starts_are_lost_cold_starts(answers: Answers) -> None:
 
 def test_coarser_charts_keep_the_number_of_arrivals(answers: Answers) -> None:
     fine, coarse = (make_datasets(answers, Detail(bins, bins))["timeline"] for bins in (10_000, 1))
-    for column in ("ok", "lost"):
+    for column in ("ok", "failed"):
         at, width = fine.fields.index(column), fine.fields.index("width")
         sums = [
             sum(n * w for n, w in zip(data.columns[at], data.columns[width], strict=True) if n is not None and w)

@@ -46,8 +46,8 @@ def test_worse_better_and_neither(tmp_path: Path) -> None:
     base = runs(tmp_path / "base", [1.0, 1.1, 1.05, 0.98, 1.02])
     slow = runs(tmp_path / "slow", [2.0, 2.1, 2.05, 1.98, 2.02])
     same = runs(tmp_path / "same", [1.01, 1.09, 1.06, 0.97, 1.03])
-    assert verdicts(base, slow) == {"p50": "worse", "p99": "worse", "lost": "no difference shown"}
-    assert verdicts(slow, base) == {"p50": "better", "p99": "better", "lost": "no difference shown"}
+    assert verdicts(base, slow) == {"p50": "worse", "p99": "worse", "failed": "no difference shown"}
+    assert verdicts(slow, base) == {"p50": "better", "p99": "better", "failed": "no difference shown"}
     assert set(verdicts(base, same).values()) == {"no difference shown"}
     (p50, *_) = compare(Side("A", base), Side("B", slow)).changes
     assert p50.difference.estimate == pytest.approx(1.96, abs=0.1)
@@ -57,7 +57,7 @@ def test_worse_better_and_neither(tmp_path: Path) -> None:
 
 def test_losses_are_worse(tmp_path: Path) -> None:
     base, lossy = runs(tmp_path / "base", [1.0] * 5), runs(tmp_path / "lossy", [1.0] * 5, lost=0.1)
-    assert verdicts(base, lossy)["lost"] == "worse"
+    assert verdicts(base, lossy)["failed"] == "worse"
     assert verdicts(base, lossy)["p99"] == "worse", "beyond the timeout"
 
 

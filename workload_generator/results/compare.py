@@ -26,7 +26,7 @@ from workload_generator.results.report.runs import RecordedRun
 from workload_generator.results.report.table import MS, NOTHING, SHARE, written
 
 _LEVEL = round(1 - CONFIDENCE, 9)
-_TIMES, _LOST = ("p50", "p99"), "lost"
+_TIMES, _FAILED = ("p50", "p99"), "failed"
 _HEADER = ("figure", "A", "B", "change", "confidence", "effect", "verdict")
 
 Matching = Callable[[RunGroup], tuple[object, ...]]
@@ -153,22 +153,22 @@ _ATTRIBUTES: dict[str, Callable[[RecordedRun], str]] = {
 def _changes(pairs: Sequence[GroupPair]) -> list[Pair]:
     rows = []
     for a, b in pairs:
-        for figure in (*_TIMES, _LOST):
-            change = difference(_values(a, figure), _values(b, figure), relative=figure != _LOST)
+        for figure in (*_TIMES, _FAILED):
+            change = difference(_values(a, figure), _values(b, figure), relative=figure != _FAILED)
             rows.append((a, b, figure, change))
     adjusted = false_discovery([row[-1].p for row in rows])
     return [Pair(*row, p <= _LEVEL) for row, p in zip(rows, adjusted, strict=True)]
 
 
 def _values(group: RunGroup, figure: str) -> list[float]:
-    return sorted(group.error_shares()) if figure == _LOST else group.values(figure)
+    return sorted(group.error_shares()) if figure == _FAILED else group.values(figure)
 
 
 def _texts(change: Pair) -> tuple[str, ...]:
     test, figure = change.difference, change.figure
     readings = [_values(group, figure) for group in (change.a, change.b)]
     ends = (test.estimate, test.interval.low, test.interval.high)
-    if figure == _LOST:
+    if figure == _FAILED:
         values = [written(each[len(each) // 2], SHARE) for each in readings]
         middle, low, high = (f"{100 * value:+.2f} pp" for value in ends)
     else:

@@ -135,14 +135,14 @@ def _timeline(answers: Answers, detail: Detail) -> Rows:
         planned = (run.condition.rate or None) if is_constant else None
         for first in range(0, len(line.start_s), step):
             part = slice(first, first + step)
-            ok, lost = int(line.ok[part].sum()), int((line.failed[part] + line.dropped[part]).sum())
-            if not ok + lost and run.mode == COLD_START:
+            ok, failed = int(line.ok[part].sum()), int((line.failed[part] + line.dropped[part]).sum())
+            if not ok + failed and run.mode == COLD_START:
                 continue
             served = line.ok[part] > 0
             # the greatest of the bins put together, so that no stall is hidden
             p50, p99 = (float(ms[part][served].max()) if served.any() else None for ms in (line.p50, line.p99))
             t = float(line.start_s[first]) + width / 2
-            yield _run_keys(line), (t, width, ok / width, lost / width, planned, p50, p99)
+            yield _run_keys(line), (t, width, ok / width, failed / width, planned, p50, p99)
 
 
 def _timelines(answers: Answers) -> list[RunTimeline]:
@@ -265,7 +265,7 @@ def outcome_class(outcome: str) -> str:
 
 
 def _load(answers: Answers, _: Detail) -> Rows:
-    """The load curve by rate: p50, p99, the share of lost arrivals and the achieved share of the plan."""
+    """The load curve by rate: p50, p99, the share of failed arrivals and the achieved share of the plan."""
     groups = [
         group
         for group in answers.groups
@@ -282,8 +282,8 @@ def _load(answers: Answers, _: Detail) -> Rows:
         p50, p99 = (group.estimate(quantile) for quantile in ("p50", "p99"))
         times = [min(value, limit) for estimate in (p50, p99) for value in estimate[:3]]
         beyond = float(math.isinf(p99.value))
-        lost, achieved = sorted(group.error_shares()), sorted(_achieved(sample.run) for sample in group.samples)
-        shares = (lost[len(lost) // 2], achieved[len(achieved) // 2])
+        failed, achieved = sorted(group.error_shares()), sorted(_achieved(sample.run) for sample in group.samples)
+        shares = (failed[len(failed) // 2], achieved[len(achieved) // 2])
         keys = (*_key(group.condition, group.language), panel, "p99 beyond the timeout" if beyond else "answered")
         yield keys, (group.condition.rate, *times, beyond, *shares, float(len(group.samples)))
 
@@ -333,11 +333,11 @@ def _rows(keys: Keys, *columns: Values) -> Rows:
     return ((keys, row) for row in zip(*(column.tolist() for column in columns), strict=True))
 
 
-_LOAD = "rps p50 p50_low p50_high p99 p99_low p99_high beyond lost achieved runs"
+_LOAD = "rps p50 p50_low p50_high p99 p99_low p99_high beyond failed achieved runs"
 _DATASETS: Mapping[str, tuple[Callable[[Answers, Detail], Rows], str, str]] = {
     "groups": (_groups, "panel quantile what run", "ms low high confidence beyond"),
     "curves": (_curves, "panel band", "share nines ms low high"),
-    "timeline": (_timeline, "panel run state", "t width ok lost planned p50 p99"),
+    "timeline": (_timeline, "panel run state", "t width ok failed planned p50 p99"),
     "cold_marks": (_cold_marks, "panel run state", "t ms"),
     "ramps": (_ramps, "panel", "begin end"),
     "heat": (_heat, "panel", "t end low high per_s"),

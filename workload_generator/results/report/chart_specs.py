@@ -139,17 +139,17 @@ class ChartSpecs:
     def throughput(self) -> Spec:
         """Answers and losses per second, against the plan."""
         x, run = _time(), _nominal("run")
-        planned, lost, ok = (_number(name, "arrivals per second") for name in ("planned", "lost", "ok"))
+        planned, failed, ok = (_number(name, "arrivals per second") for name in ("planned", "failed", "ok"))
         plan = {"type": "line", "strokeDash": [2, 3], "strokeWidth": 1.5, "color": css_name("muted")}
         loss = {"type": "area", "opacity": 0.5, "color": css_name("bad"), "interpolate": "step"}
         line = {"type": "line", "strokeWidth": 1.5, "interpolate": "step"}
-        tips = {"t": "time (s):,.1f", "ok": "ok (1/s)", "lost": "lost (1/s)", "planned": "planned (1/s)"}
+        tips = {"t": "time (s):,.1f", "ok": "ok (1/s)", "failed": "failed (1/s)", "planned": "planned (1/s)"}
         measured = [{"filter": "datum.t >= 0 && datum.planned != null"}]
         return {
             "layer": [
                 _ramp(),
                 {"name": "needs:planned", "transform": measured, **_layer(plan, x=x, y=planned)},
-                _layer(loss, x=x, y={**lost, "stack": None}, detail=run),
+                _layer(loss, x=x, y={**failed, "stack": None}, detail=run),
                 _layer(line, x=x, y=ok, color=self._run_colour, detail=run),
                 _hover(x, ok, "run", **tips),
             ]
@@ -221,9 +221,9 @@ class ChartSpecs:
         """One measure of the load curve."""
         x = _log("rps", "planned rate (requests per second, log scale)")
         times = {"rps": "rate (rps)", "p50": "p50 (ms)", "p99": "p99 (ms)"}
-        tips = _tips("language", **times, lost="lost:.2%", achieved="achieved:.2%")
+        tips = _tips("language", **times, failed="failed:.2%", achieved="achieved:.2%")
         y = {
-            "lost": _number("lost", "failed and dropped", axis=_PERCENT),
+            "failed": _number("failed", "failed and dropped", axis=_PERCENT),
             "achieved": _number("achieved", "achieved of the planned rate", axis=_PERCENT, scale={"zero": False}),
         }.get(measure) or _log(measure, f"TTFB {measure} (ms, log scale)")
         point = _layer(_DOT, x=x, y=y, color=self._colour, tooltip=tips)

@@ -70,12 +70,12 @@ ORDER BY run, language, temperature, q;"""
 
 
 def figures(runs: Iterable[int]) -> str:
-    """p50, p99 and the share of lost arrivals of each run."""
+    """p50, p99 and the share of failed arrivals of each run."""
     return f"""{_arrivals(runs)}
 SELECT run, language, temperature,
        max(iif(rank = {_AT.replace("q", "0.5")}, ms, 0)) AS p50,
        max(iif(rank = {_AT.replace("q", "0.99")}, ms, 0)) AS p99,
-       avg(ms = 9e999) AS lost, max(n) AS arrivals
+       avg(ms = 9e999) AS failed, max(n) AS arrivals
 FROM ranked GROUP BY run, language, temperature ORDER BY run, language, temperature;"""
 
 
@@ -93,7 +93,7 @@ latency AS (
   FROM ranked GROUP BY run, language, t
 )
 SELECT run, language, t, p50, p99, sum(good) * 1000.0 / width_ms AS ok,
-       sum(NOT good) * 1000.0 / width_ms AS lost, sum(good AND is_cold IS 1) AS cold
+       sum(NOT good) * 1000.0 / width_ms AS failed, sum(good AND is_cold IS 1) AS cold
 FROM binned LEFT JOIN latency USING (run, language, t)
 GROUP BY run, language, t ORDER BY run, language, t;"""
 

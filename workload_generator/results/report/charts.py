@@ -74,7 +74,7 @@ def distribution_charts(answers: Answers) -> Iterable[Chart]:
 def load_charts(answers: Answers) -> Iterable[Chart]:
     """The load curve, a chart for each measure."""
     specs, runs = _specs(answers), _compared(answers)
-    for measure in ("p50", "p99", "lost", "achieved"):
+    for measure in ("p50", "p99", "failed", "achieved"):
         sql = chart_sql.achieved(runs) if measure == "achieved" else chart_sql.figures(runs)
         yield _chart(f"load_{measure}", specs.load(measure), sql)
 

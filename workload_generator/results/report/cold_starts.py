@@ -193,7 +193,7 @@ def starts_table(groups: Sequence[RunGroup]) -> Table:
         "Answers whose function reported the first request of its instance. Quantiles are medians over runs. Told is "
         "the share of answers that report whether they were cold; the others are unknown, and never count as warm.",
         (
-            *(GROUP_COLUMNS + COUNT("runs", "cold", "lost") + MS(*names, "p50 low", "p50 high")),
+            *(GROUP_COLUMNS + COUNT("runs", "cold", "failed") + MS(*names, "p50 low", "p50 high")),
             *SHARE("confidence", "told", brief=False),
         ),
     )

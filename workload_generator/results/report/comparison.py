@@ -248,10 +248,10 @@ def ttfb_table(groups: Iterable[RunGroup]) -> Table:
     table = Table(
         "ttfb",
         "TTFB by language, rate and scenario",
-        "The median over runs; failed and dropped arrivals rank slower than any limit. The interval is over runs, with "
-        "its confidence; the interval of one run alone is not evidence about another run.",
+        "The median over runs. Failed is the share of failed and dropped arrivals, which rank slower than any limit. "
+        "The interval is over runs, with its confidence; that of one run alone is not evidence about another run.",
         (
-            *(GROUP_COLUMNS + TEXT("temperature") + COUNT("runs") + COUNT("arrivals", brief=False) + SHARE("lost")),
+            *(GROUP_COLUMNS + TEXT("temperature") + COUNT("runs") + COUNT("arrivals", brief=False) + SHARE("failed")),
             *figures,
             *(SHARE("confidence", brief=False) + TEXT("interval of", brief=False)),
         ),
@@ -261,8 +261,7 @@ def ttfb_table(groups: Iterable[RunGroup]) -> Table:
         for name in _ESTIMATED:
             estimate = group.estimate(name)
             values += [*estimate[:3], group.estimate(name, answered=True).value]
-        lost = 1 - group.served / group.arrivals
-        counts = (len(group.samples), group.arrivals, lost)
+        counts = (len(group.samples), group.arrivals, 1 - group.served / group.arrivals)
         table.add(*group.cells, *counts, *values, estimate.confidence, estimate.of, beyond=group.beyond)
     return table
 
@@ -303,7 +302,7 @@ def knees_table(knees: Iterable[Knee]) -> Table:
     return Table(
         "knees",
         "Knee of the load curve",
-        "The rate from which on p99 is above twice its lowest value, or more than 1 % is lost. The knee lies between "
+        "The rate from which on p99 is above twice its lowest value, or more than 1 % fails. The knee lies between "
         "the two rates.",
         (
             *(TEXT("scenario") + TEXT("variant", brief=False) + TEXT("language") + TEXT("temperature", brief=False)),

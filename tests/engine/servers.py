@@ -78,11 +78,16 @@ class Peer:
             self._writer.write(data)
             await self._writer.drain()
 
-    def send_now(self, data: bytes) -> None:
-        """Send `data` without the event loop: the client has it when this returns, and has not read it yet."""
+    def send_now(self, data: bytes, *, last: bool = False) -> None:
+        """Send `data` without the event loop: the client has it when this returns, and has not read it yet. If it is
+        the last, the end comes in the same segment."""
         descriptor = os.dup(self._writer.get_extra_info("socket").fileno())
         with socket.socket(fileno=descriptor) as sock:
+            if last:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
             sock.sendall(data)
+            if last:
+                sock.shutdown(socket.SHUT_WR)
 
     async def gone(self) -> None:
         """Wait for the client to go; what it says until then is lost."""

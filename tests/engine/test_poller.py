@@ -51,6 +51,9 @@ class Told:
         self.happened.append(f"{self.name} turn")
         self.then()
 
+    def on_ending(self) -> None:
+        """Nothing: with a reset it is not certain."""
+
     is_idle = False
 
     def close(self) -> None:

@@ -176,10 +176,24 @@ def answering_and_closing(certificates: servers.Certificates) -> Iterator[str]:
 async def test_an_answer_and_the_end_of_tls_in_one_read_leave_no_connection_to_reuse(client: Client) -> None:
     certificates = servers.Certificates()
     with answering_and_closing(certificates) as url:
-        client.add_endpoint(url, method="POST", body=b"x", tls=certificates.client())
-        for seq in (100, 101):
-            client.engine.start(Arrival(seq, Phase.MEASURE, 0, 0), again(client, [0, 0, 0, 0]))
-            await client.engine.drain()
+        await only_new_connections(client, url, certificates.client())
+
+
+async def test_an_answer_and_the_end_in_one_segment_leave_no_connection_to_reuse(client: Client) -> None:
+    async def answer_and_close(peer: servers.Peer) -> None:
+        if await peer.request() is not None:
+            peer.send_now(ANSWER, last=True)
+            await peer.gone()
+
+    async with servers.serve(answer_and_close) as server:
+        await only_new_connections(client, server.url)
+
+
+async def only_new_connections(client: Client, url: str, tls: ssl.SSLContext | None = None) -> None:
+    client.add_endpoint(url, method="POST", body=b"x", tls=tls)
+    for seq in (100, 101):
+        client.engine.start(Arrival(seq, Phase.MEASURE, 0, 0), again(client, [0, 0, 0, 0]))
+        await client.engine.drain()
     assert [(result.error, result.reused) for result in client.results] == [(None, False)] * 10
     assert client.idle == 0 and client.engine.unasked == 0
 

@@ -146,7 +146,7 @@ class Connection:
         self._fd = -1
         self._dial: Dial | None = None
         self._pending = b""
-        self._ended = False  # by the server, behind the data that is handled now
+        self._ending = False
         self._mark_ns = 0
         self._segments = 0
         # Of a response that the cache does not have
@@ -397,7 +397,7 @@ class Connection:
         exchange.first_ns, exchange.last_ns = first_ns, last_ns
         self.exchange = None
         self._end_reading()
-        if response.keep_alive and not self._pending and not self._ended:
+        if response.keep_alive and not self._pending and not self._ending:
             self.state = _IDLE
         else:
             self.close()
@@ -420,6 +420,12 @@ class Connection:
             self._fail(ErrorKind.BODY, "the server closed the connection within the body")
         else:
             self._fail(ErrorKind.RESET, "the server closed the connection within the response's head")
+
+    def on_ending(self) -> None:
+        """See `poller.ReadHandler`. No further request can be answered: the reader sees to that, the cache does not."""
+        if self.exchange is not None and self.state is _ACTIVE:
+            self._ending = True
+            self._reader = self._reader or self._begin_reading(self.exchange)
 
     def on_lost(self, error: OSError) -> None:
         """See `poller.ReadHandler`."""

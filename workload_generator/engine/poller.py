@@ -24,6 +24,7 @@ from workload_generator.engine.timestamps import ANCILLARY_BYTES, Ancillary, Rec
 
 _SMALL_BYTES = 448  # enough for many responses, and small enough for the interpreter's pool of small objects
 _FIRST_BYTES = 4 * 1024  # enough for most responses
+_DATA, _END = select.EPOLLIN, select.EPOLLRDHUP
 _MOST = 64  # sockets to read at once, so that a deadline of the schedule does not wait for more
 
 Piece = tuple["ReadHandler", bytes, Ancillary, int]
@@ -36,6 +37,9 @@ class ReadHandler(Protocol):
     def on_received(self, data: bytes, ancillary: Ancillary, now_ns: int, /) -> None:
         """Handle data that was read at `now_ns`, with the kernel's stamp if there is one; empty at the end of the
         stream. It is called even when the socket was unwatched after the read."""
+
+    def on_ending(self) -> None:
+        """The server has closed the connection, behind the data that is read next."""
 
     def on_lost(self, error: OSError, /) -> None:
         """The read failed. It is called even when the socket was unwatched after the read."""
@@ -70,7 +74,7 @@ class Poller:
         """Read `sock` for `reader` whenever there is data, or the end of the stream."""
         fd = sock.fileno()
         self._watched[fd] = sock.recvmsg, reader
-        self._epoll.register(fd, select.EPOLLIN)
+        self._epoll.register(fd, _DATA | _END)
 
     def unwatch(self, fd: int) -> None:
         """Stop reading; call it before `fd` is closed. An unwatched `fd` is not an error."""
@@ -118,8 +122,10 @@ class Poller:
         watched, size = self._watched, self.first_read_bytes
         pieces: list[Piece] = []
         losses: list[Loss] = []
-        for fd, _events in ready:
+        for fd, events in ready:
             recvmsg, reader = watched[fd]
+            if events != _DATA and events & _END:
+                reader.on_ending()
             try:
                 data, ancillary, _flags, _address = recvmsg(size, ANCILLARY_BYTES)
             except BlockingIOError:

@@ -73,9 +73,8 @@ class TlsConnection(Connection):
         if plain and self.state is ConnectionState.HANDSHAKE:
             return self._on_unasked()
         if plain and self.state is not ConnectionState.CLOSED:
-            if ended and self.exchange is not None:
-                self._ended = True  # no other request can be answered: the reader sees to that, the cache does not
-                self._reader = self._reader or self._begin_reading(self.exchange)
+            if ended:
+                self.on_ending()
             done = super()._on_data(plain, ancillary, now_ns)
         if ended and self.state is not ConnectionState.CLOSED:
             self._on_end(now_ns)

@@ -25,7 +25,7 @@ from typing import Any
 import orjson
 
 from workload_generator.base.errors import LogError, UsageError
-from workload_generator.base.standard_streams import complain
+from workload_generator.base.standard_streams import printable
 from workload_generator.base.subprocesses import signals_held
 from workload_generator.log import wire
 from workload_generator.log.channel import Channel
@@ -36,6 +36,7 @@ _LOOK_S = 1.0
 _SAY_FIRST, _SAY_EVERY, _PATIENCE = 5, 15, 65  # looks at a recorder that stands still
 _END_S = 2.0
 _KILLED_S = 0.3
+_NO_RESPONSE = "the recorder or its disk does not respond"
 
 
 class Log:
@@ -61,7 +62,7 @@ class Log:
         self._frames = 0
         self._handled = 0  # frames, at the last look
         self._still = 0  # looks since then
-        self._reason = "the recorder or its disk does not respond"
+        self._reason = _NO_RESPONSE
 
     @contextlib.asynccontextmanager
     async def opened(self, paths: Iterable[Path]) -> AsyncIterator[None]:
@@ -194,18 +195,20 @@ class Log:
             return
         if self._still >= _SAY_FIRST and self._handled:
             self._say(f"written again after {self._still} s; nothing was lost")
+            self._reason = _NO_RESPONSE
         self._handled, self._still = handled, 0
 
     def _say(self, text: str) -> None:
-        """Tell the user. In a thread, since a terminal may take nothing."""
-        message = f"{self.path}: {text}"
-        threading.Thread(target=complain, args=("workload-generator", message), daemon=True).start()
+        """Report `text` on standard error, in a thread that may block without a lock: a terminal may take nothing."""
+        line = f"{printable(f'workload-generator: {self.path}: {text}')}\n".encode("utf-8", "backslashreplace")
+        threading.Thread(target=_write_to_stderr, args=(line,), daemon=True).start()
 
     def _send(self, frame: bytes) -> None:
         self._frames += 1
         self._channel.send(frame)
         if self._channel.waiting_bytes > _MOST_WAITING_BYTES and self.failure is None:
-            self.give_up(f"{self._reason}; the memory for waiting results is used up")
+            reason = f"{self._reason}; the memory for waiting results is used up"
+            self._loop.call_soon(self.give_up, reason)  # not here: a result may be on its way into the block
 
     def _on_reply(self, kind: int, payload: bytes) -> None:
         if kind == wire.BEAT:
@@ -215,8 +218,9 @@ class Log:
         if kind == wire.FAILED:
             self._fail(doc)
         elif kind == wire.STUCK:
+            if self._reason != doc:
+                self._say(f"{doc}; results wait in memory until there is space")
             self._reason = doc
-            self._say(f"{doc}; results wait in memory until there is space")
         elif kind == wire.SPOILT:
             self._spoilt = doc
             self._say(doc)
@@ -245,6 +249,11 @@ class Log:
 
     def _error(self) -> LogError:
         return LogError(f"{self.path}: {self.failure}; {self.unwritten:,} results were not written")
+
+
+def _write_to_stderr(line: bytes) -> None:
+    with contextlib.suppress(OSError):  # the terminal was closed
+        os.write(2, line)
 
 
 def _create(paths: Iterable[Path]) -> tuple[Path, int]:

@@ -133,6 +133,7 @@ class RunServer:
     def _pass_on(self, holder: int, name: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(holder, name)
+            os.kill(holder, signal.SIGCONT)  # a stopped run has to end, too
             self._signalled.add(holder)
             complain(_COMMAND, f"{name.name} passed on to the run of process {holder}; waiting for it to end")
 

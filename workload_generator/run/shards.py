@@ -42,10 +42,10 @@ _LEAD_NS = 100 * NS_PER_MS
 _ALIVE_S = 1.0
 _SAY_FIRST, _PATIENCE = 10, 65  # looks at a worker that does not respond, one each `_ALIVE_S`
 _REAP_S = 0.01
-_KILL_S = 0.6  # after the time that a worker has for its log
+_KILL_S = 0.5  # after the time that a worker has for its log
 
 _READY = ord("R")  # from a worker, empty
-_START = ord("S")  # to a worker, JSON: the deadline; None: another shard has ended
+_START = ord("S")  # to a worker, JSON: the deadline
 _BEAT = ord("B")  # from a worker, JSON: see `wire.BEAT`
 _ALIVE = ord("A")  # from a worker, every second, empty
 _END = ord("E")  # from a worker, a pickle: its summary or its error
@@ -141,8 +141,11 @@ class ShardedRun:
         worker.silent = 0
         if kind == _READY:
             worker.is_ready = True
-            if all(each.is_ready for each in self._workers):
-                self._start(monotonic_ns() + _LEAD_NS)
+            if not self._started and all(each.is_ready for each in self._workers):
+                self._started = True
+                start = wire.json_frame(_START, monotonic_ns() + _LEAD_NS)
+                for each in self._workers:
+                    each.channel.send(start)
         elif kind == _BEAT:
             self._on_beat(worker, orjson.loads(payload))
         elif kind == _END:
@@ -166,14 +169,10 @@ class ShardedRun:
         if worker.is_running:
             worker.is_running = False
             worker.death = f"was ended by {exit_text(code)}" if code < 0 else f"ended with {exit_text(code)}"
-        self._start(None)
-
-    def _start(self, deadline_ns: int | None) -> None:
-        """Tell all workers when to start, or with None that another one has ended. Only the first call counts."""
-        if not self._started:
+        if not self._started:  # the others must not wait for it, and close their logs
             self._started = True
-            for worker in self._workers:
-                worker.channel.send(wire.json_frame(_START, deadline_ns))
+            if self._signal is None:
+                self._pass_on(signal.SIGTERM)
 
     def _on_beat(self, worker: _Worker, relayed: dict[str, Any]) -> None:
         if self._view is None:
@@ -201,11 +200,15 @@ class ShardedRun:
     def _on_signal(self, name: signal.Signals) -> None:
         grace_s = 0.0 if self._signal else signals.GRACE_S
         self._signal = self._signal or name
+        self._pass_on(name)
+        for worker in self._workers:
+            self._loop.call_later(grace_s + signals.LAST_S + _KILL_S, self._kill, worker, signal.SIGKILL)
+
+    def _pass_on(self, name: signal.Signals) -> None:
         for worker in self._workers:
             if worker.is_running:
                 self._kill(worker, name)
             self._kill(worker, signal.SIGCONT)
-            self._loop.call_later(grace_s + signals.LAST_S + _KILL_S, self._kill, worker, signal.SIGKILL)
 
     def _kill(self, worker: _Worker, number: signal.Signals) -> None:
         if not worker.reaped.is_set():
@@ -228,12 +231,12 @@ class _Shard:
 
     def __init__(self, plan: RunPlan) -> None:
         self._plan = plan
-        self._channel = Channel(self._on_start, self._on_end)
+        self._channel = Channel(self._on_start, lambda: None)  # the command's end is a SIGTERM
 
     async def run(self, endpoints: list[Endpoint], control: socket.socket, release: Callable[[], None]) -> int:
         """Run the shard, and send its summary or error over `control`; returns the exit code."""
         self._loop = asyncio.get_running_loop()
-        self._deadline: asyncio.Future[int | None] = self._loop.create_future()
+        self._deadline: asyncio.Future[int] = self._loop.create_future()
         await self._channel.connect(control)
         self._say_alive()
         code = 0
@@ -252,8 +255,6 @@ class _Shard:
     async def _gate(self) -> int | None:
         self._channel.send(wire.frame(_READY))
         deadline_ns = await self._deadline
-        if deadline_ns is None:
-            raise LogError("another shard of the run has ended before the start")
         return None if self._plan.start_wall_ns is not None else deadline_ns
 
     def _say_alive(self) -> None:
@@ -270,8 +271,3 @@ class _Shard:
     def _send_beat(self, kind: int, payload: bytes) -> None:
         if self._channel.is_open and not self._channel.waiting_bytes:  # else the command stands still
             self._channel.send(wire.frame(kind, payload))
-
-    def _on_end(self) -> None:
-        """The command has been killed."""
-        if not self._deadline.done():
-            self._deadline.set_result(None)

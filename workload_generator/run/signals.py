@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 GRACE_S = 5.0
 """Seconds for the requests in flight after a signal, and for the trailer after a fault of the generator."""
 
-LAST_S = 1.0
+LAST_S = 1.3
 """Seconds for the log after the last request."""
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)

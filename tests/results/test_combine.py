@@ -206,6 +206,14 @@ def test_the_command(db: Path, metrics: Path, capsys: pytest.CaptureFixture[str]
     assert (code, out) == (1, "") and "swapped" in err
 
 
+def test_names_in_a_foreign_database_do_not_steer_the_terminal(
+    db: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = run_script(tmp_path / "other.db", 'CREATE TABLE "\x1b[2J" (id INTEGER);')
+    code, _, err = command(["combine", "--db", db, "--metrics", other], capsys)
+    assert code == 1 and r"it has the tables \x1b[2j" in err and "\x1b" not in err
+
+
 def test_a_database_that_is_being_written_to_can_be_merged(db: Path, metrics: Path) -> None:
     with closing(sqlite3.connect(metrics, isolation_level=None)) as writer:
         writer.execute("PRAGMA journal_mode = WAL")

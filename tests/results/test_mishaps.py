@@ -95,6 +95,7 @@ BAD_LINES = {
     "resources in brackets": bad_trailer("resources", nested(300)),
     "histograms in brackets": bad_trailer("histograms", nested(300)),
     "histograms as text": bad_trailer("histograms", '"none"'),
+    "counts beyond all numbers": trailer(RESULTS).replace(b'"cancelled":0', b'"cancelled":1e999'),
     "counts of nothing": bad_trailer("counts", "[]"),
     "counts that do not add up": trailer(RESULTS).replace(b'"sent":3', b'"sent":4'),
     "cold counts of another shape": re.sub(rb'"cold":\{"true":1.*?\}', b'"cold":[1]', trailer(RESULTS)),

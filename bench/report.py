@@ -75,7 +75,6 @@ def make_database(db: Path, rows: int, runs: int) -> None:
     connection = sqlite3.connect(db)
     connection.execute("PRAGMA synchronous = OFF")
     connection.execute("PRAGMA journal_mode = OFF")
-    connection.execute("DROP INDEX results_by_experiment")
     draw = random.Random(1)
     marks = ", ".join("?" * (_COLUMNS.count(",") + 1))
     for number in range(runs):
@@ -92,7 +91,6 @@ def make_database(db: Path, rows: int, runs: int) -> None:
             + (share, share, share),
         )
         connection.executemany(f"INSERT INTO results ({_COLUMNS}) VALUES ({marks})", _rows(draw, *run))
-    connection.execute("CREATE INDEX results_by_experiment ON results (experiment_id, phase)")
     connection.commit()
     connection.close()
 

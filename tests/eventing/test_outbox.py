@@ -116,3 +116,28 @@ async def test_a_cancelled_request_counts_as_neither_refused_nor_acknowledged() 
     await runner.cleanup()
     assert answering.cancelled() and [receipt.event_id for receipt in written] == ["e-1"]
     assert [receiver.counters[name] for name in ("received", "refused", "acknowledged")] == [1, 0, 0]
+
+
+async def test_the_end_does_not_wait_for_a_logger_that_hangs_once_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outboxes, "_REQUEST_S", 0.3)
+    monkeypatch.setattr(outboxes, "_MOST_IN_BATCH", 1)
+    asked: list[web.Request] = []
+
+    async def hang(request: web.Request) -> web.Response:
+        asked.append(request)
+        await asyncio.Event().wait()
+        return web.Response()
+
+    logger, port = web.Application(), free_port()
+    logger.router.add_post("/receipts", hang)
+    runner = web.AppRunner(logger, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    outbox = Outbox("r-0", f"http://127.0.0.1:{port}", None)
+    await outbox.start()
+    waiting = [outbox.put([Receipt(f"e-{number}", number, "", "")]) for number in range(20)]
+    await outbox.stop()
+    await runner.cleanup()
+    refused = await asyncio.gather(*waiting, return_exceptions=True)
+    assert all(isinstance(each, RequestRefused) and each.status == 503 for each in refused)
+    assert len(asked) <= 2, "and the last report"

@@ -30,7 +30,7 @@ def use_utf8() -> None:
     """
     if sys.getfilesystemencoding() != "utf-8":
         os.environ["PYTHONUTF8"] = "1"  # for child processes, too
-        os.environ.setdefault("PYTHONIOENCODING", sys.getfilesystemencoding())
+        os.environ.setdefault("PYTHONIOENCODING", f"{sys.getfilesystemencoding()}:replace")
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 

@@ -144,10 +144,12 @@ class Outbox:
         delays = _BACKOFF.delays()
         give_up = time.monotonic() + _PATIENCE_S
         while self._url is not None and (self._own is None or self._failure is None):
+            if self._stopping and self._failure is not None:
+                return self._failure  # the batches that wait do not each wait for a logger that is gone
             if await self._send(ReceiptBatch(self._instance, attempt, self._report(), receipts)):
                 return None
             if self._own is None:
-                if time.monotonic() > give_up or self._stopping:
+                if time.monotonic() > give_up:
                     return self._failure
                 await asyncio.sleep(next(delays))
             attempt += 1

@@ -77,16 +77,14 @@ async def recorded(kube: Kube, services: Iterable[str], run_id: str, file: Path)
 async def _record(kube: Kube, services: list[str], write: Callable[[Record], None]) -> None:
     known: dict[str, Record] = {}
 
-    def note() -> None:
+    def note(_objects: Mapping[Key, Object]) -> bool:
+        """Called now and after each change."""
         for service, revision in revisions.items():
             record = observed(revision, modes.objects, endpoints.objects)
             if known.get(service) != record:
                 known[service] = record
                 write({"service": service, **record})
-
-    async def follow(reflector: Reflector) -> None:
-        async for _ in reflector.changes():
-            note()
+        return False  # until the end
 
     try:
         found = [obj for obj in (await kube.list(SERVICES, FUNCTIONS)).items if name_of(obj) in services]
@@ -96,13 +94,6 @@ async def _record(kube: Kube, services: list[str], write: Callable[[Record], Non
             Reflector(kube, SERVERLESS_SERVICES, FUNCTIONS, labels=f"{REVISION_LABEL},{labels}") as modes,
             Reflector(kube, ENDPOINTS, FUNCTIONS, labels=f"{_PUBLIC},{labels}") as endpoints,
         ):
-            following = [asyncio.create_task(follow(each)) for each in (modes, endpoints)]
-            await asyncio.sleep(0)  # they subscribe to changes
-            note()
-            try:
-                await asyncio.gather(*following)
-            finally:
-                for task in following:
-                    task.cancel()
+            await asyncio.gather(modes.until(note), endpoints.until(note))
     except ApiError as error:
         write({"service": None, "path": None, "why": str(error)})

@@ -75,8 +75,8 @@ def run(options: argparse.Namespace) -> int:
     if options.cold_start and options.processes > 1:
         raise UsageError(f"--processes: {_NOT_SHARED['cold_start']}")
     path = find_experiment(options.config)
-    rate = {"rps": options.rps[1], "duration_ns": options.duration[1]}
-    experiment = load_experiment(path, event=options.event, seed=options.seed, **rate)
+    rps, duration_ns = options.rps[1], options.duration[1]
+    experiment = load_experiment(path, event=options.event, rps=rps, duration_ns=duration_ns, seed=options.seed)
     work = RunSpec(
         secrets.token_hex(8),
         path.stem,

@@ -47,7 +47,7 @@ async def test_apply_patch_and_delete(ours: Kube, namespace: str) -> None:
 async def test_error_responses(ours: Kube, namespace: str) -> None:
     with pytest.raises(errors.Invalid, match="dta: field not declared in schema"):
         await ours.apply({**config_map("b", namespace), "dta": {}})
-    with pytest.raises(errors.ApiAbsent, match=r"no API absent\.example/v1 things"):
+    with pytest.raises(errors.ApiAbsent, match=r"no API absent\.example/v1/things"):
         await ours.list(Resource("absent.example/v1", "things", "Thing"))
     with pytest.raises(errors.ApiAbsent, match="Nothing"):
         await ours.apply({"apiVersion": "apps/v1", "kind": "Nothing", "metadata": {"name": "x"}})

@@ -171,7 +171,22 @@ def test_a_dry_run_reports_the_servers_errors(kube: Api, kn_bench: Run, tmp_path
     code, output = kn_bench("deploy", "generator", f"--overlay={mine}", "--dry-run")
     assert code == 1 and "nodeSelektor" in output, output
     code, output = kn_bench("deploy", "generator", f"--overlay={mine}")
-    assert code == 1 and "nodeSelektor" in output and "not done: Deployment workload-generator" in output, output
+    assert code == 1 and "nodeSelektor" in output, output
+    assert "changed" not in output and "done" not in output, "the server refuses it before anything is applied"
+
+
+def test_an_existing_claim_of_another_size_stays(kube: Api, kn_bench: Run) -> None:
+    kube.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "workload-generator"}})
+    about = {"name": "logs", "namespace": "workload-generator"}
+    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "5Gi"}}}
+    kube.create({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": about, "spec": spec})
+    code, output = kn_bench("deploy", "generator")
+    assert code == 0, output
+    claim = "PersistentVolumeClaim workload-generator/logs"
+    assert f"kept       {claim}: its storage stays 5Gi, and the manifests ask for 20Gi" in output, output
+    found = kube.get("v1", "PersistentVolumeClaim", "workload-generator", "logs")
+    assert found["spec"]["resources"] == spec["resources"]
+    assert found["metadata"]["labels"]["knative-bench/part"] == "generator"
 
 
 def test_ctrl_c_during_the_wait_and_the_same_command_again(kube: Api, kubeconfig: Path, kn_bench: Run) -> None:

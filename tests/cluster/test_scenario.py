@@ -234,7 +234,13 @@ def test_a_scenario_from_its_file_to_the_report(bench: Bench, kube: Api) -> None
     assert bench.rows(RUNS) == [("go", 1, 1), ("rust", 1, 1)] and (bench.out / "report.html").exists()
     assert bench.rows("SELECT count(*), count(DISTINCT target) FROM requests") == [(40, 2)]
     assert len(bench.standin.runs()) == 2
-    assert sorted(path.name for path in bench.logs.iterdir()) == sorted(p.name for p in (bench.out / "logs").iterdir())
+    here = bench.out / "logs"
+    assert sorted(path.name for path in bench.logs.iterdir()) == sorted(path.name for path in here.glob("*.log"))
+    (environment,) = here.glob("*_environment.jsonl")
+    observed = [json.loads(line) for line in environment.read_text().splitlines()]
+    assert {(run_id,) for run_id in {each["run_id"] for each in observed}} == set(
+        bench.rows("SELECT run_id FROM experiments")
+    ), observed
 
 
 @pytest.mark.parametrize("lost", [False, True])
@@ -461,7 +467,7 @@ def small(kube: Api, knative: Knative) -> Iterator[None]:
 def test_unschedulable_pods_are_reported_and_the_job_is_deleted(bench: Bench, kube: Api) -> None:
     text = SERVING.replace("60s", "5s").format(duration="1s", pods=2)
     code, out = bench.run(bench.scenario(text))
-    assert code == 1 and "of 2 after" in out and "Insufficient cpu" in out, out
+    assert code == 1 and "after 5 s: " in out and " of 2; " in out and "Insufficient cpu" in out, out
     wait_for("the deletion of the Job", lambda: kube.find("batch/v1", "Job", SHARDS, GENERATOR) is None)
     assert settings(kube) == UNTOUCHED
 

@@ -109,7 +109,7 @@ RUNS = "SELECT scenario, language, rps, complete, concurrency FROM experiments O
 
 
 def test_serving_1(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    flags = ("--languages=python", "--rates=20,30", "--repeats=1", "--seed=1")
+    flags = ("--languages=python", "--rates=20,30", "--repeats=1", "--path=activator", "--seed=1")
     with monkeypatch.context() as patched:
         patched.setattr(scenario, "report_and_show", report_and_show)
         code, out = run("serving-1", *flags)

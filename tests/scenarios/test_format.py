@@ -73,6 +73,21 @@ def test_eventing_names(tmp_path: Path) -> None:
         assert [scenario.prefix_of(cell) for cell in scenario.cells()] == [prefix]
 
 
+def test_a_path_is_an_annotation_of_warm_services(tmp_path: Path) -> None:
+    text = "scenario: s\nexperiment: serving-scenario-1-go\nservices: empty-go-http-0\n"
+    text += "patch: {annotations: {max-scale: '3'}}\n"
+    path = tmp_path / "s.yaml"
+    path.write_text(text)
+    assert load_scenario(path, {}).annotations() == {"max-scale": "3"}
+    direct = load_scenario(path, {"path": "direct"})
+    assert direct.annotations() == {"max-scale": "3", "target-burst-capacity": "0"}
+    path.write_text(text + "path: activator\n")
+    assert load_scenario(path, {}).annotations()["target-burst-capacity"] == "-1"
+    path.write_text(text + "path: activator\nmode: cold-start\n")
+    with pytest.raises(ExperimentError, match="path needs mode: warm; a cold start always goes through the activator"):
+        load_scenario(path, {})
+
+
 def test_one_language_together_has_its_own_name(tmp_path: Path) -> None:
     text = WARM.replace("rates: [100, 0.5]", "together: true")
     assert [

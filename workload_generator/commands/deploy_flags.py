@@ -16,6 +16,7 @@ from workload_generator.cluster.deploy.deployment import DeployPart
 from workload_generator.cluster.deploy.eventing import MOST_PARALLELISM
 from workload_generator.cluster.deploy.rollout import RolloutProgress
 from workload_generator.cluster.interrupts import run_to_end
+from workload_generator.cluster.paths import BURST_CAPACITY, PATHS
 from workload_generator.commands.flags import add_kubeconfig, add_manifests, add_timeout, pair, value, whole_number
 from workload_generator.experiment.bundled import find_manifests
 from workload_generator.kube.client import Kube
@@ -25,7 +26,7 @@ NONE = "none"
 WHAT = f"{', '.join(DeployPart)}, or a function of the catalog"
 METRICS = {"concurrency": "kpa", "rps": "kpa", "cpu": "hpa", "memory": "hpa"}
 """Each metric with the class of autoscaler that knows it."""
-SCALING = ("metric", "target", "class", "min_scale", "max_scale", "window")
+SCALING = ("metric", "target", "class", "min_scale", "max_scale", "window", "path")
 """The flags that are annotations, by their names in `options`."""
 _CLASS = ".autoscaling.knative.dev"
 _LEAST_TARGET = Fraction(1, 100)
@@ -60,6 +61,8 @@ def add_scaling(command: argparse.ArgumentParser, *, removable: bool = False) ->
     add("--min-scale", type=setting(_scale), metavar="N", help=f"least number of instances{more}")
     add("--max-scale", type=setting(_scale), metavar="N", help=f"largest number of instances, 0: no limit{more}")
     add("--window", type=setting(_window), metavar="D", help=f"the stable window, 6s to 1h{more}")
+    text = f"requests always through the activator, or direct to the pods while there are any{more}"
+    add("--path", choices=(*PATHS, *none), help=text)
     text = "another annotation of autoscaling.knative.dev, such as initial-scale=0; repeatable"
     add("--annotation", type=pair, action="append", default=[], metavar="KEY=VALUE", help=text)
 
@@ -107,6 +110,10 @@ def annotations_of(options: argparse.Namespace) -> dict[str, str]:
         if key in given or key.replace("-", "_") in SCALING:
             raise UsageError(f"--annotation {key}={content}: use --{key}")
         given[key] = content
+    if "path" in given:
+        if BURST_CAPACITY in given:
+            raise UsageError(f"--annotation {BURST_CAPACITY}: --path sets it")
+        given[BURST_CAPACITY] = PATHS.get(given.pop("path"), NONE)
     least, most = given.get("min-scale", NONE), given.get("max-scale", NONE)
     if NONE not in (least, most) and 0 < int(most) < int(least):
         raise UsageError(f"--min-scale {least} is more than --max-scale {most}")

@@ -13,6 +13,7 @@ from workload_generator.base.errors import UsageError
 from workload_generator.base.exit_codes import ExitCode
 from workload_generator.base.terminal import plain_printer
 from workload_generator.cluster.kubectl import Kubectl
+from workload_generator.cluster.paths import PATHS
 from workload_generator.commands.extract import extract_and_show
 from workload_generator.commands.flags import add_db, add_dry_run, add_kubeconfig, add_manifests, add_seed
 from workload_generator.commands.report import report_and_show
@@ -37,6 +38,7 @@ def add_flags(command: argparse.ArgumentParser) -> None:
     add("--rates", type=_several, metavar="R,…", help="replaces the file's rates, in requests a second")
     add("--repeats", metavar="N", help="replaces the file's repeats: runs of each cell")
     add("--duration", metavar="D", help="replaces the file's duration of a run, without its ramp")
+    add("--path", choices=tuple(PATHS), help="replaces the file's path of warm requests")
     add_seed(command, "seed of the order; default: random, kept in the folder")
     add("--out", type=Path, metavar="DIR", help="default: data/<scenario>; complete runs there are not repeated")
     add_db(command, required=False, text="default: benchmark.db in that folder")
@@ -53,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     _refuse_unused(options)
     say = plain_printer()
     path = find_scenario(options.scenario)
-    flags = {key: getattr(options, key) for key in ("languages", "rates", "repeats", "duration")}
+    flags = {key: getattr(options, key) for key in ("languages", "rates", "repeats", "duration", "path")}
     scenario = load_scenario(path, {key: value for key, value in flags.items() if value is not None})
     out = options.out or Path("data") / scenario.scenario
     if options.platform == _LOCAL:

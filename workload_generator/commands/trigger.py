@@ -7,6 +7,7 @@ import glob
 import secrets
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from workload_generator.base.clock import NS_PER_S
 from workload_generator.base.errors import UsageError
@@ -14,6 +15,7 @@ from workload_generator.base.terminal import plain_printer
 from workload_generator.cluster.deploy.subscribers import refuse_dead_subscribers
 from workload_generator.cluster.interrupts import run_to_end
 from workload_generator.cluster.kubectl import Kubectl
+from workload_generator.cluster.paths import ENVIRONMENT, recorded
 from workload_generator.cluster.pods import locations, logs
 from workload_generator.cluster.pods.pod_run import LOGS, RunSpec, begin
 from workload_generator.cluster.pods.sessions import PodAgent
@@ -33,7 +35,7 @@ from workload_generator.commands.flags import (
 from workload_generator.experiment.bundled import find_experiment, find_manifests
 from workload_generator.experiment.load import load_experiment
 from workload_generator.kube.client import Kube
-from workload_generator.kube.names import SHARDS
+from workload_generator.kube.names import FUNCTIONS_DOMAIN, SHARDS
 
 _UNSET = (None, None)
 
@@ -73,7 +75,8 @@ def run(options: argparse.Namespace) -> int:
     if options.cold_start and options.processes > 1:
         raise UsageError(f"--processes: {_NOT_SHARED['cold_start']}")
     path = find_experiment(options.config)
-    load_experiment(path, event=options.event, rps=options.rps[1], duration_ns=options.duration[1], seed=options.seed)
+    rps, duration_ns = options.rps[1], options.duration[1]
+    experiment = load_experiment(path, event=options.event, rps=rps, duration_ns=duration_ns, seed=options.seed)
     work = RunSpec(
         secrets.token_hex(8),
         path.stem,
@@ -85,12 +88,20 @@ def run(options: argparse.Namespace) -> int:
     )
     kubectl = Kubectl(options.kubeconfig, options.context)
     kubectl.check()
-    return run_to_end(_run(options, work, kubectl, plain_printer()))
+    hosts = [urlsplit(target.url).hostname or "" for target in experiment.targets]
+    services = [host.removesuffix(f".{FUNCTIONS_DOMAIN}") for host in hosts if host.endswith(f".{FUNCTIONS_DOMAIN}")]
+    return run_to_end(_run(options, work, services, kubectl, plain_printer()))
 
 
-async def _run(options: argparse.Namespace, work: RunSpec, kubectl: Kubectl, say: Callable[[str], None]) -> int:
+async def _run(
+    options: argparse.Namespace, work: RunSpec, services: list[str], kubectl: Kubectl, say: Callable[[str], None]
+) -> int:
     within_s = options.timeout / NS_PER_S
-    async with await Kube.connect(options.kubeconfig, options.context) as kube:
+    file = options.out / f"{work.prefix}_{work.run_id}_{ENVIRONMENT}"
+    async with (
+        await Kube.connect(options.kubeconfig, options.context) as kube,
+        recorded(kube, services, work.run_id, file),
+    ):
         if options.pods > 1:
             folder = (options.manifests or find_manifests()) / "job"
             say(f"{work.prefix} ({work.run_id}) in {options.pods} pods of {SHARDS}")

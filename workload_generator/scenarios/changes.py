@@ -163,7 +163,7 @@ async def plan(kube: Kube, scenario: Scenario) -> list[SettingChange]:
     patch = scenario.patch
     changes = await tuning.plan_autoscaler(kube, patch.autoscaler) if patch.autoscaler else []
     services = await services_of(kube, scenario.all_services())
-    wanted = tuning.of_service(patch.container_concurrency, patch.annotations)
+    wanted = tuning.of_service(patch.container_concurrency, scenario.annotations())
     return changes + tuning.plan(kinds.SERVICES, services, wanted)
 
 

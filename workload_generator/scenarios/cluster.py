@@ -14,6 +14,7 @@ from workload_generator.cluster.deploy.objects import wait_ready
 from workload_generator.cluster.deploy.subscribers import refuse_dead_subscribers
 from workload_generator.cluster.interrupts import run_to_end
 from workload_generator.cluster.kubectl import Kubectl
+from workload_generator.cluster.paths import ENVIRONMENT, recorded
 from workload_generator.cluster.pods import locations, logs
 from workload_generator.cluster.pods.pod_run import LOGS, PodRunEnd, RunLost, RunSpec, begin, follow
 from workload_generator.cluster.pods.sessions import PodAgent
@@ -191,10 +192,12 @@ class ClusterPlatform:
         """Run in the generator's pod, or in a Job of several pods."""
 
         async def work(kube: Kube) -> int:
-            if run.pods == 1:
-                return await self._run_in_pod(kube, run, again)
-            shards = PodShards(kube, self._kubectl, self._manifests / "job", run, self._logs, self._say)
-            return await (shards.resume if again else shards.begin)(self._within_s)
+            file = self._logs / f"{self._scenario.scenario}_{ENVIRONMENT}"
+            async with recorded(kube, self._scenario.all_services(), run.run_id, file):
+                if run.pods == 1:
+                    return await self._run_in_pod(kube, run, again)
+                shards = PodShards(kube, self._kubectl, self._manifests / "job", run, self._logs, self._say)
+                return await (shards.resume if again else shards.begin)(self._within_s)
 
         return self._call(work)
 

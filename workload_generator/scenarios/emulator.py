@@ -151,10 +151,13 @@ class EmulatorPlatform:
 def _settings(scenario: Scenario, services: Sequence[str]) -> dict[str, Any]:
     """The patch under the platform's names."""
     patch = scenario.patch
-    own: dict[str, Any] = {_RENAMED.get(key, key): str(value) for key, value in patch.annotations.items()}
+    own: dict[str, Any] = {_RENAMED.get(key, key): str(value) for key, value in scenario.annotations().items()}
     if patch.container_concurrency is not None:
         own["containerConcurrency"] = patch.container_concurrency
-    plain = {key: int(value) if isinstance(value, str) and value.isdecimal() else value for key, value in own.items()}
+    plain = {
+        key: int(value) if isinstance(value, str) and value.removeprefix("-").isdecimal() else value
+        for key, value in own.items()
+    }
     return {
         "defaults": {key: str(value) for key, value in patch.autoscaler.items()},
         "services": dict.fromkeys(services, plain),

@@ -25,6 +25,7 @@ import orjson
 
 from workload_generator.base.clock import NS_PER_S
 from workload_generator.base.errors import ExperimentError, Problem
+from workload_generator.cluster.paths import BURST_CAPACITY, PATHS
 from workload_generator.experiment.field_kinds import (
     POSITIVE_DURATION,
     POSITIVE_WHOLE,
@@ -75,6 +76,7 @@ _WORD = scalar(_word)
 _SETTING = scalar(_setting)
 _MODE = scalar(lambda value: RunMode(one_of(value, tuple(RunMode))), str)
 _CONDITION = scalar(lambda value: WaitCondition(one_of(value, tuple(WaitCondition))), str)
+_PATH = scalar(lambda value: one_of(value, tuple(PATHS)))
 _YES_OR_NO = scalar(lambda value: one_of(value, ("true", "false")) == "true")
 
 
@@ -103,6 +105,8 @@ class Scenario(YamlSection):
     rates: tuple[Fraction, ...] = key(many(RPS), ())
     triggers: tuple[int, ...] = key(many(POSITIVE_WHOLE), ())
     parallelism: tuple[int, ...] = key(many(POSITIVE_WHOLE), ())
+    path: str | None = key(_PATH, None)
+    """Which way warm requests take to the functions: `activator`, or `direct`."""
     duration_ns: int | None = key(POSITIVE_DURATION, None)
     repeats: int = key(POSITIVE_WHOLE, 4)
     pods: int = key(POSITIVE_WHOLE, 1)
@@ -121,6 +125,8 @@ class Scenario(YamlSection):
             ]
         elif self.triggers or self.parallelism:
             problems.append("triggers and parallelism need mode: event")
+        if self.path and self.mode is not RunMode.WARM:
+            problems.append("path needs mode: warm; a cold start always goes through the activator")
         if not event and not self.services:
             problems.append("services is missing: the services to send requests to, such as empty-{language}-http-0")
         for name in ("experiment", "services"):
@@ -135,6 +141,10 @@ class Scenario(YamlSection):
             if len(set(values)) < len(values):
                 problems.append(f"{name} contains a value twice; increase repeats instead")
         return problems
+
+    def annotations(self) -> dict[str, str]:
+        """Of every service's revisions, without their prefix: those of the patch, and that of the path."""
+        return {**self.patch.annotations, **({BURST_CAPACITY: PATHS[self.path]} if self.path else {})}
 
     def cells(self) -> list[GridCell]:
         """The grid, in the file's order."""

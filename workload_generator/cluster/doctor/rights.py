@@ -93,6 +93,10 @@ COMMANDS: Mapping[str, tuple[Right, ...]] = {
         *_rights("get", EVENTING, kinds.CHANNELS),
         *_rights("create", EVENTING, _EXEC),
     ),
+    "trigger and scenario, to record the path of requests": (
+        *_rights("list watch", FUNCTIONS, kinds.SERVERLESS_SERVICES, kinds.ENDPOINTS),
+        *_rights("list", FUNCTIONS, kinds.SERVICES),
+    ),
     "prometheus snapshot": (
         *_rights("get list", METRICS, kinds.PODS),
         *_rights("create", METRICS, _PORT_FORWARD, _EXEC),

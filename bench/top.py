@@ -197,7 +197,7 @@ async def record(folder: Path, ticks: int) -> dict[str, Any]:
             watcher = asyncio.create_task(watch_loop())
             await top.run(stop)
             watcher.cancel()
-            found["gaps"] = top.counts.last_gap
+            found["gaps"] = top.recorder.counts.last_gap
     found["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return found
 

@@ -107,7 +107,8 @@ def test_settings_of_infrastructure_are_valid(placed: tuple[Plane, Api], tmp_pat
     }
     assert applied <= set(found), [each["text"] for each in findings(plane, "configuration") if each["verdict"] != "ok"]
     config = api.get("v1", "ConfigMap", "knative-serving", "config-autoscaler")
-    api.patch(config, {"data": {"enable-scale-to-zero": "false", "stable-windw": "60s"}})
+    wrong = {"enable-scale-to-zero": "false", "stable-windw": "60s"}
+    api.patch(config, {"data": {**wrong, "_example": 'stable-window: "60s"\n'}})  # as a release has it
     bad = [each for each in findings(plane, "configuration") if "config-autoscaler" in each["text"]]
     assert {each["verdict"] for each in bad} == {"failed", "warning"}, bad
 

@@ -11,7 +11,7 @@ import pytest
 from workload_generator.coldstart.proof import InstanceLife, Moment, Zero, is_proven
 from workload_generator.coldstart.timeline import InstanceTimeline
 from workload_generator.log.records import Arrival, Phase
-from workload_generator.run.cold_start import ColdStarts
+from workload_generator.run.cold_start import ColdStarts, FromZero
 from workload_generator.run.dispatcher import OneByOne
 
 MS = 1_000_000
@@ -79,3 +79,26 @@ async def test_nothing_is_awaited_between_a_deadline_and_its_send(monkeypatch: p
     rounds._lines = SimpleNamespace(watcher=watcher, hosts=["f.functions"], sent=logged)  # type: ignore[assignment]
     await rounds.visit(Arrival(0, Phase.MEASURE, 0, 0))
     assert order == ["sent", "asked", "response", "answered", "logged"]
+
+
+async def test_a_burst_is_sent_before_anything_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+
+    async def visit(_self: FromZero, arrival: Arrival) -> None:
+        order.append(f"sent {arrival.seq}")
+
+    async def ask() -> None:
+        order.append("asked")
+
+    async def until_zero(*_: object) -> None:
+        await asyncio.sleep(0.01)
+
+    monkeypatch.setattr(FromZero, "visit", visit)
+    asked: list[asyncio.Task[None]] = []
+    watcher = SimpleNamespace(expect=lambda: asked.append(asyncio.create_task(ask())), until_zero=until_zero)
+    bursts = FromZero.__new__(FromZero)
+    bursts._burst, bursts._max_wait_ns = 3, 0
+    lines = SimpleNamespace(watcher=watcher, hosts=["f.functions"], burst=lambda *_: order.append("logged"))
+    bursts._lines = lines  # type: ignore[assignment]
+    await bursts._visit_at_once(Arrival(0, Phase.MEASURE, 0, 0), Zero(True, 0), 0)
+    assert order == ["sent 0", "sent 1", "sent 2", "asked", "logged"]

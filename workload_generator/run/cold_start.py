@@ -54,7 +54,7 @@ class ColdStartLog:
             start, proven, reason = None, None, "there was no response"
         else:
             start = await self.watcher.start_of(self.hosts[arrival.target], instance, sent_ns)
-            if zero.reached is not None and (zero.since_ns or sent_ns + 1) > sent_ns:  # it is that of a later moment
+            if zero.reached is False or (zero.since_ns or 0) > sent_ns:  # observed after the send
                 zero = self.watcher.zero_at(self.hosts[arrival.target], sent_ns)
             proven, reason = is_proven(zero, start, sent_ns)
         known = {"instance": instance and log_format.clean(instance), "cold": cold, "proven": proven, "reason": reason}
@@ -170,7 +170,7 @@ class FromZero(OneByOne):
     async def _visit_from_zero(self, target: int) -> None:
         began_ns = self._now_ns()
         zero = await self._until_zero(target, self._settle_ns)
-        if zero.reached:
+        if zero.reached and self._burst == 1:
             self._lines.watcher.expect()
         due_ns = self._now_ns()
         arrival, waited_ns = Arrival(self.planned, Phase.MEASURE, target, due_ns), due_ns - began_ns
@@ -190,7 +190,9 @@ class FromZero(OneByOne):
     async def _visit_at_once(self, first: Arrival, zero: Zero, waited_ns: int) -> None:
         """Send a burst, then wait until the instances that it started are gone again."""
         sent_ns = monotonic_ns()
-        await asyncio.gather(*(self.visit(first._replace(seq=first.seq + number)) for number in range(self._burst)))
+        visits = asyncio.gather(*(self.visit(first._replace(seq=first.seq + number)) for number in range(self._burst)))
+        self._lines.watcher.expect()  # after the tasks that send
+        await visits
         await self._until_zero(first.target, 0)
         self._lines.burst(first, self._burst, zero, waited_ns, sent_ns)
 

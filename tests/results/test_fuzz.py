@@ -65,7 +65,9 @@ def valid(number: int, draw: random.Random) -> tuple[str, bytes]:
     if kind == 3:
         old = OLD_LOG.replace("10:11:12.", f"{number // 60:02}:{number % 60:02}:12.")
         return f"eventing-scenario-2_4triggers_{number}rps_2025-02-09_10-11-12.log", old.encode()
-    return (f"events-{number}.csv", RECEIPTS.encode()) if kind == 4 else (f"instances-{number}.csv", REPORTS.encode())
+    if kind == 4:
+        return f"events-{number}.csv", RECEIPTS.replace("run-1-0,", f"event-{number},").encode()
+    return f"instances-{number}.csv", REPORTS.replace("i-0,", f"i-{number},").encode()
 
 
 def mutated(data: bytes, draw: random.Random) -> bytes:

@@ -162,6 +162,12 @@ def test_histograms_that_are_none_do_not_end_the_tables(folder: Folder, capsys: 
     assert capsys.readouterr().out.count("1.500") >= 6, "counted from the rows"
 
 
+def test_a_reason_is_one_line_of_a_terminal_or_a_few(folder: Folder) -> None:
+    folder.write(whole_log(RESULTS).replace(b'"schema":1', b'"schema":' + b"9" * 4000))
+    (skip,) = folder.extract().skipped
+    assert len(str(skip)) < 400 and str(skip).endswith("999…")
+
+
 # The original's
 
 

@@ -17,6 +17,7 @@ LONGEST_LINE = 1 << 24
 _BLOCK_BYTES = 1 << 20
 _TAIL_BYTES = 4096
 _MOST_NAMED_LINES = 5
+_LONGEST_REASON = 300
 _PROGRESS = ("file", "offset", "lines", "tail_sha256", "rows", "skipped_lines")
 
 Row = tuple[object, ...]
@@ -38,7 +39,8 @@ class Skip:
     wanted: bool = False
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.reason}" if self.line else f"{self.file}: {self.reason}"
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{place}: {self.reason if len(self.reason) <= _LONGEST_REASON else self.reason[:_LONGEST_REASON] + '…'}"
 
 
 class SkippedFile(Exception):

@@ -79,6 +79,12 @@ class Server:
             while self.service.asked < requests:
                 await asyncio.sleep(0.01)
 
+    async def begun(self, requests: int) -> None:
+        """Wait until that many heads have arrived."""
+        async with asyncio.timeout(LONG_S):
+            while self._server.requests_count < requests:
+                await asyncio.sleep(0.01)
+
     def last(self) -> asyncio.StreamWriter:
         return self._opened[-1]
 
@@ -162,6 +168,20 @@ async def test_half_a_head_behind_a_request_waits_for_its_response(
     assert await server.status(HEAD) == b"408", "in the meantime"
     server.service.allowed.set()
     assert re.findall(rb"HTTP/1.1 (...)", await reader.read()) == [b"202", b"408"]
+
+
+async def test_the_end_of_a_body_is_not_the_begin_of_a_head(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_workers, "_HEAD_S", SHORT_S)
+    await server.start()
+    head = HEAD + b"Content-Length: 90000\r\n\r\n"
+    reader = await server.connect(head)
+    writer = server.last()
+    await server.begun(1)
+    writer.write(b"x" * 90_000)
+    assert (await reader.readuntil(b"\r\n\r\n90000"))[9:12] == b"202"
+    assert await server.status(HEAD) == b"408", "in the meantime"
+    writer.write(REQUEST)
+    assert (await reader.readuntil(b"\r\n"))[9:12] == b"202", "it was idle"
 
 
 @pytest.mark.parametrize(

@@ -123,8 +123,9 @@ class _Connection(RequestHandler):
     def data_received(self, data: bytes) -> None:
         """Take bytes: requests, or parts of them."""
         self.arrived_ns = time.time_ns()
+        in_body = not self._payload.is_eof()
         super().data_received(data)
-        if not self._messages and self._payload.is_eof():
+        if not in_body and not self._messages:
             self._head_bytes += len(data)
             self._watch_head()
             if self._head_bytes > _MOST_HEAD_BYTES:

@@ -133,8 +133,8 @@ SECTIONS = (
             "beyond the timeout. kn-bench report --csv DIR writes all tables as CSV.",
         ),
         tables=lambda answers: (
-            run_tables.readings_table(answers.data, "ttfb", "TTFB of each run"),
-            run_tables.readings_table(answers.data, "corrected", "Corrected TTFB of each run"),
+            run_tables.readings_table(answers.data, "ttfb"),
+            run_tables.readings_table(answers.data, "corrected"),
             run_tables.connections_table(answers.connections),
             run_tables.seconds_table(answers.data),
         ),

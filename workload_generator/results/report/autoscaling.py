@@ -157,28 +157,17 @@ def scaling_table(data: Iterable[RunData], scaling: Mapping[int, Sequence[TimeSe
             mean = float((series.value[:-1] * held).sum() / held.sum()) if held.sum() else float(series.value[0])
             values = (float(series.value.min()), mean, float(series.value.max()), float(series.value[0]))
             rows.append((*each.run.cells(), series.metric.removeprefix("replicas of "), series.name, *values))
-    return Table(
-        "scaling",
-        "Autoscaling during the runs",
-        "From half a minute before a run to half a minute after it; means over time. Desired and actual are Knative's, "
-        "the others are numbers of pods; running pods are not ready yet.",
-        RUN_COLUMNS + TEXT("of", "what") + NUMBER("min", "mean", "max", "at first"),
-        rows,
-        on_terminal=False,
-    )
+    return Table.named("scaling", RUN_COLUMNS + TEXT("of", "what") + NUMBER("min", "mean", "max", "at first"), rows)
 
 
 def conditions_table(data: Iterable[RunData], changes: Mapping[int, Sequence[tuple[float, ConditionChange]]]) -> Table:
     """The conditions of Revisions and PodAutoscalers that changed during each run."""
-    return Table(
+    return Table.named(
         "conditions",
-        "Conditions that changed during the runs",
-        "Of Revisions and PodAutoscalers, by seconds since the start of the measure phase.",
         RUN_COLUMNS + NUMBER("s") + TEXT("kind", "name", "condition", "status", "reason"),
         [
             (*each.run.cells(), at_s, *(word or None for word in change))
             for each in data
             for at_s, change in changes.get(each.run.id, ())
         ],
-        on_terminal=False,
     )

@@ -5,20 +5,16 @@ The report reads the rows of a run once (`request_rows.ROWS_SQL`) and makes all 
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
-
-import yaml
 
 from workload_generator.results.report import chart_sql
 from workload_generator.results.report.answers import Answers
+from workload_generator.results.report.asset_files import words
 from workload_generator.results.report.chart_data import languages_of
 from workload_generator.results.report.chart_specs import ChartSpecs, Spec
 from workload_generator.results.report.deliveries import DELAYS_SQL, RATES_SQL
-from workload_generator.results.report.samples import HEAT_PER_DECADE
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,23 +46,18 @@ class Chart:
         return {name: getattr(self, name) for name in names}
 
 
-@functools.cache
-def _words() -> Any:
-    return yaml.safe_load(resources.files(__package__).joinpath("assets", "charts.yaml").read_text("utf-8"))
-
-
 def _chart(key: str, spec: Spec, sql: str) -> Chart:
-    return Chart(key, spec, sql, **_words()[key])
+    return Chart(key, spec, sql, **words("charts.yaml")[key])
 
 
 def comparison_charts(answers: Answers) -> Iterable[Chart]:
     """Intervals of the compared figures."""
-    yield _chart("forest", _specs(answers).forest(), chart_sql.figures(_compared(answers)))
+    yield _chart("forest", _specs(answers).forest(), chart_sql.statement("figures", _compared(answers)))
 
 
 def distribution_charts(answers: Answers) -> Iterable[Chart]:
     """The whole distribution, and its slow end."""
-    specs, sql = _specs(answers), chart_sql.curves(_compared(answers))
+    specs, sql = _specs(answers), chart_sql.statement("curves", _compared(answers))
     yield _chart("ecdf", specs.ecdf(), sql)
     yield _chart("tail", specs.tail(), sql)
 
@@ -75,7 +66,7 @@ def load_charts(answers: Answers) -> Iterable[Chart]:
     """The load curve, a chart for each measure."""
     specs, runs = _specs(answers), _compared(answers)
     for measure in ("p50", "p99", "failed", "achieved"):
-        sql = chart_sql.achieved(runs) if measure == "achieved" else chart_sql.figures(runs)
+        sql = chart_sql.statement("achieved" if measure == "achieved" else "figures", runs)
         yield _chart(f"load_{measure}", specs.load(measure), sql)
 
 
@@ -83,14 +74,14 @@ def cold_start_charts(answers: Answers) -> Iterable[Chart]:
     """Times and phases of cold starts."""
     specs, runs = _specs(answers), _compared(answers)
     present = list({name for each in answers.starts for start in each.starts for name in start.phases})
-    yield _chart("cold", specs.cold(), chart_sql.cold(runs))
-    yield _chart("phases", specs.phases(present), chart_sql.phases(runs))
-    yield _chart("waterfall", specs.waterfall(present), chart_sql.phases(runs))
+    yield _chart("cold", specs.cold(), chart_sql.statement("cold", runs))
+    yield _chart("phases", specs.phases(present), chart_sql.statement("phases", runs))
+    yield _chart("waterfall", specs.waterfall(present), chart_sql.statement("phases", runs))
 
 
 def failure_charts(answers: Answers) -> Iterable[Chart]:
     """How arrivals ended."""
-    yield _chart("outcomes", _specs(answers).outcomes(), chart_sql.outcomes(_compared(answers)))
+    yield _chart("outcomes", _specs(answers).outcomes(), chart_sql.statement("outcomes", _compared(answers)))
 
 
 def time_charts(answers: Answers) -> Iterable[Chart]:
@@ -99,9 +90,9 @@ def time_charts(answers: Answers) -> Iterable[Chart]:
     widths = {
         each.run.id: int(max(line.width_s for line in each.timelines) * 1000) for each in answers.data if each.timelines
     }
-    yield _chart("latency", specs.latency(), chart_sql.timeline(widths))
-    yield _chart("throughput", specs.throughput(), chart_sql.timeline(widths))
-    yield _chart("heat", specs.heat(), chart_sql.heat(widths, HEAT_PER_DECADE))
+    yield _chart("latency", specs.latency(), chart_sql.over_time("timeline", widths))
+    yield _chart("throughput", specs.throughput(), chart_sql.over_time("timeline", widths))
+    yield _chart("heat", specs.heat(), chart_sql.over_time("heat", widths))
 
 
 def eventing_charts(answers: Answers) -> Iterable[Chart]:
@@ -115,7 +106,7 @@ def eventing_charts(answers: Answers) -> Iterable[Chart]:
 def cluster_charts(answers: Answers) -> Iterable[Chart]:
     """Autoscaling, nodes and pods below the latency of each run."""
     spec, runs = _specs(answers).series(), [run.id for run in answers.runs]
-    yield _chart("scaling", spec, chart_sql.scaling(runs))
+    yield _chart("scaling", spec, chart_sql.statement("scaling", runs))
     yield _chart("machines", spec, chart_sql.usage(runs, answers.usage_columns))
 
 

@@ -187,11 +187,8 @@ def _start(run: RecordedRun, rows: list[Mapping[str, Any]]) -> ProvenStart:
 def starts_table(groups: Sequence[RunGroup]) -> Table:
     """Cold starts by language."""
     names = ("min", "p25", "p50", "p75", "p90", "max")
-    table = Table(
+    table = Table.named(
         "cold_starts",
-        "Cold starts by language",
-        "Answers whose function reported the first request of its instance. Quantiles are medians over runs. Told is "
-        "the share of answers that report whether they were cold; the others are unknown, and never count as warm.",
         (
             *(GROUP_COLUMNS + COUNT("runs", "cold", "failed") + MS(*names, "p50 low", "p50 high")),
             *SHARE("confidence", "told", brief=False),
@@ -223,14 +220,7 @@ def proofs_table(groups: Iterable[LanguageStarts]) -> Table:
     for group in groups:
         share = group.proofs["proven"] / group.proofs["requests"] if group.proofs["requests"] else 0.0
         rows.append((*group.condition.cells, group.language, *(group.proofs[name] for name in _PROOFS), share))
-    return Table(
-        "cold_proofs",
-        "How many cold starts are proven",
-        "Proven: no instance existed just before the send, and the one that answered was created after it. Refuted: "
-        "one of the two is known to be false. Skipped: the target never scaled to zero, and nothing was sent.",
-        GROUP_COLUMNS + COUNT(*_PROOFS) + SHARE("share"),
-        rows,
-    )
+    return Table.named("cold_proofs", GROUP_COLUMNS + COUNT(*_PROOFS) + SHARE("share"), rows)
 
 
 def phases_table(groups: Iterable[LanguageStarts]) -> Table:
@@ -244,13 +234,8 @@ def phases_table(groups: Iterable[LanguageStarts]) -> Table:
             share = phase.mean / whole if whole else None
             head = (*group.condition.cells, group.language, PHASE_NAMES[phase.name], len(phase.ms))
             rows.append((*head, phase.mean, *times, share, phase.error_ms, phase.ready_ms, phase.on_grid))
-    return Table(
+    return Table.named(
         "cold_phases",
-        "The phases of proven cold starts",
-        "A phase is named by the point at which it ends; in a cluster the last one is application start and probe, and "
-        "ready is when Kubernetes knew that the pod was ready (the mean). Quantiles are over all proven starts of a "
-        "language; share is the phase's part of the mean time to the first byte, error the uncertainty of its end, "
-        "1 s grid the number of starts in which its end is known to whole seconds only.",
         (
             *(GROUP_COLUMNS + TEXT("phase") + COUNT("starts") + TENTHS("mean", "p25", "p50", "p75", "p90", "max")),
             *(SHARE("share") + TENTHS("error", "ready") + COUNT("1 s grid", brief=False)),
@@ -267,12 +252,8 @@ def bursts_table(bursts: Iterable[RunBursts]) -> Table:
         waits = quantiles(each.waits, 0, (0.5, 0.9, 1.0)).tolist()
         counts = (len(each.costs), *map(each.total, sums))
         rows.append((*each.run.cells(each.language), *counts, *waits, *map(each.mean, means)))
-    return Table(
+    return Table.named(
         "cold_bursts",
-        "Bursts at zero",
-        "Waiting are the requests whose instance became ready only after the send, wait is for how long. Started, "
-        "needed (answered at least one request), overshoot (answered none), their seconds and those of the overshoot "
-        "are means per burst.",
         (
             *(RUN_COLUMNS + COUNT("bursts", *sums) + MS("wait p50", "wait p90", "wait max")),
             *NUMBER(*(name.replace("_", " ") for name in means)),

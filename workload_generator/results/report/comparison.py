@@ -245,11 +245,8 @@ def ttfb_table(groups: Iterable[RunGroup]) -> Table:
     for name in _ESTIMATED:
         figures += MS(name, brief=name != "p99.9") + MS(f"{name} low", f"{name} high")
         figures += MS(f"{name} answered", brief=False)
-    table = Table(
+    table = Table.named(
         "ttfb",
-        "TTFB by language, rate and scenario",
-        "The median over runs. Failed is the share of failed and dropped arrivals, which rank slower than any limit. "
-        "The interval is over runs, with its confidence; that of one run alone is not evidence about another run.",
         (
             *(GROUP_COLUMNS + TEXT("temperature") + COUNT("runs") + COUNT("arrivals", brief=False) + SHARE("failed")),
             *figures,
@@ -274,21 +271,15 @@ def pairs_table(rankings: Iterable[Ranking]) -> Table:
         words = (pair.a.temperature, pair.figure, pair.a.language, pair.b.language, pair.verdict)
         interval = (test.estimate, *test.interval)
         rows.append((*pair.a.condition.cells, *words, *interval, test.superiority, test.p, *test.runs))
-    return Table(
+    return Table.named(
         "pairs",
-        "Languages against each other",
-        "Ratio is B / A over all pairs of runs (Hodges–Lehmann) with its interval; effect is the share of pairs of "
-        "runs in which B is slower (0.5: no effect); p is that of the exact Mann–Whitney test over runs. A difference "
-        "is shown where a stepwise test allows it (Campbell and Skillings): the chance of any wrong difference within "
-        "a condition is 5 %.",
         (
             *(CONDITION_COLUMNS + TEXT("temperature", "figure", "A", "B", "B is")),
             *(NUMBER("ratio", "ratio low", "ratio high") + SHARE("confidence", brief=False)),
             *(NUMBER("effect", "p", brief=False) + COUNT("runs of A", "runs of B", brief=False)),
         ),
         rows,
-        ["> any"] * len(rows),
-        on_terminal=False,
+        beyond=["> any"] * len(rows),
     )
 
 
@@ -299,11 +290,8 @@ def knees_table(knees: Iterable[Knee]) -> Table:
         scenario, _, variant = knee.condition.cells
         rates = (knee.plateau_ms, knee.on, knee.off)
         rows.append((scenario, variant, knee.language, knee.temperature, *rates, knee.reason))
-    return Table(
+    return Table.named(
         "knees",
-        "Knee of the load curve",
-        "The rate from which on p99 is above twice its lowest value, or more than 1 % fails. The knee lies between "
-        "the two rates.",
         (
             *(TEXT("scenario") + TEXT("variant", brief=False) + TEXT("language") + TEXT("temperature", brief=False)),
             *(MS("plateau p99") + NUMBER("on it up to (rps)", "off it from (rps)") + TEXT("what left")),

@@ -132,14 +132,8 @@ def _rates(sent_us: Times, received: list[Times]) -> tuple[Values, Values, list[
 
 def delivery_table(deliveries: Iterable[Delivery]) -> Table:
     """The account of each run and trigger."""
-    table = Table(
+    table = Table.named(
         "delivery",
-        "Event delivery",
-        "The account of each run by trigger, as in the view event_accounts. Lost events were acknowledged by the "
-        "sink and not delivered; up to the number unaccounted, the receivers may have lost them, not the broker. "
-        "Delivered unacknowledged are events that the sink answered with an error, and delivered all the same. The "
-        "delay is from the start of the request to the first receipt, ± the uncertainty of the clocks (—: not "
-        "measured); lost events rank slower than any limit. Drain is from the last send to the last receipt.",
         (
             RUN_COLUMNS[0],
             *(column._replace(brief=False) for column in RUN_COLUMNS[1:-1]),

@@ -102,10 +102,8 @@ def find_shapes(groups: Iterable[RunGroup]) -> list[GroupShape]:
 
 def shapes_table(shapes: Iterable[GroupShape]) -> Table:
     """Modes and steps of each group."""
-    return Table(
+    return Table.named(
         "shapes",
-        "Modes and steps",
-        "Silverman's test of a single mode, and a test of steps of a fixed length; of the answered requests.",
         GROUP_COLUMNS + TEXT("temperature") + COUNT("values", brief=False) + TEXT("found"),
         [(*group.cells, shape.values, shape.sentence()) for group, shape in shapes],
     )

@@ -252,15 +252,12 @@ def short_names(owners: Iterable[tuple[str | None, str]]) -> list[str]:
 
 def usage_table(data: Iterable[RunData], usage: Mapping[int, Sequence[TimeSeries]]) -> Table:
     """CPU, memory and replicas during each run."""
-    return Table(
+    return Table.named(
         "machines",
-        "Nodes and pods during the runs",
-        "From half a minute before a run to half a minute after it.",
         RUN_COLUMNS + TEXT("measured", "of") + NUMBER("mean", "max"),
         [
             (*each.run.cells(), series.metric, series.name, float(series.value.mean()), float(series.value.max()))
             for each in data
             for series in usage.get(each.run.id, ())
         ],
-        on_terminal=False,
     )

@@ -15,7 +15,6 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from markupsafe import Markup
 from workload_generator import __version__
 from workload_generator.base.errors import BenchError
 from workload_generator.results.report.answers import Answers, Progress, ask
+from workload_generator.results.report.asset_files import asset
 from workload_generator.results.report.chart_data import Dataset, Detail, languages_of, make_datasets
 from workload_generator.results.report.chart_specs import css_word, language_dashes, new_languages
 from workload_generator.results.report.conclusions import BAD, GOOD, PLAIN, WARN, Conclusion, ReportSummary, summarise
@@ -107,9 +107,9 @@ def render(
     }
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     environment.filters["css_word"] = css_word
-    html = environment.from_string(_asset("page.html")).render(
+    html = environment.from_string(asset("page.html")).render(
         title=title,
-        style=Markup(_asset("page.css")),
+        style=Markup(asset("page.css")),
         new_languages=new_languages(),
         summary=summary,
         sections=shown,
@@ -118,7 +118,7 @@ def render(
         footer=f"kn-bench {__version__}. Charts by {_LICENCE}.",
         data=Markup(_in_script(orjson.dumps(data).decode())),
         library=Markup(_in_script(_library())),
-        script=Markup(_asset("page.js")),
+        script=Markup(asset("page.js")),
     )
     return html.encode()
 
@@ -133,10 +133,6 @@ def save(path: Path, page: bytes) -> None:
         raise BenchError(f"cannot write the report to {path}: {error.strerror}") from None
     finally:
         part.unlink(missing_ok=True)
-
-
-def _asset(name: str) -> str:
-    return resources.files(__package__).joinpath("assets", name).read_text("utf-8")
 
 
 @functools.cache

@@ -51,11 +51,8 @@ def runs_table(data: Iterable[RunData]) -> Table:
         share = achieved / planned if planned and achieved is not None else None
         words = (run.started, run.row["platform"], run.row["version"], "; ".join(run.reasons))
         rows.append((*run.cells(), run.state, *counts, planned, achieved, share, *words))
-    return Table(
+    return Table.named(
         "runs",
-        "Runs",
-        "Achieved is the sent share of the plan. Rates are per second of the planned duration, or until the last start "
-        "when that was later.",
         (
             *(RUN_COLUMNS + TEXT("state") + COUNT("planned") + COUNT("sent", brief=False)),
             *(COUNT("ok", "failed", "dropped") + COUNT("missing", brief=False)),
@@ -74,14 +71,7 @@ def thresholds_table(thresholds: Iterable[RunThresholds]) -> Table:
             rows += [(*each.run.cells(), text, "unknown", "the run is not complete") for text in each.texts]
         for one in each.judged or ():
             rows.append((*each.run.cells(), one.threshold.text, "passed" if one.passed else "failed", one.value_text))
-    return Table(
-        "thresholds",
-        "Thresholds",
-        "The thresholds of each run's experiment, judged by the counts and histograms of its log.",
-        RUN_COLUMNS + TEXT("threshold", "passed", "measured"),
-        rows,
-        on_page=False,
-    )
+    return Table.named("thresholds", RUN_COLUMNS + TEXT("threshold", "passed", "measured"), rows)
 
 
 def outcomes_table(data: Iterable[RunData]) -> Table:
@@ -92,26 +82,19 @@ def outcomes_table(data: Iterable[RunData]) -> Table:
         for language, counter in each.outcomes.items()
         for outcome, number in counter.most_common()
     ]
-    return Table(
+    return Table.named(
         "outcomes",
-        "How the measured arrivals ended",
-        "The status, or the kind of error when the response is incomplete.",
         RUN_COLUMNS + TEXT("state", brief=False) + TEXT("ended as") + COUNT("arrivals") + SHARE("share"),
         rows,
         on_terminal=any(not str(row[-3]).startswith("2") for row in rows),
     )
 
 
-def readings_table(data: Iterable[RunData], which: str, title: str) -> Table:
+def readings_table(data: Iterable[RunData], which: str) -> Table:
     """Both readings of each run; `which` is `ttfb` or `corrected`."""
-    table = Table(
+    table = Table.named(
         f"{which}_runs",
-        title,
-        "Of all arrivals (failed and dropped ones rank slower than any limit), and of the answered ones alone. Mean "
-        "and "
-        "standard deviation are of the answered ones." + (" TTFB + lag." if which == "corrected" else ""),
         (*RUN_COLUMNS, *TEXT("temperature", "state", "reading"), *COUNT("arrivals"), *MS(*TABLE_SHARES, "mean", "std")),
-        on_terminal=False,
     )
     for each in data:
         for sample in each.samples:
@@ -130,10 +113,8 @@ def readings_table(data: Iterable[RunData], which: str, title: str) -> Table:
 
 def connections_table(connections: Iterable[Connections]) -> Table:
     """The times of new connections."""
-    return Table(
+    return Table.named(
         "connections",
-        "New connections: DNS, connect, TLS",
-        "Only requests on a new connection: on a reused one all three are 0.",
         RUN_COLUMNS + TEXT("step") + COUNT("connections") + MS("p50", "p90", "p99", "max"),
         [
             (*each.run.cells(each.language), step, len(ms), *quantiles(ms, 0, (0.5, 0.9, 0.99, 1.0)).tolist())
@@ -141,16 +122,13 @@ def connections_table(connections: Iterable[Connections]) -> Table:
             for step, ms in each.steps.items()
             if len(ms)
         ],
-        on_terminal=False,
     )
 
 
 def seconds_table(data: Iterable[RunData]) -> Table:
     """Throughput by second."""
-    return Table(
+    return Table.named(
         "throughput_by_second",
-        "Throughput by second",
-        "The measured arrivals by the second of their start, from the start of the measure phase.",
         RUN_COLUMNS + COUNT("second", "ok", "failed", "dropped", "cold"),
         [
             (*each.run.cells(language), second, *counts[second].tolist())
@@ -158,6 +136,4 @@ def seconds_table(data: Iterable[RunData]) -> Table:
             for language, counts in each.seconds.items()
             for second in np.flatnonzero(counts.sum(axis=1)).tolist()
         ],
-        on_terminal=False,
-        on_page=False,
     )

@@ -20,127 +20,78 @@ from workload_generator.results.report import (
     run_tables,
 )
 from workload_generator.results.report.answers import Answers
+from workload_generator.results.report.asset_files import words
 from workload_generator.results.report.chart_data import Dataset
 from workload_generator.results.report.charts import Chart
 from workload_generator.results.report.table import Table
 
+_Charts = Callable[[Answers], Iterable[Chart]]
+_Tables = Callable[[Answers], Iterable[Table]]
+
 
 @dataclass(frozen=True, slots=True)
 class PageSection:
-    """One part of the page, left out when it has neither charts nor tables.
+    """One part of the page, left out when it has neither charts nor tables. `assets/sections.yaml` has its words.
 
     `open` is whether its tables are unfolded, `conclusions` the title above its conclusions in the summary.
     """
 
     key: str
+    charts: _Charts
+    tables: _Tables
     short: str
     title: str
-    text: tuple[str, ...] = ()
-    charts: Callable[[Answers], Iterable[Chart]] = lambda _: ()
-    tables: Callable[[Answers], Iterable[Table]] = lambda _: ()
+    text: str = ""
     open: bool = False
     conclusions: str = ""
 
 
-SECTIONS = (
-    PageSection(
-        "compare",
-        "Comparison",
-        "Which is faster, and with what confidence",
-        (
-            "Requests of one run are not independent, so each run gives one number. Languages are ranked only where a "
-            "test over several runs shows a difference.",
-        ),
+def _nothing(_answers: Answers) -> tuple[()]:
+    return ()
+
+
+_CONTENT: Mapping[str, tuple[_Charts, _Tables]] = {
+    "compare": (
         charts.comparison_charts,
         lambda answers: (comparison.ttfb_table(answers.groups), comparison.pairs_table(answers.rankings)),
-        open=True,
-        conclusions="Comparison",
     ),
-    PageSection(
-        "distribution",
-        "Distribution",
-        "The whole distribution",
-        charts=charts.distribution_charts,
-        tables=lambda answers: (modes.shapes_table(answers.shapes),),
-        conclusions="Distributions",
-    ),
-    PageSection(
-        "load",
-        "Load",
-        "The load curve",
-        charts=charts.load_charts,
-        tables=lambda answers: (comparison.knees_table(answers.knees),),
-        open=True,
-        conclusions="Load",
-    ),
-    PageSection(
-        "cold",
-        "Cold starts",
-        "Cold starts",
-        charts=charts.cold_start_charts,
-        tables=lambda answers: (
+    "distribution": (charts.distribution_charts, lambda answers: (modes.shapes_table(answers.shapes),)),
+    "load": (charts.load_charts, lambda answers: (comparison.knees_table(answers.knees),)),
+    "cold": (
+        charts.cold_start_charts,
+        lambda answers: (
             cold_starts.starts_table(answers.groups),
             cold_starts.proofs_table(answers.group_starts()),
             cold_starts.phases_table(answers.group_starts()),
             cold_starts.bursts_table(answers.bursts),
         ),
-        open=True,
-        conclusions="Cold starts",
     ),
-    PageSection(
-        "failures",
-        "Failures",
-        "Failures",
-        charts=charts.failure_charts,
-        tables=lambda answers: (run_tables.outcomes_table(answers.data),),
-        conclusions="Failures",
-    ),
-    PageSection("time", "Over time", "The runs over time", charts=charts.time_charts),
-    PageSection(
-        "eventing",
-        "Eventing",
-        "Eventing delivery",
-        charts=charts.eventing_charts,
-        tables=lambda answers: (deliveries.delivery_table(answers.deliveries),),
-        open=True,
-        conclusions="Eventing",
-    ),
-    PageSection(
-        "machines",
-        "Cluster",
-        "Autoscaling, nodes and pods",
-        charts=charts.cluster_charts,
-        tables=lambda answers: (
+    "failures": (charts.failure_charts, lambda answers: (run_tables.outcomes_table(answers.data),)),
+    "time": (charts.time_charts, _nothing),
+    "eventing": (charts.eventing_charts, lambda answers: (deliveries.delivery_table(answers.deliveries),)),
+    "machines": (
+        charts.cluster_charts,
+        lambda answers: (
             autoscaling.scaling_table(answers.data, answers.scaling),
             autoscaling.conditions_table(answers.data, answers.conditions),
             nodes_and_pods.usage_table(answers.data, answers.usage),
         ),
     ),
-    PageSection(
-        "runs",
-        "Runs",
-        "The runs and their verdicts",
-        tables=lambda answers: (run_tables.runs_table(answers.data), run_tables.thresholds_table(answers.thresholds)),
-        open=True,
-        conclusions="Verdicts of the runs",
+    "runs": (
+        _nothing,
+        lambda answers: (run_tables.runs_table(answers.data), run_tables.thresholds_table(answers.thresholds)),
     ),
-    PageSection(
-        "tables",
-        "Tables",
-        "More tables",
-        (
-            "Times are milliseconds. A failed or dropped arrival ranks slower than any limit: a quantile among them is "
-            "beyond the timeout. kn-bench report --csv DIR writes all tables as CSV.",
-        ),
-        tables=lambda answers: (
-            run_tables.readings_table(answers.data, "ttfb", "TTFB of each run"),
-            run_tables.readings_table(answers.data, "corrected", "Corrected TTFB of each run"),
+    "tables": (
+        _nothing,
+        lambda answers: (
+            run_tables.readings_table(answers.data, "ttfb"),
+            run_tables.readings_table(answers.data, "corrected"),
             run_tables.connections_table(answers.connections),
             run_tables.seconds_table(answers.data),
         ),
-        conclusions="Figures",
     ),
-)
+}
+SECTIONS = tuple(PageSection(key, *makers, **words("sections.yaml")[key]) for key, makers in _CONTENT.items())
 CONCLUSIONS_ORDER = ("runs", "compare", "failures", "load", "cold", "distribution", "eventing", "tables")
 """The sections in the order in which the summary has their conclusions, the most important first."""
 

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum, auto
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich.table import Table as RichTable
 
 from workload_generator.base.errors import BenchError
 from workload_generator.base.terminal import terminal_table
+from workload_generator.results.report.asset_files import words
 
 Value = str | int | float | None
 
@@ -77,6 +78,13 @@ class Table:
     beyond: list[str] = field(default_factory=list)
     on_terminal: bool = True
     on_page: bool = True
+
+    @classmethod
+    def named(
+        cls, key: str, columns: tuple[TableColumn, ...], rows: Iterable[tuple[Value, ...]] = (), **more: Any
+    ) -> Table:
+        """A table with the words that `assets/tables.yaml` has for it; `more` are other fields."""
+        return cls(key, columns=columns, rows=list(rows), **words("tables.yaml")[key], **more)
 
     def add(self, *values: Value, beyond: str) -> None:
         """Append a row."""

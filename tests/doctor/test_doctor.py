@@ -13,7 +13,8 @@ from tests.doctor.fit import Doctor, config, make_fit, source
 from tests.kube.fake_api import ALL, FakeApi, in_thread
 from tests.top.process import wait_for
 from workload_generator.cluster.doctor.checks import CHECKS
-from workload_generator.cluster.doctor.reporter import Cluster, Reporter
+from workload_generator.cluster.doctor.reporter import CheckResult, Cluster, Reporter
+from workload_generator.commands import doctor as doctor_command
 from workload_generator.commands import kn_bench
 from workload_generator.kube import resources as kinds
 
@@ -159,6 +160,20 @@ def test_dead_subscribers_are_named_and_only_a_broker_of_ours_is_replaced(
     (now,) = api.objects(kinds.BROKERS)
     assert (after["verdict"] == "ok", now["metadata"]["uid"] != uid) == (ours, ours), after
     assert (doctor.code == 0) is ours
+
+
+def test_nothing_of_a_cluster_steers_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evil = "\x1b[2J\x07[bold]x[/][/nothing]:bomb:"
+
+    async def check() -> list[CheckResult]:
+        return [CheckResult("tools", "failed", evil, evil, evil)]
+
+    monkeypatch.setattr(doctor_command, "check_machine", check)
+    assert kn_bench.main(["doctor", "--tools"]) == 1
+    out = capsys.readouterr().out
+    assert out.count(r"\x1b[2J\x07[bold]x[/][/nothing]:bomb:") == 3, out
 
 
 def test_a_missing_kubeconfig_exits_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ from tests.eventing.services import SOON_S, Services, headers
 from tests.ports import free_port
 from workload_generator.base.errors import RequestRefused
 from workload_generator.eventing import outbox as outboxes
-from workload_generator.eventing.outbox import Outbox
+from workload_generator.eventing.outbox import LoggerClock, Outbox
 from workload_generator.eventing.receipts import Receipt, decode_batch
 from workload_generator.eventing.receiver import Receiver
 from workload_generator.eventing.spool import Spool
@@ -141,3 +141,17 @@ async def test_the_end_does_not_wait_for_a_logger_that_hangs_once_a_batch(monkey
     refused = await asyncio.gather(*waiting, return_exceptions=True)
     assert all(isinstance(each, RequestRefused) and each.status == 503 for each in refused)
     assert len(asked) <= 2, "and the last report"
+
+
+def test_an_old_exchange_of_times_gives_way_to_a_new_one() -> None:
+    """The first has the shortest round trip; ten minutes later this clock has gone 5 ms wrong."""
+    second, ms = 10**9, 10**6
+    clock = LoggerClock()
+    assert clock.offset(0) == (None, None)
+    clock.add(0, ms, ms, 2 * ms)
+    assert clock.offset(2 * ms) == (0, ms) and clock.offset(2 * ms + 100 * second) == (0, 2.5 * ms)
+    later = 600 * second
+    clock.add(20 * second, 20 * second, 20 * second, 20 * second + 4 * ms)
+    assert clock.offset(2 * ms) == (0, ms), "a worse exchange soon after"
+    clock.add(later, later - 3 * ms, later - 3 * ms, later + 4 * ms)
+    assert clock.offset(later + 4 * ms) == (5 * ms, 2 * ms)

@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
         document = [dataclasses.asdict(finding) for finding in findings]
         sys.stdout.buffer.write(orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
     else:
-        _show(findings, Console(highlight=False))
+        _show(findings, Console(highlight=False, emoji=False))
     return ExitCode.FAILURE if any(finding.verdict == "failed" for finding in findings) else ExitCode.OK
 
 

@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     """Fetch; returns the exit code. Raises BenchError."""
     kubectl = Kubectl(options.kubeconfig, options.context)
     kubectl.check()
-    return asyncio.run(_copy_all(options, kubectl, Console(highlight=False, soft_wrap=True)))
+    return asyncio.run(_copy_all(options, kubectl, Console(highlight=False, soft_wrap=True, emoji=False)))
 
 
 async def _copy_all(options: argparse.Namespace, kubectl: Kubectl, console: Console) -> int:

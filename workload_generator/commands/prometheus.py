@@ -12,6 +12,7 @@ from rich.console import Console
 
 from workload_generator.base.errors import BenchError, UsageError
 from workload_generator.base.exit_codes import ExitCode
+from workload_generator.base.terminal import escape
 from workload_generator.cluster.kubectl import Kubectl
 from workload_generator.cluster.prometheus import tsdb
 from workload_generator.cluster.prometheus.snapshot import PrometheusPod, find_server, take_snapshot
@@ -61,10 +62,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _snapshot(options: argparse.Namespace) -> int:
-    console = Console(highlight=False, stderr=True)
+    console = Console(highlight=False, stderr=True, emoji=False)
 
     def say(text: str) -> None:
-        console.print(text, soft_wrap=True, markup=False)
+        console.print(escape(text), soft_wrap=True)
 
     async def find() -> PrometheusPod:
         async with await Kube.connect(options.kubeconfig, options.context) as kube:
@@ -101,7 +102,7 @@ def _local(options: argparse.Namespace) -> int:
             config.write_text(CONFIG)
     except OSError as error:
         raise BenchError(f"cannot write to {folder}: {error.strerror or error}") from error
-    console = Console(highlight=False, stderr=True)
+    console = Console(highlight=False, stderr=True, emoji=False)
     console.print(f"{snapshot.name}: {contents}", soft_wrap=True)
     console.print(f"http://127.0.0.1:{options.port} until Ctrl-C; choose the time range above", soft_wrap=True)
     try:

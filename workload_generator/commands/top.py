@@ -16,6 +16,7 @@ from rich.live import Live
 from workload_generator.base.clock import NS_PER_S
 from workload_generator.base.errors import UsageError
 from workload_generator.base.exit_codes import ExitCode, of_signal
+from workload_generator.base.terminal import escape
 from workload_generator.base.usage_tables import KUBELET, METRICS
 from workload_generator.cluster.top import screen
 from workload_generator.cluster.top.recording import RecordingPlan, Top
@@ -76,10 +77,10 @@ async def _record(options: argparse.Namespace, plan: RecordingPlan) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, on_signal, number)
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, emoji=False)
 
     def report(text: str) -> None:
-        console.print(f"kn-bench top: {text}", soft_wrap=True, markup=False)
+        console.print(f"kn-bench top: {escape(text)}", soft_wrap=True)
 
     cluster, patience_s = (options.kubeconfig, options.context), min(_PATIENCE_S, plan.period_s / 2)
     async with await Kube.connect(*cluster, patience_s=patience_s, timeout_s=_TIMEOUT_S) as kube:
@@ -114,7 +115,7 @@ async def _shown(top: Top, options: argparse.Namespace, console: Console) -> Asy
                 await asyncio.sleep(_PLAIN_S if live is None else _LIVE_S)
                 view = await top.recorder.in_writer(lambda: screen.view_usage(top.histories, options.sort_by))
                 if live is None:
-                    console.print(screen.status(view, top.recorder.counts, top.pollers), soft_wrap=True)
+                    console.print(escape(screen.status(view, top.recorder.counts, top.pollers)), soft_wrap=True)
                 else:
                     drawn = screen.draw(view, top.recorder.counts, top.pollers, top.view.nodes, console.height)
                     live.update(drawn, refresh=True)

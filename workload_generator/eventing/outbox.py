@@ -36,6 +36,7 @@ _PATIENCE_S = 3.0  # how long a batch is retried without a spool
 _BACKOFF = Backoff(0.1, 0.5, jitter=0.5)
 _DRAIN_INTERVAL_S = 0.2
 _REPORT_S = 1.0
+_DRIFT_PPM = 15
 
 _Entry = tuple[list[Receipt], "asyncio.Future[None]"]
 
@@ -44,6 +45,31 @@ def _terminate_on_failure(task: asyncio.Task[None]) -> None:
     """End the process: without this task it answers no request, or never empties its spool."""
     if not task.cancelled() and task.exception() is not None:
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+class LoggerClock:
+    """This clock − the logger's, by the best exchange of times so far (RFC 5905, sections 8 and 10).
+
+    An exchange is known within half its round trip when it is made, and within 15 µs more with each second: a later
+    one with a longer round trip is the better one some time.
+    """
+
+    def __init__(self) -> None:
+        self._best: tuple[int, int, int] | None = None  # the offset, half the round trip, and when
+
+    def add(self, began_ns: int, received_ns: int, sent_ns: int, ended_ns: int) -> None:
+        """An exchange that began and ended by this clock, and was received and sent by the logger's."""
+        half_rtt_ns = max(0, ended_ns - began_ns - (sent_ns - received_ns)) // 2
+        _, error_ns = self.offset(ended_ns)
+        if error_ns is None or half_rtt_ns < error_ns:
+            self._best = (began_ns + ended_ns) // 2 - (received_ns + sent_ns) // 2, half_rtt_ns, ended_ns
+
+    def offset(self, now_ns: int) -> tuple[int, int] | tuple[None, None]:
+        """The offset and its error, both in ns; None before the first exchange."""
+        if self._best is None:
+            return None, None
+        offset_ns, half_rtt_ns, at_ns = self._best
+        return offset_ns, half_rtt_ns + max(0, now_ns - at_ns) * _DRIFT_PPM // 1_000_000
 
 
 class Outbox:
@@ -63,7 +89,7 @@ class Outbox:
         self._wake = asyncio.Event()
         self._stopping = False
         self._failure: str | None = None  # of the last request to the logger
-        self._best: tuple[int, int] | None = None  # half the shortest round trip to the logger, and the clock offset
+        self._clock = LoggerClock()
         self._reported: tuple[int, ...] = (0, 0, 0)
         self._lock = asyncio.Lock()
 
@@ -170,16 +196,11 @@ class Outbox:
         self.counters.add("batches" if answer else "failed_batches")
         if answer is None:
             return False
-        # Keep the clock offset from the exchange with the shortest round trip (RFC 5905, section 8).
-        ended_ns = time.time_ns()
-        half_rtt_ns = max(0, ended_ns - began_ns - (answer["sent_ns"] - answer["received_ns"])) // 2
-        if self._best is None or half_rtt_ns < self._best[0]:
-            self._best = half_rtt_ns, (began_ns + ended_ns) // 2 - (answer["received_ns"] + answer["sent_ns"]) // 2
+        self._clock.add(began_ns, answer["received_ns"], answer["sent_ns"], time.time_ns())
         return True
 
     def _report(self) -> InstanceReport:
-        half_rtt_ns, offset_ns = self._best or (None, None)
-        return InstanceReport(*_counts(self.counters), offset_ns, half_rtt_ns)
+        return InstanceReport(*_counts(self.counters), *self._clock.offset(time.time_ns()))
 
     async def _send_report(self, *, always: bool = False) -> None:
         """Report the counters, if they have changed since the last report."""

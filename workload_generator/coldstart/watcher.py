@@ -77,10 +77,9 @@ class Watcher:
         A service that is missing is not waited for.
         """
         began_ns = monotonic_ns()
-        deadline_ns = began_ns + max_wait_ns
         try:
             self._wait = service_of(host), began_ns, max_wait_ns
-            return await self._until_zero(host, settle_ns, deadline_ns)
+            return await self._until_zero(host, settle_ns, began_ns + max_wait_ns)
         finally:
             self._wait = None
 

@@ -28,7 +28,6 @@ from workload_generator.emulator.platform_events import PlatformEvents
 from workload_generator.emulator.proxied_request import ProxiedRequest
 from workload_generator.emulator.settings import BrokerSettings, TriggerSettings
 
-INGRESS = b"/broker/"
 MOST_IDS = 100_000
 """How many ids of each kind are listed; further ones are only counted."""
 

@@ -30,7 +30,6 @@ from workload_generator.log.format import LOCAL
 _COMMAND = "import sys; from workload_generator.__main__ import {0}; sys.exit({0}())"
 _FIRST_PORT = 18080
 _FIRST_RECEIVER_PORT = 19000
-_ZERO_S = 60.0
 _DRAIN_S = 30.0
 
 
@@ -86,7 +85,7 @@ class PlatformProcess:
         """The number of instances. Raises BenchError."""
         return int(self._get("/_platform")["instances"])
 
-    def wait_for_zero(self, within_s: float = _ZERO_S) -> None:
+    def wait_for_zero(self, within_s: float) -> None:
         """Wait until there are no instances. Raises BenchError after `within_s`."""
         _wait_for_none(self.instances, within_s, "instances are running")
 

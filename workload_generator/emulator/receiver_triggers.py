@@ -13,9 +13,7 @@ RECEIVER = "http://127.0.0.1:8081"
 PARALLELISM = 10  # as in the triggers of k8s/eventing
 
 
-def receiver_triggers(
-    number: int, receiver: str = RECEIVER, parallelism: int = PARALLELISM
-) -> dict[str, TriggerSettings]:
+def receiver_triggers(number: int, receiver: str, parallelism: int) -> dict[str, TriggerSettings]:
     """`receiver-0`, `receiver-1`, …, each with its own path `/t/<name>` of the receiver."""
     base = receiver.rstrip("/")
     names = [f"receiver-{each}" for each in range(number)]

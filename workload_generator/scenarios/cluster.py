@@ -216,7 +216,7 @@ class ClusterPlatform:
         if event:
             phases = [phase for each in end.trailers for phase in (each["counts"] or {}).values()]
             ok = sum(phase["ok"] for phase in phases if isinstance(phase, dict))
-            self._sent = run.run_id, ok * await eventing_setup.count_triggers(kube)
+            self._sent = run.run_id, ok * len(await eventing_setup.triggers_of(kube))
         return end.code
 
     async def _resume(self, agent: PodAgent, run: RunSpec) -> PodRunEnd | None:

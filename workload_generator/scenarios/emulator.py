@@ -66,9 +66,6 @@ class EmulatorPlatform:
         self._scenario = scenario
         self._running: CellSetup | None = None
         self._children = contextlib.ExitStack()
-        self._check(scenario)
-
-    def _check(self, scenario: Scenario) -> None:
         if scenario.pods > 1:
             raise UsageError("pods: the embedded platform has no pods; use processes")
         path = self._folder / "patch"

@@ -78,7 +78,7 @@ async def read(kube: Kube) -> dict[str, Any]:
     deployment = await _deployment(kube)
     try:
         source = await kube.find(kinds.CONTAINER_SOURCES, GENERATOR, GENERATOR)
-        triggers_now = await _triggers(kube)
+        triggers_now = await triggers_of(kube)
     except ApiAbsent as absent:
         raise UsageError(f"Knative Eventing is not installed: {absent}") from None
     return {
@@ -148,7 +148,7 @@ class EventingSetup:
 
     async def _set_triggers(self, broker: Object, count: int | None, parallelism: int | None) -> None:
         rabbitmq = is_rabbitmq(broker)
-        there = await _triggers(self._kube)
+        there = await triggers_of(self._kube)
         folder = self._manifests / "eventing" / (BrokerKind.RABBITMQ if rabbitmq else BrokerKind.IN_MEMORY)
         (template,) = [obj for obj in render(folder) if obj["kind"] == kinds.TRIGGERS.kind]
         wanted = copies(template, max(1, len(there)) if count is None else count, of_trigger(parallelism))
@@ -170,11 +170,6 @@ class EventingSetup:
         self._say(f"{state.text}; {await mend(self._kube, state, self._within_s)}")
 
 
-async def count_triggers(kube: Kube) -> int:
-    """The number of receipts for each event. Raises ApiError."""
-    return len(await _triggers(kube))
-
-
 def source_of(manifests: Path, deployment: Object) -> Object:
     """The manifests' ContainerSource with the pod of the present Deployment. Raises UsageError."""
     made = [obj for obj in render(manifests / "overlays" / "eventing") if obj["kind"] == kinds.CONTAINER_SOURCES.kind]
@@ -190,7 +185,7 @@ def source_of(manifests: Path, deployment: Object) -> Object:
 
 async def _delete_triggers(kube: Kube, keep: Collection[str], within_s: float, say: Say) -> None:
     """Delete the scenario's other triggers, which takes about a second for each, and end interrupted deletions."""
-    found = await _triggers(kube)
+    found = await triggers_of(kube)
     left = [each for each in found if name_of(each) not in keep or "deletionTimestamp" in each["metadata"]]
     count = len(left)
 
@@ -203,8 +198,8 @@ async def _delete_triggers(kube: Kube, keep: Collection[str], within_s: float, s
     await delete(kube, left, within_s, tell)
 
 
-async def _triggers(kube: Kube) -> list[Object]:
-    """The scenario's triggers, by number."""
+async def triggers_of(kube: Kube) -> list[Object]:
+    """The scenario's triggers, by number: each gives a receipt for each event. Raises ApiError."""
     found = [
         obj
         for obj in (await kube.list(kinds.TRIGGERS, EVENTING)).items

@@ -53,7 +53,7 @@ def requests_of(pod: Object) -> Compute:
 
     Source: https://kubernetes.io/docs/concepts/workloads/pods/init-containers/#resource-sharing-within-containers
     """
-    running = _sum(_container(each) for each in pod["containers"])
+    running = sum((_container(each) for each in pod["containers"]), Compute())
     peak = before = Compute()
     for each in pod.get("initContainers") or ():
         if each.get("restartPolicy") == "Always":  # a sidecar: it keeps running
@@ -79,12 +79,8 @@ def _compute(amounts: Object, default: Compute = Compute()) -> Compute:
     )
 
 
-def _sum(parts: Iterable[Compute]) -> Compute:
-    return sum(parts, Compute())
-
-
 def _free_on(node: Object, pods: Iterable[Object]) -> Compute:
-    requested = _sum(requests_of(pod["spec"]) for pod in _on_node(node, pods))
+    requested = sum((requests_of(pod["spec"]) for pod in _on_node(node, pods)), Compute())
     return _compute(node["status"]["allocatable"]) - requested
 
 
@@ -141,7 +137,8 @@ async def _check_functions(cluster: Cluster, nodes: list[Object], pods: list[Obj
     free = [_free_on(node, pods) for node in own]
     slots = [_pod_slots(node, pods) for node in own]
     count = sum(min(each.times(largest) or 0, most) for each, most in zip(free, slots, strict=True))
-    text = f"functions: {_sum(free)} are free on {len(own)} nodes: {count} more instances of {name} ({largest} each)"
+    more = f"{count} more instances of {name} ({largest} each)"
+    text = f"functions: {sum(free, Compute())} are free on {len(own)} nodes: {more}"
     why, fix = "instances stay Pending, and requests wait for them", "add nodes, or use larger ones"
     if not count:
         return reporter.failed(text, why, fix)

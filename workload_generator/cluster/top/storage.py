@@ -15,7 +15,7 @@ import mmap
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -50,10 +50,8 @@ def open_storage(kind: str, folder: Path) -> Iterator[Storage]:
         except BlockingIOError:
             raise UsageError(f"--output-dir {folder}: another kn-bench top is writing there") from None
         storage: Storage = Database(folder / DATABASE) if kind == "sqlite" else CsvFiles(folder)
-        try:
+        with closing(storage):
             yield storage
-        finally:
-            storage.close()
     finally:
         os.close(lock)
 

@@ -96,8 +96,6 @@ def ask(
         sample for each in (data if nothing_valid else comparable) for sample in each.samples
     )
     received = {each.run.id for each in delivered}
-    usage = {each.run.id: nodes_and_pods.usage_series(each, nodes, pods) for each in data}
-    scaling = {each.run.id: autoscaling.scaling_series(each, recorded) for each in data}
     return Answers(
         db=db,
         runs=runs,
@@ -112,9 +110,9 @@ def ask(
         thresholds=thresholds,
         deliveries=delivered,
         unreceipted=[(run, sent[run.id]) for run in runs if run.id in sent and run.id not in received],
-        usage={run: series for run, series in usage.items() if series},
+        usage={each.run.id: series for each in data if (series := nodes_and_pods.usage_series(each, nodes, pods))},
         usage_columns=usage_columns,
-        scaling={run: series for run, series in scaling.items() if series},
+        scaling={each.run.id: series for each in data if (series := autoscaling.scaling_series(each, recorded))},
         conditions={each.run.id: list(autoscaling.condition_changes(each, recorded)) for each in data},
         starts=starts,
         bursts=bursts,

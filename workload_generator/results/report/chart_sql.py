@@ -1,7 +1,7 @@
 """The SQL that a chart shows below itself, for any SQLite shell: it gives the same numbers, and the tests prove it.
 
 The report itself does not run it (see `request_rows`). Figures of several runs are medians over its rows. The
-statements are in `assets/charts.sql`, but for those of usage, whose columns depend on the database.
+statements are in `assets/charts.sql`.
 """
 
 from __future__ import annotations
@@ -25,25 +25,26 @@ def _statements() -> dict[str, str]:
     return {name: text.strip() for name, text in zip(parts[::2], parts[1::2], strict=True)}
 
 
-def statement(name: str, runs: Iterable[int], widths: str = "") -> str:
-    """A statement of `charts.sql` about these runs."""
+def statement(name: str, runs: Iterable[int], **values: str) -> str:
+    """A statement of `charts.sql` about these runs; `values` are words of its own."""
     statements = _statements()
     text = statements[name].replace("{arrivals}", statements["arrivals"]).replace("{placed}", statements["placed"])
     return text.format(
         runs=listed(runs),
-        widths=widths,
         language=language_sql(),
         shares=", ".join(f"({share!r})" for share in CURVE_SHARES),
         per_decade=HEAT_PER_DECADE,
         rank_of_q=_RANK,
         rank_of_p50=_RANK.replace("q", "0.5"),
         rank_of_p99=_RANK.replace("q", "0.99"),
+        **values,
     )
 
 
 def over_time(name: str, widths_ms: Mapping[int, int]) -> str:
     """A statement about these runs over time, with the width of their bins."""
-    return statement(name, widths_ms, ", ".join(f"({run}, {width})" for run, width in sorted(widths_ms.items())))
+    widths = ", ".join(f"({run}, {width})" for run, width in sorted(widths_ms.items()))
+    return statement(name, widths_ms, widths=widths)
 
 
 def usage(runs: Iterable[int], columns: Mapping[str, set[str]]) -> str:
@@ -53,10 +54,7 @@ def usage(runs: Iterable[int], columns: Mapping[str, set[str]]) -> str:
         for kind, table in (("node", "node_metrics"), ("pod", "pod_metrics"))
         if columns.get(table)
     ]
-    return (
-        f"-- shown from half a minute before to half a minute after each of the runs {listed(runs)}\n"
-        "-- (of two sources the kubelets')\n" + "\nUNION ALL\n".join(parts) + "\nORDER BY at, kind, name, part;"
-    )
+    return statement("usage", runs, readings="\nUNION ALL\n".join(parts))
 
 
 def language_sql() -> str:

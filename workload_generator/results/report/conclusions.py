@@ -79,10 +79,8 @@ def _facts(answers: Answers) -> Iterable[tuple[str, str]]:
     yield "scenarios", _distinct(run.condition.scenario for run in runs)
     languages = [sample.language for data in answers.data for sample in data.samples]
     yield "languages", _distinct([name for name in languages if name != UNKNOWN] or languages)
-    yield (
-        "rates",
-        _distinct(run.condition.rate_label for run in sorted(runs, key=lambda run: run.condition.rate or 0.0)),
-    )
+    by_rate = sorted(runs, key=lambda run: run.condition.rate or 0.0)
+    yield "rates", _distinct(run.condition.rate_label for run in by_rate)
     arrivals = sum(sample.arrivals for data in answers.data for sample in data.samples if sample.temperature == "all")
     yield "measured arrivals", f"{arrivals:,} in {_n(len(runs), '1 run', '{n} runs')}"
     started = sorted(run.started for run in runs if run.started)
@@ -178,16 +176,12 @@ def _losses(answers: Answers) -> Iterable[Conclusion]:
             if data.run.condition == group.condition:
                 outcomes.update(data.outcomes.get(group.language, {}))
         failures = [each for each in outcomes.most_common() if not each[0].startswith("2")]
-        how = ", ".join(f"{_outcome(name)}: {number:,}" for name, number in failures[:3])
+        how = ", ".join(f"{'status ' * name.isdigit()}{name}: {number:,}" for name, number in failures[:3])
         text = f"{group.where}, {group.language}: {share:.1%} of arrivals failed ({how})."
         yield Conclusion(BAD if share > 0.05 else WARN, text, "failures")
     if len(lost) > _MOST:
         more = _n(len(lost) - _MOST, "1 more group", "{n} more groups")
         yield Conclusion(WARN, f"In {more} over 1 % failed: see the table of outcomes.", "failures")
-
-
-def _outcome(name: str) -> str:
-    return f"status {name}" if name.isdigit() else name
 
 
 def _knees(answers: Answers) -> Iterable[Conclusion]:

@@ -116,3 +116,9 @@ SELECT timestamp, namespace, service, revision, desired, actual, NULL AS pending
 UNION ALL
 SELECT timestamp, namespace, service, revision, NULL, NULL, pending, running, ready, terminating FROM replicas
 ORDER BY 1, 2, 3, 4;
+
+-- # usage
+-- shown from half a minute before to half a minute after each of the runs {runs}
+-- (of two sources the kubelets')
+{readings}
+ORDER BY at, kind, name, part;

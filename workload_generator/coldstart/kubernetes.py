@@ -105,7 +105,7 @@ class KubernetesSource:
             self._kube = await self._stack.enter_async_context(await self._connect())
             await self._compare_clocks()
             self._pods = await self._follow(PODS, kubernetes_objects.pod, self._take_pod)
-            self._revisions = await self._follow(REVISIONS, kubernetes_objects.revision, lambda _change: None)
+            self._revisions = await self._follow(REVISIONS, kubernetes_objects.meta, lambda _change: None)
             await self._follow(POD_AUTOSCALERS, kubernetes_objects.autoscaler, self._take_autoscaler)
             with suppress(Forbidden):  # only the point `pulled` needs events; without them it is unknown
                 await self._follow(EVENTS, kubernetes_objects.event, self._take_event)

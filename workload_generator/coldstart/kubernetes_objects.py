@@ -30,19 +30,14 @@ def pod(obj: Object) -> Object:
         points["queue_ready"] = None
     if is_ready(obj):
         points["ready"] = _transition(obj, "Ready")
-    return {**_meta(obj), "points": points}
+    return {**meta(obj), "points": points}
 
 
 def autoscaler(obj: Object) -> Object:
     """`service`, `wanted` (instances; None: undecided) and `since`, the second of its Active condition."""
     wanted = obj.get("status", {}).get("desiredScale")
     known = isinstance(wanted, int) and wanted >= 0
-    return {**_meta(obj), "wanted": wanted if known else None, "since": _transition(obj, "Active")}
-
-
-def revision(obj: Object) -> Object:
-    """`service`."""
-    return _meta(obj)
+    return {**meta(obj), "wanted": wanted if known else None, "since": _transition(obj, "Active")}
 
 
 def event(obj: Object) -> Object:
@@ -51,7 +46,7 @@ def event(obj: Object) -> Object:
     point = _EVENT_POINTS.get(obj.get("reason", "")) if about.get("kind") == "Pod" else None
     exact = obj.get("eventTime")
     second = exact or obj.get("lastTimestamp") or obj.get("firstTimestamp")
-    return {**_meta(obj), "pod": about.get("name", ""), "point": point, "second": _second(second), "exact": _ns(exact)}
+    return {**meta(obj), "pod": about.get("name", ""), "point": point, "second": _second(second), "exact": _ns(exact)}
 
 
 def version_of(obj: Object) -> int | None:
@@ -60,7 +55,8 @@ def version_of(obj: Object) -> int | None:
     return int(text) if text.isascii() and text.isdigit() else None
 
 
-def _meta(obj: Object) -> Object:
+def meta(obj: Object) -> Object:
+    """`service`, and `written`: when the object was stored last, if it is known. A revision needs no more."""
     about = obj["metadata"]
     kept = {name: about[name] for name in ("name", "namespace", "resourceVersion") if name in about}
     written = [_ns(each.get("time")) for each in about.get("managedFields") or ()]

@@ -87,6 +87,7 @@ class RunTimeline:
     ok: NDArray[np.int64]
     failed: NDArray[np.int64]
     dropped: NDArray[np.int64]
+    cold: NDArray[np.int64]
     p50: Values
     p99: Values
     heat: NDArray[np.int64]
@@ -252,6 +253,7 @@ def _timeline(run: RecordedRun, language: str, columns: rows.RequestColumns, num
         ok=np.bincount(index[ok], minlength=bins),
         failed=np.bincount(index[failed], minlength=bins),
         dropped=np.bincount(index[dropped], minlength=bins),
+        cold=np.bincount(index[cold], minlength=bins),
         p50=p50,
         p99=p99,
         heat=heat,

@@ -6,8 +6,6 @@ import functools
 from importlib import resources
 from typing import Any
 
-import yaml
-
 
 def asset(name: str) -> str:
     """The text of a file."""
@@ -17,4 +15,6 @@ def asset(name: str) -> str:
 @functools.cache
 def words(name: str) -> Any:
     """The content of a YAML file."""
+    import yaml  # not for `--help`, which loads the tables' module
+
     return yaml.safe_load(asset(name))

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from tests import needs
 from tests.deploy.controller import Controller
 from tests.kube.fake_api import FakeApi, running
 from workload_generator.cluster.paths import observed, recorded
@@ -96,6 +97,7 @@ async def test_the_path_is_recorded_with_its_changes(observed_api: FakeApi, tmp_
             assert "fault of 403" in (await last(file, run_id="r3", path=None))["why"]
 
 
+@needs.mark(needs.KUSTOMIZE)
 @pytest.mark.parametrize(("path", "value"), [("activator", "-1"), ("direct", "0")])
 def test_deploy_and_patch_ask_for_a_path(
     controller: Controller, kn_bench: Callable[..., int], path: str, value: str

@@ -56,6 +56,8 @@ async def test_the_control_interface_needs_its_token_and_a_loopback_host(started
     if "http://" not in line:
         for host in ("rebound.example:8080", f"localhost.{DOMAIN}", NAME, "127.0.0.1.example", "1270.0.0.1", ""):
             assert await status(started, line, host, token=started.token) == 403
+        for host in ("rebound.example\r\nHost: localhost", "localhost\r\nHost: rebound.example"):
+            assert await status(started, line, host, token=started.token) == 403, "two, of which one is ours"
     for host in ("localhost", f"LOCALHOST:{started.port}", "127.0.0.1", "127.8.9.10:1", f"[::1]:{started.port}"):
         assert await status(started, line, host, token=started.token) in (200, 404, 405)
 

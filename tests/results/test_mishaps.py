@@ -116,6 +116,14 @@ def test_a_bad_line_costs_that_line(folder: Folder, bad: bytes, capsys: pytest.C
     assert folder.extract() == ExtractionReport(logs=2, experiments=(1, 2)), "again"
 
 
+def test_a_doubled_first_line_costs_that_line(folder: Folder) -> None:
+    first, *others = whole_log(RESULTS).splitlines(keepends=True)
+    folder.write(b"".join([first, first, *others]))
+    report = folder.extract()
+    assert stored(report) == (3, 1) and str(report.skipped[0]).endswith(": the first line once more")
+    assert folder.experiment()["complete"] == 1
+
+
 @pytest.mark.parametrize("events", ["cold_start", "cold_burst"])
 def test_a_doubled_line_of_a_cold_start_is_one(folder: Folder, events: str) -> None:
     lines = whole_log(RESULTS).splitlines(keepends=True)

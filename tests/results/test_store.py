@@ -179,6 +179,7 @@ def public_folder() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="kn-bench-test-"))
     folder.chmod(0o755)
     yield folder
+    folder.chmod(0o755)
     shutil.rmtree(folder)
 
 

@@ -43,6 +43,20 @@ async def test_a_recorder_that_stands_still_loses_nothing_when_it_goes_on(tmp_pa
     assert len(ran.requests()) == 150 and ran.code in (0, 3)
 
 
+async def test_a_recorder_that_stands_still_from_its_start_is_reported_too(tmp_path: Path) -> None:
+    generator = Generator(tmp_path, **{LOOK: 0.1})
+    async with target(at_once) as url:
+        process = await generator.start(f"--config={generator.experiment(url)}", "--progress=none")
+        while not (recorders := children_of(process.pid)):
+            await asyncio.sleep(0.001)
+        os.kill(recorders[0], signal.SIGSTOP)
+        await said(process, "not written for")
+        os.kill(recorders[0], signal.SIGCONT)
+        assert "nothing was lost" in await said(process, "written again after")
+        await process.communicate()
+    assert process.returncode in (0, 3)
+
+
 async def test_a_recorder_that_does_not_go_on_ends_the_run_which_counts_its_losses(tmp_path: Path) -> None:
     generator = Generator(tmp_path, **{LOOK: 0.1})
     async with target(at_once) as url:
@@ -121,6 +135,26 @@ async def test_a_log_that_somebody_takes_away_is_noticed_at_once(tmp_path: Path,
         assert f"moved to {moved}" in text
         generator.logs = moved.parent
         one_result_each(Ran(ran.code, "", "", generator.read_log()))
+
+
+async def test_a_log_that_was_deleted_and_has_another_link_is_deleted(tmp_path: Path) -> None:
+    generator = Generator(tmp_path)
+    async with target(at_once) as url:
+        process = await generator.run_until_sending(f"--config={generator.experiment(url, rate={'duration': '60s'})}")
+        (log,) = generator.logs.glob("*.log")
+        (tmp_path / "other").hardlink_to(log)
+        log.unlink()
+        _, stderr = await process.communicate()
+    assert process.returncode == 1 and b"the log was deleted" in stderr
+
+
+async def test_a_folder_that_is_a_file_is_no_folder(tmp_path: Path) -> None:
+    generator = Generator(tmp_path)
+    (tmp_path / "file").touch()
+    config = f"--config={generator.experiment('http://127.0.0.1:1')}"
+    process = await generator.start(config, f"--log-dir={tmp_path / 'file'}")
+    _, stderr = await process.communicate()
+    assert process.returncode == 2 and stderr.count(b"cannot create the log") == 1
 
 
 async def test_runs_of_one_second_get_a_file_each(tmp_path: Path) -> None:

@@ -24,5 +24,7 @@ def listen(bind: str, port: int, *, reuse_port: bool = False) -> socket.socket:
             raise UsageError(f"port {port} on {bind} is in use; choose another with --port") from None
         reason = (error.strerror or str(error)).partition(" (while")[0]  # the socket module adds the address
         raise UsageError(f"cannot listen on {bind} port {port}: {reason}") from None
+    except (TypeError, UnicodeError):
+        raise UsageError(f"{bind!r} is not the name of a host") from None
     listener.setblocking(False)
     return listener

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from workload_generator.base.errors import UsageError
-from workload_generator.commands.flags import add_seed, as_in_a_file, value
+from workload_generator.commands.flags import add_seed, as_in_a_file, value, whole_number
 from workload_generator.emulator.gateway import DEFAULT_MAX_INSTANCES, DEFAULT_PORT, PlatformOptions, run_platform
 from workload_generator.emulator.receiver_triggers import BROKER, PARALLELISM, RECEIVER, receiver_triggers
 from workload_generator.emulator.settings import parallelism, whole_seconds
@@ -15,7 +15,8 @@ from workload_generator.emulator.settings import parallelism, whole_seconds
 def add_flags(command: argparse.ArgumentParser) -> None:
     """The command's flags."""
     add, positive = command.add_argument, value("positive_whole")
-    add("--port", type=int, default=DEFAULT_PORT, metavar="N", help=f"default: {DEFAULT_PORT}; 0: a free one")
+    port = f"default: {DEFAULT_PORT}; 0: a free one"
+    add("--port", type=whole_number(0, 65535), default=DEFAULT_PORT, metavar="N", help=port)
     add("--bind", default="127.0.0.1", metavar="ADDRESS", help="default: 127.0.0.1, this machine only")
     add("--config", type=Path, metavar="FILE", help="settings and faults of its services (docs/local.md)")
     of_all, most = "of every service; default", DEFAULT_MAX_INSTANCES

@@ -25,7 +25,8 @@ class ProxiedRequest:
         self.client = client
         self.method = head.method
         self.target = head.text
-        self.host = values.get(b"host", b"")
+        hosts = [text for name, text in head.headers if name.lower() == b"host"]
+        self.host = hosts[0] if len(hosts) == 1 else b""  # of two, neither counts (RFC 9112, section 3.2)
         if absolute := _ABSOLUTE.fullmatch(head.text):  # its host counts, not the header's (RFC 9112, section 3.2.2)
             self.host, self.target = absolute[1], absolute[2] if absolute[2][:1] == b"/" else b"/" + absolute[2]
             headers = [(b"Host", self.host), *(each for each in headers if each[0].lower() != b"host")]

@@ -17,6 +17,7 @@ class Channel(asyncio.Protocol):
         self._on_frame = on_frame
         self._on_end = on_end
         self._reader = wire.FrameReader()
+        self._finished = False
 
     async def connect(self, sock: socket.socket) -> None:
         """Begin with `sock`, which it closes at the end."""
@@ -27,7 +28,7 @@ class Channel(asyncio.Protocol):
     @property
     def is_open(self) -> bool:
         """Whether frames can be sent."""
-        return not self._transport.is_closing()
+        return not (self._finished or self._transport.is_closing())
 
     @property
     def waiting_bytes(self) -> int:
@@ -42,6 +43,7 @@ class Channel(asyncio.Protocol):
     def finish(self) -> None:
         """Send nothing more; the other end reads what was sent, and then the end."""
         if self.is_open:
+            self._finished = True
             self._transport.write_eof()
 
     def abort(self) -> None:

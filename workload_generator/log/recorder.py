@@ -92,7 +92,7 @@ class LogFile:
     def check(self) -> str | None:
         """What somebody did to the file meanwhile. Raises OSError when it was deleted."""
         place, stat = _place(self._fd), os.fstat(self._fd)
-        if not stat.st_nlink:
+        if not stat.st_nlink or (place.endswith(" (deleted)") and not os.path.exists(place)):  # it may have other links
             self._counts[0] = 0
             raise OSError("the log was deleted")
         if place != self._place:

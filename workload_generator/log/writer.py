@@ -188,15 +188,20 @@ class Log:
         handled = int(self._counts[1])
         if self._frames != handled == self._handled:
             self._still += 1
-            if self._still % _SAY_EVERY == _SAY_FIRST and (handled or self._still > _SAY_FIRST):  # it may start slowly
+            if self._still >= self._quiet and (self._still - self._quiet) % _SAY_EVERY == 0:
                 self._say(f"not written for {self._still} s: {self._reason}; {self.unwritten:,} results wait in memory")
             if self._still >= _PATIENCE and self._replies:
                 self.give_up(f"not written for {self._still} s: {self._reason}")
             return
-        if self._still >= _SAY_FIRST and self._handled:
+        if self._still >= self._quiet:
             self._say(f"written again after {self._still} s; nothing was lost")
             self._reason = _NO_RESPONSE
         self._handled, self._still = handled, 0
+
+    @property
+    def _quiet(self) -> int:
+        """The number of looks before the first report."""
+        return _SAY_FIRST if self._handled else 2 * _SAY_FIRST  # it may start slowly
 
     def _say(self, text: str) -> None:
         """Report `text` on standard error, in a thread that may block without a lock: a terminal may take nothing."""
@@ -262,9 +267,8 @@ def _create(paths: Iterable[Path]) -> tuple[Path, int]:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             return path, os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
-        except FileExistsError as error:
-            reason = error.strerror
         except OSError as error:
             reason = error.strerror
-            break
+            if not (isinstance(error, FileExistsError) and path.parent.is_dir()):
+                break
     raise UsageError(f"cannot create the log {path}: {reason}; choose a folder with --log-dir")

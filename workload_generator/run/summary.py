@@ -57,7 +57,8 @@ class RunSummary:
         if self.answered or not sent:
             return None
         errors = ", ".join(f"{kind} {count:,} of {sent:,}" for kind, count in self.counts["errors"].items())
-        return f"nothing was answered ({errors}): is the platform up?"
+        question = "" if set(self.counts["errors"]) == {"cancelled"} else ": is the platform up?"
+        return f"nothing was answered ({errors}){question}"
 
     @property
     def achieved_rps(self) -> float:

@@ -356,6 +356,8 @@ class OurLog(RunLog):
             own = {"experiment_id": self.experiment_id, "shard": self.shard}
             return [(table, row | own) for table, row in doc.rows()]
         if isinstance(doc, _RunStarted):
+            if (doc.run_id, doc.shard.index) == (self.run_id, self.shard):
+                raise ValueError("the first line once more")
             raise EndOfRun("another run begins here: the rest of the file is skipped")
         self.found |= doc.columns()
         return []

@@ -24,7 +24,7 @@ from workload_generator.kube.resources import TRIGGERS
 
 
 @pytest.fixture
-def knative(plane: Plane, kube: Api, namespace: str) -> Iterator[Knative]:
+def knative(plane: Plane, has_knative: None, kube: Api, namespace: str) -> Iterator[Knative]:
     with Knative(kube, [namespace]) as made:
         yield made
 

@@ -24,7 +24,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from tests.results.logs import everything, failed, header, heartbeat, line, request_lines, rows_of, served, trailer
+from tests.results.logs import GO, everything, failed, header, heartbeat, line, request_lines, rows_of, served, trailer
+from tests.results.test_environment import observed
 from tests.results.test_events import OURS, START, receipt, stamp
 from tests.results.test_extract import OLD_LOG
 from tests.results.test_mishaps import COLD_BURST, COLD_START
@@ -56,8 +57,8 @@ REPORTS = "".join(f"i-{n % 2},{stamp(START.wall_ns + n * 10**9)},{n},0,{n},{n},1
 
 
 def valid(number: int, draw: random.Random) -> tuple[str, bytes]:
-    """A valid file: our log with or without its trailer, one of the original's, receipts or reports."""
-    kind = draw.randrange(6)
+    """A valid file: our log with or without its trailer, one of the original's, receipts, reports or observations."""
+    kind = draw.randrange(7)
     if kind < 3:
         head = header(run_id=f"run-{number // 2}", shard=number % 2, shards=2)
         head |= {"events": {"id_prefix": "run-1-", "clock": {"offset_ns": 5, "half_rtt_ns": 7}}}
@@ -67,6 +68,8 @@ def valid(number: int, draw: random.Random) -> tuple[str, bytes]:
         return f"eventing-scenario-2_4triggers_{number}rps_2025-02-09_10-11-12.log", old.encode()
     if kind == 4:
         return f"events-{number}.csv", RECEIPTS.replace("run-1-0,", f"event-{number},").encode()
+    if kind == 5:
+        return f"{number}_environment.jsonl", b"".join(observed(ms, GO, "direct", f"run-{number}") for ms in range(6))
     return f"instances-{number}.csv", REPORTS.replace("i-0,", f"i-{number},").encode()
 
 

@@ -2,7 +2,8 @@
 
 Rules:
 - only equal conditions are compared: scenario, language, rate, arrival process, concurrency, triggers, workers and
-  temperature make the group; platform, version and timeout must be the same on both sides
+  temperature make the group; platform, version, timeout and, of warm requests, the known path through the cluster must
+  be the same on both sides
 - a verdict comes from whole runs (exact Mann–Whitney), adjusted for the number of compared figures
   (Benjamini–Hochberg): when nothing changed, the chance of any `worse` or `better` is 5 %
 """
@@ -22,7 +23,7 @@ from workload_generator.base.terminal import terminal_table
 from workload_generator.results.report.answers import read_data
 from workload_generator.results.report.comparison import WORSE, Pair, RunGroup, make_groups
 from workload_generator.results.report.intervals import CONFIDENCE, difference, false_discovery, median
-from workload_generator.results.report.runs import RecordedRun
+from workload_generator.results.report.runs import COLD_START, RecordedRun
 from workload_generator.results.report.table import MS, NOTHING, SHARE, written
 
 _LEVEL = round(1 - CONFIDENCE, 9)
@@ -132,21 +133,26 @@ def _different_attributes(pairs: Iterable[GroupPair], a: str, b: str) -> list[st
     reasons: dict[str, None] = {}
     for pair in pairs:
         for name, attribute in _ATTRIBUTES.items():
-            left, right = ({attribute(sample.run) for sample in group.samples} for group in pair)
-            if left != right:
-                reasons[f"{name}: {', '.join(sorted(left))} in {a}, {', '.join(sorted(right))} in {b}"] = None
+            left, right = (_known(attribute, group) for group in pair)
+            if left and right and left != right:
+                reasons[f"{name}: {', '.join(left)} in {a}, {', '.join(right)} in {b}"] = None
         if pair[0].language != pair[1].language:
             reasons[f"language: {pair[0].language} in {a}, {pair[1].language} in {b}"] = None
     return list(reasons)
 
 
-_ATTRIBUTES: dict[str, Callable[[RecordedRun], str]] = {
+def _known(attribute: Callable[[RecordedRun], str | None], group: RunGroup) -> list[str]:
+    return sorted(filter(None, {attribute(sample.run) for sample in group.samples}))
+
+
+_ATTRIBUTES: dict[str, Callable[[RecordedRun], str | None]] = {
     "scenario": lambda run: run.condition.scenario,
     "rate": lambda run: run.condition.rate_label,
     "condition": lambda run: run.condition.variant or "constant arrivals",
     "platform": lambda run: str(run.row["platform"]),
     "version of the generator": lambda run: str(run.row["version"]),
     "timeout": lambda run: run.timeout,
+    "path": lambda run: None if run.mode == COLD_START else run.path,  # a cold start always waits in the activator
 }
 
 

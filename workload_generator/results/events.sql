@@ -13,10 +13,10 @@ CREATE TABLE events (
 CREATE UNIQUE INDEX events_once ON events (event_id, trigger, instance, received_ns);
 CREATE INDEX results_by_event ON results (event_id) WHERE event_id IS NOT NULL;
 
--- The part of each events.csv that was read.
+-- The part of each events.csv, instances.csv and …_environment.jsonl that was read.
 CREATE TABLE event_files (
     id            INTEGER PRIMARY KEY,
-    identity      TEXT NOT NULL UNIQUE, -- SHA-256 of the first receipt's line
+    identity      TEXT NOT NULL UNIQUE, -- SHA-256 of the first line after the header
     file          TEXT NOT NULL,
     offset        INTEGER NOT NULL,
     lines         INTEGER NOT NULL,

@@ -108,6 +108,20 @@ CREATE TABLE shards (
 );
 CREATE INDEX shards_by_experiment ON shards (experiment_id, shard);
 
+-- What was observed in the cluster during a run: a line of an `…_environment.jsonl`, the columns named as its keys.
+CREATE TABLE environment (
+    run_id    TEXT NOT NULL,
+    time      TEXT NOT NULL,
+    event     TEXT NOT NULL, -- path
+    service   TEXT,
+    revision  TEXT,
+    mode      TEXT,          -- of the ServerlessService: Proxy or Serve
+    endpoints TEXT,          -- activator, pods or mixed
+    path      TEXT,          -- activator or direct
+    why       TEXT           -- the reason, when nothing could be observed
+);
+CREATE UNIQUE INDEX environment_once ON environment (run_id, ifnull(service, ''), time);
+
 -- The original's table of this name.
 CREATE VIEW requests AS SELECT * FROM results WHERE phase = 'measure';
 
@@ -152,6 +166,18 @@ FROM (
     WHERE ok AND ttfb IS NOT NULL
 )
 GROUP BY experiment_id, target, is_cold;
+
+-- The known paths of a run's targets: the one at the first measured request, and each change after it.
+CREATE VIEW observed_paths AS
+SELECT e.id AS experiment_id, v.service, v.time, v.path
+FROM environment AS v JOIN experiments AS e USING (run_id)
+WHERE v.path IS NOT NULL
+  AND EXISTS (SELECT 1 FROM json_each(iif(json_valid(e.config), e.config, '{}'), '$.targets')
+              WHERE json_extract(value, '$.url') LIKE '%//' || v.service || '.%')
+  AND v.time >= coalesce((
+      SELECT max(time) FROM environment
+      WHERE run_id = v.run_id AND service = v.service AND path IS NOT NULL AND time <= (
+          SELECT timestamp FROM requests WHERE experiment_id = e.id ORDER BY shard, seq LIMIT 1)), '');
 
 -- The measured arrivals by the second of their start.
 CREATE VIEW throughput_by_second AS

@@ -22,13 +22,18 @@ from workload_generator.base.errors import BenchError
 from workload_generator.log import format as log_format
 from workload_generator.results.database import Store, Tell, open_store
 from workload_generator.results.ingest import naming, reconcile
+from workload_generator.results.ingest.environment import Environment
 from workload_generator.results.ingest.events import Receipts, is_csv, open_csv
-from workload_generator.results.ingest.files import LONGEST_LINE, UNREADABLE, Skip, SkippedFile
+from workload_generator.results.ingest.files import LONGEST_LINE, UNREADABLE, InputFile, Skip, SkippedFile
 from workload_generator.results.ingest.original import NOT_A_LOG, OriginalLog
 from workload_generator.results.ingest.our_log import OurLog
 
-_INPUT = re.compile(r"(.*\.log|(events|instances).*\.csv)([.-][0-9]+)*(\.(gz|bz2|xz|zst))?", re.DOTALL)
-"""Names of logs and receipts, also rotated or compressed."""
+_INPUT = re.compile(
+    r"(.*\.log|(events|instances).*\.csv|.*_environment\.jsonl)([.-][0-9]+)*(\.(gz|bz2|xz|zst))?", re.DOTALL
+)
+"""Names of logs, receipts and observations of a cluster, also rotated or compressed."""
+
+_OBSERVED = ".jsonl"
 
 OnProgress = Callable[[int, int, str], None]
 """Called with the bytes read, the bytes of all files, and the file's name."""
@@ -38,7 +43,7 @@ OnProgress = Callable[[int, int, str], None]
 class ExtractionReport:
     """What an extraction did.
 
-    `files` is the number of files that are logs or receipts by their names, `logs` that of logs of ours or the
+    `files` is the number of files that are read, by their names, `logs` that of logs of ours or the
     original's, `read` how many of them had new lines, `rows` the number of new results, `receipts` that of new receipts
     of events. `experiments` are the ids of the runs of these logs and receipts. `warnings` are about runs that are in
     the database but incomplete.
@@ -86,7 +91,7 @@ def extract(
                     raise SkippedFile(f"older than {hours:g} h, by the time in its name", wanted=True)
                 _take(store, path, name, progress, report)
             except SkippedFile as reason:
-                report.logs += reason.is_known and not is_csv(path)
+                report.logs += reason.is_known and not (is_csv(path) or path.suffix == _OBSERVED)
                 report.skipped += (Skip(name, 0, str(reason), wanted=reason.wanted),)
             except OSError as error:
                 report.skipped += (Skip(name, 0, f"cannot be read: {error.strerror or error}"),)
@@ -102,10 +107,10 @@ def _take(store: Store, path: Path, name: str, on_progress: Callable[[int], None
     """Read one file. Raises SkippedFile and OSError."""
     if not path.is_file():
         raise SkippedFile("not a file")
-    if path.suffix not in (".log", ".csv"):
+    if path.suffix not in (".log", ".csv", _OBSERVED):
         raise SkippedFile("a rotated or compressed file: unpack it, and name it as it was, to have it read")
     with path.open("rb") as file, store.transaction():
-        source = open_csv(path, file) if is_csv(path) else _open_log(name, file)
+        source = _open(path, name, file)
         source.read(store, file, name, on_progress)
     report.skipped += tuple(source.skips)
     if isinstance(source, Receipts):
@@ -133,6 +138,13 @@ def _list(logs: Path) -> list[Path]:
         return sorted(path for path in logs.iterdir() if _INPUT.fullmatch(path.name))
     except OSError as error:
         raise BenchError(f"cannot read the logs in {logs}: {error.strerror}") from None
+
+
+def _open(path: Path, name: str, file: BinaryIO) -> InputFile:
+    """The source in a file. Raises SkippedFile."""
+    if path.suffix == _OBSERVED:
+        return Environment(file)
+    return open_csv(path, file) if is_csv(path) else _open_log(name, file)
 
 
 class _Opening(msgspec.Struct):

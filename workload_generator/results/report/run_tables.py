@@ -49,7 +49,7 @@ def runs_table(data: Iterable[RunData]) -> Table:
         planned, achieved = each.rates()
         counts = [run.row[name] for name in ("planned", "sent", "ok", "failed", "dropped", "missing")]
         share = achieved / planned if planned and achieved is not None else None
-        words = (run.started, run.row["platform"], run.row["version"], "; ".join(run.reasons))
+        words = (run.path, run.started, run.row["platform"], run.row["version"], "; ".join(run.reasons))
         rows.append((*run.cells(), run.state, *counts, planned, achieved, share, *words))
     return Table.named(
         "runs",
@@ -57,7 +57,7 @@ def runs_table(data: Iterable[RunData]) -> Table:
             *(RUN_COLUMNS + TEXT("state") + COUNT("planned") + COUNT("sent", brief=False)),
             *(COUNT("ok", "failed", "dropped") + COUNT("missing", brief=False)),
             *(NUMBER("planned rps", "achieved rps", brief=False) + SHARE("achieved")),
-            *TEXT("started", "platform", "version", "reasons", brief=False),
+            *TEXT("path", "started", "platform", "version", "reasons", brief=False),
         ),
         rows,
     )

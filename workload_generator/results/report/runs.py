@@ -85,6 +85,7 @@ class RecordedRun:
     mode: str
     started: str
     timeout: str
+    path: str | None
     row: Mapping[str, Any]
     config: Mapping[str, Any]
 
@@ -147,7 +148,8 @@ def read_runs(store: Store, ids: Iterable[int] | None = None) -> list[RecordedRu
     rows = [dict(row) for row in store.execute("SELECT * FROM experiments ORDER BY id")]
     rows = [row for row in rows if wanted is None or row["id"] in wanted]
     several = len({row["platform"] for row in rows}) > 1
-    return [_run(row, f"on {row['platform'] or UNKNOWN}" if several else "") for row in rows]
+    paths = _read_paths(store)
+    return [_run(row, f"on {row['platform'] or UNKNOWN}" if several else "", paths.get(row["id"])) for row in rows]
 
 
 def read_thresholds(store: Store, run: RecordedRun) -> RunThresholds | None:
@@ -184,7 +186,15 @@ def merged_histograms(store: Store, experiment: int) -> dict[str, Histogram] | N
     return whole
 
 
-def _run(row: dict[str, Any], platform: str) -> RecordedRun:
+def _read_paths(store: Store) -> dict[int, str]:
+    """The observed paths of runs by id: `activator → direct` when it changed, `activator, direct` for two targets."""
+    runs: dict[int, dict[str, dict[str, None]]] = {}
+    for run, service, path in store.execute("SELECT experiment_id, service, path FROM observed_paths ORDER BY time"):
+        runs.setdefault(run, {}).setdefault(service, {})[path] = None
+    return {run: ", ".join(sorted({" → ".join(each) for each in paths.values()})) for run, paths in runs.items()}
+
+
+def _run(row: dict[str, Any], platform: str, path: str | None) -> RecordedRun:
     config = _json(row.get("config"), {})
     language = row["language"]
     rate = row["rps"] if row["rps"] is not None else row["requests_per_second"]
@@ -202,6 +212,7 @@ def _run(row: dict[str, Any], platform: str) -> RecordedRun:
         mode=row["mode"] or UNKNOWN,
         started=row["timestamp"] or "",
         timeout=row["timeout"] or "30s",
+        path=path,
         row=row,
         config=config,
     )

@@ -185,17 +185,9 @@ class Reflector:
 
 
 async def wait_until(
-    kube: Kube,
-    resource: Resource,
-    namespace: str,
-    why: Callable[[dict[Key, Object]], str],
-    timeout_s: float,
-    failure: str,
-    *,
-    labels: str = "",
-    fields: str = "",
+    reflector: Reflector, why: Callable[[dict[Key, Object]], str], timeout_s: float, failure: str
 ) -> dict[Key, Object]:
-    """Wait until `why` says nothing of the objects that it waits for. Returns the objects.
+    """Run the reflector until `why` says nothing of its objects. Returns the objects.
 
     Raises WaitTimeout with `failure` and what `why` said last, ApiError.
     """
@@ -206,10 +198,7 @@ async def wait_until(
         return not said[0]
 
     try:
-        async with (
-            asyncio.timeout(timeout_s),
-            Reflector(kube, resource, namespace, labels=labels, fields=fields) as reflector,
-        ):
+        async with asyncio.timeout(timeout_s), reflector:
             await reflector.until(holds)
             return dict(reflector.objects)
     except TimeoutError:
@@ -233,5 +222,6 @@ async def delete_and_wait(
         return "it still exists" if any(obj["metadata"]["uid"] == uid for obj in objects.values()) else ""
 
     failure = f"{resource} {'/'.join(filter(None, (namespace, name)))} is not gone"
-    await wait_until(kube, resource, namespace, why, timeout_s, failure, fields=f"metadata.name={name}")
+    reflector = Reflector(kube, resource, namespace, fields=f"metadata.name={name}")
+    await wait_until(reflector, why, timeout_s, failure)
     return True

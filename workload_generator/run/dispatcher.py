@@ -120,23 +120,21 @@ class OpenLoop(Dispatcher):
 
 
 class ClosedLoop(Dispatcher):
-    """Keeps `connections` requests in flight from `first_ns` to `end_ns`: each starts when another has ended."""
+    """Keeps `connections` requests in flight between two times: each starts when another has ended."""
 
     def __init__(
         self,
         engine: Engine,
         record: Record,
         targets: Iterator[int],
-        first_ns: int,
-        end_ns: int,
+        between_ns: tuple[int, int],
         connections: int,
         shard: Shard,
     ) -> None:
         super().__init__(engine, record)
         self._seqs = count(*shard)  # of this shard alone
         self._targets = targets
-        self._first_ns = first_ns
-        self._end_ns = end_ns
+        self._first_ns, self._end_ns = between_ns
         self._connections = connections
         self._stopped = False
         self._start_timer = DeadlineTimer(engine.loop, self._fill)

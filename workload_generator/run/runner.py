@@ -234,7 +234,8 @@ class LoadRun:
         if plan.mode == "closed":
             targets = TargetPicker(experiment, plan.seed).indexes()
             connections = closed_loop_connections(experiment, plan.shard)
-            return ClosedLoop(engine, log, targets, first_ns, first_ns + self._end_ns, connections, plan.shard)
+            between_ns = first_ns, first_ns + self._end_ns
+            return ClosedLoop(engine, log, targets, between_ns, connections, plan.shard)
         rounds, gap_ns = cold_start_rounds(experiment, plan.shard), experiment.cold_start.gap_ns
         lines = None if self._watcher is None else ColdStartLog(log, self._watcher, experiment, self._anchor)
         if lines is None or experiment.cold_start.wait == INTERVAL:

@@ -25,10 +25,8 @@ Objects = dict[Key, Object]
 
 async def until_zero(kube: Kube, services: Sequence[str], within_s: float) -> None:
     """Wait until the services have no instance. Raises WaitTimeout, ApiError."""
-    failure = "not scaled to zero"
-    await wait_until(
-        kube, PODS, FUNCTIONS, lambda pods: _named(_of(pods, services)), within_s, failure, labels=SERVICE_LABEL
-    )
+    pods = Reflector(kube, PODS, FUNCTIONS, labels=SERVICE_LABEL)
+    await wait_until(pods, lambda there: _named(_of(there, services)), within_s, "not scaled to zero")
 
 
 async def until_drained(kube: Kube, services: Sequence[str], within_s: float) -> None:

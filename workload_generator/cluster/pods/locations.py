@@ -7,7 +7,7 @@ from workload_generator.cluster.deploy.sources import has_sink
 from workload_generator.cluster.pods.sessions import Find, Pod
 from workload_generator.kube.client import Kube
 from workload_generator.kube.names import EVENTING, GENERATOR, GENERATOR_LABELS, LOGGER, LOGGER_LABELS
-from workload_generator.kube.reflector import wait_until
+from workload_generator.kube.reflector import Reflector, wait_until
 from workload_generator.kube.resources import PODS, Key, Object, is_ready, name_of, namespace_of
 
 _LABELS = {GENERATOR: GENERATOR_LABELS, LOGGER: LOGGER_LABELS}
@@ -44,7 +44,8 @@ async def ready_pods(
 
     what = container if event is None else "the ContainerSource with K_SINK" if event else "the Deployment"
     failure = f"not enough ready pods of {what} in {namespace}"
-    pods = await wait_until(kube, PODS, namespace, why, within_s, failure, labels=_LABELS[container])
+    reflector = Reflector(kube, PODS, namespace, labels=_LABELS[container])
+    pods = await wait_until(reflector, why, within_s, failure)
     return [_pod_of(pod, container) for pod in ready(pods)]
 
 

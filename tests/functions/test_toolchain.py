@@ -137,6 +137,41 @@ def test_needs_are_a_program_and_a_version(tools: Path, run: Run) -> None:
     assert code == 2 and "functions[0].needs[0]" in shown
 
 
+EARLY_CTRL_C = """
+import os, signal, subprocess, time
+from pathlib import Path
+
+class Early(subprocess.Popen):
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        if options.get("process_group") == 0:
+            while not Path(os.environ["WRITTEN"]).exists():
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.2)  # while another thread would take the signal
+
+subprocess.Popen = Early
+"""
+"""A Ctrl-C that comes once a child has children and before the parent has the child, as on a busy machine."""
+
+
+def test_ctrl_c_while_a_build_starts_ends_its_children(tools: Path, tmp_path: Path) -> None:
+    program(tools, "slow", "sleep 600 & echo $! > part; mv part pid; wait")
+    write_catalog(tmp_path / "functions", {"slow": {"build": ["slow"]}})
+    written = tmp_path / "functions" / "slow" / "pid"
+    ran = subprocess.run(
+        [sys.executable, "-c", EARLY_CTRL_C + KN_BENCH, "functions", "build"],
+        env={**os.environ, "FUNCTIONS_DIR": str(tmp_path / "functions"), "WRITTEN": str(written)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert ran.returncode == 130 and "Traceback" not in ran.stderr, ran.stderr
+    deadline = time.monotonic() + 20
+    while Path(f"/proc/{written.read_text().strip()}").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def test_ctrl_c_ends_the_children_of_a_build(tools: Path, tmp_path: Path) -> None:
     program(tools, "slow", "sleep 600 & echo $! > pid; wait")
     write_catalog(tmp_path / "functions", {"slow": {"build": ["slow"]}})

@@ -66,19 +66,9 @@ def start_child(
     **more: Any,
 ) -> subprocess.Popen[bytes]:
     """Start a program that ends with this thread, by `end_by`; `more` is for Popen. Raises OSError."""
-    arrange = die_with_parent(end_by)
     with signals_held() as release:
-
-        def prepare() -> None:
-            for number in _HELD:  # as exec does, before a blocked signal reaches a handler of the parent
-                if callable(signal.getsignal(number)):
-                    signal.signal(number, signal.SIG_DFL)
-            arrange()
-            release()
-
-        process = subprocess.Popen(
-            command, env=env, stdin=stdin, stdout=stdout, stderr=stderr, preexec_fn=prepare, **more
-        )
+        more |= {"env": env, "stdin": stdin, "stdout": stdout, "stderr": stderr}
+        process = subprocess.Popen(command, preexec_fn=_before_exec(end_by, release), **more)
         try:
             release()  # a handler may raise here: then the caller never gets the child
         except BaseException:
@@ -89,6 +79,41 @@ def start_child(
             process.wait()
             raise
         return process
+
+
+@contextlib.contextmanager
+def child_group(command: Sequence[str], patience_s: float, **more: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A program in a process group of its own. An exception ends the group: by SIGTERM, after `patience_s` by SIGKILL.
+
+    A context, so that no handler can raise where a child exists that nothing would end. Raises OSError.
+    """
+    with signals_held() as release:
+        prepare = _before_exec(signal.SIGTERM, release)
+        process = subprocess.Popen(command, preexec_fn=prepare, process_group=0, stdin=subprocess.DEVNULL, **more)
+        try:
+            release()
+            yield process
+        except BaseException:
+            os.killpg(process.pid, signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(patience_s)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise
+
+
+def _before_exec(end_by: signal.Signals, release: Callable[[], None]) -> Callable[[], None]:
+    arrange = die_with_parent(end_by)
+
+    def prepare() -> None:
+        for number in _HELD:  # as exec does, before a blocked signal reaches a handler of the parent
+            if callable(signal.getsignal(number)):
+                signal.signal(number, signal.SIG_DFL)
+        arrange()
+        release()
+
+    return prepare
 
 
 def exit_text(code: int) -> str:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from workload_generator.base.exit_codes import ExitCode
+from workload_generator.base.subprocesses import signals_held
 from workload_generator.functions.catalog import find_function, load_catalog
 from workload_generator.functions.toolchain import Action, ActionOutcome, Status, carry_out
 
@@ -39,8 +40,13 @@ def run(options: argparse.Namespace) -> int:
     start = time.monotonic()
     counts: Counter[Status] = Counter()
     for number, function in enumerate(functions, start=1):
-        with console.status(f"{_DOING[action]} {function.name} ({number} of {len(functions)})"):
+        status = console.status(f"{_DOING[action]} {function.name} ({number} of {len(functions)})")
+        with signals_held():  # and in its thread for good: a signal that it takes would interrupt the start of a child
+            status.start()
+        try:
             outcome = carry_out(action, function)
+        finally:
+            status.stop()
         counts[outcome.status] += 1
         _show(action, outcome, width, console)
     words = [f"{counts[Status.DONE]} {_DONE[action]}", f"{counts[Status.FAILED]} failed"]

@@ -8,13 +8,11 @@ Rules:
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
@@ -23,7 +21,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import IO
 
-from workload_generator.base.subprocesses import start_child
+from workload_generator.base.subprocesses import child_group
 from workload_generator.functions.catalog import Function
 
 _VERSION_FLAGS = {"go": "version", "javac": "-version"}
@@ -120,27 +118,12 @@ def _run(function: Function, command: str, output: IO[bytes]) -> str:
     """Run a command. Returns an empty text, or the failure."""
     environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}  # not for functions
     words = function.words(command)
+    streams = {"stdout": output, "stderr": subprocess.STDOUT}
     try:
-        process = start_child(
-            words,
-            cwd=function.folder,
-            env=environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            process_group=0,  # so that its children can be ended with it
-        )
+        with child_group(words, _STOP_S, cwd=function.folder, env=environment, **streams) as process:
+            code = process.wait()
     except OSError as error:
         return f"cannot be started: {shlex.quote(words[0])}: {error.strerror}"
-    try:
-        code = process.wait()
-    except BaseException:
-        os.killpg(process.pid, signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_STOP_S)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        raise
     return f"ended with exit code {code}" if code else ""
 
 

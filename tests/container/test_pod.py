@@ -177,7 +177,7 @@ def test_sigterm_without_a_run_and_an_eventing_pod_without_a_sink(podman: Podman
 
 def test_a_cpu_limit_that_is_too_small_makes_the_run_invalid(podman: Podman, image: Image, tmp_path: Path) -> None:
     with running(podman, image, tmp_path, "--cpus=0.2") as pod:
-        pod.write("/tmp/much.yaml", EXPERIMENT % (1000, "2s"))
+        pod.write("/tmp/much.yaml", EXPERIMENT % (10_000, "2s"))  # 1,000 need about 0.1 of a CPU
         ran = pod.exec("./workload-generator", "--config=/tmp/much.yaml", "--progress=none")
         assert ran.returncode == 3
         reasons = pod.log_lines()[-1]["reasons"]

@@ -1,4 +1,4 @@
-"""Answers to nobody: data that no request asked for ends its connection, and never answers the next request."""
+"""Data that no request asked for ends its connection, and never answers the next request."""
 
 from __future__ import annotations
 
